@@ -1,0 +1,1 @@
+//! Device tensors over NCCL.

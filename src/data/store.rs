@@ -1,0 +1,1 @@
+//! The packed HDF5 file.

@@ -1,0 +1,167 @@
+//! What goes wrong, said once: message, place, hint and exit code.
+//!
+//! Every layer returns [`Failure`]; `main` prints it. This module knows no other module of the crate.
+
+use std::error::Error;
+use std::fmt;
+
+/// Result of everything in this crate that can fail.
+pub type Result<T> = std::result::Result<T, Failure>;
+
+/// How the process ends, as a batch system sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// The work is done.
+    Done = 0,
+    /// The run failed.
+    Failed = 1,
+    /// The command line or the configuration is wrong; running again cannot help.
+    Usage = 2,
+    /// Stopped on request after saving; the same command continues.
+    Stopped = 75,
+    /// A rank stopped answering.
+    Hung = 76,
+}
+
+/// An error for the person who has to act on it.
+///
+/// Printed as `error: MESSAGE`, the place and excerpt if there is one, each cause as
+/// `caused by: …`, and each hint as `hint: …`. Messages start in lower case, name things in
+/// backticks, say what was expected and what was found, and end without a full stop.
+#[derive(Debug)]
+pub struct Failure {
+    message: String,
+    place: Option<String>,
+    causes: Vec<String>,
+    hints: Vec<String>,
+    exit: Exit,
+}
+
+impl Failure {
+    /// A failure of the run (exit code 1).
+    pub fn new(message: impl Into<String>) -> Self {
+        Self {
+            message: message.into(),
+            place: None,
+            causes: Vec::new(),
+            hints: Vec::new(),
+            exit: Exit::Failed,
+        }
+    }
+
+    /// A mistake in the command line or the configuration (exit code 2).
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self { exit: Exit::Usage, ..Self::new(message) }
+    }
+
+    /// Sets the exit code.
+    #[must_use]
+    pub fn exit_with(mut self, exit: Exit) -> Self {
+        self.exit = exit;
+        self
+    }
+
+    /// Adds where it happened, verbatim below the message (`  --> FILE:LINE:COLUMN`, an excerpt).
+    #[must_use]
+    pub fn at(mut self, place: impl Into<String>) -> Self {
+        self.place = Some(place.into());
+        self
+    }
+
+    /// Adds the exact next thing to do.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hints.push(hint.into());
+        self
+    }
+
+    /// Adds an underlying error, outermost first, with everything that it wraps.
+    #[must_use]
+    pub fn because(mut self, cause: &dyn Error) -> Self {
+        let mut next = Some(cause);
+        while let Some(cause) = next {
+            self.causes.push(cause.to_string());
+            next = cause.source();
+        }
+        self
+    }
+
+    /// Puts a sentence about the larger task in front; the old message becomes the first cause.
+    #[must_use]
+    pub fn during(mut self, task: impl Into<String>) -> Self {
+        let inner = std::mem::replace(&mut self.message, task.into());
+        self.causes.insert(0, inner);
+        self
+    }
+
+    /// The first line, without `error:`.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// The exit code that this failure asks for.
+    pub fn exit(&self) -> Exit {
+        self.exit
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "error: {}", self.message)?;
+        if let Some(place) = &self.place {
+            write!(f, "\n{place}")?;
+        }
+        for cause in &self.causes {
+            write!(f, "\n  caused by: {cause}")?;
+        }
+        if !self.hints.is_empty() {
+            writeln!(f)?;
+        }
+        for hint in &self.hints {
+            write!(f, "\nhint: {hint}")?;
+        }
+        Ok(())
+    }
+}
+
+impl Error for Failure {}
+
+/// Turns a foreign error into a [`Failure`] that says what was being done.
+pub trait Context<T> {
+    /// Replaces the error by a failure with this message, keeping the error as its cause.
+    fn context<M: Into<String>>(self, message: impl FnOnce() -> M) -> Result<T>;
+}
+
+impl<T, E: Error + 'static> Context<T> for std::result::Result<T, E> {
+    fn context<M: Into<String>>(self, message: impl FnOnce() -> M) -> Result<T> {
+        self.map_err(|error| Failure::new(message()).because(&error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prints_message_place_causes_and_hints_in_this_order() {
+        let io = std::io::Error::other("disk on fire");
+        let failure = Failure::usage("cannot read `a.toml`")
+            .at("  --> a.toml:7:1")
+            .because(&io)
+            .hint("run `scrimp methods`");
+        assert_eq!(
+            failure.to_string(),
+            "error: cannot read `a.toml`\n  --> a.toml:7:1\n  caused by: disk on fire\n\nhint: run `scrimp methods`"
+        );
+        assert_eq!(failure.exit() as i32, 2);
+    }
+
+    #[test]
+    fn context_during_a_larger_task_keeps_the_first_message_as_cause() {
+        let failure = Failure::new("slice 3 holds NaN").during("cannot pack `x.nii.gz`");
+        assert_eq!(
+            failure.to_string(),
+            "error: cannot pack `x.nii.gz`\n  caused by: slice 3 holds NaN"
+        );
+    }
+}

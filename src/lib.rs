@@ -1,0 +1,41 @@
+//! scrimp trains medical image segmentation from scrimped annotations on as many processes as
+//! `mpirun` starts.
+//!
+//! A configuration becomes a [`config`] plan; each rank builds a method and hands it to the
+//! trainer; facts go to the [`runlog`], which [`watch`] reads from another process. Formulas know
+//! nothing, the trainer knows the trait, the dashboard knows the log, and only `commands` knows
+//! everybody. Read in this order: `train/mod.rs`, `methods/partial_ce.rs`, `train/trainer.rs`,
+//! `runlog/mod.rs`, `watch/state.rs`.
+//!
+//! Without the feature `torch` only the half that needs no libtorch is built: configurations,
+//! the run log, the metrics and the dashboard.
+
+pub mod error;
+pub mod random;
+
+pub mod config;
+pub mod metrics;
+pub mod runlog;
+
+pub mod watch;
+
+pub mod cli;
+pub mod commands;
+
+#[cfg(feature = "hdf5")]
+pub mod data;
+
+#[cfg(feature = "torch")]
+pub mod comm;
+#[cfg(feature = "torch")]
+pub mod losses;
+#[cfg(feature = "torch")]
+pub mod methods;
+#[cfg(feature = "torch")]
+pub mod native;
+#[cfg(feature = "torch")]
+pub mod nets;
+#[cfg(feature = "torch")]
+pub mod parameters;
+#[cfg(feature = "torch")]
+pub mod train;

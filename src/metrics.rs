@@ -1,0 +1,1 @@
+//! Dice, HD95 and ASD on label volumes.

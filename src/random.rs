@@ -1,0 +1,171 @@
+//! The counter-based random numbers of a run: pure functions of (seed, step, position, purpose).
+//!
+//! No state survives between calls, so a resumed run needs no generator state, and the numbers of
+//! a sample do not depend on which rank or thread asks. This module knows no tensors.
+
+/// Names a family of random numbers: a seed, refined by step, position and purpose.
+///
+/// Keys are values: refining one gives another, and equal refinements give equal keys on every
+/// rank, thread and machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Key(u64);
+
+/// The finaliser of SplitMix64 (Steele et al., OOPSLA 2014): a bijection that mixes all 64 bits.
+const fn mix(mut x: u64) -> u64 {
+    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
+}
+
+/// The odd increment of SplitMix64, 2^64 divided by the golden ratio.
+const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
+
+impl Key {
+    /// The key of a whole run.
+    pub const fn new(seed: u64) -> Self {
+        Self(mix(seed.wrapping_add(GOLDEN)))
+    }
+
+    /// The key for one value of a number: a step, an epoch, a position in the global batch.
+    #[must_use]
+    pub const fn number(self, number: u64) -> Self {
+        Self(mix(self.0.rotate_left(23) ^ mix(number.wrapping_add(GOLDEN))))
+    }
+
+    /// The key for one purpose: `"augment"`, `"dropout"`, `"shuffle"`, a parameter's name.
+    #[must_use]
+    pub const fn purpose(self, name: &str) -> Self {
+        // FNV-1a over the name, then mixed: short names must not give nearby keys.
+        let bytes = name.as_bytes();
+        let mut hash = 0xcbf2_9ce4_8422_2325u64;
+        let mut index = 0;
+        while index < bytes.len() {
+            hash = (hash ^ bytes[index] as u64).wrapping_mul(0x0000_0100_0000_01b3);
+            index += 1;
+        }
+        self.number(mix(hash))
+    }
+
+    /// The numbers of this key, in order.
+    pub const fn draws(self) -> Draws {
+        Draws { key: self.0, counter: 0 }
+    }
+
+    /// The 64 bits of the key, as the element-wise generators of tensors take them.
+    pub const fn bits(self) -> u64 {
+        self.0
+    }
+}
+
+/// The sequence of random numbers that belongs to one key.
+#[derive(Debug, Clone)]
+pub struct Draws {
+    key: u64,
+    counter: u64,
+}
+
+impl Draws {
+    /// 64 uniform bits.
+    pub fn bits(&mut self) -> u64 {
+        self.counter = self.counter.wrapping_add(1);
+        mix(self.key ^ mix(self.counter.wrapping_mul(GOLDEN)))
+    }
+
+    /// Uniform in `[0, 1)`, with 53 bits.
+    pub fn uniform(&mut self) -> f64 {
+        (self.bits() >> 11) as f64 * (1.0 / (1u64 << 53) as f64)
+    }
+
+    /// Uniform in `[low, high)`.
+    pub fn range(&mut self, low: f64, high: f64) -> f64 {
+        low + (high - low) * self.uniform()
+    }
+
+    /// Uniform over `0..count`; `count` must not be 0.
+    pub fn below(&mut self, count: u64) -> u64 {
+        debug_assert!(count > 0, "below(0) has no value to return");
+        // Multiply-shift (Lemire 2019); its bias is below count / 2^64.
+        ((u128::from(self.bits()) * u128::from(count)) >> 64) as u64
+    }
+
+    /// Standard normal, by Box and Muller.
+    pub fn normal(&mut self) -> f64 {
+        let radius = (-2.0 * (1.0 - self.uniform()).ln()).sqrt();
+        radius * (std::f64::consts::TAU * self.uniform()).cos()
+    }
+}
+
+/// A uniformly random order of `0..count` (Fisher and Yates).
+pub fn permutation(key: Key, count: usize) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..count).collect();
+    let mut draws = key.draws();
+    for last in (1..count).rev() {
+        order.swap(last, draws.below(last as u64 + 1) as usize);
+    }
+    order
+}
+
+/// 32 random bits for element `index` of a tensor, from the two halves of a key.
+///
+/// Uses 32-bit multiplications only, so that tensor code on any device can repeat it exactly
+/// (constants: "lowbias32", C. Wellons' search for low-bias 32-bit mixers).
+pub const fn element_bits(key: Key, index: u32) -> u32 {
+    let mut x = index ^ key.0 as u32;
+    x = (x ^ (x >> 16)).wrapping_mul(0x7feb_352d);
+    x = (x ^ (x >> 15)).wrapping_mul(0x846c_a68b);
+    x = (x ^ (x >> 16)) ^ (key.0 >> 32) as u32;
+    x = (x ^ (x >> 16)).wrapping_mul(0x7feb_352d);
+    x = (x ^ (x >> 15)).wrapping_mul(0x846c_a68b);
+    x ^ (x >> 16)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_key_gives_the_same_numbers_for_ever() {
+        // Frozen: changing these values changes every run that was ever started with a seed.
+        let mut draws = Key::new(2022).purpose("augment").number(7).draws();
+        let frozen: Vec<u64> = (0..3).map(|_| draws.bits()).collect();
+        assert_eq!(frozen, FROZEN_BITS);
+        assert_eq!(permutation(Key::new(1), 6), FROZEN_ORDER);
+    }
+    const FROZEN_BITS: [u64; 3] =
+        [13_414_003_188_026_626_159, 1_695_342_139_326_062_964, 14_255_356_562_835_350_500];
+    const FROZEN_ORDER: [usize; 6] = [2, 5, 4, 0, 1, 3];
+
+    #[test]
+    fn numbers_are_spread_evenly() {
+        let mut draws = Key::new(3).draws();
+        let mut bins = [0usize; 16];
+        for _ in 0..16_000 {
+            bins[draws.below(16) as usize] += 1;
+        }
+        assert!(bins.iter().all(|&count| (850..1150).contains(&count)), "{bins:?}");
+        let normals: Vec<f64> = (0..20_000).map(|_| draws.normal()).collect();
+        let mean = normals.iter().sum::<f64>() / 20_000.0;
+        let variance = normals.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / 20_000.0;
+        assert!(mean.abs() < 0.03 && (variance - 1.0).abs() < 0.04, "{mean} {variance}");
+    }
+
+    #[test]
+    fn elements_of_neighbouring_keys_and_indices_are_unrelated() {
+        let key = Key::new(5);
+        let mut agreeing_bits = 0u32;
+        for index in 0..4096u32 {
+            let here = element_bits(key, index);
+            agreeing_bits += (!(here ^ element_bits(key, index + 1))).count_ones();
+            agreeing_bits += (!(here ^ element_bits(key.number(1), index))).count_ones();
+        }
+        let share = f64::from(agreeing_bits) / (4096.0 * 64.0);
+        assert!((share - 0.5).abs() < 0.01, "{share}");
+    }
+
+    #[test]
+    fn a_permutation_holds_each_index_once() {
+        let mut order = permutation(Key::new(9), 1512);
+        order.sort_unstable();
+        assert!(order.iter().copied().eq(0..1512));
+    }
+}
