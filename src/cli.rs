@@ -1,1 +1,199 @@
-//! The command line, types only.
+//! The command line: types only. What each command does stands in `commands`.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// Trains medical image segmentation from scrimped annotations, on as many processes as mpirun starts.
+#[derive(Debug, Parser)]
+#[command(name = "scrimp", version, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Pack a data set into the one HDF5 file that training reads
+    #[command(subcommand)]
+    Prepare(Prepare),
+    /// Train; start it with mpirun or srun for more than one process
+    Train(Train),
+    /// Score a trained run on its held-out fold
+    Evaluate(Evaluate),
+    /// Look at a run while it trains, or afterwards
+    Watch(Watch),
+    /// Work with the checkpoints of a run
+    #[command(subcommand)]
+    Checkpoint(Checkpoint),
+    /// Check a configuration, or print it with every default filled in
+    #[command(subcommand)]
+    Config(Config),
+    /// List the training methods
+    Methods,
+}
+
+/// Sources of data sets.
+#[derive(Debug, Subcommand)]
+pub enum Prepare {
+    /// ACDC: WSL4MIS volumes, WSL4MIS slices, or the challenge's NIfTI tree
+    Acdc {
+        /// The folder that holds the data set
+        #[arg(long, value_name = "DIR")]
+        from: PathBuf,
+        /// The packed file to write
+        #[arg(long, value_name = "FILE")]
+        to: PathBuf,
+    },
+    /// Your own data: NIfTI images with scribbles of the same file name
+    Nifti {
+        /// Folder of images, one `.nii` or `.nii.gz` per case
+        #[arg(long, value_name = "DIR")]
+        images: PathBuf,
+        /// Folder of scribbles with the names of the images
+        #[arg(long, value_name = "DIR")]
+        scribbles: PathBuf,
+        /// Folder of dense labels with the names of the images
+        #[arg(long, value_name = "DIR")]
+        dense: Option<PathBuf>,
+        /// Names of the classes by label value, the background first
+        #[arg(long, value_name = "NAMES", value_delimiter = ',', required = true)]
+        classes: Vec<String>,
+        /// Label value of pixels that nobody annotated
+        #[arg(long, value_name = "LABEL")]
+        ignore: u8,
+        /// The packed file to write
+        #[arg(long, value_name = "FILE")]
+        to: PathBuf,
+    },
+    /// A synthetic cardiac data set, for trying things out
+    Phantom {
+        /// How many cases
+        #[arg(long, default_value_t = 40)]
+        cases: usize,
+        /// Slices of each case
+        #[arg(long, default_value_t = 8)]
+        slices: usize,
+        /// Rows and columns of each slice
+        #[arg(long, default_value_t = 128)]
+        size: usize,
+        /// How hard the images are to segment
+        #[arg(long, default_value = "easy")]
+        difficulty: Difficulty,
+        /// Equal seeds give equal files
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// The packed file to write
+        #[arg(long, value_name = "FILE")]
+        to: PathBuf,
+    },
+}
+
+/// How hard synthetic images are to segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Difficulty {
+    /// Clear contrast, mild bias field and noise
+    Easy,
+    /// Weak contrast, strong bias field and noise, many distractors
+    Hard,
+}
+
+/// Arguments of `scrimp train`.
+#[derive(Debug, Args)]
+pub struct Train {
+    /// The configuration; without it, `--run` continues with its own
+    #[arg(value_name = "CONFIG", required_unless_present = "run")]
+    pub config: Option<PathBuf>,
+    /// The run directory [default: runs/<config's file stem>]
+    #[arg(long, value_name = "DIR")]
+    pub run: Option<PathBuf>,
+    /// auto: newest checkpoint that verifies, else fresh; never: fresh; PATH: this checkpoint
+    #[arg(long, value_name = "auto|never|PATH", default_value = "auto")]
+    pub resume: String,
+    /// Change a key of the configuration, for example `--set train.total_steps=100`
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub overrides: Vec<String>,
+}
+
+/// Arguments of `scrimp evaluate`.
+#[derive(Debug, Args)]
+pub struct Evaluate {
+    /// The run directory
+    #[arg(value_name = "RUN")]
+    pub run: PathBuf,
+    /// last, best, or the directory of a checkpoint
+    #[arg(long, value_name = "last|best|PATH", default_value = "last")]
+    pub checkpoint: String,
+    /// The yardstick of the scores
+    #[arg(long, default_value = "native")]
+    pub convention: Convention,
+    /// Where to write the table of cases [default: RUN/scores/evaluate-<checkpoint>-<convention>.csv]
+    #[arg(long, value_name = "FILE")]
+    pub to: Option<PathBuf>,
+}
+
+/// Yardsticks for HD95 and ASD.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Convention {
+    /// Native size; millimetres where the spacing is known, voxels elsewhere
+    Native,
+    /// Native size, voxels
+    Voxels,
+    /// 256x256 grid with spacing 10, 1, 1, as most papers on ACDC scribbles print it
+    Published,
+}
+
+/// Arguments of `scrimp watch`.
+#[derive(Debug, Args)]
+pub struct Watch {
+    /// Run directories
+    #[arg(value_name = "RUN", required = true)]
+    pub runs: Vec<PathBuf>,
+    /// Print one frame as text and exit
+    #[arg(long)]
+    pub once: bool,
+}
+
+/// What `scrimp checkpoint` does.
+#[derive(Debug, Subcommand)]
+pub enum Checkpoint {
+    /// List the checkpoints of a run
+    List {
+        /// The run directory
+        #[arg(value_name = "RUN")]
+        run: PathBuf,
+    },
+    /// Write the weights as one safetensors file with the reference networks' names
+    Export {
+        /// The run directory
+        #[arg(value_name = "RUN")]
+        run: PathBuf,
+        /// last, best, or the directory of a checkpoint
+        #[arg(long, value_name = "last|best|PATH", default_value = "last")]
+        checkpoint: String,
+        /// The safetensors file to write
+        #[arg(long, value_name = "FILE")]
+        to: PathBuf,
+    },
+}
+
+/// What `scrimp config` does.
+#[derive(Debug, Subcommand)]
+pub enum Config {
+    /// Say whether a configuration is sound
+    Check(ConfigSource),
+    /// Print a configuration with every default filled in
+    Show(ConfigSource),
+}
+
+/// A configuration with changes.
+#[derive(Debug, Args)]
+pub struct ConfigSource {
+    /// The configuration
+    #[arg(value_name = "CONFIG")]
+    pub config: PathBuf,
+    /// Change a key, as for `scrimp train`
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub overrides: Vec<String>,
+}
