@@ -13,6 +13,7 @@ mod torch {
     pub(super) fn build() {
         println!("cargo:rerun-if-env-changed=LIBTORCH");
         println!("cargo:rerun-if-changed=src/native/shim.cpp");
+        println!("cargo:rerun-if-changed=src/native/kernels.h");
         let root = std::env::var_os("LIBTORCH").map(PathBuf::from).unwrap_or_default();
         assert!(
             root.join("include/ATen/ATen.h").exists(),
@@ -35,6 +36,7 @@ mod torch {
         println!("cargo:rustc-link-search=native={}", library.display());
         println!("cargo:rustc-link-lib=torch_cpu");
         println!("cargo:rustc-link-lib=c10");
+        println!("cargo:rustc-link-lib=gomp");
         println!("cargo:rustc-link-arg=-Wl,-rpath,{}", library.display());
         // RUNPATH, not RPATH: LD_LIBRARY_PATH of another machine may override it.
         println!("cargo:rustc-link-arg=-Wl,--enable-new-dtags");

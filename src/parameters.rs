@@ -1,1 +1,236 @@
-//! Named tensors in a fixed order.
+//! Named tensors in a fixed order, and the one contiguous tensor behind all trainable ones.
+//!
+//! Networks register their tensors through a [`Scope`]; the order of registration is the order of
+//! the state dictionary. Knows no optimiser and no file format.
+
+use crate::error::{Context, Result};
+use crate::random::Key;
+use tch::{Device, Kind, Tensor};
+
+/// Elements to which every parameter is aligned in the flat tensor: 64 bytes of `f32`.
+const ALIGNMENT: i64 = 16;
+
+/// What becomes of a tensor during training.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Changed by an optimiser.
+    Trainable,
+    /// Changed by forward passes: running statistics and their counters.
+    Buffer,
+}
+
+/// One named tensor.
+#[derive(Debug)]
+pub struct Entry {
+    /// Name in the state dictionary, for example `encoder.in_conv.conv_conv.0.weight`.
+    pub name: String,
+    /// A handle that shares its storage with the network.
+    pub tensor: Tensor,
+    /// What becomes of it.
+    pub role: Role,
+}
+
+/// The tensors of one learner.
+#[derive(Debug)]
+pub struct Parameters {
+    entries: Vec<Entry>,
+    key: Key,
+    kind: Kind,
+    device: Device,
+}
+
+impl Parameters {
+    /// Without tensors yet; `key` decides the initial values, `kind` the precision.
+    pub fn new(key: Key, kind: Kind, device: Device) -> Self {
+        Self { entries: Vec::new(), key, kind, device }
+    }
+
+    /// Where a network registers its tensors.
+    pub fn root(&mut self) -> Scope<'_> {
+        Scope { parameters: self, prefix: String::new() }
+    }
+
+    /// All tensors in order of registration.
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// The number of trainable values.
+    pub fn trainable_count(&self) -> usize {
+        self.trainable().map(|entry| entry.tensor.numel()).sum()
+    }
+
+    fn trainable(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.iter().filter(|entry| entry.role == Role::Trainable)
+    }
+}
+
+/// A place in the tree of names.
+#[derive(Debug)]
+pub struct Scope<'a> {
+    parameters: &'a mut Parameters,
+    prefix: String,
+}
+
+impl Scope<'_> {
+    /// The place `name` below this one.
+    pub fn sub(&mut self, name: impl std::fmt::Display) -> Scope<'_> {
+        let prefix = self.path(&name.to_string());
+        Scope { parameters: self.parameters, prefix }
+    }
+
+    fn path(&self, name: &str) -> String {
+        if self.prefix.is_empty() { name.to_owned() } else { format!("{}.{name}", self.prefix) }
+    }
+
+    /// The full name of this place.
+    pub fn name(&self) -> &str {
+        &self.prefix
+    }
+
+    fn register(&mut self, name: &str, tensor: Tensor, role: Role) -> Tensor {
+        let tensor = tensor.to_device(self.parameters.device);
+        let tensor = if role == Role::Trainable { tensor.set_requires_grad(true) } else { tensor };
+        let handle = tensor.shallow_clone();
+        self.parameters.entries.push(Entry { name: self.path(name), tensor, role });
+        handle
+    }
+
+    /// A trainable tensor, uniform in `[-bound, bound)`, drawn from the key and its full name.
+    pub fn uniform(&mut self, name: &str, shape: &[i64], bound: f64) -> Tensor {
+        let mut draws = self.parameters.key.purpose(&self.path(name)).draws();
+        let count = shape.iter().product::<i64>();
+        let values: Vec<f64> = (0..count).map(|_| draws.range(-bound, bound)).collect();
+        let tensor = Tensor::from_slice(&values).view(shape).to_kind(self.parameters.kind);
+        self.register(name, tensor, Role::Trainable)
+    }
+
+    /// A trainable tensor of equal values.
+    pub fn constant(&mut self, name: &str, shape: &[i64], value: f64) -> Tensor {
+        let tensor = Tensor::full(shape, value, (self.parameters.kind, Device::Cpu));
+        self.register(name, tensor, Role::Trainable)
+    }
+
+    /// A buffer of equal values in the precision of the parameters.
+    pub fn buffer(&mut self, name: &str, shape: &[i64], value: f64) -> Tensor {
+        let tensor = Tensor::full(shape, value, (self.parameters.kind, Device::Cpu));
+        self.register(name, tensor, Role::Buffer)
+    }
+
+    /// An integer counter, starting at 0.
+    pub fn counter(&mut self, name: &str) -> Tensor {
+        self.register(name, Tensor::zeros([], (Kind::Int64, Device::Cpu)), Role::Buffer)
+    }
+}
+
+/// Where one trainable tensor lies in the flat ones.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Slot {
+    /// Name in the state dictionary.
+    pub name: String,
+    /// Shape of the tensor.
+    pub shape: Vec<i64>,
+    /// First element in the flat tensor.
+    pub offset: i64,
+}
+
+impl Slot {
+    /// The number of elements.
+    pub fn count(&self) -> i64 {
+        self.shape.iter().product()
+    }
+
+    /// This tensor's part of a flat one, as a view.
+    pub fn view(&self, flat: &Tensor) -> Tensor {
+        flat.narrow(0, self.offset, self.count()).view(self.shape.as_slice())
+    }
+}
+
+/// All trainable tensors of a learner as one, and their gradients as another.
+///
+/// The network's tensors are views of `weights`, and the gradients that backward accumulates are
+/// views of `gradients`; padding between them is and stays zero.
+#[derive(Debug)]
+pub struct Flat {
+    /// `[total]`, every trainable value.
+    pub weights: Tensor,
+    /// `[total]`, every gradient.
+    pub gradients: Tensor,
+    /// The tensors in order.
+    pub slots: Vec<Slot>,
+}
+
+impl Flat {
+    /// Moves the trainable tensors of `parameters` into one.
+    pub fn new(parameters: &Parameters) -> Result<Self> {
+        let mut slots = Vec::new();
+        let mut total = 0;
+        for entry in parameters.trainable() {
+            slots.push(Slot {
+                name: entry.name.clone(),
+                shape: entry.tensor.size(),
+                offset: total,
+            });
+            total += (entry.tensor.numel() as i64 + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+        }
+        let options = (parameters.kind, parameters.device);
+        let (weights, gradients) =
+            (Tensor::zeros([total], options), Tensor::zeros([total], options));
+        // A tensor has no gradient to point elsewhere before its first backward.
+        let zero = parameters
+            .trainable()
+            .map(|entry| (&entry.tensor * 0.0).sum(parameters.kind))
+            .fold(Tensor::zeros([], options), |sum, term| sum + term);
+        zero.f_backward().context(|| "cannot allocate gradients")?;
+        for (entry, slot) in parameters.trainable().zip(&slots) {
+            tch::no_grad(|| slot.view(&weights).copy_(&entry.tensor));
+            let mut tensor = entry.tensor.shallow_clone();
+            tensor.set_data(&slot.view(&weights));
+            tensor.grad().set_data(&slot.view(&gradients));
+        }
+        Ok(Self { weights, gradients, slots })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn two_tensors() -> (Parameters, Tensor, Tensor) {
+        let mut parameters = Parameters::new(Key::new(1), Kind::Float, Device::Cpu);
+        let mut root = parameters.root();
+        let a = root.sub("a").uniform("weight", &[3, 5], 0.5);
+        let b = root.sub("b").constant("bias", &[2], 2.0);
+        (parameters, a, b)
+    }
+
+    #[test]
+    fn gradients_accumulate_in_the_flat_tensor_and_updates_reach_the_network() {
+        let (parameters, a, b) = two_tensors();
+        let mut flat = Flat::new(&parameters).unwrap();
+        for _ in 0..2 {
+            (a.sum(Kind::Float) * b.sum(Kind::Float)).backward();
+        }
+        assert_eq!(flat.slots[1].offset, 16);
+        assert!(flat.slots[0].view(&flat.gradients).allclose(
+            &(a.ones_like() * 8.0),
+            1e-6,
+            0.0,
+            false
+        ));
+        assert_eq!(f64::try_from(flat.gradients.get(15)).unwrap(), 0.0);
+        let before = a.copy();
+        tch::no_grad(|| flat.weights.g_sub_(&(&flat.gradients * 0.1)));
+        assert!((before - &a).allclose(&(a.ones_like() * 0.8), 1e-6, 1e-6, false));
+    }
+
+    #[test]
+    fn initial_values_depend_on_name_and_seed_only() {
+        let (parameters, a, _) = two_tensors();
+        let (_, again, _) = two_tensors();
+        assert!(a.equal(&again));
+        assert_eq!(parameters.entries()[0].name, "a.weight");
+        assert_eq!(parameters.trainable_count(), 17);
+        assert!(f64::try_from(a.abs().max()).unwrap() <= 0.5);
+    }
+}

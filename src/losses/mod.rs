@@ -1,1 +1,98 @@
-//! Losses.
+//! Losses over the global batch: cross-entropy where somebody annotated, and Dice.
+//!
+//! Each returns the value over all ranks with this rank's share of the gradient, so that summing
+//! gradients over ranks gives the gradient of the returned number. Losses know no step, no
+//! configuration and no rank.
+
+use crate::native::{GroupSum, global_sum};
+use tch::{Kind, Reduction, Tensor};
+
+/// The label of pixels that no loss may look at, equal to `data::IGNORE`.
+const IGNORE: i64 = 255;
+/// Added to numerator and denominator of Dice.
+const SMOOTH: f64 = 1e-5;
+
+/// Cross-entropy over the annotated pixels of the global batch.
+///
+/// `logits` is `[N, C, H, W]`, `annotation` `[N, H, W]` `i64` with classes and 255 = not annotated.
+/// Mean over annotated pixels of all ranks; 0 if there are none (the reference gives 0/0).
+/// With dense annotation this is the ordinary cross-entropy.
+pub fn partial_cross_entropy(logits: &Tensor, annotation: &Tensor, group: &dyn GroupSum) -> Tensor {
+    let local = logits.cross_entropy_loss::<Tensor>(annotation, None, Reduction::Sum, IGNORE, 0.0);
+    let count = annotation.ne(IGNORE).sum(logits.kind());
+    group.sum(&count);
+    global_sum(&local, group) / count.clamp_min(1.0)
+}
+
+/// `[N, C, H, W]` of 0 and 1; pixels with an ignored label are 0 in every class.
+fn one_hot(labels: &Tensor, like: &Tensor) -> Tensor {
+    let classes = Tensor::arange(like.size()[1], (Kind::Int64, like.device())).view([1, -1, 1, 1]);
+    labels.unsqueeze(1).eq_tensor(&classes).to_kind(like.kind())
+}
+
+/// `1 - (2 I + s) / (Z + Y + s)` averaged over classes, from the per-class sums of this rank.
+fn dice_from(sums: [Tensor; 3], smooth: f64, group: &dyn GroupSum) -> Tensor {
+    let [overlap, predicted, target] = &sums;
+    let total = global_sum(&Tensor::stack(&[overlap, predicted, target], 0), group);
+    let ratio = (total.get(0) * 2.0 + smooth) / (total.get(1) + total.get(2) + smooth);
+    1.0 - ratio.mean(overlap.kind())
+}
+
+fn class_sums(weighted: &Tensor) -> Tensor {
+    weighted.sum_dim_intlist([0i64, 2, 3].as_slice(), false, weighted.kind())
+}
+
+/// Soft Dice loss of dense labels, mean over all classes with the background.
+///
+/// `probabilities` is `[N, C, H, W]`, `labels` `[N, H, W]` `i64`. Sums run over the global batch and
+/// all pixels together, with squared denominators (WSL4MIS `DiceLoss`).
+pub fn dice(probabilities: &Tensor, labels: &Tensor, group: &dyn GroupSum) -> Tensor {
+    let target = one_hot(labels, probabilities);
+    dice_from(
+        [
+            class_sums(&(probabilities * &target)),
+            class_sums(&probabilities.square()),
+            class_sums(&target),
+        ],
+        SMOOTH,
+        group,
+    )
+}
+
+/// Which pixels a partial Dice counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Masking {
+    /// The annotated pixels of each sample: what the papers say.
+    PerSample,
+    /// As the released code runs (WSL4MIS `pDLoss`): its mask broadcasts over the batch, so that a
+    /// pixel counts as often as its position is annotated anywhere in the global batch.
+    AcrossBatch,
+}
+
+/// Soft Dice loss over annotated pixels; shapes and sums as in [`dice`], 255 = not annotated.
+pub fn partial_dice(
+    probabilities: &Tensor,
+    annotation: &Tensor,
+    masking: Masking,
+    group: &dyn GroupSum,
+) -> Tensor {
+    let target = one_hot(annotation, probabilities);
+    let annotated = annotation.ne(IGNORE).to_kind(probabilities.kind()).unsqueeze(1);
+    let weight = match masking {
+        Masking::PerSample => annotated,
+        Masking::AcrossBatch => {
+            let positions = annotated.sum_dim_intlist([0i64].as_slice(), true, annotated.kind());
+            group.sum(&positions);
+            positions
+        }
+    };
+    dice_from(
+        [
+            class_sums(&(probabilities * &target * &weight)),
+            class_sums(&(probabilities.square() * &weight)),
+            class_sums(&(&target * &weight)),
+        ],
+        SMOOTH,
+        group,
+    )
+}

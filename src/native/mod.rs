@@ -1,8 +1,13 @@
-//! What tch lacks, over the same libtorch: sums over ranks inside formulas, synchronised batch
-//! normalisation, and checked access to a CPU tensor's memory.
+//! What tch lacks, over the same libtorch: normalisation over all ranks, sums over ranks inside
+//! formulas, and checked access to a CPU tensor's memory.
 //!
 //! This is the C ABI of `shim.cpp` and nothing else; it knows no networks and no communicators.
 
+mod ffi;
+
+pub use ffi::{Element, channels_last, normalise, normalise_evaluate, with_slice, with_slice_mut};
+
+use std::sync::Arc;
 use tch::Tensor;
 
 /// A sum over all ranks of a run, as a formula sees it.
@@ -25,4 +30,54 @@ impl GroupSum for Alone {
         1
     }
     fn sum(&self, _tensor: &Tensor) {}
+}
+
+/// The sum of `local` over all ranks, with the gradient of this rank's share.
+///
+/// Its value is equal on every rank; gradients of parameters are summed over ranks afterwards, so
+/// that together they are the gradient of the global value.
+pub fn global_sum(local: &Tensor, group: &dyn GroupSum) -> Tensor {
+    if group.ranks() == 1 {
+        return local.shallow_clone();
+    }
+    let total = local.detach().copy();
+    group.sum(&total);
+    local + (total - local.detach())
+}
+
+/// The tensors of one batch normalisation, each `[C]`.
+#[derive(Debug)]
+pub struct NormalisedChannels {
+    /// Learned factor.
+    pub weight: Tensor,
+    /// Learned offset.
+    pub bias: Tensor,
+    /// Running mean, moved by every training pass.
+    pub running_mean: Tensor,
+    /// Running unbiased variance, moved by every training pass.
+    pub running_var: Tensor,
+}
+
+/// What a normalisation does beside its tensors: `dropout(leaky_relu(batch_norm(x)))`.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub struct Normalisation {
+    /// Weight of the new statistics in the running ones.
+    pub momentum: f64,
+    /// Added to the variance.
+    pub epsilon: f64,
+    /// Factor of negative values; 1 leaves them alone.
+    pub slope: f64,
+    /// Probability that an element is dropped, with keys given.
+    pub dropout: f64,
+    /// Uses plain tensor operations, as on devices without kernels of our own.
+    pub portable: bool,
+}
+
+/// Who takes part in the statistics of a training pass, and which elements are dropped.
+pub struct TrainingPass<'a> {
+    /// The ranks whose samples are normalised together.
+    pub group: &'a Arc<dyn GroupSum>,
+    /// One key (`i64 [N]`) per sample, as `random::Key::bits`; no dropout without it.
+    pub keys: Option<&'a Tensor>,
 }

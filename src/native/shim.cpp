@@ -1,2 +1,254 @@
-// The C ABI of src/native/mod.rs over libtorch. CPU headers only.
-#include <torch/torch.h>
+// The C ABI of src/native/mod.rs over libtorch; CPU headers only, links torch_cpu.
+//
+// Every function returns nullptr, or an error text that the caller frees with scrimp_free_text.
+// Tensors cross the border as `at::Tensor*`, which is what tch holds.
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#include <cstring>
+#include <stdexcept>
+#include <string>
+
+#include "kernels.h"
+
+using at::Tensor;
+
+namespace {
+
+// A sum over ranks that Rust owns: the callback returns 0, or another number when it failed.
+using SumFunction = int (*)(void* group, Tensor* tensor);
+using DropFunction = void (*)(void* group);
+
+struct Group final : torch::CustomClassHolder {
+  void* handle;
+  SumFunction sum_function;
+  DropFunction drop_function;
+  bool portable;
+  Group(void* handle, SumFunction sum_function, DropFunction drop_function, bool portable)
+      : handle(handle), sum_function(sum_function), drop_function(drop_function), portable(portable) {}
+  ~Group() override { drop_function(handle); }
+  void sum(Tensor& tensor) const {
+    if (sum_function(handle, &tensor) != 0) {
+      throw std::runtime_error("a sum over ranks failed during batch normalisation");
+    }
+  }
+};
+
+c10::intrusive_ptr<Group> group_of(const c10::IValue& value) {
+  return c10::static_intrusive_pointer_cast<Group>(value.toCapsule());
+}
+
+// Random bits of random.rs `element_bits` by tensor operations, for devices without own kernels.
+// 32-bit numbers in int64, so that products wrap at 64 bits and are cut to 32.
+Tensor mix32(Tensor x) {
+  constexpr int64_t mask = 0xffffffffLL;
+  x = ((x.bitwise_xor(x.bitwise_right_shift(16))) * 0x7feb352dLL).bitwise_and(mask);
+  x = ((x.bitwise_xor(x.bitwise_right_shift(15))) * 0x846ca68bLL).bitwise_and(mask);
+  return x.bitwise_xor(x.bitwise_right_shift(16));
+}
+
+// Keep mask [N, C, H, W] of zeros and 1/(1-p); element index (h*W + w)*C + c within each sample.
+Tensor dropout_scale(const Tensor& like, const Tensor& keys, double probability) {
+  const auto n = like.size(0), c = like.size(1), h = like.size(2), w = like.size(3);
+  auto key = keys.to(like.device()).view({n, 1, 1, 1});
+  auto index = at::arange(h * w * c, key.options()).view({1, h, w, c});
+  auto low = key.bitwise_and(0xffffffffLL), high = key.bitwise_right_shift(32).bitwise_and(0xffffffffLL);
+  auto bits = mix32(mix32(index.bitwise_xor(low)).bitwise_xor(high));
+  auto keep = bits.ge(static_cast<int64_t>(scrimp::dropout_threshold(probability)));
+  return keep.to(like.scalar_type()).mul(1.0 / (1.0 - probability)).permute({0, 3, 1, 2});
+}
+
+// `portable` asks for plain tensor operations, as other devices use them.
+bool has_kernels(const Tensor& x, bool portable) {
+  return !portable && x.is_cpu() &&
+         (x.scalar_type() == at::kFloat || x.scalar_type() == at::kDouble);
+}
+
+Tensor per_channel(const Tensor& v, const Tensor& like) {
+  return v.to(like.scalar_type()).view({1, -1, 1, 1});
+}
+
+// [sum, sum of squares] per channel and the number of values per channel, float64 [2C + 1].
+Tensor moments(const Tensor& x, bool portable) {
+  const auto channels = x.size(1);
+  auto total = at::zeros({2 * channels + 1}, x.options().dtype(at::kDouble));
+  if (has_kernels(x, portable)) {
+    scrimp::moments(x, total.data_ptr<double>());
+  } else {
+    auto wide = x.to(at::kDouble);
+    total.narrow(0, 0, channels).copy_(wide.sum({0, 2, 3}));
+    total.narrow(0, channels, channels).copy_(wide.square().sum({0, 2, 3}));
+  }
+  total[2 * channels].fill_(static_cast<double>(x.numel() / channels));
+  return total;
+}
+
+// Batch normalisation over all ranks, leaky rectification and dropout in one pass each way.
+struct Normalise : torch::autograd::Function<Normalise> {
+  static Tensor forward(torch::autograd::AutogradContext* context, const Tensor& input,
+                        const Tensor& weight, const Tensor& bias, Tensor running_mean,
+                        Tensor running_var, const c10::optional<Tensor>& keys, double momentum,
+                        double epsilon, double slope, double dropout, c10::IValue holder) {
+    const auto group = group_of(holder);
+    const auto channels = input.size(1);
+    auto x = input.contiguous(at::MemoryFormat::ChannelsLast);
+    auto total = moments(x, group->portable);
+    group->sum(total);
+    auto count = total[2 * channels];
+    auto mean = total.narrow(0, 0, channels) / count;
+    auto variance = (total.narrow(0, channels, channels) / count - mean.square()).clamp_min(0.0);
+    auto inverse_deviation = (variance + epsilon).rsqrt();
+    running_mean.mul_(1.0 - momentum).add_(mean.to(running_mean.scalar_type()), momentum);
+    auto unbiased = variance * (count / (count - 1.0).clamp_min(1.0));
+    running_var.mul_(1.0 - momentum).add_(unbiased.to(running_var.scalar_type()), momentum);
+
+    auto scale = weight.to(at::kDouble) * inverse_deviation;
+    auto shift = bias.to(at::kDouble) - mean * scale;
+    auto y = activated(x, scale, shift, keys, slope, dropout, group->portable);
+    context->save_for_backward({x, mean, inverse_deviation, scale, shift, count,
+                                keys.has_value() ? *keys : Tensor()});
+    context->saved_data["slope"] = slope;
+    context->saved_data["dropout"] = dropout;
+    context->saved_data["group"] = holder;
+    return y;
+  }
+
+  static Tensor activated(const Tensor& x, const Tensor& scale, const Tensor& shift,
+                          const c10::optional<Tensor>& keys, double slope, double dropout,
+                          bool portable) {
+    if (has_kernels(x, portable)) {
+      auto y = at::empty_like(x);
+      scrimp::Activation activation{scale.data_ptr<double>(), shift.data_ptr<double>(),
+                                    keys.has_value() ? keys->data_ptr<int64_t>() : nullptr, slope,
+                                    dropout};
+      scrimp::activate(x, activation, y);
+      return y;
+    }
+    auto y = at::leaky_relu(x * per_channel(scale, x) + per_channel(shift, x), slope);
+    return keys.has_value() ? y * dropout_scale(x, *keys, dropout) : y;
+  }
+
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
+                                                 torch::autograd::variable_list gradients) {
+    const auto saved = context->get_saved_variables();
+    const auto& x = saved[0];
+    const auto &mean = saved[1], &inverse_deviation = saved[2], &scale = saved[3];
+    const auto &shift = saved[4], &count = saved[5], &keys = saved[6];
+    const auto slope = context->saved_data["slope"].toDouble();
+    const auto dropout = context->saved_data["dropout"].toDouble();
+    const auto group = group_of(context->saved_data["group"]);
+    const auto channels = x.size(1);
+    auto dy = gradients[0].to(x.scalar_type()).contiguous(at::MemoryFormat::ChannelsLast);
+
+    // g = dL/d(normalised and scaled); sums of g and of g*(x - mean) on this rank.
+    auto sums = at::zeros({2 * channels}, x.options().dtype(at::kDouble));
+    Tensor g;
+    const bool kernels = has_kernels(x, group->portable);
+    if (kernels) {
+      g = at::empty_like(x);
+      scrimp::Activation activation{scale.data_ptr<double>(), shift.data_ptr<double>(),
+                                    keys.defined() ? keys.data_ptr<int64_t>() : nullptr, slope,
+                                    dropout};
+      scrimp::deactivate(x, dy, activation, mean.data_ptr<double>(), g, sums.data_ptr<double>());
+    } else {
+      auto before = x * per_channel(scale, x) + per_channel(shift, x);
+      g = at::where(before > 0, dy, dy * slope);
+      if (keys.defined()) g = g * dropout_scale(x, keys, dropout);
+      auto wide = g.to(at::kDouble);
+      sums.narrow(0, 0, channels).copy_(wide.sum({0, 2, 3}));
+      sums.narrow(0, channels, channels)
+          .copy_((wide * (x.to(at::kDouble) - mean.view({1, -1, 1, 1}))).sum({0, 2, 3}));
+    }
+    // This rank's share of the gradients of weight and bias; the learner sums them over ranks.
+    auto d_bias = sums.narrow(0, 0, channels).to(x.scalar_type(), false, true);
+    auto d_weight = (sums.narrow(0, channels, channels) * inverse_deviation).to(x.scalar_type());
+    auto total = sums.clone();
+    group->sum(total);
+    auto offset = total.narrow(0, 0, channels) / count;
+    auto tilt = total.narrow(0, channels, channels) * inverse_deviation.square() / count;
+    if (kernels) {
+      scrimp::centre(x, scale.data_ptr<double>(), mean.data_ptr<double>(),
+                     offset.data_ptr<double>(), tilt.data_ptr<double>(), g);
+    } else {
+      g = per_channel(scale, x) *
+          (g - per_channel(offset, x) - (x - per_channel(mean, x)) * per_channel(tilt, x));
+    }
+    Tensor none;
+    return {g, d_weight, d_bias, none, none, none, none, none, none, none, none};
+  }
+};
+
+template <typename Body>
+char* guarded(Body body) {
+  try {
+    body();
+    return nullptr;
+  } catch (const std::exception& error) {
+    return strdup(error.what());
+  } catch (...) {
+    return strdup("unknown C++ exception");
+  }
+}
+
+}  // namespace
+
+extern "C" {
+
+void scrimp_free_text(char* text) { free(text); }
+
+// What one normalisation needs beside its tensors; mirrored by `native::Normalisation` in Rust.
+struct ScrimpNormalisation {
+  double momentum, epsilon, slope, dropout;
+  bool portable;
+};
+
+// Training form. `keys` is null or int64 [N]. Takes ownership of `group`.
+char* scrimp_normalise(Tensor** out, Tensor* x, Tensor* const* parameters, Tensor* keys,
+                       const ScrimpNormalisation* settings, void* group, SumFunction sum_function,
+                       DropFunction drop_function) {
+  auto holder = c10::make_intrusive<Group>(group, sum_function, drop_function, settings->portable);
+  return guarded([&] {
+    c10::optional<Tensor> key_tensor;
+    if (keys != nullptr) key_tensor = *keys;
+    *out = new Tensor(Normalise::apply(*x, *parameters[0], *parameters[1], *parameters[2],
+                                       *parameters[3], key_tensor, settings->momentum,
+                                       settings->epsilon, settings->slope, settings->dropout,
+                                       c10::IValue::make_capsule(holder)));
+  });
+}
+
+// Evaluation form with the running statistics; records no gradient.
+char* scrimp_normalise_evaluate(Tensor** out, Tensor* x, Tensor* const* parameters,
+                                const ScrimpNormalisation* settings) {
+  return guarded([&] {
+    at::NoGradGuard no_grad;
+    auto scale = parameters[0]->to(at::kDouble) *
+                 (parameters[3]->to(at::kDouble) + settings->epsilon).rsqrt();
+    auto shift = parameters[1]->to(at::kDouble) - parameters[2]->to(at::kDouble) * scale;
+    *out = new Tensor(Normalise::activated(x->contiguous(at::MemoryFormat::ChannelsLast), scale,
+                                           shift, c10::nullopt, settings->slope, 0.0,
+                                           settings->portable));
+  });
+}
+
+// A copy whose strides say channels-last even where there is one channel.
+char* scrimp_channels_last(Tensor** out, Tensor* x) {
+  return guarded([&] {
+    auto options = x->options().memory_format(at::MemoryFormat::ChannelsLast);
+    *out = new Tensor(at::empty(x->sizes(), options).copy_(*x));
+  });
+}
+
+// Address, number of elements and scalar type of a CPU tensor; an error if it is not contiguous.
+char* scrimp_cpu_memory(Tensor* tensor, void** address, int64_t* count, int* scalar_type) {
+  return guarded([&] {
+    if (!tensor->is_cpu()) throw std::runtime_error("the tensor is not in CPU memory");
+    if (!tensor->is_contiguous()) throw std::runtime_error("the tensor is not contiguous");
+    *address = tensor->mutable_data_ptr();
+    *count = tensor->numel();
+    *scalar_type = static_cast<int>(tensor->scalar_type());
+  });
+}
+}

@@ -1,1 +1,104 @@
-//! Networks.
+//! Blocks that networks share: convolutions and normalisations under the reference's names.
+//!
+//! Networks are formulas: ranks, random numbers and the kind of pass come in as arguments.
+
+pub mod unet;
+
+use crate::error::Result;
+use crate::native::{self, GroupSum, Normalisation, NormalisedChannels, TrainingPass};
+use crate::parameters::Scope;
+use crate::random::Key;
+use std::sync::Arc;
+use tch::Tensor;
+
+/// How a network is run.
+pub enum Pass {
+    /// Batch statistics and dropout; gradients are recorded.
+    Train {
+        /// The ranks whose samples are normalised together.
+        group: Arc<dyn GroupSum>,
+        /// One key per sample of the local batch, for dropout; empty: no dropout.
+        keys: Vec<Key>,
+    },
+    /// Running statistics, no dropout, no gradient.
+    Evaluate,
+}
+
+/// A convolution with bias, initialised as PyTorch does: U(-1/sqrt(fan in), 1/sqrt(fan in)).
+#[derive(Debug)]
+pub struct Convolution {
+    weight: Tensor,
+    bias: Tensor,
+    padding: i64,
+}
+
+impl Convolution {
+    /// `side` x `side` taps, stride 1, padded to keep the size. Registers `weight` and `bias`.
+    pub fn new(scope: &mut Scope<'_>, channels_in: i64, channels_out: i64, side: i64) -> Self {
+        let bound = 1.0 / ((channels_in * side * side) as f64).sqrt();
+        Self {
+            weight: scope.uniform("weight", &[channels_out, channels_in, side, side], bound),
+            bias: scope.uniform("bias", &[channels_out], bound),
+            padding: side / 2,
+        }
+    }
+
+    /// `[N, channels_in, H, W]` to `[N, channels_out, H, W]`.
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        x.conv2d(&self.weight, Some(&self.bias), [1, 1], [self.padding; 2], [1, 1], 1)
+    }
+}
+
+/// Batch normalisation, leaky rectification (slope 0.01) and dropout, in one pass over memory.
+#[derive(Debug)]
+pub struct NormalisedActivation {
+    channels: NormalisedChannels,
+    batches_tracked: Tensor,
+    settings: Normalisation,
+    name: String,
+}
+
+impl NormalisedActivation {
+    /// Registers `weight`, `bias`, `running_mean`, `running_var`, `num_batches_tracked`.
+    /// `dropout` is the probability with which an element is dropped in training.
+    pub fn new(scope: &mut Scope<'_>, channels: i64, dropout: f64) -> Self {
+        Self {
+            channels: NormalisedChannels {
+                weight: scope.constant("weight", &[channels], 1.0),
+                bias: scope.constant("bias", &[channels], 0.0),
+                running_mean: scope.buffer("running_mean", &[channels], 0.0),
+                running_var: scope.buffer("running_var", &[channels], 1.0),
+            },
+            batches_tracked: scope.counter("num_batches_tracked"),
+            settings: Normalisation {
+                momentum: 0.1,
+                epsilon: 1e-5,
+                slope: 0.01,
+                dropout,
+                portable: false,
+            },
+            name: scope.name().to_owned(),
+        }
+    }
+
+    /// `[N, C, H, W]` to the same shape.
+    pub fn forward(&self, x: &Tensor, pass: &Pass) -> Result<Tensor> {
+        let Pass::Train { group, keys } = pass else {
+            return native::normalise_evaluate(x, &self.channels, self.settings);
+        };
+        let mut counter = self.batches_tracked.shallow_clone();
+        tch::no_grad(|| counter.g_add_scalar_(1));
+        let dropped = self.settings.dropout > 0.0 && !keys.is_empty();
+        let keys = dropped.then(|| {
+            let bits: Vec<i64> =
+                keys.iter().map(|key| key.purpose(&self.name).bits() as i64).collect();
+            Tensor::from_slice(&bits)
+        });
+        native::normalise(
+            x,
+            &self.channels,
+            self.settings,
+            &TrainingPass { group, keys: keys.as_ref() },
+        )
+    }
+}

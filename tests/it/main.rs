@@ -1,1 +1,9 @@
 //! The one integration-test binary: this file is its table of contents.
+#![expect(clippy::float_cmp, reason = "tests compare exact values on purpose")]
+
+#[cfg(feature = "torch")]
+mod golden;
+#[cfg(feature = "torch")]
+mod golden_losses;
+#[cfg(feature = "torch")]
+mod golden_nets;

@@ -1,0 +1,209 @@
+//! Calls into `shim.cpp`: the only code that crosses the C ABI.
+#![expect(unsafe_code, reason = "this file is the foreign-function border to libtorch")]
+
+use super::{GroupSum, Normalisation, NormalisedChannels, TrainingPass};
+use crate::error::{Failure, Result};
+use std::ffi::{CStr, c_char, c_int, c_void};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use tch::{Kind, Tensor};
+
+/// A pointer to an `at::Tensor`.
+type Handle = *mut c_void;
+type SumFunction = extern "C" fn(*mut c_void, Handle) -> c_int;
+type DropFunction = extern "C" fn(*mut c_void);
+
+unsafe extern "C" {
+    fn scrimp_free_text(text: *mut c_char);
+    fn scrimp_normalise(
+        out: *mut Handle,
+        x: Handle,
+        parameters: *const Handle,
+        keys: Handle,
+        settings: *const Normalisation,
+        group: *mut c_void,
+        sum_function: SumFunction,
+        drop_function: DropFunction,
+    ) -> *mut c_char;
+    fn scrimp_normalise_evaluate(
+        out: *mut Handle,
+        x: Handle,
+        parameters: *const Handle,
+        settings: *const Normalisation,
+    ) -> *mut c_char;
+    fn scrimp_channels_last(out: *mut Handle, x: Handle) -> *mut c_char;
+    fn scrimp_cpu_memory(
+        tensor: Handle,
+        address: *mut *mut c_void,
+        count: *mut i64,
+        scalar_type: *mut c_int,
+    ) -> *mut c_char;
+}
+
+/// Turns the error text of the shim into a failure, and frees it.
+fn checked(text: *mut c_char) -> Result<()> {
+    if text.is_null() {
+        return Ok(());
+    }
+    // SAFETY: a non-null text is a NUL-terminated string from strdup that nobody else holds.
+    let message = unsafe {
+        let message = CStr::from_ptr(text).to_string_lossy().into_owned();
+        scrimp_free_text(text);
+        message
+    };
+    let first_line = message.lines().next().unwrap_or_default().to_owned();
+    Err(Failure::new(first_line).during("libtorch refused an operation"))
+}
+
+/// The address that tch holds; the shim reads it as `at::Tensor*`.
+fn handle(tensor: &Tensor) -> Handle {
+    tensor.as_ptr().cast_mut().cast()
+}
+
+/// Takes over a tensor that the shim allocated with `new`.
+fn adopted(out: Handle) -> Tensor {
+    // SAFETY: called only after the shim reported success, so `out` points to a new at::Tensor,
+    // which tch deletes when the returned value is dropped.
+    unsafe { Tensor::from_ptr(out.cast()) }
+}
+
+/// The callback of the shim: sums in place; 1 tells the shim to throw.
+extern "C" fn sum_over_group(group: *mut c_void, tensor: Handle) -> c_int {
+    catch_unwind(AssertUnwindSafe(|| {
+        // SAFETY: `group` is the box that `normalise` leaked, alive until `drop_group`; `tensor`
+        // points to a live at::Tensor of the caller, and clone_from_ptr makes a handle of our own.
+        let (group, tensor) =
+            unsafe { (&*group.cast::<Arc<dyn GroupSum>>(), Tensor::clone_from_ptr(tensor.cast())) };
+        group.sum(&tensor);
+    }))
+    .map_or(1, |()| 0)
+}
+
+extern "C" fn drop_group(group: *mut c_void) {
+    // SAFETY: the shim calls this exactly once per `normalise`, with the box leaked there.
+    drop(unsafe { Box::from_raw(group.cast::<Arc<dyn GroupSum>>()) });
+}
+
+fn channel_handles(channels: &NormalisedChannels) -> [Handle; 4] {
+    [&channels.weight, &channels.bias, &channels.running_mean, &channels.running_var].map(handle)
+}
+
+/// `dropout(leaky_relu(batch_norm(x)))` for training: `x` and the result are `[N, C, H, W]`.
+///
+/// Statistics are those of all samples of all ranks of the group; running statistics move.
+/// Differentiable in `x`, weight and bias; the gradients of weight and bias are this rank's share.
+/// The result is channels-last. An empty local batch takes part with a count of zero.
+pub fn normalise(
+    x: &Tensor,
+    channels: &NormalisedChannels,
+    settings: Normalisation,
+    pass: &TrainingPass<'_>,
+) -> Result<Tensor> {
+    let mut out: Handle = std::ptr::null_mut();
+    let group = Box::into_raw(Box::new(Arc::clone(pass.group)));
+    let keys = pass.keys.map_or(std::ptr::null_mut(), handle);
+    // SAFETY: all handles belong to tensors borrowed for this call; the shim takes over `group`
+    // whether it succeeds or not, and frees it through `drop_group`.
+    let text = unsafe {
+        scrimp_normalise(
+            &raw mut out,
+            handle(x),
+            channel_handles(channels).as_ptr(),
+            keys,
+            &raw const settings,
+            group.cast(),
+            sum_over_group,
+            drop_group,
+        )
+    };
+    checked(text)?;
+    Ok(adopted(out))
+}
+
+/// `leaky_relu(batch_norm(x))` with the running statistics; records no gradient.
+pub fn normalise_evaluate(
+    x: &Tensor,
+    channels: &NormalisedChannels,
+    settings: Normalisation,
+) -> Result<Tensor> {
+    let mut out: Handle = std::ptr::null_mut();
+    // SAFETY: all handles belong to tensors borrowed for this call.
+    let text = unsafe {
+        scrimp_normalise_evaluate(
+            &raw mut out,
+            handle(x),
+            channel_handles(channels).as_ptr(),
+            &raw const settings,
+        )
+    };
+    checked(text)?;
+    Ok(adopted(out))
+}
+
+/// A copy of `[N, C, H, W]` whose memory runs along C first, also where C is 1.
+pub fn channels_last(x: &Tensor) -> Result<Tensor> {
+    let mut out: Handle = std::ptr::null_mut();
+    // SAFETY: the handle belongs to a tensor borrowed for this call.
+    checked(unsafe { scrimp_channels_last(&raw mut out, handle(x)) })?;
+    Ok(adopted(out))
+}
+
+/// A Rust type with the memory layout of a tensor's elements.
+pub trait Element: Copy {
+    /// The tensor kind of this type.
+    const KIND: Kind;
+}
+impl Element for f32 {
+    const KIND: Kind = Kind::Float;
+}
+impl Element for f64 {
+    const KIND: Kind = Kind::Double;
+}
+impl Element for i64 {
+    const KIND: Kind = Kind::Int64;
+}
+impl Element for u8 {
+    const KIND: Kind = Kind::Uint8;
+}
+
+/// The elements of a CPU tensor, checked for device, kind and contiguity.
+fn memory<T: Element>(tensor: &Tensor) -> Result<(*mut T, usize)> {
+    let mut address = std::ptr::null_mut();
+    let (mut count, mut scalar_type) = (0i64, 0);
+    // SAFETY: the handle belongs to a borrowed tensor; the three results are plain values.
+    checked(unsafe {
+        scrimp_cpu_memory(handle(tensor), &raw mut address, &raw mut count, &raw mut scalar_type)
+    })?;
+    if tensor.kind() != T::KIND {
+        return Err(Failure::new(format!(
+            "a tensor of kind {:?} was read as {:?}",
+            tensor.kind(),
+            T::KIND
+        )));
+    }
+    if count == 0 {
+        // Empty tensors may have no memory; a slice needs an aligned address all the same.
+        return Ok((std::ptr::NonNull::dangling().as_ptr(), 0));
+    }
+    Ok((address.cast(), count as usize))
+}
+
+/// Lends the elements of a contiguous CPU tensor, in memory order, for reading.
+pub fn with_slice<T: Element, R>(tensor: &Tensor, body: impl FnOnce(&[T]) -> R) -> Result<R> {
+    let (address, count) = memory::<T>(tensor)?;
+    // SAFETY: `memory` checked address, kind and length; the borrow of `tensor` keeps the storage
+    // alive, and no operation of libtorch runs on this storage while `body` does.
+    Ok(body(unsafe { std::slice::from_raw_parts(address, count) }))
+}
+
+/// Lends the elements of a contiguous CPU tensor, in memory order, for writing.
+///
+/// Tensors are handles: `body` must not use another handle on the same storage.
+pub fn with_slice_mut<T: Element, R>(
+    tensor: &Tensor,
+    body: impl FnOnce(&mut [T]) -> R,
+) -> Result<R> {
+    let (address, count) = memory::<T>(tensor)?;
+    // SAFETY: as in `with_slice`; that `body` touches no other handle is its documented duty.
+    Ok(body(unsafe { std::slice::from_raw_parts_mut(address, count) }))
+}

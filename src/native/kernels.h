@@ -1,0 +1,308 @@
+// CPU inner loops of normalisation, rectification and dropout on channels-last tensors.
+//
+// A tensor [N, C, H, W] in channels-last order is a matrix of N*H*W rows of C values, so that all
+// loops run along C. Work is cut into a fixed number of pieces, whatever the number of threads,
+// and partial sums are added in order: results do not depend on the number of threads.
+
+#pragma once
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <vector>
+
+// One binary, the widest vectors of the machine that it runs on.
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#define SCRIMP_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define SCRIMP_CLONES
+#endif
+
+namespace scrimp {
+
+// y = dropout(leaky(x*scale + shift)); keys is null without dropout.
+struct Activation {
+  const double* scale;
+  const double* shift;
+  const int64_t* keys;
+  double slope;
+  double dropout;
+};
+
+// Elements whose 32 random bits are below this are dropped.
+inline uint32_t dropout_threshold(double probability) {
+  return static_cast<uint32_t>(std::llround(probability * 4294967296.0));
+}
+
+// random.rs `element_bits`.
+inline uint32_t element_bits(uint64_t key, uint32_t index) {
+  uint32_t x = index ^ static_cast<uint32_t>(key);
+  x = (x ^ (x >> 16)) * 0x7feb352du;
+  x = (x ^ (x >> 15)) * 0x846ca68bu;
+  x = (x ^ (x >> 16)) ^ static_cast<uint32_t>(key >> 32);
+  x = (x ^ (x >> 16)) * 0x7feb352du;
+  x = (x ^ (x >> 15)) * 0x846ca68bu;
+  return x ^ (x >> 16);
+}
+
+constexpr int64_t PIECES = 64;
+// Rows whose sums stay in the tensor's own precision before they are added up in double.
+constexpr int64_t BLOCK_ROWS = 64;
+
+template <typename Body>
+void for_pieces(int64_t rows, Body body) {
+  const int64_t length = (rows + PIECES - 1) / PIECES;
+  at::parallel_for(0, PIECES, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t piece = begin; piece < end; ++piece) {
+      const int64_t first = std::min(piece * length, rows);
+      const int64_t last = std::min(first + length, rows);
+      if (first < last) body(piece, first, last);
+    }
+  });
+}
+
+// Calls body(row, count) for blocks of rows that stay in the first-level cache.
+template <typename Body>
+void for_blocks(int64_t first, int64_t last, Body body) {
+  for (int64_t row = first; row < last; row += BLOCK_ROWS) {
+    body(row, std::min(BLOCK_ROWS, last - row));
+  }
+}
+
+// The loops proper, for float and double: function templates cannot be cloned, macros can.
+#define SCRIMP_LOOPS(T)                                                                            \
+  /* Sums of (x - pivot) and (x - pivot)^2 of a block of rows; pivot is the block's first row. */  \
+  SCRIMP_CLONES inline void moments_block(const T* __restrict x, int64_t rows, int64_t channels,   \
+                                          T* __restrict sum, T* __restrict square) {               \
+    for (int64_t c = 0; c < channels; ++c) sum[c] = square[c] = 0;                                 \
+    for (int64_t r = 1; r < rows; ++r) {                                                           \
+      const T* __restrict row = x + r * channels;                                                  \
+      for (int64_t c = 0; c < channels; ++c) {                                                     \
+        const T d = row[c] - x[c];                                                                 \
+        sum[c] += d;                                                                               \
+        square[c] += d * d;                                                                        \
+      }                                                                                            \
+    }                                                                                              \
+  }                                                                                                \
+  SCRIMP_CLONES inline void activate_block(const T* __restrict x, int64_t rows, int64_t channels,  \
+                                           const Affine<T>& affine, T* __restrict y) {             \
+    const T* __restrict scale = affine.scale;                                                      \
+    const T* __restrict shift = affine.shift;                                                      \
+    const T slope = affine.slope;                                                                  \
+    for (int64_t r = 0; r < rows; ++r) {                                                           \
+      for (int64_t c = 0; c < channels; ++c) {                                                     \
+        const T v = x[r * channels + c] * scale[c] + shift[c];                                     \
+        y[r * channels + c] = v > 0 ? v : v * slope;                                               \
+      }                                                                                            \
+    }                                                                                              \
+  }                                                                                                \
+  /* The rows of one sample from element `index` on. */                                            \
+  SCRIMP_CLONES inline void drop_block(uint64_t key, uint32_t index, int64_t count,                \
+                                       const Dropping<T>& dropping, T* __restrict y) {             \
+    const uint32_t threshold = dropping.threshold;                                                 \
+    const T kept = dropping.kept;                                                                  \
+    for (int64_t e = 0; e < count; ++e) {                                                          \
+      const uint32_t bits = element_bits(key, index + static_cast<uint32_t>(e));                   \
+      y[e] *= bits >= threshold ? kept : T(0);                                                     \
+    }                                                                                              \
+  }                                                                                                \
+  /* g <- gradient before the activation, in place; its sums per channel are added up. */          \
+  SCRIMP_CLONES inline void deactivate_block(const T* __restrict x, int64_t rows,                  \
+                                             int64_t channels, const Affine<T>& affine,            \
+                                             T* __restrict g, T* __restrict sums) {                \
+    const T* __restrict scale = affine.scale;                                                      \
+    const T* __restrict shift = affine.shift;                                                      \
+    const T* __restrict mean = affine.mean;                                                        \
+    const T slope = affine.slope;                                                                  \
+    T* __restrict products = sums + channels;                                                      \
+    for (int64_t r = 0; r < rows; ++r) {                                                           \
+      for (int64_t c = 0; c < channels; ++c) {                                                     \
+        const T v = x[r * channels + c];                                                           \
+        const T d = g[r * channels + c];                                                           \
+        const T before = v * scale[c] + shift[c] > 0 ? d : d * slope;                              \
+        g[r * channels + c] = before;                                                              \
+        sums[c] += before;                                                                         \
+        products[c] += before * (v - mean[c]);                                                     \
+      }                                                                                            \
+    }                                                                                              \
+  }                                                                                                \
+  SCRIMP_CLONES inline void centre_block(const T* __restrict x, int64_t rows, int64_t channels,    \
+                                         const Centring<T>& centring, T* __restrict g) {           \
+    const T* __restrict scale = centring.scale;                                                    \
+    const T* __restrict mean = centring.mean;                                                      \
+    const T* __restrict offset = centring.offset;                                                  \
+    const T* __restrict tilt = centring.tilt;                                                      \
+    for (int64_t r = 0; r < rows; ++r) {                                                           \
+      for (int64_t c = 0; c < channels; ++c) {                                                     \
+        const int64_t e = r * channels + c;                                                        \
+        g[e] = scale[c] * (g[e] - offset[c] - (x[e] - mean[c]) * tilt[c]);                         \
+      }                                                                                            \
+    }                                                                                              \
+  }
+
+// Per-channel coefficients in the tensor's own precision.
+template <typename T>
+struct Affine {
+  const T* scale;
+  const T* shift;
+  const T* mean;
+  T slope;
+};
+template <typename T>
+struct Centring {
+  const T* scale;
+  const T* mean;
+  const T* offset;
+  const T* tilt;
+};
+template <typename T>
+struct Dropping {
+  uint32_t threshold;
+  T kept;
+};
+SCRIMP_LOOPS(float)
+SCRIMP_LOOPS(double)
+#undef SCRIMP_LOOPS
+
+// Drops elements of `rows` rows from `first` on, which may belong to several samples.
+template <typename T>
+void drop_rows(const Activation& activation, const at::Tensor& x, int64_t first, int64_t rows,
+               T* values) {
+  if (activation.keys == nullptr) return;
+  const int64_t channels = x.size(1), pixels = x.size(2) * x.size(3);
+  const Dropping<T> dropping{dropout_threshold(activation.dropout),
+                             static_cast<T>(1.0 / (1.0 - activation.dropout))};
+  for (int64_t row = first; row < first + rows;) {
+    const int64_t pixel = row % pixels;
+    const int64_t count = std::min(pixels - pixel, first + rows - row);
+    drop_block(static_cast<uint64_t>(activation.keys[row / pixels]),
+               static_cast<uint32_t>(pixel * channels), count * channels, dropping,
+               values + (row - first) * channels);
+    row += count;
+  }
+}
+
+template <typename T>
+std::vector<T> narrowed(const double* values, int64_t count) {
+  return std::vector<T>(values, values + count);
+}
+
+template <typename T>
+void moments_typed(const at::Tensor& x, double* total) {
+  const int64_t channels = x.size(1), rows = x.numel() / channels;
+  const T* data = x.const_data_ptr<T>();
+  std::vector<double> partial(PIECES * 2 * channels, 0.0);
+  for_pieces(rows, [&](int64_t piece, int64_t first, int64_t last) {
+    double* mine = partial.data() + piece * 2 * channels;
+    std::vector<T> sum(channels), square(channels);
+    for_blocks(first, last, [&](int64_t row, int64_t count) {
+      const T* block = data + row * channels;
+      moments_block(block, count, channels, sum.data(), square.data());
+      // Moments about the pivot become moments about zero, in double.
+      for (int64_t c = 0; c < channels; ++c) {
+        const double pivot = block[c], s = sum[c], n = static_cast<double>(count);
+        mine[c] += n * pivot + s;
+        mine[channels + c] += square[c] + 2.0 * pivot * s + n * pivot * pivot;
+      }
+    });
+  });
+  for (int64_t piece = 0; piece < PIECES; ++piece) {
+    for (int64_t c = 0; c < 2 * channels; ++c) total[c] += partial[piece * 2 * channels + c];
+  }
+}
+
+template <typename T>
+void activate_typed(const at::Tensor& x, const Activation& activation, at::Tensor& y) {
+  const int64_t channels = x.size(1), rows = x.numel() / channels;
+  const auto scale = narrowed<T>(activation.scale, channels);
+  const auto shift = narrowed<T>(activation.shift, channels);
+  const Affine<T> affine{scale.data(), shift.data(), nullptr, static_cast<T>(activation.slope)};
+  const T* from = x.const_data_ptr<T>();
+  T* to = y.mutable_data_ptr<T>();
+  for_pieces(rows, [&](int64_t, int64_t first, int64_t last) {
+    for_blocks(first, last, [&](int64_t row, int64_t count) {
+      activate_block(from + row * channels, count, channels, affine, to + row * channels);
+      drop_rows(activation, x, row, count, to + row * channels);
+    });
+  });
+}
+
+template <typename T>
+void deactivate_typed(const at::Tensor& x, const at::Tensor& dy, const Activation& activation,
+                      const double* mean, at::Tensor& g, double* sums) {
+  const int64_t channels = x.size(1), rows = x.numel() / channels;
+  const auto scale = narrowed<T>(activation.scale, channels);
+  const auto shift = narrowed<T>(activation.shift, channels);
+  const auto centre = narrowed<T>(mean, channels);
+  const Affine<T> affine{scale.data(), shift.data(), centre.data(), static_cast<T>(activation.slope)};
+  const T* inputs = x.const_data_ptr<T>();
+  const T* from = dy.const_data_ptr<T>();
+  T* to = g.mutable_data_ptr<T>();
+  std::vector<double> partial(PIECES * 2 * channels, 0.0);
+  for_pieces(rows, [&](int64_t piece, int64_t first, int64_t last) {
+    double* mine = partial.data() + piece * 2 * channels;
+    std::vector<T> block_sums(2 * channels);
+    for_blocks(first, last, [&](int64_t row, int64_t count) {
+      T* out = to + row * channels;
+      std::copy(from + row * channels, from + (row + count) * channels, out);
+      drop_rows(activation, x, row, count, out);
+      std::fill(block_sums.begin(), block_sums.end(), T(0));
+      deactivate_block(inputs + row * channels, count, channels, affine, out, block_sums.data());
+      for (int64_t c = 0; c < 2 * channels; ++c) mine[c] += block_sums[c];
+    });
+  });
+  for (int64_t piece = 0; piece < PIECES; ++piece) {
+    for (int64_t c = 0; c < 2 * channels; ++c) sums[c] += partial[piece * 2 * channels + c];
+  }
+}
+
+template <typename T>
+void centre_typed(const at::Tensor& x, const double* scale, const double* mean,
+                  const double* offset, const double* tilt, at::Tensor& g) {
+  const int64_t channels = x.size(1), rows = x.numel() / channels;
+  const auto a = narrowed<T>(scale, channels), m = narrowed<T>(mean, channels);
+  const auto o = narrowed<T>(offset, channels), t = narrowed<T>(tilt, channels);
+  const Centring<T> centring{a.data(), m.data(), o.data(), t.data()};
+  const T* inputs = x.const_data_ptr<T>();
+  T* out = g.mutable_data_ptr<T>();
+  for_pieces(rows, [&](int64_t, int64_t first, int64_t last) {
+    centre_block(inputs + first * channels, last - first, channels, centring, out + first * channels);
+  });
+}
+
+#define SCRIMP_DISPATCH(function, tensor, ...)             \
+  do {                                                     \
+    if ((tensor).scalar_type() == at::kFloat) {            \
+      function<float>(__VA_ARGS__);                        \
+    } else {                                               \
+      function<double>(__VA_ARGS__);                       \
+    }                                                      \
+  } while (false)
+
+// Adds the sums of x and of x^2 per channel to total[0..C] and total[C..2C].
+inline void moments(const at::Tensor& x, double* total) {
+  SCRIMP_DISPATCH(moments_typed, x, x, total);
+}
+
+inline void activate(const at::Tensor& x, const Activation& activation, at::Tensor& y) {
+  SCRIMP_DISPATCH(activate_typed, x, x, activation, y);
+}
+
+// g = gradient before the activation; adds sum(g) and sum(g*(x - mean)) per channel to sums.
+inline void deactivate(const at::Tensor& x, const at::Tensor& dy, const Activation& activation,
+                       const double* mean, at::Tensor& g, double* sums) {
+  SCRIMP_DISPATCH(deactivate_typed, x, x, dy, activation, mean, g, sums);
+}
+
+// g <- scale*(g - offset - (x - mean)*tilt), in place.
+inline void centre(const at::Tensor& x, const double* scale, const double* mean,
+                   const double* offset, const double* tilt, at::Tensor& g) {
+  SCRIMP_DISPATCH(centre_typed, x, x, scale, mean, offset, tilt, g);
+}
+
+#undef SCRIMP_DISPATCH
+
+}  // namespace scrimp

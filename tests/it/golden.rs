@@ -1,0 +1,102 @@
+//! Reads golden files and compares tensors; what they mean stands in the tests that use them.
+
+use scrimp::parameters::Parameters;
+use std::collections::HashMap;
+use std::path::PathBuf;
+use tch::{Kind, Tensor};
+
+/// The tensors of one golden file.
+pub(crate) struct Golden {
+    file: PathBuf,
+    tensors: HashMap<String, Tensor>,
+}
+
+impl Golden {
+    /// Reads `NAME.safetensors` from `SCRIMP_GOLDEN_DIR`, by default `tests/golden`.
+    pub(crate) fn open(name: &str) -> Self {
+        let folder = std::env::var_os("SCRIMP_GOLDEN_DIR").map_or_else(
+            || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden")),
+            PathBuf::from,
+        );
+        let file = folder.join(format!("{name}.safetensors"));
+        let tensors = Tensor::read_safetensors(&file)
+            .unwrap_or_else(|error| panic!("golden file `{}`: {error}", file.display()));
+        Self { file, tensors: tensors.into_iter().collect() }
+    }
+
+    /// A tensor as stored.
+    pub(crate) fn get(&self, key: &str) -> Tensor {
+        self.tensors
+            .get(key)
+            .unwrap_or_else(|| panic!("`{}` has no `{key}`", self.file.display()))
+            .shallow_clone()
+    }
+
+    /// A label tensor as `i64` without its channel dimension, the golden files' 4 as 255.
+    pub(crate) fn labels(&self, key: &str) -> Tensor {
+        let labels = self.get(key).to_kind(Kind::Int64);
+        let labels = if labels.dim() == 4 { labels.squeeze_dim(1) } else { labels };
+        labels.where_scalarother(&labels.ne(4), 255)
+    }
+
+    /// Fails unless `actual` equals the stored tensor within `tolerance` of its largest magnitude.
+    pub(crate) fn assert_close(&self, key: &str, actual: &Tensor, tolerance: f64) {
+        assert_close(key, actual, &self.get(key), tolerance);
+    }
+}
+
+/// Fails unless the largest difference is within `tolerance` of the largest expected magnitude.
+pub(crate) fn assert_close(what: &str, actual: &Tensor, expected: &Tensor, tolerance: f64) {
+    let (actual, expected) = (actual.to_kind(Kind::Double), expected.to_kind(Kind::Double));
+    assert_eq!(actual.numel(), expected.numel(), "{what}: number of elements");
+    let expected = expected.view_as(&actual);
+    let magnitude = f64::try_from(expected.abs().max()).unwrap();
+    let difference = f64::try_from((actual - expected).abs().max()).unwrap();
+    assert!(
+        difference <= tolerance * magnitude,
+        "{what}: largest difference {difference:e}, allowed {:e}",
+        tolerance * magnitude
+    );
+}
+
+/// Fills a network by the rule of the golden files: value `sin(0.7 i + 1.3 k)` for element `i` of
+/// floating entry `k` in state order, scaled by role.
+pub(crate) fn fill(parameters: &Parameters) {
+    let mut number = 0;
+    for entry in parameters.entries() {
+        let mut tensor = entry.tensor.shallow_clone();
+        if tensor.kind() == Kind::Int64 {
+            continue;
+        }
+        let wave: Vec<f32> = (0..tensor.numel())
+            .map(|i| (0.7 * i as f64 + 1.3 * f64::from(number)).sin() as f32)
+            .collect();
+        let wave = Tensor::from_slice(&wave).view_as(&tensor);
+        let shape = tensor.size();
+        let value = if shape.len() >= 2 {
+            let fan_in = shape[1..].iter().product::<i64>();
+            wave * (2.0 / fan_in as f64).sqrt()
+        } else if entry.name.ends_with("running_var") {
+            wave.square() * 0.1 + 1.0
+        } else if entry.name.ends_with("running_mean") {
+            wave * 0.1
+        } else if entry.name.ends_with("weight") {
+            wave * 0.1 + 1.0
+        } else {
+            wave * 0.05
+        };
+        tch::no_grad(|| tensor.copy_(&value));
+        number += 1;
+    }
+}
+
+/// `[sum, sum of squares]` of each tensor, `f64 [count, 2]`.
+pub(crate) fn sums<'a>(tensors: impl Iterator<Item = &'a Tensor>) -> Tensor {
+    let rows: Vec<Tensor> = tensors
+        .map(|tensor| {
+            let wide = tensor.detach().to_kind(Kind::Double);
+            Tensor::stack(&[wide.sum(Kind::Double), wide.square().sum(Kind::Double)], 0)
+        })
+        .collect();
+    Tensor::stack(&rows, 0)
+}
