@@ -87,7 +87,7 @@ impl NormalisedActivation {
             return native::normalise_evaluate(x, &self.channels, self.settings);
         };
         let mut counter = self.batches_tracked.shallow_clone();
-        tch::no_grad(|| counter.g_add_scalar_(1));
+        let _ = tch::no_grad(|| counter.g_add_scalar_(1));
         let dropped = self.settings.dropout > 0.0 && !keys.is_empty();
         let keys = dropped.then(|| {
             let bits: Vec<i64> =

@@ -7,3 +7,5 @@ mod golden;
 mod golden_losses;
 #[cfg(feature = "torch")]
 mod golden_nets;
+#[cfg(feature = "torch")]
+mod native;
