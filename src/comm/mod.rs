@@ -2,18 +2,24 @@
 //!
 //! Everything here moves tensors and small messages; nothing knows what they mean.
 
+pub mod environment;
 #[cfg(feature = "mpi")]
 pub mod mpi;
 pub mod nccl;
 pub mod threads;
 
-use crate::error::{Exit, Result};
+use crate::error::{Exit, Failure, Result};
 use crate::native::GroupSum;
-use tch::Tensor;
+use environment::{Start, Variables};
+use std::io::Write;
+use std::sync::Arc;
+use tch::{Device, Tensor};
 
 /// The ranks of one run. Every rank makes the same calls, in the same order, with the same shapes.
 ///
 /// The group is never assumed to be everything `mpirun` started: a run may be one of several.
+/// Tensors are contiguous and of kind f32, f64 or i64; on a GPU also f16 and bf16. They may be
+/// empty. Only one thread of a rank calls at a time.
 pub trait Communicator: GroupSum {
     /// This process among the ranks, `0..ranks()`.
     fn rank(&self) -> usize;
@@ -30,5 +36,154 @@ pub trait Communicator: GroupSum {
     /// Whether any rank says so.
     fn any(&self, flag: bool) -> Result<bool> {
         Ok(self.max(i64::from(flag))? != 0)
+    }
+}
+
+/// The group of one process.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Solo;
+
+impl GroupSum for Solo {
+    fn ranks(&self) -> usize {
+        1
+    }
+    fn sum(&self, _tensor: &Tensor) {}
+}
+
+impl Communicator for Solo {
+    fn rank(&self) -> usize {
+        0
+    }
+    fn broadcast(&self, root: usize, _tensor: &Tensor) -> Result<()> {
+        check_root(root, 1)
+    }
+    fn barrier(&self) -> Result<()> {
+        Ok(())
+    }
+    fn max(&self, value: i64) -> Result<i64> {
+        Ok(value)
+    }
+    fn gather(&self, message: &[u8]) -> Result<Vec<Vec<u8>>> {
+        Ok(vec![message.to_vec()])
+    }
+    fn abort(&self, exit: Exit) -> ! {
+        std::process::exit(exit as i32)
+    }
+}
+
+/// Joins the processes that were started together, for tensors in host memory.
+///
+/// Without a launcher the process is [`Solo`], and MPI is not started. Call it once, early, and let
+/// the last handle go on the same thread: that is where MPI has to end.
+pub fn connect(variables: &Variables) -> Result<Arc<dyn Communicator>> {
+    match environment::start(variables)? {
+        Start::Alone => Ok(Arc::new(Solo)),
+        Start::Launched { tasks } => join(tasks),
+    }
+}
+
+#[cfg(feature = "mpi")]
+fn join(tasks: Option<usize>) -> Result<Arc<dyn Communicator>> {
+    let comm = mpi::Mpi::start()?;
+    match tasks {
+        Some(tasks) if tasks > 1 && comm.ranks() == 1 => Err(environment::strangers(
+            tasks,
+            "this MPI library does not understand the launcher's process management interface",
+        )),
+        _ => Ok(Arc::new(comm)),
+    }
+}
+
+#[cfg(not(feature = "mpi"))]
+fn join(_tasks: Option<usize>) -> Result<Arc<dyn Communicator>> {
+    Err(Failure::usage("started by an MPI launcher, but built without the feature `mpi`")
+        .hint("run `cargo build --release --features mpi`, or start it without the launcher"))
+}
+
+/// The same ranks as `host`, able to sum and broadcast tensors on `device` as well.
+///
+/// Every rank of `host` must join. On a CPU, and for a single rank, this is `host` itself.
+pub fn with_device(host: Arc<dyn Communicator>, device: Device) -> Result<Arc<dyn Communicator>> {
+    let gpu = if let Device::Cuda(index) = device { Some(index) } else { None };
+    let gpu_ranks = host.gather(&[u8::from(gpu.is_some())])?;
+    if let Some(odd) = gpu_ranks.iter().position(|kind| *kind != gpu_ranks[0]) {
+        let name = |rank: usize| if gpu_ranks[rank] == [1] { "a GPU" } else { "the CPU" };
+        return Err(Failure::usage(format!(
+            "rank 0 computes on {} and rank {odd} on {}: all ranks need the same",
+            name(0),
+            name(odd)
+        ))
+        .hint("run `nvidia-smi -L` on every node to see its GPUs"));
+    }
+    match gpu {
+        Some(index) if host.ranks() > 1 => Ok(Arc::new(nccl::Nccl::join(host, index)?)),
+        _ => Ok(host),
+    }
+}
+
+/// Makes one rank's failure everybody's, so that nobody waits for a rank that has given up.
+///
+/// A failing rank gets its own failure back, the others a short one that names the first failing
+/// rank and carries its exit code. Every rank must call it.
+pub fn agree<T>(comm: &dyn Communicator, result: Result<T>) -> Result<T> {
+    let verdict = match &result {
+        Ok(_) => Vec::new(),
+        Err(failure) => [&[failure.exit() as u8], failure.message().as_bytes()].concat(),
+    };
+    let verdicts = comm.gather(&verdict)?;
+    let value = result?;
+    match verdicts.iter().enumerate().find_map(|(rank, v)| Some((rank, v.split_first()?))) {
+        None => Ok(value),
+        Some((rank, (code, message))) => {
+            let message = String::from_utf8_lossy(message);
+            Err(Failure::new(format!("rank {rank} failed: {message}")).exit_with(exit_of(*code)))
+        }
+    }
+}
+
+/// The exit behind its code; every code that a rank can send is in the list.
+fn exit_of(code: u8) -> Exit {
+    [Exit::Done, Exit::Usage, Exit::Stopped, Exit::Hung]
+        .into_iter()
+        .find(|exit| *exit as u8 == code)
+        .unwrap_or(Exit::Failed)
+}
+
+fn check_root(root: usize, ranks: usize) -> Result<()> {
+    if root < ranks {
+        return Ok(());
+    }
+    Err(Failure::new(format!("broadcast from rank {root}, but there are only {ranks} ranks")))
+}
+
+/// Ends the job over a sum that failed: its caller has nobody to return an error to.
+fn give_up(comm: &dyn Communicator, failure: Failure) -> ! {
+    let exit = failure.exit();
+    let failure = failure.at(format!("  --> rank {}", comm.rank()));
+    // Written past any logging, since it is the last thing that the process says; and where stderr
+    // is closed, there is nobody left to tell.
+    let _ = writeln!(std::io::stderr(), "{failure}");
+    comm.abort(exit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_exit_survives_the_way_over_its_code() {
+        for exit in [Exit::Done, Exit::Failed, Exit::Usage, Exit::Stopped, Exit::Hung] {
+            assert_eq!(exit_of(exit as u8), exit);
+        }
+    }
+
+    #[test]
+    fn without_a_launcher_there_is_one_rank() {
+        let comm = connect(&Variables::new()).unwrap();
+        assert_eq!((comm.rank(), comm.ranks()), (0, 1));
+        assert_eq!(comm.gather(b"here").unwrap(), [b"here".to_vec()]);
+        assert!(comm.any(true).unwrap());
+        let failure = comm.broadcast(1, &Tensor::from(1.0f32)).unwrap_err();
+        assert_eq!(failure.message(), "broadcast from rank 1, but there are only 1 ranks");
     }
 }

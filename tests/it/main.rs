@@ -1,6 +1,8 @@
 //! The one integration-test binary: this file is its table of contents.
 #![expect(clippy::float_cmp, reason = "tests compare exact values on purpose")]
 
+#[cfg(feature = "mpi")]
+mod comm;
 #[cfg(feature = "torch")]
 mod golden;
 #[cfg(feature = "torch")]
@@ -9,3 +11,5 @@ mod golden_losses;
 mod golden_nets;
 #[cfg(feature = "torch")]
 mod native;
+#[cfg(feature = "mpi")]
+mod support;
