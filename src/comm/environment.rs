@@ -179,7 +179,7 @@ mod tests {
             Some(Placement { local_rank: 1, ranks_on_node: 4 })
         );
         assert_eq!(Placement::from_launcher(&variables(&[("SLURM_LOCALID", "1")])), None);
-        let hosts: Vec<Vec<u8>> = ["a", "b", "a", "b", "a"].map(|name| name.into()).to_vec();
+        let hosts: Vec<Vec<u8>> = ["a", "b", "a", "b", "a"].map(Into::into).to_vec();
         let placed = |rank| Placement::among(rank, &hosts);
         assert_eq!(placed(3), Placement { local_rank: 1, ranks_on_node: 2 });
         assert_eq!(placed(4), Placement { local_rank: 2, ranks_on_node: 3 });

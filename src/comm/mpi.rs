@@ -144,8 +144,10 @@ impl Communicator for Mpi {
 
     fn gather(&self, message: &[u8]) -> Result<Vec<Vec<u8>>> {
         let world = Self::world();
+        // One byte more: an empty slice may have the address 1, which is Open MPI's MPI_IN_PLACE.
+        let sent = [message, &[0]].concat();
         let mut lengths = vec![0u64; self.ranks];
-        world.all_gather_into(&(message.len() as u64), &mut lengths);
+        world.all_gather_into(&(sent.len() as u64), &mut lengths);
         let total: u64 = lengths.iter().sum();
         if total > Count::MAX as u64 {
             // Every rank knows all lengths, so every rank fails here.
@@ -164,11 +166,11 @@ impl Communicator for Mpi {
             .collect();
         let mut bytes = vec![0u8; total as usize];
         let mut parts = PartitionMut::new(&mut bytes[..], &counts[..], &starts[..]);
-        world.all_gather_varcount_into(message, &mut parts);
+        world.all_gather_varcount_into(&sent[..], &mut parts);
         Ok(starts
             .iter()
             .zip(&counts)
-            .map(|(&start, &count)| bytes[start as usize..(start + count) as usize].to_vec())
+            .map(|(&start, &count)| bytes[start as usize..(start + count - 1) as usize].to_vec())
             .collect())
     }
 

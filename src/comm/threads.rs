@@ -115,8 +115,8 @@ struct State {
     brought: Vec<Option<Load>>,
     /// The outcome and how many ranks have still to take it; no new call begins before.
     outcome: Option<(Load, usize)>,
-    /// Ranks whose handle is gone.
-    left: Vec<bool>,
+    /// Ranks whose handle is gone, in the order of leaving: the first is the one to blame.
+    left: Vec<usize>,
     /// Why no call can succeed any more, and the exit code that goes with it.
     broken: Option<(String, Exit)>,
 }
@@ -128,14 +128,14 @@ impl Meeting {
                 call: None,
                 brought: (0..ranks).map(|_| None).collect(),
                 outcome: None,
-                left: vec![false; ranks],
+                left: Vec::new(),
                 broken: None,
             }),
             changed: Condvar::new(),
         }
     }
 
-    /// A rank that panicked in here has left the state whole: every change below is one assignment.
+    /// Usable also after a rank panicked in here: it has left, so every call after it fails.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -150,25 +150,25 @@ impl Meeting {
     }
 
     /// Takes part in one call and returns its outcome.
-    fn join(&self, rank: usize, call: Call, load: Load) -> Result<Load> {
+    fn join(&self, rank: usize, call: &Call, load: Load) -> Result<Load> {
         let mut state = self.state();
         while state.outcome.is_some() {
-            state.check(rank, &call)?;
+            state.check(rank, call)?;
             state = self.wait(state);
         }
-        state.check(rank, &call)?;
-        state.arrive(rank, &call, load);
+        state.check(rank, call)?;
+        state.arrive(rank, call, load);
         if state.broken.is_none() && state.brought.iter().all(Option::is_some) {
             let ranks = state.brought.len();
             let loads = state.brought.iter_mut().filter_map(Option::take).collect();
-            match combine(&call, loads) {
+            match combine(call, loads) {
                 Ok(outcome) => state.outcome = Some((outcome, ranks)),
                 Err(failure) => state.broken = Some((failure.to_string(), failure.exit())),
             }
         }
         self.changed.notify_all();
         while state.outcome.is_none() {
-            state.check(rank, &call)?;
+            state.check(rank, call)?;
             state = self.wait(state);
         }
         let taken = state.take();
@@ -183,8 +183,7 @@ impl State {
         if let Some((reason, exit)) = &self.broken {
             return Err(Failure::new(reason.clone()).exit_with(*exit));
         }
-        let missing = |&other: &usize| self.left[other] && self.brought[other].is_none();
-        match (0..self.left.len()).find(missing) {
+        match self.left.iter().find(|&&other| self.brought[other].is_none()) {
             Some(other) if self.outcome.is_none() => {
                 Err(Failure::new(format!("rank {rank} waits in `{call}`, but rank {other} left")))
             }
@@ -258,12 +257,12 @@ fn messages(load: Load) -> Vec<Vec<u8>> {
 }
 
 impl Threads {
-    fn join(&self, call: Call, load: Load) -> Result<Load> {
+    fn join(&self, call: &Call, load: Load) -> Result<Load> {
         self.meeting.join(self.rank, call, load)
     }
 
     /// A call that fills `tensor` with its outcome.
-    fn fill(&self, call: Call, tensor: &Tensor) -> Result<()> {
+    fn fill(&self, call: &Call, tensor: &Tensor) -> Result<()> {
         if !tensor.is_contiguous() {
             return Err(Failure::new(format!("`{call}`: the tensor is not contiguous")));
         }
@@ -282,7 +281,7 @@ impl GroupSum for Threads {
 
     fn sum(&self, tensor: &Tensor) {
         let call = Call::Sum { kind: tensor.kind(), shape: tensor.size() };
-        if let Err(failure) = self.fill(call, tensor) {
+        if let Err(failure) = self.fill(&call, tensor) {
             // A rank is a thread here, and unwinding is how it ends.
             resume_unwind(Box::new(failure));
         }
@@ -296,20 +295,20 @@ impl Communicator for Threads {
 
     fn broadcast(&self, root: usize, tensor: &Tensor) -> Result<()> {
         check_root(root, self.ranks)?;
-        self.fill(Call::Broadcast { root, kind: tensor.kind(), shape: tensor.size() }, tensor)
+        self.fill(&Call::Broadcast { root, kind: tensor.kind(), shape: tensor.size() }, tensor)
     }
 
     fn barrier(&self) -> Result<()> {
-        self.join(Call::Barrier, Load::Nothing).map(|_| ())
+        self.join(&Call::Barrier, Load::Nothing).map(|_| ())
     }
 
     fn max(&self, value: i64) -> Result<i64> {
-        let largest = self.join(Call::Max, Load::Number(value))?;
+        let largest = self.join(&Call::Max, Load::Number(value))?;
         Ok(number(&largest).unwrap_or(value))
     }
 
     fn gather(&self, message: &[u8]) -> Result<Vec<Vec<u8>>> {
-        self.join(Call::Gather, Load::Messages(vec![message.to_vec()])).map(messages)
+        self.join(&Call::Gather, Load::Messages(vec![message.to_vec()])).map(messages)
     }
 
     fn abort(&self, exit: Exit) -> ! {
@@ -321,6 +320,6 @@ impl Communicator for Threads {
 
 impl Drop for Threads {
     fn drop(&mut self) {
-        self.meeting.end(|state| state.left[self.rank] = true);
+        self.meeting.end(|state| state.left.push(self.rank));
     }
 }

@@ -3,13 +3,16 @@
 //! The MPI tests start this test binary again under `mpirun`; each process then runs the one test
 //! [`mpi_worker`], told by a variable what to do.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, also in a function it calls")]
+#![expect(clippy::print_stdout, reason = "a rank tells the test that started it how it went")]
+
 use crate::support::{Counted, Fault, Faulty};
 use proptest::prelude::*;
 use scrimp::comm::environment::{Placement, Variables};
 use scrimp::comm::{Communicator, agree, connect, threads, with_device};
 use scrimp::error::{Exit, Failure, Result};
 use std::process::{Command, Output};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tch::{Device, Kind, Tensor};
 
@@ -61,6 +64,7 @@ fn keeps_its_promises(comm: &dyn Communicator) -> Result<()> {
     let messages = comm.gather(&vec![rank as u8; rank * 3])?;
     let expected: Vec<Vec<u8>> = (0..ranks).map(|other| vec![other as u8; other * 3]).collect();
     assert_eq!(messages, expected);
+    assert_eq!(comm.gather(&[])?, vec![Vec::<u8>::new(); ranks]);
     assert!(comm.broadcast(ranks, &views).is_err());
     Ok(())
 }
@@ -247,7 +251,12 @@ fn every_rank_makes_the_same_calls_to_find_its_place() {
 fn mpi_worker() {
     let Ok(part) = std::env::var(PART) else { return };
     let variables: Variables = std::env::vars().collect();
-    let comm = connect(&variables).unwrap();
+    let connected = connect(&variables);
+    if part == "stranger" {
+        println!("{}", connected.err().unwrap());
+        return;
+    }
+    let comm = connected.unwrap();
     match part.as_str() {
         "promises" => {
             keeps_its_promises(comm.as_ref()).unwrap();
@@ -274,19 +283,28 @@ fn mpi_worker() {
     comm.barrier().unwrap();
 }
 
-/// Runs [`mpi_worker`] on this many ranks and says how long it took.
-fn mpirun(ranks: usize, part: &str) -> (Output, Duration) {
-    let started = Instant::now();
-    let output = Command::new("mpirun")
-        .args(["--oversubscribe", "-n", &ranks.to_string()])
-        .arg(std::env::current_exe().unwrap())
+/// Two launchers at a time get in each other's way on a small machine.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+/// This binary, as one process of [`mpi_worker`].
+fn worker(mut launcher: Command, part: &str) -> Command {
+    launcher
         .args(["--exact", "comm::mpi_worker", "--nocapture"])
         .env(PART, part)
         .env("OMP_NUM_THREADS", "1")
         .env("OMPI_ALLOW_RUN_AS_ROOT", "1")
-        .env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")
-        .output()
-        .unwrap();
+        .env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
+    launcher
+}
+
+/// Runs [`mpi_worker`] on this many ranks and says how long it took.
+fn mpirun(ranks: usize, part: &str) -> (Output, Duration) {
+    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let started = Instant::now();
+    let mut launcher = Command::new("mpirun");
+    launcher.args(["--oversubscribe", "-n", &ranks.to_string()]);
+    launcher.arg(std::env::current_exe().unwrap());
+    let output = worker(launcher, part).output().unwrap();
     (output, started.elapsed())
 }
 
@@ -332,4 +350,17 @@ fn mpi_processes_end_together_when_a_sum_is_impossible() {
 fn mpi_processes_agree_on_a_failure() {
     let (output, _) = mpirun(3, "agree");
     assert!(output.status.success(), "{}", text(&output));
+}
+
+/// As when the MPI library and Slurm have no process management interface in common.
+#[test]
+fn a_task_of_several_that_sees_a_world_of_one_is_refused() {
+    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let output = worker(Command::new(std::env::current_exe().unwrap()), "stranger")
+        .envs([("PMI_RANK", "0"), ("SLURM_STEP_NUM_TASKS", "2")])
+        .output()
+        .unwrap();
+    let expected = "error: 2 processes were started, but each sees a world of 1 rank: this MPI \
+                    library does not understand the launcher's process management interface";
+    assert!(text(&output).contains(expected), "{}", text(&output));
 }
