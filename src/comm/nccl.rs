@@ -338,6 +338,26 @@ mod tests {
     }
 
     #[test]
+    fn the_library_works_where_it_is_found_and_else_says_where_to_put_it() {
+        match Functions::load() {
+            Ok(functions) => {
+                let mut id = ncclUniqueId { internal: [0; 128] };
+                // SAFETY: as in `Nccl::join`.
+                let code = unsafe { (functions.get_unique_id)(&raw mut id) };
+                functions.check(code, "make an id").unwrap();
+                assert!(id.internal.iter().any(|&byte| byte != 0));
+                // Invalid argument, as nccl.h numbers it.
+                let text = functions.check(4, "sum").unwrap_err().to_string();
+                assert!(text.starts_with("error: NCCL could not sum: result 4, `"), "{text}");
+            }
+            Err(failure) => {
+                let text = failure.to_string();
+                assert!(text.contains("`libnccl.so.2`") && text.contains("LD_LIBRARY_PATH"));
+            }
+        }
+    }
+
+    #[test]
     fn kinds_that_training_never_sums_are_refused() {
         assert_eq!(data_type(Kind::BFloat16).unwrap(), ncclDataType_t::ncclBfloat16);
         assert_eq!(

@@ -12,7 +12,7 @@ use scrimp::comm::environment::{Placement, Variables};
 use scrimp::comm::{Communicator, agree, connect, threads, with_device};
 use scrimp::error::{Exit, Failure, Result};
 use std::process::{Command, Output};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tch::{Device, Kind, Tensor};
 
@@ -283,9 +283,6 @@ fn mpi_worker() {
     comm.barrier().unwrap();
 }
 
-/// Two launchers at a time get in each other's way on a small machine.
-static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-
 /// This binary, as one process of [`mpi_worker`].
 fn worker(mut launcher: Command, part: &str) -> Command {
     launcher
@@ -299,7 +296,6 @@ fn worker(mut launcher: Command, part: &str) -> Command {
 
 /// Runs [`mpi_worker`] on this many ranks and says how long it took.
 fn mpirun(ranks: usize, part: &str) -> (Output, Duration) {
-    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let started = Instant::now();
     let mut launcher = Command::new("mpirun");
     launcher.args(["--oversubscribe", "-n", &ranks.to_string()]);
@@ -355,7 +351,6 @@ fn mpi_processes_agree_on_a_failure() {
 /// As when the MPI library and Slurm have no process management interface in common.
 #[test]
 fn a_task_of_several_that_sees_a_world_of_one_is_refused() {
-    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let output = worker(Command::new(std::env::current_exe().unwrap()), "stranger")
         .envs([("PMI_RANK", "0"), ("SLURM_STEP_NUM_TASKS", "2")])
         .output()
