@@ -50,8 +50,6 @@ struct Functions {
     finalize: unsafe extern "C" fn(ncclComm_t) -> c_int,
     destroy: unsafe extern "C" fn(ncclComm_t) -> c_int,
     last_error: unsafe extern "C" fn(ncclComm_t) -> *const c_char,
-    /// Keeps the functions' code mapped.
-    _library: Library,
 }
 
 impl Functions {
@@ -60,11 +58,11 @@ impl Functions {
         let failed = || format!("cannot load NCCL as `{LIBRARY}`");
         let hint = "put the folder that holds `libnccl.so.2` into `LD_LIBRARY_PATH`";
         // SAFETY: NCCL's initialisers have no requirements. Every symbol is read with the type that
-        // nccl.h gives it, unchanged through all of NCCL 2, and `_library` outlives the pointers.
+        // nccl.h gives it, unchanged through all of NCCL 2, and the library is never unloaded.
         unsafe {
             let library =
                 Library::new(LIBRARY).context(failed).map_err(|failure| failure.hint(hint))?;
-            Ok(Self {
+            let functions = Self {
                 get_unique_id: *library.get(b"ncclGetUniqueId").context(failed)?,
                 init_rank: *library.get(b"ncclCommInitRank").context(failed)?,
                 all_reduce: *library.get(b"ncclAllReduce").context(failed)?,
@@ -72,8 +70,10 @@ impl Functions {
                 finalize: *library.get(b"ncclCommFinalize").context(failed)?,
                 destroy: *library.get(b"ncclCommDestroy").context(failed)?,
                 last_error: *library.get(b"ncclGetLastError").context(failed)?,
-                _library: library,
-            })
+            };
+            // Threads of NCCL run its code for as long as the process lives.
+            std::mem::forget(library);
+            Ok(functions)
         }
     }
 

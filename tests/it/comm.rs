@@ -9,8 +9,10 @@
 use crate::support::{Counted, Fault, Faulty};
 use proptest::prelude::*;
 use scrimp::comm::environment::{Placement, Variables};
-use scrimp::comm::{Communicator, agree, connect, threads, with_device};
+use scrimp::comm::nccl::Nccl;
+use scrimp::comm::{Communicator, Solo, agree, connect, threads, with_device};
 use scrimp::error::{Exit, Failure, Result};
+use scrimp::native::GroupSum;
 use std::process::{Command, Output};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -30,9 +32,10 @@ fn values(tensor: &Tensor) -> Vec<f64> {
 }
 
 /// What every communicator promises, whatever it is made of.
-fn keeps_its_promises(comm: &dyn Communicator) -> Result<()> {
+fn keeps_its_promises(comm: &dyn Communicator, device: Device) -> Result<()> {
     let (rank, ranks) = (comm.rank(), comm.ranks());
     for kind in [Kind::Float, Kind::Double, Kind::Int64] {
+        let ramp = |rank, kind| ramp(rank, kind).to_device(device);
         let tensor = ramp(rank, kind);
         comm.sum(&tensor);
         let total: f64 = (0..ranks).map(|other| 10.0 * other as f64).sum();
@@ -44,16 +47,16 @@ fn keeps_its_promises(comm: &dyn Communicator) -> Result<()> {
             assert_eq!(tensor, ramp(root, kind), "{kind:?} from {root}");
         }
 
-        let empty = Tensor::zeros([0, 4], (kind, Device::Cpu));
+        let empty = Tensor::zeros([0, 4], (kind, device));
         comm.sum(&empty);
         comm.broadcast(ranks - 1, &empty)?;
         assert_eq!(empty.size(), [0, 4]);
 
-        let scalar = Tensor::ones([1i64; 0], (kind, Device::Cpu));
+        let scalar = Tensor::ones([1i64; 0], (kind, device));
         comm.sum(&scalar);
         assert_eq!(values(&scalar), [ranks as f64]);
     }
-    let views = Tensor::zeros([3, 2], (Kind::Float, Device::Cpu));
+    let views = Tensor::zeros([3, 2], (Kind::Float, device));
     comm.sum(&views.get(1).fill_(1.0));
     assert_eq!(values(&views), [0.0, 0.0, ranks as f64, ranks as f64, 0.0, 0.0]);
 
@@ -100,7 +103,7 @@ fn messages<T>(outcomes: Vec<Result<T>>) -> Vec<String> {
 fn threads_keep_the_promises() {
     for ranks in 1..=4 {
         all_well(threads::run(ranks, |comm| {
-            keeps_its_promises(comm.as_ref())?;
+            keeps_its_promises(comm.as_ref(), Device::Cpu)?;
             sums_are_equal_on_every_rank(comm.as_ref(), 1000)
         }));
     }
@@ -124,7 +127,7 @@ proptest! {
             let mut sums = Vec::new();
             for _ in 0..calls {
                 let share = Tensor::from(shares[comm.rank()]);
-                scrimp::native::GroupSum::sum(&comm, &share);
+                comm.sum(&share);
                 sums.push(share.double_value(&[]) as f32);
             }
             Ok(sums)
@@ -246,6 +249,24 @@ fn every_rank_makes_the_same_calls_to_find_its_place() {
     }
 }
 
+/// With one rank, since NCCL wants a GPU for each; its twin on the CPU is every test above.
+#[test]
+fn nccl_keeps_the_promises_where_there_is_a_gpu() {
+    if !tch::Cuda::is_available() {
+        println!("skipped: libtorch finds no GPU");
+        return;
+    }
+    let comm = Nccl::join(Arc::new(Solo), 0).unwrap();
+    for device in [Device::Cpu, Device::Cuda(0)] {
+        keeps_its_promises(&comm, device).unwrap();
+    }
+    for kind in [Kind::Half, Kind::BFloat16] {
+        let tensor = ramp(2, kind).to_device(Device::Cuda(0));
+        comm.sum(&tensor);
+        assert_eq!(values(&tensor), [20.0, 21.0, -20.0], "{kind:?}");
+    }
+}
+
 /// One process of the tests below; without its variable this is an ordinary, idle test.
 #[test]
 fn mpi_worker() {
@@ -259,7 +280,7 @@ fn mpi_worker() {
     let comm = connected.unwrap();
     match part.as_str() {
         "promises" => {
-            keeps_its_promises(comm.as_ref()).unwrap();
+            keeps_its_promises(comm.as_ref(), Device::Cpu).unwrap();
             // More elements than one MPI call takes, and not a multiple of that.
             sums_are_equal_on_every_rank(comm.as_ref(), 5_000_001).unwrap();
             let placement = Placement::find(comm.as_ref(), &variables).unwrap();
