@@ -28,7 +28,7 @@ fn ramp(rank: usize, kind: Kind) -> Tensor {
 }
 
 fn values(tensor: &Tensor) -> Vec<f64> {
-    Vec::try_from(tensor.to_kind(Kind::Double).view(-1)).unwrap()
+    Vec::try_from(tensor.to_device(Device::Cpu).to_kind(Kind::Double).view(-1)).unwrap()
 }
 
 /// What every communicator promises, whatever it is made of.
