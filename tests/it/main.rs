@@ -5,7 +5,11 @@
 mod golden;
 #[cfg(feature = "torch")]
 mod golden_losses;
+#[cfg(test)]
+mod golden_metrics;
 #[cfg(feature = "torch")]
 mod golden_nets;
+#[cfg(test)]
+mod laws_metrics;
 #[cfg(feature = "torch")]
 mod native;
