@@ -1,6 +1,8 @@
 //! The one integration-test binary: this file is its table of contents.
 #![expect(clippy::float_cmp, reason = "tests compare exact values on purpose")]
 
+#[cfg(test)]
+mod architecture;
 #[cfg(feature = "torch")]
 mod golden;
 #[cfg(feature = "torch")]
