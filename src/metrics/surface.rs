@@ -124,6 +124,9 @@ impl SurfaceVoxels {
         for (index, row) in along_row.chunks_exact_mut(width).enumerate() {
             let (slice, line) = (index / height, index % height);
             mask.surface_of_row(slice, line, &mut is_surface);
+            if !is_surface.contains(&1) {
+                continue;
+            }
             let first = voxels.len();
             let columns = (0..width).filter(|&column| is_surface[column] != 0);
             voxels.extend(
@@ -186,6 +189,10 @@ fn outward(range: Range<usize>, from: usize, mut visit: impl FnMut(usize) -> boo
 fn bounding_box(labels: &[u8], shape: [usize; 3], class: u8) -> ([usize; 3], [usize; 3]) {
     let (mut begin, mut end) = (shape, [0; 3]);
     for (index, row) in labels.chunks_exact(shape[2]).enumerate() {
+        // Most rows hold nothing, and `contains` compares many bytes at a time.
+        if !row.contains(&class) {
+            continue;
+        }
         let Some(first) = row.iter().position(|&label| label == class) else { continue };
         let last = row.iter().rposition(|&label| label == class).unwrap_or(first);
         let line = [index / shape[1], index % shape[1]];
@@ -199,8 +206,7 @@ fn bounding_box(labels: &[u8], shape: [usize; 3], class: u8) -> ([usize; 3], [us
     (begin, end)
 }
 
-/// Writes for each voxel of a row the steps to the nearest of `columns`; leaves the row alone if
-/// there are none.
+/// Writes for each voxel of a row, which holds [`NONE_IN_ROW`], the steps to the nearest of `columns`.
 fn fill_steps(row: &mut [u32], columns: impl Iterator<Item = usize>) {
     for column in columns {
         row[column] = 0;
