@@ -1,0 +1,188 @@
+//! Times the metrics of an ACDC-sized case against medpy, and checks that both give the same numbers.
+//!
+//! `cargo bench --bench metrics`; the Python with medpy is `SCRIMP_BENCH_PYTHON`, by default `python3`.
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a benchmark reports to its terminal"
+)]
+
+use safetensors::tensor::{Dtype, TensorView};
+use scrimp::error::{Context, Failure, Result};
+use scrimp::metrics::LabelPair;
+use scrimp::random::Key;
+use serde::Deserialize;
+use std::hint::black_box;
+use std::path::Path;
+use std::process::{Command, ExitCode};
+use std::time::Instant;
+
+/// Slices, rows and columns of a common ACDC case.
+const SHAPE: [usize; 3] = [10, 256, 216];
+const SPACING_MM: [f64; 3] = [10.0, 1.5625, 1.5625];
+const CLASSES: u8 = 4;
+/// Both sides take turns, so that a busy moment of the machine does not hit one of them alone.
+const TURNS: usize = 3;
+const OWN_REPEATS_PER_TURN: usize = 20;
+
+/// A prediction and a truth, both `SHAPE`.
+struct Scene {
+    name: &'static str,
+    prediction: Vec<u8>,
+    truth: Vec<u8>,
+}
+
+/// A heart in short axis: left ventricle (3) in myocardium (2), right ventricle (1) beside it,
+/// tapering over the slices. `shift` moves and deforms it as a prediction errs.
+fn heart(shift: f64) -> Vec<u8> {
+    let [depth, height, width] = SHAPE;
+    let mut labels = Vec::with_capacity(depth * height * width);
+    for z in 0..depth {
+        let taper = 1.0 - 0.06 * z as f64;
+        for y in 0..height {
+            for x in 0..width {
+                let (dy, dx) = (y as f64 - 128.0 - shift, x as f64 - 108.0 + shift);
+                let wobble = 1.0 + 0.03 * shift * (3.0 * dy.atan2(dx) + z as f64).sin();
+                let from_left = dy.hypot(dx) / (taper * wobble);
+                let from_right = (dy / 1.6).hypot(dx + 38.0) / (taper * wobble);
+                labels.push(match (from_left, from_right) {
+                    (radius, _) if radius < 17.0 => 3,
+                    (radius, _) if radius < 26.0 => 2,
+                    (_, radius) if radius < 20.0 => 1,
+                    _ => 0,
+                });
+            }
+        }
+    }
+    labels
+}
+
+/// A good prediction, and one with voxels of every class strewn over the whole volume.
+fn scenes() -> [Scene; 2] {
+    let mut strewn = heart(1.5);
+    let mut draws = Key::new(7).purpose("strewn voxels").draws();
+    for _ in 0..200 {
+        let voxel = draws.below(strewn.len() as u64) as usize;
+        strewn[voxel] = 1 + draws.below(u64::from(CLASSES) - 1) as u8;
+    }
+    [
+        Scene { name: "close", prediction: heart(1.5), truth: heart(0.0) },
+        Scene { name: "strewn", prediction: strewn, truth: heart(0.0) },
+    ]
+}
+
+/// Dice, HD95 and ASD of each class but the background.
+type Scores = Vec<[f64; 3]>;
+
+fn measure(scene: &Scene) -> Result<Scores> {
+    let pair = LabelPair::new(&scene.prediction, &scene.truth, SHAPE, SPACING_MM)?;
+    (1..CLASSES)
+        .map(|class| {
+            let measures = pair.measure(class);
+            let both = measures.overlap.dice().zip(measures.surface.distances());
+            let (dice, distances) = both.ok_or_else(|| {
+                Failure::new(format!("class {class} of scene `{}` is empty", scene.name))
+            })?;
+            Ok([dice, distances.hd95, distances.asd])
+        })
+        .collect()
+}
+
+/// Times of single passes over one scene, and what they measured.
+#[derive(Deserialize)]
+struct Timing {
+    times_ms: Vec<f64>,
+    scores: Scores,
+}
+
+fn time_ours(scene: &Scene) -> Result<Timing> {
+    let mut timing = Timing { times_ms: Vec::new(), scores: measure(scene)? };
+    for _ in 0..OWN_REPEATS_PER_TURN {
+        let start = Instant::now();
+        black_box(measure(black_box(scene))?);
+        timing.times_ms.push(start.elapsed().as_secs_f64() * 1e3);
+    }
+    Ok(timing)
+}
+
+fn time_medpy(python: &str, file: &Path, scene: &Scene) -> Result<Timing> {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/pytorch/metrics.py");
+    let hint =
+        "run `pip install medpy safetensors`, or name another Python in `SCRIMP_BENCH_PYTHON`";
+    let output = Command::new(python)
+        .args([Path::new(script), file, Path::new(scene.name)])
+        .output()
+        .context(|| format!("cannot start `{python}`"))
+        .map_err(|failure| failure.hint(hint))?;
+    if !output.status.success() {
+        return Err(Failure::new(format!("`{python} {script}` failed: {}", output.status))
+            .at(String::from_utf8_lossy(&output.stderr))
+            .hint(hint));
+    }
+    serde_json::from_slice(&output.stdout)
+        .context(|| format!("cannot read what `{script}` printed"))
+}
+
+fn write(scenes: &[Scene], file: &Path) -> Result<()> {
+    let spacing: Vec<u8> = SPACING_MM.iter().flat_map(|step| step.to_le_bytes()).collect();
+    let mut tensors = vec![("spacing".to_owned(), Dtype::F64, vec![3], spacing.as_slice())];
+    for Scene { name, prediction, truth } in scenes {
+        tensors.push((format!("{name}.prediction"), Dtype::U8, SHAPE.to_vec(), prediction));
+        tensors.push((format!("{name}.truth"), Dtype::U8, SHAPE.to_vec(), truth));
+    }
+    let views = tensors
+        .into_iter()
+        .map(|(key, dtype, shape, bytes)| Ok((key, TensorView::new(dtype, shape, bytes)?)))
+        .collect::<std::result::Result<Vec<_>, safetensors::SafeTensorError>>()
+        .context(|| "cannot describe the volumes")?;
+    safetensors::serialize_to_file(views, None, file)
+        .context(|| format!("cannot write `{}`", file.display()))
+}
+
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+fn check_same(scene: &str, ours: &Scores, theirs: &Scores) -> Result<()> {
+    let same = |(a, b): (&f64, &f64)| (a - b).abs() <= 1e-12 * b.abs();
+    if ours.len() == theirs.len() && ours.as_flattened().iter().zip(theirs.as_flattened()).all(same)
+    {
+        return Ok(());
+    }
+    Err(Failure::new(format!("scene `{scene}`: measured {ours:?}, medpy says {theirs:?}"))
+        .hint("run `cargo test golden_metrics`"))
+}
+
+fn run() -> Result<()> {
+    let python = std::env::var("SCRIMP_BENCH_PYTHON").unwrap_or_else(|_| "python3".to_owned());
+    let folder = tempfile::tempdir().context(|| "cannot make a temporary folder")?;
+    let file = folder.path().join("volumes.safetensors");
+    let scenes = scenes();
+    write(&scenes, &file)?;
+    println!("Dice, HD95 and ASD of {} classes, {SHAPE:?} voxels, one thread", CLASSES - 1);
+    for scene in &scenes {
+        let (mut ours_ms, mut theirs_ms) = (Vec::new(), Vec::new());
+        for _ in 0..TURNS {
+            let ours = time_ours(scene)?;
+            let theirs = time_medpy(&python, &file, scene)?;
+            check_same(scene.name, &ours.scores, &theirs.scores)?;
+            ours_ms.extend(ours.times_ms);
+            theirs_ms.extend(theirs.times_ms);
+        }
+        let (ours_ms, theirs_ms) = (median(&mut ours_ms), median(&mut theirs_ms));
+        let (name, ratio) = (scene.name, theirs_ms / ours_ms);
+        println!("{name:<7} scrimp {ours_ms:8.3} ms   medpy {theirs_ms:8.1} ms   {ratio:6.0} x");
+    }
+    Ok(())
+}
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("{failure}");
+            ExitCode::from(failure.exit() as u8)
+        }
+    }
+}

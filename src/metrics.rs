@@ -1,1 +1,0 @@
-//! Dice, HD95 and ASD on label volumes.
