@@ -4,9 +4,15 @@
 //! `loader`, and what a method may look at is a `Batch`, which never holds the dense truth.
 
 use crate::error::{Failure, Result};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+pub mod augment;
+#[cfg(feature = "torch")]
+pub mod batch;
 pub mod import;
+#[cfg(feature = "torch")]
+pub mod loader;
+pub mod order;
 pub mod store;
 
 /// The annotation value that means "nobody said what this pixel is".
@@ -50,6 +56,24 @@ pub struct Dataset {
     pub provenance: String,
     /// Ordered by name.
     pub cases: Vec<Case>,
+}
+
+impl Dataset {
+    /// The cases that `fold`, counted from 1, holds out. Refuses a fold that holds out nothing.
+    pub fn held_out(&self, fold: u32) -> Result<Vec<&Case>> {
+        let cases: Vec<&Case> =
+            self.cases.iter().filter(|case| fold > 0 && case.fold == fold).collect();
+        if !cases.is_empty() {
+            return Ok(cases);
+        }
+        let folds: BTreeSet<u32> =
+            self.cases.iter().map(|case| case.fold).filter(|&fold| fold > 0).collect();
+        Err(Failure::usage(format!(
+            "fold {fold} of `{}` holds out no cases, expected one of {folds:?}",
+            self.name
+        ))
+        .hint("set `data.fold` to one of these"))
+    }
 }
 
 impl Case {
@@ -127,11 +151,11 @@ fn place(index: usize, shape: [usize; 3]) -> String {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use super::*;
 
     /// A small sound case whose name and values depend on `number`.
-    pub(crate) fn small_case(number: usize) -> Case {
+    fn small_case(number: usize) -> Case {
         let shape = [2, 3, 4];
         let image = (0..24).map(|i| ((i * 7 + number) % 24) as f32 / 24.0).collect();
         let scribble =
@@ -146,16 +170,6 @@ pub(crate) mod tests {
             spacing_mm: number.is_multiple_of(2).then_some([10.0, 1.5, 1.25]),
             image,
             annotations: BTreeMap::from([(SCRIBBLE.into(), scribble), (DENSE.into(), dense)]),
-        }
-    }
-
-    /// `case_count` cases of [`small_case`] with three classes.
-    pub(crate) fn small_dataset(case_count: usize) -> Dataset {
-        Dataset {
-            name: "small".into(),
-            classes: ["background", "ring", "disc"].map(String::from).to_vec(),
-            provenance: "made by a test".into(),
-            cases: (0..case_count).map(small_case).collect(),
         }
     }
 

@@ -9,3 +9,13 @@ mod golden_losses;
 mod golden_nets;
 #[cfg(feature = "torch")]
 mod native;
+
+#[cfg(test)]
+#[cfg(feature = "hdf5")]
+mod data;
+#[cfg(test)]
+#[cfg(feature = "hdf5")]
+mod golden_augment;
+#[cfg(test)]
+#[cfg(feature = "hdf5")]
+mod laws_data;
