@@ -49,7 +49,9 @@ fn pack(source: Source, to: &Path) -> Result<Exit> {
     let mut writer = store::Writer::create(to, &source.name, &source.classes, &source.provenance)?;
     let (mut case_count, mut slice_count) = (0, 0);
     for case in source.cases {
-        let case = case?;
+        let case = case.map_err(|failure| {
+            failure.hint("mend or remove the named file, then run the same command again")
+        })?;
         writer.add(&case)?;
         case_count += 1;
         slice_count += case.shape[0];

@@ -17,8 +17,8 @@ mod write;
 pub use read::read;
 pub use write::{Writer, write};
 
-use hdf5::H5Type;
 use hdf5::types::VarLenUnicode;
+use hdf5::{FileBuilder, H5Type};
 use xxhash_rust::xxh3::Xxh3;
 
 /// The value of the root attribute `layout`; another layout gets another number.
@@ -38,6 +38,14 @@ struct Row {
     spacing_slices_mm: f64,
     spacing_rows_mm: f64,
     spacing_columns_mm: f64,
+}
+
+/// How packed files are opened. A file under its final name never changes, so a lock protects
+/// nothing, and on shared file systems it fails where many ranks read.
+fn without_locks() -> FileBuilder {
+    let mut builder = hdf5::File::with_options();
+    builder.with_fapl(|access| access.file_locking(false));
+    builder
 }
 
 /// Checksum of the case table, over its rows as text: strings have no fixed bytes in HDF5.

@@ -1,6 +1,6 @@
 //! Reading the packed file, and saying exactly what is wrong with one that is not as written.
 
-use super::{LAYOUT, Row, image_checksum, table_checksum};
+use super::{LAYOUT, Row, image_checksum, table_checksum, without_locks};
 use crate::data::{Case, Dataset};
 use crate::error::{Context, Failure, Result};
 use hdf5::types::{FloatSize, IntSize, TypeDescriptor, VarLenUnicode};
@@ -19,7 +19,8 @@ pub fn read(path: &Path) -> Result<Dataset> {
             .hint(format!("make one, for example `scrimp prepare phantom --to {}`", path.display()))
             .hint("`scrimp prepare --help` lists the other sources"));
     }
-    let file = hdf5::File::open(path)
+    let file = without_locks()
+        .open(path)
         .context(|| format!("cannot open `{}` as HDF5, expected a whole file", path.display()))
         .map_err(|failure| failure.hint(again))?;
     Packed { path, file }.read().map_err(|failure| failure.hint(again))

@@ -1,6 +1,6 @@
 //! Writing the packed file: level coding, compression, and a name that appears only when all is there.
 
-use super::{LAYOUT, Row, image_checksum, table_checksum};
+use super::{LAYOUT, Row, image_checksum, table_checksum, without_locks};
 use crate::data::{Case, Dataset};
 use crate::error::{Context, Failure, Result};
 use hdf5::types::VarLenUnicode;
@@ -27,9 +27,8 @@ pub fn write(path: &Path, dataset: &Dataset) -> Result<()> {
 /// [`Writer::finish`]; a writer dropped before leaves nothing behind.
 pub struct Writer {
     path: PathBuf,
-    partial: PathBuf,
-    file: Option<hdf5::File>,
-    volumes: Group,
+    file: hdf5::File,
+    partial: Partial,
     class_count: usize,
     rows: Vec<Row>,
 }
@@ -44,34 +43,17 @@ impl Writer {
             Failure::usage(format!("`{}` is not the name of a file", path.display()))
                 .hint("name the file to write, for example `--to acdc.h5`")
         })?;
-        let partial = path.with_file_name(format!(
+        let partial = Partial(path.with_file_name(format!(
             ".{}.{}.partial",
             file_name.to_string_lossy(),
             std::process::id()
-        ));
+        )));
         let cannot = || format!("cannot write `{}`", path.display());
-        let file = hdf5::File::create(&partial).context(cannot)?;
-        let mut writer = Self {
-            path: path.to_owned(),
-            partial,
-            volumes: file.create_group("volumes").context(cannot)?,
-            file: Some(file),
-            class_count: classes.len(),
-            rows: Vec::new(),
-        };
-        writer.describe(name, classes, provenance).context(cannot)?;
+        let file = without_locks().create(&partial.0).context(cannot)?;
+        let class_count = classes.len();
+        let writer = Self { path: path.to_owned(), partial, file, class_count, rows: Vec::new() };
+        describe(&writer.file, [name, provenance], classes).context(cannot)?;
         Ok(writer)
-    }
-
-    fn describe(&mut self, name: &str, classes: &[String], about: &str) -> hdf5::Result<()> {
-        let Some(file) = &self.file else { return Ok(()) };
-        for (key, value) in [("layout", LAYOUT), ("name", name), ("provenance", about)] {
-            file.new_attr::<VarLenUnicode>().create(key)?.write_scalar(&text(value)?)?;
-        }
-        let classes: Vec<_> =
-            classes.iter().map(|class| text(class)).collect::<hdf5::Result<_>>()?;
-        file.new_attr_builder().with_data(&classes).create("classes")?;
-        Ok(())
     }
 
     /// Appends one case. Refuses arrays that do not fit the shape, values outside their range,
@@ -89,38 +71,56 @@ impl Writer {
             ))
             .during(cannot()));
         }
-        let row = row(case).and_then(|row| write_arrays(&self.volumes, case).map(|()| row));
+        let row = row(case).and_then(|row| write_arrays(&self.file, case).map(|()| row));
         let row = row.context(cannot)?;
         self.rows.push(row);
         Ok(())
     }
 
     /// Writes the case table, makes the file durable and gives it its name; returns its bytes.
-    pub fn finish(mut self) -> Result<u64> {
-        let cannot = || format!("cannot write `{}`", self.path.display());
-        if let Some(file) = self.file.take() {
-            let table = file.new_dataset_builder().with_data(&self.rows);
-            let table = table.create("cases").context(cannot)?;
-            write_checksum(&table, table_checksum(&self.rows)).context(cannot)?;
-            file.flush().context(cannot)?;
-            file.close().context(cannot)?;
-        }
-        let written = fs::File::open(&self.partial).context(cannot)?;
+    pub fn finish(self) -> Result<u64> {
+        let Self { path, file, partial, rows, .. } = self;
+        let cannot = || format!("cannot write `{}`", path.display());
+        write_table(&file, &rows).context(cannot)?;
+        file.close().context(cannot)?;
+        let written = fs::File::open(&partial.0).context(cannot)?;
         written.sync_all().context(cannot)?;
         let size_bytes = written.metadata().context(cannot)?.len();
-        fs::rename(&self.partial, &self.path).context(cannot)?;
-        let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        fs::rename(&partial.0, &path).context(cannot)?;
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
         let folder = folder.unwrap_or(Path::new("."));
         fs::File::open(folder).and_then(|folder| folder.sync_all()).context(cannot)?;
         Ok(size_bytes)
     }
 }
 
-impl Drop for Writer {
+/// The unfinished file, gone when dropped.
+struct Partial(PathBuf);
+
+impl Drop for Partial {
     fn drop(&mut self) {
         // After a rename nothing has this name any more, and otherwise there is nobody to tell.
-        drop(fs::remove_file(&self.partial));
+        drop(fs::remove_file(&self.0));
     }
+}
+
+fn describe(
+    file: &hdf5::File,
+    [name, provenance]: [&str; 2],
+    classes: &[String],
+) -> hdf5::Result<()> {
+    for (key, value) in [("layout", LAYOUT), ("name", name), ("provenance", provenance)] {
+        file.new_attr::<VarLenUnicode>().create(key)?.write_scalar(&text(value)?)?;
+    }
+    let classes: Vec<_> = classes.iter().map(|class| text(class)).collect::<hdf5::Result<_>>()?;
+    file.new_attr_builder().with_data(&classes).create("classes")?;
+    file.create_group("volumes")?;
+    Ok(())
+}
+
+fn write_table(file: &hdf5::File, rows: &[Row]) -> hdf5::Result<()> {
+    let table = file.new_dataset_builder().with_data(rows).create("cases")?;
+    write_checksum(&table, table_checksum(rows))
 }
 
 fn text(value: &str) -> hdf5::Result<VarLenUnicode> {
@@ -144,8 +144,8 @@ fn row(case: &Case) -> hdf5::Result<Row> {
     })
 }
 
-fn write_arrays(volumes: &Group, case: &Case) -> hdf5::Result<()> {
-    let group = volumes.create_group(&case.name)?;
+fn write_arrays(file: &hdf5::File, case: &Case) -> hdf5::Result<()> {
+    let group = file.create_group(&format!("volumes/{}", case.name))?;
     let checksum = image_checksum(&case.image);
     let levels = levels(&case.image);
     let code = |value: &f32| levels.partition_point(|level| level.to_bits() < value.to_bits());
