@@ -1,1 +1,4 @@
 //! One file per subcommand.
+
+#[cfg(feature = "hdf5")]
+pub mod prepare;

@@ -19,3 +19,13 @@ mod laws_metrics;
 mod native;
 #[cfg(feature = "mpi")]
 mod support;
+
+#[cfg(test)]
+#[cfg(feature = "hdf5")]
+mod data;
+#[cfg(test)]
+#[cfg(feature = "hdf5")]
+mod golden_augment;
+#[cfg(test)]
+#[cfg(feature = "hdf5")]
+mod laws_data;

@@ -1,0 +1,135 @@
+//! Images per second of loading and augmenting on one thread, beside the same work in Python.
+//!
+//! `cargo bench --bench data`. The slices are those of ACDC where `SCRIMP_DATA_DIR` names a folder
+//! that holds it, else of the phantom. `benches/pytorch/augment.py` is run with the interpreter
+//! `SCRIMP_BENCH_PYTHON` (default `python3`) and one argument, a folder of `*_slice_*.h5` with the
+//! same slices, and prints one JSON object with `images_per_second`. Both take turns, so that
+//! neither has the quieter machine.
+
+use scrimp::data::augment::Resample;
+use scrimp::data::import::acdc;
+use scrimp::data::import::phantom::{Difficulty, Phantom, generate};
+use scrimp::data::loader::{Loader, LoaderPlan};
+use scrimp::data::{Case, DENSE, Dataset, IGNORE, SCRIBBLE};
+use scrimp::error::{Context, Failure, Result};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// How often the measurements take turns.
+const TURNS: usize = 5;
+
+/// Batches of 12 images of 256 x 256, as in the published runs.
+const BATCH_SIZE: usize = 12;
+const SIZE: usize = 256;
+const STEPS: u64 = 200;
+
+/// Cases of ACDC to measure with: two folds, of which one is held out.
+const ACDC_CASES: usize = 80;
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            drop(writeln!(std::io::stderr(), "{failure}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<()> {
+    let dataset = Arc::new(dataset()?);
+    let folder = tempfile::tempdir().context(|| "cannot make a temporary folder")?;
+    for case in dataset.cases.iter().filter(|case| case.fold != 1) {
+        write_slices(case, folder.path()).context(|| "cannot write slices for Python")?;
+    }
+    let mut measured: [Vec<f64>; 3] = Default::default();
+    for _ in 0..TURNS {
+        measured[0].push(ours(&dataset, Resample::Reference)?);
+        measured[1].push(ours(&dataset, Resample::Bilinear)?);
+        measured[2].push(python(folder.path())?);
+    }
+    let [reference, bilinear, python] = measured.map(median);
+    writeln!(
+        std::io::stdout(),
+        "{}: reference {reference:.0}, bilinear {bilinear:.0}, python {python:.0} images/s; \
+         reference is {:.0} times as fast",
+        dataset.name,
+        reference / python
+    )
+    .context(|| "cannot write to stdout")
+}
+
+fn dataset() -> Result<Dataset> {
+    let Some(folder) = std::env::var_os("SCRIMP_DATA_DIR") else {
+        let difficulty = Difficulty::Easy;
+        return generate(&Phantom { cases: 10, slices: 8, size: SIZE, difficulty, seed: 1 });
+    };
+    let mut source = acdc::open(&PathBuf::from(folder).join("ACDC"))?;
+    source.cases = Box::new(source.cases.take(ACDC_CASES));
+    source.collect()
+}
+
+/// Images per second of a loader that is always waited for: all its work is on its one thread.
+fn ours(dataset: &Arc<Dataset>, augment: Resample) -> Result<f64> {
+    let plan = LoaderPlan {
+        fold: 1,
+        annotation: SCRIBBLE.into(),
+        batch_size: BATCH_SIZE,
+        drop_last: true,
+        size: SIZE,
+        augment,
+        seed: 1,
+    };
+    let mut loader = Loader::new(dataset, plan, 0, 1)?;
+    loader.batch(1)?;
+    let start = Instant::now();
+    for step in 2..=STEPS + 1 {
+        loader.batch(step)?;
+    }
+    Ok((STEPS * BATCH_SIZE as u64) as f64 / start.elapsed().as_secs_f64())
+}
+
+fn python(slices: &Path) -> Result<f64> {
+    let interpreter = std::env::var("SCRIMP_BENCH_PYTHON").unwrap_or_else(|_| "python3".into());
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/pytorch/augment.py");
+    let output = Command::new(&interpreter)
+        .args([Path::new(script), slices])
+        .output()
+        .context(|| format!("cannot start `{interpreter}`"))?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let found = text.lines().find_map(|line| {
+        serde_json::from_str::<serde_json::Value>(line).ok()?["images_per_second"].as_f64()
+    });
+    found.ok_or_else(|| {
+        Failure::new(format!(
+            "`{interpreter} {script}` printed no `images_per_second`: {}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        ))
+        .hint("install numpy, scipy, h5py and torch, and name their Python in SCRIMP_BENCH_PYTHON")
+    })
+}
+
+/// Writes the slices of a case as WSL4MIS has them.
+fn write_slices(case: &Case, folder: &Path) -> hdf5::Result<()> {
+    let shape = [case.shape[1], case.shape[2]];
+    for slice in 0..case.shape[0] {
+        let file = hdf5::File::create(folder.join(format!("{}_slice_{slice}.h5", case.name)))?;
+        let image = file.new_dataset::<f32>().shape(shape).deflate(4).create("image")?;
+        image.write_raw(case.image_slice(slice))?;
+        for (kind, name) in [(DENSE, "label"), (SCRIBBLE, "scribble")] {
+            let labels = case.annotation_slice(kind, slice).unwrap_or_default();
+            let coded = |&label: &u8| if label == IGNORE { 4 } else { label };
+            let coded: Vec<u8> = labels.iter().map(coded).collect();
+            file.new_dataset::<u8>().shape(shape).deflate(4).create(name)?.write_raw(&coded)?;
+        }
+    }
+    Ok(())
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}

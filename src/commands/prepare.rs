@@ -1,0 +1,70 @@
+//! `scrimp prepare`: from a source of cases to the one packed file, with a bar while it takes.
+//!
+//! Knows how to talk about it; reading, scaling and packing stand in `data`.
+
+use crate::cli;
+use crate::data::import::{Source, acdc, nifti, phantom};
+use crate::data::store;
+use crate::error::{Context, Exit, Result};
+use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+use std::io::Write;
+use std::path::Path;
+
+/// Packs the data set that the command line names, and says on stdout what was written.
+pub fn run(prepare: &cli::Prepare) -> Result<Exit> {
+    match prepare {
+        cli::Prepare::Acdc { from, to } => pack(acdc::open(from)?, to),
+        cli::Prepare::Nifti { images, scribbles, dense, classes, ignore, to } => {
+            let folders = nifti::Folders {
+                images: images.clone(),
+                scribbles: scribbles.clone(),
+                dense: dense.clone(),
+                classes: classes.clone(),
+                unlabelled: *ignore,
+            };
+            pack(nifti::open(folders)?, to)
+        }
+        cli::Prepare::Phantom { cases, slices, size, difficulty, seed, to } => {
+            let phantom = phantom::Phantom {
+                cases: *cases,
+                slices: *slices,
+                size: *size,
+                difficulty: match difficulty {
+                    cli::Difficulty::Easy => phantom::Difficulty::Easy,
+                    cli::Difficulty::Hard => phantom::Difficulty::Hard,
+                },
+                seed: *seed,
+            };
+            pack(phantom::generate(&phantom)?.into(), to)
+        }
+    }
+}
+
+fn pack(source: Source, to: &Path) -> Result<Exit> {
+    // Drawn on stderr, and only where that is a terminal.
+    let bar = ProgressBar::new(source.case_count as u64).with_style(
+        ProgressStyle::with_template("packing {bar:30} {pos}/{len} cases, {eta} left")
+            .context(|| "cannot draw the progress bar")?,
+    );
+    let mut writer = store::Writer::create(to, &source.name, &source.classes, &source.provenance)?;
+    let (mut case_count, mut slice_count) = (0, 0);
+    for case in source.cases {
+        let case = case.map_err(|failure| {
+            failure.hint("mend or remove the named file, then run the same command again")
+        })?;
+        writer.add(&case)?;
+        case_count += 1;
+        slice_count += case.shape[0];
+        bar.inc(1);
+    }
+    let size_bytes = writer.finish()?;
+    bar.finish_and_clear();
+    writeln!(
+        anstream::stdout(),
+        "packed {case_count} cases with {slice_count} slices into `{}` ({})",
+        to.display(),
+        HumanBytes(size_bytes)
+    )
+    .context(|| "cannot write to stdout")?;
+    Ok(Exit::Done)
+}

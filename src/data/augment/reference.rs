@@ -1,0 +1,130 @@
+//! Nearest neighbours by the arithmetic of scipy's order-0 `zoom` and `rotate`, index by index.
+//!
+//! Both steps of a sample are composed, so that each pixel is read once. The formulas and their
+//! order of evaluation follow `scipy.ndimage` 1.17, where a rounding error decides which pixel is
+//! taken; do not simplify them.
+
+use super::{Axis, Draw, Sample, Slice};
+
+/// Enlarges or shrinks an image to `to` rows and columns by order-0 zoom.
+pub fn zoom_image(image: &[f32], from: [usize; 2], to: [usize; 2]) -> Vec<f32> {
+    zoom(image, from, to)
+}
+
+/// Enlarges or shrinks labels to `to` rows and columns by order-0 zoom. At some sizes the last row
+/// or column becomes 0, as in the reference.
+pub fn zoom_labels(labels: &[u8], from: [usize; 2], to: [usize; 2]) -> Vec<u8> {
+    zoom(labels, from, to)
+}
+
+fn zoom<T: Copy + Default>(pixels: &[T], from: [usize; 2], to: [usize; 2]) -> Vec<T> {
+    let mut zoomed = vec![T::default(); to[0] * to[1]];
+    let [rows, columns] = Axis::stored(from);
+    gather(pixels, [&offsets(rows, to[0]), &offsets(columns, to[1])], &mut zoomed, to[1]);
+    zoomed
+}
+
+/// Applies a draw and the zoom to the shape of `sample`.
+pub(super) fn apply(draw: Draw, slice: &Slice<'_>, sample: &mut Sample<'_>) {
+    let [rows, columns] = match draw {
+        Draw::Keep => Axis::stored(slice.shape),
+        Draw::Turn { quarter_turns, flip_axis } => {
+            Axis::turned(slice.shape, quarter_turns, flip_axis)
+        }
+        Draw::Rotate { degrees } => return rotate(degrees, slice, sample),
+    };
+    let offsets = [&offsets(rows, sample.shape[0])[..], &offsets(columns, sample.shape[1])];
+    gather(slice.image, offsets, sample.image, sample.shape[1]);
+    gather(slice.annotation, offsets, sample.annotation, sample.shape[1]);
+}
+
+/// The source index of each of `to` outputs of an order-0 zoom of `from` elements.
+///
+/// Rounding can push the coordinate of the last output beyond the last element; scipy fills it
+/// with 0, and it is missing here.
+fn zoom_indices(from: usize, to: usize) -> impl Iterator<Item = usize> {
+    let last = (from - 1) as f64;
+    let ratio = if to > 1 { last / (to - 1) as f64 } else { 1.0 };
+    (0..to)
+        .map(move |index| ratio * index as f64)
+        .take_while(move |&coordinate| coordinate <= last)
+        .map(|coordinate| (coordinate + 0.5).floor() as usize)
+}
+
+fn offsets(axis: Axis, to: usize) -> Vec<usize> {
+    zoom_indices(axis.extent, to).map(|index| axis.offset(index)).collect()
+}
+
+/// Copies the pixels at the sums of row and column offsets; missing ones are 0.
+fn gather<T: Copy + Default>(
+    pixels: &[T],
+    [rows, columns]: [&[usize]; 2],
+    out: &mut [T],
+    out_columns: usize,
+) {
+    let mut lines = out.chunks_exact_mut(out_columns);
+    for (row, line) in rows.iter().zip(&mut lines) {
+        let (known, missing) = line.split_at_mut(columns.len());
+        for (pixel, column) in known.iter_mut().zip(columns) {
+            *pixel = pixels[row + column];
+        }
+        missing.fill(T::default());
+    }
+    lines.for_each(|line| line.fill(T::default()));
+}
+
+/// Rotates by whole degrees about the middle, then zooms.
+fn rotate(degrees: i32, slice: &Slice<'_>, sample: &mut Sample<'_>) {
+    let fill = if slice.annotation.contains(&slice.ignore) { slice.ignore } else { 0 };
+    let rotation = Rotation::new(degrees, slice.shape);
+    let rows: Vec<f64> = zoom_indices(slice.shape[0], sample.shape[0]).map(|i| i as f64).collect();
+    let columns: Vec<f64> =
+        zoom_indices(slice.shape[1], sample.shape[1]).map(|j| j as f64).collect();
+    let width = sample.shape[1];
+    let lines = sample.image.chunks_exact_mut(width).zip(sample.annotation.chunks_exact_mut(width));
+    for (index, (image, annotation)) in lines.enumerate() {
+        let Some(&row) = rows.get(index) else {
+            image.fill(0.0);
+            annotation.fill(0);
+            continue;
+        };
+        for (j, &column) in columns.iter().enumerate() {
+            let source = rotation.source(row, column);
+            image[j] = source.map_or(0.0, |source| slice.image[source]);
+            annotation[j] = source.map_or(fill, |source| slice.annotation[source]);
+        }
+        image[columns.len()..].fill(0.0);
+        annotation[columns.len()..].fill(0);
+    }
+}
+
+/// The map from a rotated slice to the slice as stored.
+struct Rotation {
+    sine: f64,
+    cosine: f64,
+    offset: [f64; 2],
+    last: [f64; 2],
+    stride: usize,
+}
+
+impl Rotation {
+    fn new(degrees: i32, shape: [usize; 2]) -> Self {
+        let (sine, cosine) = f64::from(degrees).to_radians().sin_cos();
+        let last = shape.map(|extent| (extent - 1) as f64);
+        let middle = last.map(|last| last / 2.0);
+        let offset = [
+            middle[0] - (cosine * middle[0] + sine * middle[1]),
+            middle[1] - (-sine * middle[0] + cosine * middle[1]),
+        ];
+        Self { sine, cosine, offset, last, stride: shape[1] }
+    }
+
+    /// The stored pixel for a pixel of the rotated slice, if there is one.
+    fn source(&self, row: f64, column: f64) -> Option<usize> {
+        let y = self.offset[0] + self.cosine * row + self.sine * column;
+        let x = self.offset[1] - self.sine * row + self.cosine * column;
+        let inside = y >= 0.0 && y <= self.last[0] && x >= 0.0 && x <= self.last[1];
+        // Both are at least 0 here, so that truncation is the floor of the reference.
+        inside.then(|| (y + 0.5) as usize * self.stride + (x + 0.5) as usize)
+    }
+}

@@ -1,0 +1,121 @@
+//! What a training step and an evaluation get to see, as tensors.
+//!
+//! A [`Batch`] holds the annotation that the plan names and nothing else: a method cannot look at
+//! the dense truth unless it is told to learn from it. Only a [`Volume`] has the truth.
+
+use super::{Case, DENSE, Dataset, augment};
+use crate::error::{Failure, Result};
+use std::collections::BTreeMap;
+use tch::Tensor;
+
+/// Images with their annotation, this rank's part of a global batch.
+#[derive(Debug)]
+pub struct Samples {
+    /// `[N, 1, H, W]` f32, intensities in `[0, 1]`. `N` may be 0.
+    pub image: Tensor,
+    /// `[N, H, W]` i64, class or [`super::IGNORE`].
+    pub annotation: Tensor,
+    /// Where each sample comes from: the index of the case in the data set, and the slice.
+    pub cases: Vec<(usize, usize)>,
+    /// The position of each sample in the global batch.
+    pub positions: Vec<u64>,
+}
+
+/// One step's data on this rank.
+#[derive(Debug)]
+pub struct Batch {
+    main: Samples,
+    streams: BTreeMap<String, Samples>,
+    /// Samples of the main stream over all ranks.
+    pub global_size: usize,
+}
+
+impl Batch {
+    /// A batch of the main stream, and others by name.
+    pub fn new(main: Samples, streams: BTreeMap<String, Samples>, global_size: usize) -> Self {
+        Self { main, streams, global_size }
+    }
+
+    /// The stream that every method has.
+    pub fn main(&self) -> &Samples {
+        &self.main
+    }
+
+    /// Another stream, by the name that the method declared.
+    pub fn stream(&self, name: &str) -> Result<&Samples> {
+        self.streams.get(name).ok_or_else(|| {
+            let known: Vec<&str> = self.streams.keys().map(String::as_str).collect();
+            Failure::new(format!("the batch has no stream `{name}`, only {known:?} beside `main`"))
+        })
+    }
+}
+
+/// A held-out case with its dense truth. Only evaluation holds one.
+#[derive(Debug, Clone, Copy)]
+pub struct Volume<'a> {
+    case: &'a Case,
+    truth: &'a [u8],
+}
+
+impl<'a> Volume<'a> {
+    /// The cases that `fold` holds out. Refuses a fold without cases, and cases without dense truth.
+    pub fn held_out(dataset: &'a Dataset, fold: u32) -> Result<Vec<Self>> {
+        dataset.held_out(fold)?.into_iter().map(Self::new).collect()
+    }
+
+    fn new(case: &'a Case) -> Result<Self> {
+        let truth = case.annotations.get(DENSE).ok_or_else(|| {
+            Failure::new(format!(
+                "case `{}` has no `{DENSE}` annotation to evaluate with",
+                case.name
+            ))
+            .hint("pack dense labels too, for example `scrimp prepare nifti --dense DIR ...`")
+        })?;
+        Ok(Self { case, truth })
+    }
+
+    /// Name of the case.
+    pub fn name(&self) -> &'a str {
+        &self.case.name
+    }
+
+    /// Slices, rows, columns as stored.
+    pub fn shape(&self) -> [usize; 3] {
+        self.case.shape
+    }
+
+    /// Distance of voxel centres along slices, rows, columns, where the source says so.
+    pub fn spacing_mm(&self) -> Option<[f64; 3]> {
+        self.case.spacing_mm
+    }
+
+    /// The class of every voxel, `shape` in row-major order.
+    pub fn truth(&self) -> &'a [u8] {
+        self.truth
+    }
+
+    /// The slices as stored, intensities in `[0, 1]`, `shape` in row-major order.
+    pub fn image(&self) -> &'a [f32] {
+        &self.case.image
+    }
+
+    /// The slices resized to `size` x `size` by order-0 zoom: `[slices, 1, size, size]` f32.
+    pub fn input(&self, size: usize) -> Tensor {
+        let [slices, rows, columns] = self.case.shape;
+        let zoomed = (0..slices).flat_map(|slice| {
+            augment::zoom_image(self.case.image_slice(slice), [rows, columns], [size, size])
+        });
+        let zoomed: Vec<f32> = zoomed.collect();
+        Tensor::from_slice(&zoomed).view([slices as i64, 1, size as i64, size as i64])
+    }
+
+    /// Labels of the shape of [`Volume::input`] without channel, resized back to the case's own
+    /// shape by order-0 zoom.
+    pub fn enlarge(&self, labels: &[u8], size: usize) -> Vec<u8> {
+        let [_, rows, columns] = self.case.shape;
+        let slices = labels.chunks_exact(size * size);
+        slices
+            .flat_map(|slice| augment::zoom_labels(slice, [size, size], [rows, columns]))
+            .collect()
+    }
+}

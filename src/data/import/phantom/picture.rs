@@ -1,0 +1,219 @@
+//! Intensities: tissue around the heart, blood and muscle in it, and what a scanner adds.
+//!
+//! Everything is blended over about a pixel at its edge, as voxels average what they cover. Knows
+//! nothing of labels: what is painted here and what `anatomy` labels agree by the same depths.
+
+use super::anatomy::{Section, pixels_within};
+use super::{Difficulty, Phantom};
+use crate::random::{Draws, Key};
+use std::f64::consts::TAU;
+
+/// What one case looks like, apart from its heart's shape.
+pub(super) struct Appearance {
+    organs: Vec<Organ>,
+    blood: f64,
+    right_blood: f64,
+    muscle: f64,
+    /// Relative size of tissue texture.
+    texture: f64,
+    /// Standard deviation of noise in each of the two channels of the receiver.
+    noise: f64,
+    /// Coefficients of row, column and their squares in the logarithm of the bias field.
+    bias: [f64; 4],
+    /// Width of the edges, in pixels.
+    edge: f64,
+}
+
+/// An ellipse of one intensity.
+struct Organ {
+    row: f64,
+    column: f64,
+    half_rows: f64,
+    half_columns: f64,
+    turn: f64,
+    level: f64,
+}
+
+impl Appearance {
+    /// Draws the surroundings and the scanner of one case.
+    pub(super) fn draw(draws: &mut Draws, phantom: &Phantom) -> Self {
+        let hard = phantom.difficulty == Difficulty::Hard;
+        let muscle = if hard { draws.range(0.30, 0.48) } else { draws.range(0.24, 0.34) };
+        let contrast = if hard { draws.range(0.16, 0.34) } else { draws.range(0.42, 0.58) };
+        let bias = if hard { 0.5 } else { 0.2 };
+        Self {
+            organs: organs(draws, phantom.size as f64, if hard { 9 } else { 4 }),
+            blood: muscle + contrast,
+            right_blood: muscle + contrast * draws.range(0.8, 1.05),
+            muscle,
+            texture: if hard { 0.13 } else { 0.08 },
+            noise: if hard { draws.range(0.045, 0.07) } else { draws.range(0.018, 0.032) },
+            bias: std::array::from_fn(|_| bias * draws.range(-1.0, 1.0)),
+            edge: phantom.size as f64 / 128.0 * draws.range(1.2, 2.0),
+        }
+    }
+
+    /// Paints one slice of `size` x `size` pixels; values are 0 or more, mostly below 1.
+    pub(super) fn paint(&self, section: &Section, size: usize, draws: &mut Draws) -> Vec<f64> {
+        let mut canvas = vec![0.04; size * size];
+        for organ in &self.organs {
+            organ.paint(&mut canvas, size, self.edge, draws);
+        }
+        self.paint_heart(section, &mut canvas, size);
+        for _ in 0..2 {
+            self.papillary(section, draws).paint(&mut canvas, size, self.edge, draws);
+        }
+        self.scan(&mut canvas, size, draws);
+        canvas
+    }
+
+    fn paint_heart(&self, section: &Section, canvas: &mut [f64], size: usize) {
+        let ((row, column), reach) = (section.centre(), section.reach() + 3.0 * self.edge);
+        // The free wall of the right ventricle is thin, and no class of its own.
+        let free_wall = 2.2 * self.edge;
+        for y in pixels_within(row, reach, size) {
+            for x in pixels_within(column, reach, size) {
+                let depths = section.depths(y as f64, x as f64);
+                let pixel = &mut canvas[y * size + x];
+                self.blend(pixel, depths.right + free_wall, self.muscle);
+                self.blend(pixel, depths.right, self.right_blood);
+                self.blend(pixel, depths.wall, self.muscle);
+                self.blend(pixel, depths.cavity, self.blood);
+            }
+        }
+    }
+
+    fn blend(&self, pixel: &mut f64, depth: f64, level: f64) {
+        let covered = (depth / self.edge + 0.5).clamp(0.0, 1.0);
+        *pixel += covered * (level - *pixel);
+    }
+
+    /// A dark muscle that stands in the left ventricle; annotators count it as blood.
+    fn papillary(&self, section: &Section, draws: &mut Draws) -> Organ {
+        let cavity = section.cavity();
+        let (row, column) = section.point(draws.range(0.0, TAU), cavity * draws.range(0.5, 0.75));
+        Organ {
+            row,
+            column,
+            half_rows: cavity * draws.range(0.1, 0.2),
+            half_columns: cavity * draws.range(0.1, 0.2),
+            turn: draws.range(0.0, TAU),
+            level: self.muscle + 0.3 * (self.blood - self.muscle),
+        }
+    }
+
+    /// Texture of tissue, the bias field of the coil, and the magnitude of two noisy channels.
+    fn scan(&self, canvas: &mut [f64], size: usize, draws: &mut Draws) {
+        let fine = Texture::draw(draws, size, 5.0 * self.edge);
+        let coarse = Texture::draw(draws, size, 14.0 * self.edge);
+        let [down, across, down_squared, across_squared] = self.bias;
+        for (row, line) in canvas.chunks_exact_mut(size).enumerate() {
+            let y = 2.0 * row as f64 / size as f64 - 1.0;
+            for (column, pixel) in line.iter_mut().enumerate() {
+                let x = 2.0 * column as f64 / size as f64 - 1.0;
+                let texture = fine.at(row, column) + coarse.at(row, column);
+                let bias = down * y + across * x + down_squared * y * y + across_squared * x * x;
+                let clean = *pixel * (1.0 + self.texture * texture).max(0.0) * bias.exp();
+                let (real, imaginary) = (self.noise * draws.normal(), self.noise * draws.normal());
+                *pixel = (clean + real).hypot(imaginary);
+            }
+        }
+    }
+}
+
+/// Chest, lungs, liver, spine and vessels, from back to front.
+fn organs(draws: &mut Draws, size: f64, vessel_count: usize) -> Vec<Organ> {
+    let mut organ = |row: f64, column: f64, half_rows: f64, half_columns: f64, level: f64| Organ {
+        row: size * (row + draws.range(-0.03, 0.03)),
+        column: size * (column + draws.range(-0.03, 0.03)),
+        half_rows: size * half_rows * draws.range(0.85, 1.15),
+        half_columns: size * half_columns * draws.range(0.85, 1.15),
+        turn: draws.range(-0.3, 0.3),
+        level: level * draws.range(0.8, 1.2),
+    };
+    let mut organs = vec![
+        organ(0.52, 0.5, 0.56, 0.66, 0.62),  // Fat under the skin.
+        organ(0.52, 0.5, 0.51, 0.61, 0.30),  // Muscle of the chest.
+        organ(0.48, 0.88, 0.34, 0.20, 0.07), // Left lung.
+        organ(0.36, 0.12, 0.26, 0.16, 0.07), // Right lung.
+        organ(0.80, 0.22, 0.24, 0.30, 0.42), // Liver.
+        organ(0.86, 0.72, 0.13, 0.18, 0.26), // Stomach.
+        organ(0.94, 0.50, 0.09, 0.08, 0.48), // Spine.
+        organ(0.50, 0.50, 0.27, 0.31, 0.50), // Fat around the heart.
+    ];
+    for _ in 0..vessel_count {
+        let angle = draws.range(0.0, TAU);
+        let distance = draws.range(0.33, 0.46);
+        let radius = size * draws.range(0.012, 0.035);
+        organs.push(Organ {
+            row: size * (0.5 + distance * angle.sin()),
+            column: size * (0.5 + distance * angle.cos()),
+            half_rows: radius,
+            half_columns: radius * draws.range(0.7, 1.4),
+            turn: draws.range(0.0, TAU),
+            level: draws.range(0.15, 0.85),
+        });
+    }
+    organs
+}
+
+impl Organ {
+    /// Paints the organ; from slice to slice it moves and changes a little.
+    fn paint(&self, canvas: &mut [f64], size: usize, edge: f64, draws: &mut Draws) {
+        let row = self.row + 0.01 * size as f64 * draws.normal();
+        let column = self.column + 0.01 * size as f64 * draws.normal();
+        let swell = 1.0 + 0.04 * draws.normal();
+        let (half_rows, half_columns) = (self.half_rows * swell, self.half_columns * swell);
+        let (sine, cosine) = self.turn.sin_cos();
+        let shorter = half_rows.min(half_columns);
+        let reach = half_rows.max(half_columns) + edge * half_rows.max(half_columns) / shorter;
+        for y in pixels_within(row, reach, size) {
+            for x in pixels_within(column, reach, size) {
+                let (down, right) = (y as f64 - row, x as f64 - column);
+                let along = (cosine * right + sine * down) / half_columns;
+                let across = (cosine * down - sine * right) / half_rows;
+                let depth = (1.0 - along.hypot(across)) * shorter;
+                let covered = (depth / edge + 0.5).clamp(0.0, 1.0);
+                let pixel = &mut canvas[y * size + x];
+                *pixel += covered * (self.level - *pixel);
+            }
+        }
+    }
+}
+
+/// Smooth noise: normal numbers on a lattice, blended in between.
+struct Texture {
+    lattice: Vec<f64>,
+    /// Lattice points of each row.
+    stride: usize,
+    /// By pixel: the lattice point before it, and the blend towards the next.
+    steps: Vec<(usize, f64)>,
+}
+
+impl Texture {
+    fn draw(draws: &mut Draws, size: usize, cell: f64) -> Self {
+        let stride = (size as f64 / cell) as usize + 2;
+        let key = Key::new(draws.bits());
+        let mut normals = key.draws();
+        let steps = (0..size).map(|pixel| {
+            let position = pixel as f64 / cell;
+            let share = position.fract();
+            (position as usize, share * share * (3.0 - 2.0 * share))
+        });
+        Self {
+            lattice: (0..stride * stride).map(|_| normals.normal()).collect(),
+            stride,
+            steps: steps.collect(),
+        }
+    }
+
+    fn at(&self, row: usize, column: usize) -> f64 {
+        let ((top, down), (left, right)) = (self.steps[row], self.steps[column]);
+        let blend = |line: usize| {
+            let (near, far) = (self.lattice[line * self.stride + left], left + 1);
+            near + right * (self.lattice[line * self.stride + far] - near)
+        };
+        let above = blend(top);
+        above + down * (blend(top + 1) - above)
+    }
+}

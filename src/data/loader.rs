@@ -1,0 +1,186 @@
+//! From a data set in memory to the batches of a rank, prepared ahead of time on one thread.
+//!
+//! Each batch is a pure function of its step; preparing ahead changes nothing but the waiting.
+//! Knows no methods and no communicator: rank and ranks come as two numbers.
+
+use super::augment::{Draw, Resample, Sample, Slice, apply};
+use super::batch::{Batch, Samples};
+use super::order::{Order, share};
+use super::{Dataset, IGNORE};
+use crate::error::{Context, Failure, Result};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, sync_channel};
+use tch::Tensor;
+
+/// Which samples a run learns from, and in which form.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoaderPlan {
+    /// The fold that is held out; every other case is trained on.
+    pub fold: u32,
+    /// The kind of annotation to learn from, for example [`super::SCRIBBLE`].
+    pub annotation: String,
+    /// Samples of one step over all ranks.
+    pub batch_size: usize,
+    /// Leaves out the last batch of an epoch where it is not full.
+    pub drop_last: bool,
+    /// Rows and columns of a sample.
+    pub size: usize,
+    /// Augmentation and resizing.
+    pub augment: Resample,
+    /// The seed of the run.
+    pub seed: u64,
+}
+
+/// Batches prepared and not yet asked for. Two hide one slow batch, and cost little memory.
+const AHEAD: usize = 2;
+
+/// The batches of one rank.
+pub struct Loader {
+    course: Arc<Course>,
+    /// What is being prepared, from the step after the last one asked for.
+    ahead: Option<Receiver<(u64, Batch)>>,
+}
+
+impl Loader {
+    /// Refuses a held-out fold that no case has or that leaves nothing to train on, an annotation
+    /// that a training case lacks, and more ranks than a batch has samples.
+    pub fn new(
+        dataset: &Arc<Dataset>,
+        plan: LoaderPlan,
+        rank: usize,
+        ranks: usize,
+    ) -> Result<Self> {
+        let slices = training_slices(dataset, &plan)?;
+        if plan.batch_size < ranks.max(1) {
+            return Err(Failure::usage(format!(
+                "a batch of {} cannot be split over {ranks} ranks, expected at least one sample for each",
+                plan.batch_size
+            ))
+            .hint(format!("set `train.batch_size` to {ranks} or more, or start fewer ranks")));
+        }
+        if plan.drop_last && slices.len() < plan.batch_size {
+            return Err(Failure::usage(format!(
+                "there is no full batch of {} in {} training slices",
+                plan.batch_size,
+                slices.len()
+            ))
+            .hint("set a smaller `train.batch_size`"));
+        }
+        let order = Order {
+            slice_count: slices.len(),
+            batch_size: plan.batch_size,
+            drop_last: plan.drop_last,
+            seed: plan.seed,
+        };
+        let course = Course { dataset: Arc::clone(dataset), slices, plan, order, rank, ranks };
+        Ok(Self { course: Arc::new(course), ahead: None })
+    }
+
+    /// The order of the samples.
+    pub fn order(&self) -> Order {
+        self.course.order
+    }
+
+    /// This rank's part of the batch of `step`, counted from 1. Steps asked for in order are
+    /// ready; any other step works too, and preparing goes on from there.
+    pub fn batch(&mut self, step: u64) -> Result<Batch> {
+        let ready = self.ahead.as_ref().and_then(|ahead| ahead.recv().ok());
+        if let Some((prepared, batch)) = ready
+            && prepared == step
+        {
+            return Ok(batch);
+        }
+        let batch = self.course.batch(step);
+        self.ahead = Some(prepare_from(&self.course, step + 1)?);
+        Ok(batch)
+    }
+}
+
+/// Prepares `first` and the steps after it until nobody receives them any more.
+fn prepare_from(course: &Arc<Course>, first: u64) -> Result<Receiver<(u64, Batch)>> {
+    let (sender, receiver) = sync_channel(AHEAD);
+    let course = Arc::clone(course);
+    std::thread::Builder::new()
+        .name("loader".into())
+        .spawn(move || {
+            (first..).find(|&step| sender.send((step, course.batch(step))).is_err());
+        })
+        .context(|| "cannot start the thread that prepares batches")?;
+    Ok(receiver)
+}
+
+/// The slices of all cases that are not held out, as index of the case and slice.
+fn training_slices(dataset: &Dataset, plan: &LoaderPlan) -> Result<Vec<(usize, usize)>> {
+    dataset.held_out(plan.fold)?;
+    let mut slices = Vec::new();
+    for (index, case) in dataset.cases.iter().enumerate().filter(|(_, c)| c.fold != plan.fold) {
+        if !case.annotations.contains_key(&plan.annotation) {
+            let known: Vec<&str> = case.annotations.keys().map(String::as_str).collect();
+            return Err(Failure::usage(format!(
+                "case `{}` has no annotation `{}`, only {known:?}",
+                case.name, plan.annotation
+            ))
+            .hint("set `data.annotation` to one of these"));
+        }
+        slices.extend((0..case.shape[0]).map(|slice| (index, slice)));
+    }
+    if slices.is_empty() {
+        return Err(Failure::usage(format!(
+            "fold {} holds out every case of `{}`, expected some to train on",
+            plan.fold, dataset.name
+        ))
+        .hint("set `data.fold` to another fold, or pack more cases"));
+    }
+    Ok(slices)
+}
+
+/// Everything that a batch depends on beside its step.
+struct Course {
+    dataset: Arc<Dataset>,
+    slices: Vec<(usize, usize)>,
+    plan: LoaderPlan,
+    order: Order,
+    rank: usize,
+    ranks: usize,
+}
+
+impl Course {
+    fn batch(&self, step: u64) -> Batch {
+        let global = self.order.batch(step);
+        let mine = share(global.len(), self.rank, self.ranks);
+        let pixels = self.plan.size * self.plan.size;
+        let mut image = vec![0.0; mine.len() * pixels];
+        let mut annotation = vec![0; mine.len() * pixels];
+        let outputs = image.chunks_exact_mut(pixels).zip(annotation.chunks_exact_mut(pixels));
+        for (position, (image, annotation)) in mine.clone().zip(outputs) {
+            let shape = [self.plan.size; 2];
+            let mut sample = Sample { shape, image, annotation };
+            self.fill(step, position, self.slices[global[position]], &mut sample);
+        }
+        // Widened here rather than by libtorch, whose thread pool belongs to the network.
+        let annotation: Vec<i64> = annotation.into_iter().map(i64::from).collect();
+        let (count, size) = (mine.len() as i64, self.plan.size as i64);
+        let main = Samples {
+            image: Tensor::from_slice(&image).view([count, 1, size, size]),
+            annotation: Tensor::from_slice(&annotation).view([count, size, size]),
+            cases: mine.clone().map(|position| self.slices[global[position]]).collect(),
+            positions: mine.map(|position| position as u64).collect(),
+        };
+        Batch::new(main, BTreeMap::new(), global.len())
+    }
+
+    fn fill(&self, step: u64, position: usize, source: (usize, usize), sample: &mut Sample<'_>) {
+        let (case, slice) = (&self.dataset.cases[source.0], source.1);
+        let draw = Draw::sample(&mut self.order.augmentation(step, position).draws());
+        // Every training case has this annotation: `training_slices` refuses others.
+        let annotation = case.annotation_slice(&self.plan.annotation, slice).unwrap_or_default();
+        let slice = Slice {
+            shape: [case.shape[1], case.shape[2]],
+            image: case.image_slice(slice),
+            annotation,
+            ignore: IGNORE,
+        };
+        apply(self.plan.augment, draw, &slice, sample);
+    }
+}

@@ -1,1 +1,0 @@
-//! The packed HDF5 file.
