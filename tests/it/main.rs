@@ -1,8 +1,12 @@
 //! The one integration-test binary: this file is its table of contents.
 #![expect(clippy::float_cmp, reason = "tests compare exact values on purpose")]
 
+#[cfg(test)]
+mod cli;
 #[cfg(feature = "mpi")]
 mod comm;
+#[cfg(test)]
+mod dashboard;
 #[cfg(feature = "torch")]
 mod golden;
 #[cfg(feature = "torch")]
