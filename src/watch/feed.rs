@@ -3,6 +3,7 @@
 //! Polls instead of waiting for notifications: those do not reach other hosts of a shared file
 //! system.
 
+use super::state::Presence;
 use crate::error::{Context, Failure, Result};
 use crate::runlog::Record;
 use crate::runlog::directory::RunDirectory;
@@ -35,9 +36,15 @@ impl Feed {
         Ok(Self { directory, tails: BTreeMap::new() })
     }
 
-    /// The directory that is read.
-    pub fn directory(&self) -> &RunDirectory {
-        &self.directory
+    /// Whether a process is writing the run.
+    pub fn presence(&self) -> Presence {
+        if self.directory.writer().is_none() {
+            Presence::Absent
+        } else if self.directory.stop_request().exists() {
+            Presence::Stopping
+        } else {
+            Presence::Writing
+        }
     }
 
     /// The next records of all ranks, a bounded piece of each file; none where nothing is new.

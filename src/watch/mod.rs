@@ -27,7 +27,7 @@ use ratatui::backend::Backend;
 use ratatui::buffer::Buffer;
 use ratatui::crossterm::event::{self, Event, KeyEvent, KeyEventKind};
 use ratatui::layout::Rect;
-use state::Dashboard;
+use state::{Dashboard, Presence};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 use update::{Request, Ui};
@@ -45,7 +45,7 @@ pub enum Message {
     /// New records of a run, by its position among the watched ones.
     Records(usize, Vec<Record>),
     /// Whether a process is writing a run.
-    Alive(usize, bool),
+    Present(usize, Presence),
 }
 
 /// Where messages come from.
@@ -60,7 +60,7 @@ struct Watched {
     directory: RunDirectory,
     name: String,
     dashboard: Dashboard,
-    is_alive: bool,
+    presence: Presence,
 }
 
 impl Watched {
@@ -72,12 +72,12 @@ impl Watched {
             directory: directory.clone(),
             name: name.to_string_lossy().into_owned(),
             dashboard: Dashboard::default(),
-            is_alive: false,
+            presence: Presence::default(),
         }
     }
 
     fn shown(&self, theme: Theme) -> Shown<'_> {
-        Shown { name: &self.name, dashboard: &self.dashboard, is_alive: self.is_alive, theme }
+        Shown { name: &self.name, dashboard: &self.dashboard, presence: self.presence, theme }
     }
 }
 
@@ -111,15 +111,17 @@ pub fn run<B: Backend<Error: 'static>>(
                     runs[run].dashboard.apply(record);
                 }
             }
-            Message::Alive(run, is_alive) => {
-                has_changed = runs[run].is_alive != is_alive;
-                runs[run].is_alive = is_alive;
+            Message::Present(run, presence) => {
+                has_changed = runs[run].presence != presence;
+                runs[run].presence = presence;
             }
         }
     }
 }
 
 /// Shows runs on the terminal of this process, which is restored however this ends.
+///
+/// Redraws when something has changed and at no other time.
 pub fn on_terminal(directories: &[RunDirectory], theme: Theme) -> Result<()> {
     let feeds = directories.iter().cloned().map(Feed::open).collect::<Result<_>>()?;
     let mut source = Live { feeds, ready: VecDeque::new(), last_poll: None };
@@ -170,7 +172,7 @@ impl Live {
                 is_behind = true;
                 self.ready.push_back(Message::Records(run, records));
             }
-            self.ready.push_back(Message::Alive(run, feed.directory().writer().is_some()));
+            self.ready.push_back(Message::Present(run, feed.presence()));
         }
         // A long log is read piece by piece without waiting, with a look at the keys in between.
         self.last_poll = if is_behind {
@@ -186,7 +188,7 @@ impl Live {
 pub fn once(directory: &RunDirectory, columns: u16, rows: u16) -> Result<String> {
     let mut feed = Feed::open(directory.clone())?;
     let mut watched = Watched::new(directory);
-    watched.is_alive = directory.writer().is_some();
+    watched.presence = feed.presence();
     loop {
         let records = feed.read()?;
         if records.is_empty() {

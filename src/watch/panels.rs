@@ -4,7 +4,7 @@
 
 use super::chart::Chart;
 use super::numbers;
-use super::state::Dashboard;
+use super::state::{Dashboard, Presence};
 use super::update::{KEYS, Overlay, Ui};
 use crate::runlog::{Health, RunStarted, RunStatus};
 use ratatui::buffer::Buffer;
@@ -62,7 +62,7 @@ pub struct Shown<'a> {
     /// What its log says.
     pub dashboard: &'a Dashboard,
     /// Whether a process is writing it.
-    pub is_alive: bool,
+    pub presence: Presence,
     /// How to colour.
     pub theme: Theme,
 }
@@ -74,8 +74,11 @@ impl Shown<'_> {
             Some(RunStatus::Finished) => ("✔ finished", self.theme.good()),
             Some(RunStatus::Stopped) => ("■ stopped", STRONG),
             Some(RunStatus::Failed) => ("✖ failed", self.theme.alarm()),
-            None if self.is_alive => ("● running", self.theme.good()),
-            None => ("○ silent", self.theme.alarm()),
+            None => match self.presence {
+                Presence::Absent => ("○ silent", self.theme.alarm()),
+                Presence::Writing => ("● running", self.theme.good()),
+                Presence::Stopping => ("◐ stopping", STRONG),
+            },
         };
         Span::styled(word, style)
     }
@@ -291,11 +294,12 @@ pub(super) fn footer(ui: &Ui, theme: Theme, area: Rect, buffer: &mut Buffer) {
         let name = Span::styled(format!(" {} ", binding.name), STRONG);
         [name, Span::styled(format!("{}  ", binding.word), theme.faint())]
     });
-    Line::from(spans.collect::<Vec<_>>()).render(area, buffer);
-    if ui.runs > 1 {
-        let place = format!("run {} of {}", ui.selected + 1, ui.runs);
-        Line::from(place).right_aligned().render(area, buffer);
+    let keys = Line::from(spans.collect::<Vec<_>>());
+    let place = Line::from(format!("run {} of {}", ui.selected + 1, ui.runs));
+    if ui.runs > 1 && keys.width() + place.width() <= usize::from(area.width) {
+        place.right_aligned().render(area, buffer);
     }
+    keys.render(area, buffer);
 }
 
 /// What lies on top: its title and its lines.

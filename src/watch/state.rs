@@ -34,6 +34,18 @@ pub struct Dashboard {
     pub ended: Option<RunStatus>,
 }
 
+/// Whether a process is writing a run, as its directory shows it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Presence {
+    /// Nobody is.
+    #[default]
+    Absent,
+    /// Somebody is.
+    Writing,
+    /// Somebody is, and has been asked to save and end.
+    Stopping,
+}
+
 /// A sentence with its time and author.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Note {

@@ -10,7 +10,7 @@ use scrimp::runlog::directory::{RunDirectory, host};
 use scrimp::runlog::{
     Evaluated, Health, Record, RunEvent, RunStarted, RunStatus, Step, StructureScore,
 };
-use scrimp::watch::state::Dashboard;
+use scrimp::watch::state::{Dashboard, Presence};
 use scrimp::watch::update::{Overlay, Ui};
 use scrimp::watch::{Feed, Message, Shown, Source, Theme, draw, follow, run, text};
 use std::collections::{BTreeMap, VecDeque};
@@ -37,8 +37,10 @@ impl Source for Script {
 
 /// The screen after the recorded run and some keys, from the real loop.
 fn screen(name: &str, (columns, rows): (u16, u16), keys: &[KeyCode]) -> String {
-    let mut messages =
-        VecDeque::from([Message::Records(0, records(name)), Message::Alive(0, true)]);
+    let mut messages = VecDeque::from([
+        Message::Records(0, records(name)),
+        Message::Present(0, Presence::Writing),
+    ]);
     messages.extend(keys.iter().map(|key| Message::Key(KeyEvent::from(*key))));
     let mut terminal = Terminal::new(TestBackend::new(columns, rows)).unwrap();
     let failure = run(&[recorded(name)], &mut terminal, &mut Script(messages), PLAIN).unwrap_err();
@@ -81,7 +83,7 @@ fn colours_change_no_character() {
     }
     let [plain, coloured] = [false, true].map(|has_colour| {
         let theme = Theme { has_colour };
-        let shown = Shown { name: "a", dashboard: &dashboard, is_alive: true, theme };
+        let shown = Shown { name: "a", dashboard: &dashboard, presence: Presence::Writing, theme };
         let mut terminal = Terminal::new(TestBackend::new(100, 30)).unwrap();
         let ui = Ui { runs: 1, ..Ui::default() };
         terminal.draw(|frame| draw(&shown, &ui, frame.area(), frame.buffer_mut())).unwrap();
@@ -137,6 +139,8 @@ fn a_run_is_alive_while_its_directory_is_claimed() {
     std::fs::write(directory.config(), "").unwrap();
     let frame = || scrimp::watch::once(&directory, 80, 24).unwrap();
     assert!(frame().contains("● running") && !host().is_empty());
+    directory.request_stop().unwrap();
+    assert!(frame().contains("◐ stopping"));
     drop(claim);
     assert!(frame().contains("○ silent"));
 }
@@ -259,7 +263,7 @@ proptest! {
         overlay in prop::sample::select(vec![Overlay::None, Overlay::Help, Overlay::StopQuestion]),
     ) {
         let dashboard = fold(&records);
-        let shown = Shown { name: "run", dashboard: &dashboard, is_alive: false, theme: PLAIN };
+        let shown = Shown { name: "run", dashboard: &dashboard, presence: Presence::Absent, theme: PLAIN };
         let ui = Ui { selected: 0, runs: 2, log_scale, overlay };
         let mut terminal = Terminal::new(TestBackend::new(columns, rows)).unwrap();
         terminal.draw(|frame| draw(&shown, &ui, frame.area(), frame.buffer_mut())).unwrap();
