@@ -1,3 +1,28 @@
 //! Parses, runs, exits; nothing else.
 
-fn main() {}
+use clap::Parser;
+use scrimp::cli::Cli;
+use scrimp::error::Failure;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let exit = scrimp::commands::run(&Cli::parse()).unwrap_or_else(|failure| {
+        anstream::eprintln!("{}", coloured(&failure));
+        failure.exit()
+    });
+    ExitCode::from(exit as u8)
+}
+
+/// The failure with its keywords in colour; the stream drops colours that nobody would see.
+fn coloured(failure: &Failure) -> String {
+    let colours = [("error:", "\x1b[1;31m"), ("hint:", "\x1b[1;32m"), ("  -->", "\x1b[1;34m")];
+    let lines = failure.to_string().lines().map(str::to_owned).collect::<Vec<_>>();
+    let colour = |line: String| {
+        let keyword = colours.iter().find(|(keyword, _)| line.starts_with(keyword));
+        match keyword {
+            Some((keyword, code)) => format!("{code}{keyword}\x1b[0m{}", &line[keyword.len()..]),
+            None => line,
+        }
+    };
+    lines.into_iter().map(colour).collect::<Vec<_>>().join("\n")
+}

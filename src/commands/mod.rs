@@ -1,4 +1,69 @@
-//! One file per subcommand.
+//! One file per subcommand: the only place that knows every layer, and that decides nothing.
 
+#[cfg(feature = "torch")]
+mod checkpoint;
+mod config;
+#[cfg(feature = "torch")]
+mod evaluate;
+#[cfg(feature = "torch")]
+mod methods;
+#[cfg(feature = "torch")]
+mod narrate;
 #[cfg(feature = "hdf5")]
-pub mod prepare;
+mod prepare;
+#[cfg(feature = "torch")]
+mod run;
+#[cfg(feature = "torch")]
+mod train;
+mod watch;
+
+use crate::cli::{Cli, Command};
+#[cfg(not(feature = "torch"))]
+use crate::error::Failure;
+use crate::error::{Context, Exit, Result};
+use std::io::{ErrorKind, Write};
+
+/// Does what the command line asks for.
+pub fn run(cli: &Cli) -> Result<Exit> {
+    match &cli.command {
+        Command::Config(arguments) => config::run(arguments),
+        Command::Watch(arguments) => watch::run(arguments),
+        #[cfg(feature = "hdf5")]
+        Command::Prepare(arguments) => prepare::run(arguments),
+        #[cfg(not(feature = "hdf5"))]
+        Command::Prepare(_) => Err(absent("prepare", "hdf5")),
+        #[cfg(feature = "torch")]
+        Command::Train(arguments) => train::run(arguments),
+        #[cfg(feature = "torch")]
+        Command::Evaluate(arguments) => evaluate::run(arguments),
+        #[cfg(feature = "torch")]
+        Command::Checkpoint(arguments) => checkpoint::run(arguments),
+        #[cfg(feature = "torch")]
+        Command::Methods => methods::run(),
+        #[cfg(not(feature = "torch"))]
+        Command::Train(_) => Err(absent("train", "torch")),
+        #[cfg(not(feature = "torch"))]
+        Command::Evaluate(_) => Err(absent("evaluate", "torch")),
+        #[cfg(not(feature = "torch"))]
+        Command::Checkpoint(_) => Err(absent("checkpoint", "torch")),
+        #[cfg(not(feature = "torch"))]
+        Command::Methods => Err(absent("methods", "torch")),
+    }
+}
+
+#[cfg(not(feature = "torch"))]
+fn absent(name: &str, feature: &str) -> Failure {
+    Failure::usage(format!(
+        "this build has no `{name}`: it was built without the feature `{feature}`"
+    ))
+    .hint(format!("build it with `cargo build --release --features {feature}`"))
+}
+
+/// Writes `text` to stdout. A reader who has seen enough, such as `head`, is no failure.
+fn print(text: &str) -> Result<()> {
+    let mut stdout = anstream::stdout();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        written => written.context(|| "cannot write to stdout"),
+    }
+}

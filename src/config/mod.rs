@@ -1,1 +1,354 @@
-//! What the user wrote, checked against what exists.
+//! What the user wrote: the keys of a configuration, typed, with the place of every mistake.
+//!
+//! Which keys exist is said here, what is assumed where one is absent in [`plan`]. The parameters
+//! of a method stay a table: the list of methods checks them from outside with
+//! [`RunConfig::method_params`], so this module knows neither methods nor tensors.
+
+pub mod plan;
+mod source;
+mod voice;
+
+use crate::error::{Context, Exit, Failure, Result};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use source::Source;
+use std::path::{Path, PathBuf};
+
+pub use voice::nearest;
+
+/// A configuration as it was written: absent keys are `None`, nothing has been compared yet.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunConfig {
+    /// What to train on.
+    #[serde(default)]
+    pub data: DataConfig,
+    /// How networks are built, whatever the method.
+    #[serde(default)]
+    pub net: NetConfig,
+    /// Which method trains.
+    pub method: MethodConfig,
+    /// How long and how to train.
+    pub train: TrainConfig,
+    /// The text behind all this. Configurations are equal if they say the same, however written.
+    #[serde(skip)]
+    source: Source,
+}
+
+/// `[data]`: exactly one of `path` and `[data.phantom]`, and how it is looked at.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataConfig {
+    /// The packed data set that `scrimp prepare` wrote, relative to the working directory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathBuf>,
+    /// The cross-validation fold that is held out, counted from 1; 0 holds nothing out (default 1).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fold: Option<u32>,
+    /// Which annotation to learn from, by its name in the data set (default `scribble`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub annotation: Option<String>,
+    /// Rows and columns that the network sees, a multiple of 16 (default 256).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub size: Option<usize>,
+    /// How slices are turned, flipped and resized (default `reference`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub augment: Option<Resample>,
+    /// Whether the last, smaller batch of an epoch is left out (default false).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drop_last: Option<bool>,
+    /// A synthetic data set, made when the run starts, instead of `path`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub phantom: Option<PhantomConfig>,
+}
+
+/// `[data.phantom]`: a synthetic cardiac data set.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PhantomConfig {
+    /// How many cases (default 40).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cases: Option<usize>,
+    /// Slices of each case (default 8).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slices: Option<usize>,
+    /// Rows and columns of each slice (default 128).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub size: Option<usize>,
+    /// How hard the images are to segment (default `easy`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub difficulty: Option<Difficulty>,
+    /// Equal seeds give equal data (default 1).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u64>,
+}
+
+/// `[net]`: how networks are built.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NetConfig {
+    /// Whether dropout layers drop anything in training (default true).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dropout: Option<bool>,
+    /// Over which samples batch normalisation takes its statistics (default `global`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub batch_norm: Option<Normalisation>,
+}
+
+/// `[method]`: which method trains, and its parameters.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MethodConfig {
+    /// The method by the name that `scrimp methods` lists.
+    pub name: String,
+    /// Parameters that the method itself defines and checks.
+    #[serde(default)]
+    pub params: toml::Table,
+}
+
+/// `[train]`: how long and how to train.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainConfig {
+    /// How many steps to train, at least 1.
+    pub total_steps: u64,
+    /// Slices of one step over all ranks together (default 12).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub batch_size: Option<usize>,
+    /// Where all random numbers come from (default 2022).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u64>,
+    /// In which floating-point numbers to compute (default `fp32`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub precision: Option<Precision>,
+    /// Steps between two lines of the run log (default 10).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log_every: Option<u64>,
+    /// Steps between two evaluations of the held-out fold (default 200).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub evaluate_every: Option<u64>,
+    /// Steps between two checkpoints (default 1000).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub save_every: Option<u64>,
+    /// How many checkpoints to keep besides the best one (default 2).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keep_checkpoints: Option<usize>,
+    /// Threads of each rank; 0: the cores of its node shared among the node's ranks (default 0).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub threads: Option<usize>,
+    /// Where to compute (default `auto`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device: Option<DeviceChoice>,
+}
+
+/// How slices are turned, flipped and resized.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Resample {
+    /// Order-0 resampling of image and annotation, exactly as the published codes do it.
+    Reference,
+    /// The same transforms; the image is interpolated bilinearly, the annotation by nearest neighbour.
+    Bilinear,
+    /// Resizing alone, order 0.
+    None,
+}
+
+/// How hard synthetic images are to segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Difficulty {
+    /// Clear contrast, mild bias field and noise.
+    Easy,
+    /// Weak contrast, strong bias field and noise, many distractors.
+    Hard,
+}
+
+/// Over which samples batch normalisation takes its statistics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Normalisation {
+    /// The samples of all ranks: the same training on any number of ranks.
+    Global,
+    /// The samples of each rank alone: faster, but the result depends on the number of ranks.
+    Local,
+}
+
+/// In which floating-point numbers to compute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Precision {
+    /// Single precision.
+    Fp32,
+    /// Double precision, to verify that ranks agree.
+    Fp64,
+}
+
+/// Where to compute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DeviceChoice {
+    /// A CUDA device where there is one, else the CPU.
+    Auto,
+    /// The CPU, whatever else there is.
+    Cpu,
+    /// A CUDA device; its absence is an error.
+    Cuda,
+}
+
+/// Reads a configuration file and applies `KEY=VALUE` overrides to it.
+pub fn read(path: &Path, overrides: &[String]) -> Result<RunConfig> {
+    let name = path.display().to_string();
+    let text = std::fs::read_to_string(path)
+        .context(|| format!("cannot read the configuration `{name}`"))
+        .map_err(|failure| {
+            failure.exit_with(Exit::Usage).hint("list the configurations at hand with `ls configs`")
+        })?;
+    parse(&text, &name, overrides)
+}
+
+/// Parses the text of a configuration called `name` and applies `KEY=VALUE` overrides to it.
+pub fn parse(text: &str, name: &str, overrides: &[String]) -> Result<RunConfig> {
+    let source = Source::new(text, name, overrides)?;
+    let config: RunConfig = source.typed()?;
+    Ok(RunConfig { source, ..config })
+}
+
+impl RunConfig {
+    /// The parameters of the method, from `[method.params]`; without that table, from an empty one.
+    pub fn method_params<P: DeserializeOwned>(&self) -> Result<P> {
+        #[derive(Deserialize)]
+        struct Document<P> {
+            method: Method<P>,
+        }
+        #[derive(Deserialize)]
+        struct Method<P> {
+            params: P,
+        }
+        if self.source.holds("method.params") {
+            return self.source.typed::<Document<P>>().map(|document| document.method.params);
+        }
+        self.source.empty_at("method.params")
+    }
+
+    /// A refusal of what `key` (for example `train.batch_size`) says, with its place.
+    pub fn refuse(&self, key: &str, message: impl Into<String>) -> Failure {
+        self.source.refuse(key, message)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SMALL: &str = "\
+[data]
+path = \"acdc.h5\"   # packed
+
+[method]
+name = \"partial-ce\"
+[method.params]
+lr = \"fast\"
+
+[train]
+total_steps = 100
+";
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Params {
+        #[serde(default)]
+        lr: f64,
+    }
+
+    fn refused(text: &str, overrides: &[&str]) -> String {
+        let overrides: Vec<String> = overrides.iter().map(ToString::to_string).collect();
+        let failure = parse(text, "a.toml", &overrides).unwrap_err();
+        assert_eq!(failure.exit(), Exit::Usage);
+        failure.to_string()
+    }
+
+    #[test]
+    fn overrides_replace_add_and_create_tables() {
+        let overrides = ["train.total_steps=7", "train.seed = 3", "data.phantom.cases=9"];
+        let overrides = overrides.map(String::from).to_vec();
+        let config = parse(SMALL, "a.toml", &overrides).unwrap();
+        assert_eq!((config.train.total_steps, config.train.seed), (7, Some(3)));
+        assert_eq!(config.data.phantom.unwrap().cases, Some(9));
+        assert_eq!(config.data.path, Some(PathBuf::from("acdc.h5")));
+    }
+
+    #[test]
+    fn a_value_that_is_not_toml_is_a_string() {
+        let config = parse(SMALL, "a.toml", &["method.name=mean-teacher".to_owned()]).unwrap();
+        assert_eq!(config.method.name, "mean-teacher");
+    }
+
+    #[test]
+    fn a_mistake_in_an_override_names_the_override() {
+        insta::assert_snapshot!(refused(SMALL, &["train.total_steps=many"]), @r"
+        error: `train.total_steps` is the string `many`, expected a whole number
+          --> --set train.total_steps=many
+        ");
+        insta::assert_snapshot!(refused(SMALL, &["train.totl_steps=4"]), @r"
+        error: unknown key `train.totl_steps`
+          --> --set train.totl_steps=4
+
+        hint: did you mean `total_steps`?
+        ");
+        insta::assert_snapshot!(refused(SMALL, &["train.total_steps"]), @r"
+        error: `--set train.total_steps` has no `=`
+
+        hint: write it as `--set train.total_steps=100`
+        ");
+        insta::assert_snapshot!(refused(SMALL, &["train..seed=1"]), @r"
+        error: `--set train..seed=1` does not begin with a key
+
+        hint: write it as `--set train.total_steps=100`
+        ");
+        insta::assert_snapshot!(refused(SMALL, &["train.total_steps.x=1"]), @r"
+        error: `--set train.total_steps.x=1` goes into `total_steps`, which is not a table
+        ");
+    }
+
+    #[test]
+    fn lines_are_those_of_the_file_although_overrides_moved_them() {
+        let text = SMALL.replace("total_steps = 100", "total_steps = 100\nseed = true");
+        insta::assert_snapshot!(refused(&text, &["data.fold=2", "data.size=32"]), @r"
+        error: `train.seed` is a boolean, `true`, expected a whole number
+          --> a.toml:11:8
+           |
+        11 | seed = true
+           |        ^^^^
+        ");
+    }
+
+    #[test]
+    fn mistakes_in_the_method_parameters_have_their_place() {
+        let config = parse(SMALL, "a.toml", &[]).unwrap();
+        insta::assert_snapshot!(config.method_params::<Params>().unwrap_err(), @r#"
+        error: `method.params.lr` is the string `fast`, expected a number
+          --> a.toml:7:6
+          |
+        7 | lr = "fast"
+          |      ^^^^^^
+        "#);
+        let config = parse(SMALL, "a.toml", &["method.params.lr=0.5".to_owned()]).unwrap();
+        assert!((config.method_params::<Params>().unwrap().lr - 0.5).abs() < 1e-12);
+    }
+
+    #[test]
+    fn absent_method_parameters_are_an_empty_table() {
+        #[derive(Debug, Deserialize)]
+        struct Needy {
+            #[serde(rename = "lr")]
+            _lr: f64,
+        }
+        let text = "[method]\nname = \"x\"\n[train]\ntotal_steps = 1\n";
+        let config = parse(text, "a.toml", &[]).unwrap();
+        assert_eq!(config.method_params::<Params>().unwrap().lr.to_bits(), 0);
+        insta::assert_snapshot!(config.method_params::<Needy>().unwrap_err(), @r"
+        error: the key `method.params.lr` is missing
+          --> a.toml
+        ");
+    }
+}

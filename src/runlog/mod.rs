@@ -1,1 +1,282 @@
-//! The schema of the run log.
+//! The run log: what happened in a run, one JSON object per line, in `RUN/events/rank-NNNN.jsonl`.
+//!
+//! Every rank appends to its own file. Rank 0 writes the facts of the whole run, every rank its own
+//! health and warnings. Each line is a [`Record`]: `time_ms`, `rank`, `event`, and the fields of
+//! that event. The first record of rank 0 is `run_started` and says which `schema` follows. Readers
+//! ignore events and fields they do not know and tolerate a torn last line. Numbers read back bit
+//! for bit; a number that is not finite is written as `null` and read as NaN.
+//!
+//! The schema outlives the trainer: this module knows neither tensors nor configurations.
+
+pub mod directory;
+pub mod io;
+
+use serde::{Deserialize, Deserializer, Serialize};
+use std::collections::BTreeMap;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// The version of the run log that this program writes.
+pub const SCHEMA: u32 = 1;
+
+/// One line of the run log.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// Wall clock of the writer, milliseconds since 1970 (UTC).
+    pub time_ms: u64,
+    /// Who wrote it, counted from 0.
+    pub rank: u32,
+    /// What happened.
+    #[serde(flatten)]
+    pub event: RunEvent,
+}
+
+/// What can happen in a run; `event` names the variant in snake case.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum RunEvent {
+    /// `run_started`: the run begins or is continued by new processes. Rank 0.
+    RunStarted(RunStarted),
+    /// `resumed`: training goes on from a checkpoint; later steps were lost. Rank 0.
+    Resumed {
+        /// The step that the checkpoint was saved after.
+        step: u64,
+        /// The directory of the checkpoint, relative to the run directory.
+        checkpoint: String,
+    },
+    /// `step`: a step that `train.log_every` asks for. Rank 0, numbers of all ranks together.
+    Step(Step),
+    /// `health`: how this rank fared since its previous `health`. Every rank.
+    Health(Health),
+    /// `evaluated`: scores on the held-out fold. Rank 0.
+    Evaluated(Evaluated),
+    /// `checkpoint_saved`: a checkpoint is complete on disk. Rank 0.
+    CheckpointSaved {
+        /// The step after which it was saved.
+        step: u64,
+        /// Its directory, relative to the run directory.
+        path: String,
+        /// Size of all its files together.
+        bytes: u64,
+        /// How long saving took.
+        #[serde(deserialize_with = "number")]
+        seconds: f64,
+    },
+    /// `warning`: something that a person should know and that did not end the run. Every rank.
+    Warning {
+        /// One sentence, lower case, without a full stop.
+        message: String,
+    },
+    /// `run_ended`: nothing follows until somebody continues the run. Rank 0.
+    RunEnded {
+        /// Why it ended.
+        status: RunStatus,
+        /// The last complete step.
+        step: u64,
+        /// One sentence about the end; the error where it failed.
+        message: String,
+    },
+    /// An event of a newer version; readers pass over it.
+    #[serde(other)]
+    Unknown,
+}
+
+/// The fields of `run_started`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunStarted {
+    /// [`SCHEMA`] of the writer.
+    pub schema: u32,
+    /// The name of the run directory.
+    pub run: String,
+    /// The name of the method.
+    pub method: String,
+    /// The name of the data set.
+    pub dataset: String,
+    /// Names of the classes by label value, the background first.
+    pub classes: Vec<String>,
+    /// The fold that is held out, counted from 1; 0 where none is.
+    pub fold: u32,
+    /// The annotation that is learnt from.
+    pub annotation: String,
+    /// How many processes train together.
+    pub ranks: u32,
+    /// The host of each rank, in rank order; empty where it is not known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hosts: Vec<String>,
+    /// Slices of one step over all ranks together.
+    pub batch_size: u64,
+    /// How many steps the run is to have in the end.
+    pub total_steps: u64,
+    /// Slices in one epoch.
+    pub train_slices: u64,
+    /// Where all random numbers come from.
+    pub seed: u64,
+    /// `fp32` or `fp64`.
+    pub precision: String,
+    /// `cpu` or the name of the accelerator.
+    pub device: String,
+    /// The version of the program.
+    pub code_version: String,
+    /// Digest of the resolved configuration, hexadecimal.
+    pub config_digest: String,
+}
+
+/// The fields of `step`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Step {
+    /// The step, counted from 1.
+    pub step: u64,
+    /// The pass over the training slices that it belongs to, counted from 1.
+    pub epoch: u64,
+    /// Unweighted terms by `learner/term`, for example `segmenter/partial_ce`.
+    #[serde(deserialize_with = "numbers")]
+    pub loss: BTreeMap<String, f64>,
+    /// Learning rate of each learner.
+    #[serde(deserialize_with = "numbers")]
+    pub lr: BTreeMap<String, f64>,
+    /// Euclidean norm of each learner's gradient, before clipping.
+    #[serde(deserialize_with = "numbers")]
+    pub grad_norm: BTreeMap<String, f64>,
+    /// Mean time of one step since the previous `step`.
+    #[serde(deserialize_with = "number")]
+    pub step_ms: f64,
+    /// Slices of all ranks together in one second of training.
+    #[serde(deserialize_with = "number")]
+    pub images_per_second: f64,
+}
+
+/// The fields of `health`; times are means of one step.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Health {
+    /// The step, counted from 1.
+    pub step: u64,
+    /// The whole step.
+    #[serde(deserialize_with = "number")]
+    pub step_ms: f64,
+    /// Waiting for the next batch.
+    #[serde(deserialize_with = "number")]
+    pub data_wait_ms: f64,
+    /// Waiting for the other ranks.
+    #[serde(deserialize_with = "number")]
+    pub communication_ms: f64,
+    /// Memory of this process, of the device where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<u64>,
+}
+
+/// The fields of `evaluated`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Evaluated {
+    /// The step after which it was evaluated.
+    pub step: u64,
+    /// Mean Dice of this evaluation over cases and structures, in `[0, 1]`.
+    #[serde(deserialize_with = "number")]
+    pub mean_dice: f64,
+    /// The largest `mean_dice` so far.
+    #[serde(deserialize_with = "number")]
+    pub best_mean_dice: f64,
+    /// The step of the largest `mean_dice`.
+    pub best_step: u64,
+    /// How many cases were scored.
+    pub cases: u64,
+    /// How long it took.
+    #[serde(deserialize_with = "number")]
+    pub seconds: f64,
+    /// Every class but the background, in the order of their labels.
+    pub structures: Vec<StructureScore>,
+}
+
+/// Mean scores of one structure over the cases of an evaluation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StructureScore {
+    /// The name of the class.
+    pub name: String,
+    /// Dice, in `[0, 1]`.
+    #[serde(deserialize_with = "number")]
+    pub dice: f64,
+    /// 95th percentile of the surface distances, in millimetres where spacing is known, else voxels.
+    #[serde(deserialize_with = "number")]
+    pub hd95: f64,
+    /// Mean distance from predicted to true surface, in the unit of `hd95`.
+    #[serde(deserialize_with = "number")]
+    pub asd: f64,
+}
+
+/// Why a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RunStatus {
+    /// All steps are done.
+    Finished,
+    /// Somebody asked for it; the run can be continued.
+    Stopped,
+    /// An error ended it.
+    Failed,
+}
+
+/// Milliseconds since 1970 (UTC); 0 on a machine whose clock stands before that.
+pub fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |passed| passed.as_millis() as u64)
+}
+
+/// Reads a number back; JSON has no NaN, so it was written as `null`.
+fn number<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
+    Ok(Option::deserialize(from)?.unwrap_or(f64::NAN))
+}
+
+/// Reads numbers by name back, as [`number`] does.
+fn numbers<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, f64>, D::Error> {
+    let written: BTreeMap<String, Option<f64>> = BTreeMap::deserialize(from)?;
+    Ok(written.into_iter().map(|(name, value)| (name, value.unwrap_or(f64::NAN))).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn step(loss: f64) -> Record {
+        let one = |name: &str, value| BTreeMap::from([(name.to_owned(), value)]);
+        let event = RunEvent::Step(Step {
+            step: 1200,
+            epoch: 10,
+            loss: one("segmenter/partial_ce", loss),
+            lr: one("segmenter", 0.03),
+            grad_norm: one("segmenter", 1.8),
+            step_ms: 31.5,
+            images_per_second: 381.0,
+        });
+        Record { time_ms: 1_760_000_000_000, rank: 0, event }
+    }
+
+    #[test]
+    fn a_record_is_one_flat_object() {
+        insta::assert_snapshot!(serde_json::to_string(&step(0.412)).unwrap(), @r#"{"time_ms":1760000000000,"rank":0,"event":"step","step":1200,"epoch":10,"loss":{"segmenter/partial_ce":0.412},"lr":{"segmenter":0.03},"grad_norm":{"segmenter":1.8},"step_ms":31.5,"images_per_second":381.0}"#);
+    }
+
+    #[test]
+    fn what_is_not_finite_comes_back_as_nan() {
+        let line = serde_json::to_string(&step(f64::INFINITY)).unwrap();
+        let RunEvent::Step(back) = serde_json::from_str::<Record>(&line).unwrap().event else {
+            panic!("{line}");
+        };
+        assert!(back.loss["segmenter/partial_ce"].is_nan());
+    }
+
+    #[test]
+    fn unknown_events_and_fields_are_passed_over() {
+        let line = r#"{"time_ms":1,"rank":2,"event":"teleported","where":{"to":[1,2]}}"#;
+        let record: Record = serde_json::from_str(line).unwrap();
+        assert_eq!(record, Record { time_ms: 1, rank: 2, event: RunEvent::Unknown });
+        let line = r#"{"time_ms":1,"rank":2,"mood":3,"event":"warning","message":"a","tone":1}"#;
+        let record: Record = serde_json::from_str(line).unwrap();
+        assert_eq!(record.event, RunEvent::Warning { message: "a".to_owned() });
+    }
+
+    proptest! {
+        #[test]
+        fn numbers_come_back_bit_for_bit(loss in any::<f64>().prop_filter("finite", |x| x.is_finite())) {
+            let line = serde_json::to_string(&step(loss)).unwrap();
+            prop_assert_eq!(serde_json::from_str::<Record>(&line).unwrap(), step(loss));
+        }
+    }
+}

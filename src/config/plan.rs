@@ -1,0 +1,440 @@
+//! What will happen: every default filled in, every contradiction refused.
+//!
+//! After [`RunPlan::resolve`] nothing is optional and nothing is checked twice. Whether files exist
+//! and what devices there are is not known here: a plan means the same on every machine.
+
+use super::{
+    DataConfig, DeviceChoice, Difficulty, MethodConfig, NetConfig, Normalisation, PhantomConfig,
+    Precision, Resample, RunConfig, TrainConfig,
+};
+use crate::error::{Context, Result};
+use std::ops::Range;
+use std::path::PathBuf;
+
+/// Everything about a run that is decided before it starts.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RunPlan {
+    /// Processes that train together, at least 1.
+    pub ranks: usize,
+    /// What to train on.
+    pub data: DataPlan,
+    /// How networks are built.
+    pub net: NetPlan,
+    /// The name of the method.
+    pub method: String,
+    /// The parameters of the method. [`RunPlan::resolve`] takes them as written; whoever knows the
+    /// method replaces them by all of them, defaults included.
+    pub method_params: toml::Table,
+    /// How long and how to train.
+    pub train: TrainPlan,
+}
+
+/// What to train on.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DataPlan {
+    /// Where cases come from.
+    pub source: DataSource,
+    /// The fold that is held out, counted from 1; 0 holds nothing out.
+    pub fold: u32,
+    /// The annotation to learn from, by its name in the data set.
+    pub annotation: String,
+    /// Rows and columns that the network sees, a multiple of 16.
+    pub size: usize,
+    /// How slices are turned, flipped and resized.
+    pub augment: Resample,
+    /// Whether the last, smaller batch of an epoch is left out.
+    pub drop_last: bool,
+}
+
+/// Where cases come from.
+#[derive(Debug, Clone, PartialEq)]
+pub enum DataSource {
+    /// A packed data set, relative to the working directory.
+    Packed(PathBuf),
+    /// A synthetic data set, made when the run starts.
+    Phantom(PhantomPlan),
+}
+
+/// A synthetic cardiac data set.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PhantomPlan {
+    /// How many cases.
+    pub cases: usize,
+    /// Slices of each case.
+    pub slices: usize,
+    /// Rows and columns of each slice.
+    pub size: usize,
+    /// How hard the images are to segment.
+    pub difficulty: Difficulty,
+    /// Equal seeds give equal data.
+    pub seed: u64,
+}
+
+/// How networks are built.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NetPlan {
+    /// Whether dropout layers drop anything in training.
+    pub dropout: bool,
+    /// Over which samples batch normalisation takes its statistics.
+    pub batch_norm: Normalisation,
+}
+
+/// How long and how to train.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TrainPlan {
+    /// How many steps to train, at least 1.
+    pub total_steps: u64,
+    /// Slices of one step over all ranks together, at least one for each rank.
+    pub batch_size: usize,
+    /// Where all random numbers come from.
+    pub seed: u64,
+    /// In which floating-point numbers to compute.
+    pub precision: Precision,
+    /// When to write to the run log.
+    pub log_every: Cadence,
+    /// When to evaluate the held-out fold.
+    pub evaluate_every: Cadence,
+    /// When to save a checkpoint.
+    pub save_every: Cadence,
+    /// How many checkpoints to keep besides the best one, at least 1.
+    pub keep_checkpoints: usize,
+    /// Threads of each rank; 0 leaves it to the machine, see [`TrainPlan::threads_on`].
+    pub threads: usize,
+    /// Where to compute.
+    pub device: DeviceChoice,
+}
+
+/// Every so many steps, at least 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cadence(u64);
+
+impl Cadence {
+    /// Whether it is time at `step`, counted from 1.
+    pub fn due(self, step: u64) -> bool {
+        step.is_multiple_of(self.0)
+    }
+
+    /// The number of steps between two times.
+    pub fn steps(self) -> u64 {
+        self.0
+    }
+}
+
+impl TrainPlan {
+    /// Threads of each rank on a node with `cores`, of which `ranks` share: the configured number,
+    /// else an equal share of the cores, at least 1.
+    pub fn threads_on(&self, cores: usize, ranks: usize) -> usize {
+        if self.threads > 0 { self.threads } else { (cores / ranks.max(1)).max(1) }
+    }
+}
+
+/// The positions of a global batch that belong to `rank` of `ranks`: contiguous, in rank order,
+/// sizes differing by at most one, the first ranks holding the larger ones.
+pub fn local_share(batch: usize, ranks: usize, rank: usize) -> Range<usize> {
+    let (size, larger) = (batch / ranks, batch % ranks);
+    let start = rank * size + rank.min(larger);
+    start..start + size + usize::from(rank < larger)
+}
+
+impl RunPlan {
+    /// Fills in every default for a run of `ranks` processes and refuses what cannot be done.
+    pub fn resolve(config: RunConfig, ranks: usize) -> Result<Self> {
+        let data = data(&config)?;
+        let train = train(&config, ranks)?;
+        let net = NetPlan {
+            dropout: config.net.dropout.unwrap_or(true),
+            batch_norm: config.net.batch_norm.unwrap_or(Normalisation::Global),
+        };
+        let MethodConfig { name: method, params: method_params } = config.method;
+        Ok(Self { ranks, data, net, method, method_params, train })
+    }
+
+    /// The plan as a configuration; it resolves to this plan again.
+    pub fn to_toml(&self) -> Result<String> {
+        toml::to_string(&self.written_out()).context(|| "cannot write the plan as TOML")
+    }
+
+    fn written_out(&self) -> RunConfig {
+        let (path, phantom) = match &self.data.source {
+            DataSource::Packed(path) => (Some(path.clone()), None),
+            DataSource::Phantom(phantom) => (None, Some(phantom.written_out())),
+        };
+        RunConfig {
+            data: DataConfig {
+                path,
+                phantom,
+                fold: Some(self.data.fold),
+                annotation: Some(self.data.annotation.clone()),
+                size: Some(self.data.size),
+                augment: Some(self.data.augment),
+                drop_last: Some(self.data.drop_last),
+            },
+            net: NetConfig {
+                dropout: Some(self.net.dropout),
+                batch_norm: Some(self.net.batch_norm),
+            },
+            method: MethodConfig { name: self.method.clone(), params: self.method_params.clone() },
+            train: self.train.written_out(),
+            source: super::Source::default(),
+        }
+    }
+
+    /// What will happen in sentences, for the person who starts it.
+    pub fn summary(&self) -> Vec<String> {
+        let Self { ranks, data, train, .. } = self;
+        let source = match &data.source {
+            DataSource::Packed(path) => format!("`{}`", path.display()),
+            DataSource::Phantom(phantom) => {
+                format!("a phantom of {} cases with {} slices", phantom.cases, phantom.slices)
+            }
+        };
+        let held_out = match data.fold {
+            0 => "nothing held out".to_owned(),
+            fold => format!("fold {fold} held out"),
+        };
+        let share = |rank| local_share(train.batch_size, *ranks, rank).len();
+        let (most, least) = (share(0), share(ranks - 1));
+        let shares = if most == least { format!("{most}") } else { format!("{least} or {most}") };
+        let ranks = if *ranks == 1 { "1 rank".to_owned() } else { format!("{ranks} ranks") };
+        let saves = &train.save_every.0;
+        vec![
+            format!(
+                "trains `{}` on annotation `{}` of {source}, {held_out}",
+                self.method, data.annotation
+            ),
+            format!(
+                "{} steps of {} slices of {} x {} on {ranks}, {shares} slices each",
+                train.total_steps, train.batch_size, data.size, data.size
+            ),
+            format!(
+                "logs every {} steps, evaluates every {}, saves every {saves} and keeps the best and the last {}",
+                train.log_every.0, train.evaluate_every.0, train.keep_checkpoints
+            ),
+        ]
+    }
+}
+
+impl PhantomPlan {
+    fn written_out(&self) -> PhantomConfig {
+        PhantomConfig {
+            cases: Some(self.cases),
+            slices: Some(self.slices),
+            size: Some(self.size),
+            difficulty: Some(self.difficulty),
+            seed: Some(self.seed),
+        }
+    }
+}
+
+impl TrainPlan {
+    fn written_out(&self) -> TrainConfig {
+        TrainConfig {
+            total_steps: self.total_steps,
+            batch_size: Some(self.batch_size),
+            seed: Some(self.seed),
+            precision: Some(self.precision),
+            log_every: Some(self.log_every.0),
+            evaluate_every: Some(self.evaluate_every.0),
+            save_every: Some(self.save_every.0),
+            keep_checkpoints: Some(self.keep_checkpoints),
+            threads: Some(self.threads),
+            device: Some(self.device),
+        }
+    }
+}
+
+fn data(config: &RunConfig) -> Result<DataPlan> {
+    let written = &config.data;
+    let source = match (&written.path, &written.phantom) {
+        (Some(path), None) => DataSource::Packed(path.clone()),
+        (None, Some(phantom)) => DataSource::Phantom(self::phantom(config, phantom)?),
+        (Some(_), Some(_)) => {
+            return Err(config
+                .refuse("data.path", "both `data.path` and `[data.phantom]` say what to train on")
+                .hint("remove one of them"));
+        }
+        (None, None) => {
+            return Err(config
+                .refuse("data", "neither `data.path` nor `[data.phantom]` says what to train on")
+                .hint(
+                    "pack a data set with `scrimp prepare` and add `path = \"FILE\"` to `[data]`",
+                ));
+        }
+    };
+    let size = written.size.unwrap_or(256);
+    if size == 0 || !size.is_multiple_of(16) {
+        let down = (size / 16 * 16).max(16);
+        let message = format!("`data.size` is {size}, expected a multiple of 16");
+        return Err(config
+            .refuse("data.size", message)
+            .hint(format!("the nearest are {down} and {}", down + 16)));
+    }
+    Ok(DataPlan {
+        source,
+        fold: written.fold.unwrap_or(1),
+        annotation: written.annotation.clone().unwrap_or_else(|| "scribble".to_owned()),
+        size,
+        augment: written.augment.unwrap_or(Resample::Reference),
+        drop_last: written.drop_last.unwrap_or(false),
+    })
+}
+
+fn phantom(config: &RunConfig, written: &PhantomConfig) -> Result<PhantomPlan> {
+    let counts = [("cases", written.cases), ("slices", written.slices), ("size", written.size)];
+    for (key, count) in counts {
+        at_least_one(config, &format!("data.phantom.{key}"), count.unwrap_or(1) as u64)?;
+    }
+    Ok(PhantomPlan {
+        cases: written.cases.unwrap_or(40),
+        slices: written.slices.unwrap_or(8),
+        size: written.size.unwrap_or(128),
+        difficulty: written.difficulty.unwrap_or(Difficulty::Easy),
+        seed: written.seed.unwrap_or(1),
+    })
+}
+
+fn train(config: &RunConfig, ranks: usize) -> Result<TrainPlan> {
+    let written = &config.train;
+    let cadence = |key: &str, steps: Option<u64>, default| {
+        at_least_one(config, &format!("train.{key}"), steps.unwrap_or(default)).map(Cadence)
+    };
+    let batch_size = written.batch_size.unwrap_or(12);
+    at_least_one(config, "train.batch_size", batch_size as u64)?;
+    if batch_size < ranks {
+        let message = format!("world size {ranks} is larger than the batch of {batch_size}");
+        return Err(config.refuse("train.batch_size", message).hint(format!(
+            "start at most {batch_size} processes, or use `--set train.batch_size={ranks}`"
+        )));
+    }
+    let keep_checkpoints = written.keep_checkpoints.unwrap_or(2);
+    at_least_one(config, "train.keep_checkpoints", keep_checkpoints as u64)?;
+    Ok(TrainPlan {
+        total_steps: at_least_one(config, "train.total_steps", written.total_steps)?,
+        batch_size,
+        seed: written.seed.unwrap_or(2022),
+        precision: written.precision.unwrap_or(Precision::Fp32),
+        log_every: cadence("log_every", written.log_every, 10)?,
+        evaluate_every: cadence("evaluate_every", written.evaluate_every, 200)?,
+        save_every: cadence("save_every", written.save_every, 1000)?,
+        keep_checkpoints,
+        threads: written.threads.unwrap_or(0),
+        device: written.device.unwrap_or(DeviceChoice::Auto),
+    })
+}
+
+fn at_least_one(config: &RunConfig, key: &str, count: u64) -> Result<u64> {
+    if count == 0 {
+        return Err(config.refuse(key, format!("`{key}` is 0, expected at least 1")));
+    }
+    Ok(count)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::parse;
+    use proptest::prelude::*;
+
+    const LEAST: &str =
+        "[data]\npath = \"a.h5\"\n[method]\nname = \"partial-ce\"\n[train]\ntotal_steps = 5\n";
+
+    fn resolve(text: &str, ranks: usize) -> Result<RunPlan> {
+        RunPlan::resolve(parse(text, "a.toml", &[])?, ranks)
+    }
+
+    #[test]
+    fn a_plan_written_out_resolves_to_itself() {
+        let phantom = LEAST.replace("path = \"a.h5\"", "[data.phantom]\nslices = 3");
+        let params =
+            "[method.params.learner]\nlr = 0.03\noptimizer = { sgd = { momentum = 0.9 } }\n";
+        for text in [LEAST.to_owned(), phantom, format!("{LEAST}{params}")] {
+            let plan = resolve(&text, 2).unwrap();
+            let again = resolve(&plan.to_toml().unwrap(), 2).unwrap();
+            assert_eq!(again, plan);
+        }
+    }
+
+    #[test]
+    fn a_plan_written_out_holds_every_key() {
+        insta::assert_snapshot!(resolve(LEAST, 1).unwrap().to_toml().unwrap(), @r#"
+        [data]
+        path = "a.h5"
+        fold = 1
+        annotation = "scribble"
+        size = 256
+        augment = "reference"
+        drop_last = false
+
+        [net]
+        dropout = true
+        batch_norm = "global"
+
+        [method]
+        name = "partial-ce"
+
+        [method.params]
+
+        [train]
+        total_steps = 5
+        batch_size = 12
+        seed = 2022
+        precision = "fp32"
+        log_every = 10
+        evaluate_every = 200
+        save_every = 1000
+        keep_checkpoints = 2
+        threads = 0
+        device = "auto"
+        "#);
+    }
+
+    #[test]
+    fn says_what_will_happen() {
+        let summary = |text, ranks| resolve(text, ranks).unwrap().summary().join("\n");
+        insta::assert_snapshot!(summary(LEAST, 5), @r"
+        trains `partial-ce` on annotation `scribble` of `a.h5`, fold 1 held out
+        5 steps of 12 slices of 256 x 256 on 5 ranks, 2 or 3 slices each
+        logs every 10 steps, evaluates every 200, saves every 1000 and keeps the best and the last 2
+        ");
+    }
+
+    #[test]
+    fn refuses_more_ranks_than_slices() {
+        let text = format!("{LEAST}batch_size = 2\n");
+        insta::assert_snapshot!(resolve(&text, 3).unwrap_err(), @r"
+        error: world size 3 is larger than the batch of 2
+          --> a.toml:7:14
+          |
+        7 | batch_size = 2
+          |              ^
+
+        hint: start at most 2 processes, or use `--set train.batch_size=3`
+        ");
+    }
+
+    #[test]
+    fn threads_share_the_cores_unless_configured() {
+        let mut train = resolve(LEAST, 1).unwrap().train;
+        assert_eq!([(16, 3), (2, 4), (8, 1)].map(|(c, r)| train.threads_on(c, r)), [5, 1, 8]);
+        train.threads = 3;
+        assert_eq!(train.threads_on(16, 1), 3);
+    }
+
+    #[test]
+    fn a_cadence_is_due_at_its_multiples() {
+        let due: Vec<u64> = (1..=10).filter(|&step| Cadence(4).due(step)).collect();
+        assert_eq!(due, [4, 8]);
+    }
+
+    proptest! {
+        #[test]
+        fn shares_cover_the_batch_in_order_and_differ_by_at_most_one(
+            batch in 0usize..200, ranks in 1usize..40,
+        ) {
+            let shares: Vec<_> = (0..ranks).map(|rank| local_share(batch, ranks, rank)).collect();
+            prop_assert!(shares.iter().cloned().flatten().eq(0..batch));
+            let sizes = shares.iter().map(ExactSizeIterator::len);
+            prop_assert!(sizes.clone().max().unwrap() - sizes.min().unwrap() <= 1);
+        }
+    }
+}
