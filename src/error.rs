@@ -35,6 +35,7 @@ pub struct Failure {
     causes: Vec<String>,
     hints: Vec<String>,
     exit: Exit,
+    told_elsewhere: bool,
 }
 
 impl Failure {
@@ -46,6 +47,7 @@ impl Failure {
             causes: Vec::new(),
             hints: Vec::new(),
             exit: Exit::Failed,
+            told_elsewhere: false,
         }
     }
 
@@ -59,6 +61,18 @@ impl Failure {
     pub fn exit_with(mut self, exit: Exit) -> Self {
         self.exit = exit;
         self
+    }
+
+    /// Marks a failure that another rank reports in full, so that this one need not.
+    #[must_use]
+    pub fn told_elsewhere(mut self) -> Self {
+        self.told_elsewhere = true;
+        self
+    }
+
+    /// Whether another rank reports it in full.
+    pub fn is_told_elsewhere(&self) -> bool {
+        self.told_elsewhere
     }
 
     /// Adds where it happened, verbatim below the message (`  --> FILE:LINE:COLUMN`, an excerpt).

@@ -123,21 +123,22 @@ pub fn with_device(host: Arc<dyn Communicator>, device: Device) -> Result<Arc<dy
 
 /// Makes one rank's failure everybody's, so that nobody waits for a rank that has given up.
 ///
-/// A failing rank gets its own failure back, the others a short one that names the first failing
-/// rank and carries its exit code. Every rank must call it.
+/// The first failing rank gets its own failure back and reports it; all others get one that names
+/// that rank, carries its exit code and is marked as told elsewhere. Every rank must call it.
 pub fn agree<T>(comm: &dyn Communicator, result: Result<T>) -> Result<T> {
     let verdict = match &result {
         Ok(_) => Vec::new(),
         Err(failure) => [&[failure.exit() as u8], failure.message().as_bytes()].concat(),
     };
     let verdicts = comm.gather(&verdict)?;
-    let value = result?;
     match verdicts.iter().enumerate().find_map(|(rank, v)| Some((rank, v.split_first()?))) {
-        None => Ok(value),
-        Some((rank, (code, message))) => {
+        Some((rank, (code, message))) if rank != comm.rank() => {
             let message = String::from_utf8_lossy(message);
-            Err(Failure::new(format!("rank {rank} failed: {message}")).exit_with(exit_of(*code)))
+            Err(Failure::new(format!("rank {rank} failed: {message}"))
+                .exit_with(exit_of(*code))
+                .told_elsewhere())
         }
+        _ => result,
     }
 }
 

@@ -11,7 +11,7 @@ use std::io::Write;
 use std::path::Path;
 
 /// Packs the data set that the command line names, and says on stdout what was written.
-pub fn run(prepare: &cli::Prepare) -> Result<Exit> {
+pub(super) fn run(prepare: &cli::Prepare) -> Result<Exit> {
     match prepare {
         cli::Prepare::Acdc { from, to } => pack(acdc::open(from)?, to),
         cli::Prepare::Nifti { images, scribbles, dense, classes, ignore, to } => {

@@ -6,7 +6,7 @@
 use super::{Case, DENSE, Dataset, augment};
 use crate::error::{Failure, Result};
 use std::collections::BTreeMap;
-use tch::Tensor;
+use tch::{Device, Kind, Tensor};
 
 /// Images with their annotation, this rank's part of a global batch.
 #[derive(Debug)]
@@ -34,6 +34,16 @@ impl Batch {
     /// A batch of the main stream, and others by name.
     pub fn new(main: Samples, streams: BTreeMap<String, Samples>, global_size: usize) -> Self {
         Self { main, streams, global_size }
+    }
+
+    /// The same samples on a device, images in the precision of the network.
+    #[must_use]
+    pub fn to(mut self, kind: Kind, device: Device) -> Self {
+        for samples in std::iter::once(&mut self.main).chain(self.streams.values_mut()) {
+            samples.image = samples.image.to_kind(kind).to_device(device);
+            samples.annotation = samples.annotation.to_device(device);
+        }
+        self
     }
 
     /// The stream that every method has.
@@ -116,6 +126,15 @@ impl<'a> Volume<'a> {
         let slices = labels.chunks_exact(size * size);
         slices
             .flat_map(|slice| augment::zoom_labels(slice, [size, size], [rows, columns]))
+            .collect()
+    }
+
+    /// The truth resized to `size` x `size` by order-0 zoom: `[slices, size, size]`.
+    pub fn truth_on_grid(&self, size: usize) -> Vec<u8> {
+        let [_, rows, columns] = self.case.shape;
+        let slices = self.truth.chunks_exact(rows * columns);
+        slices
+            .flat_map(|slice| augment::zoom_labels(slice, [rows, columns], [size, size]))
             .collect()
     }
 }

@@ -1,1 +1,106 @@
-//! The list of all methods.
+//! The list of all methods, and what a method file states about itself.
+//!
+//! A new method is one file beside this one, one line in [`METHODS`], and one configuration. Method
+//! files know neither ranks nor files nor each other.
+
+mod partial_ce;
+
+use crate::config::RunConfig;
+use crate::data::batch::Samples;
+use crate::error::{Context, Failure, Result};
+use crate::native::{Alone, GroupSum};
+use crate::nets::Pass;
+use crate::train::learner::LearnerSetup;
+use crate::train::{Method, StepContext};
+use serde::{Serialize, de::DeserializeOwned};
+use std::sync::Arc;
+
+/// Every method, in the order in which `scrimp methods` lists them.
+pub static METHODS: &[MethodDef] = &[define::<partial_ce::PartialCe>()];
+
+/// What a method is built from, beside its own parameters.
+pub struct Setup {
+    /// For its learners.
+    pub learner: LearnerSetup,
+    /// The number of classes, with the background.
+    pub classes: i64,
+    /// How its networks run in training.
+    pub passes: Passes,
+}
+
+/// How networks run in training: the same for all networks of a run.
+#[derive(Clone)]
+pub struct Passes {
+    dropout: bool,
+    statistics: Arc<dyn GroupSum>,
+}
+
+impl Passes {
+    /// With dropout or without; batch statistics over the ranks of a group, or of this rank alone.
+    pub fn new(dropout: bool, statistics: Option<Arc<dyn GroupSum>>) -> Self {
+        Self { dropout, statistics: statistics.unwrap_or_else(|| Arc::new(Alone)) }
+    }
+
+    /// One training pass over the samples; passes of different purpose drop different elements.
+    pub fn train(&self, purpose: &str, samples: &Samples, cx: &StepContext<'_>) -> Pass {
+        let keys =
+            if self.dropout { cx.sample_keys(purpose, &samples.positions) } else { Vec::new() };
+        Pass::Train { group: Arc::clone(&self.statistics), keys }
+    }
+}
+
+/// What a method file states about itself; [`define`] turns it into a table entry.
+pub trait Recipe: Method + Sized + 'static {
+    /// The name in `method.name`, in kebab case.
+    const NAME: &'static str;
+    /// One line for `scrimp methods`.
+    const SUMMARY: &'static str;
+    /// Where it was published.
+    const PAPER: &'static str;
+    /// `[method.params]`; refuses unknown keys.
+    type Params: DeserializeOwned + Serialize;
+    /// Networks and learners, equal on every rank.
+    fn build(params: Self::Params, setup: &Setup) -> Result<Self>;
+}
+
+/// A method in the list.
+pub struct MethodDef {
+    /// The name in `method.name`.
+    pub name: &'static str,
+    /// One line about it.
+    pub summary: &'static str,
+    /// Where it was published.
+    pub paper: &'static str,
+    /// Reads `[method.params]`, refuses mistakes with their line, and fills in every default.
+    pub check: fn(&RunConfig) -> Result<toml::Table>,
+    /// Builds the method from the table that `check` returned.
+    pub build: fn(&toml::Table, &Setup) -> Result<Box<dyn Method>>,
+}
+
+const fn define<R: Recipe>() -> MethodDef {
+    MethodDef {
+        name: R::NAME,
+        summary: R::SUMMARY,
+        paper: R::PAPER,
+        check: |config| {
+            let params: R::Params = config.method_params()?;
+            toml::Table::try_from(params).context(|| format!("cannot write out `{}`", R::NAME))
+        },
+        build: |params, setup| {
+            let params = params
+                .clone()
+                .try_into()
+                .context(|| format!("cannot read the parameters of `{}`", R::NAME))?;
+            Ok(Box::new(R::build(params, setup)?))
+        },
+    }
+}
+
+/// The method of this name, or a failure that lists all.
+pub fn find(name: &str) -> Result<&'static MethodDef> {
+    METHODS.iter().find(|method| method.name == name).ok_or_else(|| {
+        let names: Vec<&str> = METHODS.iter().map(|method| method.name).collect();
+        Failure::usage(format!("unknown method `{name}`, expected one of `{}`", names.join("`, `")))
+            .hint("`scrimp methods` says what each does")
+    })
+}

@@ -31,6 +31,7 @@ unsafe extern "C" {
         parameters: *const Handle,
         settings: *const Normalisation,
     ) -> *mut c_char;
+    fn scrimp_keep_memory();
     fn scrimp_channels_last(out: *mut Handle, x: Handle) -> *mut c_char;
     fn scrimp_cpu_memory(
         tensor: Handle,
@@ -138,6 +139,25 @@ pub fn normalise_evaluate(
     };
     checked(text)?;
     Ok(adopted(out))
+}
+
+/// Makes the allocator keep the memory of activations between steps instead of returning it to the
+/// system. To be called once, before any other thread starts.
+pub fn keep_memory() {
+    // SAFETY: sets options of the allocator and one environment variable; the caller promises that
+    // no other thread reads the environment meanwhile.
+    unsafe { scrimp_keep_memory() }
+}
+
+/// The number of GPUs that libtorch can use; 0 where its CUDA half is not installed.
+///
+/// Linking drops `libtorch_cuda.so`, because nothing refers to it: it is loaded here.
+pub fn cuda_devices() -> usize {
+    // SAFETY: loading runs the library's initialisers, which register CUDA with libtorch; it is
+    // made for being loaded this way and stays loaded.
+    let Ok(library) = (unsafe { libloading::Library::new("libtorch_cuda.so") }) else { return 0 };
+    std::mem::forget(library);
+    usize::try_from(tch::Cuda::device_count()).unwrap_or(0)
 }
 
 /// A copy of `[N, C, H, W]` whose memory runs along C first, also where C is 1.

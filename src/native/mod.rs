@@ -5,7 +5,10 @@
 
 mod ffi;
 
-pub use ffi::{Element, channels_last, normalise, normalise_evaluate, with_slice, with_slice_mut};
+pub use ffi::{
+    Element, channels_last, cuda_devices, keep_memory, normalise, normalise_evaluate, with_slice,
+    with_slice_mut,
+};
 
 use std::sync::Arc;
 use tch::Tensor;

@@ -7,6 +7,9 @@
 #include <ATen/Parallel.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include <malloc.h>
+
+#include <cstdlib>
 #include <cstring>
 #include <stdexcept>
 #include <string>
@@ -231,6 +234,17 @@ char* scrimp_normalise_evaluate(Tensor** out, Tensor* x, Tensor* const* paramete
                                            shift, c10::nullopt, settings->slope, 0.0,
                                            settings->portable));
   });
+}
+
+// Lets the process keep and reuse the memory of activations. By default glibc returns blocks above
+// 32 MiB to the system and pays for fresh pages at every step; large pages make what remains cheap.
+void scrimp_keep_memory() {
+#ifdef __GLIBC__
+  mallopt(M_MMAP_THRESHOLD, 1 << 30);
+  mallopt(M_TRIM_THRESHOLD, 2147483647);
+  mallopt(M_TOP_PAD, 64 << 20);
+#endif
+  setenv("THP_MEM_ALLOC_ENABLE", "1", 0);
 }
 
 // A copy whose strides say channels-last even where there is one channel.

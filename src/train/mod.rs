@@ -1,1 +1,188 @@
-//! The trainer.
+//! Training as every method sees it: a method is one iteration, everything else exists once.
+//!
+//! The trainer knows the trait [`Method`] and no method, no network and no loss.
+
+pub mod checkpoint;
+pub mod evaluate;
+pub mod learner;
+mod meter;
+pub mod optimizer;
+pub mod schedule;
+pub mod trainer;
+
+use crate::comm::Communicator;
+use crate::data::batch::Batch;
+use crate::error::{Failure, Result};
+use crate::native::GroupSum;
+use crate::random::Key;
+use learner::Learner;
+use std::sync::Arc;
+use tch::{Kind, Tensor};
+
+/// A training method: one iteration, a prediction, and what must survive a restart.
+pub trait Method {
+    /// Runs one iteration on this rank's share of the batch.
+    fn step(&mut self, batch: &Batch, cx: &mut StepContext<'_>) -> Result<()>;
+    /// Class logits `[N, C, H, W]` for images `[N, 1, H, W]`, with running statistics.
+    fn predict(&self, image: &Tensor) -> Result<Tensor>;
+    /// Everything to save, restore, broadcast and compare; the first one predicts.
+    fn learners(&self) -> Vec<&Learner>;
+    /// The same, for restoring.
+    fn learners_mut(&mut self) -> Vec<&mut Learner>;
+}
+
+/// What one learner minimises in one update: named, weighted terms.
+///
+/// The sum that is differentiated and the numbers that are logged are the same object.
+#[derive(Debug, Default)]
+pub struct Objective {
+    terms: Vec<(&'static str, f64, Tensor)>,
+}
+
+impl Objective {
+    /// Without terms.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds `weight * value`; `value` gives a 0-dimensional tensor, equal on all ranks. A term of
+    /// weight 0 is neither computed nor logged.
+    #[must_use]
+    pub fn term(mut self, name: &'static str, weight: f64, value: impl FnOnce() -> Tensor) -> Self {
+        if weight != 0.0 {
+            self.terms.push((name, weight, value()));
+        }
+        self
+    }
+
+    /// The weighted sum.
+    fn total(&self) -> Result<Tensor> {
+        self.terms
+            .iter()
+            .map(|(_, weight, value)| value * *weight)
+            .reduce(|sum, term| sum + term)
+            .ok_or_else(|| Failure::new("an objective without terms cannot be minimised"))
+    }
+}
+
+/// Where in the run a step is, and where its report is gathered.
+pub struct StepContext<'a> {
+    /// Counts from 1.
+    pub step: u64,
+    /// Length of the run.
+    pub total_steps: u64,
+    key: Key,
+    communicator: &'a Arc<dyn Communicator>,
+    report: StepReport,
+}
+
+impl<'a> StepContext<'a> {
+    /// The context of one step; `key` is the key of the whole run.
+    pub fn new(
+        step: u64,
+        total_steps: u64,
+        key: Key,
+        communicator: &'a Arc<dyn Communicator>,
+    ) -> Self {
+        let key = key.purpose("step").number(step);
+        Self { step, total_steps, key, communicator, report: StepReport::default() }
+    }
+
+    /// The ranks over which losses are normalised.
+    pub fn group(&self) -> &dyn GroupSum {
+        &**self.communicator
+    }
+
+    /// The key of this step for one purpose, equal on all ranks.
+    pub fn key(&self, purpose: &str) -> Key {
+        self.key.purpose(purpose)
+    }
+
+    /// One key per sample, from its position in the global batch.
+    pub fn sample_keys(&self, purpose: &str, positions: &[u64]) -> Vec<Key> {
+        let key = self.key(purpose);
+        positions.iter().map(|position| key.number(*position)).collect()
+    }
+
+    fn sum_gradients(&self, gradients: &Tensor) {
+        self.communicator.sum(gradients);
+    }
+
+    /// What the step reported.
+    pub fn into_report(self) -> StepReport {
+        self.report
+    }
+}
+
+/// The numbers of one step, still on the device.
+#[derive(Debug, Default)]
+pub struct StepReport {
+    losses: Vec<(String, Tensor)>,
+    learners: Vec<(&'static str, f64, Tensor)>,
+    finite: Option<Tensor>,
+}
+
+/// The numbers of one step, fetched.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct StepNumbers {
+    /// `learner/term` and its global, unweighted value.
+    pub losses: Vec<(String, f64)>,
+    /// Learner, learning rate, norm of its gradient before clipping.
+    pub learners: Vec<(String, f64, f64)>,
+}
+
+impl StepReport {
+    fn record(
+        &mut self,
+        learner: &'static str,
+        objective: Objective,
+        learning_rate: f64,
+        (norm, finite): (Tensor, Tensor),
+    ) {
+        for (name, _, value) in objective.terms {
+            self.losses.push((format!("{learner}/{name}"), value.detach()));
+        }
+        self.learners.push((learner, learning_rate, norm));
+        self.finite = Some(match self.finite.take() {
+            Some(before) => before.logical_and(&finite),
+            None => finite,
+        });
+    }
+
+    /// 0-dimensional boolean on the device: whether every gradient of the step was finite.
+    pub fn finite(&self) -> Option<&Tensor> {
+        self.finite.as_ref()
+    }
+
+    /// Fetches all numbers with one transfer.
+    pub fn fetch(&self) -> Result<StepNumbers> {
+        let norms = self.learners.iter().map(|(_, _, norm)| norm);
+        let tensors: Vec<Tensor> = self
+            .losses
+            .iter()
+            .map(|(_, value)| value)
+            .chain(norms)
+            .map(|value| value.to_kind(Kind::Double).view([1]))
+            .collect();
+        if tensors.is_empty() {
+            return Ok(StepNumbers::default());
+        }
+        let values: Vec<f64> = Vec::try_from(Tensor::cat(&tensors, 0))
+            .map_err(|error| Failure::new("cannot fetch the losses").because(&error))?;
+        let (losses, norms) = values.split_at(self.losses.len());
+        Ok(StepNumbers {
+            losses: self
+                .losses
+                .iter()
+                .map(|(name, _)| name.clone())
+                .zip(losses.iter().copied())
+                .collect(),
+            learners: self
+                .learners
+                .iter()
+                .zip(norms)
+                .map(|((name, rate, _), norm)| ((*name).to_owned(), *rate, *norm))
+                .collect(),
+        })
+    }
+}

@@ -64,7 +64,8 @@ impl Writer {
         if case.name.is_empty() || case.name.contains('/') {
             return Err(Failure::new("case names are not empty and hold no `/`").during(cannot()));
         }
-        if let Some(last) = self.rows.last().filter(|last| last.name.as_str() >= &case.name) {
+        if let Some(last) = self.rows.last().filter(|last| last.name.as_str() >= case.name.as_str())
+        {
             return Err(Failure::new(format!(
                 "it comes after case `{}`, expected each name once, in ascending order",
                 last.name

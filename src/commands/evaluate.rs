@@ -1,0 +1,99 @@
+//! `scrimp evaluate`: scores a checkpoint of a run on its held-out fold.
+
+use super::run::{self, Place};
+use crate::cli::{self, Convention};
+use crate::comm::agree;
+use crate::config;
+use crate::error::{Context, Exit, Failure, Result};
+use crate::runlog::directory::RunDirectory;
+use crate::train::checkpoint::{Checkpoint, CheckpointStore, read_manifest};
+use crate::train::evaluate::{Scores, Yardstick};
+use std::fmt::Write;
+use std::path::Path;
+
+/// Evaluates as the arguments say; every rank of a launcher calls this.
+pub(super) fn run(arguments: &cli::Evaluate) -> Result<Exit> {
+    let (comm, variables) = run::connect()?;
+    let directory = RunDirectory::new(&arguments.run);
+    let ready = config::read(&directory.config(), &[])
+        .and_then(|config| run::resolve(config, 1))
+        .and_then(|plan| Ok((checkpoint(&directory, &arguments.checkpoint)?, plan)));
+    let (checkpoint, plan) = agree(&*comm, ready)?;
+    let place = agree(&*comm, Place::take(&plan, &*comm, &variables))?;
+    let dataset = agree(&*comm, run::dataset(&plan))?;
+    let method = run::method(&plan, &dataset, place.device, &comm).and_then(|mut method| {
+        checkpoint.restore(method.learners_mut())?;
+        Ok(method)
+    });
+    let method = agree(&*comm, method)?;
+    let yardstick = match arguments.convention {
+        Convention::Native => Yardstick::Native,
+        Convention::Voxels => Yardstick::Voxels,
+        Convention::Published => Yardstick::Published,
+    };
+    let evaluator = run::evaluator(&plan, &dataset, place.device, yardstick);
+    let scores = evaluator.run(&*method, &*comm)?;
+    let written = if comm.rank() == 0 { report(arguments, &directory, &scores) } else { Ok(()) };
+    agree(&*comm, written)?;
+    Ok(Exit::Done)
+}
+
+/// The checkpoint that `last`, `best` or a path names.
+pub(super) fn checkpoint(directory: &RunDirectory, name: &str) -> Result<Checkpoint> {
+    let store = CheckpointStore::new(directory.checkpoints());
+    let found = store.list();
+    let last = found.last().ok_or_else(|| {
+        Failure::new(format!("`{}` holds no checkpoint", directory.root().display()))
+            .hint("train first: `scrimp train CONFIG`")
+    });
+    match name {
+        "last" => last.cloned(),
+        "best" => {
+            let best = last?.manifest.run.best.ok_or_else(|| {
+                Failure::new(format!(
+                    "`{}` was never evaluated, so none of its checkpoints is the best",
+                    directory.root().display()
+                ))
+                .hint("use `--checkpoint last`")
+            })?;
+            read_manifest(&store.path(best.step))
+        }
+        path => read_manifest(Path::new(path)),
+    }
+}
+
+/// Writes the table of cases and prints the means.
+fn report(arguments: &cli::Evaluate, directory: &RunDirectory, scores: &Scores) -> Result<()> {
+    let convention = format!("{:?}", arguments.convention).to_lowercase();
+    let to = arguments.to.clone().unwrap_or_else(|| {
+        let name = Path::new(&arguments.checkpoint).file_name().unwrap_or_default();
+        let name = format!("evaluate-{}-{convention}.csv", name.to_string_lossy());
+        directory.scores().join(name)
+    });
+    if let Some(folder) = to.parent() {
+        std::fs::create_dir_all(folder)
+            .context(|| format!("cannot make `{}`", folder.display()))?;
+    }
+    std::fs::write(&to, scores.to_csv()).context(|| format!("cannot write `{}`", to.display()))?;
+    super::print(&table(scores))?;
+    super::print(&format!(
+        "{} cases, {convention} yardstick, in `{}`\n",
+        scores.cases.len(),
+        to.display()
+    ))
+}
+
+fn table(scores: &Scores) -> String {
+    let mut text = format!("{:<14}{:>8}{:>10}{:>10}\n", "structure", "Dice", "HD95", "ASD");
+    let number = |value: f64, digits: usize| {
+        if value.is_nan() { "n/a".to_owned() } else { format!("{value:.digits$}") }
+    };
+    for structure in scores.structure_means() {
+        let [dice, hd95, asd] =
+            [number(structure.dice, 4), number(structure.hd95, 2), number(structure.asd, 2)];
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{:<14}{dice:>8}{hd95:>10}{asd:>10}", structure.name);
+    }
+    let _ = writeln!(text, "{:<14}{:>8}", "mean", number(scores.mean_dice(), 4));
+    text
+}

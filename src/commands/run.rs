@@ -1,0 +1,159 @@
+//! From a plan to the parts of a run: data, device, method, trainer.
+//!
+//! Shared by the commands that build a method; the only place where all layers meet.
+
+use crate::comm::environment::{Placement, Variables};
+use crate::comm::{self, Communicator};
+use crate::config::plan::{DataSource, RunPlan};
+use crate::config::{DeviceChoice, Normalisation, Precision, Resample, RunConfig};
+use crate::data::import::phantom;
+use crate::data::loader::{Loader, LoaderPlan};
+use crate::data::{Dataset, augment, store};
+use crate::error::{Failure, Result};
+use crate::methods::{self, Passes, Setup};
+use crate::native;
+use crate::random::Key;
+use crate::train::Method;
+use crate::train::evaluate::{Evaluator, Yardstick};
+use crate::train::learner::LearnerSetup;
+use std::sync::Arc;
+use tch::{Device, Kind};
+
+/// A configuration as it will run on `ranks` processes, the method's defaults filled in.
+pub(super) fn resolve(config: RunConfig, ranks: usize) -> Result<RunPlan> {
+    let method = methods::find(&config.method.name)?;
+    let params = (method.check)(&config)?;
+    let mut plan = RunPlan::resolve(config, ranks)?;
+    plan.method_params = params;
+    Ok(plan)
+}
+
+/// The data set of a plan, in memory.
+pub(super) fn dataset(plan: &RunPlan) -> Result<Arc<Dataset>> {
+    let dataset = match &plan.data.source {
+        DataSource::Packed(path) => store::read(path)?,
+        DataSource::Phantom(plan) => phantom::generate(&phantom::Phantom {
+            cases: plan.cases,
+            slices: plan.slices,
+            size: plan.size,
+            difficulty: match plan.difficulty {
+                crate::config::Difficulty::Easy => phantom::Difficulty::Easy,
+                crate::config::Difficulty::Hard => phantom::Difficulty::Hard,
+            },
+            seed: plan.seed,
+        })?,
+    };
+    Ok(Arc::new(dataset))
+}
+
+/// Where a rank computes, and with how many threads.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place {
+    pub(super) device: Device,
+    pub(super) threads: usize,
+    pub(super) ranks_on_node: usize,
+}
+
+impl Place {
+    /// Decides for this rank; sets the number of libtorch's threads.
+    pub(super) fn take(
+        plan: &RunPlan,
+        comm: &dyn Communicator,
+        variables: &Variables,
+    ) -> Result<Self> {
+        let placement = Placement::find(comm, variables)?;
+        let gpus = if plan.train.device == DeviceChoice::Cpu { 0 } else { native::cuda_devices() };
+        if gpus == 0 && plan.train.device == DeviceChoice::Cuda {
+            return Err(Failure::new("`train.device` is `cuda`, but libtorch finds no GPU")
+                .hint("check `nvidia-smi`, run `SCRIMP_CUDA=1 ./launch/setup`, or set `train.device = \"auto\"`"));
+        }
+        if gpus > 0 && placement.ranks_on_node > gpus {
+            return Err(Failure::usage(format!(
+                "{} ranks on this node share {gpus} GPUs, expected one GPU for each",
+                placement.ranks_on_node
+            ))
+            .hint("start fewer ranks on each node, or use `--set train.device=cpu`"));
+        }
+        let device = if gpus > 0 { Device::Cuda(placement.local_rank) } else { Device::Cpu };
+        let usable = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = plan.train.threads_on(usable, placement.ranks_on_node);
+        tch::set_num_threads(threads as i32);
+        Ok(Self { device, threads, ranks_on_node: placement.ranks_on_node })
+    }
+}
+
+/// The precision of weights and images.
+pub(super) fn kind(plan: &RunPlan) -> Kind {
+    match plan.train.precision {
+        Precision::Fp32 => Kind::Float,
+        Precision::Fp64 => Kind::Double,
+    }
+}
+
+/// The method of a plan with its initial weights.
+pub(super) fn method(
+    plan: &RunPlan,
+    dataset: &Dataset,
+    device: Device,
+    comm: &Arc<dyn Communicator>,
+) -> Result<Box<dyn Method>> {
+    let statistics: Option<Arc<dyn native::GroupSum>> = match plan.net.batch_norm {
+        Normalisation::Global => Some(Arc::clone(comm) as Arc<dyn native::GroupSum>),
+        Normalisation::Local => None,
+    };
+    let setup = Setup {
+        learner: LearnerSetup {
+            key: Key::new(plan.train.seed).purpose("weights"),
+            kind: kind(plan),
+            device,
+        },
+        classes: dataset.classes.len() as i64,
+        passes: Passes::new(plan.net.dropout, statistics),
+    };
+    (methods::find(&plan.method)?.build)(&plan.method_params, &setup)
+}
+
+/// This rank's share of the batches.
+pub(super) fn loader(
+    plan: &RunPlan,
+    dataset: &Arc<Dataset>,
+    comm: &dyn Communicator,
+) -> Result<Loader> {
+    let loader = LoaderPlan {
+        fold: plan.data.fold,
+        annotation: plan.data.annotation.clone(),
+        batch_size: plan.train.batch_size,
+        drop_last: plan.data.drop_last,
+        size: plan.data.size,
+        augment: match plan.data.augment {
+            Resample::Reference => augment::Resample::Reference,
+            Resample::Bilinear => augment::Resample::Bilinear,
+            Resample::None => augment::Resample::None,
+        },
+        seed: plan.train.seed,
+    };
+    Loader::new(dataset, loader, comm.rank(), comm.ranks())
+}
+
+/// Scores the held-out fold of a plan.
+pub(super) fn evaluator(
+    plan: &RunPlan,
+    dataset: &Arc<Dataset>,
+    device: Device,
+    yardstick: Yardstick,
+) -> Evaluator {
+    Evaluator {
+        dataset: Arc::clone(dataset),
+        fold: plan.data.fold,
+        size: plan.data.size,
+        target: (kind(plan), device),
+        yardstick,
+    }
+}
+
+/// The ranks that were started together, by their host side.
+pub(super) fn connect() -> Result<(Arc<dyn Communicator>, Variables)> {
+    native::keep_memory();
+    let variables: Variables = std::env::vars().collect();
+    Ok((comm::connect(&variables)?, variables))
+}

@@ -1,0 +1,224 @@
+//! `scrimp train`: sets a run up on every rank, trains, and ends all ranks together.
+
+use super::narrate::{Narrated, say};
+use super::run::{self, Place};
+use crate::cli;
+use crate::comm::environment::Variables;
+use crate::comm::{Communicator, agree, with_device};
+use crate::config::plan::RunPlan;
+use crate::config::{self, Precision};
+use crate::data::Dataset;
+use crate::error::{Context, Exit, Failure, Result};
+use crate::runlog::directory::{Claim, RunDirectory, host};
+use crate::runlog::io::{EventSink, LogWriter};
+use crate::runlog::{RunEvent, RunStarted, RunStatus, SCHEMA};
+use crate::train::checkpoint::{Checkpoint, CheckpointStore, read_manifest};
+use crate::train::evaluate::Yardstick;
+use crate::train::trainer::{Outcome, Parts, Trainer};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tch::Device;
+
+/// Trains as the arguments say; every rank of a launcher calls this.
+pub(super) fn run(arguments: &cli::Train) -> Result<Exit> {
+    let (host, variables) = run::connect()?;
+    let prepared = prepare(arguments, &host, &variables)?;
+    let Some(mut prepared) = prepared else { return Ok(Exit::Done) };
+    match prepared.train() {
+        Ok(Outcome::Finished) => Ok(Exit::Done),
+        Ok(Outcome::Stopped) => Ok(Exit::Stopped),
+        Err(failure) if failure.is_told_elsewhere() || host.ranks() == 1 => Err(failure),
+        // The others may be waiting for this rank: say why, then end all.
+        Err(failure) => {
+            say(format_args!("{failure}"));
+            host.abort(failure.exit())
+        }
+    }
+}
+
+/// A run that is ready to train on this rank.
+struct Prepared {
+    trainer: Trainer,
+    /// Rank 0's claim on the run directory, given back at the end.
+    _claim: Option<Claim>,
+}
+
+impl Prepared {
+    fn train(&mut self) -> Result<Outcome> {
+        let outcome = self.trainer.run();
+        let step = self.trainer.step();
+        let (status, message) = match &outcome {
+            Ok(Outcome::Finished) => (RunStatus::Finished, "all steps are done".to_owned()),
+            Ok(Outcome::Stopped) => (RunStatus::Stopped, "stopped on request".to_owned()),
+            Err(failure) => (RunStatus::Failed, failure.message().to_owned()),
+        };
+        let told_elsewhere = outcome.as_ref().is_err_and(Failure::is_told_elsewhere);
+        if !told_elsewhere {
+            self.trainer.emit(&RunEvent::RunEnded { status, step, message });
+        }
+        outcome
+    }
+}
+
+/// Where a run reads its configuration and writes everything else.
+fn places(arguments: &cli::Train) -> (PathBuf, RunDirectory) {
+    let run = arguments.run.clone().unwrap_or_else(|| {
+        let config = arguments.config.as_deref().unwrap_or(Path::new("run"));
+        Path::new("runs").join(config.file_stem().unwrap_or_default())
+    });
+    let directory = RunDirectory::new(run);
+    (arguments.config.clone().unwrap_or_else(|| directory.config()), directory)
+}
+
+/// Everything before the first step. `None`: the run is finished already, which rank 0 says.
+fn prepare(
+    arguments: &cli::Train,
+    host_ranks: &Arc<dyn Communicator>,
+    variables: &Variables,
+) -> Result<Option<Prepared>> {
+    let comm = &**host_ranks;
+    let root = comm.rank() == 0;
+    let (config, directory) = places(arguments);
+    let plan = config::read(&config, &arguments.overrides)
+        .and_then(|config| run::resolve(config, comm.ranks()));
+    let plan = agree(comm, plan)?;
+    let claim = if root { claim(&directory, &arguments.resume).map(Some) } else { Ok(None) };
+    let claim = agree(comm, claim)?;
+    let place = agree(comm, Place::take(&plan, comm, variables))?;
+    let ranks = with_device(Arc::clone(host_ranks), place.device)?;
+    let resume = agree(comm, find_checkpoint(&directory, &arguments.resume))?;
+    if resume.as_ref().is_some_and(|found| found.manifest.run.step >= plan.train.total_steps) {
+        if root {
+            say(format_args!("`{}` is finished: all steps are done", directory.root().display()));
+        }
+        return Ok(None);
+    }
+    let dataset = agree(comm, run::dataset(&plan))?;
+    let started = build(&plan, &directory, &dataset, (place, &ranks));
+    let (mut trainer, started) = agree(comm, started)?;
+    trainer.emit(&started);
+    if let Some(checkpoint) = resume {
+        trainer.restore(&checkpoint)?;
+    }
+    Ok(Some(Prepared { trainer, _claim: claim }))
+}
+
+/// Takes the run directory; `never` wants an empty one.
+fn claim(directory: &RunDirectory, resume: &str) -> Result<Claim> {
+    let used = directory.root().read_dir().is_ok_and(|mut entries| entries.next().is_some());
+    if resume == "never" && used {
+        let name = directory.root().display();
+        return Err(Failure::usage(format!(
+            "`{name}` is not empty, and `--resume never` starts afresh"
+        ))
+        .hint(format!("choose another `--run DIR`, or remove it with `rm -r {name}`")));
+    }
+    directory.claim()
+}
+
+/// The checkpoint to continue from: the newest that verifies, an explicit one, or none.
+fn find_checkpoint(directory: &RunDirectory, resume: &str) -> Result<Option<Checkpoint>> {
+    match resume {
+        "never" => Ok(None),
+        "auto" => {
+            let mut found = CheckpointStore::new(directory.checkpoints()).list();
+            while let Some(newest) = found.pop() {
+                match newest.verify() {
+                    Ok(()) => return Ok(Some(newest)),
+                    Err(failure) => tracing::warn!("passing over a checkpoint\n{failure}"),
+                }
+            }
+            Ok(None)
+        }
+        path => read_manifest(Path::new(path)).map(Some).map_err(|failure| {
+            failure.hint("`--resume` takes `auto`, `never` or the directory of a checkpoint")
+        }),
+    }
+}
+
+/// The trainer, and the first event of its log.
+fn build(
+    plan: &RunPlan,
+    directory: &RunDirectory,
+    dataset: &Arc<Dataset>,
+    (place, ranks): (Place, &Arc<dyn Communicator>),
+) -> Result<(Trainer, RunEvent)> {
+    let loader = run::loader(plan, dataset, &**ranks)?;
+    let train_slices = loader.order().slice_count as u64;
+    let resolved = plan.to_toml()?;
+    if ranks.rank() == 0 {
+        let path = directory.config();
+        std::fs::write(&path, &resolved)
+            .context(|| format!("cannot write `{}`", path.display()))?;
+        for line in plan.summary() {
+            say(format_args!("{line}"));
+        }
+        let shape = if place.threads == 1 { "thread" } else { "threads" };
+        say(format_args!(
+            "{} on this node, {} {shape} each, on {}",
+            if place.ranks_on_node == 1 {
+                "1 rank".into()
+            } else {
+                format!("{} ranks", place.ranks_on_node)
+            },
+            place.threads,
+            device_name(place.device)
+        ));
+    }
+    let started =
+        started(plan, directory, dataset, (train_slices, &resolved, ranks.ranks()), place.device);
+    let log = LogWriter::open(&directory.rank_events(ranks.rank()), ranks.rank() as u32)?;
+    let events: Box<dyn EventSink> =
+        if ranks.rank() == 0 { Box::new(Narrated::new(log)) } else { Box::new(log) };
+    let trainer = Trainer::new(Parts {
+        plan: plan.train.clone(),
+        method_name: plan.method.clone(),
+        method: run::method(plan, dataset, place.device, ranks)?,
+        loader,
+        evaluator: run::evaluator(plan, dataset, place.device, Yardstick::Native),
+        communicator: Arc::clone(ranks),
+        directory: directory.clone(),
+        events,
+        target: (run::kind(plan), place.device),
+    });
+    Ok((trainer, started))
+}
+
+fn device_name(device: Device) -> String {
+    match device {
+        Device::Cuda(index) => format!("cuda:{index}"),
+        _ => "cpu".to_owned(),
+    }
+}
+
+fn started(
+    plan: &RunPlan,
+    directory: &RunDirectory,
+    dataset: &Dataset,
+    (train_slices, resolved, ranks): (u64, &str, usize),
+    device: Device,
+) -> RunEvent {
+    let run = directory.root().file_name().unwrap_or_default().to_string_lossy().into_owned();
+    RunEvent::RunStarted(RunStarted {
+        schema: SCHEMA,
+        run,
+        method: plan.method.clone(),
+        dataset: dataset.name.clone(),
+        classes: dataset.classes.clone(),
+        fold: plan.data.fold,
+        annotation: plan.data.annotation.clone(),
+        ranks: ranks as u32,
+        hosts: vec![host(); usize::from(ranks == 1)],
+        batch_size: plan.train.batch_size as u64,
+        total_steps: plan.train.total_steps,
+        train_slices,
+        seed: plan.train.seed,
+        precision: match plan.train.precision {
+            Precision::Fp32 => "fp32".to_owned(),
+            Precision::Fp64 => "fp64".to_owned(),
+        },
+        device: device_name(device),
+        code_version: env!("CARGO_PKG_VERSION").to_owned(),
+        config_digest: format!("{:016x}", xxhash_rust::xxh3::xxh3_64(resolved.as_bytes())),
+    })
+}

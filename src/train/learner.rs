@@ -1,0 +1,146 @@
+//! The learner: networks with their optimiser, the unit that is updated, synchronised and saved.
+//!
+//! [`Learner::update`] is the only way in which weights change.
+
+use super::optimizer::{Optimizer, OptimizerConfig, Update};
+use super::schedule::Schedule;
+use super::{Objective, StepContext};
+use crate::error::{Context, Failure, Result};
+use crate::parameters::{Entry, Flat, Parameters, Role, Scope, Slot};
+use crate::random::Key;
+use serde::{Deserialize, Serialize};
+use tch::{Device, Kind, Tensor};
+
+/// How a learner learns; `[method.params.learner]` of most methods.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LearnerConfig {
+    /// Base learning rate, above 0.
+    pub lr: f64,
+    /// How the learning rate changes over the run.
+    #[serde(default)]
+    pub schedule: Schedule,
+    /// Largest norm of the gradient of all parameters together; 0: no limit.
+    #[serde(default)]
+    pub clip_norm: f64,
+    /// `{ sgd = { momentum, weight_decay } }` or `{ adamw = { beta1, beta2, epsilon, weight_decay } }`.
+    pub optimizer: OptimizerConfig,
+}
+
+impl LearnerConfig {
+    /// Refuses values that cannot train.
+    pub fn check(&self) -> Result<()> {
+        if !(self.lr > 0.0 && self.lr.is_finite() && self.clip_norm >= 0.0) {
+            return Err(Failure::usage(format!(
+                "`lr` must be above 0 and `clip_norm` at least 0, found {} and {}",
+                self.lr, self.clip_norm
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// What a learner takes from the run.
+#[derive(Debug, Clone, Copy)]
+pub struct LearnerSetup {
+    /// Decides initial weights, together with their names.
+    pub key: Key,
+    /// Precision of weights, gradients and moments.
+    pub kind: Kind,
+    /// Where they live.
+    pub device: Device,
+}
+
+/// Networks, their optimiser and its schedule.
+#[derive(Debug)]
+pub struct Learner {
+    name: &'static str,
+    config: LearnerConfig,
+    parameters: Parameters,
+    flat: Flat,
+    optimizer: Optimizer,
+    updates: u64,
+}
+
+impl Learner {
+    /// Builds the networks with `build`, which registers their tensors, and takes them over.
+    pub fn new<N>(
+        name: &'static str,
+        config: LearnerConfig,
+        setup: LearnerSetup,
+        build: impl FnOnce(&mut Scope<'_>) -> N,
+    ) -> Result<(Self, N)> {
+        config.check()?;
+        let mut parameters = Parameters::new(setup.key.purpose(name), setup.kind, setup.device);
+        let networks = build(&mut parameters.root());
+        let flat = Flat::new(&parameters)?;
+        let optimizer = Optimizer::new(config.optimizer, &flat.weights);
+        Ok((Self { name, config, parameters, flat, optimizer, updates: 0 }, networks))
+    }
+
+    /// Minimises `objective` by one step: backward, sum over ranks, clip, finite check, update.
+    ///
+    /// The gradient is the sum over ranks, because every term is already normalised over the
+    /// global batch. A gradient that is not finite leaves weights and moments as they are; the
+    /// step's report says so.
+    pub fn update(&mut self, objective: Objective, cx: &mut StepContext<'_>) -> Result<()> {
+        let _ = self.flat.gradients.zero_();
+        let total = objective.total()?;
+        total.f_backward().context(|| format!("backward of `{}` failed", self.name))?;
+        cx.sum_gradients(&self.flat.gradients);
+        let norm = self.flat.gradients.norm();
+        let finite = norm.isfinite();
+        if self.config.clip_norm > 0.0 {
+            let factor = (self.config.clip_norm / (&norm + 1e-6)).clamp_max(1.0);
+            let _ = self.flat.gradients.g_mul_(&factor);
+        }
+        self.updates += 1;
+        let learning_rate =
+            self.config.schedule.learning_rate(self.config.lr, cx.step, cx.total_steps);
+        self.optimizer.step(&Update {
+            weights: &self.flat.weights,
+            gradients: &self.flat.gradients,
+            finite: &finite,
+            learning_rate,
+            number: self.updates,
+        });
+        cx.report.record(self.name, objective, learning_rate, (norm, finite));
+        Ok(())
+    }
+
+    /// Name of the learner, the first part of the names of its loss terms.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// How often the weights were updated.
+    pub fn updates(&self) -> u64 {
+        self.updates
+    }
+
+    /// Sets the number of updates when a checkpoint is restored.
+    pub fn restore_updates(&mut self, updates: u64) {
+        self.updates = updates;
+    }
+
+    /// Every tensor in the order of the state dictionary.
+    pub fn entries(&self) -> &[Entry] {
+        self.parameters.entries()
+    }
+
+    /// Where each trainable tensor lies in the flat ones.
+    pub fn slots(&self) -> &[Slot] {
+        &self.flat.slots
+    }
+
+    /// `weights` and the optimiser's moments: equally long flat tensors that share storage.
+    pub fn flat_tensors(&self) -> Vec<(&'static str, Tensor)> {
+        let moments = self.optimizer.moments().iter().map(|(name, m)| (*name, m.shallow_clone()));
+        std::iter::once(("weights", self.flat.weights.shallow_clone())).chain(moments).collect()
+    }
+
+    /// Running statistics and counters, sharing storage.
+    pub fn buffers(&self) -> impl Iterator<Item = &Entry> {
+        self.parameters.entries().iter().filter(|entry| entry.role == Role::Buffer)
+    }
+}

@@ -1,0 +1,197 @@
+//! SGD and AdamW on one flat tensor, with a state that can be saved.
+//!
+//! An update is a handful of kernels however many parameters there are, and a gradient that is not
+//! finite changes nothing: the flag stays on the device and selects the old state there.
+
+use serde::{Deserialize, Serialize};
+use tch::Tensor;
+
+/// Which optimiser, and its constants.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OptimizerConfig {
+    /// Stochastic gradient descent with momentum, as `torch.optim.SGD` computes it.
+    Sgd(SgdConfig),
+    /// Adam with decoupled weight decay (Loshchilov and Hutter, ICLR 2019); plain Adam at decay 0.
+    AdamW(AdamWConfig),
+}
+
+/// Constants of SGD.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SgdConfig {
+    /// Share of the previous update direction that is kept, in [0, 1).
+    pub momentum: f64,
+    /// L2 penalty, added to the gradient of every parameter.
+    pub weight_decay: f64,
+}
+
+impl Default for SgdConfig {
+    fn default() -> Self {
+        Self { momentum: 0.9, weight_decay: 1e-4 }
+    }
+}
+
+/// Constants of AdamW.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AdamWConfig {
+    /// Decay of the running mean of gradients, in [0, 1).
+    pub beta1: f64,
+    /// Decay of the running mean of squared gradients, in [0, 1).
+    pub beta2: f64,
+    /// Added to the root of the second moment.
+    pub epsilon: f64,
+    /// Share of each weight that a step of learning rate 1 removes.
+    pub weight_decay: f64,
+}
+
+impl Default for AdamWConfig {
+    fn default() -> Self {
+        Self { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.0 }
+    }
+}
+
+/// An optimiser with its moments, flat tensors like the weights.
+#[derive(Debug)]
+pub(super) struct Optimizer {
+    config: OptimizerConfig,
+    moments: Vec<(&'static str, Tensor)>,
+}
+
+/// What one update works with.
+pub(super) struct Update<'a> {
+    pub(super) weights: &'a Tensor,
+    pub(super) gradients: &'a Tensor,
+    /// 0-dimensional boolean: whether the gradient is finite.
+    pub(super) finite: &'a Tensor,
+    pub(super) learning_rate: f64,
+    /// Counts updates of this learner from 1.
+    pub(super) number: u64,
+}
+
+/// `tensor <- where(finite, value, tensor)` in place.
+fn settle(tensor: &Tensor, value: &Tensor, finite: &Tensor) {
+    let mut target = tensor.shallow_clone();
+    target.copy_(&value.where_self(finite, tensor));
+}
+
+impl Optimizer {
+    pub(super) fn new(config: OptimizerConfig, weights: &Tensor) -> Self {
+        let names: &[&'static str] = match config {
+            OptimizerConfig::Sgd(_) => &["momentum"],
+            OptimizerConfig::AdamW(_) => &["first_moment", "second_moment"],
+        };
+        let moments = names.iter().map(|name| (*name, weights.detach().zeros_like())).collect();
+        Self { config, moments }
+    }
+
+    /// Names and tensors of the moments, in a fixed order.
+    pub(super) fn moments(&self) -> &[(&'static str, Tensor)] {
+        &self.moments
+    }
+
+    /// Changes weights and moments in place. The gradient may be overwritten.
+    pub(super) fn step(&mut self, update: &Update<'_>) {
+        tch::no_grad(|| match (self.config, self.moments.as_slice()) {
+            (OptimizerConfig::Sgd(config), [(_, momentum)]) => sgd(config, momentum, update),
+            (OptimizerConfig::AdamW(config), [(_, first), (_, second)]) => {
+                adamw(config, first, second, update);
+            }
+            _ => {}
+        });
+    }
+}
+
+fn sgd(config: SgdConfig, momentum: &Tensor, update: &Update<'_>) {
+    let direction = update.gradients + update.weights * config.weight_decay;
+    settle(momentum, &(momentum * config.momentum + direction), update.finite);
+    let moved = update.weights - momentum * update.learning_rate;
+    settle(update.weights, &moved, update.finite);
+}
+
+fn adamw(config: AdamWConfig, first: &Tensor, second: &Tensor, update: &Update<'_>) {
+    let gradient = update.gradients;
+    settle(first, &first.lerp(gradient, 1.0 - config.beta1), update.finite);
+    settle(second, &second.lerp(&gradient.square(), 1.0 - config.beta2), update.finite);
+    let number = update.number as i32;
+    let step_size = update.learning_rate / (1.0 - config.beta1.powi(number));
+    let correction = (1.0 - config.beta2.powi(number)).sqrt();
+    let denominator = second.sqrt() / correction + config.epsilon;
+    let decayed = update.weights * (1.0 - update.learning_rate * config.weight_decay);
+    settle(update.weights, &(decayed - first / denominator * step_size), update.finite);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tch::{Device, Kind, nn, nn::OptimizerConfig as _};
+
+    fn update<'a>(weights: &'a Tensor, gradients: &'a Tensor, finite: &'a Tensor) -> Update<'a> {
+        Update { weights, gradients, finite, learning_rate: 0.03, number: 1 }
+    }
+
+    /// Ten steps of ours and of libtorch's own optimiser on the same quadratic.
+    fn compare(config: OptimizerConfig, reference: &mut nn::Optimizer, theirs: &Tensor) {
+        let ours = theirs.detach().copy();
+        let yes = Tensor::from(true);
+        let mut optimizer = Optimizer::new(config, &ours);
+        for number in 1..=10 {
+            let slope = Tensor::linspace(-2.0, 3.0, 8, (Kind::Double, Device::Cpu));
+            let gradient = (&ours * &slope + 0.5).detach();
+            optimizer.step(&Update { number, ..update(&ours, &gradient, &yes) });
+            let loss = (theirs.square() * &slope * 0.5 + theirs * 0.5).sum(Kind::Double);
+            reference.zero_grad();
+            loss.backward();
+            reference.step();
+        }
+        assert!(ours.allclose(theirs, 1e-12, 1e-12, false), "{ours} {theirs}");
+    }
+
+    fn variable(store: &nn::VarStore) -> Tensor {
+        store.root().var("w", &[8], nn::Init::Uniform { lo: -1.0, up: 1.0 })
+    }
+
+    fn store() -> nn::VarStore {
+        let mut store = nn::VarStore::new(Device::Cpu);
+        store.double();
+        store
+    }
+
+    #[test]
+    fn sgd_equals_libtorch() {
+        let mut store = store();
+        let theirs = variable(&store);
+        store.double();
+        let mut reference = nn::sgd(0.9, 0.0, 1e-4, false).build(&store, 0.03).unwrap();
+        compare(OptimizerConfig::Sgd(SgdConfig::default()), &mut reference, &theirs);
+    }
+
+    #[test]
+    fn adamw_equals_libtorch() {
+        let mut store = store();
+        let theirs = variable(&store);
+        store.double();
+        let mut reference = nn::adamw(0.9, 0.999, 0.01).build(&store, 0.03).unwrap();
+        let config = AdamWConfig { weight_decay: 0.01, ..AdamWConfig::default() };
+        compare(OptimizerConfig::AdamW(config), &mut reference, &theirs);
+    }
+
+    #[test]
+    fn a_gradient_that_is_not_finite_changes_nothing() {
+        for config in [
+            OptimizerConfig::Sgd(SgdConfig::default()),
+            OptimizerConfig::AdamW(AdamWConfig::default()),
+        ] {
+            let weights = Tensor::ones([4], (Kind::Float, Device::Cpu));
+            let gradients = Tensor::full([4], f64::NAN, (Kind::Float, Device::Cpu));
+            let finite = gradients.isfinite().all();
+            let mut optimizer = Optimizer::new(config, &weights);
+            optimizer.step(&update(&weights, &gradients, &finite));
+            assert!(weights.equal(&Tensor::ones([4], (Kind::Float, Device::Cpu))));
+            assert!(
+                optimizer.moments().iter().all(|(_, m)| m.abs().max().double_value(&[]) == 0.0)
+            );
+        }
+    }
+}
