@@ -278,6 +278,15 @@ total_steps = 100
     }
 
     #[test]
+    fn overrides_reach_into_inline_tables() {
+        let text = SMALL.replace("lr = \"fast\"", "sgd = { momentum = 0.9 }");
+        let overrides = ["method.params.sgd.momentum=0.5", "method.params.sgd.decay.rate=1"];
+        let config = parse(&text, "a.toml", &overrides.map(String::from)).unwrap();
+        let expected = "sgd = { momentum = 0.5, decay = { rate = 1 } }".parse::<toml::Table>();
+        assert_eq!(config.method.params, expected.unwrap());
+    }
+
+    #[test]
     fn a_value_that_is_not_toml_is_a_string() {
         let config = parse(SMALL, "a.toml", &["method.name=mean-teacher".to_owned()]).unwrap();
         assert_eq!(config.method.name, "mean-teacher");
