@@ -105,7 +105,7 @@ pub struct Train {
     /// The configuration; without it, `--run` continues with its own
     #[arg(value_name = "CONFIG", required_unless_present = "run")]
     pub config: Option<PathBuf>,
-    /// The run directory [default: runs/<config's file stem>]
+    /// The run directory [default: `runs/` and the file stem of CONFIG]
     #[arg(long, value_name = "DIR")]
     pub run: Option<PathBuf>,
     /// auto: newest checkpoint that verifies, else fresh; never: fresh; PATH: this checkpoint
@@ -128,7 +128,7 @@ pub struct Evaluate {
     /// The yardstick of the scores
     #[arg(long, default_value = "native")]
     pub convention: Convention,
-    /// Where to write the table of cases [default: RUN/scores/evaluate-<checkpoint>-<convention>.csv]
+    /// Where to write the table of cases [default: `RUN/scores/evaluate-CHECKPOINT-CONVENTION.csv`]
     #[arg(long, value_name = "FILE")]
     pub to: Option<PathBuf>,
 }

@@ -10,14 +10,14 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Key(u64);
 
-/// The finaliser of SplitMix64 (Steele et al., OOPSLA 2014): a bijection that mixes all 64 bits.
+/// The finaliser of `SplitMix64` (Steele et al., OOPSLA 2014): a bijection that mixes all 64 bits.
 const fn mix(mut x: u64) -> u64 {
     x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     x ^ (x >> 31)
 }
 
-/// The odd increment of SplitMix64, 2^64 divided by the golden ratio.
+/// The odd increment of `SplitMix64`, 2^64 divided by the golden ratio.
 const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 
 impl Key {

@@ -20,5 +20,10 @@ pub(super) fn run(command: &Config) -> Result<Exit> {
 
 /// The plan of a configuration for one process, refused where it is unsound.
 fn check(source: &ConfigSource) -> Result<RunPlan> {
-    RunPlan::resolve(crate::config::read(&source.config, &source.overrides)?, 1)
+    let config = crate::config::read(&source.config, &source.overrides)?;
+    #[cfg(feature = "torch")]
+    return super::run::resolve(config, 1);
+    // Without libtorch there are no methods to ask about their parameters.
+    #[cfg(not(feature = "torch"))]
+    RunPlan::resolve(config, 1)
 }

@@ -16,7 +16,7 @@ use tch::Tensor;
 /// Which samples a run learns from, and in which form.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LoaderPlan {
-    /// The fold that is held out; every other case is trained on.
+    /// The fold that is held out, 0 for none; every other case is trained on.
     pub fold: u32,
     /// The kind of annotation to learn from, for example [`super::SCRIBBLE`].
     pub annotation: String,
@@ -104,7 +104,10 @@ fn prepare_from(course: &Arc<Course>, first: u64) -> Result<Receiver<(u64, Batch
     std::thread::Builder::new()
         .name("loader".into())
         .spawn(move || {
-            (first..).find(|&step| sender.send((step, course.batch(step))).is_err());
+            let mut step = first;
+            while sender.send((step, course.batch(step))).is_ok() {
+                step += 1;
+            }
         })
         .context(|| "cannot start the thread that prepares batches")?;
     Ok(receiver)
@@ -114,7 +117,10 @@ fn prepare_from(course: &Arc<Course>, first: u64) -> Result<Receiver<(u64, Batch
 fn training_slices(dataset: &Dataset, plan: &LoaderPlan) -> Result<Vec<(usize, usize)>> {
     dataset.held_out(plan.fold)?;
     let mut slices = Vec::new();
-    for (index, case) in dataset.cases.iter().enumerate().filter(|(_, c)| c.fold != plan.fold) {
+    for (index, case) in dataset.cases.iter().enumerate() {
+        if plan.fold != 0 && case.fold == plan.fold {
+            continue;
+        }
         if !case.annotations.contains_key(&plan.annotation) {
             let known: Vec<&str> = case.annotations.keys().map(String::as_str).collect();
             return Err(Failure::usage(format!(

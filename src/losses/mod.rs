@@ -31,8 +31,8 @@ fn one_hot(labels: &Tensor, like: &Tensor) -> Tensor {
 }
 
 /// `1 - (2 I + s) / (Z + Y + s)` averaged over classes, from the per-class sums of this rank.
-fn dice_from(sums: [Tensor; 3], smooth: f64, group: &dyn GroupSum) -> Tensor {
-    let [overlap, predicted, target] = &sums;
+fn dice_from(sums: &[Tensor; 3], smooth: f64, group: &dyn GroupSum) -> Tensor {
+    let [overlap, predicted, target] = sums;
     let total = global_sum(&Tensor::stack(&[overlap, predicted, target], 0), group);
     let ratio = (total.get(0) * 2.0 + smooth) / (total.get(1) + total.get(2) + smooth);
     1.0 - ratio.mean(overlap.kind())
@@ -49,7 +49,7 @@ fn class_sums(weighted: &Tensor) -> Tensor {
 pub fn dice(probabilities: &Tensor, labels: &Tensor, group: &dyn GroupSum) -> Tensor {
     let target = one_hot(labels, probabilities);
     dice_from(
-        [
+        &[
             class_sums(&(probabilities * &target)),
             class_sums(&probabilities.square()),
             class_sums(&target),
@@ -87,7 +87,7 @@ pub fn partial_dice(
         }
     };
     dice_from(
-        [
+        &[
             class_sums(&(probabilities * &target * &weight)),
             class_sums(&(probabilities.square() * &weight)),
             class_sums(&(&target * &weight)),

@@ -27,10 +27,10 @@ impl ConvBlock {
     fn new(scope: &mut Scope<'_>, channels_in: i64, channels: i64, dropout: f64) -> Self {
         let mut scope = scope.sub("conv_conv");
         Self {
-            first: Convolution::new(&mut scope.sub(0), channels_in, channels, 3),
-            first_activation: NormalisedActivation::new(&mut scope.sub(1), channels, dropout),
-            second: Convolution::new(&mut scope.sub(4), channels, channels, 3),
-            second_activation: NormalisedActivation::new(&mut scope.sub(5), channels, 0.0),
+            first: Convolution::new(&mut scope.sub("0"), channels_in, channels, 3),
+            first_activation: NormalisedActivation::new(&mut scope.sub("1"), channels, dropout),
+            second: Convolution::new(&mut scope.sub("4"), channels, channels, 3),
+            second_activation: NormalisedActivation::new(&mut scope.sub("5"), channels, 0.0),
         }
     }
 
@@ -51,7 +51,7 @@ impl Encoder {
         let mut levels =
             vec![ConvBlock::new(&mut scope.sub("in_conv"), channels_in, CHANNELS[0], DROPOUT[0])];
         for level in 1..CHANNELS.len() {
-            let mut scope = scope.sub(format!("down{level}.maxpool_conv.1"));
+            let mut scope = scope.sub(&format!("down{level}.maxpool_conv.1"));
             levels.push(ConvBlock::new(
                 &mut scope,
                 CHANNELS[level - 1],
@@ -102,7 +102,7 @@ impl Decoder {
     fn new(mut scope: Scope<'_>, classes: i64) -> Self {
         let levels = (1..CHANNELS.len())
             .map(|number| {
-                let mut scope = scope.sub(format!("up{number}"));
+                let mut scope = scope.sub(&format!("up{number}"));
                 let channels = CHANNELS[CHANNELS.len() - 1 - number];
                 let below = CHANNELS[CHANNELS.len() - number];
                 UpBlock {

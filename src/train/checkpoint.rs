@@ -169,7 +169,7 @@ impl CheckpointStore {
     ) -> Result<(Checkpoint, u64)> {
         let path = self.path(run.step);
         let temporary = path.with_extension("tmp");
-        self.write(&temporary, method, run, learners)
+        Self::write(&temporary, method, run, learners)
             .and_then(|manifest| {
                 let _ = fs::remove_dir_all(&path);
                 fs::rename(&temporary, &path)
@@ -185,7 +185,6 @@ impl CheckpointStore {
     }
 
     fn write(
-        &self,
         temporary: &Path,
         method: &str,
         run: RunState,

@@ -1,4 +1,4 @@
-//! SGD and AdamW on one flat tensor, with a state that can be saved.
+//! SGD and `AdamW` on one flat tensor, with a state that can be saved.
 //!
 //! An update is a handful of kernels however many parameters there are, and a gradient that is not
 //! finite changes nothing: the flag stays on the device and selects the old state there.
@@ -32,7 +32,7 @@ impl Default for SgdConfig {
     }
 }
 
-/// Constants of AdamW.
+/// Constants of `AdamW`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AdamWConfig {

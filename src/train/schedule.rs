@@ -34,9 +34,8 @@ mod tests {
     #[test]
     fn poly_lags_one_step_and_never_reaches_zero() {
         let rate = |step| Schedule::Poly.learning_rate(0.01, step, 100);
-        assert_eq!(rate(1), 0.01);
-        assert_eq!(rate(2), 0.01);
-        assert!((rate(3) - 0.01 * 0.99f64.powf(0.9)).abs() < 1e-15);
-        assert!((rate(100) - 0.01 * 0.02f64.powf(0.9)).abs() < 1e-15);
+        for (step, left) in [(1, 1.0), (2, 1.0), (3, 0.99f64), (100, 0.02)] {
+            assert!((rate(step) - 0.01 * left.powf(0.9)).abs() < 1e-15, "step {step}");
+        }
     }
 }

@@ -44,16 +44,17 @@ pub fn follow(
     }
 }
 
-/// Chooses what is worth a line.
+/// Chooses what is worth a line, and words it.
 #[derive(Debug, Default)]
-struct Lines {
+pub struct Lines {
     total_steps: u64,
     last_step_ms: Option<u64>,
     has_ended: bool,
 }
 
 impl Lines {
-    fn line(&mut self, record: &Record) -> Option<String> {
+    /// The line that tells `record`, if it is worth one.
+    pub fn line(&mut self, record: &Record) -> Option<String> {
         Some(match &record.event {
             RunEvent::RunStarted(started) => {
                 self.total_steps = started.total_steps;

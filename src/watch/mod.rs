@@ -14,7 +14,7 @@ pub mod update;
 mod view;
 
 pub use feed::Feed;
-pub use follow::follow;
+pub use follow::{Lines, follow};
 pub use panels::{Shown, Theme};
 pub use series::{Bucket, Series};
 pub use view::{draw, draw_run};

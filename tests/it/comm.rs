@@ -3,7 +3,6 @@
 //! The MPI tests start this test binary again under `mpirun`; each process then runs the one test
 //! [`mpi_worker`], told by a variable what to do.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking, also in a function it calls")]
 #![expect(clippy::print_stdout, reason = "a rank tells the test that started it how it went")]
 
 use crate::support::{Counted, Fault, Faulty};

@@ -1,31 +1,41 @@
 //! The one integration-test binary: this file is its table of contents.
 #![expect(clippy::float_cmp, reason = "tests compare exact values on purpose")]
+#![allow(clippy::print_stdout, reason = "a test that cannot run says why it skips")]
 
 #[cfg(test)]
 mod architecture;
 #[cfg(test)]
 mod cli;
+#[cfg(test)]
 #[cfg(feature = "mpi")]
 mod comm;
 #[cfg(test)]
 mod dashboard;
-#[cfg(all(test, feature = "hdf5"))]
+#[cfg(test)]
+#[cfg(feature = "hdf5")]
 mod data;
+#[cfg(test)]
 #[cfg(feature = "torch")]
 mod golden;
-#[cfg(all(test, feature = "hdf5"))]
+#[cfg(test)]
+#[cfg(feature = "hdf5")]
 mod golden_augment;
+#[cfg(test)]
 #[cfg(feature = "torch")]
 mod golden_losses;
 #[cfg(test)]
 mod golden_metrics;
+#[cfg(test)]
 #[cfg(feature = "torch")]
 mod golden_nets;
-#[cfg(all(test, feature = "hdf5"))]
+#[cfg(test)]
+#[cfg(feature = "hdf5")]
 mod laws_data;
 #[cfg(test)]
 mod laws_metrics;
+#[cfg(test)]
 #[cfg(feature = "torch")]
 mod native;
+#[cfg(test)]
 #[cfg(feature = "mpi")]
 mod support;

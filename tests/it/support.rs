@@ -1,7 +1,5 @@
 //! Communicators that tests wrap around another: one that records calls, one that misbehaves.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking, also in a function it calls")]
-
 use scrimp::comm::Communicator;
 use scrimp::error::{Exit, Failure, Result};
 use scrimp::native::GroupSum;

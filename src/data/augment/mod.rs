@@ -198,7 +198,7 @@ mod tests {
             }
             let rim = if matches!(draw, Draw::Rotate { .. }) { 200 } else { 0 };
             assert!(apart <= rim, "{draw:?}: {apart} pixels differ");
-            let outside = labels.iter().filter(|&&label| label == 255).count();
+            let outside = labels.iter().map(|&label| usize::from(label == 255)).sum::<usize>();
             assert_eq!(outside > 0, rim > 0, "{draw:?}: {outside} pixels outside");
             assert!(labels.iter().all(|label| [0, 1, 255].contains(label)), "{draw:?}");
         }

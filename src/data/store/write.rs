@@ -49,6 +49,9 @@ impl Writer {
             std::process::id()
         )));
         let cannot = || format!("cannot write `{}`", path.display());
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder).context(cannot)?;
+        }
         let file = without_locks().create(&partial.0).context(cannot)?;
         let class_count = classes.len();
         let writer = Self { path: path.to_owned(), partial, file, class_count, rows: Vec::new() };
