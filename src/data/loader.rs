@@ -91,7 +91,7 @@ impl Loader {
         {
             return Ok(batch);
         }
-        let batch = self.course.batch(step);
+        let batch = self.course.batch(step, &mut Scratch::default());
         self.ahead = Some(prepare_from(&self.course, step + 1)?);
         Ok(batch)
     }
@@ -104,8 +104,9 @@ fn prepare_from(course: &Arc<Course>, first: u64) -> Result<Receiver<(u64, Batch
     std::thread::Builder::new()
         .name("loader".into())
         .spawn(move || {
+            let mut scratch = Scratch::default();
             let mut step = first;
-            while sender.send((step, course.batch(step))).is_ok() {
+            while sender.send((step, course.batch(step, &mut scratch))).is_ok() {
                 step += 1;
             }
         })
@@ -152,24 +153,24 @@ struct Course {
 }
 
 impl Course {
-    fn batch(&self, step: u64) -> Batch {
+    fn batch(&self, step: u64, scratch: &mut Scratch) -> Batch {
         let global = self.order.batch(step);
         let mine = share(global.len(), self.rank, self.ranks);
         let pixels = self.plan.size * self.plan.size;
-        let mut image = vec![0.0; mine.len() * pixels];
-        let mut annotation = vec![0; mine.len() * pixels];
-        let outputs = image.chunks_exact_mut(pixels).zip(annotation.chunks_exact_mut(pixels));
-        for (position, (image, annotation)) in mine.clone().zip(outputs) {
-            let shape = [self.plan.size; 2];
-            let mut sample = Sample { shape, image, annotation };
+        scratch.image.resize(mine.len() * pixels, 0.0);
+        scratch.labels.resize(pixels, 0);
+        scratch.annotation.clear();
+        for (position, image) in mine.clone().zip(scratch.image.chunks_exact_mut(pixels)) {
+            let annotation = &mut scratch.labels[..];
+            let mut sample = Sample { shape: [self.plan.size; 2], image, annotation };
             self.fill(step, position, self.slices[global[position]], &mut sample);
+            // Widened here rather than by libtorch, whose thread pool belongs to the network.
+            scratch.annotation.extend(scratch.labels.iter().copied().map(i64::from));
         }
-        // Widened here rather than by libtorch, whose thread pool belongs to the network.
-        let annotation: Vec<i64> = annotation.into_iter().map(i64::from).collect();
         let (count, size) = (mine.len() as i64, self.plan.size as i64);
         let main = Samples {
-            image: Tensor::from_slice(&image).view([count, 1, size, size]),
-            annotation: Tensor::from_slice(&annotation).view([count, size, size]),
+            image: Tensor::from_slice(&scratch.image).view([count, 1, size, size]),
+            annotation: Tensor::from_slice(&scratch.annotation).view([count, size, size]),
             cases: mine.clone().map(|position| self.slices[global[position]]).collect(),
             positions: mine.map(|position| position as u64).collect(),
         };
@@ -189,4 +190,15 @@ impl Course {
         };
         apply(self.plan.augment, draw, &slice, sample);
     }
+}
+
+/// Memory that is used again for every batch.
+#[derive(Default)]
+struct Scratch {
+    /// The images of a batch.
+    image: Vec<f32>,
+    /// The labels of one sample.
+    labels: Vec<u8>,
+    /// The labels of a batch.
+    annotation: Vec<i64>,
 }

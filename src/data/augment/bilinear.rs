@@ -60,11 +60,8 @@ fn tap(axis: Axis, coordinate: f64) -> Tap {
 fn rotate(degrees: i32, slice: &Slice<'_>, sample: &mut Sample<'_>) {
     let (sine, cosine) = f64::from(degrees).to_radians().sin_cos();
     let [middle_row, middle_column] = slice.shape.map(|extent| (extent as f64 - 1.0) / 2.0);
-    let [rows, columns] = Axis::stored(slice.shape);
     let row_scale = slice.shape[0] as f64 / sample.shape[0] as f64;
     let column_scale = slice.shape[1] as f64 / sample.shape[1] as f64;
-    let outside =
-        |coordinate: f64, extent: usize| coordinate < -0.5 || coordinate >= extent as f64 - 0.5;
     let width = sample.shape[1];
     let lines = sample.image.chunks_exact_mut(width).zip(sample.annotation.chunks_exact_mut(width));
     for (i, (image, annotation)) in lines.enumerate() {
@@ -73,17 +70,29 @@ fn rotate(degrees: i32, slice: &Slice<'_>, sample: &mut Sample<'_>) {
             let right = (j as f64 + 0.5) * column_scale - 0.5 - middle_column;
             let y = middle_row + cosine * down + sine * right;
             let x = middle_column - sine * down + cosine * right;
-            if outside(y, rows.extent) || outside(x, columns.extent) {
-                (*pixel, *label) = (0.0, slice.ignore);
-                continue;
-            }
-            let (row, column) = (tap(rows, y), tap(columns, x));
-            let [above, below] = [row.before, row.after].map(|line| {
-                let left = slice.image[line + column.before];
-                left + column.share * (slice.image[line + column.after] - left)
-            });
-            *pixel = above + row.share * (below - above);
-            *label = slice.annotation[row.nearest + column.nearest];
+            (*pixel, *label) = between(slice, y as f32, x as f32);
         }
     }
+}
+
+/// Intensity and label at a point of the slice, in pixels from the centre of the first one.
+fn between(slice: &Slice<'_>, y: f32, x: f32) -> (f32, u8) {
+    let [rows, columns] = slice.shape;
+    let outside = |at: f32, extent: usize| at < -0.5 || at >= extent as f32 - 0.5;
+    if outside(y, rows) || outside(x, columns) {
+        return (0.0, slice.ignore);
+    }
+    let (y, x) = (y.clamp(0.0, (rows - 1) as f32), x.clamp(0.0, (columns - 1) as f32));
+    let (row, column) = (y as i32 as usize, x as i32 as usize);
+    let first = row * columns + column;
+    let (below, right) =
+        (if row + 1 < rows { columns } else { 0 }, usize::from(column + 1 < columns));
+    let line = |start: usize| {
+        let left = slice.image[start];
+        left + (x - column as f32) * (slice.image[start + right] - left)
+    };
+    let above = line(first);
+    let pixel = above + (y - row as f32) * (line(first + below) - above);
+    let nearest = (y + 0.5) as i32 as usize * columns + (x + 0.5) as i32 as usize;
+    (pixel, slice.annotation[nearest])
 }
