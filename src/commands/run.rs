@@ -21,10 +21,8 @@ use tch::{Device, Kind};
 
 /// A configuration as it will run on `ranks` processes, the method's defaults filled in.
 pub(super) fn resolve(config: RunConfig, ranks: usize) -> Result<RunPlan> {
-    let method = methods::find(&config.method.name)?;
-    let params = (method.check)(&config)?;
-    let mut plan = RunPlan::resolve(config, ranks)?;
-    plan.method_params = params;
+    let mut plan = RunPlan::resolve(config.clone(), ranks)?;
+    plan.method_params = (methods::find(&config.method.name)?.check)(&config)?;
     Ok(plan)
 }
 
