@@ -116,7 +116,9 @@ fn prepare_from(course: &Arc<Course>, first: u64) -> Result<Receiver<(u64, Batch
 
 /// The slices of all cases that are not held out, as index of the case and slice.
 fn training_slices(dataset: &Dataset, plan: &LoaderPlan) -> Result<Vec<(usize, usize)>> {
-    dataset.held_out(plan.fold)?;
+    if plan.fold != 0 {
+        dataset.held_out(plan.fold)?;
+    }
     let mut slices = Vec::new();
     for (index, case) in dataset.cases.iter().enumerate() {
         if plan.fold != 0 && case.fold == plan.fold {

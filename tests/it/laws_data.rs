@@ -171,6 +171,12 @@ mod loader {
         assert!(loader.batch(1).unwrap().stream("unpaired").is_err());
     }
 
+    #[test]
+    fn fold_0_holds_nothing_out() {
+        let plan = LoaderPlan { fold: 0, ..plan() };
+        assert_eq!(Loader::new(&phantom(), plan, 0, 1).unwrap().order().slice_count, 15);
+    }
+
     fn refusal(change: impl Fn(&mut LoaderPlan), dataset: Dataset, ranks: usize) -> String {
         let mut plan = plan();
         change(&mut plan);
