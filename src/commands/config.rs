@@ -22,7 +22,7 @@ pub(super) fn run(command: &Config) -> Result<Exit> {
 fn check(source: &ConfigSource) -> Result<RunPlan> {
     let config = crate::config::read(&source.config, &source.overrides)?;
     #[cfg(feature = "torch")]
-    return super::run::resolve(config, 1);
+    return super::run::resolve(&config, 1);
     // Without libtorch there are no methods to ask about their parameters.
     #[cfg(not(feature = "torch"))]
     RunPlan::resolve(config, 1)

@@ -16,7 +16,7 @@ pub(super) fn run(arguments: &cli::Evaluate) -> Result<Exit> {
     let (comm, variables) = run::connect()?;
     let directory = RunDirectory::new(&arguments.run);
     let ready = config::read(&directory.config(), &[])
-        .and_then(|config| run::resolve(config, 1))
+        .and_then(|config| run::resolve(&config, 1))
         .and_then(|plan| Ok((checkpoint(&directory, &arguments.checkpoint)?, plan)));
     let (checkpoint, plan) = agree(&*comm, ready)?;
     let place = agree(&*comm, Place::take(&plan, &*comm, &variables))?;

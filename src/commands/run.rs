@@ -20,9 +20,9 @@ use std::sync::Arc;
 use tch::{Device, Kind};
 
 /// A configuration as it will run on `ranks` processes, the method's defaults filled in.
-pub(super) fn resolve(config: RunConfig, ranks: usize) -> Result<RunPlan> {
+pub(super) fn resolve(config: &RunConfig, ranks: usize) -> Result<RunPlan> {
     let mut plan = RunPlan::resolve(config.clone(), ranks)?;
-    plan.method_params = (methods::find(&config.method.name)?.check)(&config)?;
+    plan.method_params = (methods::find(&config.method.name)?.check)(config)?;
     Ok(plan)
 }
 

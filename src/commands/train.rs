@@ -80,7 +80,7 @@ fn prepare(
     let root = comm.rank() == 0;
     let (config, directory) = places(arguments);
     let plan = config::read(&config, &arguments.overrides)
-        .and_then(|config| run::resolve(config, comm.ranks()));
+        .and_then(|config| run::resolve(&config, comm.ranks()));
     let plan = agree(comm, plan)?;
     let claim = if root { claim(&directory, &arguments.resume).map(Some) } else { Ok(None) };
     let claim = agree(comm, claim)?;

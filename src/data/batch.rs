@@ -13,7 +13,7 @@ use tch::{Device, Kind, Tensor};
 pub struct Samples {
     /// `[N, 1, H, W]` f32, intensities in `[0, 1]`. `N` may be 0.
     pub image: Tensor,
-    /// `[N, H, W]` i64, class or [`super::IGNORE`].
+    /// `[N, H, W]`, class or [`super::IGNORE`]: u8 as loaded, i64 after [`Batch::to`].
     pub annotation: Tensor,
     /// Where each sample comes from: the index of the case in the data set, and the slice.
     pub cases: Vec<(usize, usize)>,
@@ -36,12 +36,13 @@ impl Batch {
         Self { main, streams, global_size }
     }
 
-    /// The same samples on a device, images in the precision of the network.
+    /// The same samples on a device as networks and losses take them: images in the precision of
+    /// the network, annotations as i64.
     #[must_use]
     pub fn to(mut self, kind: Kind, device: Device) -> Self {
         for samples in std::iter::once(&mut self.main).chain(self.streams.values_mut()) {
             samples.image = samples.image.to_kind(kind).to_device(device);
-            samples.annotation = samples.annotation.to_device(device);
+            samples.annotation = samples.annotation.to_device(device).to_kind(Kind::Int64);
         }
         self
     }

@@ -8,10 +8,12 @@ use super::batch::{Batch, Samples};
 use super::order::{Order, share};
 use super::{Dataset, IGNORE};
 use crate::error::{Context, Failure, Result};
+use crate::native::with_slice_mut;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
-use tch::Tensor;
+use tch::{Device, Kind, Tensor};
 
 /// Which samples a run learns from, and in which form.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,7 +41,7 @@ const AHEAD: usize = 2;
 pub struct Loader {
     course: Arc<Course>,
     /// What is being prepared, from the step after the last one asked for.
-    ahead: Option<Receiver<(u64, Batch)>>,
+    ahead: Option<Receiver<(u64, Result<Batch>)>>,
 }
 
 impl Loader {
@@ -89,24 +91,23 @@ impl Loader {
         if let Some((prepared, batch)) = ready
             && prepared == step
         {
-            return Ok(batch);
+            return batch;
         }
-        let batch = self.course.batch(step, &mut Scratch::default());
+        let batch = self.course.batch(step)?;
         self.ahead = Some(prepare_from(&self.course, step + 1)?);
         Ok(batch)
     }
 }
 
 /// Prepares `first` and the steps after it until nobody receives them any more.
-fn prepare_from(course: &Arc<Course>, first: u64) -> Result<Receiver<(u64, Batch)>> {
+fn prepare_from(course: &Arc<Course>, first: u64) -> Result<Receiver<(u64, Result<Batch>)>> {
     let (sender, receiver) = sync_channel(AHEAD);
     let course = Arc::clone(course);
     std::thread::Builder::new()
         .name("loader".into())
         .spawn(move || {
-            let mut scratch = Scratch::default();
             let mut step = first;
-            while sender.send((step, course.batch(step, &mut scratch))).is_ok() {
+            while sender.send((step, course.batch(step))).is_ok() {
                 step += 1;
             }
         })
@@ -155,28 +156,40 @@ struct Course {
 }
 
 impl Course {
-    fn batch(&self, step: u64, scratch: &mut Scratch) -> Batch {
+    fn batch(&self, step: u64) -> Result<Batch> {
         let global = self.order.batch(step);
         let mine = share(global.len(), self.rank, self.ranks);
-        let pixels = self.plan.size * self.plan.size;
-        scratch.image.resize(mine.len() * pixels, 0.0);
-        scratch.labels.resize(pixels, 0);
-        scratch.annotation.clear();
-        for (position, image) in mine.clone().zip(scratch.image.chunks_exact_mut(pixels)) {
-            let annotation = &mut scratch.labels[..];
-            let mut sample = Sample { shape: [self.plan.size; 2], image, annotation };
-            self.fill(step, position, self.slices[global[position]], &mut sample);
-            // Widened here rather than by libtorch, whose thread pool belongs to the network.
-            scratch.annotation.extend(scratch.labels.iter().copied().map(i64::from));
-        }
         let (count, size) = (mine.len() as i64, self.plan.size as i64);
+        let image = Tensor::empty([count, 1, size, size], (Kind::Float, Device::Cpu));
+        let annotation = Tensor::empty([count, size, size], (Kind::Uint8, Device::Cpu));
+        // Straight into the memory of the tensors: copies would cost as much as the resampling.
+        with_slice_mut(&image, |images: &mut [f32]| {
+            with_slice_mut(&annotation, |labels: &mut [u8]| {
+                self.fill_all(step, &global, mine.clone(), (images, labels));
+            })
+        })??;
         let main = Samples {
-            image: Tensor::from_slice(&scratch.image).view([count, 1, size, size]),
-            annotation: Tensor::from_slice(&scratch.annotation).view([count, size, size]),
+            image,
+            annotation,
             cases: mine.clone().map(|position| self.slices[global[position]]).collect(),
             positions: mine.map(|position| position as u64).collect(),
         };
-        Batch::new(main, BTreeMap::new(), global.len())
+        Ok(Batch::new(main, BTreeMap::new(), global.len()))
+    }
+
+    fn fill_all(
+        &self,
+        step: u64,
+        global: &[usize],
+        mine: Range<usize>,
+        (images, labels): (&mut [f32], &mut [u8]),
+    ) {
+        let pixels = self.plan.size * self.plan.size;
+        let outputs = images.chunks_exact_mut(pixels).zip(labels.chunks_exact_mut(pixels));
+        for (position, (image, annotation)) in mine.zip(outputs) {
+            let mut sample = Sample { shape: [self.plan.size; 2], image, annotation };
+            self.fill(step, position, self.slices[global[position]], &mut sample);
+        }
     }
 
     fn fill(&self, step: u64, position: usize, source: (usize, usize), sample: &mut Sample<'_>) {
@@ -192,15 +205,4 @@ impl Course {
         };
         apply(self.plan.augment, draw, &slice, sample);
     }
-}
-
-/// Memory that is used again for every batch.
-#[derive(Default)]
-struct Scratch {
-    /// The images of a batch.
-    image: Vec<f32>,
-    /// The labels of one sample.
-    labels: Vec<u8>,
-    /// The labels of a batch.
-    annotation: Vec<i64>,
 }

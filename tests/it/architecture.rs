@@ -22,7 +22,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("comm", &["native", "error"]),
     ("nets", &["native", "parameters", "random", "error"]),
     ("losses", &["native", "error"]),
-    ("data", &["config", "random", "error"]),
+    ("data", &["native", "config", "random", "error"]),
     (
         "train",
         &["config", "runlog", "comm", "native", "parameters", "data", "metrics", "random", "error"],

@@ -157,7 +157,7 @@ mod loader {
             assert_eq!(samples.image.size(), [count, 1, 32, 32]);
             assert_eq!(samples.image.kind(), Kind::Float);
             assert_eq!(samples.annotation.size(), [count, 32, 32]);
-            assert_eq!(samples.annotation.kind(), Kind::Int64);
+            assert_eq!(samples.annotation.kind(), Kind::Uint8);
             assert!(samples.image.min().double_value(&[]) >= 0.0);
             assert!(samples.image.max().double_value(&[]) <= 1.0);
             let known =
