@@ -7,7 +7,9 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let exit = scrimp::commands::run(&Cli::parse()).unwrap_or_else(|failure| {
-        anstream::eprintln!("{}", coloured(&failure));
+        if !failure.is_told_elsewhere() {
+            anstream::eprintln!("{}", coloured(&failure));
+        }
         failure.exit()
     });
     ExitCode::from(exit as u8)

@@ -1,8 +1,10 @@
 //! `scrimp evaluate`: scores a checkpoint of a run on its held-out fold.
 
+use super::narrate::tell;
 use super::run::{self, Place};
 use crate::cli::{self, Convention};
-use crate::comm::agree;
+use crate::comm::environment::Variables;
+use crate::comm::{Communicator, agree};
 use crate::config;
 use crate::error::{Context, Exit, Failure, Result};
 use crate::runlog::directory::RunDirectory;
@@ -10,32 +12,41 @@ use crate::train::checkpoint::{Checkpoint, CheckpointStore, read_manifest};
 use crate::train::evaluate::{Scores, Yardstick};
 use std::fmt::Write;
 use std::path::Path;
+use std::sync::Arc;
 
 /// Evaluates as the arguments say; every rank of a launcher calls this.
 pub(super) fn run(arguments: &cli::Evaluate) -> Result<Exit> {
     let (comm, variables) = run::connect()?;
+    evaluate(arguments, &comm, &variables).map_err(|failure| tell(failure, &*comm))?;
+    Ok(Exit::Done)
+}
+
+fn evaluate(
+    arguments: &cli::Evaluate,
+    comm: &Arc<dyn Communicator>,
+    variables: &Variables,
+) -> Result<()> {
     let directory = RunDirectory::new(&arguments.run);
     let ready = config::read(&directory.config(), &[])
         .and_then(|config| run::resolve(&config, 1))
         .and_then(|plan| Ok((checkpoint(&directory, &arguments.checkpoint)?, plan)));
-    let (checkpoint, plan) = agree(&*comm, ready)?;
-    let place = agree(&*comm, Place::take(&plan, &*comm, &variables))?;
-    let dataset = agree(&*comm, run::dataset(&plan))?;
-    let method = run::method(&plan, &dataset, place.device, &comm).and_then(|mut method| {
+    let (checkpoint, plan) = agree(&**comm, ready)?;
+    let place = agree(&**comm, Place::take(&plan, &**comm, variables))?;
+    let dataset = agree(&**comm, run::dataset(&plan))?;
+    let method = run::method(&plan, &dataset, place.device, comm).and_then(|mut method| {
         checkpoint.restore(method.learners_mut())?;
         Ok(method)
     });
-    let method = agree(&*comm, method)?;
+    let method = agree(&**comm, method)?;
     let yardstick = match arguments.convention {
         Convention::Native => Yardstick::Native,
         Convention::Voxels => Yardstick::Voxels,
         Convention::Published => Yardstick::Published,
     };
     let evaluator = run::evaluator(&plan, &dataset, place.device, yardstick);
-    let scores = evaluator.run(&*method, &*comm)?;
+    let scores = evaluator.run(&*method, &**comm)?;
     let written = if comm.rank() == 0 { report(arguments, &directory, &scores) } else { Ok(()) };
-    agree(&*comm, written)?;
-    Ok(Exit::Done)
+    agree(&**comm, written)
 }
 
 /// The checkpoint that `last`, `best` or a path names.

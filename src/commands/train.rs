@@ -1,6 +1,6 @@
 //! `scrimp train`: sets a run up on every rank, trains, and ends all ranks together.
 
-use super::narrate::{Narrated, say};
+use super::narrate::{Narrated, say, tell};
 use super::run::{self, Place};
 use crate::cli;
 use crate::comm::environment::Variables;
@@ -22,7 +22,8 @@ use tch::Device;
 /// Trains as the arguments say; every rank of a launcher calls this.
 pub(super) fn run(arguments: &cli::Train) -> Result<Exit> {
     let (host, variables) = run::connect()?;
-    let prepared = prepare(arguments, &host, &variables)?;
+    let prepared =
+        prepare(arguments, &host, &variables).map_err(|failure| tell(failure, &*host))?;
     let Some(mut prepared) = prepared else { return Ok(Exit::Done) };
     match prepared.train() {
         Ok(Outcome::Finished) => Ok(Exit::Done),

@@ -100,7 +100,7 @@ impl RunDirectory {
         let sign: SignOfLife = serde_json::from_str(&text).ok()?;
         let is_fresh = now_ms().saturating_sub(sign.time_ms) < ALIVE_MS;
         // On this host the process itself can be asked; a killed one leaves a fresh sign behind.
-        let is_gone = sign.host == host() && !Path::new(&format!("/proc/{}", sign.pid)).exists();
+        let is_gone = sign.host == host() && !is_running(sign.pid);
         (is_fresh && !is_gone).then_some(sign)
     }
 
@@ -192,6 +192,15 @@ pub fn host() -> String {
     name.trim().to_owned()
 }
 
+/// Whether a process of this host runs. One that is dead and not yet collected by its parent,
+/// which in a container may be never, does not.
+fn is_running(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The name before the state stands in parentheses and may hold any character.
+    let state = stat.rsplit(") ").next().and_then(|rest| rest.chars().next());
+    state.is_some_and(|state| !matches!(state, 'Z' | 'X'))
+}
+
 fn remove_if_there(path: &Path) -> std::io::Result<()> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
@@ -243,6 +252,17 @@ mod tests {
         assert!(!run.stop_request().exists() && !run.alive().exists());
         leave_sign(&run, &SignOfLife { host: "elsewhere".to_owned(), pid: 1, time_ms: 5 });
         run.claim().unwrap();
+    }
+
+    #[test]
+    fn a_process_that_nobody_collected_is_dead() {
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        while is_running(child.id()) {
+            std::thread::yield_now();
+        }
+        assert!(Path::new(&format!("/proc/{}", child.id())).exists());
+        child.wait().unwrap();
+        assert!(is_running(std::process::id()));
     }
 
     #[test]

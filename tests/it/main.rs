@@ -15,6 +15,9 @@ mod dashboard;
 #[cfg(feature = "hdf5")]
 mod data;
 #[cfg(test)]
+#[cfg(feature = "mpi")]
+mod distributed;
+#[cfg(test)]
 #[cfg(feature = "torch")]
 mod golden;
 #[cfg(test)]
@@ -36,6 +39,9 @@ mod laws_metrics;
 #[cfg(test)]
 #[cfg(feature = "torch")]
 mod native;
+#[cfg(test)]
+#[cfg(feature = "mpi")]
+mod running;
 #[cfg(test)]
 #[cfg(feature = "mpi")]
 mod support;

@@ -1,0 +1,105 @@
+//! Rank agreement: the same training, whatever the number of ranks.
+//!
+//! In double precision whole runs agree, in single precision single steps do: rounding alone moves
+//! a single-precision run by percents within ten steps.
+
+use crate::running::{Ended, SMOKE, Train};
+use scrimp::runlog::{RunEvent, Step};
+use std::collections::BTreeMap;
+use std::path::Path;
+use tempfile::TempDir;
+
+/// Sixteen slices in batches of 5, 5, 5 and 1: shares of ranks are uneven, and some are empty.
+const UNEVEN: [&str; 4] =
+    ["data.phantom.slices=2", "train.batch_size=5", "train.evaluate_every=10", "net.dropout=true"];
+
+/// Twenty steps, that is five epochs, in which dropout and augmentation draw all the time.
+fn verification(run: &Path) -> Train {
+    Train::new(SMOKE, run).sets(&UNEVEN).sets(&[
+        "train.precision=fp64",
+        "train.total_steps=20",
+        "train.save_every=20",
+    ])
+}
+
+/// Every loss term and gradient norm of a step under its name.
+fn numbers(step: &Step) -> BTreeMap<String, f64> {
+    let norms = step.grad_norm.iter().map(|(name, norm)| (format!("{name}/grad_norm"), *norm));
+    step.loss.clone().into_iter().chain(norms).collect()
+}
+
+fn assert_close(found: &Step, expected: &Step, tolerance: f64) {
+    let (found_numbers, expected_numbers) = (numbers(found), numbers(expected));
+    assert!(found_numbers.len() >= 2 && found_numbers.keys().eq(expected_numbers.keys()));
+    for (name, expected_number) in expected_numbers {
+        let difference = (found_numbers[&name] - expected_number).abs() / expected_number.abs();
+        assert!(difference <= tolerance, "`{name}` of step {}: {difference}", found.step);
+    }
+}
+
+fn assert_same_run(found: &Ended, expected: &Ended) {
+    let (found_steps, expected_steps) = (found.steps(), expected.steps());
+    assert!(found_steps.keys().copied().eq(1..=20) && expected_steps.len() == 20);
+    for (step, expected_step) in expected_steps {
+        assert_close(&found_steps[&step], &expected_step, 1e-9);
+    }
+    assert_eq!(dice(found), dice(expected));
+}
+
+/// Every validation score, by step.
+fn dice(run: &Ended) -> BTreeMap<u64, f64> {
+    let score = |event| match event {
+        RunEvent::Evaluated(scores) => Some((scores.step, scores.mean_dice)),
+        _ => None,
+    };
+    run.events().into_iter().filter_map(score).collect()
+}
+
+#[test]
+fn rank_agreement_over_twenty_steps_on_one_to_four_ranks() {
+    let folder = TempDir::new().unwrap();
+    let alone = verification(&folder.path().join("alone")).succeed();
+    for ranks in 1..=4 {
+        let run = folder.path().join(format!("{ranks}-ranks"));
+        assert_same_run(&verification(&run).under_mpirun(ranks).succeed(), &alone);
+    }
+}
+
+#[test]
+fn rank_agreement_when_a_run_goes_on_with_another_number_of_ranks() {
+    let folder = TempDir::new().unwrap();
+    let alone = verification(&folder.path().join("alone")).succeed();
+    let run = folder.path().join("moved");
+    let mut first = verification(&run).under_mpirun(2).start();
+    first.wait_for(|event| matches!(event, RunEvent::Step(step) if step.step == 3));
+    first.run.request_stop().unwrap();
+    let first = first.end();
+    assert_eq!(first.code, Some(75), "{}", first.stderr);
+    let moved = verification(&run).under_mpirun(3).succeed();
+    assert!(moved.resumed_from().is_some_and(|step| (3..20).contains(&step)));
+    assert_same_run(&moved, &alone);
+}
+
+#[test]
+fn one_single_precision_step_from_a_checkpoint_agrees_on_one_to_three_ranks() {
+    let folder = TempDir::new().unwrap();
+    let run = folder.path().join("run");
+    let plan = ["train.total_steps=7", "train.save_every=2", "train.keep_checkpoints=9"];
+    Train::new(SMOKE, &run).sets(&UNEVEN).sets(&plan).succeed();
+    for step in [2, 4, 6] {
+        let checkpoint = run.join(format!("checkpoints/step-{step:08}"));
+        let next = |ranks| {
+            let run = folder.path().join(format!("{ranks}-ranks-from-{step}"));
+            let train = Train::new(SMOKE, &run).sets(&UNEVEN).sets(&plan);
+            let resumed = train.argument("--resume").argument(checkpoint.to_str().unwrap());
+            let (number, first) =
+                resumed.on_ranks(ranks).succeed().steps().pop_first().expect("a step");
+            assert_eq!(number, step + 1);
+            first
+        };
+        let alone = next(1);
+        for ranks in 2..=3 {
+            assert_close(&next(ranks), &alone, 1e-4);
+        }
+    }
+}

@@ -1,0 +1,270 @@
+//! Runs the built program as its users do, alone or under `mpirun`, and reads what it left behind.
+//!
+//! Knows how to start, watch and kill a run; what a run should have done, the tests say.
+
+use scrimp::runlog::directory::RunDirectory;
+use scrimp::runlog::io::Tail;
+use scrimp::runlog::{RunEvent, RunStatus, Step};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// What takes longer hangs: the longest run of the tests takes a tenth of it on an idle machine.
+const LIMIT: Duration = Duration::from_secs(120);
+/// Between two looks at a process or a log.
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// A configuration of this repository that trains in seconds.
+pub(crate) const SMOKE: &str = "configs/smoke/partial-ce.toml";
+
+/// A `scrimp train` to be started, on the CPU with one thread for each rank.
+pub(crate) struct Train {
+    run: RunDirectory,
+    words: Vec<String>,
+    largest_file_kib: Option<u64>,
+}
+
+impl Train {
+    /// `scrimp train CONFIG --run RUN`.
+    pub(crate) fn new(config: &str, run: &Path) -> Self {
+        Self::of(run).argument(config)
+    }
+
+    /// `scrimp train --run RUN` alone.
+    pub(crate) fn again(run: &Path) -> Self {
+        Self::of(run)
+    }
+
+    fn of(run: &Path) -> Self {
+        let words = [env!("CARGO_BIN_EXE_scrimp"), "train", "--run", run.to_str().unwrap()];
+        let words = words.map(str::to_owned).to_vec();
+        let this = Self { run: RunDirectory::new(run), words, largest_file_kib: None };
+        this.set("train.threads=1").set("train.device=cpu")
+    }
+
+    /// Adds one argument.
+    pub(crate) fn argument(mut self, argument: &str) -> Self {
+        self.words.push(argument.to_owned());
+        self
+    }
+
+    /// Adds `--set KEY=VALUE`.
+    pub(crate) fn set(self, override_: &str) -> Self {
+        self.argument("--set").argument(override_)
+    }
+
+    /// Adds several `--set KEY=VALUE`.
+    pub(crate) fn sets(self, overrides: &[&str]) -> Self {
+        overrides.iter().fold(self, |train, override_| train.set(override_))
+    }
+
+    /// Starts it with `mpirun` on this many ranks; call it last.
+    pub(crate) fn under_mpirun(mut self, ranks: usize) -> Self {
+        let ranks = ranks.to_string();
+        let launcher = ["mpirun", "--oversubscribe", "--bind-to", "none", "-n", &ranks];
+        self.words.splice(..0, launcher.map(str::to_owned));
+        self
+    }
+
+    /// Starts it alone where this is 1, else under `mpirun`; call it last.
+    pub(crate) fn on_ranks(self, ranks: usize) -> Self {
+        if ranks == 1 { self } else { self.under_mpirun(ranks) }
+    }
+
+    /// Makes writing beyond this size of one file fail, as on a full disk.
+    pub(crate) fn with_largest_file_kib(mut self, limit: u64) -> Self {
+        self.largest_file_kib = Some(limit);
+        self
+    }
+
+    /// Starts it in the folder of this crate.
+    pub(crate) fn start(self) -> Running {
+        let output = TempDir::new().unwrap();
+        let file = |name| File::create(output.path().join(name)).unwrap();
+        let mut command = match self.largest_file_kib {
+            // Without the trap, the kernel would end the process instead of failing the write.
+            Some(limit) => {
+                let script = format!("trap '' XFSZ; ulimit -f {limit}; exec \"$@\"");
+                let mut command = Command::new("bash");
+                command.args(["-c", &script, "bash"]).args(&self.words);
+                command
+            }
+            None => {
+                let mut command = Command::new(&self.words[0]);
+                command.args(&self.words[1..]);
+                command
+            }
+        };
+        let child = command
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .env("OMPI_ALLOW_RUN_AS_ROOT", "1")
+            .env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")
+            .stdout(file("stdout"))
+            .stderr(file("stderr"))
+            .spawn()
+            .expect("the program or its launcher starts");
+        Running { child, output, run: self.run, started: Instant::now() }
+    }
+
+    /// Runs it to its end.
+    pub(crate) fn finish(self) -> Ended {
+        self.start().end()
+    }
+
+    /// Runs it to its end, which must be that all steps are done.
+    pub(crate) fn succeed(self) -> Ended {
+        let ended = self.finish();
+        assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+        ended
+    }
+}
+
+/// A `scrimp train` under way.
+pub(crate) struct Running {
+    child: Child,
+    output: TempDir,
+    pub(crate) run: RunDirectory,
+    started: Instant,
+}
+
+impl Running {
+    /// Waits until rank 0 has logged what `is_awaited` accepts.
+    pub(crate) fn wait_for(&mut self, is_awaited: impl Fn(&RunEvent) -> bool) {
+        while !events(&self.run).iter().any(&is_awaited) {
+            let over = self.child.try_wait().unwrap();
+            assert!(over.is_none(), "it ended before: {}", self.stderr());
+            self.pause();
+        }
+    }
+
+    /// Waits until the checkpoint of this step is complete.
+    pub(crate) fn wait_for_checkpoint(&mut self, awaited: u64) {
+        self.wait_for(
+            |event| matches!(event, RunEvent::CheckpointSaved { step, .. } if *step == awaited),
+        );
+    }
+
+    /// The process of `mpirun`, or of the run itself where it was started without.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The processes of the ranks below `mpirun`.
+    pub(crate) fn rank_pids(&self) -> Vec<u32> {
+        let tasks = Path::new("/proc").join(self.pid().to_string()).join("task");
+        let children = |task: std::fs::DirEntry| {
+            std::fs::read_to_string(task.path().join("children")).unwrap_or_default()
+        };
+        let text: String = tasks.read_dir().unwrap().map(|task| children(task.unwrap())).collect();
+        text.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
+    }
+
+    /// Kills the process and, under `mpirun`, every rank, so that nobody can tidy up.
+    pub(crate) fn kill(self) -> Ended {
+        let mut pids = self.rank_pids();
+        pids.push(self.pid());
+        signal("KILL", &pids);
+        self.end()
+    }
+
+    /// Waits for the end; what takes too long is ended and fails the test.
+    pub(crate) fn end(mut self) -> Ended {
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return self.ended(status);
+            }
+            self.pause();
+        }
+    }
+
+    fn pause(&mut self) {
+        if self.started.elapsed() > LIMIT {
+            // `mpirun` ends its ranks when it is asked to end itself.
+            signal("TERM", &[self.pid()]);
+            self.child.wait().unwrap();
+            panic!("it hung: {}", self.stderr());
+        }
+        std::thread::sleep(PAUSE);
+    }
+
+    fn stderr(&self) -> String {
+        let bytes = std::fs::read(self.output.path().join("stderr")).unwrap();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    fn ended(&self, status: ExitStatus) -> Ended {
+        Ended { code: status.code(), stderr: self.stderr(), run: self.run.clone() }
+    }
+}
+
+/// Sends a signal to processes, some of which may be gone.
+pub(crate) fn signal(name: &str, pids: &[u32]) {
+    let pids: Vec<String> = pids.iter().map(ToString::to_string).collect();
+    Command::new("kill").arg(format!("-{name}")).args(pids).output().unwrap();
+}
+
+fn events(run: &RunDirectory) -> Vec<RunEvent> {
+    let mut tail = Tail::new(run.rank_events(0));
+    let pieces =
+        std::iter::from_fn(|| Some(tail.read().unwrap()).filter(|piece| !piece.is_empty()));
+    pieces.flatten().map(|record| record.event).collect()
+}
+
+/// A `scrimp train` that is over.
+pub(crate) struct Ended {
+    /// The exit code; none where a signal ended it.
+    pub(crate) code: Option<i32>,
+    pub(crate) stderr: String,
+    pub(crate) run: RunDirectory,
+}
+
+impl Ended {
+    /// What rank 0 logged, over all processes that have worked on this run.
+    pub(crate) fn events(&self) -> Vec<RunEvent> {
+        events(&self.run)
+    }
+
+    /// The logged steps; a step that was done again counts as it was done last.
+    pub(crate) fn steps(&self) -> BTreeMap<u64, Step> {
+        let step = |event| match event {
+            RunEvent::Step(step) => Some((step.step, step)),
+            _ => None,
+        };
+        self.events().into_iter().filter_map(step).collect()
+    }
+
+    /// The step after which it was resumed last.
+    pub(crate) fn resumed_from(&self) -> Option<u64> {
+        let step = |event| match event {
+            RunEvent::Resumed { step, .. } => Some(step),
+            _ => None,
+        };
+        self.events().into_iter().rev().find_map(step)
+    }
+
+    /// How the last process ended, where it still could say so.
+    pub(crate) fn status(&self) -> Option<RunStatus> {
+        match self.events().pop() {
+            Some(RunEvent::RunEnded { status, .. }) => Some(status),
+            _ => None,
+        }
+    }
+
+    /// The exit code and what the ranks wrote on stderr, without what `mpirun` adds in boxes.
+    pub(crate) fn complaint(&self) -> String {
+        let is_edge = |line: &str| line.len() > 40 && line.chars().all(|letter| letter == '-');
+        let mut in_box = false;
+        let mut lines = vec![format!("exit code {}", self.code.expect("no signal ended it"))];
+        for line in self.stderr.lines() {
+            if is_edge(line) {
+                in_box = !in_box;
+            } else if !in_box {
+                lines.push(line.to_owned());
+            }
+        }
+        lines.join("\n")
+    }
+}
