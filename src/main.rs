@@ -4,8 +4,17 @@ use clap::Parser;
 use scrimp::cli::Cli;
 use scrimp::error::Failure;
 use std::process::ExitCode;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 fn main() -> ExitCode {
+    // Warnings that no run log can take; `RUST_LOG` says what else to write.
+    let level = EnvFilter::builder().with_default_directive(LevelFilter::WARN.into());
+    tracing_subscriber::fmt()
+        .with_env_filter(level.from_env_lossy())
+        .with_writer(std::io::stderr)
+        .without_time()
+        .init();
     let exit = scrimp::commands::run(&Cli::parse()).unwrap_or_else(|failure| {
         if !failure.is_told_elsewhere() {
             anstream::eprintln!("{}", coloured(&failure));

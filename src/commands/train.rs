@@ -87,7 +87,7 @@ fn prepare(
     let claim = agree(comm, claim)?;
     let place = agree(comm, Place::take(&plan, comm, variables))?;
     let ranks = with_device(Arc::clone(host_ranks), place.device)?;
-    let resume = agree(comm, find_checkpoint(&directory, &arguments.resume))?;
+    let (resume, damaged) = agree(comm, find_checkpoint(&directory, &arguments.resume))?;
     if resume.as_ref().is_some_and(|found| found.manifest.run.step >= plan.train.total_steps) {
         if root {
             say(format_args!("`{}` is finished: all steps are done", directory.root().display()));
@@ -98,6 +98,10 @@ fn prepare(
     let started = build(&plan, &directory, &dataset, (place, &ranks));
     let (mut trainer, started) = agree(comm, started)?;
     trainer.emit(&started);
+    for failure in damaged {
+        let message = format!("passed over a checkpoint: {}", failure.message());
+        trainer.emit(&RunEvent::Warning { message });
+    }
     if let Some(checkpoint) = resume {
         trainer.restore(&checkpoint)?;
     }
@@ -117,23 +121,20 @@ fn claim(directory: &RunDirectory, resume: &str) -> Result<Claim> {
     directory.claim()
 }
 
-/// The checkpoint to continue from: the newest that verifies, an explicit one, or none.
-fn find_checkpoint(directory: &RunDirectory, resume: &str) -> Result<Option<Checkpoint>> {
+/// The checkpoint to continue from: the newest that verifies, an explicit one, or none; and what
+/// is wrong with those that are passed over.
+fn find_checkpoint(
+    directory: &RunDirectory,
+    resume: &str,
+) -> Result<(Option<Checkpoint>, Vec<Failure>)> {
     match resume {
-        "never" => Ok(None),
-        "auto" => {
-            let mut found = CheckpointStore::new(directory.checkpoints()).list();
-            while let Some(newest) = found.pop() {
-                match newest.verify() {
-                    Ok(()) => return Ok(Some(newest)),
-                    Err(failure) => tracing::warn!("passing over a checkpoint\n{failure}"),
-                }
-            }
-            Ok(None)
-        }
-        path => read_manifest(Path::new(path)).map(Some).map_err(|failure| {
-            failure.hint("`--resume` takes `auto`, `never` or the directory of a checkpoint")
-        }),
+        "never" => Ok((None, Vec::new())),
+        "auto" => Ok(CheckpointStore::new(directory.checkpoints()).newest_sound()),
+        path => read_manifest(Path::new(path)).map(|found| (Some(found), Vec::new())).map_err(
+            |failure| {
+                failure.hint("`--resume` takes `auto`, `never` or the directory of a checkpoint")
+            },
+        ),
     }
 }
 

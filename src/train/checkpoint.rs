@@ -225,6 +225,22 @@ impl CheckpointStore {
         found
     }
 
+    /// The newest checkpoint that verifies, and what is wrong with each newer one.
+    pub fn newest_sound(&self) -> (Option<Checkpoint>, Vec<Failure>) {
+        let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        let is_saved = |path: &PathBuf| path.extension().is_none();
+        let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).filter(is_saved).collect();
+        paths.sort();
+        let mut damaged = Vec::new();
+        while let Some(path) = paths.pop() {
+            match read_manifest(&path).and_then(|found| found.verify().map(|()| found)) {
+                Ok(found) => return (Some(found), damaged),
+                Err(failure) => damaged.push(failure),
+            }
+        }
+        (None, damaged)
+    }
+
     /// Removes what the retention gives up. Failing to remove is no reason to end a run.
     pub fn prune(&self, keep_last: usize, best: Option<u64>) {
         let steps: Vec<u64> = self.list().iter().map(|found| found.manifest.run.step).collect();

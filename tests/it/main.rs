@@ -41,6 +41,9 @@ mod laws_metrics;
 mod native;
 #[cfg(test)]
 #[cfg(feature = "mpi")]
+mod resume;
+#[cfg(test)]
+#[cfg(feature = "mpi")]
 mod running;
 #[cfg(test)]
 #[cfg(feature = "mpi")]

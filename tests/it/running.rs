@@ -7,7 +7,7 @@ use scrimp::runlog::io::Tail;
 use scrimp::runlog::{RunEvent, RunStatus, Step};
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -167,7 +167,11 @@ impl Running {
         let mut pids = self.rank_pids();
         pids.push(self.pid());
         signal("KILL", &pids);
-        self.end()
+        let ended = self.end();
+        while pids.iter().any(|&pid| is_running(pid)) {
+            std::thread::sleep(PAUSE);
+        }
+        ended
     }
 
     /// Waits for the end; what takes too long is ended and fails the test.
@@ -204,6 +208,12 @@ impl Running {
 pub(crate) fn signal(name: &str, pids: &[u32]) {
     let pids: Vec<String> = pids.iter().map(ToString::to_string).collect();
     Command::new("kill").arg(format!("-{name}")).args(pids).output().unwrap();
+}
+
+/// Whether a process exists and is not waiting to be collected.
+pub(crate) fn is_running(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit(") ").next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with('Z'))
 }
 
 fn events(run: &RunDirectory) -> Vec<RunEvent> {
