@@ -28,7 +28,7 @@ fn golden_unet_matches_the_reference() {
     let mut parameters = parameters();
     let net = UNet::new(&mut parameters.root(), 1, 4);
     assert_eq!(parameters.trainable_count(), 1_813_764);
-    fill(&parameters);
+    fill(parameters.entries());
     assert_close("fill", &sums(floating(&parameters)), &golden.get("unet.fill.stats"), 1e-6);
 
     let x = golden.get("unet.in.x");
@@ -88,7 +88,7 @@ fn golden_unet_cct_matches_the_reference_under_each_perturbation() {
             let mut parameters = parameters();
             let net = UNetCct::new(&mut parameters.root(), 1, 4);
             assert_eq!(parameters.trainable_count(), 2_447_064);
-            fill(&parameters);
+            fill(parameters.entries());
             let perturb = |level: usize, features: &Tensor| match perturbation {
                 "fd" => feature_dropout(features, factors.double_value(&[level as i64])),
                 "drop2d" => channel_dropout(features, &golden.get(&format!("cct.in.keep{level}"))),

@@ -32,6 +32,9 @@ mod golden_metrics;
 #[cfg(feature = "torch")]
 mod golden_nets;
 #[cfg(test)]
+#[cfg(feature = "torch")]
+mod golden_steps;
+#[cfg(test)]
 #[cfg(feature = "hdf5")]
 mod laws_data;
 #[cfg(test)]
