@@ -18,6 +18,9 @@ mod data;
 #[cfg(feature = "mpi")]
 mod distributed;
 #[cfg(test)]
+#[cfg(feature = "mpi")]
+mod faults;
+#[cfg(test)]
 #[cfg(feature = "torch")]
 mod golden;
 #[cfg(test)]
