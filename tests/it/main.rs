@@ -35,6 +35,9 @@ mod golden_metrics;
 #[cfg(feature = "torch")]
 mod golden_nets;
 #[cfg(test)]
+#[cfg(feature = "mpi")]
+mod inputs;
+#[cfg(test)]
 #[cfg(feature = "hdf5")]
 mod laws_data;
 #[cfg(test)]
