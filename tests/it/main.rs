@@ -19,6 +19,9 @@ mod data;
 mod distributed;
 #[cfg(test)]
 #[cfg(feature = "mpi")]
+mod export;
+#[cfg(test)]
+#[cfg(feature = "mpi")]
 mod faults;
 #[cfg(test)]
 #[cfg(feature = "torch")]
