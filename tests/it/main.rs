@@ -46,6 +46,9 @@ mod laws_data;
 #[cfg(test)]
 mod laws_metrics;
 #[cfg(test)]
+#[cfg(feature = "mpi")]
+mod methods;
+#[cfg(test)]
 #[cfg(feature = "torch")]
 mod native;
 #[cfg(test)]
