@@ -180,7 +180,9 @@ impl CheckpointStore {
             })
             .map_err(|failure| {
                 let _ = fs::remove_dir_all(&temporary);
-                failure.during(format!("cannot save checkpoint `{}`", path.display()))
+                failure.during(format!("cannot save checkpoint `{}`", path.display())).hint(
+                    "make room there, then run the same command again: it goes on from the newest checkpoint",
+                )
             })
     }
 

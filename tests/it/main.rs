@@ -18,6 +18,12 @@ mod data;
 #[cfg(feature = "mpi")]
 mod distributed;
 #[cfg(test)]
+#[cfg(feature = "mpi")]
+mod export;
+#[cfg(test)]
+#[cfg(feature = "mpi")]
+mod faults;
+#[cfg(test)]
 #[cfg(feature = "torch")]
 mod golden;
 #[cfg(test)]
@@ -35,10 +41,16 @@ mod golden_nets;
 #[cfg(feature = "torch")]
 mod golden_steps;
 #[cfg(test)]
+#[cfg(feature = "mpi")]
+mod inputs;
+#[cfg(test)]
 #[cfg(feature = "hdf5")]
 mod laws_data;
 #[cfg(test)]
 mod laws_metrics;
+#[cfg(test)]
+#[cfg(feature = "mpi")]
+mod methods;
 #[cfg(test)]
 #[cfg(feature = "torch")]
 mod native;

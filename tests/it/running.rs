@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// What takes longer hangs: the longest run of the tests takes a tenth of it on an idle machine.
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = Duration::from_mins(2);
 /// Between two looks at a process or a log.
 const PAUSE: Duration = Duration::from_millis(2);
 
@@ -24,7 +24,6 @@ pub(crate) const SMOKE: &str = "configs/smoke/partial-ce.toml";
 pub(crate) struct Train {
     run: RunDirectory,
     words: Vec<String>,
-    largest_file_kib: Option<u64>,
 }
 
 impl Train {
@@ -41,7 +40,7 @@ impl Train {
     fn of(run: &Path) -> Self {
         let words = [env!("CARGO_BIN_EXE_scrimp"), "train", "--run", run.to_str().unwrap()];
         let words = words.map(str::to_owned).to_vec();
-        let this = Self { run: RunDirectory::new(run), words, largest_file_kib: None };
+        let this = Self { run: RunDirectory::new(run), words };
         this.set("train.threads=1").set("train.device=cpu")
     }
 
@@ -62,11 +61,9 @@ impl Train {
     }
 
     /// Starts it with `mpirun` on this many ranks; call it last.
-    pub(crate) fn under_mpirun(mut self, ranks: usize) -> Self {
+    pub(crate) fn under_mpirun(self, ranks: usize) -> Self {
         let ranks = ranks.to_string();
-        let launcher = ["mpirun", "--oversubscribe", "--bind-to", "none", "-n", &ranks];
-        self.words.splice(..0, launcher.map(str::to_owned));
-        self
+        self.started_by(&["mpirun", "--oversubscribe", "--bind-to", "none", "-n", &ranks])
     }
 
     /// Starts it alone where this is 1, else under `mpirun`; call it last.
@@ -74,9 +71,15 @@ impl Train {
         if ranks == 1 { self } else { self.under_mpirun(ranks) }
     }
 
-    /// Makes writing beyond this size of one file fail, as on a full disk.
-    pub(crate) fn with_largest_file_kib(mut self, limit: u64) -> Self {
-        self.largest_file_kib = Some(limit);
+    /// Makes writing beyond this size of one file fail, as on a full disk; call it last.
+    pub(crate) fn with_largest_file_kib(self, limit: u64) -> Self {
+        // Without the trap, the kernel would end the process instead of failing the write.
+        let script = format!("trap '' XFSZ; ulimit -f {limit}; exec \"$@\"");
+        self.started_by(&["bash", "-c", &script, "bash"])
+    }
+
+    fn started_by(mut self, launcher: &[&str]) -> Self {
+        self.words.splice(..0, launcher.iter().map(|&word| word.to_owned()));
         self
     }
 
@@ -84,21 +87,8 @@ impl Train {
     pub(crate) fn start(self) -> Running {
         let output = TempDir::new().unwrap();
         let file = |name| File::create(output.path().join(name)).unwrap();
-        let mut command = match self.largest_file_kib {
-            // Without the trap, the kernel would end the process instead of failing the write.
-            Some(limit) => {
-                let script = format!("trap '' XFSZ; ulimit -f {limit}; exec \"$@\"");
-                let mut command = Command::new("bash");
-                command.args(["-c", &script, "bash"]).args(&self.words);
-                command
-            }
-            None => {
-                let mut command = Command::new(&self.words[0]);
-                command.args(&self.words[1..]);
-                command
-            }
-        };
-        let child = command
+        let child = Command::new(&self.words[0])
+            .args(&self.words[1..])
             .current_dir(env!("CARGO_MANIFEST_DIR"))
             .env("OMPI_ALLOW_RUN_AS_ROOT", "1")
             .env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")

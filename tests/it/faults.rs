@@ -1,0 +1,106 @@
+//! What breaks a run ends it, on every rank, with one explanation, and leaves it fit to go on.
+
+use crate::running::{Ended, SMOKE, Train, is_running, signal};
+use scrimp::runlog::{RunEvent, RunStatus};
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// Within this time after the loss of a rank, everything has ended.
+const END_LIMIT: Duration = Duration::from_secs(20);
+
+fn mentions(text: &str, part: &str) -> usize {
+    text.lines().filter(|line| line.contains(part)).count()
+}
+
+#[test]
+fn the_loss_of_a_rank_ends_the_others() {
+    let folder = TempDir::new().unwrap();
+    for lost_rank in [0, 1] {
+        let run = folder.path().join(format!("without-{lost_rank}"));
+        let mut running =
+            Train::new(SMOKE, &run).set("train.total_steps=100000").under_mpirun(2).start();
+        running.wait_for(|event| matches!(event, RunEvent::Step(_)));
+        let ranks = running.rank_pids();
+        let root = running.run.writer().expect("the run is alive").pid;
+        let lost = ranks.iter().find(|&&pid| (pid == root) == (lost_rank == 0)).unwrap();
+        let killed = Instant::now();
+        signal("KILL", &[*lost]);
+        let ended = running.end();
+        assert!(killed.elapsed() < END_LIMIT, "{:?}", killed.elapsed());
+        assert!(ended.code.is_some_and(|code| code != 0), "{}", ended.stderr);
+        assert!(ranks.len() == 2 && !ranks.iter().any(|&pid| is_running(pid)));
+        assert_eq!(ended.run.writer(), None);
+    }
+}
+
+#[test]
+fn a_gradient_that_is_not_finite_ends_the_run_with_one_message() {
+    let folder = TempDir::new().unwrap();
+    for ranks in [1, 2] {
+        let run = folder.path().join(format!("on-{ranks}"));
+        let train = Train::new(SMOKE, &run).set("method.params.learner.lr=1e30");
+        let ended = train.on_ranks(ranks).finish();
+        assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+        assert_eq!(mentions(&ended.stderr, "error: "), 1, "{}", ended.stderr);
+        assert_eq!(mentions(&ended.stderr, "hint: lower `method.params.learner.lr`"), 1);
+        let Some(RunEvent::RunEnded { status, step, message }) = ended.events().pop() else {
+            panic!("the log does not end with the end of the run");
+        };
+        assert_eq!((status, step), (RunStatus::Failed, 2));
+        assert_eq!(
+            message,
+            "a gradient at or shortly before step 2 was not finite; the weights are those before it"
+        );
+    }
+}
+
+/// A run that has 4 steps to do and the checkpoint after 2.
+fn half_done(run: &Path) {
+    let plan = ["train.total_steps=4", "train.save_every=2", "train.evaluate_every=4"];
+    Train::new(SMOKE, run).sets(&plan).succeed();
+    fs::remove_dir_all(run.join("checkpoints/step-00000004")).unwrap();
+}
+
+fn checkpoints(ended: &Ended) -> Vec<String> {
+    let entries = ended.run.checkpoints().read_dir().unwrap();
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_full_disk_fails_the_run_and_leaves_the_previous_checkpoint() {
+    let folder = TempDir::new().unwrap();
+    let run = folder.path().join("run");
+    half_done(&run);
+    // The log fits, the 14 MB of a checkpoint do not.
+    let failed = Train::again(&run).with_largest_file_kib(4_000).finish();
+    assert_eq!(failed.code, Some(1), "{}", failed.stderr);
+    assert_eq!(failed.status(), Some(RunStatus::Failed));
+    let (_, complaint) = failed.stderr.split_once("error: ").expect("an error");
+    insta::assert_snapshot!(complaint.replace(folder.path().to_str().unwrap(), "FOLDER"), @r#"
+    cannot save checkpoint `FOLDER/run/checkpoints/step-00000004`
+      caused by: cannot write `FOLDER/run/checkpoints/step-00000004.tmp/shard-0000-of-0001.safetensors`
+      caused by: safetensors error FOLDER/run/checkpoints/step-00000004.tmp/shard-0000-of-0001.safetensors: IoError(Os { code: 27, kind: FileTooLarge, message: "File too large" })
+
+    hint: make room there, then run the same command again: it goes on from the newest checkpoint
+    "#);
+    assert_eq!(checkpoints(&failed), ["step-00000002"]);
+    let resumed = Train::again(&run).succeed();
+    assert_eq!(resumed.resumed_from(), Some(2));
+    assert_eq!(checkpoints(&resumed), ["step-00000002", "step-00000004"]);
+}
+
+#[test]
+fn a_log_that_cannot_be_written_is_a_warning() {
+    let folder = TempDir::new().unwrap();
+    let run = folder.path().join("run");
+    fs::create_dir_all(run.join("events")).unwrap();
+    std::os::unix::fs::symlink("/dev/full", run.join("events/rank-0000.jsonl")).unwrap();
+    let ended = Train::new(SMOKE, &run).set("train.total_steps=2").succeed();
+    assert_eq!(mentions(&ended.stderr, "cannot write the run log"), 1, "{}", ended.stderr);
+    assert_eq!(checkpoints(&ended), ["step-00000002"]);
+}

@@ -1,0 +1,161 @@
+//! What every method of the list must have, so that none of it can be forgotten.
+
+use crate::running::Train;
+use scrimp::comm::{Communicator, Solo};
+use scrimp::config;
+use scrimp::data::augment::Resample;
+use scrimp::data::import::phantom::{Difficulty, Phantom, generate};
+use scrimp::data::loader::{Loader, LoaderPlan};
+use scrimp::methods::{METHODS, MethodDef, Passes, Setup};
+use scrimp::random::Key;
+use scrimp::train::checkpoint::{CheckpointStore, RunState};
+use scrimp::train::learner::LearnerSetup;
+use scrimp::train::{Method, StepContext};
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tch::{Device, Kind, Tensor};
+use tempfile::TempDir;
+
+fn repository(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+fn smoke_config(definition: &MethodDef) -> String {
+    format!("configs/smoke/{}.toml", definition.name)
+}
+
+#[test]
+fn names_are_unique_and_in_kebab_case() {
+    let names: BTreeSet<&str> = METHODS.iter().map(|method| method.name).collect();
+    assert_eq!(names.len(), METHODS.len());
+    for name in names {
+        let is_word = |word: &str| {
+            !word.is_empty() && word.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit())
+        };
+        assert!(name.split('-').all(is_word), "`{name}`");
+    }
+}
+
+#[test]
+fn the_list_and_the_files_agree() {
+    let files = repository("src/methods").read_dir().unwrap().map(|entry| entry.unwrap().path());
+    let stems = files.map(|file| file.file_stem().unwrap().to_str().unwrap().to_owned());
+    let found: BTreeSet<String> = stems.filter(|stem| stem != "mod").collect();
+    let expected = METHODS.iter().map(|method| method.name.replace('-', "_")).collect();
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn every_method_is_explained() {
+    for method in METHODS {
+        assert!(!method.summary.is_empty() && !method.paper.is_empty(), "{}", method.name);
+        let page = format!("docs/methods/{}.md", method.name);
+        assert!(repository(&page).is_file(), "`{page}` is missing");
+    }
+}
+
+#[test]
+fn every_method_trains_two_finite_steps_as_its_smoke_configuration_says() {
+    for method in METHODS {
+        let folder = TempDir::new().unwrap();
+        let train = Train::new(&smoke_config(method), &folder.path().join("run"));
+        let ended = train.set("train.total_steps=2").set("train.log_every=1").succeed();
+        let steps = ended.steps();
+        assert_eq!(steps.len(), 2, "{}", method.name);
+        for step in steps.values() {
+            let mut numbers = step.loss.values().chain(step.grad_norm.values());
+            assert!(step.loss.len() * step.grad_norm.len() > 0);
+            assert!(numbers.all(|number| number.is_finite()), "{}: {step:?}", method.name);
+        }
+    }
+}
+
+#[test]
+fn every_method_refuses_a_parameter_that_it_does_not_know() {
+    for method in METHODS {
+        let override_ = ["method.params.no_such_parameter=1".to_owned()];
+        let config = config::read(&repository(&smoke_config(method)), &override_).unwrap();
+        let failure = (method.check)(&config).expect_err(method.name);
+        assert!(failure.message().contains("no_such_parameter"), "{failure}");
+    }
+}
+
+/// A method on a small phantom, one step at a time, without a trainer.
+struct Bench {
+    method: Box<dyn Method>,
+    loader: Loader,
+    communicator: Arc<dyn Communicator>,
+}
+
+impl Bench {
+    fn new(definition: &MethodDef) -> Self {
+        tch::set_num_threads(1);
+        let config = config::read(&repository(&smoke_config(definition)), &[]).unwrap();
+        let params = (definition.check)(&config).unwrap();
+        let difficulty = Difficulty::Easy;
+        let phantom = Phantom { cases: 5, slices: 2, size: 32, difficulty, seed: 1 };
+        let dataset = Arc::new(generate(&phantom).unwrap());
+        let learner = LearnerSetup { key: Key::new(1), kind: Kind::Float, device: Device::Cpu };
+        let classes = dataset.classes.len() as i64;
+        let setup = Setup { learner, classes, passes: Passes::new(true, None) };
+        let plan = LoaderPlan {
+            fold: 1,
+            annotation: "scribble".to_owned(),
+            batch_size: 4,
+            drop_last: false,
+            size: 32,
+            augment: Resample::Reference,
+            seed: 1,
+        };
+        Self {
+            method: (definition.build)(&params, &setup).unwrap(),
+            loader: Loader::new(&dataset, plan, 0, 1).unwrap(),
+            communicator: Arc::new(Solo),
+        }
+    }
+
+    fn step(&mut self, step: u64) {
+        let batch = self.loader.batch(step).unwrap().to(Kind::Float, Device::Cpu);
+        let mut context = StepContext::new(step, 10, Key::new(1), &self.communicator);
+        self.method.step(&batch, &mut context).unwrap();
+    }
+
+    /// Copies of every tensor that a checkpoint holds, by learner.
+    fn tensors(&self) -> Vec<(&'static str, Vec<Tensor>)> {
+        let copies = |learner: &scrimp::train::learner::Learner| {
+            let flat = learner.flat_tensors().into_iter().map(|(_, tensor)| tensor.copy());
+            flat.chain(learner.buffers().map(|entry| entry.tensor.copy())).collect()
+        };
+        self.method.learners().into_iter().map(|l| (l.name(), copies(l))).collect()
+    }
+}
+
+#[test]
+fn every_learner_learns() {
+    for definition in METHODS {
+        let mut bench = Bench::new(definition);
+        let before = bench.tensors();
+        bench.step(1);
+        for ((name, old), (_, new)) in before.iter().zip(bench.tensors()) {
+            assert!(old[0] != new[0], "the weights of `{name}` stay as they are");
+        }
+    }
+}
+
+#[test]
+fn every_method_goes_on_from_a_checkpoint_as_if_nothing_had_happened() {
+    for definition in METHODS {
+        let folder = TempDir::new().unwrap();
+        let store = CheckpointStore::new(folder.path());
+        let mut kept = Bench::new(definition);
+        kept.step(1);
+        let run = RunState { step: 1, best: None };
+        let (saved, _) = store.save(definition.name, run, &kept.method.learners()).unwrap();
+        let mut restored = Bench::new(definition);
+        saved.restore(restored.method.learners_mut()).unwrap();
+        kept.step(2);
+        restored.step(2);
+        assert!(kept.tensors() == restored.tensors(), "{}", definition.name);
+    }
+}
