@@ -1,4 +1,4 @@
-//! Times training steps of `scrimp train` and of PyTorch under DistributedDataParallel, in turns.
+//! Times training steps of `scrimp train` and of PyTorch under `DistributedDataParallel`, in turns.
 //!
 //! `cargo bench --bench step`. Two ranks of one thread each train the U-Net on batches of 12 images
 //! of 256 x 256 on the CPU, both sides started by the same `mpirun`. Our steps are those of the
@@ -115,7 +115,8 @@ fn train(batch_norm: &str, steps: usize, run: &Path) -> Result<(Vec<f64>, f64)> 
     output(&mut command, "run `cargo test` to see what does not work on this machine")?;
     let cpu_ms = children_cpu_ms()? - before;
     let log = run.join("events").join("rank-0000.jsonl");
-    let log = std::fs::read_to_string(&log).context(|| format!("cannot read `{log:?}`"))?;
+    let log =
+        std::fs::read_to_string(&log).context(|| format!("cannot read `{}`", log.display()))?;
     let step_ms = log.lines().filter_map(|line| match serde_json::from_str(line) {
         Ok(Record { event: RunEvent::Step(step), .. }) => Some(step.step_ms),
         _ => None,

@@ -5,8 +5,9 @@
 
 use super::augment::{Draw, Resample, Sample, Slice, apply};
 use super::batch::{Batch, Samples};
-use super::order::{Order, share};
+use super::order::Order;
 use super::{Dataset, IGNORE};
+use crate::config::plan::local_share;
 use crate::error::{Context, Failure, Result};
 use crate::native::with_slice_mut;
 use std::collections::BTreeMap;
@@ -158,7 +159,7 @@ struct Course {
 impl Course {
     fn batch(&self, step: u64) -> Result<Batch> {
         let global = self.order.batch(step);
-        let mine = share(global.len(), self.rank, self.ranks);
+        let mine = local_share(global.len(), self.ranks, self.rank);
         let (count, size) = (mine.len() as i64, self.plan.size as i64);
         let image = Tensor::empty([count, 1, size, size], (Kind::Float, Device::Cpu));
         let annotation = Tensor::empty([count, size, size], (Kind::Uint8, Device::Cpu));

@@ -4,7 +4,6 @@
 //! a resumed run and another number of ranks see the same batches. Knows numbers only.
 
 use crate::random::{Key, permutation};
-use std::ops::Range;
 
 /// The order in which `slice_count` slices are seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,10 +41,4 @@ impl Order {
     pub fn augmentation(&self, step: u64, position: usize) -> Key {
         Key::new(self.seed).purpose("augment").number(step).number(position as u64)
     }
-}
-
-/// The positions of a global batch of `sample_count` that belong to `rank`: contiguous, their
-/// numbers differing by at most one between ranks; empty where there are more ranks than samples.
-pub fn share(sample_count: usize, rank: usize, ranks: usize) -> Range<usize> {
-    rank * sample_count / ranks..(rank + 1) * sample_count / ranks
 }

@@ -2,7 +2,8 @@
 //! ranks sees the same batch, and preparing ahead changes nothing.
 
 use proptest::prelude::*;
-use scrimp::data::order::{Order, share};
+use scrimp::config::plan::local_share;
+use scrimp::data::order::Order;
 use scrimp::random::permutation;
 
 fn orders() -> impl Strategy<Value = Order> {
@@ -30,7 +31,7 @@ proptest! {
         for step in epoch * steps + 1..=(epoch + 1) * steps {
             let batch = order.batch(step);
             for rank in 0..ranks {
-                for position in share(batch.len(), rank, ranks) {
+                for position in local_share(batch.len(), ranks, rank) {
                     seen[batch[position]] += 1;
                 }
             }
@@ -45,7 +46,7 @@ proptest! {
     fn shares_are_contiguous_even_and_complete(count in 0usize..100, ranks in 1usize..20) {
         let mut next = 0;
         for rank in 0..ranks {
-            let share = share(count, rank, ranks);
+            let share = local_share(count, ranks, rank);
             prop_assert_eq!(share.start, next);
             prop_assert!(share.len() == count / ranks || share.len() == count.div_ceil(ranks));
             next = share.end;
