@@ -6,8 +6,9 @@ check:
 test *arguments:
     launch/test {{arguments}}
 
-# Run the tests, look at every snapshot that changed, and accept it or not (needs cargo-insta)
+# Write docs/reference anew, then look at every snapshot that changed and accept it or not (needs cargo-insta)
 bless:
+    SCRIMP_BLESS=1 launch/test reference
     cargo insta test --review
 
 # Compare every formula with the golden files of another folder

@@ -140,7 +140,7 @@ pub enum Convention {
     Native,
     /// Native size, voxels
     Voxels,
-    /// 256x256 grid with spacing 10, 1, 1, as most papers on ACDC scribbles print it
+    /// The network's grid with spacing 10, 1, 1, as papers on ACDC scribbles print it
     Published,
 }
 

@@ -43,7 +43,8 @@ pub enum RunEvent {
         /// The directory of the checkpoint, relative to the run directory.
         checkpoint: String,
     },
-    /// `step`: a step that `train.log_every` asks for. Rank 0, numbers of all ranks together.
+    /// `step`: a step that `train.log_every` asks for, or that is evaluated, saved or the last. Rank
+    /// 0, numbers of all ranks together.
     Step(Step),
     /// `health`: how this rank fared since its previous `health`. Every rank.
     Health(Health),
@@ -61,7 +62,7 @@ pub enum RunEvent {
         #[serde(deserialize_with = "number")]
         seconds: f64,
     },
-    /// `warning`: something that a person should know and that did not end the run. Every rank.
+    /// `warning`: something that a person should know and that did not end the run. Rank 0.
     Warning {
         /// One sentence, lower case, without a full stop.
         message: String,

@@ -55,6 +55,9 @@ mod methods;
 #[cfg(feature = "torch")]
 mod native;
 #[cfg(test)]
+#[cfg(feature = "torch")]
+mod reference;
+#[cfg(test)]
 #[cfg(feature = "mpi")]
 mod resume;
 #[cfg(test)]
