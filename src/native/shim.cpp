@@ -88,6 +88,11 @@ Tensor moments(const Tensor& x, bool portable) {
   return total;
 }
 
+// running <- running + share * (value - running), in double.
+void move_towards(Tensor& running, const Tensor& value, const Tensor& share) {
+  running.add_(((value - running.to(at::kDouble)) * share).to(running.scalar_type()));
+}
+
 // Batch normalisation over all ranks, leaky rectification and dropout in one pass each way.
 struct Normalise : torch::autograd::Function<Normalise> {
   static Tensor forward(torch::autograd::AutogradContext* context, const Tensor& input,
@@ -99,13 +104,15 @@ struct Normalise : torch::autograd::Function<Normalise> {
     auto x = input.contiguous(at::MemoryFormat::ChannelsLast);
     auto total = moments(x, group->portable);
     group->sum(total);
-    auto count = total[2 * channels];
+    // A rank without samples that normalises alone leaves the running statistics as they are.
+    auto moved = total[2 * channels].gt(0.0).to(at::kDouble) * momentum;
+    auto count = total[2 * channels].clamp_min(1.0);
     auto mean = total.narrow(0, 0, channels) / count;
     auto variance = (total.narrow(0, channels, channels) / count - mean.square()).clamp_min(0.0);
     auto inverse_deviation = (variance + epsilon).rsqrt();
-    running_mean.mul_(1.0 - momentum).add_(mean.to(running_mean.scalar_type()), momentum);
+    move_towards(running_mean, mean, moved);
     auto unbiased = variance * (count / (count - 1.0).clamp_min(1.0));
-    running_var.mul_(1.0 - momentum).add_(unbiased.to(running_var.scalar_type()), momentum);
+    move_towards(running_var, unbiased, moved);
 
     auto scale = weight.to(at::kDouble) * inverse_deviation;
     auto shift = bias.to(at::kDouble) - mean * scale;

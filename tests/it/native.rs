@@ -128,6 +128,18 @@ fn an_empty_local_batch_normalises_to_an_empty_one() {
 }
 
 #[test]
+fn a_rank_that_normalises_alone_may_be_without_samples() {
+    let x = Tensor::zeros([0, 3, 4, 4], (Kind::Float, Device::Cpu)).set_requires_grad(true);
+    let group: Arc<dyn GroupSum> = Arc::new(Alone);
+    let channels = channels(3, Kind::Float);
+    let y =
+        normalise(&x, &channels, SETTINGS, &TrainingPass { group: &group, keys: None }).unwrap();
+    y.sum(Kind::Float).backward();
+    assert_eq!(channels.weight.grad().abs().max().double_value(&[]), 0.0);
+    assert!(channels.running_var.equal(&channels.running_var.ones_like()));
+}
+
+#[test]
 fn memory_is_lent_only_as_what_it_is() {
     let tensor = Tensor::from_slice(&[1.0f32, 2.0, 3.0, 4.0]).view([2, 2]);
     with_slice_mut(&tensor, |values: &mut [f32]| values[3] = 7.0).unwrap();
