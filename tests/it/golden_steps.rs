@@ -100,3 +100,14 @@ fn golden_three_steps_of_partial_cross_entropy() {
 fn golden_three_steps_of_full_supervision() {
     check("fully", "step.in.label", [0.5, 0.5]);
 }
+
+#[test]
+fn golden_learning_rates_lag_one_step() {
+    let golden = Golden::open("base-unet");
+    let iterations: Vec<i64> = Vec::try_from(golden.get("poly.in.t")).unwrap();
+    let rates: Vec<f64> = iterations
+        .iter()
+        .map(|&iteration| Schedule::Poly.learning_rate(0.01, iteration as u64 + 1, 60_000))
+        .collect();
+    golden.assert_close("poly.out.lr", &Tensor::from_slice(&rates), 1e-14);
+}
