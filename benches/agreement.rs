@@ -42,8 +42,8 @@ const STEPS: u64 = 60;
 const FP64_LIMIT: f64 = 1e-6;
 
 /// The steps of a training in fp32 that PyTorch repeats, each from our state before it. Not the
-/// first: with initial weights whole regions of equal pixels lie on the kink of the rectifier, and
-/// rounding decides their gradient, so that PyTorch's own fp32 and fp64 differ there by 5e-3.
+/// first: with initial weights rounding moves the gradient so far that PyTorch's own in fp32 and in
+/// fp64 differ by 5e-3.
 const SINGLE_STEPS: [u64; 5] = [11, 21, 31, 41, 51];
 /// Largest relative difference of their losses and gradients.
 const FP32_LIMIT: f64 = 1e-4;

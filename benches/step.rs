@@ -22,7 +22,7 @@ const RANKS: &str = "2";
 const TURNS: usize = 3;
 /// Steps in front of the timed ones, in which memory is taken and kernels are chosen.
 const WARMUP_STEPS: usize = 2;
-const TIMED_STEPS: usize = 8;
+const TIMED_STEPS: usize = 5;
 /// Milliseconds in a tick of `/proc`, on every Linux that user space gets to see.
 const TICK_MS: f64 = 10.0;
 
