@@ -49,7 +49,7 @@ impl Passes {
     }
 }
 
-/// What a method file states about itself; [`define`] turns it into a table entry.
+/// What a method file states about itself; `define` turns it into a table entry.
 pub trait Recipe: Method + Sized + 'static {
     /// The name in `method.name`, in kebab case.
     const NAME: &'static str;
