@@ -95,7 +95,7 @@ fn report(arguments: &cli::Evaluate, directory: &RunDirectory, scores: &Scores) 
 }
 
 fn table(scores: &Scores) -> String {
-    let mut text = format!("{:<14}{:>8}{:>10}{:>10}\n", "structure", "Dice", "HD95", "ASD");
+    let mut text = format!("{:<18}{:>8}{:>10}{:>10}\n", "structure", "Dice", "HD95", "ASD");
     let number = |value: f64, digits: usize| {
         if value.is_nan() { "n/a".to_owned() } else { format!("{value:.digits$}") }
     };
@@ -103,8 +103,8 @@ fn table(scores: &Scores) -> String {
         let [dice, hd95, asd] =
             [number(structure.dice, 4), number(structure.hd95, 2), number(structure.asd, 2)];
         // Writing to a string cannot fail.
-        let _ = writeln!(text, "{:<14}{dice:>8}{hd95:>10}{asd:>10}", structure.name);
+        let _ = writeln!(text, "{:<18}{dice:>8}{hd95:>10}{asd:>10}", structure.name);
     }
-    let _ = writeln!(text, "{:<14}{:>8}", "mean", number(scores.mean_dice(), 4));
+    let _ = writeln!(text, "{:<18}{:>8}", "mean", number(scores.mean_dice(), 4));
     text
 }
