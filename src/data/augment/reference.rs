@@ -33,9 +33,12 @@ pub(super) fn apply(draw: Draw, slice: &Slice<'_>, sample: &mut Sample<'_>) {
         }
         Draw::Rotate { degrees } => return rotate(degrees, slice, sample),
     };
+    // Lines of a slice that is not turned on its side are read as they lie in memory.
+    let tile = if columns.step.abs() == 1 { sample.shape[1] } else { TILE };
     gather_both(
         slice,
         [&offsets(rows, sample.shape[0]), &offsets(columns, sample.shape[1])],
+        tile,
         sample,
     );
 }
@@ -79,21 +82,29 @@ fn gather<T: Copy + Default>(
 /// cross, stay in the nearest cache from row to row.
 const TILE: usize = 32;
 
-/// As [`gather`], for image and annotation at once.
-fn gather_both(slice: &Slice<'_>, [rows, columns]: [&[usize]; 2], sample: &mut Sample<'_>) {
+/// As [`gather`], for image and annotation at once, `tile_columns` columns after the other.
+fn gather_both(
+    slice: &Slice<'_>,
+    [rows, columns]: [&[usize]; 2],
+    tile_columns: usize,
+    sample: &mut Sample<'_>,
+) {
     let width = sample.shape[1];
     if rows.len() < sample.shape[0] || columns.len() < width {
         sample.image.fill(0.0);
         sample.annotation.fill(0);
     }
-    for (number, tile) in columns.chunks(TILE).enumerate() {
+    for (number, tile) in columns.chunks(tile_columns.max(1)).enumerate() {
         for (index, row) in rows.iter().enumerate() {
-            let start = index * width + number * TILE;
+            let start = index * width + number * tile_columns;
             let image = &mut sample.image[start..][..tile.len()];
             let annotation = &mut sample.annotation[start..][..tile.len()];
-            for ((pixel, label), column) in image.iter_mut().zip(annotation).zip(tile) {
-                *pixel = slice.image[row + column];
-                *label = slice.annotation[row + column];
+            let (image_line, annotation_line) = (&slice.image[*row..], &slice.annotation[*row..]);
+            for (pixel, &column) in image.iter_mut().zip(tile) {
+                *pixel = image_line[column];
+            }
+            for (label, &column) in annotation.iter_mut().zip(tile) {
+                *label = annotation_line[column];
             }
         }
     }
