@@ -113,39 +113,42 @@ fn gather_both(
 /// Rotates by whole degrees about the middle, then zooms.
 fn rotate(degrees: i32, slice: &Slice<'_>, sample: &mut Sample<'_>) {
     let fill = if slice.annotation.contains(&slice.ignore) { slice.ignore } else { 0 };
-    let rotation = Rotation::new(degrees, slice.shape);
-    let rows: Vec<f64> = zoom_indices(slice.shape[0], sample.shape[0]).map(|i| i as f64).collect();
-    let columns: Vec<f64> =
-        zoom_indices(slice.shape[1], sample.shape[1]).map(|j| j as f64).collect();
+    let mut rotation = Rotation::new(degrees, slice.shape, sample.shape[1]);
+    let mut rows = zoom_indices(slice.shape[0], sample.shape[0]);
     let width = sample.shape[1];
     let lines = sample.image.chunks_exact_mut(width).zip(sample.annotation.chunks_exact_mut(width));
-    for (index, (image, annotation)) in lines.enumerate() {
-        let Some(&row) = rows.get(index) else {
-            image.fill(0.0);
+    for (image, annotation) in lines {
+        image.fill(0.0);
+        let Some(row) = rows.next() else {
             annotation.fill(0);
             continue;
         };
-        for (j, &column) in columns.iter().enumerate() {
-            let source = rotation.source(row, column);
-            image[j] = source.map_or(0.0, |source| slice.image[source]);
-            annotation[j] = source.map_or(fill, |source| slice.annotation[source]);
+        let sources = rotation.sources(row as f64);
+        annotation[..sources.len()].fill(fill);
+        annotation[sources.len()..].fill(0);
+        for ((pixel, label), &source) in image.iter_mut().zip(annotation).zip(sources) {
+            if let Ok(source) = usize::try_from(source) {
+                *pixel = slice.image[source];
+                *label = slice.annotation[source];
+            }
         }
-        image[columns.len()..].fill(0.0);
-        annotation[columns.len()..].fill(0);
     }
 }
 
-/// The map from a rotated slice to the slice as stored.
+/// The map from a rotated slice to the slice as stored, line by line.
 struct Rotation {
     sine: f64,
     cosine: f64,
     offset: [f64; 2],
     last: [f64; 2],
-    stride: usize,
+    stride: i32,
+    /// Sine and cosine times the column in the rotated slice, for each column of the sample.
+    columns: Vec<[f64; 2]>,
+    sources: Vec<i32>,
 }
 
 impl Rotation {
-    fn new(degrees: i32, shape: [usize; 2]) -> Self {
+    fn new(degrees: i32, shape: [usize; 2], width: usize) -> Self {
         let (sine, cosine) = f64::from(degrees).to_radians().sin_cos();
         let last = shape.map(|extent| (extent - 1) as f64);
         let middle = last.map(|last| last / 2.0);
@@ -153,15 +156,24 @@ impl Rotation {
             middle[0] - (cosine * middle[0] + sine * middle[1]),
             middle[1] - (-sine * middle[0] + cosine * middle[1]),
         ];
-        Self { sine, cosine, offset, last, stride: shape[1] }
+        let columns: Vec<[f64; 2]> = zoom_indices(shape[1], width)
+            .map(|column| [sine * column as f64, cosine * column as f64])
+            .collect();
+        let sources = vec![-1; columns.len()];
+        Self { sine, cosine, offset, last, stride: shape[1] as i32, columns, sources }
     }
 
-    /// The stored pixel for a pixel of the rotated slice, if there is one.
-    fn source(&self, row: f64, column: f64) -> Option<usize> {
-        let y = self.offset[0] + self.cosine * row + self.sine * column;
-        let x = self.offset[1] - self.sine * row + self.cosine * column;
-        let inside = y >= 0.0 && y <= self.last[0] && x >= 0.0 && x <= self.last[1];
-        // Both are at least 0 here, so that truncation is the floor of the reference.
-        inside.then(|| (y + 0.5) as i32 as usize * self.stride + (x + 0.5) as i32 as usize)
+    /// The stored pixel for each known column of a line of the rotated slice; -1 where there is none.
+    fn sources(&mut self, row: f64) -> &[i32] {
+        let start = [self.offset[0] + self.cosine * row, self.offset[1] - self.sine * row];
+        let (last, stride) = (self.last, self.stride);
+        for (source, column) in self.sources.iter_mut().zip(&self.columns) {
+            let (y, x) = (start[0] + column[0], start[1] + column[1]);
+            let inside = (y >= 0.0) & (y <= last[0]) & (x >= 0.0) & (x <= last[1]);
+            // Both are at least 0 inside, so that truncation is the floor of the reference.
+            let (line, place) = ((y + 0.5) as i32, (x + 0.5) as i32);
+            *source = if inside { line.wrapping_mul(stride).wrapping_add(place) } else { -1 };
+        }
+        &self.sources
     }
 }
