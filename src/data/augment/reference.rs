@@ -169,7 +169,7 @@ impl Rotation {
         let (last, stride) = (self.last, self.stride);
         for (source, column) in self.sources.iter_mut().zip(&self.columns) {
             let (y, x) = (start[0] + column[0], start[1] + column[1]);
-            let inside = (y >= 0.0) & (y <= last[0]) & (x >= 0.0) & (x <= last[1]);
+            let inside = (0.0..=last[0]).contains(&y) && (0.0..=last[1]).contains(&x);
             // Both are at least 0 inside, so that truncation is the floor of the reference.
             let (line, place) = ((y + 0.5) as i32, (x + 0.5) as i32);
             *source = if inside { line.wrapping_mul(stride).wrapping_add(place) } else { -1 };
