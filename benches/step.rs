@@ -3,8 +3,7 @@
 //! `cargo bench --bench step`. Two ranks of one thread each train the U-Net on batches of 12 images
 //! of 256 x 256 on the CPU, both sides started by the same `mpirun`. Our steps are those of the
 //! program, with reading, augmentation and logging; those of `benches/pytorch/step.py`, run by
-//! `SCRIMP_BENCH_PYTHON` (default `python3`), find their batches in memory. CPU times are those of
-//! user and system together: other work on the machine disturbs them least.
+//! `SCRIMP_BENCH_PYTHON` (default `python3`), find their batches in memory.
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -23,9 +22,6 @@ const TURNS: usize = 3;
 /// Steps in front of the timed ones, in which memory is taken and kernels are chosen.
 const WARMUP_STEPS: usize = 2;
 const TIMED_STEPS: usize = 5;
-/// Milliseconds in a tick of `/proc`, on every Linux that user space gets to see.
-const TICK_MS: f64 = 10.0;
-
 /// Who is timed, by what stands behind the program's name.
 const CONTESTANTS: [Contestant; 5] = [
     Contestant { name: "scrimp, local batch norm", side: Side::Scrimp("local") },
@@ -54,7 +50,6 @@ enum Side {
 #[derive(Default, Deserialize)]
 struct Times {
     step_ms: Vec<f64>,
-    cpu_ms: Vec<f64>,
 }
 
 /// A command under `mpirun` that runs wherever the benchmark does: as root and with fewer cores too.
@@ -81,18 +76,8 @@ fn output(command: &mut Command, hint: &str) -> Result<Vec<u8>> {
         .hint(hint))
 }
 
-/// CPU time of all processes that this one has waited for, and that they have waited for.
-fn children_cpu_ms() -> Result<f64> {
-    let text = std::fs::read_to_string("/proc/self/stat").context(|| "cannot read CPU times")?;
-    // The name in brackets may hold anything; `cutime` and `cstime` are the 14th and 15th after it.
-    let fields: Vec<&str> = text.rsplit(')').next().unwrap_or_default().split(' ').collect();
-    let ticks = |index: usize| fields.get(index)?.parse::<f64>().ok();
-    let total = ticks(14).zip(ticks(15)).map(|(user, system)| (user + system) * TICK_MS);
-    total.ok_or_else(|| Failure::new("`/proc/self/stat` has no CPU times of children"))
-}
-
-/// Trains once; step times by the run log, and the CPU time of everything.
-fn train(batch_norm: &str, steps: usize, run: &Path) -> Result<(Vec<f64>, f64)> {
+/// Trains once; step times by the run log.
+fn train(batch_norm: &str, steps: usize, run: &Path) -> Result<Vec<f64>> {
     let config = concat!(env!("CARGO_MANIFEST_DIR"), "/configs/phantom-partial-ce.toml");
     let mut command = mpirun();
     command.arg(env!("CARGO_BIN_EXE_scrimp")).args(["train", config, "--run"]).arg(run);
@@ -111,9 +96,7 @@ fn train(batch_norm: &str, steps: usize, run: &Path) -> Result<(Vec<f64>, f64)> 
     ] {
         command.args(["--set", setting]);
     }
-    let before = children_cpu_ms()?;
     output(&mut command, "run `cargo test` to see what does not work on this machine")?;
-    let cpu_ms = children_cpu_ms()? - before;
     let log = run.join("events").join("rank-0000.jsonl");
     let log =
         std::fs::read_to_string(&log).context(|| format!("cannot read `{}`", log.display()))?;
@@ -121,20 +104,14 @@ fn train(batch_norm: &str, steps: usize, run: &Path) -> Result<(Vec<f64>, f64)> 
         Ok(Record { event: RunEvent::Step(step), .. }) => Some(step.step_ms),
         _ => None,
     });
-    Ok((step_ms.collect(), cpu_ms))
+    Ok(step_ms.collect())
 }
 
 fn time_ours(batch_norm: &str) -> Result<Times> {
     let folder = tempfile::tempdir().context(|| "cannot make a temporary folder")?;
-    // What a run costs beside its timed steps is what a shorter run costs.
-    let (_, start_ms) = train(batch_norm, WARMUP_STEPS, &folder.path().join("short"))?;
     let steps = WARMUP_STEPS + TIMED_STEPS;
-    let (step_ms, cpu_ms) = train(batch_norm, steps, &folder.path().join("long"))?;
-    let ranks: f64 = RANKS.parse().context(|| "cannot read the number of ranks")?;
-    Ok(Times {
-        step_ms: step_ms.into_iter().skip(WARMUP_STEPS).collect(),
-        cpu_ms: vec![(cpu_ms - start_ms) / ranks / TIMED_STEPS as f64],
-    })
+    let step_ms = train(batch_norm, steps, &folder.path().join("run"))?;
+    Ok(Times { step_ms: step_ms.into_iter().skip(WARMUP_STEPS).collect() })
 }
 
 fn time_theirs(options: &[&str]) -> Result<Times> {
@@ -165,19 +142,13 @@ fn run() -> Result<()> {
                 Side::PyTorch(options) => time_theirs(options),
             }?;
             times.step_ms.extend(new.step_ms);
-            times.cpu_ms.push(new.cpu_ms.iter().sum::<f64>() / new.cpu_ms.len() as f64);
         }
     }
     println!("medians of a step; the ratio is that of scrimp with local batch norm to it");
-    println!(
-        "{:<30} {:>10} {:>7} {:>15} {:>7}",
-        "", "wall ms", "ratio", "CPU ms of a rank", "ratio"
-    );
-    let medians = measured.map(|mut times| [median(&mut times.step_ms), median(&mut times.cpu_ms)]);
-    for (Contestant { name, .. }, [wall, cpu]) in CONTESTANTS.iter().zip(medians) {
-        let [our_wall, our_cpu] = medians[0];
-        let (wall_ratio, cpu_ratio) = (our_wall / wall, our_cpu / cpu);
-        println!("{name:<30} {wall:>10.0} {wall_ratio:>7.2} {cpu:>16.0} {cpu_ratio:>7.2}");
+    println!("{:<30} {:>10} {:>7}", "", "ms", "ratio");
+    let medians = measured.map(|mut times| median(&mut times.step_ms));
+    for (Contestant { name, .. }, theirs) in CONTESTANTS.iter().zip(medians) {
+        println!("{name:<30} {theirs:>10.0} {:>7.2}", medians[0] / theirs);
     }
     Ok(())
 }

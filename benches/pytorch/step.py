@@ -7,8 +7,7 @@
 
 Ranks on the CPU talk over gloo with one thread each, ranks on GPUs over NCCL. Batch norm is local to
 each rank, DDP's default; `--sync-bn` joins it (PyTorch has that for GPUs only). Rank 0 prints one
-JSON line: `step_ms` and `cpu_ms`, lists without the steps of the warm-up; the latter is the CPU time
-of rank 0's process. `cargo bench --bench step` calls this script. Needs torch.
+JSON line with `step_ms`, a list without the steps of the warm-up. `cargo bench --bench step` calls this script. Needs torch.
 """
 
 import argparse
@@ -85,10 +84,10 @@ def train(rank, ranks, options):
     net = build(options, device, layout)
     optimizer = sgd(net.parameters(), BASE_LR)
     precision = torch.autocast(device.type, torch.bfloat16) if options.bf16 else nullcontext()
-    step_ms, cpu_ms = [], []
+    step_ms = []
     for step in range(options.warmup + options.steps):
         image, label = batches[step % BATCHES]
-        start, cpu_start = time.perf_counter(), time.process_time()
+        start = time.perf_counter()
         set_lr(optimizer, poly_lr(BASE_LR, step, TOTAL_STEPS))
         optimizer.zero_grad()
         with precision:
@@ -98,10 +97,8 @@ def train(rank, ranks, options):
         # Users log the loss; on a GPU this is also what ends the step.
         value = loss.item()
         step_ms.append((time.perf_counter() - start) * 1e3)
-        cpu_ms.append((time.process_time() - cpu_start) * 1e3)
     if rank == 0:
-        measured = {"step_ms": step_ms[options.warmup :], "cpu_ms": cpu_ms[options.warmup :]}
-        print(json.dumps({"ranks": ranks, "loss": value, **measured}))
+        print(json.dumps({"ranks": ranks, "loss": value, "step_ms": step_ms[options.warmup :]}))
     dist.destroy_process_group()
 
 
