@@ -15,6 +15,7 @@ pub mod random;
 
 pub mod config;
 pub mod metrics;
+pub mod pseudo_labels;
 pub mod runlog;
 
 pub mod watch;
@@ -31,6 +32,8 @@ pub mod comm;
 pub mod losses;
 #[cfg(feature = "torch")]
 pub mod methods;
+#[cfg(feature = "torch")]
+pub mod mixing;
 #[cfg(feature = "torch")]
 pub mod native;
 #[cfg(feature = "torch")]

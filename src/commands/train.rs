@@ -181,6 +181,7 @@ fn build(
         communicator: Arc::clone(ranks),
         directory: directory.clone(),
         events,
+        statistics_batches: plan.net.recompute_statistics,
         target: (run::kind(plan), place.device),
     });
     Ok((trainer, started))

@@ -93,6 +93,11 @@ pub struct NetConfig {
     /// Over which samples batch normalisation takes its statistics (default `global`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub batch_norm: Option<Normalisation>,
+    /// Before each evaluation, running statistics of batch normalisation are made anew from so many
+    /// batches of whole images, which helps methods that train on half-hidden ones; 0 keeps those
+    /// that training passes left (default 0).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recompute_statistics: Option<u64>,
 }
 
 /// `[method]`: which method trains, and its parameters.

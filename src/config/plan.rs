@@ -77,6 +77,8 @@ pub struct NetPlan {
     pub dropout: bool,
     /// Over which samples batch normalisation takes its statistics.
     pub batch_norm: Normalisation,
+    /// Batches from which running statistics are made anew before each evaluation; 0 for never.
+    pub recompute_statistics: u64,
 }
 
 /// How long and how to train.
@@ -144,6 +146,7 @@ impl RunPlan {
         let net = NetPlan {
             dropout: config.net.dropout.unwrap_or(true),
             batch_norm: config.net.batch_norm.unwrap_or(Normalisation::Global),
+            recompute_statistics: config.net.recompute_statistics.unwrap_or(0),
         };
         let MethodConfig { name: method, params: method_params } = config.method;
         Ok(Self { ranks, data, net, method, method_params, train })
@@ -172,6 +175,7 @@ impl RunPlan {
             net: NetConfig {
                 dropout: Some(self.net.dropout),
                 batch_norm: Some(self.net.batch_norm),
+                recompute_statistics: Some(self.net.recompute_statistics),
             },
             method: MethodConfig { name: self.method.clone(), params: self.method_params.clone() },
             train: self.train.written_out(),

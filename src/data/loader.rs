@@ -10,7 +10,6 @@ use super::{Dataset, IGNORE};
 use crate::config::plan::local_share;
 use crate::error::{Context, Failure, Result};
 use crate::native::with_slice_mut;
-use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -175,7 +174,7 @@ impl Course {
             cases: mine.clone().map(|position| self.slices[global[position]]).collect(),
             positions: mine.map(|position| position as u64).collect(),
         };
-        Ok(Batch::new(main, BTreeMap::new(), global.len()))
+        Ok(Batch::new(main, global.len()))
     }
 
     fn fill_all(

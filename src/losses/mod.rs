@@ -4,13 +4,15 @@
 //! gradients over ranks gives the gradient of the returned number. Losses know no step, no
 //! configuration and no rank.
 
+pub mod adversarial;
+
 use crate::native::{GroupSum, global_sum};
 use tch::{Kind, Reduction, Tensor};
 
 /// The label of pixels that no loss may look at, equal to `data::IGNORE`.
 const IGNORE: i64 = 255;
-/// Added to numerator and denominator of Dice.
-const SMOOTH: f64 = 1e-5;
+/// Added to numerator and denominator of Dice, unless said otherwise.
+pub const SMOOTH: f64 = 1e-5;
 
 /// Cross-entropy over the annotated pixels of the global batch.
 ///
@@ -24,8 +26,9 @@ pub fn partial_cross_entropy(logits: &Tensor, annotation: &Tensor, group: &dyn G
     global_sum(&local, group) / count.clamp_min(1.0)
 }
 
-/// `[N, C, H, W]` of 0 and 1; pixels with an ignored label are 0 in every class.
-fn one_hot(labels: &Tensor, like: &Tensor) -> Tensor {
+/// Labels `[N, H, W]` as one channel per class, in the shape and precision of `like`
+/// (`[N, C, H, W]`): 0 and 1; pixels with an ignored label are 0 in every class.
+pub fn one_hot(labels: &Tensor, like: &Tensor) -> Tensor {
     let classes = Tensor::arange(like.size()[1], (Kind::Int64, like.device())).view([1, -1, 1, 1]);
     labels.unsqueeze(1).eq_tensor(&classes).to_kind(like.kind())
 }
@@ -45,8 +48,9 @@ fn class_sums(weighted: &Tensor) -> Tensor {
 /// Soft Dice loss of dense labels, mean over all classes with the background.
 ///
 /// `probabilities` is `[N, C, H, W]`, `labels` `[N, H, W]` `i64`. Sums run over the global batch and
-/// all pixels together, with squared denominators (WSL4MIS `DiceLoss`).
-pub fn dice(probabilities: &Tensor, labels: &Tensor, group: &dyn GroupSum) -> Tensor {
+/// all pixels together, with squared denominators (WSL4MIS `DiceLoss`). `smooth` is added to both
+/// sides of the fraction, [`SMOOTH`] as published.
+pub fn dice(probabilities: &Tensor, labels: &Tensor, smooth: f64, group: &dyn GroupSum) -> Tensor {
     let target = one_hot(labels, probabilities);
     dice_from(
         &[
@@ -54,9 +58,24 @@ pub fn dice(probabilities: &Tensor, labels: &Tensor, group: &dyn GroupSum) -> Te
             class_sums(&probabilities.square()),
             class_sums(&target),
         ],
-        SMOOTH,
+        smooth,
         group,
     )
+}
+
+/// Mean squared difference over the pixels where `weight` is 1, of all ranks together.
+///
+/// `prediction` and `target` are `[N, 1, H, W]`, `weight` `[1 or N, 1, H, W]` of 0 and 1;
+/// `count` is the number of such pixels in the global batch.
+pub fn masked_mean_square(
+    prediction: &Tensor,
+    target: &Tensor,
+    weight: &Tensor,
+    count: f64,
+    group: &dyn GroupSum,
+) -> Tensor {
+    let squares = (prediction - target).square() * weight;
+    global_sum(&squares.sum(squares.kind()), group) / count.max(1.0)
 }
 
 /// Which pixels a partial Dice counts.

@@ -3,6 +3,7 @@
 //! A new method is one file beside this one, one line in [`METHODS`], and one configuration. Method
 //! files know neither ranks nor files nor each other.
 
+pub mod maskmixadv;
 mod partial_ce;
 
 use crate::config::RunConfig;
@@ -16,7 +17,8 @@ use serde::{Serialize, de::DeserializeOwned};
 use std::sync::Arc;
 
 /// Every method, in the order in which `scrimp methods` lists them.
-pub static METHODS: &[MethodDef] = &[define::<partial_ce::PartialCe>()];
+pub static METHODS: &[MethodDef] =
+    &[define::<partial_ce::PartialCe>(), define::<maskmixadv::MaskMixAdv>()];
 
 /// What a method is built from, beside its own parameters.
 pub struct Setup {
@@ -47,6 +49,11 @@ impl Passes {
             if self.dropout { cx.sample_keys(purpose, &samples.positions) } else { Vec::new() };
         Pass::Train { group: Arc::clone(&self.statistics), keys }
     }
+
+    /// A pass that moves running statistics by `share`, in (0, 1], and serves nothing else.
+    pub fn statistics(&self, share: f64) -> Pass {
+        Pass::Statistics { group: Arc::clone(&self.statistics), share }
+    }
 }
 
 /// What a method file states about itself; `define` turns it into a table entry.
@@ -57,6 +64,8 @@ pub trait Recipe: Method + Sized + 'static {
     const SUMMARY: &'static str;
     /// Where it was published.
     const PAPER: &'static str;
+    /// Whether it learns from masks of other patients: then `[data.shapes]` must name them.
+    const NEEDS_SHAPES: bool = false;
     /// `[method.params]`; refuses unknown keys.
     type Params: DeserializeOwned + Serialize;
     /// Networks and learners, equal on every rank.

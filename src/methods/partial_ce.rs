@@ -79,6 +79,11 @@ impl Method for PartialCe {
         tch::no_grad(|| self.net.forward(image, &Pass::Evaluate))
     }
 
+    fn adapt_statistics(&self, image: &Tensor, share: f64) -> Result<()> {
+        let pass = self.passes.statistics(share);
+        tch::no_grad(|| self.net.forward(image, &pass)).map(drop)
+    }
+
     fn learners(&self) -> Vec<&Learner> {
         vec![&self.segmenter]
     }

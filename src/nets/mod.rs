@@ -2,6 +2,7 @@
 //!
 //! Networks are formulas: ranks, random numbers and the kind of pass come in as arguments.
 
+pub mod gan;
 pub mod unet;
 
 use crate::error::Result;
@@ -20,6 +21,13 @@ pub enum Pass {
         /// One key per sample of the local batch, for dropout; empty: no dropout.
         keys: Vec<Key>,
     },
+    /// Batch statistics without dropout, for moving the running ones alone.
+    Statistics {
+        /// The ranks whose samples are normalised together.
+        group: Arc<dyn GroupSum>,
+        /// How far the running statistics move towards those of this batch, in (0, 1].
+        share: f64,
+    },
     /// Running statistics, no dropout, no gradient.
     Evaluate,
 }
@@ -29,6 +37,7 @@ pub enum Pass {
 pub struct Convolution {
     weight: Tensor,
     bias: Tensor,
+    stride: i64,
     padding: i64,
 }
 
@@ -39,13 +48,35 @@ impl Convolution {
         Self {
             weight: scope.uniform("weight", &[channels_out, channels_in, side, side], bound),
             bias: scope.uniform("bias", &[channels_out], bound),
+            stride: 1,
             padding: side / 2,
         }
     }
 
+    /// The same with 4 x 4 taps, padding 1 and `stride`: stride 2 halves the size.
+    pub fn patchwise(
+        scope: &mut Scope<'_>,
+        channels_in: i64,
+        channels_out: i64,
+        stride: i64,
+    ) -> Self {
+        Self { stride, padding: 1, ..Self::new(scope, channels_in, channels_out, 4) }
+    }
+
+    /// The same convolution with the same values, through which no gradient reaches its weights.
+    #[must_use]
+    pub fn frozen(&self) -> Self {
+        Self { weight: self.weight.detach(), bias: self.bias.detach(), ..*self }
+    }
+
     /// `[N, channels_in, H, W]` to `[N, channels_out, H, W]`.
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        x.conv2d(&self.weight, Some(&self.bias), [1, 1], [self.padding; 2], [1, 1], 1)
+        self.forward_with(x, &self.weight)
+    }
+
+    /// The same with another weight of the same shape in place of its own.
+    fn forward_with(&self, x: &Tensor, weight: &Tensor) -> Tensor {
+        x.conv2d(weight, Some(&self.bias), [self.stride; 2], [self.padding; 2], [1, 1], 1)
     }
 }
 
@@ -83,8 +114,16 @@ impl NormalisedActivation {
 
     /// `[N, C, H, W]` to the same shape.
     pub fn forward(&self, x: &Tensor, pass: &Pass) -> Result<Tensor> {
-        let Pass::Train { group, keys } = pass else {
-            return native::normalise_evaluate(x, &self.channels, self.settings);
+        let (group, keys) = match pass {
+            Pass::Train { group, keys } => (group, keys),
+            Pass::Statistics { group, share } => {
+                let settings = Normalisation { momentum: *share, ..self.settings };
+                let pass = TrainingPass { group, keys: None };
+                return native::normalise(x, &self.channels, settings, &pass);
+            }
+            Pass::Evaluate => {
+                return native::normalise_evaluate(x, &self.channels, self.settings);
+            }
         };
         let mut counter = self.batches_tracked.shallow_clone();
         let _ = tch::no_grad(|| counter.g_add_scalar_(1));

@@ -131,6 +131,10 @@ pub struct Step {
     /// Unweighted terms by `learner/term`, for example `segmenter/partial_ce`.
     #[serde(deserialize_with = "numbers")]
     pub loss: BTreeMap<String, f64>,
+    /// Numbers that say how training goes and that nobody minimises, by `learner/name`, for example
+    /// the share of patches that a discriminator judges rightly.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "numbers")]
+    pub observed: BTreeMap<String, f64>,
     /// Learning rate of each learner.
     #[serde(deserialize_with = "numbers")]
     pub lr: BTreeMap<String, f64>,
@@ -241,6 +245,7 @@ mod tests {
             step: 1200,
             epoch: 10,
             loss: one("segmenter/partial_ce", loss),
+            observed: BTreeMap::new(),
             lr: one("segmenter", 0.03),
             grad_norm: one("segmenter", 1.8),
             step_ms: 31.5,

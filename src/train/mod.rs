@@ -25,6 +25,9 @@ pub trait Method {
     fn step(&mut self, batch: &Batch, cx: &mut StepContext<'_>) -> Result<()>;
     /// Class logits `[N, C, H, W]` for images `[N, 1, H, W]`, with running statistics.
     fn predict(&self, image: &Tensor) -> Result<Tensor>;
+    /// Moves the running statistics with which [`Method::predict`] normalises by `share`, in (0, 1],
+    /// towards those of these images `[N, 1, H, W]` over all ranks.
+    fn adapt_statistics(&self, image: &Tensor, share: f64) -> Result<()>;
     /// Everything to save, restore, broadcast and compare; the first one predicts.
     fn learners(&self) -> Vec<&Learner>;
     /// The same, for restoring.
@@ -71,6 +74,8 @@ pub struct StepContext<'a> {
     pub step: u64,
     /// Length of the run.
     pub total_steps: u64,
+    /// Whether the numbers of this step will be read, on all ranks alike.
+    pub logged: bool,
     key: Key,
     communicator: &'a Arc<dyn Communicator>,
     report: StepReport,
@@ -85,7 +90,7 @@ impl<'a> StepContext<'a> {
         communicator: &'a Arc<dyn Communicator>,
     ) -> Self {
         let key = key.purpose("step").number(step);
-        Self { step, total_steps, key, communicator, report: StepReport::default() }
+        Self { step, total_steps, logged: true, key, communicator, report: StepReport::default() }
     }
 
     /// The ranks over which losses are normalised.
@@ -104,6 +109,15 @@ impl<'a> StepContext<'a> {
         positions.iter().map(|position| key.number(*position)).collect()
     }
 
+    /// Reports a number that nobody minimises: 0-dimensional, equal on all ranks, and computed
+    /// only where it will be read.
+    pub fn observe(&mut self, name: &'static str, value: impl FnOnce(&dyn GroupSum) -> Tensor) {
+        if self.logged {
+            let value = tch::no_grad(|| value(&**self.communicator));
+            self.report.observations.push((name, value));
+        }
+    }
+
     fn sum_gradients(&self, gradients: &Tensor) {
         self.communicator.sum(gradients);
     }
@@ -118,6 +132,7 @@ impl<'a> StepContext<'a> {
 #[derive(Debug, Default)]
 pub struct StepReport {
     losses: Vec<(String, Tensor)>,
+    observations: Vec<(&'static str, Tensor)>,
     learners: Vec<(&'static str, f64, Tensor)>,
     finite: Option<Tensor>,
 }
@@ -127,6 +142,8 @@ pub struct StepReport {
 pub struct StepNumbers {
     /// `learner/term` and its global, unweighted value.
     pub losses: Vec<(String, f64)>,
+    /// What the method observed beside, by name.
+    pub observations: Vec<(String, f64)>,
     /// Learner, learning rate, norm of its gradient before clipping.
     pub learners: Vec<(String, f64, f64)>,
 }
@@ -156,12 +173,9 @@ impl StepReport {
 
     /// Fetches all numbers with one transfer.
     pub fn fetch(&self) -> Result<StepNumbers> {
-        let norms = self.learners.iter().map(|(_, _, norm)| norm);
-        let tensors: Vec<Tensor> = self
-            .losses
-            .iter()
-            .map(|(_, value)| value)
-            .chain(norms)
+        let tensors: Vec<Tensor> = (self.losses.iter().map(|(_, value)| value))
+            .chain(self.observations.iter().map(|(_, value)| value))
+            .chain(self.learners.iter().map(|(_, _, norm)| norm))
             .map(|value| value.to_kind(Kind::Double).view([1]))
             .collect();
         if tensors.is_empty() {
@@ -169,18 +183,15 @@ impl StepReport {
         }
         let values: Vec<f64> = Vec::try_from(Tensor::cat(&tensors, 0))
             .map_err(|error| Failure::new("cannot fetch the losses").because(&error))?;
-        let (losses, norms) = values.split_at(self.losses.len());
+        let (losses, values) = values.split_at(self.losses.len());
+        let (observations, norms) = values.split_at(self.observations.len());
+        let names = self.losses.iter().map(|(name, _)| name.clone());
+        let observed = self.observations.iter().map(|(name, _)| (*name).to_owned());
+        let learners = self.learners.iter().zip(norms);
         Ok(StepNumbers {
-            losses: self
-                .losses
-                .iter()
-                .map(|(name, _)| name.clone())
-                .zip(losses.iter().copied())
-                .collect(),
-            learners: self
-                .learners
-                .iter()
-                .zip(norms)
+            losses: names.zip(losses.iter().copied()).collect(),
+            observations: observed.zip(observations.iter().copied()).collect(),
+            learners: learners
                 .map(|((name, rate, _), norm)| ((*name).to_owned(), *rate, *norm))
                 .collect(),
         })

@@ -7,7 +7,7 @@ use super::evaluate::{Evaluator, Scores};
 use super::meter::Meter;
 use super::{Method, StepContext, StepReport};
 use crate::comm::{Communicator, agree};
-use crate::config::plan::TrainPlan;
+use crate::config::plan::{Cadence, TrainPlan};
 use crate::data::batch::Batch;
 use crate::data::loader::Loader;
 use crate::error::{Context, Failure, Result};
@@ -47,6 +47,8 @@ pub struct Parts {
     pub directory: RunDirectory,
     /// This rank's run log.
     pub events: Box<dyn EventSink>,
+    /// Batches from which running statistics are made anew before each evaluation.
+    pub statistics_batches: u64,
     /// Precision and place of images.
     pub target: (Kind, Device),
 }
@@ -124,7 +126,7 @@ impl Trainer {
             let last = step == total_steps;
             let plan = &self.parts.plan;
             let (evaluate, save) = (plan.evaluate_every.due(step), plan.save_every.due(step));
-            let log = last || evaluate || save || plan.log_every.due(step);
+            let log = self.logs(step);
             if log {
                 let logged = self.log(&report);
                 agree(&*self.communicator, logged)?;
@@ -139,6 +141,16 @@ impl Trainer {
             }
         }
         Ok(Outcome::Finished)
+    }
+
+    /// Whether the numbers of `step` are written to the log.
+    fn logs(&self, step: u64) -> bool {
+        let plan = &self.parts.plan;
+        let due = |cadence: Cadence| cadence.due(step);
+        step == plan.total_steps
+            || due(plan.log_every)
+            || due(plan.evaluate_every)
+            || due(plan.save_every)
     }
 
     /// Rank 0's weights and buffers are everybody's; a run that resumes broadcasts equal values.
@@ -178,6 +190,7 @@ impl Trainer {
         let plan = &self.parts.plan;
         let key = Key::new(plan.seed);
         let mut cx = StepContext::new(step, plan.total_steps, key, &self.communicator);
+        cx.logged = self.logs(step);
         self.parts
             .method
             .step(batch, &mut cx)
@@ -198,6 +211,7 @@ impl Trainer {
                 step,
                 epoch: (step - 1) / self.parts.loader.order().steps_per_epoch() + 1,
                 loss: numbers.losses.iter().cloned().collect(),
+                observed: numbers.observations.iter().cloned().collect(),
                 lr: numbers.learners.iter().map(|(name, lr, _)| (name.clone(), *lr)).collect(),
                 grad_norm: numbers.learners.iter().map(|(name, _, n)| (name.clone(), *n)).collect(),
                 step_ms,
@@ -227,6 +241,7 @@ impl Trainer {
     /// Scores the held-out cases; true when the mean Dice is the best so far.
     fn evaluate(&mut self) -> Result<bool> {
         let start = Instant::now();
+        self.recompute_statistics()?;
         let scores = self.parts.evaluator.run(&*self.parts.method, &*self.communicator)?;
         let step = self.state.step;
         let mean_dice = scores.mean_dice();
@@ -251,6 +266,18 @@ impl Trainer {
             structures: scores.structure_means(),
         }));
         Ok(improved)
+    }
+
+    /// Makes the running statistics of batch normalisation anew, as the mean over those of the
+    /// run's first batches, whole and without dropout.
+    fn recompute_statistics(&mut self) -> Result<()> {
+        let (kind, device) = self.parts.target;
+        for number in 1..=self.parts.statistics_batches {
+            let batch = self.parts.loader.batch(number)?.to(kind, device);
+            let share = 1.0 / number as f64;
+            self.parts.method.adapt_statistics(&batch.main().image, share)?;
+        }
+        Ok(())
     }
 
     fn write_scores(&self, scores: &Scores) -> Result<()> {

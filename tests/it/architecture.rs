@@ -16,12 +16,14 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("config", &["error"]),
     ("runlog", &["error"]),
     ("metrics", &["error"]),
+    ("pseudo_labels", &[]),
     ("cli", &["error"]),
     ("watch", &["runlog", "config", "error"]),
     ("parameters", &["native", "random", "error"]),
     ("comm", &["native", "error"]),
     ("nets", &["native", "parameters", "random", "error"]),
     ("losses", &["native", "error"]),
+    ("mixing", &["random"]),
     ("data", &["native", "config", "random", "error"]),
     (
         "train",
@@ -30,7 +32,19 @@ const LAYERS: &[(&str, &[&str])] = &[
     // `config` for the list in `mod.rs`, which reads parameters; not for the method files.
     (
         "methods",
-        &["train", "data", "nets", "losses", "parameters", "native", "config", "random", "error"],
+        &[
+            "train",
+            "data",
+            "nets",
+            "losses",
+            "mixing",
+            "pseudo_labels",
+            "parameters",
+            "native",
+            "config",
+            "random",
+            "error",
+        ],
     ),
     (
         "commands",

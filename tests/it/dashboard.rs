@@ -187,6 +187,7 @@ fn step() -> impl Strategy<Value = RunEvent> {
         RunEvent::Step(Step {
             step,
             epoch: 1,
+            observed: loss.clone(),
             loss,
             lr,
             grad_norm,

@@ -1,7 +1,7 @@
 //! Losses against the reference implementations: value and gradient.
 
 use crate::golden::Golden;
-use scrimp::losses::{Masking, dice, partial_cross_entropy, partial_dice};
+use scrimp::losses::{Masking, SMOOTH, dice, partial_cross_entropy, partial_dice};
 use scrimp::native::Alone;
 use tch::{Kind, Tensor};
 
@@ -21,7 +21,8 @@ fn softmax(logits: &Tensor) -> Tensor {
 }
 
 fn supervised(logits: &Tensor, labels: &Tensor) -> Tensor {
-    (partial_cross_entropy(logits, labels, &Alone) + dice(&softmax(logits), labels, &Alone)) * 0.5
+    (partial_cross_entropy(logits, labels, &Alone) + dice(&softmax(logits), labels, SMOOTH, &Alone))
+        * 0.5
 }
 
 #[test]
@@ -29,7 +30,9 @@ fn golden_base_losses() {
     let golden = Golden::open("base-unet");
     let labels = |prefix: &str| golden.labels(&format!("{prefix}.in.label"));
     check(&golden, "pce", "pce.in.logits", |z| partial_cross_entropy(z, &labels("pce"), &Alone));
-    check(&golden, "dice", "dice.in.logits", |z| dice(&softmax(z), &labels("dice"), &Alone));
+    check(&golden, "dice", "dice.in.logits", |z| {
+        dice(&softmax(z), &labels("dice"), SMOOTH, &Alone)
+    });
     check(&golden, "sup", "sup.in.logits", |z| supervised(z, &labels("sup")));
     for (prefix, masking) in [
         ("pdice", Masking::AcrossBatch),
@@ -51,7 +54,7 @@ fn golden_baseline_losses() {
         |z: &Tensor, labels: &Tensor, masking| partial_dice(&softmax(z), labels, masking, &Alone);
     check(&golden, "pce", "in.logits", |z| partial_cross_entropy(z, &scribble, &Alone));
     check(&golden, "ce_dense", "in.logits", |z| partial_cross_entropy(z, &dense, &Alone));
-    check(&golden, "dice", "in.logits", |z| dice(&softmax(z), &dense, &Alone));
+    check(&golden, "dice", "in.logits", |z| dice(&softmax(z), &dense, SMOOTH, &Alone));
     check(&golden, "pdice", "in.logits", |z| pdice(z, &scribble, Masking::AcrossBatch));
     check(&golden, "pdice_dense", "in.logits", |z| pdice(z, &dense, Masking::AcrossBatch));
     check(&golden, "pdice_fixed", "in.logits", |z| pdice(z, &scribble, Masking::PerSample));

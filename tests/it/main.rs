@@ -33,6 +33,9 @@ mod golden_augment;
 #[cfg(feature = "torch")]
 mod golden_losses;
 #[cfg(test)]
+#[cfg(feature = "torch")]
+mod golden_maskmixadv;
+#[cfg(test)]
 mod golden_metrics;
 #[cfg(test)]
 #[cfg(feature = "torch")]

@@ -1,0 +1,332 @@
+//! MaskMixAdv: two half-hidden views of each image label each other, a discriminator judges shapes.
+//!
+//! Li, Zheng and Wu, Bioengineering 2024, 11(11), 1146; what is computed follows
+//! lichen14/MaskMixAdv `code/train_weakly_supervised_pCE_MaskMixAdv.py` at cf584ee. There the
+//! discriminator sends no gradient to the network; `adversary = "shape"` mends that.
+
+mod params;
+
+use super::{Passes, Recipe, Setup};
+use crate::data::batch::{Batch, Samples};
+use crate::error::{Failure, Result};
+use crate::losses::adversarial::{accuracy, gradient_penalty, verdict};
+use crate::losses::{SMOOTH, dice, masked_mean_square, one_hot, partial_cross_entropy};
+use crate::mixing::{CellMask, expected_class, label_map, mix};
+use crate::native::{GroupSum, global_sum, with_slice_mut};
+use crate::nets::Pass;
+use crate::nets::gan::{Discriminator, Judge};
+use crate::nets::unet::UNetMae;
+use crate::pseudo_labels::keep_largest;
+use crate::train::learner::Learner;
+use crate::train::{Method, Objective, StepContext};
+pub use params::Params;
+use params::{Adversary, Hide, Maps, Shape};
+use tch::{Device, Kind, Tensor};
+
+/// Weight of each verdict in the discriminator's objective, which Adam makes immaterial.
+const VERDICT_WEIGHT: f64 = 0.05;
+/// Levels of the network whose features can be hidden.
+const LEVELS: usize = 5;
+
+/// The method with its two players.
+pub struct MaskMixAdv {
+    segmenter: Learner,
+    net: UNetMae,
+    judge: Learner,
+    discriminator: Discriminator,
+    passes: Passes,
+    params: Params,
+}
+
+/// What the two branches made of one batch.
+struct Branches {
+    /// Logits of both branches, `[N, C, H, W]`.
+    logits: [Tensor; 2],
+    /// Reconstructions with the pixels that their branch could not see.
+    restored: Vec<(Tensor, Tensor)>,
+    /// What the first branch saw at full size, `[1 or N, 1, H, W]`.
+    mask: Tensor,
+}
+
+impl Recipe for MaskMixAdv {
+    const NAME: &'static str = "maskmixadv";
+    const SUMMARY: &'static str =
+        "two half-hidden views label each other, a discriminator judges shapes";
+    const PAPER: &'static str = "Li et al., Bioengineering 2024; code: lichen14/MaskMixAdv";
+    const NEEDS_SHAPES: bool = true;
+    type Params = Params;
+
+    fn build(params: Params, setup: &Setup) -> Result<Self> {
+        params.check()?;
+        let (segmenter, net) = Learner::new("segmenter", params.learner, setup.learner, |scope| {
+            UNetMae::new(scope, 1, setup.classes, params.hide == Hide::Features)
+        })?;
+        let channels = if params.shows_channels() { setup.classes } else { 1 };
+        let Shape { judge, spectral_norm, .. } = params.shape;
+        let released = params.adversary == Adversary::Detached;
+        let judge = if released { Judge::Patches } else { judge };
+        let (judge, discriminator) =
+            Learner::new("discriminator", params.discriminator, setup.learner, |scope| {
+                Discriminator::new(scope, channels, judge, spectral_norm && !released)
+            })?;
+        Ok(Self { segmenter, net, judge, discriminator, passes: setup.passes.clone(), params })
+    }
+}
+
+impl MaskMixAdv {
+    /// One iteration with given masks: one for hidden images, one per level for hidden features.
+    pub fn iterate(
+        &mut self,
+        batch: &Batch,
+        masks: &[CellMask],
+        cx: &mut StepContext<'_>,
+    ) -> Result<()> {
+        let samples = batch.main();
+        let branches = self.look(samples, masks, cx)?;
+        let [first, second] = branches.logits.each_ref().map(|z| z.softmax(1, z.kind()));
+        let mixed = mix(&first, &second, &branches.mask);
+        let pseudo = self.pseudo_label(&mixed)?;
+        let smooth = SMOOTH / batch.global_size.max(1) as f64;
+        let [first_logits, second_logits] = &branches.logits;
+        let annotation = &samples.annotation;
+        let (ce, pse) = (self.params.partial_ce / 2.0, self.params.pseudo_dice / 2.0);
+        let mut objective = Objective::new()
+            .term("partial_ce_first", ce, || {
+                partial_cross_entropy(first_logits, annotation, cx.group())
+            })
+            .term("partial_ce_second", ce, || {
+                partial_cross_entropy(second_logits, annotation, cx.group())
+            })
+            .term("pseudo_dice_first", pse, || dice(&first, &pseudo, smooth, cx.group()))
+            .term("pseudo_dice_second", pse, || dice(&second, &pseudo, smooth, cx.group()))
+            .term("reconstruction", self.params.reconstruction, || {
+                reconstruction(&branches, samples, batch.global_size, cx.group())
+            });
+        let game = self.game(&mixed, &pseudo, cx);
+        if let Game::Played { fake, weight } = &game {
+            objective = objective.term("adversarial", *weight, || {
+                let logits = self.discriminator.frozen().forward(fake);
+                verdict(&logits, true, batch.global_size, cx.group())
+            });
+        }
+        self.segmenter.update(objective, cx)?;
+        observe_agreement(&branches.logits, batch.global_size, cx);
+        match game {
+            Game::Off => Ok(()),
+            Game::Watched { fake } | Game::Played { fake, .. } => {
+                self.train_discriminator(batch, &fake.detach(), cx)
+            }
+        }
+    }
+
+    /// Both branches: two passes over half-hidden images, or two decoders over halves of features.
+    fn look(
+        &self,
+        samples: &Samples,
+        masks: &[CellMask],
+        cx: &StepContext<'_>,
+    ) -> Result<Branches> {
+        let missing = || Failure::new("an iteration needs a mask");
+        let mask = masks.first().ok_or_else(missing)?.at_size_of(&samples.image);
+        let first = self.passes.train("first", samples, cx);
+        if self.params.hide == Hide::Features {
+            return self.look_at_features(samples, masks, (mask, &first));
+        }
+        let hidden: Tensor = 1.0 - &mask;
+        let features = self.net.features(&(&samples.image * &mask), &first)?;
+        let mut restored = vec![(self.net.restore(&features, &first)?, hidden.shallow_clone())];
+        let logits = self.net.segment(&features, &first)?;
+        let second = self.passes.train("second", samples, cx);
+        let features = self.net.features(&(&samples.image * &hidden), &second)?;
+        let again = self.net.segment(&features, &second)?;
+        if self.params.reconstruct_both {
+            restored.push((self.net.restore(&features, &second)?, mask.shallow_clone()));
+        } else if self.params.adversary == Adversary::Detached {
+            // As released: computed for nothing but its running statistics.
+            let _ = tch::no_grad(|| self.net.restore(&features, &second))?;
+        }
+        Ok(Branches { logits: [logits, again], restored, mask })
+    }
+
+    fn look_at_features(
+        &self,
+        samples: &Samples,
+        masks: &[CellMask],
+        (mask, pass): (Tensor, &Pass),
+    ) -> Result<Branches> {
+        let features = self.net.features(&samples.image, pass)?;
+        let seen = |invert: bool| -> Vec<Tensor> {
+            let pairs = features.iter().zip(masks);
+            pairs
+                .map(|(x, mask)| {
+                    let mask = mask.at_size_of(x);
+                    if invert { x * (1.0 - mask) } else { x * mask }
+                })
+                .collect()
+        };
+        let (first, second) = (seen(false), seen(true));
+        let logits = [self.net.segment(&first, pass)?, self.net.segment_again(&second, pass)?];
+        let restored = vec![(self.net.restore(&first, pass)?, 1.0 - &mask)];
+        Ok(Branches { logits, restored, mask })
+    }
+
+    /// The mixed prediction as labels, cleaned if the parameters say so.
+    fn pseudo_label(&self, mixed: &Tensor) -> Result<Tensor> {
+        let labels = label_map(mixed);
+        if !self.params.largest_component {
+            return Ok(labels);
+        }
+        let (size, classes) = (mixed.size(), mixed.size()[1] as usize);
+        let (pixels, columns) = ((size[2] * size[3]) as usize, size[3] as usize);
+        let host = labels.to_kind(Kind::Uint8).to_device(Device::Cpu).contiguous();
+        with_slice_mut(&host, |all: &mut [u8]| {
+            for slice in all.chunks_exact_mut(pixels) {
+                keep_largest(slice, columns, classes);
+            }
+        })?;
+        Ok(host.to_device(labels.device()).to_kind(Kind::Int64))
+    }
+
+    /// What the discriminator sees of the prediction, and whether it sends a gradient.
+    fn game(&self, mixed: &Tensor, pseudo: &Tensor, cx: &StepContext<'_>) -> Game {
+        let numbers = || pseudo.unsqueeze(1).to_kind(mixed.kind());
+        if self.params.adversary == Adversary::Detached {
+            return Game::Watched { fake: numbers() };
+        }
+        let Some(weight) = self.params.adversarial_weight(cx.step, cx.total_steps) else {
+            return Game::Off;
+        };
+        let fake = match self.params.shape.maps {
+            Maps::OneHot => mixed.shallow_clone(),
+            Maps::ExpectedClass => expected_class(mixed),
+            Maps::StraightThrough => {
+                let mean = expected_class(mixed);
+                numbers() + (&mean - mean.detach())
+            }
+        };
+        Game::Played { fake, weight }
+    }
+
+    /// Shapes as the discriminator sees them.
+    fn real_maps(&self, shapes: &Tensor, like: &Tensor) -> Tensor {
+        if !self.params.shows_channels() {
+            return shapes.unsqueeze(1).to_kind(like.kind());
+        }
+        let blur = self.params.shape.blur;
+        let maps = one_hot(shapes, like);
+        maps.avg_pool2d([blur, blur], [1, 1], [blur / 2; 2], false, false, None::<i64>)
+    }
+
+    fn train_discriminator(
+        &mut self,
+        batch: &Batch,
+        fake: &Tensor,
+        cx: &mut StepContext<'_>,
+    ) -> Result<()> {
+        let samples = batch.global_size;
+        let released = self.params.adversary == Adversary::Detached;
+        let penalty = if released { 0.0 } else { self.params.shape.gradient_penalty };
+        let real = self.real_maps(batch.shapes()?, fake).set_requires_grad(penalty > 0.0);
+        let (real_logits, fake_logits) =
+            (self.discriminator.forward(&real), self.discriminator.forward(fake));
+        let objective = Objective::new()
+            .term("real", VERDICT_WEIGHT, || verdict(&real_logits, true, samples, cx.group()))
+            .term("fake", VERDICT_WEIGHT, || verdict(&fake_logits, false, samples, cx.group()))
+            .term("gradient_penalty", VERDICT_WEIGHT * penalty, || {
+                gradient_penalty(&real_logits, &real, samples, cx.group())
+            });
+        self.judge.update(objective, cx)?;
+        cx.observe("discriminator/real_accuracy", |group| {
+            accuracy(&real_logits, true, samples, group)
+        });
+        cx.observe("discriminator/fake_accuracy", |group| {
+            accuracy(&fake_logits, false, samples, group)
+        });
+        if released {
+            cx.observe("segmenter/adversarial", |group| {
+                verdict(&fake_logits, true, samples, group)
+            });
+        }
+        Ok(())
+    }
+}
+
+/// What the discriminator does in a step.
+enum Game {
+    /// Nothing yet.
+    Off,
+    /// It learns from `fake` and changes nothing.
+    Watched { fake: Tensor },
+    /// It learns from `fake`, and the network to please it.
+    Played { fake: Tensor, weight: f64 },
+}
+
+/// Squared error over what could not be seen, mean over the restorations.
+fn reconstruction(
+    branches: &Branches,
+    samples: &Samples,
+    global_size: usize,
+    group: &dyn GroupSum,
+) -> Tensor {
+    let image = &samples.image;
+    let terms = branches.restored.iter().map(|(restored, hidden)| {
+        // Every mask hides equally many pixels at sizes that the grid divides.
+        let each = hidden.mean(Kind::Double) * (image.size()[2] * image.size()[3]);
+        let count = f64::try_from(each).unwrap_or(f64::NAN) * global_size as f64;
+        masked_mean_square(restored, image, hidden, count, group)
+    });
+    let count = branches.restored.len() as f64;
+    terms.reduce(|sum, term| sum + term).unwrap_or_else(|| image.sum(image.kind()) * 0.0) / count
+}
+
+/// The share of pixels that both branches give the same class, in [0, 1].
+fn observe_agreement(logits: &[Tensor; 2], global_size: usize, cx: &mut StepContext<'_>) {
+    cx.observe("segmenter/agreement", |group| {
+        let [first, second] = logits.each_ref().map(label_map);
+        let pixels = first.size().iter().skip(1).product::<i64>() * global_size.max(1) as i64;
+        let agreeing = first.eq_tensor(&second).sum(logits[0].kind());
+        global_sum(&agreeing, group) / pixels as f64
+    });
+}
+
+impl Method for MaskMixAdv {
+    fn step(&mut self, batch: &Batch, cx: &mut StepContext<'_>) -> Result<()> {
+        let positions = &batch.main().positions;
+        let levels = if self.params.hide == Hide::Features { LEVELS } else { 1 };
+        let masks: Vec<CellMask> = (0..levels as u64)
+            .map(|level| {
+                let key = cx.key("mask").number(level);
+                if self.params.mask_per_sample {
+                    let keys: Vec<_> = positions.iter().map(|&p| key.number(p)).collect();
+                    CellMask::per_sample(&keys, self.params.visible)
+                } else {
+                    CellMask::shared(key, self.params.visible)
+                }
+            })
+            .collect();
+        self.iterate(batch, &masks, cx)
+    }
+
+    fn predict(&self, image: &Tensor) -> Result<Tensor> {
+        tch::no_grad(|| {
+            let features = self.net.features(image, &Pass::Evaluate)?;
+            self.net.segment(&features, &Pass::Evaluate)
+        })
+    }
+
+    fn adapt_statistics(&self, image: &Tensor, share: f64) -> Result<()> {
+        let pass = self.passes.statistics(share);
+        tch::no_grad(|| {
+            let features = self.net.features(image, &pass)?;
+            self.net.segment(&features, &pass).map(drop)
+        })
+    }
+
+    fn learners(&self) -> Vec<&Learner> {
+        vec![&self.segmenter, &self.judge]
+    }
+
+    fn learners_mut(&mut self) -> Vec<&mut Learner> {
+        vec![&mut self.segmenter, &mut self.judge]
+    }
+}

@@ -1,0 +1,200 @@
+//! Discriminators: networks that tell real label maps from predicted ones.
+//!
+//! Shapes, names and initialisation follow lichen14/MaskMixAdv `code/networks/discriminator.py` at
+//! cf584ee. Knows no loss and no opponent.
+
+use super::Convolution;
+use crate::parameters::Scope;
+use serde::{Deserialize, Serialize};
+use tch::Tensor;
+
+/// Channels after each hidden layer.
+const CHANNELS: [i64; 4] = [64, 128, 256, 512];
+/// Factor of negative values.
+const SLOPE: f64 = 0.2;
+
+/// Which discriminator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Judge {
+    /// Judges patches: five strided convolutions, one logit for each 32 x 32 pixels. The released one.
+    #[default]
+    Patches,
+    /// Judges whole maps: instance normalisation after the second to fourth convolution, one logit
+    /// for each sample. That of earlier versions of the code.
+    Wholes,
+}
+
+/// A convolutional discriminator: 2 762 689 parameters for one input channel, of either kind.
+#[derive(Debug)]
+pub struct Discriminator {
+    layers: Vec<Layer>,
+    judge: Judge,
+}
+
+#[derive(Debug)]
+struct Layer {
+    convolution: Convolution,
+    spectral: Option<SpectralNorm>,
+}
+
+impl Discriminator {
+    /// Registers `0.weight`, `0.bias`, `2.weight` and so on to `8.bias`; with `spectral_norm` also a
+    /// buffer for each weight.
+    pub fn new(scope: &mut Scope<'_>, channels_in: i64, judge: Judge, spectral_norm: bool) -> Self {
+        let strides = match judge {
+            Judge::Patches => [2, 2, 2, 2, 2],
+            Judge::Wholes => [2, 2, 2, 1, 1],
+        };
+        let mut before = channels_in;
+        let layers = CHANNELS.iter().chain(&[1]).zip(strides).enumerate();
+        let layers = layers
+            .map(|(number, (&channels, stride))| {
+                let mut scope = scope.sub(&(2 * number).to_string());
+                let convolution = Convolution::patchwise(&mut scope, before, channels, stride);
+                let spectral = spectral_norm.then(|| SpectralNorm::new(&mut scope, channels));
+                before = channels;
+                Layer { convolution, spectral }
+            })
+            .collect();
+        Self { layers, judge }
+    }
+
+    /// Logits, positive for real, of maps `[N, channels_in, H, W]`: `[N, 1, H / 32, W / 32]` of
+    /// patches, `[N, 1]` of wholes.
+    pub fn forward(&self, maps: &Tensor) -> Tensor {
+        let mut x = maps.shallow_clone();
+        let slope = Tensor::full([1], SLOPE, (x.kind(), x.device()));
+        for (number, layer) in self.layers.iter().enumerate() {
+            x = layer.forward(&x);
+            let hidden = number + 1 < self.layers.len();
+            if self.judge == Judge::Wholes && hidden && number > 0 {
+                x = instance_norm(&x);
+            }
+            if hidden {
+                x = x.prelu(&slope);
+            }
+        }
+        match self.judge {
+            Judge::Patches => x,
+            Judge::Wholes => x.mean_dim([2i64, 3].as_slice(), false, x.kind()),
+        }
+    }
+
+    /// The same discriminator with the same values, whose weights take no gradient and whose
+    /// spectral norms stand still.
+    #[must_use]
+    pub fn frozen(&self) -> Self {
+        let layers = self.layers.iter().map(|layer| Layer {
+            convolution: layer.convolution.frozen(),
+            spectral: layer.spectral.as_ref().map(SpectralNorm::frozen),
+        });
+        Self { layers: layers.collect(), judge: self.judge }
+    }
+}
+
+impl Layer {
+    fn forward(&self, x: &Tensor) -> Tensor {
+        match &self.spectral {
+            None => self.convolution.forward(x),
+            Some(norm) => self.convolution.forward_with(x, &norm.divide(&self.convolution.weight)),
+        }
+    }
+}
+
+/// Each channel of each sample to mean 0 and variance 1.
+fn instance_norm(x: &Tensor) -> Tensor {
+    let (variance, mean) = x.var_mean_dim([2i64, 3].as_slice(), false, true);
+    (x - mean) / (variance + 1e-5).sqrt()
+}
+
+/// Divides a weight by its largest singular value, so that the layer stretches nothing.
+///
+/// Miyato et al., ICLR 2018: one power iteration for each pass in training.
+#[derive(Debug)]
+struct SpectralNorm {
+    /// `[channels_out]`, of length 1: the left singular vector so far.
+    left: Tensor,
+    still: bool,
+}
+
+impl SpectralNorm {
+    fn new(scope: &mut Scope<'_>, channels: i64) -> Self {
+        let left = scope.buffer("singular_vector", &[channels], (channels as f64).powf(-0.5));
+        Self { left, still: false }
+    }
+
+    fn frozen(&self) -> Self {
+        Self { left: self.left.shallow_clone(), still: true }
+    }
+
+    fn divide(&self, weight: &Tensor) -> Tensor {
+        let matrix = weight.flatten(1, -1); // [out, in * taps]
+        let unit = |x: Tensor| &x / (x.norm() + 1e-12);
+        let (left, right) = tch::no_grad(|| {
+            let right = unit(matrix.tr().mv(&self.left));
+            if self.still {
+                return (self.left.shallow_clone(), right);
+            }
+            let left = unit(matrix.mv(&right));
+            self.left.shallow_clone().copy_(&left);
+            // The next pass overwrites the buffer while this one's backward still needs the values.
+            (left, right)
+        });
+        weight / left.dot(&matrix.mv(&right))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parameters::Parameters;
+    use crate::random::Key;
+    use tch::{Device, Kind};
+
+    fn discriminator(judge: Judge, spectral_norm: bool) -> (Parameters, Discriminator) {
+        let mut parameters = Parameters::new(Key::new(1), Kind::Double, Device::Cpu);
+        let net = Discriminator::new(&mut parameters.root(), 1, judge, spectral_norm);
+        (parameters, net)
+    }
+
+    #[test]
+    fn both_kinds_have_the_published_size_and_output() {
+        let maps = Tensor::zeros([2, 1, 64, 96], (Kind::Double, Device::Cpu));
+        for (judge, size) in [(Judge::Patches, vec![2, 1, 2, 3]), (Judge::Wholes, vec![2, 1])] {
+            let (parameters, net) = discriminator(judge, false);
+            assert_eq!(parameters.trainable_count(), 2_762_689);
+            assert_eq!(net.forward(&maps).size(), size);
+        }
+    }
+
+    #[test]
+    fn a_frozen_discriminator_answers_alike_and_learns_nothing() {
+        let (parameters, net) = discriminator(Judge::Patches, true);
+        let maps = Tensor::rand([1, 1, 64, 64], (Kind::Double, Device::Cpu));
+        for _ in 0..200 {
+            let _ = net.forward(&maps);
+        }
+        let maps = maps.set_requires_grad(true);
+        let frozen = net.frozen().forward(&maps);
+        assert!(frozen.allclose(&net.forward(&maps), 1e-6, 1e-9, false));
+        frozen.sum(Kind::Double).backward();
+        assert!(maps.grad().abs().max().double_value(&[]) > 0.0);
+        let learned = parameters.entries().iter().any(|entry| entry.tensor.grad().defined());
+        assert!(!learned, "a gradient reached a frozen weight");
+    }
+
+    #[test]
+    fn a_spectrally_normalised_weight_has_largest_singular_value_one() {
+        let (parameters, net) = discriminator(Judge::Patches, true);
+        let maps = Tensor::ones([1, 1, 32, 32], (Kind::Double, Device::Cpu));
+        for _ in 0..500 {
+            let _ = net.forward(&maps);
+        }
+        let layer = &net.layers[1];
+        let weight = layer.spectral.as_ref().unwrap().divide(&layer.convolution.weight);
+        let largest = weight.flatten(1, -1).svd(true, false).1.max().double_value(&[]);
+        assert!((largest - 1.0).abs() < 1e-3, "{largest}");
+        assert_eq!(parameters.entries().len(), 15);
+    }
+}

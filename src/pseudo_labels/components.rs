@@ -1,0 +1,114 @@
+//! The largest connected part of each class.
+
+/// Turns into background (class 0) every pixel that is not in the largest 8-connected component of
+/// its class. `labels` is one slice `[rows, columns]`, row-major, classes 0 to `classes - 1`; of
+/// components of equal size the first in row-major order stays.
+///
+/// The clean-up of pseudo labels in earlier versions of lichen14/MaskMixAdv (89960db).
+pub fn keep_largest(labels: &mut [u8], columns: usize, classes: usize) {
+    let components = Components::find(labels, columns);
+    let mut largest = vec![(0, u32::MAX); classes];
+    for (number, &(class, size)) in components.found.iter().enumerate() {
+        let best = &mut largest[usize::from(class)];
+        if size > best.0 {
+            *best = (size, number as u32);
+        }
+    }
+    for (label, component) in labels.iter_mut().zip(components.of_pixel) {
+        if *label != 0 && largest[usize::from(*label)].1 != component {
+            *label = 0;
+        }
+    }
+}
+
+/// Which component each pixel belongs to; pixels of class 0 belong to none.
+struct Components {
+    of_pixel: Vec<u32>,
+    /// Class and number of pixels of each component.
+    found: Vec<(u8, usize)>,
+}
+
+impl Components {
+    fn find(labels: &[u8], columns: usize) -> Self {
+        let mut of_pixel = vec![u32::MAX; labels.len()];
+        let mut found = Vec::new();
+        let mut open = Vec::new();
+        for start in 0..labels.len() {
+            if labels[start] == 0 || of_pixel[start] != u32::MAX {
+                continue;
+            }
+            let (class, number) = (labels[start], found.len() as u32);
+            let mut size = 0;
+            of_pixel[start] = number;
+            open.push(start);
+            while let Some(pixel) = open.pop() {
+                size += 1;
+                for near in neighbours(pixel, columns, labels.len()) {
+                    if labels[near] == class && of_pixel[near] == u32::MAX {
+                        of_pixel[near] = number;
+                        open.push(near);
+                    }
+                }
+            }
+            found.push((class, size));
+        }
+        Self { of_pixel, found }
+    }
+}
+
+/// The up to eight pixels around one.
+fn neighbours(pixel: usize, columns: usize, count: usize) -> impl Iterator<Item = usize> {
+    let rows = count / columns;
+    let (row, column) = (pixel / columns, pixel % columns);
+    let above_to_below = row.saturating_sub(1)..=(row + 1).min(rows - 1);
+    above_to_below.flat_map(move |row| {
+        let left_to_right = column.saturating_sub(1)..=(column + 1).min(columns - 1);
+        left_to_right.map(move |column| row * columns + column).filter(move |&near| near != pixel)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn diagonal_pixels_belong_together_and_islands_go() {
+        #[rustfmt::skip]
+        let mut labels = [
+            1, 0, 0, 2, 0,
+            0, 1, 0, 2, 0,
+            0, 0, 0, 0, 1,
+            2, 0, 0, 0, 0,
+        ];
+        keep_largest(&mut labels, 5, 3);
+        #[rustfmt::skip]
+        let expected = [
+            1, 0, 0, 2, 0,
+            0, 1, 0, 2, 0,
+            0, 0, 0, 0, 0,
+            0, 0, 0, 0, 0,
+        ];
+        assert_eq!(labels, expected);
+    }
+
+    proptest! {
+        #[test]
+        fn one_component_of_each_class_is_left_and_nothing_is_added(
+            labels in proptest::collection::vec(0u8..4, 7 * 9),
+        ) {
+            let mut kept = labels.clone();
+            keep_largest(&mut kept, 9, 4);
+            prop_assert!(kept.iter().zip(&labels).all(|(after, before)| after == before || *after == 0));
+            let components = Components::find(&kept, 9);
+            for class in 1..4u8 {
+                let present = labels.contains(&class);
+                let count = components.found.iter().filter(|(found, _)| *found == class).count();
+                prop_assert_eq!(count, usize::from(present));
+            }
+            let mut again = kept.clone();
+            keep_largest(&mut again, 9, 4);
+            prop_assert_eq!(again, kept);
+        }
+    }
+}
