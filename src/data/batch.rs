@@ -1,11 +1,11 @@
 //! What a training step and an evaluation get to see, as tensors.
 //!
 //! A [`Batch`] holds the annotation that the plan names and nothing else: a method cannot look at
-//! the dense truth unless it is told to learn from it. Only a [`Volume`] has the truth.
+//! the dense truth unless it is told to learn from it. Masks beside it are of other patients. Only a
+//! [`Volume`] has the truth.
 
 use super::{Case, DENSE, Dataset, augment};
 use crate::error::{Failure, Result};
-use std::collections::BTreeMap;
 use tch::{Device, Kind, Tensor};
 
 /// Images with their annotation, this rank's part of a global batch.
@@ -25,38 +25,46 @@ pub struct Samples {
 #[derive(Debug)]
 pub struct Batch {
     main: Samples,
-    streams: BTreeMap<String, Samples>,
-    /// Samples of the main stream over all ranks.
+    shapes: Option<Tensor>,
+    /// Samples over all ranks.
     pub global_size: usize,
 }
 
 impl Batch {
-    /// A batch of the main stream, and others by name.
-    pub fn new(main: Samples, streams: BTreeMap<String, Samples>, global_size: usize) -> Self {
-        Self { main, streams, global_size }
+    /// A batch of samples, without masks.
+    pub fn new(main: Samples, global_size: usize) -> Self {
+        Self { main, shapes: None, global_size }
+    }
+
+    /// The same batch with a mask of another patient for each sample: `[N, H, W]` u8.
+    #[must_use]
+    pub fn with_shapes(self, shapes: Tensor) -> Self {
+        Self { shapes: Some(shapes), ..self }
     }
 
     /// The same samples on a device as networks and losses take them: images in the precision of
-    /// the network, annotations as i64.
+    /// the network, annotations and masks as i64.
     #[must_use]
     pub fn to(mut self, kind: Kind, device: Device) -> Self {
-        for samples in std::iter::once(&mut self.main).chain(self.streams.values_mut()) {
-            samples.image = samples.image.to_kind(kind).to_device(device);
-            samples.annotation = samples.annotation.to_device(device).to_kind(Kind::Int64);
-        }
+        let labels = |labels: &Tensor| labels.to_device(device).to_kind(Kind::Int64);
+        self.main.image = self.main.image.to_kind(kind).to_device(device);
+        self.main.annotation = labels(&self.main.annotation);
+        self.shapes = self.shapes.as_ref().map(labels);
         self
     }
 
-    /// The stream that every method has.
+    /// The samples to learn from.
     pub fn main(&self) -> &Samples {
         &self.main
     }
 
-    /// Another stream, by the name that the method declared.
-    pub fn stream(&self, name: &str) -> Result<&Samples> {
-        self.streams.get(name).ok_or_else(|| {
-            let known: Vec<&str> = self.streams.keys().map(String::as_str).collect();
-            Failure::new(format!("the batch has no stream `{name}`, only {known:?} beside `main`"))
+    /// Dense masks `[N, H, W]` of other patients, which show none of the samples: u8 as loaded, i64
+    /// after [`Batch::to`]. Fails where `[data.shapes]` names none.
+    pub fn shapes(&self) -> Result<&Tensor> {
+        self.shapes.as_ref().ok_or_else(|| {
+            Failure::usage("the batch has no masks of other patients").hint(
+                "say where they are in `[data.shapes]`, for example `--set data.shapes.path=DIR`",
+            )
         })
     }
 }
