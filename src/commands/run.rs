@@ -4,10 +4,11 @@
 
 use crate::comm::environment::{Placement, Variables};
 use crate::comm::{self, Communicator};
-use crate::config::plan::{DataSource, RunPlan};
-use crate::config::{DeviceChoice, Normalisation, Precision, Resample, RunConfig};
-use crate::data::import::phantom;
+use crate::config::plan::{DataSource, PhantomPlan, RunPlan, ShapesPlan, ShapesSource};
+use crate::config::{DeviceChoice, Normalisation, Orientation, Precision, Resample, RunConfig};
+use crate::data::import::{masks, phantom};
 use crate::data::loader::{Loader, LoaderPlan};
+use crate::data::shapes::Shapes;
 use crate::data::{Dataset, augment, store};
 use crate::error::{Failure, Result};
 use crate::methods::{self, Passes, Setup};
@@ -30,18 +31,52 @@ pub(super) fn resolve(config: &RunConfig, ranks: usize) -> Result<RunPlan> {
 pub(super) fn dataset(plan: &RunPlan) -> Result<Arc<Dataset>> {
     let dataset = match &plan.data.source {
         DataSource::Packed(path) => store::read(path)?,
-        DataSource::Phantom(plan) => phantom::generate(&phantom::Phantom {
-            cases: plan.cases,
-            slices: plan.slices,
-            size: plan.size,
-            difficulty: match plan.difficulty {
-                crate::config::Difficulty::Easy => phantom::Difficulty::Easy,
-                crate::config::Difficulty::Hard => phantom::Difficulty::Hard,
-            },
-            seed: plan.seed,
-        })?,
+        DataSource::Phantom(plan) => generated(plan)?,
     };
     Ok(Arc::new(dataset))
+}
+
+fn generated(plan: &PhantomPlan) -> Result<Dataset> {
+    phantom::generate(&phantom::Phantom {
+        cases: plan.cases,
+        slices: plan.slices,
+        size: plan.size,
+        difficulty: match plan.difficulty {
+            crate::config::Difficulty::Easy => phantom::Difficulty::Easy,
+            crate::config::Difficulty::Hard => phantom::Difficulty::Hard,
+        },
+        seed: plan.seed,
+    })
+}
+
+/// The masks of a plan, in memory; `target` is what the run trains on.
+fn shapes(plan: &ShapesPlan, target: &Dataset) -> Result<Shapes> {
+    let class_count = target.classes.len();
+    let shapes = match &plan.source {
+        ShapesSource::Path(path) => {
+            if !path.exists() {
+                let message =
+                    format!("`data.shapes.path` is `{}`, where nothing is", path.display());
+                return Err(Failure::usage(message).hint(
+                    "name a folder of NIfTI label volumes, or a packed file with dense labels",
+                ));
+            }
+            let read = if path.is_dir() {
+                masks::read(path, class_count)
+            } else {
+                store::read(path).and_then(|dataset| Shapes::of(dataset, class_count))
+            };
+            read.map_err(|failure| failure.during("cannot use the masks of `data.shapes.path`"))?
+        }
+        ShapesSource::Phantom(plan) => Shapes::of(generated(plan)?, class_count)?,
+    };
+    if !plan.allow_own {
+        shapes.refuse_own(target)?;
+    }
+    Ok(match plan.orientation {
+        Orientation::Corrected => shapes,
+        Orientation::Released => shapes.swapped(),
+    })
 }
 
 /// Where a rank computes, and with how many threads.
@@ -130,7 +165,11 @@ pub(super) fn loader(
         },
         seed: plan.train.seed,
     };
-    Loader::new(dataset, loader, comm.rank(), comm.ranks())
+    let loader = Loader::new(dataset, loader, comm.rank(), comm.ranks())?;
+    Ok(match &plan.data.shapes {
+        Some(plan) => loader.with_shapes(shapes(plan, dataset)?),
+        None => loader,
+    })
 }
 
 /// Scores the held-out fold of a plan.

@@ -60,6 +60,9 @@ pub struct DataConfig {
     /// A synthetic data set, made when the run starts, instead of `path`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub phantom: Option<PhantomConfig>,
+    /// Dense masks of other patients, for methods that learn what shapes look like.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shapes: Option<ShapesConfig>,
 }
 
 /// `[data.phantom]`: a synthetic cardiac data set.
@@ -81,6 +84,24 @@ pub struct PhantomConfig {
     /// Equal seeds give equal data (default 1).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
+}
+
+/// `[data.shapes]`: dense masks of other patients; exactly one of `path` and `[data.shapes.phantom]`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ShapesConfig {
+    /// A folder of NIfTI label volumes or a packed file with dense labels, relative to the working directory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathBuf>,
+    /// Which way round masks lie (default `corrected`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub orientation: Option<Orientation>,
+    /// Whether masks of the training data's own patients, refused otherwise, are taken too (default false).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub allow_own: Option<bool>,
+    /// Synthetic masks, made when the run starts, instead of `path`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub phantom: Option<PhantomConfig>,
 }
 
 /// `[net]`: how networks are built.
@@ -156,6 +177,16 @@ pub enum Resample {
     Bilinear,
     /// Resizing alone, order 0.
     None,
+}
+
+/// Which way round masks lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Orientation {
+    /// Rows and columns as the slices to train on have them.
+    Corrected,
+    /// Rows and columns swapped, as the released code of MaskMixAdv reads NIfTI masks.
+    Released,
 }
 
 /// How hard synthetic images are to segment.

@@ -4,8 +4,8 @@
 //! and what devices there are is not known here: a plan means the same on every machine.
 
 use super::{
-    DataConfig, DeviceChoice, Difficulty, MethodConfig, NetConfig, Normalisation, PhantomConfig,
-    Precision, Resample, RunConfig, TrainConfig,
+    DataConfig, DeviceChoice, Difficulty, MethodConfig, NetConfig, Normalisation, Orientation,
+    PhantomConfig, Precision, Resample, RunConfig, ShapesConfig, TrainConfig,
 };
 use crate::error::{Context, Result};
 use std::ops::Range;
@@ -44,6 +44,28 @@ pub struct DataPlan {
     pub augment: Resample,
     /// Whether the last, smaller batch of an epoch is left out.
     pub drop_last: bool,
+    /// Dense masks of other patients, where the method learns from them.
+    pub shapes: Option<ShapesPlan>,
+}
+
+/// Dense masks that belong to no image of the run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ShapesPlan {
+    /// Where masks come from.
+    pub source: ShapesSource,
+    /// Which way round they lie.
+    pub orientation: Orientation,
+    /// Whether patients of the training data are accepted.
+    pub allow_own: bool,
+}
+
+/// Where masks come from.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ShapesSource {
+    /// A folder of NIfTI label volumes or a packed data set, relative to the working directory.
+    Path(PathBuf),
+    /// A synthetic data set, made when the run starts.
+    Phantom(PhantomPlan),
 }
 
 /// Where cases come from.
@@ -171,6 +193,7 @@ impl RunPlan {
                 size: Some(self.data.size),
                 augment: Some(self.data.augment),
                 drop_last: Some(self.data.drop_last),
+                shapes: self.data.shapes.as_ref().map(ShapesPlan::written_out),
             },
             net: NetConfig {
                 dropout: Some(self.net.dropout),
@@ -188,9 +211,7 @@ impl RunPlan {
         let Self { ranks, data, train, .. } = self;
         let source = match &data.source {
             DataSource::Packed(path) => format!("`{}`", path.display()),
-            DataSource::Phantom(phantom) => {
-                format!("a phantom of {} cases with {} slices", phantom.cases, phantom.slices)
-            }
+            DataSource::Phantom(phantom) => phantom.summary(),
         };
         let held_out = match data.fold {
             0 => "nothing held out".to_owned(),
@@ -201,7 +222,7 @@ impl RunPlan {
         let shares = if most == least { format!("{most}") } else { format!("{least} or {most}") };
         let ranks = if *ranks == 1 { "1 rank".to_owned() } else { format!("{ranks} ranks") };
         let saves = &train.save_every.0;
-        vec![
+        let mut lines = vec![
             format!(
                 "trains `{}` on annotation `{}` of {source}, {held_out}",
                 self.method, data.annotation
@@ -214,11 +235,46 @@ impl RunPlan {
                 "logs every {} steps, evaluates every {}, saves every {saves} and keeps the best and the last {}",
                 train.log_every.0, train.evaluate_every.0, train.keep_checkpoints
             ),
-        ]
+        ];
+        if let Some(shapes) = &data.shapes {
+            lines.insert(1, shapes.summary());
+        }
+        lines
+    }
+}
+
+impl ShapesPlan {
+    fn written_out(&self) -> ShapesConfig {
+        let (path, phantom) = match &self.source {
+            ShapesSource::Path(path) => (Some(path.clone()), None),
+            ShapesSource::Phantom(phantom) => (None, Some(phantom.written_out())),
+        };
+        ShapesConfig {
+            path,
+            phantom,
+            orientation: Some(self.orientation),
+            allow_own: Some(self.allow_own),
+        }
+    }
+
+    fn summary(&self) -> String {
+        let source = match &self.source {
+            ShapesSource::Path(path) => format!("`{}`", path.display()),
+            ShapesSource::Phantom(phantom) => phantom.summary(),
+        };
+        let swapped = match self.orientation {
+            Orientation::Corrected => "",
+            Orientation::Released => ", rows and columns swapped",
+        };
+        format!("shows it unpaired masks of {source}{swapped}")
     }
 }
 
 impl PhantomPlan {
+    fn summary(&self) -> String {
+        format!("a phantom of {} cases with {} slices", self.cases, self.slices)
+    }
+
     fn written_out(&self) -> PhantomConfig {
         PhantomConfig {
             cases: Some(self.cases),
@@ -251,7 +307,9 @@ fn data(config: &RunConfig) -> Result<DataPlan> {
     let written = &config.data;
     let source = match (&written.path, &written.phantom) {
         (Some(path), None) => DataSource::Packed(path.clone()),
-        (None, Some(phantom)) => DataSource::Phantom(self::phantom(config, phantom)?),
+        (None, Some(phantom)) => {
+            DataSource::Phantom(self::phantom(config, "data.phantom", phantom)?)
+        }
         (Some(_), Some(_)) => {
             return Err(config
                 .refuse("data.path", "both `data.path` and `[data.phantom]` say what to train on")
@@ -273,8 +331,11 @@ fn data(config: &RunConfig) -> Result<DataPlan> {
             .refuse("data.size", message)
             .hint(format!("the nearest are {down} and {}", down + 16)));
     }
+    let shapes = written.shapes.as_ref();
+    let shapes = shapes.map(|shapes| self::shapes(config, shapes, &source)).transpose()?;
     Ok(DataPlan {
         source,
+        shapes,
         fold: written.fold.unwrap_or(1),
         annotation: written.annotation.clone().unwrap_or_else(|| "scribble".to_owned()),
         size,
@@ -283,10 +344,44 @@ fn data(config: &RunConfig) -> Result<DataPlan> {
     })
 }
 
-fn phantom(config: &RunConfig, written: &PhantomConfig) -> Result<PhantomPlan> {
+fn shapes(config: &RunConfig, written: &ShapesConfig, target: &DataSource) -> Result<ShapesPlan> {
+    let source = match (&written.path, &written.phantom) {
+        (Some(path), None) => ShapesSource::Path(path.clone()),
+        (None, Some(phantom)) => {
+            ShapesSource::Phantom(self::phantom(config, "data.shapes.phantom", phantom)?)
+        }
+        (Some(_), Some(_)) => {
+            let message = "both `data.shapes.path` and `[data.shapes.phantom]` say where masks are";
+            return Err(config.refuse("data.shapes.path", message).hint("remove one of them"));
+        }
+        (None, None) => {
+            let message =
+                "neither `data.shapes.path` nor `[data.shapes.phantom]` says where masks are";
+            return Err(config.refuse("data.shapes", message).hint(
+                "add `path = \"DIR\"`, a folder of NIfTI label volumes, to `[data.shapes]`",
+            ));
+        }
+    };
+    let allow_own = written.allow_own.unwrap_or(false);
+    if let (ShapesSource::Phantom(shapes), DataSource::Phantom(target)) = (&source, target)
+        && shapes.seed == target.seed
+        && !allow_own
+    {
+        let (key, seed) = ("data.shapes.phantom", target.seed);
+        let message = format!("masks and training data are the same phantom, both of seed {seed}");
+        return Err(config
+            .refuse(key, message)
+            .hint("give the masks another one, for example `--set data.shapes.phantom.seed=7`")
+            .hint("or set `data.shapes.allow_own = true` to show a run its own truth"));
+    }
+    let orientation = written.orientation.unwrap_or(Orientation::Corrected);
+    Ok(ShapesPlan { source, orientation, allow_own })
+}
+
+fn phantom(config: &RunConfig, table: &str, written: &PhantomConfig) -> Result<PhantomPlan> {
     let counts = [("cases", written.cases), ("slices", written.slices), ("size", written.size)];
     for (key, count) in counts {
-        at_least_one(config, &format!("data.phantom.{key}"), count.unwrap_or(1) as u64)?;
+        at_least_one(config, &format!("{table}.{key}"), count.unwrap_or(1) as u64)?;
     }
     Ok(PhantomPlan {
         cases: written.cases.unwrap_or(40),
@@ -351,7 +446,9 @@ mod tests {
         let phantom = LEAST.replace("path = \"a.h5\"", "[data.phantom]\nslices = 3");
         let params =
             "[method.params.learner]\nlr = 0.03\noptimizer = { sgd = { momentum = 0.9 } }\n";
-        for text in [LEAST.to_owned(), phantom, format!("{LEAST}{params}")] {
+        let masks = format!("{LEAST}[data.shapes]\npath = \"masks\"\norientation = \"released\"\n");
+        let drawn = format!("{LEAST}[data.shapes.phantom]\nseed = 4\n");
+        for text in [LEAST.to_owned(), phantom, format!("{LEAST}{params}"), masks, drawn] {
             let plan = resolve(&text, 2).unwrap();
             let again = resolve(&plan.to_toml().unwrap(), 2).unwrap();
             assert_eq!(again, plan);
@@ -394,12 +491,41 @@ mod tests {
 
     #[test]
     fn says_what_will_happen() {
-        let summary = |text, ranks| resolve(text, ranks).unwrap().summary().join("\n");
+        let summary = |text: &str, ranks| resolve(text, ranks).unwrap().summary().join("\n");
         insta::assert_snapshot!(summary(LEAST, 5), @r"
         trains `partial-ce` on annotation `scribble` of `a.h5`, fold 1 held out
         5 steps of 12 slices of 256 x 256 on 5 ranks, 2 or 3 slices each
         logs every 10 steps, evaluates every 200, saves every 1000 and keeps the best and the last 2
         ");
+        let masks = "[data.shapes]\norientation = \"released\"\npath = \"masks\"\n";
+        let lines = summary(&format!("{LEAST}{masks}"), 1);
+        assert_eq!(
+            lines.lines().nth(1),
+            Some("shows it unpaired masks of `masks`, rows and columns swapped")
+        );
+    }
+
+    #[test]
+    fn shapes_are_no_training_data_of_the_run() {
+        let text = LEAST.replace("path = \"a.h5\"", "[data.phantom]\nseed = 3");
+        let text = format!("{text}[data.shapes.phantom]\nseed = 3\n");
+        insta::assert_snapshot!(resolve(&text, 1).unwrap_err(), @r"
+        error: masks and training data are the same phantom, both of seed 3
+          --> a.toml:8:14
+          |
+        8 | [data.shapes.phantom]
+          |              ^^^^^^^
+
+        hint: give the masks another one, for example `--set data.shapes.phantom.seed=7`
+        hint: or set `data.shapes.allow_own = true` to show a run its own truth
+        ");
+        let allowed = text.replace(
+            "[data.shapes.phantom]",
+            "[data.shapes]\nallow_own = true\n[data.shapes.phantom]",
+        );
+        assert!(resolve(&allowed, 1).unwrap().data.shapes.unwrap().allow_own);
+        let other = text.replace("shapes.phantom]\nseed = 3", "shapes.phantom]\nseed = 4");
+        assert!(resolve(&other, 1).is_ok());
     }
 
     #[test]

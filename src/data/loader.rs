@@ -6,6 +6,7 @@
 use super::augment::{Draw, Resample, Sample, Slice, apply};
 use super::batch::{Batch, Samples};
 use super::order::Order;
+use super::shapes::Shapes;
 use super::{Dataset, IGNORE};
 use crate::config::plan::local_share;
 use crate::error::{Context, Failure, Result};
@@ -75,8 +76,17 @@ impl Loader {
             drop_last: plan.drop_last,
             seed: plan.seed,
         };
-        let course = Course { dataset: Arc::clone(dataset), slices, plan, order, rank, ranks };
+        let dataset = Arc::clone(dataset);
+        let course = Course { dataset, slices, plan, order, rank, ranks, shapes: None };
         Ok(Self { course: Arc::new(course), ahead: None })
+    }
+
+    /// Puts a mask of `shapes` beside every sample, see [`Batch::shapes`].
+    #[must_use]
+    pub fn with_shapes(self, shapes: Shapes) -> Self {
+        let shapes = Some(Arc::new(shapes));
+        let course = Course { shapes, ..Arc::unwrap_or_clone(self.course) };
+        Self { course: Arc::new(course), ahead: None }
     }
 
     /// The order of the samples.
@@ -146,6 +156,7 @@ fn training_slices(dataset: &Dataset, plan: &LoaderPlan) -> Result<Vec<(usize, u
 }
 
 /// Everything that a batch depends on beside its step.
+#[derive(Clone)]
 struct Course {
     dataset: Arc<Dataset>,
     slices: Vec<(usize, usize)>,
@@ -153,6 +164,7 @@ struct Course {
     order: Order,
     rank: usize,
     ranks: usize,
+    shapes: Option<Arc<Shapes>>,
 }
 
 impl Course {
@@ -172,9 +184,25 @@ impl Course {
             image,
             annotation,
             cases: mine.clone().map(|position| self.slices[global[position]]).collect(),
-            positions: mine.map(|position| position as u64).collect(),
+            positions: mine.clone().map(|position| position as u64).collect(),
         };
-        Ok(Batch::new(main, global.len()))
+        let batch = Batch::new(main, global.len());
+        let Some(shapes) = &self.shapes else { return Ok(batch) };
+        Ok(batch.with_shapes(self.masks(shapes, step, mine)?))
+    }
+
+    /// The masks beside the samples: `[N, H, W]` u8.
+    fn masks(&self, shapes: &Shapes, step: u64, mine: Range<usize>) -> Result<Tensor> {
+        let (size, resample) = (self.plan.size, self.plan.augment);
+        let extents = [mine.len(), size, size].map(|extent| extent as i64);
+        let masks = Tensor::empty(extents, (Kind::Uint8, Device::Cpu));
+        with_slice_mut(&masks, |labels: &mut [u8]| {
+            for (position, out) in mine.zip(labels.chunks_exact_mut(size * size)) {
+                let transform = (resample, self.draw(step, position));
+                shapes.fill(self.order.shapes(step, position), transform, size, out);
+            }
+        })?;
+        Ok(masks)
     }
 
     fn fill_all(
@@ -194,7 +222,6 @@ impl Course {
 
     fn fill(&self, step: u64, position: usize, source: (usize, usize), sample: &mut Sample<'_>) {
         let (case, slice) = (&self.dataset.cases[source.0], source.1);
-        let draw = Draw::sample(&mut self.order.augmentation(step, position).draws());
         // Every training case has this annotation: `training_slices` refuses others.
         let annotation = case.annotation_slice(&self.plan.annotation, slice).unwrap_or_default();
         let slice = Slice {
@@ -203,6 +230,11 @@ impl Course {
             annotation,
             ignore: IGNORE,
         };
-        apply(self.plan.augment, draw, &slice, sample);
+        apply(self.plan.augment, self.draw(step, position), &slice, sample);
+    }
+
+    /// What happens to the sample at `position` of the global batch, and to the mask beside it.
+    fn draw(&self, step: u64, position: usize) -> Draw {
+        Draw::sample(&mut self.order.augmentation(step, position).draws())
     }
 }

@@ -13,6 +13,7 @@ pub mod import;
 #[cfg(feature = "torch")]
 pub mod loader;
 pub mod order;
+pub mod shapes;
 pub mod store;
 
 /// The annotation value that means "nobody said what this pixel is".

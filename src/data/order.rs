@@ -41,4 +41,9 @@ impl Order {
     pub fn augmentation(&self, step: u64, position: usize) -> Key {
         Key::new(self.seed).purpose("augment").number(step).number(position as u64)
     }
+
+    /// The random numbers that choose the mask beside this sample.
+    pub fn shapes(&self, step: u64, position: usize) -> Key {
+        Key::new(self.seed).purpose("shapes").number(step).number(position as u64)
+    }
 }

@@ -80,7 +80,10 @@ pub struct MethodDef {
     pub summary: &'static str,
     /// Where it was published.
     pub paper: &'static str,
-    /// Reads `[method.params]`, refuses mistakes with their line, and fills in every default.
+    /// Whether it learns from the masks of `[data.shapes]`.
+    pub needs_shapes: bool,
+    /// Reads `[method.params]`, refuses mistakes with their line, and fills in every default; refuses
+    /// a configuration that lacks what the method learns from.
     pub check: fn(&RunConfig) -> Result<toml::Table>,
     /// Builds the method from the table that `check` returned.
     pub build: fn(&toml::Table, &Setup) -> Result<Box<dyn Method>>,
@@ -91,7 +94,11 @@ const fn define<R: Recipe>() -> MethodDef {
         name: R::NAME,
         summary: R::SUMMARY,
         paper: R::PAPER,
+        needs_shapes: R::NEEDS_SHAPES,
         check: |config| {
+            if R::NEEDS_SHAPES && config.data.shapes.is_none() {
+                return Err(refuse_without_shapes(config, R::NAME));
+            }
             let params: R::Params = config.method_params()?;
             toml::Table::try_from(params).context(|| format!("cannot write out `{}`", R::NAME))
         },
@@ -105,6 +112,14 @@ const fn define<R: Recipe>() -> MethodDef {
     }
 }
 
+fn refuse_without_shapes(config: &RunConfig, name: &str) -> Failure {
+    let message =
+        format!("`{name}` learns from masks of other patients, and `[data.shapes]` is missing");
+    config
+        .refuse("method.name", message)
+        .hint("name a folder of NIfTI masks or a packed file: `--set data.shapes.path=PATH`")
+}
+
 /// The method of this name, or a failure that lists all.
 pub fn find(name: &str) -> Result<&'static MethodDef> {
     METHODS.iter().find(|method| method.name == name).ok_or_else(|| {
@@ -112,4 +127,64 @@ pub fn find(name: &str) -> Result<&'static MethodDef> {
         Failure::usage(format!("unknown method `{name}`, expected one of `{}`", names.join("`, `")))
             .hint("`scrimp methods` says what each does")
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::parse;
+    use crate::data::batch::Batch;
+    use crate::train::learner::Learner;
+    use tch::Tensor;
+
+    /// A method that learns from masks and does nothing.
+    struct Shaped;
+
+    impl Recipe for Shaped {
+        const NAME: &'static str = "shaped";
+        const SUMMARY: &'static str = "nothing";
+        const PAPER: &'static str = "none";
+        const NEEDS_SHAPES: bool = true;
+        type Params = toml::Table;
+        fn build(_params: toml::Table, _setup: &Setup) -> Result<Self> {
+            Ok(Self)
+        }
+    }
+
+    impl Method for Shaped {
+        fn step(&mut self, _batch: &Batch, _cx: &mut StepContext<'_>) -> Result<()> {
+            Ok(())
+        }
+        fn predict(&self, image: &Tensor) -> Result<Tensor> {
+            Ok(image.shallow_clone())
+        }
+        fn adapt_statistics(&self, _: &Tensor, _: f64) -> Result<()> {
+            unreachable!("never trained")
+        }
+        fn learners(&self) -> Vec<&Learner> {
+            Vec::new()
+        }
+        fn learners_mut(&mut self) -> Vec<&mut Learner> {
+            Vec::new()
+        }
+    }
+
+    #[test]
+    fn a_method_that_learns_from_masks_is_refused_without_them() {
+        let text = "[method]\nname = \"shaped\"\n[train]\ntotal_steps = 1\n[data]\n";
+        let check = |overrides: &[String]| {
+            (define::<Shaped>().check)(&parse(text, "a.toml", overrides).unwrap())
+        };
+        insta::assert_snapshot!(check(&[]).unwrap_err(), @r#"
+        error: `shaped` learns from masks of other patients, and `[data.shapes]` is missing
+          --> a.toml:2:8
+          |
+        2 | name = "shaped"
+          |        ^^^^^^^^
+
+        hint: name a folder of NIfTI masks or a packed file: `--set data.shapes.path=PATH`
+        "#);
+        assert!(check(&["data.shapes.path=masks".into()]).is_ok());
+        assert!(define::<Shaped>().needs_shapes);
+    }
 }

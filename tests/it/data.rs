@@ -22,7 +22,7 @@ fn packed(dataset: &Dataset) -> (TempDir, PathBuf) {
 
 /// The whole text of an error, with `FOLDER` for the folder of the test, and without the sizes
 /// that HDF5 adds, which depend on its version.
-fn text<T>(result: Result<T>, folder: &Path) -> String {
+pub(crate) fn text<T>(result: Result<T>, folder: &Path) -> String {
     let failure: Failure = result.err().expect("it was accepted");
     let text = failure.to_string().replace(folder.to_str().unwrap(), "FOLDER");
     let lines = text.lines().map(|line| line.split(": eof").next().unwrap_or_default());
@@ -270,7 +270,7 @@ fn broken_files_of_wsl4mis_are_named() {
 }
 
 /// Writes a NIfTI-1 file of 16-bit integers; `shape` is slices, rows, columns.
-fn write_nifti(path: &Path, shape: [usize; 3], spacing_mm: [f32; 3], values: &[i16]) {
+pub(crate) fn write_nifti(path: &Path, shape: [usize; 3], spacing_mm: [f32; 3], values: &[i16]) {
     let mut bytes = vec![0u8; 352];
     let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
     put(0, &348i32.to_le_bytes());

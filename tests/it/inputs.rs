@@ -301,3 +301,65 @@ fn a_run_directory_whose_run_is_alive() {
     hint: end it with `touch FOLDER/run/control/stop`
     ");
 }
+
+#[test]
+fn masks_of_the_run_itself() {
+    let own = ["data.shapes.phantom.seed=1"];
+    insta::assert_snapshot!(refusal_of_config(SMOKE, &own), @r"
+    exit code 2
+    error: masks and training data are the same phantom, both of seed 1
+      --> configs/smoke/partial-ce.toml
+
+    hint: give the masks another one, for example `--set data.shapes.phantom.seed=7`
+    hint: or set `data.shapes.allow_own = true` to show a run its own truth
+    ");
+}
+
+#[test]
+fn masks_that_are_nowhere() {
+    let absent = ["data.shapes.path=absent/masks"];
+    insta::assert_snapshot!(refusal_of_config(SMOKE, &absent), @r"
+    exit code 2
+    error: `data.shapes.path` is `absent/masks`, where nothing is
+
+    hint: name a folder of NIfTI label volumes, or a packed file with dense labels
+    ");
+}
+
+#[test]
+fn masks_from_the_file_that_is_trained_on() {
+    let folder = TempDir::new().unwrap();
+    let packed = folder.path().join("set.h5");
+    store::write(&packed, &small()).unwrap();
+    let paths = ["data", "data.shapes"].map(|key| format!("{key}.path={}", packed.display()));
+    let run = folder.path().join("run");
+    let train = || Train::new(ON_A_FILE, &run).sets(&[&paths[0], &paths[1], "data.size=32"]);
+    insta::assert_snapshot!(refusal(folder.path(), train), @r"
+    exit code 2
+    error: mask `phantom0001` is of patient `seed5-phantom0001`, who is in the training data `phantom` too, and 4 more masks are like that
+
+    hint: name masks of other people in `[data.shapes]`
+    hint: or set `data.shapes.allow_own = true` to show a run its own truth
+    ");
+    let allowed = train().sets(&["data.shapes.allow_own=true", "train.total_steps=1"]);
+    allowed.set("train.batch_size=2").under_mpirun(2).succeed();
+}
+
+#[test]
+fn masks_that_are_said_twice() {
+    let twice = ["data.shapes.phantom.seed=2", "data.shapes.path=masks"];
+    insta::assert_snapshot!(refusal_of_config(SMOKE, &twice), @r"
+    exit code 2
+    error: both `data.shapes.path` and `[data.shapes.phantom]` say where masks are
+      --> --set data.shapes.path=masks
+
+    hint: remove one of them
+    ");
+    insta::assert_snapshot!(refusal_of_config(SMOKE, &["data.shapes.allow_own=true"]), @r#"
+    exit code 2
+    error: neither `data.shapes.path` nor `[data.shapes.phantom]` says where masks are
+      --> configs/smoke/partial-ce.toml
+
+    hint: add `path = "DIR"`, a folder of NIfTI label volumes, to `[data.shapes]`
+    "#);
+}

@@ -15,6 +15,9 @@ mod dashboard;
 #[cfg(feature = "hdf5")]
 mod data;
 #[cfg(test)]
+#[cfg(feature = "hdf5")]
+mod data_shapes;
+#[cfg(test)]
 #[cfg(feature = "mpi")]
 mod distributed;
 #[cfg(test)]

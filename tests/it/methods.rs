@@ -6,6 +6,7 @@ use scrimp::config;
 use scrimp::data::augment::Resample;
 use scrimp::data::import::phantom::{Difficulty, Phantom, generate};
 use scrimp::data::loader::{Loader, LoaderPlan};
+use scrimp::data::shapes::Shapes;
 use scrimp::methods::{METHODS, MethodDef, Passes, Setup};
 use scrimp::random::Key;
 use scrimp::train::checkpoint::{CheckpointStore, RunState};
@@ -108,9 +109,12 @@ impl Bench {
             augment: Resample::Reference,
             seed: 1,
         };
+        let loader = Loader::new(&dataset, plan, 0, 1).unwrap();
+        let others = Phantom { seed: 2, ..phantom };
+        let shapes = || Shapes::of(generate(&others).unwrap(), dataset.classes.len()).unwrap();
         Self {
             method: (definition.build)(&params, &setup).unwrap(),
-            loader: Loader::new(&dataset, plan, 0, 1).unwrap(),
+            loader: if definition.needs_shapes { loader.with_shapes(shapes()) } else { loader },
             communicator: Arc::new(Solo),
         }
     }

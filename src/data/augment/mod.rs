@@ -96,6 +96,36 @@ pub fn apply(resample: Resample, draw: Draw, slice: &Slice<'_>, sample: &mut Sam
     }
 }
 
+/// Labels that belong to no image.
+#[derive(Debug, Clone, Copy)]
+pub struct Mask<'a> {
+    /// Rows, columns.
+    pub shape: [usize; 2],
+    /// Labels, row-major.
+    pub labels: &'a [u8],
+}
+
+/// Does to `mask` what the sample beside it gets, and resizes to the `size` x `size` pixels of
+/// `out`: the turn and the flip, but not the rotation, and order-0 zoom whatever the resampling.
+///
+/// Source: `RandomGenerator` of `lichen14/MaskMixAdv` at cf584ee5. No extent may be 0.
+pub fn apply_to_mask(
+    resample: Resample,
+    draw: Draw,
+    mask: Mask<'_>,
+    (size, out): (usize, &mut [u8]),
+) {
+    debug_assert_eq!(mask.labels.len(), mask.shape.iter().product::<usize>());
+    debug_assert_eq!(out.len(), size * size);
+    match (resample, draw) {
+        (Resample::Reference | Resample::Bilinear, Draw::Turn { quarter_turns, flip_axis }) => {
+            let axes = Axis::turned(mask.shape, quarter_turns, flip_axis);
+            reference::resize(mask.labels, axes, out, size);
+        }
+        _ => reference::resize(mask.labels, Axis::stored(mask.shape), out, size),
+    }
+}
+
 /// An axis of the turned slice in terms of the slice as stored.
 ///
 /// Quarter turns and flips only swap and reverse axes: element `i` of this axis lies at offset

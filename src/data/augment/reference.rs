@@ -24,6 +24,17 @@ fn zoom<T: Copy + Default>(pixels: &[T], from: [usize; 2], to: [usize; 2]) -> Ve
     zoomed
 }
 
+/// Resizes the turned labels that `axes` see to all of `out`, lines of `out_columns`.
+pub(super) fn resize(
+    labels: &[u8],
+    [rows, columns]: [Axis; 2],
+    out: &mut [u8],
+    out_columns: usize,
+) {
+    let out_rows = out.len() / out_columns.max(1);
+    gather(labels, [&offsets(rows, out_rows), &offsets(columns, out_columns)], out, out_columns);
+}
+
 /// Applies a draw and the zoom to the shape of `sample`.
 pub(super) fn apply(draw: Draw, slice: &Slice<'_>, sample: &mut Sample<'_>) {
     let [rows, columns] = match draw {

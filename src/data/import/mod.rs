@@ -4,6 +4,7 @@
 //! intensities are scaled, how folds are cut. Nothing here writes the packed file.
 
 pub mod acdc;
+pub mod masks;
 pub mod nifti;
 pub mod phantom;
 mod volume;

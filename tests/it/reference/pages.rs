@@ -15,6 +15,7 @@ use toml::Table;
 /// What only `[train]`, `[method]` and one source of data say; everything else is a default.
 const LEAST: &str = "[data]\npath = 'p'\n[method]\nname = 'm'\n[train]\ntotal_steps = 1\n";
 const LEAST_OF_PHANTOM: &str = "[data.phantom]\n[method]\nname = 'm'\n[train]\ntotal_steps = 1\n";
+const LEAST_OF_SHAPES: &str = "[data.shapes]\npath = 'm'\n";
 const LEAST_OF_LEARNER: &str = "lr = 1.0\noptimizer = { sgd = {} }";
 const LEARNER_FILES: [&str; 3] = ["train/learner.rs", "train/optimizer.rs", "train/schedule.rs"];
 
@@ -96,15 +97,17 @@ pub(super) fn configuration() -> String {
          `--set KEY=VALUE`\nchanges a key, `scrimp config show CONFIG` prints all of them with every \
          default filled in.",
     );
-    let plan = |text| {
+    let plan = |text: &str| {
         let plan = RunPlan::resolve(parse(text, "least", &[]).unwrap(), 1).unwrap();
         plan.to_toml().unwrap().parse::<Table>().unwrap()
     };
     let (packed, phantom) = (plan(LEAST), plan(LEAST_OF_PHANTOM));
+    let shapes = plan(&format!("{LEAST}{LEAST_OF_SHAPES}"));
     let inner = |table: &Table, key: &str| table[key].as_table().unwrap().clone();
     let sections = [
         ("data", "DataConfig", inner(&packed, "data")),
         ("data.phantom", "PhantomConfig", inner(&inner(&phantom, "data"), "phantom")),
+        ("data.shapes", "ShapesConfig", inner(&inner(&shapes, "data"), "shapes")),
         ("net", "NetConfig", inner(&packed, "net")),
         ("method", "MethodConfig", inner(&packed, "method")),
         ("train", "TrainConfig", inner(&packed, "train")),
@@ -204,11 +207,13 @@ pub(super) fn methods() -> String {
         "`method.name` chooses one; what stands under *parameters* goes to `[method.params]`.",
     );
     for method in METHODS {
-        let MethodDef { name, summary, paper, .. } = method;
+        let MethodDef { name, summary, paper, needs_shapes, .. } = method;
         let file = format!("methods/{}.rs", name.replace('-', "_"));
         let types = Types::read(&[&[file.as_str()][..], &LEARNER_FILES].concat());
         let params = types.find("Params").unwrap();
         write!(text, "\n## `{name}`\n\n{}. {paper}. ", sentence(summary)).unwrap();
+        let shapes = "Needs [`[data.shapes]`](configuration.md#datashapes). ";
+        text.push_str(if *needs_shapes { shapes } else { "" });
         writeln!(text, "[More](../methods/{name}.md)\n\nParameters:\n").unwrap();
         keys(&mut text, &types, params, &defaults_of(method, params));
     }

@@ -100,7 +100,8 @@ fn case(phantom: &Phantom, index: usize) -> Result<Case> {
     let name = format!("phantom{:04}", index + 1);
     let in_plane_mm = FIELD_OF_VIEW_MM / phantom.size as f64;
     Ok(Case {
-        patient: name.clone(),
+        // Another seed draws other hearts: these are other people.
+        patient: format!("seed{}-{name}", phantom.seed),
         name,
         frame: 0,
         fold: contiguous_fold(index, phantom.cases),
