@@ -46,6 +46,15 @@ pub enum Prepare {
         #[arg(long, value_name = "FILE")]
         to: PathBuf,
     },
+    /// MSCMR in the folders of CycleMix: `train` with scribbles, `val` with dense labels
+    Mscmr {
+        /// The folder that holds `train` and `val`
+        #[arg(long, value_name = "DIR")]
+        from: PathBuf,
+        /// The packed file to write
+        #[arg(long, value_name = "FILE")]
+        to: PathBuf,
+    },
     /// Your own data: NIfTI images with scribbles of the same file name
     Nifti {
         /// Folder of images, one `.nii` or `.nii.gz` per case

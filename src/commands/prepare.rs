@@ -3,7 +3,7 @@
 //! Knows how to talk about it; reading, scaling and packing stand in `data`.
 
 use crate::cli;
-use crate::data::import::{Source, acdc, nifti, phantom};
+use crate::data::import::{Source, acdc, mscmr, nifti, phantom};
 use crate::data::store;
 use crate::error::{Context, Exit, Result};
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
@@ -14,6 +14,16 @@ use std::path::Path;
 pub(super) fn run(prepare: &cli::Prepare) -> Result<Exit> {
     match prepare {
         cli::Prepare::Acdc { from, to } => pack(acdc::open(from)?, to),
+        cli::Prepare::Mscmr { from, to } => {
+            let exit = pack(mscmr::open(from)?, to)?;
+            let left_out = mscmr::left_out(from);
+            if left_out > 0 {
+                let what =
+                    "label volumes of `TestSet` are no cases; `data.shapes.path` can name them";
+                say(format_args!("the {left_out} {what}"))?;
+            }
+            Ok(exit)
+        }
         cli::Prepare::Nifti { images, scribbles, dense, classes, ignore, to } => {
             let folders = nifti::Folders {
                 images: images.clone(),
@@ -59,12 +69,14 @@ fn pack(source: Source, to: &Path) -> Result<Exit> {
     }
     let size_bytes = writer.finish()?;
     bar.finish_and_clear();
-    writeln!(
-        anstream::stdout(),
+    say(format_args!(
         "packed {case_count} cases with {slice_count} slices into `{}` ({})",
         to.display(),
         HumanBytes(size_bytes)
-    )
-    .context(|| "cannot write to stdout")?;
+    ))?;
     Ok(Exit::Done)
+}
+
+fn say(line: std::fmt::Arguments<'_>) -> Result<()> {
+    writeln!(anstream::stdout(), "{line}").context(|| "cannot write to stdout")
 }

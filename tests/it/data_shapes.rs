@@ -47,7 +47,7 @@ fn masks_are_those_of_a_folder_and_of_the_label_folders_in_it() {
         let shapes = masks::read(path, 4).unwrap();
         shapes.volumes().iter().map(|volume| volume.name.clone()).collect()
     };
-    assert_eq!(names(folder.path()), ["a_manual", "own", "b_manual"]);
+    assert_eq!(names(folder.path()), ["own", "a_manual", "b_manual"]);
     assert_eq!(names(&folder.path().join("val")), ["b_manual"]);
     assert_eq!(names(&folder.path().join("val/labels")), ["b_manual"]);
 }

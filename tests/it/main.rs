@@ -16,6 +16,9 @@ mod dashboard;
 mod data;
 #[cfg(test)]
 #[cfg(feature = "hdf5")]
+mod data_mscmr;
+#[cfg(test)]
+#[cfg(feature = "hdf5")]
 mod data_shapes;
 #[cfg(test)]
 #[cfg(feature = "mpi")]

@@ -3,6 +3,7 @@
 //! Knows which files of a folder are masks and how their labels are coded; what they are for is
 //! for `shapes` to say.
 
+use super::nifti;
 use super::volume::{self, Volume};
 use crate::data::shapes::{MaskVolume, Shapes};
 use crate::error::{Context, Failure, Result};
@@ -30,10 +31,10 @@ pub fn read(folder: &Path, class_count: usize) -> Result<Shapes> {
         .hint("looked for `.nii` and `.nii.gz` files there, in `labels` and in `*/labels`")
         .hint(DENSE_MASKS));
     }
-    let masks = paths.iter().map(|path| {
-        let volume = volume::read(path)?;
-        let labels = labels(&volume, path, class_count)?;
-        Ok(MaskVolume { name: stem(path).to_owned(), patient: None, shape: volume.shape, labels })
+    let masks = paths.into_iter().map(|(name, path)| {
+        let volume = volume::read(&path)?;
+        let labels = labels(&volume, &path, class_count)?;
+        Ok(MaskVolume { name, patient: None, shape: volume.shape, labels })
     });
     Shapes::new(&format!("`{}`", folder.display()), masks.collect::<Result<_>>()?)
 }
@@ -42,31 +43,23 @@ pub fn read(folder: &Path, class_count: usize) -> Result<Shapes> {
 const DENSE_MASKS: &str = "the dense masks of MSCMR as CycleMix packs it are in `val/labels` and \
                            `TestSet/labels`; those in `train/labels` are scribbles";
 
-/// The masks in ascending order, and how many scribbles were passed over.
-fn find(folder: &Path) -> Result<(Vec<PathBuf>, usize)> {
-    let mut folders = vec![folder.to_owned(), folder.join(LABELS)];
-    folders.extend(entries(folder)?.iter().map(|path| path.join(LABELS)));
-    let mut paths = Vec::new();
-    for folder in folders.iter().filter(|folder| folder.is_dir()) {
-        paths.extend(entries(folder)?.into_iter().filter(|path| !stem(path).is_empty()));
-    }
-    paths.sort_unstable();
-    let found = paths.len();
-    paths.retain(|path| !stem(path).to_lowercase().contains("scribble"));
-    let scribble_count = found - paths.len();
-    Ok((paths, scribble_count))
-}
-
-fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
+/// The masks in ascending order of their folders and names, and how many scribbles were passed over.
+fn find(folder: &Path) -> Result<(Vec<(String, PathBuf)>, usize)> {
     let cannot = || format!("cannot list `{}`", folder.display());
-    let entries = std::fs::read_dir(folder).context(cannot)?;
-    entries.map(|entry| Ok(entry.context(cannot)?.path())).collect()
-}
-
-/// The file name without `.nii` or `.nii.gz`; empty for other files.
-fn stem(path: &Path) -> &str {
-    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    name.strip_suffix(".nii.gz").or_else(|| name.strip_suffix(".nii")).unwrap_or_default()
+    let mut inside = Vec::new();
+    for entry in std::fs::read_dir(folder).context(cannot)? {
+        inside.push(entry.context(cannot)?.path().join(LABELS));
+    }
+    inside.sort_unstable();
+    let mut masks = Vec::new();
+    let folders = [folder.to_owned(), folder.join(LABELS)].into_iter().chain(inside);
+    for folder in folders.filter(|folder| folder.is_dir()) {
+        masks.extend(nifti::files(&folder)?);
+    }
+    let found = masks.len();
+    masks.retain(|(name, _path)| !name.to_lowercase().contains("scribble"));
+    let scribble_count = found - masks.len();
+    Ok((masks, scribble_count))
 }
 
 fn labels(volume: &Volume, path: &Path, class_count: usize) -> Result<Vec<u8>> {

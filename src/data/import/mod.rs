@@ -5,6 +5,7 @@
 
 pub mod acdc;
 pub mod masks;
+pub mod mscmr;
 pub mod nifti;
 pub mod phantom;
 mod volume;
@@ -50,7 +51,7 @@ impl From<Dataset> for Source {
     }
 }
 
-/// The class names of ACDC by label value.
+/// The class names of ACDC, MSCMR and the phantom by label value.
 fn cardiac_classes() -> Vec<String> {
     ["background", "right ventricle", "myocardium", "left ventricle"].map(String::from).to_vec()
 }

@@ -59,27 +59,33 @@ pub fn open(folders: Folders) -> Result<Source> {
 
 /// The image files by case name.
 fn images(folder: &Path) -> Result<BTreeMap<String, PathBuf>> {
-    let cannot = || format!("cannot list `{}`", folder.display());
-    let mut images = BTreeMap::new();
-    for entry in std::fs::read_dir(folder).context(cannot)? {
-        let path = entry.context(cannot)?.path();
-        let Some(file) = path.file_name().and_then(|name| name.to_str()) else { continue };
-        let name = file.strip_suffix(".nii.gz").or_else(|| file.strip_suffix(".nii"));
-        if let Some(name) = name.map(String::from)
-            && let Some(other) = images.insert(name, path.clone())
-        {
-            return Err(Failure::new(format!(
-                "`{}` and `{}` have the same name, expected one image per case",
-                other.display(),
-                path.display()
-            )));
-        }
-    }
+    let images = files(folder)?;
     if images.is_empty() {
         return Err(Failure::new(format!("no images in `{}`", folder.display()))
             .hint("looked for files that end in `.nii` or `.nii.gz`"));
     }
     Ok(images)
+}
+
+/// The NIfTI files of a folder by their names without ending.
+pub(super) fn files(folder: &Path) -> Result<BTreeMap<String, PathBuf>> {
+    let cannot = || format!("cannot list `{}`", folder.display());
+    let mut files = BTreeMap::new();
+    for entry in std::fs::read_dir(folder).context(cannot)? {
+        let path = entry.context(cannot)?.path();
+        let Some(file) = path.file_name().and_then(|name| name.to_str()) else { continue };
+        let name = file.strip_suffix(".nii.gz").or_else(|| file.strip_suffix(".nii"));
+        if let Some(name) = name.map(String::from)
+            && let Some(other) = files.insert(name, path.clone())
+        {
+            return Err(Failure::new(format!(
+                "`{}` and `{}` have the same name, expected one file of each",
+                other.display(),
+                path.display()
+            )));
+        }
+    }
+    Ok(files)
 }
 
 fn case(folders: &Folders, name: String, image: &Path) -> Result<Case> {

@@ -1,0 +1,145 @@
+//! MSCMR (late gadolinium enhancement) in the folders of CycleMix: scribbles to train on, dense
+//! masks to score with.
+//!
+//! Data: MS-CMRSeg challenge, Zhuang, TPAMI 2019; scribbles and folders: `BWGZK/CycleMix` at
+//! 76748303. Masks without images are no cases; `masks` reads them.
+
+use super::{Source, cardiac_classes, nifti, scale_intensities, volume};
+use crate::data::{Case, DENSE, IGNORE, SCRIBBLE};
+use crate::error::{Failure, Result};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Label of pixels that nobody annotated, in scribbles alone.
+const UNLABELLED: i64 = 4;
+
+/// One of the folders that hold cases.
+#[derive(Clone, Copy)]
+struct Part {
+    folder: &'static str,
+    /// The kind of its labels.
+    kind: &'static str,
+    /// What the names of its label files have more than those of its images.
+    suffix: &'static str,
+    /// The fold that holds its cases out.
+    fold: u32,
+}
+
+const PARTS: [Part; 2] = [
+    Part { folder: "train", kind: SCRIBBLE, suffix: "_scribble", fold: 0 },
+    Part { folder: "val", kind: DENSE, suffix: "_manual", fold: 1 },
+];
+
+/// The files of one case.
+struct Files {
+    part: Part,
+    image: PathBuf,
+    labels: PathBuf,
+}
+
+/// Finds the cases of `train`, which have scribbles alone and are never held out, and those of
+/// `val`, which have dense labels alone and are held out in fold 1.
+///
+/// Labels become 0 background, 1 right ventricle, 2 myocardium, 3 left ventricle, [`IGNORE`];
+/// intensities are scaled per volume as for ACDC. Refuses images without labels and the other way
+/// round, and labels that do not lie on their image.
+pub fn open(folder: &Path) -> Result<Source> {
+    let mut found = BTreeMap::new();
+    for part in PARTS {
+        for (name, files) in part.find(folder)? {
+            if let Some(other) = found.insert(name, files) {
+                let message = format!("`{}` is in `val` too", other.image.display());
+                return Err(
+                    Failure::new(message).hint("remove one: it cannot be held out and trained on")
+                );
+            }
+        }
+    }
+    let case_count = found.len();
+    let cases = found.into_iter().map(|(name, files)| case(name, &files));
+    Ok(Source {
+        name: "mscmr".into(),
+        classes: cardiac_classes(),
+        provenance: "MS-CMRSeg challenge, late gadolinium enhancement (Zhuang, TPAMI 2019), \
+                     scribbles by Zhang and Zhuang, CVPR 2022.\n\
+                     Folders train (scribbles) and val (dense labels, fold 1) of CycleMix, \
+                     intensities cut at the cumulative share 0.99 and scaled to [0, 1] per volume."
+            .into(),
+        case_count,
+        cases: Box::new(cases),
+    })
+}
+
+/// How many label volumes `TestSet` holds, which are no cases of [`open`].
+pub fn left_out(folder: &Path) -> usize {
+    nifti::files(&folder.join("TestSet").join("labels")).map_or(0, |files| files.len())
+}
+
+impl Part {
+    fn find(self, folder: &Path) -> Result<BTreeMap<String, Files>> {
+        let files = |name: &str| {
+            let folder = folder.join(self.folder).join(name);
+            nifti::files(&folder).map_err(|failure| failure.hint(LAYOUT))
+        };
+        let (images, mut labels) = (files("images")?, files("labels")?);
+        labels.retain(|name, _path| name.ends_with(self.suffix));
+        let mut found = BTreeMap::new();
+        for (name, image) in images {
+            let Some(labels) = labels.remove(&format!("{name}{}", self.suffix)) else {
+                return Err(Failure::new(format!("image `{}` has no labels", image.display()))
+                    .hint(format!(
+                        "looked for `{name}{}.nii.gz` in `{}/labels`",
+                        self.suffix, self.folder
+                    )));
+            };
+            found.insert(name, Files { part: self, image, labels });
+        }
+        if let Some(labels) = labels.values().next() {
+            return Err(Failure::new(format!("labels `{}` have no image", labels.display()))
+                .hint(format!("put the image into `{}/images`, or remove them", self.folder)));
+        }
+        if found.is_empty() {
+            let message =
+                format!("no images in `{}`", folder.join(self.folder).join("images").display());
+            return Err(Failure::new(message).hint(LAYOUT));
+        }
+        Ok(found)
+    }
+}
+
+/// What `--from` must hold.
+const LAYOUT: &str = "`--from` takes the folder with `train` and `val` in it, each with `images` such \
+                      as `subject2_DE.nii.gz` and `labels` such as `subject2_DE_scribble.nii.gz`, \
+                      in `val` `_manual.nii.gz`";
+
+fn case(name: String, files: &Files) -> Result<Case> {
+    let volume = volume::read(&files.image)?;
+    let labels = volume::read(&files.labels)?;
+    volume.check_labels(&labels, &files.labels)?;
+    let whole = |value: f64| (value.fract() == 0.0).then_some(value as i64);
+    let labels = if files.part.kind == SCRIBBLE {
+        let coding = "0 to 3 or 4 for unlabelled";
+        labels.labels(&files.labels, coding, |value| match whole(value)? {
+            UNLABELLED => Some(IGNORE),
+            value => class(value),
+        })?
+    } else {
+        labels.labels(&files.labels, "0 to 3", |value| class(whole(value)?))?
+    };
+    let image = scale_intensities(&volume.raw)
+        .map_err(|failure| failure.during(format!("cannot scale `{}`", files.image.display())))?;
+    Ok(Case {
+        patient: name.split('_').next().unwrap_or_default().to_owned(),
+        name,
+        frame: 0,
+        fold: files.part.fold,
+        shape: volume.shape,
+        spacing_mm: Some(volume.spacing_mm),
+        image,
+        annotations: BTreeMap::from([(files.part.kind.into(), labels)]),
+    })
+}
+
+fn class(value: i64) -> Option<u8> {
+    (0..4).contains(&value).then_some(value as u8)
+}

@@ -1,0 +1,172 @@
+//! MSCMR in the folders of CycleMix: which case comes from which files, and what is refused.
+
+use crate::data::{text, write_nifti};
+use scrimp::data::import::{Source, mscmr};
+use scrimp::data::{DENSE, Dataset, IGNORE, SCRIBBLE};
+use scrimp::error::Result;
+use std::fs;
+use std::path::{Path, PathBuf};
+use tempfile::TempDir;
+
+const SHAPE: [usize; 3] = [1, 2, 3];
+const SPACING_MM: [f32; 3] = [5.0, 0.75, 0.5];
+const IMAGE: [i16; 6] = [10, 20, 30, 40, 50, 60];
+
+fn write(folder: &Path, path: &str, values: [i16; 6]) -> PathBuf {
+    let path = folder.join(path);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    write_nifti(&path, SHAPE, SPACING_MM, &values);
+    path
+}
+
+/// Two patients to train on, one to score with, and a mask without image.
+fn package() -> TempDir {
+    let folder = TempDir::new().unwrap();
+    for name in ["subject2", "subject10"] {
+        write(folder.path(), &format!("train/images/{name}_DE.nii"), IMAGE);
+        let scribble = [0, 1, 2, 3, 4, 4];
+        write(folder.path(), &format!("train/labels/{name}_DE_scribble.nii"), scribble);
+    }
+    write(folder.path(), "val/images/subject1_DE.nii", IMAGE);
+    write(folder.path(), "val/labels/subject1_DE_manual.nii", [0, 1, 2, 3, 0, 0]);
+    write(folder.path(), "TestSet/labels/subject3_DE_manual.nii", [0, 1, 2, 3, 0, 0]);
+    folder
+}
+
+fn import(folder: &Path) -> Result<Dataset> {
+    mscmr::open(folder).and_then(Source::collect)
+}
+
+#[test]
+fn train_has_scribbles_and_val_is_held_out() {
+    let folder = package();
+    let dataset = import(folder.path()).unwrap();
+    let described = dataset.cases.iter().map(|case| {
+        let kinds: Vec<&str> = case.annotations.keys().map(String::as_str).collect();
+        (case.name.as_str(), case.patient.as_str(), case.fold, kinds)
+    });
+    assert_eq!(
+        described.collect::<Vec<_>>(),
+        [
+            ("subject10_DE", "subject10", 0, vec![SCRIBBLE]),
+            ("subject1_DE", "subject1", 1, vec![DENSE]),
+            ("subject2_DE", "subject2", 0, vec![SCRIBBLE]),
+        ]
+    );
+    for case in &dataset.cases {
+        case.check(dataset.classes.len()).unwrap();
+        assert_eq!((case.shape, case.spacing_mm), (SHAPE, Some([5.0, 0.75, 0.5])));
+        assert_eq!(case.image, [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]);
+    }
+    assert_eq!(dataset.cases[0].annotations[SCRIBBLE], [0, 1, 2, 3, IGNORE, IGNORE]);
+    assert_eq!(dataset.cases[1].annotations[DENSE], [0, 1, 2, 3, 0, 0]);
+    assert_eq!(mscmr::left_out(folder.path()), 1);
+}
+
+/// What is said after `damage` was done to a sound package.
+fn damaged(damage: impl FnOnce(&Path)) -> String {
+    let folder = package();
+    damage(folder.path());
+    text(import(folder.path()), folder.path())
+}
+
+#[test]
+fn folders_and_files_that_are_missing_are_named() {
+    let remove = |path: &'static str| {
+        move |folder: &Path| match folder.join(path) {
+            path if path.is_dir() => fs::remove_dir_all(path).unwrap(),
+            path => fs::remove_file(path).unwrap(),
+        }
+    };
+    insta::assert_snapshot!(damaged(remove("val/labels")), @r"
+    error: cannot list `FOLDER/val/labels`
+      caused by: No such file or directory (os error 2)
+
+    hint: `--from` takes the folder with `train` and `val` in it, each with `images` such as `subject2_DE.nii.gz` and `labels` such as `subject2_DE_scribble.nii.gz`, in `val` `_manual.nii.gz`
+    ");
+    insta::assert_snapshot!(damaged(remove("train/labels/subject2_DE_scribble.nii")), @r"
+    error: image `FOLDER/train/images/subject2_DE.nii` has no labels
+
+    hint: looked for `subject2_DE_scribble.nii.gz` in `train/labels`
+    ");
+    insta::assert_snapshot!(damaged(remove("val/images/subject1_DE.nii")), @r"
+    error: labels `FOLDER/val/labels/subject1_DE_manual.nii` have no image
+
+    hint: put the image into `val/images`, or remove them
+    ");
+    insta::assert_snapshot!(damaged(|folder| {
+        remove("val/labels/subject1_DE_manual.nii")(folder);
+        remove("val/images/subject1_DE.nii")(folder);
+    }), @r"
+    error: no images in `FOLDER/val/images`
+
+    hint: `--from` takes the folder with `train` and `val` in it, each with `images` such as `subject2_DE.nii.gz` and `labels` such as `subject2_DE_scribble.nii.gz`, in `val` `_manual.nii.gz`
+    ");
+}
+
+#[test]
+fn nobody_is_trained_on_and_held_out() {
+    insta::assert_snapshot!(damaged(|folder| {
+        write(folder, "val/images/subject2_DE.nii", IMAGE);
+        write(folder, "val/labels/subject2_DE_manual.nii", [0; 6]);
+    }), @r"
+    error: `FOLDER/train/images/subject2_DE.nii` is in `val` too
+
+    hint: remove one: it cannot be held out and trained on
+    ");
+}
+
+#[test]
+fn broken_files_are_named() {
+    let scribble = "train/labels/subject2_DE_scribble.nii";
+    insta::assert_snapshot!(damaged(|folder| {
+        write(folder, scribble, [0, 1, 2, 3, 5, 4]);
+    }), @"error: `FOLDER/train/labels/subject2_DE_scribble.nii` holds label 5 in slice 0 at row 1, column 1, expected 0 to 3 or 4 for unlabelled");
+    insta::assert_snapshot!(damaged(|folder| {
+        write(folder, "val/labels/subject1_DE_manual.nii", [0, 1, 2, 3, 4, 4]);
+    }), @"error: `FOLDER/val/labels/subject1_DE_manual.nii` holds label 4 in slice 0 at row 1, column 1, expected 0 to 3");
+    insta::assert_snapshot!(damaged(|folder| {
+        write_nifti(&folder.join(scribble), [1, 3, 2], SPACING_MM, &[0; 6]);
+    }), @"error: `FOLDER/train/labels/subject2_DE_scribble.nii` has shape [1, 3, 2], expected [1, 2, 3] as its image has");
+    insta::assert_snapshot!(damaged(|folder| {
+        let path = folder.join("train/images/subject2_DE.nii");
+        fs::write(&path, &fs::read(&path).unwrap()[..355]).unwrap();
+    }), @r"
+    error: cannot read `FOLDER/train/images/subject2_DE.nii` as NIfTI, expected a whole file
+      caused by: The buffer length (3) and header dimensions (12 elements) are incompatible
+    ");
+    insta::assert_snapshot!(damaged(|folder| {
+        write(folder, "train/images/subject2_DE.nii", [7; 6]);
+    }), @r"
+    error: cannot scale `FOLDER/train/images/subject2_DE.nii`
+      caused by: 99 % of the voxels of the image are 7, expected more than one intensity
+    ");
+}
+
+#[test]
+fn the_real_package_has_its_cases() {
+    let Some(folder) = std::env::var_os("SCRIMP_DATA_DIR") else {
+        println!("skipped: SCRIMP_DATA_DIR does not say where real data are");
+        return;
+    };
+    let folder = PathBuf::from(folder).join("MSCMR_dataset");
+    let source = mscmr::open(&folder).unwrap();
+    assert_eq!((source.case_count, mscmr::left_out(&folder)), (30, 15));
+    let (mut slices, mut scribbled, mut pixels) = ([0, 0], [0usize; 256], 0);
+    for case in source.cases {
+        let case = case.unwrap();
+        case.check(4).unwrap();
+        slices[case.fold as usize] += case.shape[0];
+        for &label in case.annotations.get(SCRIBBLE).into_iter().flatten() {
+            scribbled[usize::from(label)] += 1;
+            pixels += 1;
+        }
+    }
+    assert_eq!(slices, [382, 75]);
+    let share = |label: usize| scribbled[label] as f64 / f64::from(pixels);
+    let published =
+        [(0, 0.03295), (1, 0.00306), (2, 0.00398), (3, 0.00294), (usize::from(IGNORE), 0.95707)];
+    for (label, expected) in published {
+        assert!((share(label) - expected).abs() < 1e-5, "label {label}: {}", share(label));
+    }
+}
