@@ -136,6 +136,18 @@ fn broken_files_are_named() {
       caused by: The buffer length (3) and header dimensions (12 elements) are incompatible
     ");
     insta::assert_snapshot!(damaged(|folder| {
+        let path = folder.join("train/images/subject2_DE.nii");
+        let header = fs::read(&path).unwrap()[..300].to_vec();
+        fs::remove_file(&path).unwrap();
+        // A gzip member with one stored block of 364 bytes, of which 64 are missing.
+        let gzip = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255, 1, 0x6c, 0x01, 0x93, 0xfe];
+        fs::write(path.with_extension("nii.gz"), [&gzip[..], &header].concat()).unwrap();
+    }), @r#"
+    error: cannot read `FOLDER/train/images/subject2_DE.nii.gz` as NIfTI, expected a whole file
+      caused by: Io(Custom { kind: UnexpectedEof, error: "incomplete deflate stream" })
+      caused by: incomplete deflate stream
+    "#);
+    insta::assert_snapshot!(damaged(|folder| {
         write(folder, "train/images/subject2_DE.nii", [7; 6]);
     }), @r"
     error: cannot scale `FOLDER/train/images/subject2_DE.nii`
