@@ -137,6 +137,9 @@ pub struct Evaluate {
     /// The yardstick of the scores
     #[arg(long, default_value = "native")]
     pub convention: Convention,
+    /// The statistics with which batch normalisation works
+    #[arg(long, default_value = "saved")]
+    pub statistics: Statistics,
     /// Where to write the table of cases [default: `RUN/scores/evaluate-CHECKPOINT-CONVENTION.csv`]
     #[arg(long, value_name = "FILE")]
     pub to: Option<PathBuf>,
@@ -151,6 +154,17 @@ pub enum Convention {
     Voxels,
     /// The network's grid with spacing 10, 1, 1, as papers on ACDC scribbles print it
     Published,
+}
+
+/// Statistics with which batch normalisation works in an evaluation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Statistics {
+    /// Those of the checkpoint
+    Saved,
+    /// Made anew from ten batches of whole training images
+    Recomputed,
+    /// Those of each volume, as in training; one process only
+    Volume,
 }
 
 /// Arguments of `scrimp watch`.

@@ -8,58 +8,75 @@ use tch::Tensor;
 /// Rows and columns of the grid of cells that a mask shows or hides.
 const GRID: i64 = 32;
 
-/// Which cells of a 32 x 32 grid a first branch sees; the second sees all the others.
+/// Which cells of a 32 x 32 grid two branches see.
 ///
 /// The operator of `MaskMix` (`lichen14/MaskMixAdv` at cf584ee): cell `i` in row-major order is
-/// visible where place `i` of a permutation holds less than `ratio * 1024`.
+/// visible to the first branch where place `i` of a permutation holds less than `ratio * 1024`, and
+/// to the second everywhere else. Here both may see more, so that their views overlap.
 #[derive(Debug)]
-pub struct CellMask {
-    /// `[1, 1, 32, 32]`, or `[N, 1, 32, 32]` with one mask per sample: 1 visible, 0 hidden.
-    cells: Tensor,
+pub struct CellMasks {
+    /// For each branch `[1, 1, 32, 32]`, or `[N, 1, 32, 32]` with masks of each sample's own: 1 for
+    /// visible, 0 for hidden.
+    cells: [Tensor; 2],
 }
 
-impl CellMask {
-    /// One mask for all samples. `order` is a permutation of 0 to 1023, `ratio` in [0, 1] the share
-    /// of cells that is visible.
-    pub fn new(order: &[usize], ratio: f64) -> Self {
-        Self { cells: Tensor::from_slice(&visible(order, ratio)).view([1, 1, GRID, GRID]) }
+/// How much two branches see.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Views {
+    /// Share of the cells that the first branch sees where views do not overlap; the second sees the
+    /// rest. In [0, 1].
+    pub ratio: f64,
+    /// How much of what a branch should not see is hidden from it, in [0, 1]: 0 shows both
+    /// everything, 1 makes their views complementary.
+    pub hidden: f64,
+}
+
+impl CellMasks {
+    /// Masks for all samples. `order` is a permutation of 0 to 1023.
+    pub fn new(order: &[usize], views: Views) -> Self {
+        Self::of(&[order.to_vec()], views)
     }
 
-    /// One mask for all samples from a key that they share.
-    pub fn shared(key: Key, ratio: f64) -> Self {
-        Self::new(&permutation(key, (GRID * GRID) as usize), ratio)
+    /// Masks from keys: one for all samples, or one for each.
+    pub fn drawn(keys: &[Key], views: Views) -> Self {
+        let draw = |key: &Key| permutation(*key, (GRID * GRID) as usize);
+        Self::of(&keys.iter().map(draw).collect::<Vec<_>>(), views)
     }
 
-    /// One mask per sample from a key each.
-    pub fn per_sample(keys: &[Key], ratio: f64) -> Self {
-        let cells: Vec<f32> = keys
-            .iter()
-            .flat_map(|key| visible(&permutation(*key, (GRID * GRID) as usize), ratio))
-            .collect();
-        Self { cells: Tensor::from_slice(&cells).view([keys.len() as i64, 1, GRID, GRID]) }
+    fn of(orders: &[Vec<usize>], Views { ratio, hidden }: Views) -> Self {
+        let count = |share: f64| (share * (GRID * GRID) as f64).floor() as usize;
+        let first_end = count(ratio + (1.0 - ratio) * (1.0 - hidden));
+        let second_start = count(ratio * hidden);
+        let cells = |visible: &dyn Fn(usize) -> bool| {
+            let cells: Vec<f32> = orders
+                .iter()
+                .flatten()
+                .map(|&place| if visible(place) { 1.0 } else { 0.0 })
+                .collect();
+            Tensor::from_slice(&cells).view([orders.len() as i64, 1, GRID, GRID])
+        };
+        Self { cells: [cells(&|place| place < first_end), cells(&|place| place >= second_start)] }
     }
 
-    /// The mask at the size and precision of `like`, `[N, C, H, W]`: `[1 or N, 1, H, W]` of 1 for
+    /// Both masks at the size and precision of `like`, `[N, C, H, W]`: `[1 or N, 1, H, W]` of 1 for
     /// visible and 0 for hidden. Pixels take the value of the cell that they lie in.
-    pub fn at_size_of(&self, like: &Tensor) -> Tensor {
+    pub fn at_size_of(&self, like: &Tensor) -> [Tensor; 2] {
         let size = like.size();
-        self.cells
-            .upsample_nearest2d([size[2], size[3]], None, None)
-            .to_kind(like.kind())
-            .to_device(like.device())
+        self.cells.each_ref().map(|cells| {
+            cells
+                .upsample_nearest2d([size[2], size[3]], None, None)
+                .to_kind(like.kind())
+                .to_device(like.device())
+        })
     }
 }
 
-/// One value per cell: 1 visible, 0 hidden.
-fn visible(order: &[usize], ratio: f64) -> Vec<f32> {
-    let count = (ratio * (GRID * GRID) as f64).floor() as usize;
-    order.iter().map(|&place| if place < count { 1.0 } else { 0.0 }).collect()
-}
-
-/// Predictions of two branches, each where `mask` says that it saw the image: `mask` is 1 for the
-/// first and 0 for the second. Probabilities `[N, C, H, W]`, mask `[1 or N, 1, H, W]`.
-pub fn mix(first: &Tensor, second: &Tensor, mask: &Tensor) -> Tensor {
-    first * mask + second * (1.0 - mask)
+/// Predictions of two branches, each where it saw the image, their mean where both did.
+///
+/// Probabilities `[N, C, H, W]`, masks `[1 or N, 1, H, W]` of which at least one is 1 at every pixel.
+pub fn mix(predictions: [&Tensor; 2], masks: &[Tensor; 2]) -> Tensor {
+    let [first, second] = masks;
+    (predictions[0] * first + predictions[1] * second) / (first + second)
 }
 
 /// The most probable class of every pixel, `[N, H, W]` `i64` from `[N, C, H, W]`; no gradient.
@@ -83,29 +100,48 @@ mod tests {
     use super::*;
     use tch::{Device, Kind};
 
+    const HALVES: Views = Views { ratio: 0.5, hidden: 1.0 };
+
+    fn share_of_ones(mask: &Tensor) -> f64 {
+        mask.mean(Kind::Double).double_value(&[])
+    }
+
     #[test]
-    fn half_of_the_cells_are_visible_and_each_sample_has_its_own_mask() {
+    fn halves_are_complementary_and_each_sample_can_have_its_own() {
         let keys = [Key::new(1), Key::new(2)];
-        let mask = CellMask::per_sample(&keys, 0.5);
         let image = Tensor::zeros([2, 3, 64, 128], (Kind::Double, Device::Cpu));
-        let wide = mask.at_size_of(&image);
-        assert_eq!((wide.size(), wide.kind()), (vec![2, 1, 64, 128], Kind::Double));
+        let [first, second] = CellMasks::drawn(&keys, HALVES).at_size_of(&image);
+        assert_eq!((first.size(), first.kind()), (vec![2, 1, 64, 128], Kind::Double));
+        assert!((&first + &second).equal(&first.ones_like()));
         for (sample, key) in keys.iter().enumerate() {
-            let sum = wide.get(sample as i64).sum(Kind::Double).double_value(&[]);
-            assert!((sum - 4096.0).abs() < 1e-9, "{sum} of 8192 pixels are visible");
-            let alone = CellMask::shared(*key, 0.5).at_size_of(&image);
-            assert!(alone.get(0).equal(&wide.get(sample as i64)));
+            let mask = first.get(sample as i64);
+            assert!((share_of_ones(&mask) - 0.5).abs() < 1e-12);
+            let [alone, _] = CellMasks::drawn(&[*key], HALVES).at_size_of(&image);
+            assert!(alone.get(0).equal(&mask));
         }
-        assert!(!wide.get(0).equal(&wide.get(1)));
+        assert!(!first.get(0).equal(&first.get(1)));
+    }
+
+    #[test]
+    fn views_overlap_where_less_is_hidden() {
+        let image = Tensor::zeros([1, 1, 32, 32], (Kind::Float, Device::Cpu));
+        for (hidden, seen) in [(0.0, [1.0, 1.0]), (0.5, [0.625, 0.875]), (1.0, [0.25, 0.75])] {
+            let views = Views { ratio: 0.25, hidden };
+            let masks = CellMasks::drawn(&[Key::new(3)], views).at_size_of(&image);
+            assert_eq!(masks.each_ref().map(share_of_ones), seen);
+            assert!((&masks[0] + &masks[1]).min().double_value(&[]) >= 1.0);
+        }
     }
 
     #[test]
     fn a_mix_takes_each_branch_where_it_saw() {
-        let mask = CellMask::shared(Key::new(3), 0.25);
         let image = Tensor::ones([1, 2, 32, 32], (Kind::Float, Device::Cpu));
-        let mixed = mix(&(&image * 2.0), &(&image * 3.0), &mask.at_size_of(&image));
-        let sum = mixed.sum(Kind::Double).double_value(&[]);
-        assert!((sum - 2.0 * (256.0 * 2.0 + 768.0 * 3.0)).abs() < 1e-6, "{sum}");
+        let mixed = |views| {
+            let masks = CellMasks::drawn(&[Key::new(3)], views).at_size_of(&image);
+            mix([&(&image * 2.0), &(&image * 3.0)], &masks).mean(Kind::Double).double_value(&[])
+        };
+        assert!((mixed(Views { ratio: 0.25, hidden: 1.0 }) - 2.75).abs() < 1e-6);
+        assert!((mixed(Views { ratio: 0.25, hidden: 0.0 }) - 2.5).abs() < 1e-6);
     }
 
     #[test]

@@ -2,17 +2,21 @@
 
 use super::narrate::tell;
 use super::run::{self, Place};
-use crate::cli::{self, Convention};
+use crate::cli::{self, Convention, Statistics};
 use crate::comm::environment::Variables;
 use crate::comm::{Communicator, agree};
 use crate::config;
+use crate::config::plan::RunPlan;
+use crate::data::Dataset;
 use crate::error::{Context, Exit, Failure, Result};
 use crate::runlog::directory::RunDirectory;
+use crate::train::Method;
 use crate::train::checkpoint::{Checkpoint, CheckpointStore, read_manifest};
-use crate::train::evaluate::{Scores, Yardstick};
+use crate::train::evaluate::{Scores, Yardstick, recompute_statistics};
 use std::fmt::Write;
 use std::path::Path;
 use std::sync::Arc;
+use tch::Device;
 
 /// Evaluates as the arguments say; every rank of a launcher calls this.
 pub(super) fn run(arguments: &cli::Evaluate) -> Result<Exit> {
@@ -43,10 +47,40 @@ fn evaluate(
         Convention::Voxels => Yardstick::Voxels,
         Convention::Published => Yardstick::Published,
     };
-    let evaluator = run::evaluator(&plan, &dataset, place.device, yardstick);
+    let prepared =
+        statistics(arguments.statistics, &plan, &dataset, (&*method, place.device, &**comm));
+    agree(&**comm, prepared)?;
+    let mut evaluator = run::evaluator(&plan, &dataset, place.device, yardstick);
+    evaluator.volume_statistics = arguments.statistics == Statistics::Volume;
     let scores = evaluator.run(&*method, &**comm)?;
     let written = if comm.rank() == 0 { report(arguments, &directory, &scores) } else { Ok(()) };
     agree(&**comm, written)
+}
+
+/// Batches from which running statistics are made anew on request.
+const STATISTICS_BATCHES: u64 = 10;
+
+/// Makes running statistics anew where the arguments say so.
+fn statistics(
+    chosen: Statistics,
+    plan: &RunPlan,
+    dataset: &Arc<Dataset>,
+    (method, device, comm): (&dyn Method, Device, &dyn Communicator),
+) -> Result<()> {
+    match chosen {
+        Statistics::Saved => Ok(()),
+        Statistics::Recomputed => {
+            let mut loader = run::loader(plan, dataset, comm)?;
+            let target = (run::kind(plan), device);
+            recompute_statistics(method, &mut loader, STATISTICS_BATCHES, target)
+        }
+        Statistics::Volume if comm.ranks() > 1 => Err(Failure::usage(format!(
+            "`--statistics volume` works on one process, started on {}",
+            comm.ranks()
+        ))
+        .hint("run it without mpirun")),
+        Statistics::Volume => Ok(()),
+    }
 }
 
 /// The checkpoint that `last`, `best` or a path names.

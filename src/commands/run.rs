@@ -185,6 +185,7 @@ pub(super) fn evaluator(
         size: plan.data.size,
         target: (kind(plan), device),
         yardstick,
+        volume_statistics: false,
     }
 }
 

@@ -8,7 +8,7 @@ use tch::Tensor;
 /// Binary cross-entropy of discriminator logits against one verdict, mean over samples and patches.
 ///
 /// `logits` is `[N, ...]`, this rank's share of `samples` in the global batch; `real` is what the
-/// verdict should be (Goodfellow et al., NeurIPS 2014; the opponent minimises it with `true`).
+/// verdict should be (Goodfellow et al., 2014; the opponent minimises it with `true`).
 pub fn verdict(logits: &Tensor, real: bool, samples: usize, group: &dyn GroupSum) -> Tensor {
     let favour = if real { logits.shallow_clone() } else { -logits };
     let loss = -favour.log_sigmoid();

@@ -7,6 +7,7 @@ use super::Method;
 use crate::comm::{Communicator, agree};
 use crate::data::Dataset;
 use crate::data::batch::Volume;
+use crate::data::loader::Loader;
 use crate::error::{Context, Result};
 use crate::metrics::{Convention, LabelPair};
 use crate::runlog::StructureScore;
@@ -117,6 +118,24 @@ pub struct Evaluator {
     pub target: (Kind, Device),
     /// How distances are measured.
     pub yardstick: Yardstick,
+    /// Normalises each volume by its own statistics, which then stay those of the last one; on one
+    /// rank only.
+    pub volume_statistics: bool,
+}
+
+/// Makes the running statistics of batch normalisation anew, as the mean over those of the run's
+/// first `batches`, whole and without dropout.
+pub fn recompute_statistics(
+    method: &dyn Method,
+    loader: &mut Loader,
+    batches: u64,
+    (kind, device): (Kind, Device),
+) -> Result<()> {
+    for number in 1..=batches {
+        let batch = loader.batch(number)?.to(kind, device);
+        method.adapt_statistics(&batch.main().image, 1.0 / number as f64)?;
+    }
+    Ok(())
 }
 
 impl Evaluator {
@@ -165,6 +184,9 @@ impl Evaluator {
     fn predict(&self, method: &dyn Method, volume: &Volume<'_>) -> Result<Vec<u8>> {
         let (kind, device) = self.target;
         let input = volume.input(self.size);
+        if self.volume_statistics {
+            method.adapt_statistics(&input.to_kind(kind).to_device(device), 1.0)?;
+        }
         let mut labels = Vec::new();
         for slices in input.split(SLICES_AT_ONCE, 0) {
             let logits = method.predict(&slices.to_kind(kind).to_device(device))?;

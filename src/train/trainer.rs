@@ -3,7 +3,7 @@
 //! The trainer knows the trait [`Method`] and writes files; it does not know who reads them.
 
 use super::checkpoint::{Best, Checkpoint, CheckpointStore, RunState};
-use super::evaluate::{Evaluator, Scores};
+use super::evaluate::{Evaluator, Scores, recompute_statistics};
 use super::meter::Meter;
 use super::{Method, StepContext, StepReport};
 use crate::comm::{Communicator, agree};
@@ -241,7 +241,8 @@ impl Trainer {
     /// Scores the held-out cases; true when the mean Dice is the best so far.
     fn evaluate(&mut self) -> Result<bool> {
         let start = Instant::now();
-        self.recompute_statistics()?;
+        let Parts { method, loader, statistics_batches, target, .. } = &mut self.parts;
+        recompute_statistics(&**method, loader, *statistics_batches, *target)?;
         let scores = self.parts.evaluator.run(&*self.parts.method, &*self.communicator)?;
         let step = self.state.step;
         let mean_dice = scores.mean_dice();
@@ -266,18 +267,6 @@ impl Trainer {
             structures: scores.structure_means(),
         }));
         Ok(improved)
-    }
-
-    /// Makes the running statistics of batch normalisation anew, as the mean over those of the
-    /// run's first batches, whole and without dropout.
-    fn recompute_statistics(&mut self) -> Result<()> {
-        let (kind, device) = self.parts.target;
-        for number in 1..=self.parts.statistics_batches {
-            let batch = self.parts.loader.batch(number)?.to(kind, device);
-            let share = 1.0 / number as f64;
-            self.parts.method.adapt_statistics(&batch.main().image, share)?;
-        }
-        Ok(())
     }
 
     fn write_scores(&self, scores: &Scores) -> Result<()> {

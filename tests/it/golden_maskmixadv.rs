@@ -8,7 +8,7 @@ use scrimp::losses::adversarial::verdict;
 use scrimp::losses::{SMOOTH, dice, masked_mean_square, one_hot, partial_cross_entropy};
 use scrimp::methods::maskmixadv::{MaskMixAdv, Params};
 use scrimp::methods::{Passes, Recipe, Setup};
-use scrimp::mixing::{CellMask, expected_class, label_map, mix};
+use scrimp::mixing::{CellMasks, Views, expected_class, label_map, mix};
 use scrimp::native::Alone;
 use scrimp::nets::Pass;
 use scrimp::nets::gan::{Discriminator, Judge};
@@ -30,6 +30,10 @@ fn order(perm: &Tensor) -> Vec<usize> {
     perm.into_iter().map(|place| place as usize).collect()
 }
 
+fn masks(perm: &Tensor, ratio: f64) -> CellMasks {
+    CellMasks::new(&order(perm), Views { ratio, hidden: 1.0 })
+}
+
 fn blank(size: i64) -> Tensor {
     Tensor::zeros([1, 1, size, size], (Kind::Float, Device::Cpu))
 }
@@ -37,9 +41,9 @@ fn blank(size: i64) -> Tensor {
 #[test]
 fn golden_masks_show_the_cells_of_the_permutation() {
     let golden = Golden::open(FILE);
-    let order = order(&golden.get("maskgen.in.perm"));
+    let perm = golden.get("maskgen.in.perm");
     let equal = |key: &str, ratio: f64, size: i64| {
-        let mask = CellMask::new(&order, ratio).at_size_of(&blank(size));
+        let [mask, _] = masks(&perm, ratio).at_size_of(&blank(size));
         assert!(
             mask.to_kind(Kind::Uint8).view_as(&golden.get(key)).equal(&golden.get(key)),
             "{key}"
@@ -50,18 +54,18 @@ fn golden_masks_show_the_cells_of_the_permutation() {
     equal("maskgen.out.cells_r25", 0.25, 32);
     equal("maskgen.out.cells_r75", 0.75, 32);
     let x = golden.get("maskgen.in.x");
-    let mask = CellMask::new(&order, 0.5).at_size_of(&x);
-    golden.assert_close("maskgen.out.masked1", &(&x * &mask), 0.0);
-    golden.assert_close("maskgen.out.masked2", &(&x * (1.0 - &mask)), 0.0);
+    let [first, second] = masks(&perm, 0.5).at_size_of(&x);
+    golden.assert_close("maskgen.out.masked1", &(&x * first), 0.0);
+    golden.assert_close("maskgen.out.masked2", &(&x * second), 0.0);
 }
 
 #[test]
 fn golden_feature_masks_fit_every_level() {
     let golden = Golden::open(FILE);
     for level in 0..5 {
-        let mask = CellMask::new(&order(&golden.get("featmask.in.perm").get(level)), 0.5);
+        let masks = masks(&golden.get("featmask.in.perm").get(level), 0.5);
         let key = format!("featmask.out.mask{level}");
-        golden.assert_close(&key, &mask.at_size_of(&blank(256 >> level)), 0.0);
+        golden.assert_close(&key, &masks.at_size_of(&blank(256 >> level))[0], 0.0);
     }
 }
 
@@ -95,7 +99,11 @@ impl LossInputs {
 
     fn mixed(&self) -> Tensor {
         let [first, second] = self.softmax();
-        mix(&first, &second, &self.mask)
+        mix([&first, &second], &self.masks())
+    }
+
+    fn masks(&self) -> [Tensor; 2] {
+        [self.mask.shallow_clone(), 1.0 - &self.mask]
     }
 
     fn cross_entropy(&self) -> Tensor {
@@ -140,7 +148,7 @@ fn golden_losses_and_their_sum() {
         given.cross_entropy() * 10.0 + given.pseudo_dice() * 0.5 + given.reconstruction() * 10.0;
     given.check("total", &total, &[logits[0], logits[1], ("restore", &given.restored)]);
     let of_mixed =
-        partial_cross_entropy(&mix(first, second, &given.mask), &given.annotation, &Alone);
+        partial_cross_entropy(&mix([first, second], &given.masks()), &given.annotation, &Alone);
     given.check("hist_ce3", &of_mixed, &logits);
 }
 
@@ -265,11 +273,11 @@ impl Iterations {
         };
         let shapes = stored("iter.in.real").to_kind(Kind::Int64);
         let batch = Batch::new(samples, 2).with_shapes(shapes);
-        let mask = CellMask::new(&order(&stored("iter.in.perm")), 0.5);
+        let masks = masks(&stored("iter.in.perm"), 0.5);
         let communicator: Arc<dyn Communicator> = Arc::new(Solo);
         let step = iteration as u64 + 1;
         let mut cx = StepContext::new(step, 60_000, Key::new(0), &communicator);
-        self.method.iterate(&batch, &[mask], &mut cx).unwrap();
+        self.method.iterate(&batch, &[masks], &mut cx).unwrap();
         cx.into_report().fetch().unwrap()
     }
 
@@ -362,13 +370,13 @@ fn golden_pseudo_label_of_the_first_iteration() {
     let net = UNetMae::new(&mut parameters.root(), 1, 4, false);
     fill(parameters.entries());
     let image = golden.get("iter.in.image").get(0).to_kind(Kind::Double);
-    let mask = CellMask::new(&order(&golden.get("iter.in.perm").get(0)), 0.5).at_size_of(&image);
+    let masks = masks(&golden.get("iter.in.perm").get(0), 0.5).at_size_of(&image);
     let branch = |mask: &Tensor| {
         let pass = Pass::Train { group: Arc::new(Alone), keys: Vec::new() };
         let features = net.features(&(&image * mask), &pass).unwrap();
         net.segment(&features, &pass).unwrap().softmax(1, Kind::Double)
     };
-    let mixed = mix(&branch(&mask), &branch(&(1.0 - &mask)), &mask);
+    let mixed = mix([&branch(&masks[0]), &branch(&masks[1])], &masks);
     let ours = label_map(&mixed).unsqueeze(1).to_kind(Kind::Uint8);
     let theirs = golden.get("iter.out.pseudo").get(0);
     let flipped = ours.ne_tensor(&theirs).sum(Kind::Int64).int64_value(&[]);

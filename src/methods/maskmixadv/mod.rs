@@ -11,7 +11,7 @@ use crate::data::batch::{Batch, Samples};
 use crate::error::{Failure, Result};
 use crate::losses::adversarial::{accuracy, gradient_penalty, verdict};
 use crate::losses::{SMOOTH, dice, masked_mean_square, one_hot, partial_cross_entropy};
-use crate::mixing::{CellMask, expected_class, label_map, mix};
+use crate::mixing::{CellMasks, Views, expected_class, label_map, mix};
 use crate::native::{GroupSum, global_sum, with_slice_mut};
 use crate::nets::Pass;
 use crate::nets::gan::{Discriminator, Judge};
@@ -44,8 +44,8 @@ struct Branches {
     logits: [Tensor; 2],
     /// Reconstructions with the pixels that their branch could not see.
     restored: Vec<(Tensor, Tensor)>,
-    /// What the first branch saw at full size, `[1 or N, 1, H, W]`.
-    mask: Tensor,
+    /// What each branch saw at full size, `[1 or N, 1, H, W]`.
+    masks: [Tensor; 2],
 }
 
 impl Recipe for MaskMixAdv {
@@ -78,13 +78,13 @@ impl MaskMixAdv {
     pub fn iterate(
         &mut self,
         batch: &Batch,
-        masks: &[CellMask],
+        masks: &[CellMasks],
         cx: &mut StepContext<'_>,
     ) -> Result<()> {
         let samples = batch.main();
         let branches = self.look(samples, masks, cx)?;
         let [first, second] = branches.logits.each_ref().map(|z| z.softmax(1, z.kind()));
-        let mixed = mix(&first, &second, &branches.mask);
+        let mixed = mix([&first, &second], &branches.masks);
         let pseudo = self.pseudo_label(&mixed)?;
         let smooth = SMOOTH / batch.global_size.max(1) as f64;
         let [first_logits, second_logits] = &branches.logits;
@@ -123,51 +123,45 @@ impl MaskMixAdv {
     fn look(
         &self,
         samples: &Samples,
-        masks: &[CellMask],
+        masks: &[CellMasks],
         cx: &StepContext<'_>,
     ) -> Result<Branches> {
         let missing = || Failure::new("an iteration needs a mask");
-        let mask = masks.first().ok_or_else(missing)?.at_size_of(&samples.image);
+        let seen = masks.first().ok_or_else(missing)?.at_size_of(&samples.image);
         let first = self.passes.train("first", samples, cx);
         if self.params.hide == Hide::Features {
-            return self.look_at_features(samples, masks, (mask, &first));
+            return self.look_at_features(samples, masks, (seen, &first));
         }
-        let hidden: Tensor = 1.0 - &mask;
-        let features = self.net.features(&(&samples.image * &mask), &first)?;
-        let mut restored = vec![(self.net.restore(&features, &first)?, hidden.shallow_clone())];
+        let features = self.net.features(&(&samples.image * &seen[0]), &first)?;
+        let mut restored = vec![(self.net.restore(&features, &first)?, 1.0 - &seen[0])];
         let logits = self.net.segment(&features, &first)?;
         let second = self.passes.train("second", samples, cx);
-        let features = self.net.features(&(&samples.image * &hidden), &second)?;
+        let features = self.net.features(&(&samples.image * &seen[1]), &second)?;
         let again = self.net.segment(&features, &second)?;
         if self.params.reconstruct_both {
-            restored.push((self.net.restore(&features, &second)?, mask.shallow_clone()));
+            restored.push((self.net.restore(&features, &second)?, 1.0 - &seen[1]));
         } else if self.params.adversary == Adversary::Detached {
             // As released: computed for nothing but its running statistics.
             let _ = tch::no_grad(|| self.net.restore(&features, &second))?;
         }
-        Ok(Branches { logits: [logits, again], restored, mask })
+        Ok(Branches { logits: [logits, again], restored, masks: seen })
     }
 
     fn look_at_features(
         &self,
         samples: &Samples,
-        masks: &[CellMask],
-        (mask, pass): (Tensor, &Pass),
+        masks: &[CellMasks],
+        (seen, pass): ([Tensor; 2], &Pass),
     ) -> Result<Branches> {
         let features = self.net.features(&samples.image, pass)?;
-        let seen = |invert: bool| -> Vec<Tensor> {
-            let pairs = features.iter().zip(masks);
-            pairs
-                .map(|(x, mask)| {
-                    let mask = mask.at_size_of(x);
-                    if invert { x * (1.0 - mask) } else { x * mask }
-                })
-                .collect()
+        let halves = |branch: usize| -> Vec<Tensor> {
+            let levels = features.iter().zip(masks);
+            levels.map(|(x, masks)| x * &masks.at_size_of(x)[branch]).collect()
         };
-        let (first, second) = (seen(false), seen(true));
+        let (first, second) = (halves(0), halves(1));
         let logits = [self.net.segment(&first, pass)?, self.net.segment_again(&second, pass)?];
-        let restored = vec![(self.net.restore(&first, pass)?, 1.0 - &mask)];
-        Ok(Branches { logits, restored, mask })
+        let restored = vec![(self.net.restore(&first, pass)?, 1.0 - &seen[0])];
+        Ok(Branches { logits, restored, masks: seen })
     }
 
     /// The mixed prediction as labels, cleaned if the parameters say so.
@@ -270,7 +264,7 @@ fn reconstruction(
 ) -> Tensor {
     let image = &samples.image;
     let terms = branches.restored.iter().map(|(restored, hidden)| {
-        // Every mask hides equally many pixels at sizes that the grid divides.
+        // At sizes that the grid divides, every sample's mask hides equally many pixels.
         let each = hidden.mean(Kind::Double) * (image.size()[2] * image.size()[3]);
         let count = f64::try_from(each).unwrap_or(f64::NAN) * global_size as f64;
         masked_mean_square(restored, image, hidden, count, group)
@@ -293,14 +287,15 @@ impl Method for MaskMixAdv {
     fn step(&mut self, batch: &Batch, cx: &mut StepContext<'_>) -> Result<()> {
         let positions = &batch.main().positions;
         let levels = if self.params.hide == Hide::Features { LEVELS } else { 1 };
-        let masks: Vec<CellMask> = (0..levels as u64)
+        let views = self.params.views(cx.step, cx.total_steps);
+        let masks: Vec<CellMasks> = (0..levels as u64)
             .map(|level| {
                 let key = cx.key("mask").number(level);
                 if self.params.mask_per_sample {
                     let keys: Vec<_> = positions.iter().map(|&p| key.number(p)).collect();
-                    CellMask::per_sample(&keys, self.params.visible)
+                    CellMasks::drawn(&keys, views)
                 } else {
-                    CellMask::shared(key, self.params.visible)
+                    CellMasks::drawn(&[key], views)
                 }
             })
             .collect();

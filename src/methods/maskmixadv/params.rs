@@ -1,6 +1,7 @@
 //! What a configuration says about MaskMixAdv, and what it may not say.
 
 use crate::error::{Failure, Result};
+use crate::mixing::Views;
 use crate::nets::gan::Judge;
 use crate::train::learner::LearnerConfig;
 use crate::train::optimizer::{AdamWConfig, OptimizerConfig};
@@ -27,6 +28,10 @@ pub struct Params {
     /// Share of the 32 x 32 cells that the first branch sees, strictly between 0 and 1.
     #[serde(default = "half")]
     pub(super) visible: f64,
+    /// Share of the run over which more and more of each view is hidden; 0 hides all from the start,
+    /// as released.
+    #[serde(default)]
+    pub(super) hide_over: f64,
     /// `image`: one network sees two half-hidden images. `features`: one encoder sees the whole image,
     /// and two decoders see complementary halves of its features.
     #[serde(default)]
@@ -144,6 +149,9 @@ impl Params {
                 "`reconstruct_both` needs `hide = \"image\"`: features have one restorer",
             );
         }
+        if !(0.0..=1.0).contains(&self.hide_over) {
+            return refuse("`hide_over` must be at least 0 and at most 1");
+        }
         let Shape { weight, warm_up, gradient_penalty, blur, .. } = self.shape;
         if !(weight >= 0.0 && gradient_penalty >= 0.0 && (0.0..1.0).contains(&warm_up)) {
             return refuse(
@@ -158,6 +166,13 @@ impl Params {
 
     pub(super) fn shows_channels(&self) -> bool {
         self.adversary == Adversary::Shape && self.shape.maps == Maps::OneHot
+    }
+
+    /// What both branches see at a step.
+    pub(super) fn views(&self, step: u64, total_steps: u64) -> Views {
+        let growing_steps = self.hide_over * total_steps as f64;
+        let hidden = if growing_steps > 0.0 { (step as f64 / growing_steps).min(1.0) } else { 1.0 };
+        Views { ratio: self.visible, hidden }
     }
 
     /// Weight of the adversarial term at a step; `None`: the game has not begun.
