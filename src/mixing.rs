@@ -20,42 +20,53 @@ pub struct CellMasks {
     cells: [Tensor; 2],
 }
 
-/// How much two branches see.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Views {
-    /// Share of the cells that the first branch sees where views do not overlap; the second sees the
-    /// rest. In [0, 1].
-    pub ratio: f64,
-    /// How much of what a branch should not see is hidden from it, in [0, 1]: 0 shows both
-    /// everything, 1 makes their views complementary.
-    pub hidden: f64,
+/// How two branches divide the cells of one sample.
+struct Views {
+    /// A permutation of 0 to 1023.
+    order: Vec<usize>,
+    /// Share of the cells that the first branch sees where views do not overlap.
+    ratio: f64,
+    /// Share of what a branch should not see that is hidden from it: 0 shows both everything.
+    hidden: f64,
 }
 
 impl CellMasks {
-    /// Masks for all samples. `order` is a permutation of 0 to 1023.
-    pub fn new(order: &[usize], views: Views) -> Self {
-        Self::of(&[order.to_vec()], views)
+    /// Complementary masks for all samples: `order` is a permutation of 0 to 1023, `ratio` in [0, 1]
+    /// the share of cells that the first branch sees.
+    pub fn new(order: &[usize], ratio: f64) -> Self {
+        Self::of(&[Views { order: order.to_vec(), ratio, hidden: 1.0 }])
     }
 
-    /// Masks from keys: one for all samples, or one for each.
-    pub fn drawn(keys: &[Key], views: Views) -> Self {
-        let draw = |key: &Key| permutation(*key, (GRID * GRID) as usize);
-        Self::of(&keys.iter().map(draw).collect::<Vec<_>>(), views)
+    /// Complementary masks from keys: one for all samples, or one for each.
+    pub fn drawn(keys: &[Key], ratio: f64) -> Self {
+        let draw = |key: &Key| Views { order: cells_of(*key), ratio, hidden: 1.0 };
+        Self::of(&keys.iter().map(draw).collect::<Vec<_>>())
     }
 
-    fn of(orders: &[Vec<usize>], Views { ratio, hidden }: Views) -> Self {
-        let count = |share: f64| (share * (GRID * GRID) as f64).floor() as usize;
-        let first_end = count(ratio + (1.0 - ratio) * (1.0 - hidden));
-        let second_start = count(ratio * hidden);
-        let cells = |visible: &dyn Fn(usize) -> bool| {
-            let cells: Vec<f32> = orders
-                .iter()
-                .flatten()
-                .map(|&place| if visible(place) { 1.0 } else { 0.0 })
-                .collect();
-            Tensor::from_slice(&cells).view([orders.len() as i64, 1, GRID, GRID])
+    /// Masks from a key for each sample that overlap by a random share: uniformly from views of
+    /// everything to complementary ones.
+    pub fn overlapping(keys: &[Key], ratio: f64) -> Self {
+        let draw = |key: &Key| {
+            let hidden = key.purpose("hidden").draws().uniform();
+            Views { order: cells_of(*key), ratio, hidden }
         };
-        Self { cells: [cells(&|place| place < first_end), cells(&|place| place >= second_start)] }
+        Self::of(&keys.iter().map(draw).collect::<Vec<_>>())
+    }
+
+    fn of(samples: &[Views]) -> Self {
+        let cells = |visible: &dyn Fn(&Views, usize) -> bool| {
+            let mut cells = Vec::new();
+            for views in samples {
+                let of_cell = |&place: &usize| if visible(views, place) { 1.0f32 } else { 0.0 };
+                cells.extend(views.order.iter().map(of_cell));
+            }
+            Tensor::from_slice(&cells).view([samples.len() as i64, 1, GRID, GRID])
+        };
+        let first = |views: &Views, place| {
+            place < cell_count(views.ratio + (1.0 - views.ratio) * (1.0 - views.hidden))
+        };
+        let second = |views: &Views, place| place >= cell_count(views.ratio * views.hidden);
+        Self { cells: [cells(&first), cells(&second)] }
     }
 
     /// Both masks at the size and precision of `like`, `[N, C, H, W]`: `[1 or N, 1, H, W]` of 1 for
@@ -69,6 +80,15 @@ impl CellMasks {
                 .to_device(like.device())
         })
     }
+}
+
+fn cells_of(key: Key) -> Vec<usize> {
+    permutation(key, (GRID * GRID) as usize)
+}
+
+/// The whole cells in a share of all.
+fn cell_count(share: f64) -> usize {
+    (share * (GRID * GRID) as f64).floor() as usize
 }
 
 /// Predictions of two branches, each where it saw the image, their mean where both did.
@@ -100,8 +120,6 @@ mod tests {
     use super::*;
     use tch::{Device, Kind};
 
-    const HALVES: Views = Views { ratio: 0.5, hidden: 1.0 };
-
     fn share_of_ones(mask: &Tensor) -> f64 {
         mask.mean(Kind::Double).double_value(&[])
     }
@@ -110,38 +128,43 @@ mod tests {
     fn halves_are_complementary_and_each_sample_can_have_its_own() {
         let keys = [Key::new(1), Key::new(2)];
         let image = Tensor::zeros([2, 3, 64, 128], (Kind::Double, Device::Cpu));
-        let [first, second] = CellMasks::drawn(&keys, HALVES).at_size_of(&image);
+        let [first, second] = CellMasks::drawn(&keys, 0.5).at_size_of(&image);
         assert_eq!((first.size(), first.kind()), (vec![2, 1, 64, 128], Kind::Double));
         assert!((&first + &second).equal(&first.ones_like()));
         for (sample, key) in keys.iter().enumerate() {
             let mask = first.get(sample as i64);
             assert!((share_of_ones(&mask) - 0.5).abs() < 1e-12);
-            let [alone, _] = CellMasks::drawn(&[*key], HALVES).at_size_of(&image);
+            let [alone, _] = CellMasks::drawn(&[*key], 0.5).at_size_of(&image);
             assert!(alone.get(0).equal(&mask));
         }
         assert!(!first.get(0).equal(&first.get(1)));
     }
 
     #[test]
-    fn views_overlap_where_less_is_hidden() {
+    fn overlapping_views_leave_nothing_unseen_and_hide_any_share() {
         let image = Tensor::zeros([1, 1, 32, 32], (Kind::Float, Device::Cpu));
-        for (hidden, seen) in [(0.0, [1.0, 1.0]), (0.5, [0.625, 0.875]), (1.0, [0.25, 0.75])] {
-            let views = Views { ratio: 0.25, hidden };
-            let masks = CellMasks::drawn(&[Key::new(3)], views).at_size_of(&image);
-            assert_eq!(masks.each_ref().map(share_of_ones), seen);
+        let hidden = |number| {
+            let masks = CellMasks::overlapping(&[Key::new(number)], 0.5).at_size_of(&image);
             assert!((&masks[0] + &masks[1]).min().double_value(&[]) >= 1.0);
-        }
+            let [first, second] = masks.each_ref().map(|mask| 1.0 - share_of_ones(mask));
+            assert!((first - second).abs() <= 1.0 / 1024.0, "{first} {second}");
+            first
+        };
+        let shares: Vec<f64> = (0..200).map(hidden).collect();
+        let mean = shares.iter().sum::<f64>() / 200.0;
+        assert!((mean - 0.25).abs() < 0.03, "{mean}");
+        assert!(shares.iter().any(|share| *share < 0.02) && shares.iter().any(|s| *s > 0.48));
     }
 
     #[test]
-    fn a_mix_takes_each_branch_where_it_saw() {
-        let image = Tensor::ones([1, 2, 32, 32], (Kind::Float, Device::Cpu));
-        let mixed = |views| {
-            let masks = CellMasks::drawn(&[Key::new(3)], views).at_size_of(&image);
+    fn a_mix_takes_each_branch_where_it_saw_and_their_mean_where_both_did() {
+        let image = Tensor::ones([1, 2, 32, 32], (Kind::Double, Device::Cpu));
+        let mean = |masks: [Tensor; 2]| {
             mix([&(&image * 2.0), &(&image * 3.0)], &masks).mean(Kind::Double).double_value(&[])
         };
-        assert!((mixed(Views { ratio: 0.25, hidden: 1.0 }) - 2.75).abs() < 1e-6);
-        assert!((mixed(Views { ratio: 0.25, hidden: 0.0 }) - 2.5).abs() < 1e-6);
+        let quarter = CellMasks::drawn(&[Key::new(3)], 0.25).at_size_of(&image);
+        assert!((mean(quarter) - 2.75).abs() < 1e-12);
+        assert!((mean([image.ones_like(), image.ones_like()]) - 2.5).abs() < 1e-12);
     }
 
     #[test]

@@ -63,19 +63,18 @@ pub fn dice(probabilities: &Tensor, labels: &Tensor, smooth: f64, group: &dyn Gr
     )
 }
 
-/// Mean squared difference over the pixels where `weight` is 1, of all ranks together.
-///
-/// `prediction` and `target` are `[N, 1, H, W]`, `weight` `[1 or N, 1, H, W]` of 0 and 1;
-/// `count` is the number of such pixels in the global batch.
+/// Mean squared difference over the pixels where `weight` is 1, of all ranks together; 0 if there
+/// are none. `prediction` and `target` are `[N, 1, H, W]`, `weight` `[1 or N, 1, H, W]` of 0 and 1.
 pub fn masked_mean_square(
     prediction: &Tensor,
     target: &Tensor,
     weight: &Tensor,
-    count: f64,
     group: &dyn GroupSum,
 ) -> Tensor {
     let squares = (prediction - target).square() * weight;
-    global_sum(&squares.sum(squares.kind()), group) / count.max(1.0)
+    let count = weight.expand_as(target).sum(weight.kind());
+    group.sum(&count);
+    global_sum(&squares.sum(squares.kind()), group) / count.clamp_min(1.0)
 }
 
 /// Which pixels a partial Dice counts.

@@ -15,7 +15,11 @@ const UNEVEN: [&str; 4] =
 
 /// Twenty steps, that is five epochs, in which dropout and augmentation draw all the time.
 fn verification(run: &Path) -> Train {
-    Train::new(SMOKE, run).sets(&UNEVEN).sets(&[
+    verification_of(SMOKE, run)
+}
+
+fn verification_of(config: &str, run: &Path) -> Train {
+    Train::new(config, run).sets(&UNEVEN).sets(&[
         "train.precision=fp64",
         "train.total_steps=20",
         "train.save_every=20",
@@ -25,14 +29,15 @@ fn verification(run: &Path) -> Train {
 /// Every loss term and gradient norm of a step under its name.
 fn numbers(step: &Step) -> BTreeMap<String, f64> {
     let norms = step.grad_norm.iter().map(|(name, norm)| (format!("{name}/grad_norm"), *norm));
-    step.loss.clone().into_iter().chain(norms).collect()
+    step.loss.clone().into_iter().chain(step.observed.clone()).chain(norms).collect()
 }
 
 fn assert_close(found: &Step, expected: &Step, tolerance: f64) {
     let (found_numbers, expected_numbers) = (numbers(found), numbers(expected));
     assert!(found_numbers.len() >= 2 && found_numbers.keys().eq(expected_numbers.keys()));
     for (name, expected_number) in expected_numbers {
-        let difference = (found_numbers[&name] - expected_number).abs() / expected_number.abs();
+        let scale = expected_number.abs().max(f64::MIN_POSITIVE);
+        let difference = (found_numbers[&name] - expected_number).abs() / scale;
         assert!(difference <= tolerance, "`{name}` of step {}: {difference}", found.step);
     }
 }
@@ -62,6 +67,23 @@ fn rank_agreement_over_twenty_steps_on_one_to_four_ranks() {
     for ranks in 1..=4 {
         let run = folder.path().join(format!("{ranks}-ranks"));
         assert_same_run(&verification(&run).under_mpirun(ranks).succeed(), &alone);
+    }
+}
+
+#[test]
+fn rank_agreement_of_two_players() {
+    for mode in [
+        ["method.params.adversary=shape", "method.params.masks=overlapping"],
+        ["method.params.masks=per_sample", "method.params.largest_component=true"],
+        ["method.params.adversary=detached", "method.params.masks=shared"],
+    ] {
+        let folder = TempDir::new().unwrap();
+        let train = |name: &str| {
+            let run = folder.path().join(name);
+            verification_of("configs/smoke/maskmixadv.toml", &run).sets(&mode)
+        };
+        let alone = train("alone").succeed();
+        assert_same_run(&train("shared").under_mpirun(3).succeed(), &alone);
     }
 }
 

@@ -8,7 +8,7 @@ use scrimp::losses::adversarial::verdict;
 use scrimp::losses::{SMOOTH, dice, masked_mean_square, one_hot, partial_cross_entropy};
 use scrimp::methods::maskmixadv::{MaskMixAdv, Params};
 use scrimp::methods::{Passes, Recipe, Setup};
-use scrimp::mixing::{CellMasks, Views, expected_class, label_map, mix};
+use scrimp::mixing::{CellMasks, expected_class, label_map, mix};
 use scrimp::native::Alone;
 use scrimp::nets::Pass;
 use scrimp::nets::gan::{Discriminator, Judge};
@@ -31,7 +31,7 @@ fn order(perm: &Tensor) -> Vec<usize> {
 }
 
 fn masks(perm: &Tensor, ratio: f64) -> CellMasks {
-    CellMasks::new(&order(perm), Views { ratio, hidden: 1.0 })
+    CellMasks::new(&order(perm), ratio)
 }
 
 fn blank(size: i64) -> Tensor {
@@ -121,8 +121,7 @@ impl LossInputs {
 
     fn reconstruction(&self) -> Tensor {
         let hidden: Tensor = 1.0 - &self.mask;
-        let count = hidden.sum(Kind::Double).double_value(&[]) * self.image.size()[0] as f64;
-        masked_mean_square(&self.restored, &self.image, &hidden, count, &Alone)
+        masked_mean_square(&self.restored, &self.image, &hidden, &Alone)
     }
 
     /// Value, and gradients with respect to every input that has one.
@@ -246,7 +245,7 @@ struct Iterations {
 impl Iterations {
     fn new() -> Self {
         let params: Params = toml::from_str(
-            "adversary = \"detached\"\n\
+            "adversary = \"detached\"\nmasks = \"shared\"\n\
              learner = { lr = 0.01, schedule = \"poly\", optimizer = { sgd = {} } }",
         )
         .unwrap();

@@ -11,7 +11,7 @@ use crate::data::batch::{Batch, Samples};
 use crate::error::{Failure, Result};
 use crate::losses::adversarial::{accuracy, gradient_penalty, verdict};
 use crate::losses::{SMOOTH, dice, masked_mean_square, one_hot, partial_cross_entropy};
-use crate::mixing::{CellMasks, Views, expected_class, label_map, mix};
+use crate::mixing::{CellMasks, expected_class, label_map, mix};
 use crate::native::{GroupSum, global_sum, with_slice_mut};
 use crate::nets::Pass;
 use crate::nets::gan::{Discriminator, Judge};
@@ -20,7 +20,7 @@ use crate::pseudo_labels::keep_largest;
 use crate::train::learner::Learner;
 use crate::train::{Method, Objective, StepContext};
 pub use params::Params;
-use params::{Adversary, Hide, Maps, Shape};
+use params::{Adversary, Hide, Maps, Masks, Shape};
 use tch::{Device, Kind, Tensor};
 
 /// Weight of each verdict in the discriminator's objective, which Adam makes immaterial.
@@ -100,7 +100,7 @@ impl MaskMixAdv {
             .term("pseudo_dice_first", pse, || dice(&first, &pseudo, smooth, cx.group()))
             .term("pseudo_dice_second", pse, || dice(&second, &pseudo, smooth, cx.group()))
             .term("reconstruction", self.params.reconstruction, || {
-                reconstruction(&branches, samples, batch.global_size, cx.group())
+                reconstruction(&branches, &samples.image, cx.group())
             });
         let game = self.game(&mixed, &pseudo, cx);
         if let Game::Played { fake, weight } = &game {
@@ -256,21 +256,10 @@ enum Game {
 }
 
 /// Squared error over what could not be seen, mean over the restorations.
-fn reconstruction(
-    branches: &Branches,
-    samples: &Samples,
-    global_size: usize,
-    group: &dyn GroupSum,
-) -> Tensor {
-    let image = &samples.image;
-    let terms = branches.restored.iter().map(|(restored, hidden)| {
-        // At sizes that the grid divides, every sample's mask hides equally many pixels.
-        let each = hidden.mean(Kind::Double) * (image.size()[2] * image.size()[3]);
-        let count = f64::try_from(each).unwrap_or(f64::NAN) * global_size as f64;
-        masked_mean_square(restored, image, hidden, count, group)
-    });
-    let count = branches.restored.len() as f64;
-    terms.reduce(|sum, term| sum + term).unwrap_or_else(|| image.sum(image.kind()) * 0.0) / count
+fn reconstruction(branches: &Branches, image: &Tensor, group: &dyn GroupSum) -> Tensor {
+    let terms = branches.restored.iter();
+    let terms = terms.map(|(restored, hidden)| masked_mean_square(restored, image, hidden, group));
+    terms.sum::<Tensor>() / branches.restored.len() as f64
 }
 
 /// The share of pixels that both branches give the same class, in [0, 1].
@@ -287,15 +276,15 @@ impl Method for MaskMixAdv {
     fn step(&mut self, batch: &Batch, cx: &mut StepContext<'_>) -> Result<()> {
         let positions = &batch.main().positions;
         let levels = if self.params.hide == Hide::Features { LEVELS } else { 1 };
-        let views = self.params.views(cx.step, cx.total_steps);
+        let visible = self.params.visible;
         let masks: Vec<CellMasks> = (0..levels as u64)
             .map(|level| {
                 let key = cx.key("mask").number(level);
-                if self.params.mask_per_sample {
-                    let keys: Vec<_> = positions.iter().map(|&p| key.number(p)).collect();
-                    CellMasks::drawn(&keys, views)
-                } else {
-                    CellMasks::drawn(&[key], views)
+                let keys: Vec<_> = positions.iter().map(|&position| key.number(position)).collect();
+                match self.params.masks {
+                    Masks::Shared => CellMasks::drawn(&[key], visible),
+                    Masks::PerSample => CellMasks::drawn(&keys, visible),
+                    Masks::Overlapping => CellMasks::overlapping(&keys, visible),
                 }
             })
             .collect();

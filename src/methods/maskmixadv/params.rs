@@ -1,7 +1,6 @@
 //! What a configuration says about MaskMixAdv, and what it may not say.
 
 use crate::error::{Failure, Result};
-use crate::mixing::Views;
 use crate::nets::gan::Judge;
 use crate::train::learner::LearnerConfig;
 use crate::train::optimizer::{AdamWConfig, OptimizerConfig};
@@ -12,8 +11,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Params {
-    /// `detached`: the discriminator watches and changes nothing, as released. `shape`: its judgement
-    /// of the mixed prediction is minimised too.
+    /// What the discriminator does to the network.
     #[serde(default)]
     pub(super) adversary: Adversary,
     /// Weight of the cross-entropy over annotated pixels, mean of both branches.
@@ -28,24 +26,19 @@ pub struct Params {
     /// Share of the 32 x 32 cells that the first branch sees, strictly between 0 and 1.
     #[serde(default = "half")]
     pub(super) visible: f64,
-    /// Share of the run over which more and more of each view is hidden; 0 hides all from the start,
-    /// as released.
+    /// Whose mask a mask is.
     #[serde(default)]
-    pub(super) hide_over: f64,
-    /// `image`: one network sees two half-hidden images. `features`: one encoder sees the whole image,
-    /// and two decoders see complementary halves of its features.
+    pub(super) masks: Masks,
+    /// What is hidden.
     #[serde(default)]
     pub(super) hide: Hide,
-    /// Gives each sample a mask of its own instead of one for the whole batch.
-    #[serde(default)]
-    pub(super) mask_per_sample: bool,
     /// Reconstructs what the second branch could not see too; with hidden images only.
     #[serde(default)]
     pub(super) reconstruct_both: bool,
     /// Keeps the largest connected part of each class of a pseudo label; fetches labels to the host.
     #[serde(default)]
     pub(super) largest_component: bool,
-    /// How `adversary = "shape"` judges.
+    /// How `adversary = "shape"` plays.
     #[serde(default)]
     pub(super) shape: Shape,
     /// The network's learner.
@@ -59,21 +52,39 @@ pub struct Params {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Adversary {
+    /// Nothing: it watches raw label maps and learns, as in the released code.
     Detached,
+    /// Its judgement of the mixed prediction is minimised too, as the paper says.
     #[default]
     Shape,
 }
 
-/// Where half of what is seen is hidden.
+/// Whose mask a mask is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Masks {
+    /// One for the whole batch, as in the released code.
+    Shared,
+    /// Each sample has its own.
+    PerSample,
+    /// Each sample has its own, and each branch also sees a random share of what the other sees, from
+    /// nothing to everything, so that whole images are nothing new to the network.
+    #[default]
+    Overlapping,
+}
+
+/// What is hidden.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Hide {
+    /// Pixels: one network sees two half-hidden images.
     #[default]
     Image,
+    /// Features: one encoder sees the whole image, and two decoders complementary parts of what it finds.
     Features,
 }
 
-/// `[method.params.shape]`: the working adversarial game.
+/// How `adversary = "shape"` plays.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Shape {
@@ -81,7 +92,7 @@ pub(super) struct Shape {
     pub(super) weight: f64,
     /// Share of the run before the game begins; then the weight grows over as long again.
     pub(super) warm_up: f64,
-    /// How label maps are shown: `one_hot`, `expected_class`, or `straight_through`.
+    /// How label maps are shown to the discriminator.
     pub(super) maps: Maps,
     /// Which discriminator.
     pub(super) judge: Judge,
@@ -89,7 +100,7 @@ pub(super) struct Shape {
     pub(super) spectral_norm: bool,
     /// Weight of the squared slope of the discriminator at real maps (R1); 0 for none.
     pub(super) gradient_penalty: f64,
-    /// Pixels over which the edges of real maps are blurred, odd, so that hardness betrays nothing.
+    /// Pixels over which the edges of real maps are blurred, odd, so that sharpness betrays nothing.
     pub(super) blur: i64,
 }
 
@@ -149,9 +160,6 @@ impl Params {
                 "`reconstruct_both` needs `hide = \"image\"`: features have one restorer",
             );
         }
-        if !(0.0..=1.0).contains(&self.hide_over) {
-            return refuse("`hide_over` must be at least 0 and at most 1");
-        }
         let Shape { weight, warm_up, gradient_penalty, blur, .. } = self.shape;
         if !(weight >= 0.0 && gradient_penalty >= 0.0 && (0.0..1.0).contains(&warm_up)) {
             return refuse(
@@ -166,13 +174,6 @@ impl Params {
 
     pub(super) fn shows_channels(&self) -> bool {
         self.adversary == Adversary::Shape && self.shape.maps == Maps::OneHot
-    }
-
-    /// What both branches see at a step.
-    pub(super) fn views(&self, step: u64, total_steps: u64) -> Views {
-        let growing_steps = self.hide_over * total_steps as f64;
-        let hidden = if growing_steps > 0.0 { (step as f64 / growing_steps).min(1.0) } else { 1.0 };
-        Views { ratio: self.visible, hidden }
     }
 
     /// Weight of the adversarial term at a step; `None`: the game has not begun.

@@ -186,7 +186,7 @@ fn words(value: &Type, types: &Types) -> String {
         ("Vec", [inner]) => format!("list of: {}", words(inner, types)),
         ("BTreeMap", [_, inner]) => format!("by name: {}", words(inner, types)),
         ("bool", _) => "true or false".to_owned(),
-        ("u8" | "u32" | "u64" | "usize", _) => "whole number".to_owned(),
+        ("u8" | "u32" | "u64" | "usize" | "i64", _) => "whole number".to_owned(),
         ("f32" | "f64", _) => "number".to_owned(),
         ("String" | "PathBuf", _) => "string".to_owned(),
         ("LearnerConfig", _) => "[learner](configuration.md#a-learner)".to_owned(),
@@ -208,16 +208,38 @@ pub(super) fn methods() -> String {
     );
     for method in METHODS {
         let MethodDef { name, summary, paper, needs_shapes, .. } = method;
-        let file = format!("methods/{}.rs", name.replace('-', "_"));
-        let types = Types::read(&[&[file.as_str()][..], &LEARNER_FILES].concat());
+        let files = [parameter_file(name), "nets/gan.rs".to_owned()];
+        let files: Vec<&str> = files.iter().map(String::as_str).chain(LEARNER_FILES).collect();
+        let types = Types::read(&files);
         let params = types.find("Params").unwrap();
         write!(text, "\n## `{name}`\n\n{}. {paper}. ", sentence(summary)).unwrap();
         let shapes = "Needs [`[data.shapes]`](configuration.md#datashapes). ";
         text.push_str(if *needs_shapes { shapes } else { "" });
         writeln!(text, "[More](../methods/{name}.md)\n\nParameters:\n").unwrap();
-        keys(&mut text, &types, params, &defaults_of(method, params));
+        let defaults = defaults_of(method, params);
+        keys(&mut text, &types, params, &defaults);
+        for key in &params.members {
+            // Learners have a section of their own among the configuration's.
+            let (name, _) = parts(key.value.as_ref().unwrap());
+            let table = types.find(&name).filter(|of| name != "LearnerConfig" && !of.is_choice());
+            if let Some(of) = table {
+                write!(text, "\nThe table `{}`:\n\n", key.name).unwrap();
+                keys(&mut text, &types, of, defaults[&key.name].as_table().unwrap());
+            }
+        }
     }
     text
+}
+
+/// The file below `src` that defines the parameters of a method.
+fn parameter_file(method: &str) -> String {
+    let module = format!("methods/{}", method.replace('-', "_"));
+    let folder = format!("{}/src/{module}", env!("CARGO_MANIFEST_DIR"));
+    if std::path::Path::new(&folder).is_dir() {
+        format!("{module}/params.rs")
+    } else {
+        format!("{module}.rs")
+    }
 }
 
 /// What a method fills in where its smoke configuration says only what must be said.
