@@ -81,13 +81,12 @@ fn a_full_disk_fails_the_run_and_leaves_the_previous_checkpoint() {
     assert_eq!(failed.code, Some(1), "{}", failed.stderr);
     assert_eq!(failed.status(), Some(RunStatus::Failed));
     let (_, complaint) = failed.stderr.split_once("error: ").expect("an error");
-    insta::assert_snapshot!(complaint.replace(folder.path().to_str().unwrap(), "FOLDER"), @r#"
+    insta::assert_snapshot!(complaint.replace(folder.path().to_str().unwrap(), "FOLDER"), @r"
     cannot save checkpoint `FOLDER/run/checkpoints/step-00000004`
-      caused by: cannot write `FOLDER/run/checkpoints/step-00000004.tmp/shard-0000-of-0001.safetensors`
-      caused by: safetensors error FOLDER/run/checkpoints/step-00000004.tmp/shard-0000-of-0001.safetensors: IoError(Os { code: 27, kind: FileTooLarge, message: "File too large" })
+      caused by: cannot write `FOLDER/run/checkpoints/step-00000004.tmp/shard-0000-of-0001.safetensors`: File too large (os error 27)
 
-    hint: make room there, then run the same command again: it goes on from the newest checkpoint
-    "#);
+    hint: make room there; the same command goes on from the newest checkpoint
+    ");
     assert_eq!(checkpoints(&failed), ["step-00000002"]);
     let resumed = Train::again(&run).succeed();
     assert_eq!(resumed.resumed_from(), Some(2));

@@ -104,11 +104,24 @@ fn goes_on_after(damage: impl Fn(&Path)) {
     let resumed = Train::again(&run).under_mpirun(2).succeed();
     assert_eq!(resumed.resumed_from(), Some(2));
     let name = newest.to_str().unwrap();
-    let warnings = resumed.stderr.lines().filter(|line| line.contains(name)).count();
-    assert_eq!(warnings, 1, "{}", resumed.stderr);
-    let is_warning = |event: &RunEvent| matches!(event, RunEvent::Warning { .. });
-    assert_eq!(resumed.events().into_iter().filter(is_warning).count(), 1);
+    let said = resumed.warnings();
+    for (warning, start) in said.iter().zip(["passed over a checkpoint: ", "set "]) {
+        assert!(warning.starts_with(start) && warning.contains(name), "{warning}");
+        assert_eq!(resumed.stderr.matches(warning.as_str()).count(), 1, "{}", resumed.stderr);
+    }
+    assert_eq!(said.len(), 2, "{said:?}");
     assert!(exported(&run).len() == weights.len());
+    let files: Vec<_> = files(&run.join("checkpoints"));
+    assert_eq!(files, ["step-00000002", "step-00000004", "step-00000004.set-aside"]);
+}
+
+/// The names in a folder, sorted.
+fn files(folder: &Path) -> Vec<String> {
+    let name = |entry: std::io::Result<fs::DirEntry>| entry.unwrap().file_name();
+    let mut names: Vec<_> =
+        folder.read_dir().unwrap().map(|entry| name(entry).into_string().unwrap()).collect();
+    names.sort();
+    names
 }
 
 fn shard(checkpoint: &Path) -> PathBuf {

@@ -245,6 +245,15 @@ impl Ended {
         self.events().into_iter().rev().find_map(step)
     }
 
+    /// Everything that was warned of, in order.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        let warning = |event| match event {
+            RunEvent::Warning { message } => Some(message),
+            _ => None,
+        };
+        self.events().into_iter().filter_map(warning).collect()
+    }
+
     /// How the last process ended, where it still could say so.
     pub(crate) fn status(&self) -> Option<RunStatus> {
         match self.events().pop() {

@@ -1,23 +1,33 @@
 //! Checkpoints: directories that either verify or do not exist.
 //!
-//! `step-00012000/` holds shards and, written last, `manifest.json` with their sizes and digests.
-//! Everything is written under a temporary name, flushed to disk and renamed. Knows no method:
-//! a learner's tensors are all it sees.
+//! `step-00012000/` holds one shard for each rank that saved, and, written last, `manifest.json`
+//! with their sizes and digests. A shard is a contiguous share of every flat tensor, so that any
+//! number of ranks can restore it. Everything is written under a temporary name, flushed to disk
+//! and renamed. Knows no method: a learner's tensors are all it sees.
+
+mod exchange;
+mod restore;
+mod retention;
+mod saver;
+mod shard;
+mod store;
+
+pub use exchange::import;
+pub use restore::{Loaded, load, refuse_differing_ranks, share_from_first_rank};
+pub use retention::{Retention, doomed};
+pub use saver::{Header, Progress, Saved, Saver};
+pub use store::CheckpointStore;
 
 use super::learner::Learner;
 use crate::error::{Context, Failure, Result};
 use crate::parameters::Slot;
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
-use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use tch::Tensor;
-use xxhash_rust::xxh3::xxh3_64;
 
 const MANIFEST: &str = "manifest.json";
-const SCHEMA: u32 = 1;
+const SCHEMA: u32 = 2;
 
-/// The best validation score so far.
+/// A validation score.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Best {
     /// Step after which it was measured.
@@ -27,12 +37,31 @@ pub struct Best {
 }
 
 /// What a checkpoint knows of the run beside tensors.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct RunState {
     /// Steps that are done. The data order needs no other cursor: it is a function of the step.
     pub step: u64,
-    /// Best validation score up to this step.
-    pub best: Option<Best>,
+    /// The best validation scores up to this step, the very best first.
+    pub best: Vec<Best>,
+}
+
+impl RunState {
+    /// The best validation score so far.
+    pub fn best(&self) -> Option<Best> {
+        self.best.first().copied()
+    }
+
+    /// Takes a score in if it is among the `keep` best so far, and says whether it is. Of equal
+    /// scores the earlier one counts as better; what is not finite is no score.
+    pub fn take_score(&mut self, score: Best, keep: usize) -> bool {
+        let place = self.best.partition_point(|better| better.mean_dice >= score.mean_dice);
+        if !score.mean_dice.is_finite() || place >= keep {
+            return false;
+        }
+        self.best.insert(place, score);
+        self.best.truncate(keep);
+        true
+    }
 }
 
 /// The table of contents of a checkpoint.
@@ -44,12 +73,21 @@ pub struct Manifest {
     pub code_version: String,
     /// The method that was trained.
     pub method: String,
+    /// The configuration it was trained with, every default filled in, as TOML.
+    pub config: String,
     /// How far the run was.
     pub run: RunState,
     /// One entry per learner; the first predicts.
     pub learners: Vec<LearnerTable>,
-    /// The files beside the manifest.
+    /// The shards, in the order of the shares that they hold.
     pub files: Vec<FileDigest>,
+}
+
+impl Manifest {
+    /// Size of all shards together.
+    pub fn bytes(&self) -> u64 {
+        self.files.iter().map(|file| file.bytes).sum()
+    }
 }
 
 /// The tensors of one learner.
@@ -59,11 +97,14 @@ pub struct LearnerTable {
     pub name: String,
     /// How often its weights were updated.
     pub updates: u64,
-    /// Names of its flat tensors, `weights` first.
+    /// Names of its flat tensors, `weights` first. Shard `i` of `n` holds the `i`-th of `n` shares
+    /// of each, which differ by at most one element.
     pub flat: Vec<String>,
+    /// Elements of each flat tensor over all shards.
+    pub elements: i64,
     /// Where each parameter lies in the flat tensors.
     pub parameters: Vec<ParameterPlace>,
-    /// Names of its running statistics and counters.
+    /// Names of its running statistics and counters, which the first shard holds whole.
     pub buffers: Vec<String>,
 }
 
@@ -105,269 +146,95 @@ impl LearnerTable {
             shape: slot.shape.clone(),
             offset: slot.offset,
         };
+        let flat = learner.flat_tensors();
         Self {
             name: learner.name().to_owned(),
             updates: learner.updates(),
-            flat: learner.flat_tensors().iter().map(|(name, _)| (*name).to_owned()).collect(),
+            elements: flat.first().map_or(0, |(_, tensor)| tensor.numel() as i64),
+            flat: flat.into_iter().map(|(name, _)| name.to_owned()).collect(),
             parameters: learner.slots().iter().map(place).collect(),
             buffers: learner.buffers().map(|entry| entry.name.clone()).collect(),
         }
     }
-}
 
-/// Every tensor of a learner under its name in the shard, sharing storage.
-fn named_tensors(learner: &Learner) -> Vec<(String, Tensor)> {
-    let name = learner.name();
-    let flat = learner.flat_tensors().into_iter().map(|(key, t)| (format!("{name}/{key}"), t));
-    let buffers = learner
-        .buffers()
-        .map(|entry| (format!("{name}/buffer/{}", entry.name), entry.tensor.shallow_clone()));
-    flat.chain(buffers).collect()
-}
-
-/// Flushes a file or directory to the disk.
-fn flush(path: &Path) -> Result<()> {
-    File::open(path)
-        .and_then(|file| file.sync_all())
-        .context(|| format!("cannot flush `{}` to disk", path.display()))
-}
-
-fn digest(path: &Path) -> Result<FileDigest> {
-    let contents = fs::read(path).context(|| format!("cannot read `{}`", path.display()))?;
-    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    Ok(FileDigest {
-        name,
-        bytes: contents.len() as u64,
-        xxh3: format!("{:016x}", xxh3_64(&contents)),
-    })
-}
-
-/// The checkpoints of one run.
-#[derive(Debug, Clone)]
-pub struct CheckpointStore {
-    folder: PathBuf,
-}
-
-impl CheckpointStore {
-    /// Keeps checkpoints in `folder`, which is made by the first save.
-    pub fn new(folder: impl Into<PathBuf>) -> Self {
-        Self { folder: folder.into() }
-    }
-
-    /// Where the checkpoint of a step lies.
-    pub fn path(&self, step: u64) -> PathBuf {
-        self.folder.join(format!("step-{step:08}"))
-    }
-
-    /// Writes one checkpoint, in place of an older one of the same step, and returns it with its
-    /// size in bytes.
-    pub fn save(
-        &self,
-        method: &str,
-        run: RunState,
-        learners: &[&Learner],
-    ) -> Result<(Checkpoint, u64)> {
-        let path = self.path(run.step);
-        let temporary = path.with_extension("tmp");
-        Self::write(&temporary, method, run, learners)
-            .and_then(|manifest| {
-                let _ = fs::remove_dir_all(&path);
-                fs::rename(&temporary, &path)
-                    .context(|| format!("cannot rename `{}`", temporary.display()))?;
-                flush(&self.folder)?;
-                let bytes = manifest.files.iter().map(|file| file.bytes).sum();
-                Ok((Checkpoint { path: path.clone(), manifest }, bytes))
-            })
-            .map_err(|failure| {
-                let _ = fs::remove_dir_all(&temporary);
-                failure.during(format!("cannot save checkpoint `{}`", path.display())).hint(
-                    "make room there, then run the same command again: it goes on from the newest checkpoint",
-                )
-            })
-    }
-
-    fn write(
-        temporary: &Path,
-        method: &str,
-        run: RunState,
-        learners: &[&Learner],
-    ) -> Result<Manifest> {
-        let _ = fs::remove_dir_all(temporary);
-        fs::create_dir_all(temporary)
-            .context(|| format!("cannot make the directory `{}`", temporary.display()))?;
-        let shard = temporary.join("shard-0000-of-0001.safetensors");
-        let tensors: Vec<(String, Tensor)> =
-            learners.iter().flat_map(|learner| named_tensors(learner)).collect();
-        Tensor::write_safetensors(&tensors, &shard)
-            .context(|| format!("cannot write `{}`", shard.display()))?;
-        flush(&shard)?;
-        let manifest = Manifest {
-            schema: SCHEMA,
-            code_version: env!("CARGO_PKG_VERSION").to_owned(),
-            method: method.to_owned(),
-            run,
-            learners: learners.iter().map(|learner| LearnerTable::of(learner)).collect(),
-            files: vec![digest(&shard)?],
-        };
-        let text =
-            serde_json::to_string_pretty(&manifest).context(|| "cannot write the manifest")?;
-        let path = temporary.join(MANIFEST);
-        fs::write(&path, text).context(|| format!("cannot write `{}`", path.display()))?;
-        flush(&path)?;
-        flush(temporary)?;
-        Ok(manifest)
-    }
-
-    /// All checkpoints with a readable manifest, oldest first.
-    pub fn list(&self) -> Vec<Checkpoint> {
-        let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
-        let mut found: Vec<Checkpoint> =
-            entries.filter_map(|entry| read_manifest(&entry.path()).ok()).collect();
-        found.sort_by_key(|checkpoint| checkpoint.manifest.run.step);
-        found
-    }
-
-    /// The newest checkpoint that verifies, and what is wrong with each newer one.
-    pub fn newest_sound(&self) -> (Option<Checkpoint>, Vec<Failure>) {
-        let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
-        let is_saved = |path: &PathBuf| path.extension().is_none();
-        let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).filter(is_saved).collect();
-        paths.sort();
-        let mut damaged = Vec::new();
-        while let Some(path) = paths.pop() {
-            match read_manifest(&path).and_then(|found| found.verify().map(|()| found)) {
-                Ok(found) => return (Some(found), damaged),
-                Err(failure) => damaged.push(failure),
-            }
-        }
-        (None, damaged)
-    }
-
-    /// Removes what the retention gives up. Failing to remove is no reason to end a run.
-    pub fn prune(&self, keep_last: usize, best: Option<u64>) {
-        let steps: Vec<u64> = self.list().iter().map(|found| found.manifest.run.step).collect();
-        for step in doomed(&steps, keep_last, best) {
-            let _ = fs::remove_dir_all(self.path(step));
-        }
+    /// Whether a learner of this table can take up the tensors of one of the other.
+    fn is_like(&self, other: &Self) -> bool {
+        Self { updates: 0, ..self.clone() } == Self { updates: 0, ..other.clone() }
     }
 }
 
-/// The steps that a retention of the last `keep_last` (at least 1) and the best gives up.
-pub fn doomed(steps: &[u64], keep_last: usize, best: Option<u64>) -> Vec<u64> {
-    let kept_from = steps.len().saturating_sub(keep_last.max(1));
-    steps[..kept_from].iter().copied().filter(|step| Some(*step) != best).collect()
+/// The name of a flat tensor in a shard.
+fn flat_name(learner: &str, tensor: &str) -> String {
+    format!("{learner}/{tensor}")
+}
+
+/// The name of a running statistic or counter in the first shard.
+fn buffer_name(learner: &str, buffer: &str) -> String {
+    format!("{learner}/buffer/{buffer}")
 }
 
 /// Reads the manifest of the checkpoint in directory `path`.
 pub fn read_manifest(path: &Path) -> Result<Checkpoint> {
+    parse_manifest(path, &manifest_text(path)?)
+}
+
+fn manifest_text(path: &Path) -> Result<String> {
+    std::fs::read_to_string(path.join(MANIFEST))
+        .context(|| format!("`{}` is no checkpoint: cannot read its `{MANIFEST}`", path.display()))
+}
+
+fn parse_manifest(path: &Path, text: &str) -> Result<Checkpoint> {
     let file = path.join(MANIFEST);
-    let text = fs::read_to_string(&file).context(|| {
-        format!("`{}` is no checkpoint: cannot read its `{MANIFEST}`", path.display())
-    })?;
-    let manifest: Manifest = serde_json::from_str(&text)
-        .context(|| format!("cannot understand `{}`", file.display()))?;
-    if manifest.schema != SCHEMA {
-        return Err(Failure::new(format!(
-            "`{}` has layout {}, expected {SCHEMA}",
-            file.display(),
-            manifest.schema
-        )));
-    }
+    refuse_other_layout(&file, text)?;
+    let manifest =
+        serde_json::from_str(text).context(|| format!("cannot understand `{}`", file.display()))?;
     Ok(Checkpoint { path: path.to_owned(), manifest })
+}
+
+/// A manifest of another layout is not damage: another version of the program can read it.
+fn refuse_other_layout(file: &Path, text: &str) -> Result<()> {
+    #[derive(Deserialize)]
+    struct Layout {
+        schema: u32,
+        code_version: String,
+    }
+    match serde_json::from_str(text) {
+        Ok(Layout { schema, code_version }) if schema != SCHEMA => Err(Failure::usage(format!(
+            "`{}` has layout {schema}, expected {SCHEMA}",
+            file.display()
+        ))
+        .hint(format!("scrimp {code_version} wrote it and can read it"))),
+        _ => Ok(()),
+    }
 }
 
 impl Checkpoint {
     /// Compares every file with its recorded size and digest.
     pub fn verify(&self) -> Result<()> {
-        for expected in &self.manifest.files {
-            let found = digest(&self.path.join(&expected.name))?;
-            if found != *expected {
-                return Err(Failure::new(format!(
-                    "checkpoint `{}` is damaged: `{}` has {} bytes and digest {}, expected {} and {}",
-                    self.path.display(),
-                    expected.name,
-                    found.bytes,
-                    found.xxh3,
-                    expected.bytes,
-                    expected.xxh3
-                )));
-            }
-        }
-        Ok(())
+        (0..self.manifest.files.len()).try_for_each(|index| self.read_shard(index).map(drop))
     }
 
-    /// All tensors by their names in the shards.
-    fn tensors(&self) -> Result<HashMap<String, Tensor>> {
-        let mut tensors = HashMap::new();
-        for file in &self.manifest.files {
-            let path = self.path.join(&file.name);
-            tensors.extend(
-                Tensor::read_safetensors(&path)
-                    .context(|| format!("cannot read `{}`", path.display()))?,
-            );
+    /// Reads one file and compares it with its recorded size and digest.
+    fn read_shard(&self, index: usize) -> Result<shard::Shard> {
+        let expected = &self.manifest.files[index];
+        let (found, contents) = shard::read(&self.path.join(&expected.name))
+            .map_err(|failure| failure.during(self.is_damaged()))?;
+        if found == *expected {
+            return Ok(contents);
         }
-        Ok(tensors)
+        Err(Failure::new(format!(
+            "{}: `{}` has {} bytes and digest {}, expected {} and {}",
+            self.is_damaged(),
+            expected.name,
+            found.bytes,
+            found.xxh3,
+            expected.bytes,
+            expected.xxh3
+        )))
     }
 
-    /// Verifies, then copies everything into the learners, which must be built alike.
-    pub fn restore(&self, learners: Vec<&mut Learner>) -> Result<()> {
-        self.verify()?;
-        let saved: Vec<&LearnerTable> = self.manifest.learners.iter().collect();
-        let expected: Vec<LearnerTable> = learners.iter().map(|l| LearnerTable::of(l)).collect();
-        let alike = |(a, b): (&&LearnerTable, &LearnerTable)| {
-            a.name == b.name
-                && a.flat == b.flat
-                && a.parameters == b.parameters
-                && a.buffers == b.buffers
-        };
-        if saved.len() != expected.len() || !saved.iter().zip(&expected).all(alike) {
-            return Err(Failure::usage(format!(
-                "checkpoint `{}` of method `{}` holds other networks or optimisers than this configuration",
-                self.path.display(),
-                self.manifest.method
-            ))
-            .hint("use another run directory with `--run DIR`, or `--resume never` in an empty one"));
-        }
-        let tensors = self.tensors()?;
-        for (learner, table) in learners.into_iter().zip(saved) {
-            for (name, mut target) in named_tensors(learner) {
-                let source = tensors.get(&name).ok_or_else(|| {
-                    Failure::new(format!("checkpoint `{}` lacks `{name}`", self.path.display()))
-                })?;
-                tch::no_grad(|| target.f_copy_(source))
-                    .context(|| format!("cannot restore `{name}`"))?;
-            }
-            learner.restore_updates(table.updates);
-        }
-        Ok(())
-    }
-
-    /// Writes weights and buffers of the first learner as one safetensors file, under the names
-    /// of the reference network's state dictionary. Equal checkpoints give equal bytes.
-    pub fn export(&self, to: &Path) -> Result<()> {
-        self.verify()?;
-        let table = self.manifest.learners.first().ok_or_else(|| {
-            Failure::new(format!("checkpoint `{}` holds no learner", self.path.display()))
-        })?;
-        let tensors = self.tensors()?;
-        let missing = |name: &str| {
-            Failure::new(format!("checkpoint `{}` lacks `{name}`", self.path.display()))
-        };
-        let key = format!("{}/weights", table.name);
-        let weights = tensors.get(&key).ok_or_else(|| missing(&key))?;
-        let mut exported = Vec::new();
-        for place in &table.parameters {
-            let slot =
-                Slot { name: place.name.clone(), shape: place.shape.clone(), offset: place.offset };
-            exported.push((place.name.clone(), slot.view(weights)));
-        }
-        for name in &table.buffers {
-            let key = format!("{}/buffer/{name}", table.name);
-            let buffer = tensors.get(&key).ok_or_else(|| missing(&key))?;
-            exported.push((name.clone(), buffer.shallow_clone()));
-        }
-        Tensor::write_safetensors(&exported, to)
-            .context(|| format!("cannot write `{}`", to.display()))
+    fn is_damaged(&self) -> String {
+        format!("checkpoint `{}` is damaged", self.path.display())
     }
 }
 
@@ -376,9 +243,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn retention_keeps_the_last_and_the_best() {
-        assert_eq!(doomed(&[1, 2, 3, 4], 2, Some(1)), [2]);
-        assert_eq!(doomed(&[1, 2, 3], 2, None), [1]);
-        assert_eq!(doomed(&[7], 0, None), Vec::<u64>::new());
+    fn the_best_scores_are_kept_in_order() {
+        let mut state = RunState::default();
+        let mut take = |step, mean_dice| state.take_score(Best { step, mean_dice }, 2);
+        let scores = [(1, 0.5), (2, f64::NAN), (3, 0.4), (4, 0.3), (5, 0.5), (6, 0.5), (7, 0.6)];
+        let taken = scores.map(|(step, dice)| take(step, dice));
+        assert_eq!(taken, [true, false, true, false, true, false, true]);
+        assert_eq!(state.best.iter().map(|best| best.step).collect::<Vec<_>>(), [7, 1]);
+    }
+
+    #[test]
+    fn another_layout_is_refused_with_the_version_that_can_read_it() {
+        let text = r#"{"schema": 7, "code_version": "9.1.0", "shape": "unheard of"}"#;
+        let failure = parse_manifest(Path::new("a/step-00000003"), text).unwrap_err();
+        insta::assert_snapshot!(failure, @r"
+        error: `a/step-00000003/manifest.json` has layout 7, expected 2
+
+        hint: scrimp 9.1.0 wrote it and can read it
+        ");
     }
 }
