@@ -97,7 +97,7 @@ fn show(directory: &RunDirectory, found: &Checkpoint) -> Result<()> {
     let resolved = std::fs::read_to_string(directory.config()).unwrap_or_default();
     if !resolved.is_empty() {
         for change in changes(&manifest.config, &resolved)? {
-            line("since", format!("{change}, says `{}`", directory.config().display()));
+            line("changed", format!("{change} in `{}`", directory.config().display()));
         }
     }
     super::print(&text)

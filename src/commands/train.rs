@@ -93,6 +93,11 @@ fn prepare(
     let ranks = with_device(Arc::clone(host_ranks), place.device)?;
     let mut beginning = Beginning::find(&directory, &arguments.resume, comm)?;
     if beginning.step().is_some_and(|step| step >= plan.train.total_steps) {
+        beginning.take(&directory, comm, &mut |message| {
+            if root {
+                say(format_args!("{message}"));
+            }
+        })?;
         if root {
             say(format_args!("`{}` is finished: all steps are done", directory.root().display()));
         }

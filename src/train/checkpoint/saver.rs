@@ -254,7 +254,7 @@ fn spawn<T: Send + 'static>(body: impl FnOnce() -> T + Send + 'static) -> Result
 }
 
 fn joined<T>(thread: JoinHandle<T>) -> Result<T> {
-    thread.join().map_err(|_| Failure::new("the thread that writes the checkpoint panicked"))
+    thread.join().map_err(|_panic| Failure::new("the thread that writes the checkpoint panicked"))
 }
 
 fn write_shard(folder: &Path, name: &str, copies: &Copies) -> Result<FileDigest> {

@@ -9,7 +9,7 @@ use crate::native::{with_bytes, with_slice, with_slice_mut};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use tch::{Device, Kind, Tensor};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
@@ -42,7 +42,7 @@ fn digest_of(path: &Path, bytes: u64, digest: u64) -> FileDigest {
 /// A file that is hashed while it is written.
 struct Digesting {
     path: PathBuf,
-    file: File,
+    file: BufWriter<File>,
     hash: Xxh3,
     bytes: u64,
 }
@@ -67,13 +67,17 @@ pub(super) fn write(path: &Path, tensors: &[(String, Tensor)]) -> Result<FileDig
     ordered.sort_by_key(|(_, tensor)| std::cmp::Reverse(tensor.kind().elt_size_in_bytes()));
     let table = table_of(&ordered)?;
     let file = File::create(path).context(|| format!("cannot make `{}`", path.display()))?;
+    let file = BufWriter::with_capacity(CHUNK, file);
     let mut file = Digesting { path: path.to_owned(), file, hash: Xxh3::new(), bytes: 0 };
     file.put(&(table.len() as u64).to_le_bytes())?;
     file.put(table.as_bytes())?;
     for (_, tensor) in ordered {
         with_bytes(tensor, |bytes| file.put(bytes))??;
     }
-    file.file.sync_all().context(|| format!("cannot flush `{}` to disk", path.display()))?;
+    file.file
+        .flush()
+        .and_then(|()| file.file.get_ref().sync_all())
+        .context(|| format!("cannot flush `{}` to disk", path.display()))?;
     Ok(digest_of(path, file.bytes, file.hash.digest()))
 }
 
