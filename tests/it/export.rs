@@ -210,7 +210,7 @@ fn an_import_of_something_else_says_what_differs() {
     insta::assert_snapshot!(said, @r"
     exit code 2
     error: `FOLDER/weights` is not the state dictionary of `segmenter`
-      it lacks `encoder.in_conv.conv_conv.0.weight`, `encoder.in_conv.conv_conv.0.bias`, `encoder.in_conv.conv_conv.1.weight`, `encoder.in_conv.conv_conv.1.bias`, `encoder.in_conv.conv_conv.1.running_mean` and 133 more
+      it lacks `encoder.in_conv.conv_conv.0.weight`, `encoder.in_conv.conv_conv.0.bias`, `encoder.in_conv.conv_conv.1.weight`, `encoder.in_conv.conv_conv.1.bias`, `encoder.in_conv.conv_conv.1.running_mean` and 129 more
       it also holds `module.encoder.weight`
       it holds `decoder.out_conv.bias` with shape [7], expected [4]
 

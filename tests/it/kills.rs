@@ -1,7 +1,7 @@
 //! `kill -9` at many moments, most of them inside a save: the run ends as if nothing had happened.
 //!
 //! The moments come from a seeded list that is printed. `SCRIMP_KILLS=50` takes so many for each
-//! method instead of a few in all. Moments inside a save are exact: a library that is loaded into
+//! method instead of a few in all, `SCRIMP_KILLS=7..8` a single one. Moments inside a save are exact: a library that is loaded into
 //! the process (`freeze.c`) stops it in front of a chosen act on the files of a checkpoint, or in
 //! the middle of a write, and there it is killed.
 
@@ -12,6 +12,7 @@ use scrimp::runlog::RunEvent;
 use scrimp::train::checkpoint::{FileDigest, read_manifest};
 use std::fmt;
 use std::fs;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -153,26 +154,34 @@ impl Subject {
     }
 }
 
+/// Which moments of each method's list to try, from `SCRIMP_KILLS`: a number, or `FIRST..END`.
+fn wanted() -> Range<usize> {
+    let Ok(asked) = std::env::var("SCRIMP_KILLS") else { return 0..FEW.div_ceil(METHODS.len()) };
+    let (first, end) = asked.split_once("..").unwrap_or(("0", &asked));
+    first.parse().unwrap()..end.parse().unwrap()
+}
+
 #[test]
 fn a_run_that_is_killed_at_any_moment_ends_bit_for_bit_as_one_that_was_not() {
     let folder = TempDir::new().unwrap();
     let library = freezer(folder.path());
-    let asked = std::env::var("SCRIMP_KILLS").ok().map(|kills| kills.parse::<usize>().unwrap());
-    let each = asked.unwrap_or(FEW.div_ceil(METHODS.len()));
-    println!("seed {SEED}, {each} kills for each method");
+    let wanted = wanted();
+    println!("seed {SEED}, kills {wanted:?} of each method's list");
     for definition in METHODS {
         let mut draws = Key::new(SEED).purpose(definition.name).draws();
         let subject = Subject::new(definition.name, &library);
         println!("{}: {:?} acts by rank in the whole run", definition.name, subject.acts);
-        for number in 0..each {
+        for number in 0..wanted.end {
             let moment = subject.moment(number, &mut draws);
             let victim = match (draws.below(2), &moment) {
                 (0, _) => Victim::All,
                 (_, Moment::Saving { rank, .. }) => Victim::Rank(*rank),
                 _ => Victim::Rank(draws.below(RANKS as u64) as usize),
             };
-            println!("{} {number}: {moment}, kills {victim}", definition.name);
-            subject.survive(&moment, &victim, &library);
+            if wanted.contains(&number) {
+                println!("{} {number}: {moment}, kills {victim}", definition.name);
+                subject.survive(&moment, &victim, &library);
+            }
         }
     }
 }
