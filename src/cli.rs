@@ -187,18 +187,58 @@ pub enum Checkpoint {
         #[arg(value_name = "RUN")]
         run: PathBuf,
     },
-    /// Write the weights as one safetensors file with the reference networks' names
-    Export {
+    /// Say what a checkpoint holds
+    Show(ChosenCheckpoint),
+    /// Compare every file with its recorded size and digest; damage exits with 1
+    Verify {
         /// The run directory
         #[arg(value_name = "RUN")]
         run: PathBuf,
-        /// last, best, or the directory of a checkpoint
-        #[arg(long, value_name = "last|best|PATH", default_value = "last")]
-        checkpoint: String,
+        /// last, best, or the directory of a checkpoint [default: all of the run]
+        #[arg(long, value_name = "last|best|PATH")]
+        checkpoint: Option<String>,
+    },
+    /// Remove what is damaged, unfinished, set aside, or not kept by the configuration of the run
+    Prune {
+        /// The run directory
+        #[arg(value_name = "RUN")]
+        run: PathBuf,
+    },
+    /// Write the weights as one safetensors file with the reference networks' names
+    Export {
+        /// What to export
+        #[command(flatten)]
+        from: ChosenCheckpoint,
         /// The safetensors file to write
         #[arg(long, value_name = "FILE")]
         to: PathBuf,
     },
+    /// Begin a run with the weights of a safetensors file, as step 0
+    Import {
+        /// The configuration that is to train on
+        #[arg(value_name = "CONFIG")]
+        config: PathBuf,
+        /// The safetensors file with exactly the tensors that `export` writes
+        #[arg(long, value_name = "FILE")]
+        from: PathBuf,
+        /// The run directory [default: `runs/` and the file stem of CONFIG]
+        #[arg(long, value_name = "DIR")]
+        run: Option<PathBuf>,
+        /// Change a key of the configuration, as for `scrimp train`
+        #[arg(long = "set", value_name = "KEY=VALUE")]
+        overrides: Vec<String>,
+    },
+}
+
+/// One checkpoint of a run.
+#[derive(Debug, Args)]
+pub struct ChosenCheckpoint {
+    /// The run directory
+    #[arg(value_name = "RUN")]
+    pub run: PathBuf,
+    /// last, best, or the directory of a checkpoint
+    #[arg(long, value_name = "last|best|PATH", default_value = "last")]
+    pub checkpoint: String,
 }
 
 /// What `scrimp config` does.

@@ -113,6 +113,13 @@ impl Failure {
         &self.message
     }
 
+    /// Message and causes as one sentence, for logs and for other ranks.
+    pub fn sentence(&self) -> String {
+        let parts: Vec<&str> =
+            std::iter::once(&self.message).chain(&self.causes).map(String::as_str).collect();
+        parts.join(": ")
+    }
+
     /// The exit code that this failure asks for.
     pub fn exit(&self) -> Exit {
         self.exit
@@ -177,5 +184,6 @@ mod tests {
             failure.to_string(),
             "error: cannot pack `x.nii.gz`\n  caused by: slice 3 holds NaN"
         );
+        assert_eq!(failure.sentence(), "cannot pack `x.nii.gz`: slice 3 holds NaN");
     }
 }

@@ -4,14 +4,14 @@ use super::narrate::tell;
 use super::run::{self, Place};
 use crate::cli::{self, Convention, Statistics};
 use crate::comm::environment::Variables;
-use crate::comm::{Communicator, agree};
+use crate::comm::{Communicator, agree, with_device};
 use crate::config;
 use crate::config::plan::RunPlan;
 use crate::data::Dataset;
 use crate::error::{Context, Exit, Failure, Result};
 use crate::runlog::directory::RunDirectory;
 use crate::train::Method;
-use crate::train::checkpoint::{Checkpoint, CheckpointStore, read_manifest};
+use crate::train::checkpoint::{Checkpoint, CheckpointStore, load, read_manifest};
 use crate::train::evaluate::{Scores, Yardstick, recompute_statistics};
 use std::fmt::Write;
 use std::path::Path;
@@ -37,11 +37,10 @@ fn evaluate(
     let (checkpoint, plan) = agree(&**comm, ready)?;
     let place = agree(&**comm, Place::take(&plan, &**comm, variables))?;
     let dataset = agree(&**comm, run::dataset(&plan))?;
-    let method = run::method(&plan, &dataset, place.device, comm).and_then(|mut method| {
-        checkpoint.restore(method.learners_mut())?;
-        Ok(method)
-    });
-    let method = agree(&**comm, method)?;
+    let method = run::method(&plan, &dataset, place.device, comm);
+    let mut method = agree(&**comm, method)?;
+    let ranks = with_device(Arc::clone(comm), place.device)?;
+    load(&checkpoint.path, &**comm)?.restore(method.learners_mut(), &*ranks)?;
     let yardstick = match arguments.convention {
         Convention::Native => Yardstick::Native,
         Convention::Voxels => Yardstick::Voxels,
@@ -93,7 +92,7 @@ pub(super) fn checkpoint(directory: &RunDirectory, name: &str) -> Result<Checkpo
     match name {
         "last" => last.cloned(),
         "best" => {
-            let best = last?.manifest.run.best.ok_or_else(|| {
+            let best = last?.manifest.run.best().ok_or_else(|| {
                 Failure::new(format!(
                     "`{}` was never evaluated, so none of its checkpoints is the best",
                     directory.root().display()

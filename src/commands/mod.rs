@@ -12,6 +12,8 @@ mod narrate;
 #[cfg(feature = "hdf5")]
 mod prepare;
 #[cfg(feature = "torch")]
+mod resume;
+#[cfg(feature = "torch")]
 mod run;
 #[cfg(feature = "torch")]
 mod train;

@@ -1,6 +1,7 @@
 //! `scrimp train`: sets a run up on every rank, trains, and ends all ranks together.
 
 use super::narrate::{Narrated, say, tell};
+use super::resume::Beginning;
 use super::run::{self, Place};
 use crate::cli;
 use crate::comm::environment::Variables;
@@ -12,7 +13,7 @@ use crate::error::{Context, Exit, Failure, Result};
 use crate::runlog::directory::{Claim, RunDirectory, host};
 use crate::runlog::io::{EventSink, LogWriter};
 use crate::runlog::{RunEvent, RunStarted, RunStatus, SCHEMA};
-use crate::train::checkpoint::{Checkpoint, CheckpointStore, read_manifest};
+use crate::train::checkpoint::Header;
 use crate::train::evaluate::Yardstick;
 use crate::train::trainer::{Outcome, Parts, Trainer};
 use std::path::{Path, PathBuf};
@@ -62,13 +63,16 @@ impl Prepared {
 }
 
 /// Where a run reads its configuration and writes everything else.
-fn places(arguments: &cli::Train) -> (PathBuf, RunDirectory) {
-    let run = arguments.run.clone().unwrap_or_else(|| {
-        let config = arguments.config.as_deref().unwrap_or(Path::new("run"));
-        Path::new("runs").join(config.file_stem().unwrap_or_default())
-    });
+pub(super) fn places(config: Option<&Path>, run: Option<&Path>) -> (PathBuf, RunDirectory) {
+    let run = run.map_or_else(
+        || {
+            let config = config.unwrap_or(Path::new("run"));
+            Path::new("runs").join(config.file_stem().unwrap_or_default())
+        },
+        Path::to_owned,
+    );
     let directory = RunDirectory::new(run);
-    (arguments.config.clone().unwrap_or_else(|| directory.config()), directory)
+    (config.map_or_else(|| directory.config(), Path::to_owned), directory)
 }
 
 /// Everything before the first step. `None`: the run is finished already, which rank 0 says.
@@ -79,7 +83,7 @@ fn prepare(
 ) -> Result<Option<Prepared>> {
     let comm = &**host_ranks;
     let root = comm.rank() == 0;
-    let (config, directory) = places(arguments);
+    let (config, directory) = places(arguments.config.as_deref(), arguments.run.as_deref());
     let plan = config::read(&config, &arguments.overrides)
         .and_then(|config| run::resolve(&config, comm.ranks()));
     let plan = agree(comm, plan)?;
@@ -87,23 +91,29 @@ fn prepare(
     let claim = agree(comm, claim)?;
     let place = agree(comm, Place::take(&plan, comm, variables))?;
     let ranks = with_device(Arc::clone(host_ranks), place.device)?;
-    let (resume, damaged) = agree(comm, find_checkpoint(&directory, &arguments.resume))?;
-    if resume.as_ref().is_some_and(|found| found.manifest.run.step >= plan.train.total_steps) {
+    let mut beginning = Beginning::find(&directory, &arguments.resume, comm)?;
+    if beginning.step().is_some_and(|step| step >= plan.train.total_steps) {
+        beginning.take(&directory, comm, &mut |message| {
+            if root {
+                say(format_args!("{message}"));
+            }
+        })?;
         if root {
             say(format_args!("`{}` is finished: all steps are done", directory.root().display()));
         }
         return Ok(None);
     }
+    let resolved = agree(comm, plan.to_toml())?;
+    agree(comm, beginning.compare(&plan, &resolved))?;
     let dataset = agree(comm, run::dataset(&plan))?;
-    let started = build(&plan, &directory, &dataset, (place, &ranks));
+    let started = build((&plan, resolved), &directory, &dataset, (place, &ranks));
     let (mut trainer, started) = agree(comm, started)?;
     trainer.emit(&started);
-    for failure in damaged {
-        let message = format!("passed over a checkpoint: {}", failure.message());
+    let loaded = beginning.take(&directory, comm, &mut |message| {
         trainer.emit(&RunEvent::Warning { message });
-    }
-    if let Some(checkpoint) = resume {
-        trainer.restore(&checkpoint)?;
+    })?;
+    if let Some(loaded) = loaded {
+        trainer.restore(loaded)?;
     }
     Ok(Some(Prepared { trainer, _claim: claim }))
 }
@@ -121,33 +131,15 @@ fn claim(directory: &RunDirectory, resume: &str) -> Result<Claim> {
     directory.claim()
 }
 
-/// The checkpoint to continue from: the newest that verifies, an explicit one, or none; and what
-/// is wrong with those that are passed over.
-fn find_checkpoint(
-    directory: &RunDirectory,
-    resume: &str,
-) -> Result<(Option<Checkpoint>, Vec<Failure>)> {
-    match resume {
-        "never" => Ok((None, Vec::new())),
-        "auto" => Ok(CheckpointStore::new(directory.checkpoints()).newest_sound()),
-        path => read_manifest(Path::new(path)).map(|found| (Some(found), Vec::new())).map_err(
-            |failure| {
-                failure.hint("`--resume` takes `auto`, `never` or the directory of a checkpoint")
-            },
-        ),
-    }
-}
-
 /// The trainer, and the first event of its log.
 fn build(
-    plan: &RunPlan,
+    (plan, resolved): (&RunPlan, String),
     directory: &RunDirectory,
     dataset: &Arc<Dataset>,
     (place, ranks): (Place, &Arc<dyn Communicator>),
 ) -> Result<(Trainer, RunEvent)> {
     let loader = run::loader(plan, dataset, &**ranks)?;
     let train_slices = loader.order().slice_count as u64;
-    let resolved = plan.to_toml()?;
     if ranks.rank() == 0 {
         let path = directory.config();
         std::fs::write(&path, &resolved)
@@ -174,7 +166,7 @@ fn build(
         if ranks.rank() == 0 { Box::new(Narrated::new(log)) } else { Box::new(log) };
     let trainer = Trainer::new(Parts {
         plan: plan.train.clone(),
-        method_name: plan.method.clone(),
+        header: Header { method: plan.method.clone(), config: resolved },
         method: run::method(plan, dataset, place.device, ranks)?,
         loader,
         evaluator: run::evaluator(plan, dataset, place.device, Yardstick::Native),

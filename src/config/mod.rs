@@ -4,6 +4,7 @@
 //! of a method stay a table: the list of methods checks them from outside with
 //! [`RunConfig::method_params`], so this module knows neither methods nor tensors.
 
+mod changes;
 pub mod plan;
 mod source;
 mod voice;
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use source::Source;
 use std::path::{Path, PathBuf};
 
+pub use changes::{Change, changes};
 pub use voice::nearest;
 
 /// A configuration as it was written: absent keys are `None`, nothing has been compared yet.
@@ -156,9 +158,15 @@ pub struct TrainConfig {
     /// Steps between two checkpoints (default 1000).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub save_every: Option<u64>,
-    /// How many checkpoints to keep besides the best one (default 2).
+    /// How many of the newest checkpoints to keep (default 2).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub keep_checkpoints: Option<usize>,
+    /// How many of the checkpoints with the best validation scores to keep besides (default 1).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keep_best: Option<usize>,
+    /// Keeps the checkpoints of every so many steps for good; 0: none (default 0).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keep_every: Option<u64>,
     /// Threads of each rank; 0: the cores of its node shared among the node's ranks (default 0).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub threads: Option<usize>,

@@ -120,8 +120,12 @@ pub struct TrainPlan {
     pub evaluate_every: Cadence,
     /// When to save a checkpoint.
     pub save_every: Cadence,
-    /// How many checkpoints to keep besides the best one, at least 1.
+    /// How many of the newest checkpoints to keep, at least 1.
     pub keep_checkpoints: usize,
+    /// How many of the checkpoints with the best validation scores to keep besides, at least 1.
+    pub keep_best: usize,
+    /// The checkpoints of every so many steps are kept for good; 0: none.
+    pub keep_every: u64,
     /// Threads of each rank; 0 leaves it to the machine, see [`TrainPlan::threads_on`].
     pub threads: usize,
     /// Where to compute.
@@ -232,8 +236,10 @@ impl RunPlan {
                 train.total_steps, train.batch_size, data.size, data.size
             ),
             format!(
-                "logs every {} steps, evaluates every {}, saves every {saves} and keeps the best and the last {}",
-                train.log_every.0, train.evaluate_every.0, train.keep_checkpoints
+                "logs every {} steps, evaluates every {}, saves every {saves} and keeps {}",
+                train.log_every.0,
+                train.evaluate_every.0,
+                train.keeps()
             ),
         ];
         if let Some(shapes) = &data.shapes {
@@ -287,6 +293,19 @@ impl PhantomPlan {
 }
 
 impl TrainPlan {
+    /// Which checkpoints are kept, in words.
+    fn keeps(&self) -> String {
+        let best = match self.keep_best {
+            1 => "the best".to_owned(),
+            count => format!("the best {count}"),
+        };
+        let milestones = match self.keep_every {
+            0 => String::new(),
+            steps => format!(" and one every {steps} steps"),
+        };
+        format!("{best} and the last {}{milestones}", self.keep_checkpoints)
+    }
+
     fn written_out(&self) -> TrainConfig {
         TrainConfig {
             total_steps: self.total_steps,
@@ -297,6 +316,8 @@ impl TrainPlan {
             evaluate_every: Some(self.evaluate_every.0),
             save_every: Some(self.save_every.0),
             keep_checkpoints: Some(self.keep_checkpoints),
+            keep_best: Some(self.keep_best),
+            keep_every: Some(self.keep_every),
             threads: Some(self.threads),
             device: Some(self.device),
         }
@@ -407,6 +428,8 @@ fn train(config: &RunConfig, ranks: usize) -> Result<TrainPlan> {
     }
     let keep_checkpoints = written.keep_checkpoints.unwrap_or(2);
     at_least_one(config, "train.keep_checkpoints", keep_checkpoints as u64)?;
+    let keep_best = written.keep_best.unwrap_or(1);
+    at_least_one(config, "train.keep_best", keep_best as u64)?;
     Ok(TrainPlan {
         total_steps: at_least_one(config, "train.total_steps", written.total_steps)?,
         batch_size,
@@ -416,6 +439,8 @@ fn train(config: &RunConfig, ranks: usize) -> Result<TrainPlan> {
         evaluate_every: cadence("evaluate_every", written.evaluate_every, 200)?,
         save_every: cadence("save_every", written.save_every, 1000)?,
         keep_checkpoints,
+        keep_best,
+        keep_every: written.keep_every.unwrap_or(0),
         threads: written.threads.unwrap_or(0),
         device: written.device.unwrap_or(DeviceChoice::Auto),
     })
@@ -484,6 +509,8 @@ mod tests {
         evaluate_every = 200
         save_every = 1000
         keep_checkpoints = 2
+        keep_best = 1
+        keep_every = 0
         threads = 0
         device = "auto"
         "#);

@@ -186,14 +186,20 @@ impl Element for u8 {
     const KIND: Kind = Kind::Uint8;
 }
 
-/// The elements of a CPU tensor, checked for device, kind and contiguity.
-fn memory<T: Element>(tensor: &Tensor) -> Result<(*mut T, usize)> {
+/// Address and number of the elements of a CPU tensor, checked for device and contiguity.
+fn address(tensor: &Tensor) -> Result<(*mut c_void, usize)> {
     let mut address = std::ptr::null_mut();
     let (mut count, mut scalar_type) = (0i64, 0);
     // SAFETY: the handle belongs to a borrowed tensor; the three results are plain values.
     checked(unsafe {
         scrimp_cpu_memory(handle(tensor), &raw mut address, &raw mut count, &raw mut scalar_type)
     })?;
+    Ok((address, count as usize))
+}
+
+/// The elements of a CPU tensor, checked for device, kind and contiguity.
+fn memory<T: Element>(tensor: &Tensor) -> Result<(*mut T, usize)> {
+    let (address, count) = address(tensor)?;
     if tensor.kind() != T::KIND {
         return Err(Failure::new(format!(
             "a tensor of kind {:?} was read as {:?}",
@@ -205,7 +211,19 @@ fn memory<T: Element>(tensor: &Tensor) -> Result<(*mut T, usize)> {
         // Empty tensors may have no memory; a slice needs an aligned address all the same.
         return Ok((std::ptr::NonNull::dangling().as_ptr(), 0));
     }
-    Ok((address.cast(), count as usize))
+    Ok((address.cast(), count))
+}
+
+/// Lends the memory of a contiguous CPU tensor of any kind as bytes, for reading.
+pub fn with_bytes<R>(tensor: &Tensor, body: impl FnOnce(&[u8]) -> R) -> Result<R> {
+    let (address, count) = address(tensor)?;
+    if count == 0 {
+        return Ok(body(&[]));
+    }
+    let length = count * tensor.kind().elt_size_in_bytes();
+    // SAFETY: `address` checked device and contiguity, so that `count` elements lie there without
+    // gaps; bytes have no alignment and no invalid values; for the rest, as in `with_slice`.
+    Ok(body(unsafe { std::slice::from_raw_parts(address.cast::<u8>(), length) }))
 }
 
 /// Lends the elements of a contiguous CPU tensor, in memory order, for reading.

@@ -2,7 +2,10 @@
 //!
 //! The trainer knows the trait [`Method`] and writes files; it does not know who reads them.
 
-use super::checkpoint::{Best, Checkpoint, CheckpointStore, RunState};
+use super::checkpoint::{
+    Best, CheckpointStore, Header, Loaded, Progress, Retention, RunState, Saver,
+    refuse_differing_ranks, share_from_first_rank,
+};
 use super::evaluate::{Evaluator, Scores, recompute_statistics};
 use super::meter::Meter;
 use super::{Method, StepContext, StepReport};
@@ -33,8 +36,8 @@ pub enum Outcome {
 pub struct Parts {
     /// Cadences and lengths.
     pub plan: TrainPlan,
-    /// Name of the method, for checkpoints.
-    pub method_name: String,
+    /// What every checkpoint says of the run.
+    pub header: Header,
     /// The method, equal on all ranks.
     pub method: Box<dyn Method>,
     /// This rank's share of every global batch.
@@ -58,8 +61,10 @@ pub struct Trainer {
     parts: Parts,
     communicator: Arc<dyn Communicator>,
     meter: Arc<Meter>,
-    checkpoints: CheckpointStore,
+    saver: Saver,
     state: RunState,
+    /// Whether weights came from a checkpoint and are equal on all ranks.
+    is_restored: bool,
     saved_step: Option<u64>,
     finite: Option<Tensor>,
     pace: Pace,
@@ -79,27 +84,34 @@ impl Trainer {
     pub fn new(parts: Parts) -> Self {
         let meter = Arc::new(Meter::new(Arc::clone(&parts.communicator)));
         let communicator: Arc<dyn Communicator> = meter.clone();
-        let checkpoints = CheckpointStore::new(parts.directory.checkpoints());
-        let state = RunState { step: 0, best: None };
+        let store = CheckpointStore::new(parts.directory.checkpoints());
+        let retention =
+            Retention { last: parts.plan.keep_checkpoints, every: parts.plan.keep_every };
+        let saver = Saver::new(store, parts.header.clone(), retention, Arc::clone(&communicator));
         Self {
             parts,
             communicator,
             meter,
-            checkpoints,
-            state,
+            saver,
+            state: RunState::default(),
+            is_restored: false,
             saved_step: None,
             finite: None,
             pace: Pace::default(),
         }
     }
 
-    /// Continues from a checkpoint.
-    pub fn restore(&mut self, checkpoint: &Checkpoint) -> Result<()> {
-        let restored = checkpoint.restore(self.parts.method.learners_mut());
-        agree(&*self.communicator, restored)?;
-        self.state = checkpoint.manifest.run.clone();
-        self.saved_step = Some(self.state.step);
-        let checkpoint = relative(&checkpoint.path);
+    /// Continues from a checkpoint; from one of another run by saving it as the first of this one.
+    pub fn restore(&mut self, loaded: Loaded) -> Result<()> {
+        let found = loaded.checkpoint().clone();
+        loaded.restore(self.parts.method.learners_mut(), &*self.communicator)?;
+        self.state = found.manifest.run;
+        self.is_restored = true;
+        let own = self.parts.directory.checkpoints();
+        let is_own = found.path.parent() == Some(&own);
+        self.saved_step = is_own.then_some(self.state.step);
+        let checkpoint =
+            if is_own { relative(&found.path) } else { found.path.display().to_string() };
         self.emit(&RunEvent::Resumed { step: self.state.step, checkpoint });
         Ok(())
     }
@@ -118,10 +130,12 @@ impl Trainer {
 
     /// Trains to the end, or until somebody asks for a stop.
     pub fn run(&mut self) -> Result<Outcome> {
-        self.broadcast()?;
+        self.equalise()?;
         let total_steps = self.parts.plan.total_steps;
         while self.state.step < total_steps {
             let report = self.iterate()?;
+            let progress = self.saver.advance()?;
+            self.note(progress);
             let step = self.state.step;
             let last = step == total_steps;
             let plan = &self.parts.plan;
@@ -129,7 +143,12 @@ impl Trainer {
             let log = self.logs(step);
             if log {
                 let logged = self.log(&report);
-                agree(&*self.communicator, logged)?;
+                if let Err(failure) = agree(&*self.communicator, logged) {
+                    // All ranks fail together: what they were saving need not be lost.
+                    let progress = self.saver.finish()?;
+                    self.note(progress);
+                    return Err(failure);
+                }
             }
             let improved = if evaluate || last { self.evaluate()? } else { false };
             if save || last || improved {
@@ -137,9 +156,11 @@ impl Trainer {
             }
             if log && !last && self.stop_agreed()? {
                 self.save()?;
+                self.finish_save()?;
                 return Ok(Outcome::Stopped);
             }
         }
+        self.finish_save()?;
         Ok(Outcome::Finished)
     }
 
@@ -153,17 +174,15 @@ impl Trainer {
             || due(plan.save_every)
     }
 
-    /// Rank 0's weights and buffers are everybody's; a run that resumes broadcasts equal values.
-    fn broadcast(&self) -> Result<()> {
-        for learner in self.parts.method.learners() {
-            for (_, tensor) in learner.flat_tensors() {
-                self.communicator.broadcast(0, &tensor)?;
-            }
-            for entry in learner.buffers() {
-                self.communicator.broadcast(0, &entry.tensor)?;
-            }
+    /// Rank 0's weights and buffers are everybody's at a fresh start; no run starts from ranks that
+    /// hold different ones.
+    fn equalise(&mut self) -> Result<()> {
+        let learners = self.parts.method.learners();
+        if !self.is_restored {
+            share_from_first_rank(&learners, &*self.communicator)?;
         }
-        Ok(())
+        refuse_differing_ranks(&learners, &*self.communicator)?;
+        if self.is_restored { self.save() } else { Ok(()) }
     }
 
     fn iterate(&mut self) -> Result<StepReport> {
@@ -238,7 +257,7 @@ impl Trainer {
         .hint("lower `method.params.learner.lr`, or set its `clip_norm`, and train again"))
     }
 
-    /// Scores the held-out cases; true when the mean Dice is the best so far.
+    /// Scores the held-out cases; true when the mean Dice is among the best so far.
     fn evaluate(&mut self) -> Result<bool> {
         let start = Instant::now();
         let Parts { method, loader, statistics_batches, target, .. } = &mut self.parts;
@@ -246,11 +265,7 @@ impl Trainer {
         let scores = self.parts.evaluator.run(&*self.parts.method, &*self.communicator)?;
         let step = self.state.step;
         let mean_dice = scores.mean_dice();
-        let improved =
-            mean_dice.is_finite() && self.state.best.is_none_or(|best| mean_dice > best.mean_dice);
-        if improved {
-            self.state.best = Some(Best { step, mean_dice });
-        }
+        let improved = self.state.take_score(Best { step, mean_dice }, self.parts.plan.keep_best);
         let root = self.communicator.rank() == 0 && !scores.cases.is_empty();
         let written = if root { self.write_scores(&scores) } else { Ok(()) };
         agree(&*self.communicator, written)?;
@@ -260,8 +275,8 @@ impl Trainer {
         self.parts.events.emit(&RunEvent::Evaluated(runlog::Evaluated {
             step,
             mean_dice,
-            best_mean_dice: self.state.best.map_or(f64::NAN, |best| best.mean_dice),
-            best_step: self.state.best.map_or(0, |best| best.step),
+            best_mean_dice: self.state.best().map_or(f64::NAN, |best| best.mean_dice),
+            best_step: self.state.best().map_or(0, |best| best.step),
             seconds: start.elapsed().as_secs_f64(),
             cases: scores.cases.len() as u64,
             structures: scores.structure_means(),
@@ -277,32 +292,46 @@ impl Trainer {
             .context(|| format!("cannot write `{}`", path.display()))
     }
 
-    /// Rank 0 saves; every rank learns whether it could.
+    /// Starts saving where this step is not saved yet; waits for the copy, and for an earlier save.
     fn save(&mut self) -> Result<()> {
         let step = self.state.step;
         if self.saved_step == Some(step) {
             return Ok(());
         }
-        let saved = if self.communicator.rank() == 0 { self.write_checkpoint() } else { Ok(()) };
-        agree(&*self.communicator, saved)?;
+        let progress = self.saver.finish()?;
+        self.note(progress);
+        let begun = self.saver.begin(self.state.clone(), &self.parts.method.learners());
+        agree(&*self.communicator, begun)?;
         self.saved_step = Some(step);
         Ok(())
     }
 
-    fn write_checkpoint(&mut self) -> Result<()> {
-        let start = Instant::now();
-        let learners = self.parts.method.learners();
-        let (checkpoint, bytes) =
-            self.checkpoints.save(&self.parts.method_name, self.state.clone(), &learners)?;
-        let best = self.state.best.map(|best| best.step);
-        self.checkpoints.prune(self.parts.plan.keep_checkpoints, best);
-        self.parts.events.emit(&RunEvent::CheckpointSaved {
-            step: self.state.step,
-            path: relative(&checkpoint.path),
-            bytes,
-            seconds: start.elapsed().as_secs_f64(),
-        });
-        Ok(())
+    /// Waits for the last save. Where it failed, so has the run: what it trained would be lost.
+    fn finish_save(&mut self) -> Result<()> {
+        match self.saver.finish()? {
+            Progress::Failed(failure) => Err(failure),
+            progress => {
+                self.note(progress);
+                Ok(())
+            }
+        }
+    }
+
+    /// Tells how saving went on. A failure is no reason to end a run that can save again later.
+    fn note(&mut self, progress: Progress) {
+        match progress {
+            Progress::Idle | Progress::Writing => {}
+            Progress::Saved(saved) => self.emit(&RunEvent::CheckpointSaved {
+                step: saved.step,
+                path: relative(&saved.path),
+                bytes: saved.bytes,
+                seconds: saved.seconds,
+            }),
+            Progress::Failed(failure) => {
+                let message = format!("{}; training goes on", failure.sentence());
+                self.emit(&RunEvent::Warning { message });
+            }
+        }
     }
 
     /// Whether `control/stop` exists, as rank 0 sees it.

@@ -88,18 +88,25 @@ fn rank_agreement_of_two_players() {
 }
 
 #[test]
-fn rank_agreement_when_a_run_goes_on_with_another_number_of_ranks() {
+fn rank_agreement_when_a_run_goes_on_with_other_numbers_of_ranks() {
     let folder = TempDir::new().unwrap();
-    let alone = verification(&folder.path().join("alone")).succeed();
-    let run = folder.path().join("moved");
-    let mut first = verification(&run).under_mpirun(2).start();
-    first.wait_for(|event| matches!(event, RunEvent::Step(step) if step.step == 3));
-    first.run.request_stop().unwrap();
-    let first = first.end();
-    assert_eq!(first.code, Some(75), "{}", first.stderr);
-    let moved = verification(&run).under_mpirun(3).succeed();
-    assert!(moved.resumed_from().is_some_and(|step| (3..20).contains(&step)));
-    assert_same_run(&moved, &alone);
+    let alone = verification(&folder.path().join("alone")).succeed().steps();
+    let mut from: Option<String> = None;
+    for (ranks, first_step) in [(4, 1), (1, 6), (3, 11), (2, 16)] {
+        let run = folder.path().join(format!("{ranks}-ranks"));
+        let keep = ["train.save_every=5", "train.keep_checkpoints=9"];
+        let mut train = verification(&run).sets(&keep);
+        for word in from.iter().flat_map(|from| ["--resume", from]) {
+            train = train.argument(word);
+        }
+        let steps = train.on_ranks(ranks).succeed().steps();
+        assert!(steps.keys().copied().eq(first_step..=20));
+        for (step, found) in steps {
+            assert_close(&found, &alone[&step], 1e-9);
+        }
+        let next = run.join(format!("checkpoints/step-{:08}", first_step + 4));
+        from = Some(next.to_str().unwrap().to_owned());
+    }
 }
 
 #[test]

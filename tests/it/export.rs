@@ -3,10 +3,17 @@
 use crate::cli::{complaint, scrimp};
 use crate::running::{SMOKE, Train};
 use safetensors::{Dtype, SafeTensors};
+use scrimp::comm::Solo;
+use scrimp::config;
+use scrimp::methods::{Passes, Setup, find};
+use scrimp::random::Key;
+use scrimp::train::checkpoint::load;
+use scrimp::train::learner::LearnerSetup;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
+use tch::{Device, Kind, Tensor};
 use tempfile::TempDir;
 
 const CHANNELS: [usize; 5] = [16, 32, 64, 128, 256];
@@ -89,22 +96,124 @@ fn exports_of_one_checkpoint_are_equal_byte_by_byte() {
     assert!(first == second);
 }
 
-#[test]
-fn pytorch_loads_an_export_strictly() {
+/// Runs a script with `unet.py` at hand; `None`, said on stdout, where there is no PyTorch.
+fn pytorch(script: &str, arguments: &[&Path]) -> Option<()> {
     let Ok(python) = std::env::var("SCRIMP_BENCH_PYTHON") else {
         println!("skipped: SCRIMP_BENCH_PYTHON names no Python with torch and safetensors");
-        return;
+        return None;
     };
-    let folder = TempDir::new().unwrap();
-    let file = folder.path().join("weights.safetensors");
-    export(&trained(folder.path()), &file);
-    let script = "import sys, safetensors.torch, unet\n\
-                  weights = safetensors.torch.load_file(sys.argv[1])\n\
-                  unet.UNet().load_state_dict(weights, strict=True)";
     let output = Command::new(python)
-        .args(["-c", script, file.to_str().unwrap()])
+        .args(["-c", script])
+        .args(arguments)
         .env("PYTHONPATH", Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/pytorch"))
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Some(())
+}
+
+/// The logits of the method of the smoke configuration with the weights of a run.
+fn logits(run: &Path, image: &Tensor) -> Tensor {
+    let config = config::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join(SMOKE), &[]).unwrap();
+    let definition = find(&config.method.name).unwrap();
+    let learner = LearnerSetup { key: Key::new(1), kind: Kind::Float, device: Device::Cpu };
+    let setup = Setup { learner, classes: CLASSES as i64, passes: Passes::new(false, None) };
+    let mut method = (definition.build)(&(definition.check)(&config).unwrap(), &setup).unwrap();
+    let last = run.join(format!("checkpoints/step-{STEPS:08}"));
+    load(&last, &Solo).unwrap().restore(method.learners_mut(), &Solo).unwrap();
+    method.predict(image).unwrap()
+}
+
+#[test]
+fn pytorch_loads_an_export_strictly_and_computes_the_same_logits() {
+    let folder = TempDir::new().unwrap();
+    let [weights, pair] =
+        ["weights", "pair"].map(|name| folder.path().join(name).with_extension("safetensors"));
+    let run = trained(folder.path());
+    export(&run, &weights);
+    let image = Tensor::linspace(0.0, 1.0, 2 * 64 * 64, (Kind::Float, Device::Cpu));
+    let image = image.square().view([2, 1, 64, 64]);
+    let found = logits(&run, &image).contiguous();
+    Tensor::write_safetensors(&[("image", image), ("logits", found)], &pair).unwrap();
+    let script = "import sys, torch, safetensors.torch, unet\n\
+                  net = unet.UNet().eval()\n\
+                  net.load_state_dict(safetensors.torch.load_file(sys.argv[1]), strict=True)\n\
+                  pair = safetensors.torch.load_file(sys.argv[2])\n\
+                  with torch.no_grad(): logits = net(pair['image'])\n\
+                  assert logits.std() > 0.01, logits\n\
+                  difference = (logits - pair['logits']).abs().max().item()\n\
+                  assert difference < 1e-5, difference";
+    pytorch(script, &[&weights, &pair]);
+}
+
+fn import(from: &Path, run: &Path) -> Output {
+    let [from, run] = [from, run].map(|path| path.to_str().unwrap());
+    scrimp(&["checkpoint", "import", SMOKE, "--from", from, "--run", run])
+}
+
+#[test]
+fn weights_of_pytorch_train_on() {
+    let folder = TempDir::new().unwrap();
+    let [weights, back] =
+        ["weights", "back"].map(|name| folder.path().join(name).with_extension("safetensors"));
+    let script = "import sys, safetensors.torch, unet\n\
+                  safetensors.torch.save_file(unet.UNet().state_dict(), sys.argv[1])";
+    if pytorch(script, &[&weights]).is_none() {
+        return;
+    }
+    let run = folder.path().join("run");
+    let imported = import(&weights, &run);
+    assert!(imported.status.success(), "{}", complaint(&imported));
+    let (bytes, written) = (export(&run, &back), fs::read(&weights).unwrap());
+    let [ours, theirs] = [&bytes, &written].map(|bytes| SafeTensors::deserialize(bytes).unwrap());
+    assert_eq!(ours.len(), theirs.len());
+    for (name, tensor) in ours.iter() {
+        assert!(tensor == theirs.tensor(name).unwrap(), "{name}");
+    }
+    let ended = Train::again(&run).under_mpirun(2).succeed();
+    assert_eq!(ended.resumed_from(), Some(0));
+    assert_eq!(ended.steps().len(), 6);
+}
+
+#[test]
+fn an_import_of_an_export_is_the_same_again() {
+    let folder = TempDir::new().unwrap();
+    let [weights, back] = ["weights", "back"].map(|name| folder.path().join(name));
+    let bytes = export(&trained(folder.path()), &weights);
+    let run = folder.path().join("imported");
+    let imported = import(&weights, &run);
+    assert!(imported.status.success(), "{}", complaint(&imported));
+    assert!(export(&run, &back) == bytes);
+    let twice = import(&weights, &run);
+    let said = complaint(&twice).replace(folder.path().to_str().unwrap(), "FOLDER");
+    insta::assert_snapshot!(said, @r"
+    exit code 2
+    error: `FOLDER/imported` has checkpoints already, expected none
+
+    hint: choose another directory with `--run DIR`
+    ");
+}
+
+#[test]
+fn an_import_of_something_else_says_what_differs() {
+    let folder = TempDir::new().unwrap();
+    let weights = folder.path().join("weights");
+    let tensor = |shape: &[i64]| Tensor::zeros(shape, (Kind::Float, Device::Cpu));
+    let found = [
+        ("decoder.out_conv.bias", tensor(&[7])),
+        ("decoder.out_conv.weight", tensor(&[4, 16, 3, 3])),
+        ("module.encoder.weight", tensor(&[2])),
+    ];
+    Tensor::write_safetensors(&found, &weights).unwrap();
+    let refused = import(&weights, &folder.path().join("run"));
+    let said = complaint(&refused).replace(folder.path().to_str().unwrap(), "FOLDER");
+    insta::assert_snapshot!(said, @r"
+    exit code 2
+    error: `FOLDER/weights` is not the state dictionary of `segmenter`
+      it lacks `encoder.in_conv.conv_conv.0.weight`, `encoder.in_conv.conv_conv.0.bias`, `encoder.in_conv.conv_conv.1.weight`, `encoder.in_conv.conv_conv.1.bias`, `encoder.in_conv.conv_conv.1.running_mean` and 129 more
+      it also holds `module.encoder.weight`
+      it holds `decoder.out_conv.bias` with shape [7], expected [4]
+
+    hint: `scrimp checkpoint export` writes such a file, and docs/concepts/checkpoints.md says how PyTorch does
+    ");
 }

@@ -4,6 +4,7 @@ use crate::running::{Ended, SMOKE, Train, is_running, signal};
 use scrimp::runlog::{RunEvent, RunStatus};
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -81,17 +82,74 @@ fn a_full_disk_fails_the_run_and_leaves_the_previous_checkpoint() {
     assert_eq!(failed.code, Some(1), "{}", failed.stderr);
     assert_eq!(failed.status(), Some(RunStatus::Failed));
     let (_, complaint) = failed.stderr.split_once("error: ").expect("an error");
-    insta::assert_snapshot!(complaint.replace(folder.path().to_str().unwrap(), "FOLDER"), @r#"
+    insta::assert_snapshot!(complaint.replace(folder.path().to_str().unwrap(), "FOLDER"), @r"
     cannot save checkpoint `FOLDER/run/checkpoints/step-00000004`
-      caused by: cannot write `FOLDER/run/checkpoints/step-00000004.tmp/shard-0000-of-0001.safetensors`
-      caused by: safetensors error FOLDER/run/checkpoints/step-00000004.tmp/shard-0000-of-0001.safetensors: IoError(Os { code: 27, kind: FileTooLarge, message: "File too large" })
+      caused by: cannot write `FOLDER/run/checkpoints/step-00000004.tmp/shard-0000-of-0001.safetensors`: File too large (os error 27)
 
-    hint: make room there, then run the same command again: it goes on from the newest checkpoint
-    "#);
+    hint: make room there; the same command goes on from the newest checkpoint
+    ");
     assert_eq!(checkpoints(&failed), ["step-00000002"]);
     let resumed = Train::again(&run).succeed();
     assert_eq!(resumed.resumed_from(), Some(2));
     assert_eq!(checkpoints(&resumed), ["step-00000002", "step-00000004"]);
+}
+
+/// A file system of its own size in the folder, taken away at the end.
+struct SmallDisk<'a>(&'a Path);
+
+impl<'a> SmallDisk<'a> {
+    /// `None`, said on stdout, where this process may not mount anything.
+    fn mount(folder: &'a Path, megabytes: u32) -> Option<Self> {
+        fs::create_dir_all(folder).unwrap();
+        let this = Self(folder);
+        if this.command(&["mount", "-t", "tmpfs", "-o", &format!("size={megabytes}m"), "tmpfs"]) {
+            return Some(this);
+        }
+        std::mem::forget(this);
+        println!("skipped: only root may mount a file system");
+        None
+    }
+
+    fn resize(&self, megabytes: u32) {
+        assert!(self.command(&["mount", "-o", &format!("remount,size={megabytes}m")]));
+    }
+
+    fn command(&self, words: &[&str]) -> bool {
+        let ended = Command::new(words[0]).args(&words[1..]).arg(self.0).output();
+        ended.is_ok_and(|output| output.status.success())
+    }
+}
+
+impl Drop for SmallDisk<'_> {
+    fn drop(&mut self) {
+        self.command(&["umount", "-l"]);
+    }
+}
+
+#[test]
+fn a_disk_that_fills_up_costs_the_checkpoints_that_do_not_fit() {
+    let folder = TempDir::new().unwrap();
+    let run = folder.path().join("run");
+    let room = run.join("checkpoints");
+    // Two of 14 MB fit beside each other, and then nothing fits before one of them is removed.
+    let Some(disk) = SmallDisk::mount(&room, 36) else { return };
+    let plan = ["train.total_steps=8", "train.save_every=2", "train.evaluate_every=8"];
+    let failed = Train::new(SMOKE, &run).sets(&plan).under_mpirun(2).finish();
+    assert_eq!(failed.code, Some(1), "{}", failed.stderr);
+    assert_eq!((failed.status(), failed.steps().len()), (Some(RunStatus::Failed), 8));
+    let warnings = failed.warnings();
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    for part in ["cannot save checkpoint `", "No space left on device", "; training goes on"] {
+        assert!(warnings[0].contains(part), "{warnings:?}");
+    }
+    assert_eq!(mentions(&failed.stderr, "error: cannot save checkpoint"), 1, "{}", failed.stderr);
+    assert_eq!(checkpoints(&failed), ["step-00000002", "step-00000004"]);
+    let verified = crate::cli::scrimp(&["checkpoint", "verify", run.to_str().unwrap()]);
+    assert!(verified.status.success());
+    disk.resize(100);
+    let resumed = Train::again(&run).under_mpirun(2).succeed();
+    assert_eq!(resumed.resumed_from(), Some(4));
+    assert_eq!(checkpoints(&resumed), ["step-00000006", "step-00000008"]);
 }
 
 #[test]

@@ -53,6 +53,9 @@ mod golden_steps;
 #[cfg(feature = "mpi")]
 mod inputs;
 #[cfg(test)]
+#[cfg(feature = "mpi")]
+mod kills;
+#[cfg(test)]
 #[cfg(feature = "hdf5")]
 mod laws_data;
 #[cfg(test)]

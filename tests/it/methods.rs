@@ -9,7 +9,9 @@ use scrimp::data::loader::{Loader, LoaderPlan};
 use scrimp::data::shapes::Shapes;
 use scrimp::methods::{METHODS, MethodDef, Passes, Setup};
 use scrimp::random::Key;
-use scrimp::train::checkpoint::{CheckpointStore, RunState};
+use scrimp::train::checkpoint::{
+    CheckpointStore, Header, Progress, Retention, RunState, Saver, load,
+};
 use scrimp::train::learner::LearnerSetup;
 use scrimp::train::{Method, StepContext};
 use std::collections::BTreeSet;
@@ -154,10 +156,14 @@ fn every_method_goes_on_from_a_checkpoint_as_if_nothing_had_happened() {
         let store = CheckpointStore::new(folder.path());
         let mut kept = Bench::new(definition);
         kept.step(1);
-        let run = RunState { step: 1, best: None };
-        let (saved, _) = store.save(definition.name, run, &kept.method.learners()).unwrap();
+        let header = Header { method: definition.name.to_owned(), config: String::new() };
+        let retention = Retention { last: 1, every: 0 };
+        let mut saver = Saver::new(store, header, retention, Arc::new(Solo));
+        let run = RunState { step: 1, ..RunState::default() };
+        saver.begin(run, &kept.method.learners()).unwrap();
+        let Progress::Saved(saved) = saver.finish().unwrap() else { panic!("it is not saved") };
         let mut restored = Bench::new(definition);
-        saved.restore(restored.method.learners_mut()).unwrap();
+        load(&saved.path, &Solo).unwrap().restore(restored.method.learners_mut(), &Solo).unwrap();
         kept.step(2);
         restored.step(2);
         assert!(kept.tensors() == restored.tensors(), "{}", definition.name);

@@ -92,48 +92,170 @@ fn a_stop_on_request_can_be_continued() {
     }
 }
 
-/// A finished run of 4 steps whose newest checkpoint is damaged, and how it goes on.
+/// A finished run of 4 steps on 2 ranks whose newest checkpoint is damaged, and how it goes on.
 fn goes_on_after(damage: impl Fn(&Path)) {
     let folder = TempDir::new().unwrap();
     let run = folder.path().join("run");
     let plan = ["train.total_steps=4", "train.save_every=2", "train.evaluate_every=4"];
-    Train::new(SMOKE, &run).sets(&plan).succeed();
+    Train::new(SMOKE, &run).sets(&plan).under_mpirun(2).succeed();
+    assert_eq!(verified(&run).status.code(), Some(0));
     let weights = exported(&run);
     let newest = run.join("checkpoints/step-00000004");
     damage(&newest);
+    let found = verified(&run);
+    assert_eq!(found.status.code(), Some(1));
+    let verdicts = String::from_utf8(found.stdout).unwrap();
+    let sound: Vec<bool> = verdicts.lines().map(|line| line.ends_with("  sound")).collect();
+    assert_eq!(sound, [true, false], "{verdicts}");
     let resumed = Train::again(&run).under_mpirun(2).succeed();
     assert_eq!(resumed.resumed_from(), Some(2));
     let name = newest.to_str().unwrap();
-    let warnings = resumed.stderr.lines().filter(|line| line.contains(name)).count();
-    assert_eq!(warnings, 1, "{}", resumed.stderr);
-    let is_warning = |event: &RunEvent| matches!(event, RunEvent::Warning { .. });
-    assert_eq!(resumed.events().into_iter().filter(is_warning).count(), 1);
-    assert!(exported(&run).len() == weights.len());
+    let said = resumed.warnings();
+    for (warning, start) in said.iter().zip(["passed over a checkpoint: ", "set "]) {
+        assert!(warning.starts_with(start) && warning.contains(name), "{warning}");
+        assert_eq!(resumed.stderr.matches(warning.as_str()).count(), 1, "{}", resumed.stderr);
+    }
+    assert_eq!(said.len(), 2, "{said:?}");
+    assert!(exported(&run) == weights);
+    let aside = "step-00000004.set-aside";
+    assert_eq!(files(&run.join("checkpoints")), ["step-00000002", "step-00000004", aside]);
+    let pruned = scrimp(&["checkpoint", "prune", run.to_str().unwrap()]);
+    assert!(pruned.status.success(), "{}", complaint(&pruned));
+    assert_eq!(files(&run.join("checkpoints")), ["step-00000002", "step-00000004"]);
 }
 
-fn shard(checkpoint: &Path) -> PathBuf {
-    checkpoint.join("shard-0000-of-0001.safetensors")
+fn verified(run: &Path) -> std::process::Output {
+    scrimp(&["checkpoint", "verify", run.to_str().unwrap()])
 }
+
+/// The names in a folder, sorted.
+fn files(folder: &Path) -> Vec<String> {
+    let name = |entry: std::io::Result<fs::DirEntry>| entry.unwrap().file_name();
+    let mut names: Vec<_> =
+        folder.read_dir().unwrap().map(|entry| name(entry).into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+/// Changes the bytes of a file.
+fn rewrite(file: PathBuf, change: impl Fn(&mut Vec<u8>)) {
+    let mut bytes = fs::read(&file).unwrap();
+    change(&mut bytes);
+    fs::write(file, bytes).unwrap();
+}
+
+const SHARD: &str = "shard-0001-of-0002.safetensors";
 
 #[test]
 fn a_checkpoint_that_was_cut_short_is_passed_over() {
     goes_on_after(|checkpoint| {
-        let bytes = fs::read(shard(checkpoint)).unwrap();
-        fs::write(shard(checkpoint), &bytes[..bytes.len() - 1]).unwrap();
+        rewrite(checkpoint.join(SHARD), |bytes| bytes.truncate(bytes.len() - 1));
     });
 }
 
 #[test]
 fn a_checkpoint_with_one_wrong_byte_is_passed_over() {
     goes_on_after(|checkpoint| {
-        let mut bytes = fs::read(shard(checkpoint)).unwrap();
-        let middle = bytes.len() / 2;
-        bytes[middle] ^= 1;
-        fs::write(shard(checkpoint), bytes).unwrap();
+        rewrite(checkpoint.join(SHARD), |bytes| {
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 1;
+        });
     });
+}
+
+#[test]
+fn a_checkpoint_that_lacks_a_shard_is_passed_over() {
+    goes_on_after(|checkpoint| fs::remove_file(checkpoint.join(SHARD)).unwrap());
 }
 
 #[test]
 fn a_checkpoint_without_manifest_is_passed_over() {
     goes_on_after(|checkpoint| fs::remove_file(checkpoint.join("manifest.json")).unwrap());
+}
+
+#[test]
+fn a_checkpoint_whose_manifest_is_torn_is_passed_over() {
+    goes_on_after(|checkpoint| {
+        rewrite(checkpoint.join("manifest.json"), |bytes| bytes.truncate(bytes.len() / 2));
+    });
+}
+
+/// A finished run of two steps, saved after each.
+fn two_steps(run: &Path) {
+    let plan = ["train.total_steps=2", "train.save_every=1", "train.evaluate_every=2"];
+    Train::new(SMOKE, run).sets(&plan).succeed();
+}
+
+#[test]
+fn what_a_killed_process_was_writing_is_removed() {
+    let folder = TempDir::new().unwrap();
+    let run = folder.path().join("run");
+    two_steps(&run);
+    let stale = run.join("checkpoints/step-00000003.tmp");
+    fs::create_dir(&stale).unwrap();
+    fs::write(stale.join("shard-0000-of-0001.safetensors"), "half of").unwrap();
+    let resumed = Train::again(&run).set("train.total_steps=3").succeed();
+    assert_eq!(resumed.resumed_from(), Some(2));
+    let message =
+        format!("removed `{}`, which another process left unfinished", stale.to_str().unwrap());
+    assert_eq!(resumed.warnings().last(), Some(&message), "{}", resumed.stderr);
+    assert_eq!(files(&run.join("checkpoints")), ["step-00000002", "step-00000003"]);
+}
+
+#[test]
+fn a_run_that_goes_on_otherwise_says_what_changed() {
+    let folder = TempDir::new().unwrap();
+    let run = folder.path().join("run");
+    two_steps(&run);
+    let changes = ["train.total_steps=3", "method.params.learner.lr=0.01"];
+    let resumed = Train::again(&run).sets(&changes).succeed();
+    let said = resumed.warnings().join("\n").replace(folder.path().to_str().unwrap(), "FOLDER");
+    insta::assert_snapshot!(said, @r"
+    the configuration is not that of `FOLDER/run/checkpoints/step-00000002`: `method.params.learner.lr` was 0.03, is 0.01
+    the configuration is not that of `FOLDER/run/checkpoints/step-00000002`: `train.total_steps` was 2, is 3
+    ");
+}
+
+#[test]
+fn a_checkpoint_of_another_method_is_refused() {
+    let folder = TempDir::new().unwrap();
+    let run = folder.path().join("run");
+    two_steps(&run);
+    let newest = run.join("checkpoints/step-00000002");
+    rewrite(newest.join("manifest.json"), |bytes| {
+        let text = String::from_utf8(std::mem::take(bytes)).unwrap();
+        *bytes = text.replacen("\"partial-ce\"", "\"tea-leaves\"", 1).into_bytes();
+    });
+    let refused = Train::again(&run).set("train.total_steps=3").under_mpirun(2).finish();
+    let said = refused.complaint().replace(folder.path().to_str().unwrap(), "FOLDER");
+    insta::assert_snapshot!(said, @r#"
+    exit code 2
+    error: checkpoint `FOLDER/run/checkpoints/step-00000002` is of method `tea-leaves`, the configuration says `partial-ce`
+
+    hint: set `method.name = "tea-leaves"` to continue
+    hint: or begin another run with `--run DIR`
+    "#);
+    assert_eq!(files(&run.join("checkpoints")), ["step-00000001", "step-00000002"]);
+}
+
+#[test]
+fn a_run_that_goes_back_sets_aside_what_was_later() {
+    let folder = TempDir::new().unwrap();
+    let [run, other] = ["run", "other"].map(|name| folder.path().join(name));
+    two_steps(&run);
+    let first = run.join("checkpoints/step-00000001");
+    let back = || ["--resume", first.to_str().unwrap()].map(str::to_owned);
+    let [word, path] = back();
+    let again = Train::again(&run).argument(&word).argument(&path).succeed();
+    assert_eq!(again.resumed_from(), Some(1));
+    let aside = "step-00000002.set-aside";
+    assert_eq!(files(&run.join("checkpoints")), ["step-00000001", "step-00000002", aside]);
+    // Into another directory: what it begins from becomes its own.
+    let [word, path] = back();
+    let moved = Train::new(SMOKE, &other).set("train.total_steps=2").argument(&word);
+    let moved = moved.argument(&path).succeed();
+    assert_eq!(moved.resumed_from(), Some(1));
+    assert_eq!(files(&other.join("checkpoints")), ["step-00000001", "step-00000002"]);
+    let weights = [&run, &other].map(|run| exported(run));
+    assert!(weights[0] == weights[1]);
 }

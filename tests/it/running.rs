@@ -24,6 +24,7 @@ pub(crate) const SMOKE: &str = "configs/smoke/partial-ce.toml";
 pub(crate) struct Train {
     run: RunDirectory,
     words: Vec<String>,
+    variables: Vec<(String, String)>,
 }
 
 impl Train {
@@ -40,7 +41,7 @@ impl Train {
     fn of(run: &Path) -> Self {
         let words = [env!("CARGO_BIN_EXE_scrimp"), "train", "--run", run.to_str().unwrap()];
         let words = words.map(str::to_owned).to_vec();
-        let this = Self { run: RunDirectory::new(run), words };
+        let this = Self { run: RunDirectory::new(run), words, variables: Vec::new() };
         this.set("train.threads=1").set("train.device=cpu")
     }
 
@@ -58,6 +59,12 @@ impl Train {
     /// Adds several `--set KEY=VALUE`.
     pub(crate) fn sets(self, overrides: &[&str]) -> Self {
         overrides.iter().fold(self, |train, override_| train.set(override_))
+    }
+
+    /// Sets an environment variable.
+    pub(crate) fn variable(mut self, name: &str, value: &str) -> Self {
+        self.variables.push((name.to_owned(), value.to_owned()));
+        self
     }
 
     /// Starts it with `mpirun` on this many ranks; call it last.
@@ -92,6 +99,7 @@ impl Train {
             .current_dir(env!("CARGO_MANIFEST_DIR"))
             .env("OMPI_ALLOW_RUN_AS_ROOT", "1")
             .env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")
+            .envs(self.variables)
             .stdout(file("stdout"))
             .stderr(file("stderr"))
             .spawn()
@@ -152,11 +160,42 @@ impl Running {
         text.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
     }
 
+    /// The process of one rank below `mpirun`.
+    pub(crate) fn rank_pid(&self, rank: usize) -> u32 {
+        let variable = format!("OMPI_COMM_WORLD_RANK={rank}");
+        let is_it = |pid: &u32| {
+            let variables = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+            variables.split(|&byte| byte == 0).any(|found| found == variable.as_bytes())
+        };
+        self.rank_pids().into_iter().find(is_it).expect("the rank runs")
+    }
+
+    /// Waits until a file exists.
+    pub(crate) fn wait_for_file(&mut self, file: &Path) {
+        while !file.exists() {
+            let over = self.child.try_wait().unwrap();
+            assert!(over.is_none(), "it ended before: {}", self.stderr());
+            self.pause();
+        }
+    }
+
     /// Kills the process and, under `mpirun`, every rank, so that nobody can tidy up.
     pub(crate) fn kill(self) -> Ended {
         let mut pids = self.rank_pids();
         pids.push(self.pid());
         signal("KILL", &pids);
+        self.end_of(&pids)
+    }
+
+    /// Kills one rank, and leaves it to `mpirun` to end the others.
+    pub(crate) fn kill_rank(self, rank: usize) -> Ended {
+        let pids = self.rank_pids();
+        signal("KILL", &[self.rank_pid(rank)]);
+        self.end_of(&pids)
+    }
+
+    /// Waits for the end, also of these processes.
+    fn end_of(self, pids: &[u32]) -> Ended {
         let ended = self.end();
         while pids.iter().any(|&pid| is_running(pid)) {
             std::thread::sleep(PAUSE);
@@ -243,6 +282,15 @@ impl Ended {
             _ => None,
         };
         self.events().into_iter().rev().find_map(step)
+    }
+
+    /// Everything that was warned of, in order.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        let warning = |event| match event {
+            RunEvent::Warning { message } => Some(message),
+            _ => None,
+        };
+        self.events().into_iter().filter_map(warning).collect()
     }
 
     /// How the last process ended, where it still could say so.

@@ -1,0 +1,216 @@
+//! From a directory to the learners of any number of ranks, each file read by one rank alone.
+//!
+//! A rank reads and verifies its part of the files; what it read it broadcasts. So all ranks hold
+//! the same values, and a shared file system is asked for each byte once.
+
+use super::saver::gather;
+use super::shard::Shard;
+use super::{
+    Checkpoint, CheckpointStore, LearnerTable, MANIFEST, buffer_name, flat_name, manifest_text,
+    parse_manifest, refuse_other_layout,
+};
+use crate::comm::{Communicator, agree};
+use crate::config::plan::local_share;
+use crate::error::{Context, Failure, Result};
+use crate::native::with_bytes;
+use crate::train::learner::Learner;
+use std::path::{Path, PathBuf};
+use tch::{Device, Tensor};
+use xxhash_rust::xxh3::Xxh3;
+
+/// A checkpoint that verified, its contents spread over the memory of the ranks.
+#[derive(Debug)]
+pub struct Loaded {
+    checkpoint: Checkpoint,
+    /// This rank's part of the shards, by their number.
+    shards: Vec<(usize, Shard)>,
+}
+
+/// Verifies the checkpoint in directory `path` and loads it; every rank must call it.
+pub fn load(path: &Path, communicator: &dyn Communicator) -> Result<Loaded> {
+    match attempt(path, communicator)? {
+        Err(failure) if communicator.rank() != 0 => Err(failure.told_elsewhere()),
+        loaded => loaded,
+    }
+}
+
+impl CheckpointStore {
+    /// The newest checkpoint that verifies, and what is wrong with each newer one; equal on every
+    /// rank, all of which must call it.
+    pub fn newest_sound(
+        &self,
+        communicator: &dyn Communicator,
+    ) -> Result<(Option<Loaded>, Vec<Failure>)> {
+        // Other clients of a network file system may see the folder as it was.
+        let mut paths: Vec<PathBuf> = from_root(communicator, || Ok(self.paths()))??;
+        let mut damaged = Vec::new();
+        while let Some(path) = paths.pop() {
+            match attempt(&path, communicator)? {
+                Ok(found) => return Ok((Some(found), damaged)),
+                Err(failure) => damaged.push(failure),
+            }
+        }
+        Ok((None, damaged))
+    }
+}
+
+/// What rank 0 makes, on every rank.
+fn from_root<T: serde::Serialize + serde::de::DeserializeOwned>(
+    communicator: &dyn Communicator,
+    make: impl FnOnce() -> Result<T>,
+) -> Result<Result<T>> {
+    let made = if communicator.rank() == 0 { make().map(Some) } else { Ok(None) };
+    Ok(gather(communicator, made)?.and_then(|all| {
+        all.into_iter().flatten().next().ok_or_else(|| Failure::new("rank 0 said nothing"))
+    }))
+}
+
+/// Loads a checkpoint; the inner failure, equal on every rank, says how it is damaged.
+fn attempt(path: &Path, communicator: &dyn Communicator) -> Result<Result<Loaded>> {
+    let text = match from_root(communicator, || manifest_text(path))? {
+        Ok(text) => text,
+        Err(failure) => return Ok(Err(failure)),
+    };
+    agree(communicator, refuse_other_layout(&path.join(MANIFEST), &text))?;
+    let checkpoint = match parse_manifest(path, &text) {
+        Ok(checkpoint) => checkpoint,
+        Err(failure) => return Ok(Err(failure)),
+    };
+    let mine = (communicator.rank()..checkpoint.manifest.files.len()).step_by(communicator.ranks());
+    let shards: Result<Vec<_>> =
+        mine.map(|index| Ok((index, checkpoint.read_shard(index)?))).collect();
+    let (shards, verdict) = match shards {
+        Ok(shards) => (shards, Ok(())),
+        Err(failure) => (Vec::new(), Err(failure)),
+    };
+    Ok(gather(communicator, verdict)?.map(|_| Loaded { checkpoint, shards }))
+}
+
+impl Loaded {
+    /// What was loaded.
+    pub fn checkpoint(&self) -> &Checkpoint {
+        &self.checkpoint
+    }
+
+    /// The shards that this rank has read, in their order; a single rank has read all.
+    pub(super) fn shards(&self) -> impl Iterator<Item = &Shard> {
+        self.shards.iter().map(|(_, shard)| shard)
+    }
+
+    /// Copies everything into the learners of every rank, which must be built alike.
+    pub fn restore(
+        self,
+        learners: Vec<&mut Learner>,
+        communicator: &dyn Communicator,
+    ) -> Result<()> {
+        let fitting = self.refuse_other_learners(&learners);
+        agree(communicator, fitting)?;
+        let filled = self.fill(&learners);
+        agree(communicator, filled)?;
+        for learner in &learners {
+            self.spread(learner, communicator)?;
+        }
+        for (learner, table) in learners.into_iter().zip(&self.checkpoint.manifest.learners) {
+            learner.restore_updates(table.updates);
+        }
+        Ok(())
+    }
+
+    fn refuse_other_learners(&self, learners: &[&mut Learner]) -> Result<()> {
+        let Checkpoint { path, manifest } = &self.checkpoint;
+        let expected: Vec<LearnerTable> = learners.iter().map(|l| LearnerTable::of(l)).collect();
+        let alike = manifest.learners.len() == expected.len()
+            && manifest.learners.iter().zip(&expected).all(|(saved, table)| saved.is_like(table));
+        if alike {
+            return Ok(());
+        }
+        Err(Failure::usage(format!(
+            "checkpoint `{}` of method `{}` holds other networks or optimisers than this configuration",
+            path.display(),
+            manifest.method
+        ))
+        .hint("use another run directory with `--run DIR`, or `--resume never` in an empty one"))
+    }
+
+    /// The part of a flat tensor that shard `index` holds.
+    fn part(&self, flat: &Tensor, index: usize) -> Tensor {
+        let share = local_share(flat.numel(), self.checkpoint.manifest.files.len(), index);
+        flat.narrow(0, share.start as i64, share.len() as i64)
+    }
+
+    /// Copies what this rank has read to where it belongs.
+    fn fill(&self, learners: &[&mut Learner]) -> Result<()> {
+        let copy = |shard: &Shard, name: &str, target: &mut Tensor| {
+            let source = shard.tensor(name)?;
+            if source.size() != target.size() {
+                return Err(Failure::new(format!(
+                    "`{name}` has shape {:?}, expected {:?}",
+                    source.size(),
+                    target.size()
+                )));
+            }
+            tch::no_grad(|| target.f_copy_(&source)).context(|| format!("cannot restore `{name}`"))
+        };
+        for (index, shard) in &self.shards {
+            for learner in learners {
+                for (key, flat) in learner.flat_tensors() {
+                    let name = flat_name(learner.name(), key);
+                    copy(shard, &name, &mut self.part(&flat, *index))?;
+                }
+                for entry in learner.buffers().filter(|_| *index == 0) {
+                    let name = buffer_name(learner.name(), &entry.name);
+                    copy(shard, &name, &mut entry.tensor.shallow_clone())?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Broadcasts every part from the rank that has read it.
+    fn spread(&self, learner: &Learner, communicator: &dyn Communicator) -> Result<()> {
+        for (_, flat) in learner.flat_tensors() {
+            for index in 0..self.checkpoint.manifest.files.len() {
+                let root = index % communicator.ranks();
+                communicator.broadcast(root, &self.part(&flat, index))?;
+            }
+        }
+        for entry in learner.buffers() {
+            communicator.broadcast(0, &entry.tensor)?;
+        }
+        Ok(())
+    }
+}
+
+/// Gives every rank the tensors of rank 0, as a fresh start does.
+pub fn share_from_first_rank(learners: &[&Learner], communicator: &dyn Communicator) -> Result<()> {
+    for learner in learners {
+        for tensor in tensors(learner) {
+            communicator.broadcast(0, &tensor)?;
+        }
+    }
+    Ok(())
+}
+
+/// Refuses to go on from ranks that hold different tensors.
+pub fn refuse_differing_ranks(
+    learners: &[&Learner],
+    communicator: &dyn Communicator,
+) -> Result<()> {
+    let mut hash = Xxh3::new();
+    for tensor in learners.iter().flat_map(|learner| tensors(learner)) {
+        let host = tensor.detach().to_device(Device::Cpu).contiguous();
+        with_bytes(&host, |bytes| hash.update(bytes))?;
+    }
+    let digests = communicator.gather(&hash.digest().to_le_bytes())?;
+    let Some(odd) = digests.iter().position(|digest| *digest != digests[0]) else { return Ok(()) };
+    let failure = Failure::new(format!("rank {odd} starts from other tensors than rank 0")).hint(
+        "the processes differ or the memory of a node is faulty: start again without that node",
+    );
+    Err(if communicator.rank() == 0 { failure } else { failure.told_elsewhere() })
+}
+
+/// Every tensor of a learner that training changes, sharing storage.
+fn tensors(learner: &Learner) -> Vec<Tensor> {
+    let flat = learner.flat_tensors().into_iter().map(|(_, tensor)| tensor);
+    flat.chain(learner.buffers().map(|entry| entry.tensor.shallow_clone())).collect()
+}
