@@ -12,6 +12,7 @@
 
 pub mod error;
 pub mod random;
+pub mod signals;
 
 pub mod config;
 pub mod metrics;

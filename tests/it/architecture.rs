@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 const LAYERS: &[(&str, &[&str])] = &[
     ("error", &[]),
     ("random", &[]),
+    ("signals", &["error"]),
     ("native", &["error"]),
     ("config", &["error"]),
     ("runlog", &["error"]),
@@ -25,7 +26,18 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("data", &["native", "config", "random", "error"]),
     (
         "train",
-        &["config", "runlog", "comm", "native", "parameters", "data", "metrics", "random", "error"],
+        &[
+            "config",
+            "runlog",
+            "comm",
+            "native",
+            "parameters",
+            "data",
+            "metrics",
+            "signals",
+            "random",
+            "error",
+        ],
     ),
     // `config` for the list in `mod.rs`, which reads parameters; not for the method files.
     (
@@ -48,6 +60,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "runlog",
             "config",
             "native",
+            "signals",
             "random",
             "error",
         ],
