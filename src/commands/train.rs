@@ -1,7 +1,9 @@
 //! `scrimp train`: sets a run up on every rank, trains, and ends all ranks together.
 
-use super::narrate::{Narrated, say, tell};
+use super::narrate::{Narrated, tell};
 use super::run::{self, Place};
+use super::supervise::{Supervision, clear_reports};
+use super::{run_directory, say};
 use crate::cli;
 use crate::comm::environment::Variables;
 use crate::comm::{Communicator, agree, with_device};
@@ -14,20 +16,25 @@ use crate::runlog::io::{EventSink, LogWriter};
 use crate::runlog::{RunEvent, RunStarted, RunStatus, SCHEMA};
 use crate::train::checkpoint::{Checkpoint, CheckpointStore, read_manifest};
 use crate::train::evaluate::Yardstick;
+use crate::train::stopping;
 use crate::train::trainer::{Outcome, Parts, Trainer};
+use crate::train::watchdog::Watchdog;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 use tch::Device;
 
 /// Trains as the arguments say; every rank of a launcher calls this.
 pub(super) fn run(arguments: &cli::Train) -> Result<Exit> {
     let (host, variables) = run::connect()?;
-    let prepared =
-        prepare(arguments, &host, &variables).map_err(|failure| tell(failure, &*host))?;
+    let supervision = agree(&*host, Supervision::begin(&variables, host.rank()));
+    let prepared = supervision
+        .and_then(|supervision| prepare(arguments, &host, &variables, &supervision))
+        .map_err(|failure| tell(failure, &*host))?;
     let Some(mut prepared) = prepared else { return Ok(Exit::Done) };
     match prepared.train() {
         Ok(Outcome::Finished) => Ok(Exit::Done),
-        Ok(Outcome::Stopped) => Ok(Exit::Stopped),
+        Ok(Outcome::Stopped(_)) => Ok(Exit::Stopped),
         Err(failure) if failure.is_told_elsewhere() || host.ranks() == 1 => Err(failure),
         // The others may be waiting for this rank: say why, then end all.
         Err(failure) => {
@@ -40,6 +47,8 @@ pub(super) fn run(arguments: &cli::Train) -> Result<Exit> {
 /// A run that is ready to train on this rank.
 struct Prepared {
     trainer: Trainer,
+    /// Ends before MPI does.
+    _watchdog: Watchdog,
     /// Rank 0's claim on the run directory, given back at the end.
     _claim: Option<Claim>,
 }
@@ -50,7 +59,7 @@ impl Prepared {
         let step = self.trainer.step();
         let (status, message) = match &outcome {
             Ok(Outcome::Finished) => (RunStatus::Finished, "all steps are done".to_owned()),
-            Ok(Outcome::Stopped) => (RunStatus::Stopped, "stopped on request".to_owned()),
+            Ok(Outcome::Stopped(reason)) => (RunStatus::Stopped, reason.to_string()),
             Err(failure) => (RunStatus::Failed, failure.message().to_owned()),
         };
         let told_elsewhere = outcome.as_ref().is_err_and(Failure::is_told_elsewhere);
@@ -63,11 +72,7 @@ impl Prepared {
 
 /// Where a run reads its configuration and writes everything else.
 fn places(arguments: &cli::Train) -> (PathBuf, RunDirectory) {
-    let run = arguments.run.clone().unwrap_or_else(|| {
-        let config = arguments.config.as_deref().unwrap_or(Path::new("run"));
-        Path::new("runs").join(config.file_stem().unwrap_or_default())
-    });
-    let directory = RunDirectory::new(run);
+    let directory = run_directory(arguments.config.as_deref(), arguments.run.as_deref());
     (arguments.config.clone().unwrap_or_else(|| directory.config()), directory)
 }
 
@@ -76,8 +81,9 @@ fn prepare(
     arguments: &cli::Train,
     host_ranks: &Arc<dyn Communicator>,
     variables: &Variables,
+    supervision: &Supervision,
 ) -> Result<Option<Prepared>> {
-    let comm = &**host_ranks;
+    let comm = &*supervision.recorded(host_ranks);
     let root = comm.rank() == 0;
     let (config, directory) = places(arguments);
     let plan = config::read(&config, &arguments.overrides)
@@ -85,8 +91,10 @@ fn prepare(
     let plan = agree(comm, plan)?;
     let claim = if root { claim(&directory, &arguments.resume).map(Some) } else { Ok(None) };
     let claim = agree(comm, claim)?;
+    let watchdog = supervision.watch(host_ranks, &directory, plan.train.hang_limit);
+    let watchdog = agree(comm, watchdog)?;
     let place = agree(comm, Place::take(&plan, comm, variables))?;
-    let ranks = with_device(Arc::clone(host_ranks), place.device)?;
+    let ranks = supervision.recorded(&with_device(Arc::clone(host_ranks), place.device)?);
     let (resume, damaged) = agree(comm, find_checkpoint(&directory, &arguments.resume))?;
     if resume.as_ref().is_some_and(|found| found.manifest.run.step >= plan.train.total_steps) {
         if root {
@@ -95,7 +103,8 @@ fn prepare(
         return Ok(None);
     }
     let dataset = agree(comm, run::dataset(&plan))?;
-    let started = build(&plan, &directory, &dataset, (place, &ranks));
+    let deadline = stopping::deadline(plan.train.time_limit, supervision.started, variables);
+    let started = build(&plan, &directory, &dataset, (place, &ranks), (supervision, deadline));
     let (mut trainer, started) = agree(comm, started)?;
     trainer.emit(&started);
     for failure in damaged {
@@ -105,7 +114,7 @@ fn prepare(
     if let Some(checkpoint) = resume {
         trainer.restore(&checkpoint)?;
     }
-    Ok(Some(Prepared { trainer, _claim: claim }))
+    Ok(Some(Prepared { trainer, _watchdog: watchdog, _claim: claim }))
 }
 
 /// Takes the run directory; `never` wants an empty one.
@@ -118,7 +127,9 @@ fn claim(directory: &RunDirectory, resume: &str) -> Result<Claim> {
         ))
         .hint(format!("choose another `--run DIR`, or remove it with `rm -r {name}`")));
     }
-    directory.claim()
+    let claim = directory.claim()?;
+    clear_reports(directory)?;
+    Ok(claim)
 }
 
 /// The checkpoint to continue from: the newest that verifies, an explicit one, or none; and what
@@ -144,6 +155,7 @@ fn build(
     directory: &RunDirectory,
     dataset: &Arc<Dataset>,
     (place, ranks): (Place, &Arc<dyn Communicator>),
+    (supervision, deadline): (&Supervision, Option<Instant>),
 ) -> Result<(Trainer, RunEvent)> {
     let loader = run::loader(plan, dataset, &**ranks)?;
     let train_slices = loader.order().slice_count as u64;
@@ -179,6 +191,8 @@ fn build(
         loader,
         evaluator: run::evaluator(plan, dataset, place.device, Yardstick::Native),
         communicator: Arc::clone(ranks),
+        recorder: Arc::clone(&supervision.recorder),
+        stop: (supervision.requests.clone(), deadline),
         directory: directory.clone(),
         events,
         target: (run::kind(plan), place.device),

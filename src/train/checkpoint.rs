@@ -5,6 +5,7 @@
 //! a learner's tensors are all it sees.
 
 use super::learner::Learner;
+use super::non_finite::Rollback;
 use crate::error::{Context, Failure, Result};
 use crate::parameters::Slot;
 use serde::{Deserialize, Serialize};
@@ -33,6 +34,9 @@ pub struct RunState {
     pub step: u64,
     /// Best validation score up to this step.
     pub best: Option<Best>,
+    /// The stretch that is trained again after gradients that were not finite.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollback: Option<Rollback>,
 }
 
 /// The table of contents of a checkpoint.

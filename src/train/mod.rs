@@ -5,10 +5,13 @@
 pub mod checkpoint;
 pub mod evaluate;
 pub mod learner;
-mod meter;
+pub mod non_finite;
 pub mod optimizer;
+pub mod recorder;
 pub mod schedule;
+pub mod stopping;
 pub mod trainer;
+pub mod watchdog;
 
 use crate::comm::Communicator;
 use crate::data::batch::Batch;
@@ -71,6 +74,8 @@ pub struct StepContext<'a> {
     pub step: u64,
     /// Length of the run.
     pub total_steps: u64,
+    /// By what learning rates are multiplied in this step.
+    pub rate_share: f64,
     key: Key,
     communicator: &'a Arc<dyn Communicator>,
     report: StepReport,
@@ -85,7 +90,14 @@ impl<'a> StepContext<'a> {
         communicator: &'a Arc<dyn Communicator>,
     ) -> Self {
         let key = key.purpose("step").number(step);
-        Self { step, total_steps, key, communicator, report: StepReport::default() }
+        Self {
+            step,
+            total_steps,
+            rate_share: 1.0,
+            key,
+            communicator,
+            report: StepReport::default(),
+        }
     }
 
     /// The ranks over which losses are normalised.

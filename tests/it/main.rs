@@ -42,6 +42,9 @@ mod golden_nets;
 mod golden_steps;
 #[cfg(test)]
 #[cfg(feature = "mpi")]
+mod hanging;
+#[cfg(test)]
+#[cfg(feature = "mpi")]
 mod inputs;
 #[cfg(test)]
 #[cfg(feature = "hdf5")]
@@ -56,6 +59,9 @@ mod methods;
 mod native;
 #[cfg(test)]
 #[cfg(feature = "torch")]
+mod non_finite;
+#[cfg(test)]
+#[cfg(feature = "torch")]
 mod reference;
 #[cfg(test)]
 #[cfg(feature = "mpi")]
@@ -63,6 +69,9 @@ mod resume;
 #[cfg(test)]
 #[cfg(feature = "mpi")]
 mod running;
+#[cfg(test)]
+#[cfg(feature = "mpi")]
+mod stopping;
 #[cfg(test)]
 #[cfg(feature = "mpi")]
 mod support;

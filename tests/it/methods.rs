@@ -150,7 +150,7 @@ fn every_method_goes_on_from_a_checkpoint_as_if_nothing_had_happened() {
         let store = CheckpointStore::new(folder.path());
         let mut kept = Bench::new(definition);
         kept.step(1);
-        let run = RunState { step: 1, best: None };
+        let run = RunState { step: 1, best: None, rollback: None };
         let (saved, _) = store.save(definition.name, run, &kept.method.learners()).unwrap();
         let mut restored = Bench::new(definition);
         saved.restore(restored.method.learners_mut()).unwrap();

@@ -137,6 +137,22 @@ impl Running {
         );
     }
 
+    /// The steps that are logged by now.
+    pub(crate) fn steps(&self) -> BTreeMap<u64, Step> {
+        steps(events(&self.run))
+    }
+
+    /// Sends it a signal again and again until it ends.
+    pub(crate) fn insist(mut self, name: &str) -> Ended {
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return self.ended(status);
+            }
+            signal(name, &[self.pid()]);
+            self.pause();
+        }
+    }
+
     /// The process of `mpirun`, or of the run itself where it was started without.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
@@ -213,6 +229,14 @@ fn events(run: &RunDirectory) -> Vec<RunEvent> {
     pieces.flatten().map(|record| record.event).collect()
 }
 
+fn steps(events: Vec<RunEvent>) -> BTreeMap<u64, Step> {
+    let step = |event| match event {
+        RunEvent::Step(step) => Some((step.step, step)),
+        _ => None,
+    };
+    events.into_iter().filter_map(step).collect()
+}
+
 /// A `scrimp train` that is over.
 pub(crate) struct Ended {
     /// The exit code; none where a signal ended it.
@@ -229,11 +253,7 @@ impl Ended {
 
     /// The logged steps; a step that was done again counts as it was done last.
     pub(crate) fn steps(&self) -> BTreeMap<u64, Step> {
-        let step = |event| match event {
-            RunEvent::Step(step) => Some((step.step, step)),
-            _ => None,
-        };
-        self.events().into_iter().filter_map(step).collect()
+        steps(self.events())
     }
 
     /// The step after which it was resumed last.
