@@ -18,6 +18,7 @@ pub mod config;
 pub mod metrics;
 pub mod runlog;
 
+pub mod launch;
 pub mod watch;
 
 pub mod cli;

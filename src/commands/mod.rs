@@ -5,6 +5,7 @@ mod checkpoint;
 mod config;
 #[cfg(feature = "torch")]
 mod evaluate;
+mod launch;
 #[cfg(feature = "torch")]
 mod methods;
 #[cfg(feature = "torch")]
@@ -32,6 +33,7 @@ use std::path::Path;
 pub fn run(cli: &Cli) -> Result<Exit> {
     match &cli.command {
         Command::Config(arguments) => config::run(arguments),
+        Command::Launch(arguments) => launch::run(arguments),
         Command::Watch(arguments) => watch::run(arguments),
         #[cfg(feature = "hdf5")]
         Command::Prepare(arguments) => prepare::run(arguments),

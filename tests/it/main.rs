@@ -47,6 +47,9 @@ mod hanging;
 #[cfg(feature = "mpi")]
 mod inputs;
 #[cfg(test)]
+#[cfg(feature = "mpi")]
+mod launching;
+#[cfg(test)]
 #[cfg(feature = "hdf5")]
 mod laws_data;
 #[cfg(test)]

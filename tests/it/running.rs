@@ -66,6 +66,13 @@ impl Train {
         self.started_by(&["mpirun", "--oversubscribe", "--bind-to", "none", "-n", &ranks])
     }
 
+    /// Starts it with `scrimp launch` on this many ranks, with further options; call it last.
+    pub(crate) fn launched(mut self, ranks: usize, options: &[&str]) -> Self {
+        "launch".clone_into(&mut self.words[1]);
+        let ranks = ranks.to_string();
+        options.iter().chain(&["-n", &ranks]).fold(self, |train, option| train.argument(option))
+    }
+
     /// Starts it alone where this is 1, else under `mpirun`; call it last.
     pub(crate) fn on_ranks(self, ranks: usize) -> Self {
         if ranks == 1 { self } else { self.under_mpirun(ranks) }
