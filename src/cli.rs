@@ -20,6 +20,8 @@ pub enum Command {
     Prepare(Prepare),
     /// Train; start it with mpirun or srun for more than one process
     Train(Train),
+    /// Train under mpirun, pass requests to stop on to it, and start again after failures
+    Launch(Launch),
     /// Score a trained run on its held-out fold
     Evaluate(Evaluate),
     /// Look at a run while it trains, or afterwards
@@ -123,6 +125,32 @@ pub struct Train {
     /// Change a key of the configuration, for example `--set train.total_steps=100`
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub overrides: Vec<String>,
+}
+
+/// Arguments of `scrimp launch`.
+#[derive(Debug, Args)]
+pub struct Launch {
+    /// The configuration; without it, `--run` continues with its own
+    #[arg(value_name = "CONFIG", required_unless_present = "run")]
+    pub config: Option<PathBuf>,
+    /// How many processes to start, also as `-n RANKS`
+    #[arg(short = 'n', long, value_name = "RANKS")]
+    pub ranks: usize,
+    /// How often to start again after a failure, from the newest checkpoint
+    #[arg(long, value_name = "COUNT", default_value_t = 0)]
+    pub restarts: usize,
+    /// Down to how many processes to go where the same number gets no further [default: RANKS]
+    #[arg(long, value_name = "RANKS")]
+    pub min_ranks: Option<usize>,
+    /// The run directory [default: `runs/` and the file stem of CONFIG]
+    #[arg(long, value_name = "DIR")]
+    pub run: Option<PathBuf>,
+    /// Change a key, as for `scrimp train`
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub overrides: Vec<String>,
+    /// Further arguments of mpirun, after `--`
+    #[arg(value_name = "ARGUMENT", last = true)]
+    pub mpirun: Vec<String>,
 }
 
 /// Arguments of `scrimp evaluate`.

@@ -12,12 +12,14 @@
 
 pub mod error;
 pub mod random;
+pub mod signals;
 
 pub mod config;
 pub mod metrics;
 pub mod pseudo_labels;
 pub mod runlog;
 
+pub mod launch;
 pub mod watch;
 
 pub mod cli;

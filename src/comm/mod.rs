@@ -31,6 +31,9 @@ pub trait Communicator: GroupSum {
     fn max(&self, value: i64) -> Result<i64>;
     /// The messages of all ranks, in rank order, on every rank. For small control data.
     fn gather(&self, message: &[u8]) -> Result<Vec<Vec<u8>>>;
+    /// This rank has got further on its own: nobody waits for it in vain. For work that takes long
+    /// between two calls; only a communicator that is watched listens.
+    fn note_progress(&self) {}
     /// Ends every rank of the job at once with this exit code. For failures that one rank alone sees.
     fn abort(&self, exit: Exit) -> !;
     /// Whether any rank says so.

@@ -5,6 +5,7 @@ mod checkpoint;
 mod config;
 #[cfg(feature = "torch")]
 mod evaluate;
+mod launch;
 #[cfg(feature = "torch")]
 mod methods;
 #[cfg(feature = "torch")]
@@ -16,6 +17,8 @@ mod resume;
 #[cfg(feature = "torch")]
 mod run;
 #[cfg(feature = "torch")]
+mod supervise;
+#[cfg(feature = "torch")]
 mod train;
 mod watch;
 
@@ -23,12 +26,16 @@ use crate::cli::{Cli, Command};
 #[cfg(not(feature = "torch"))]
 use crate::error::Failure;
 use crate::error::{Context, Exit, Result};
+use crate::runlog::directory::RunDirectory;
+use std::fmt::Arguments;
 use std::io::{ErrorKind, Write};
+use std::path::Path;
 
 /// Does what the command line asks for.
 pub fn run(cli: &Cli) -> Result<Exit> {
     match &cli.command {
         Command::Config(arguments) => config::run(arguments),
+        Command::Launch(arguments) => launch::run(arguments),
         Command::Watch(arguments) => watch::run(arguments),
         #[cfg(feature = "hdf5")]
         Command::Prepare(arguments) => prepare::run(arguments),
@@ -68,4 +75,15 @@ fn print(text: &str) -> Result<()> {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
         written => written.context(|| "cannot write to stdout"),
     }
+}
+
+/// Writes one line to stderr. Nobody reading it is no reason to fail.
+fn say(line: Arguments<'_>) {
+    let _ = writeln!(anstream::stderr(), "{line}");
+}
+
+/// The directory of a run: the one that is named, else one under `runs/` called like `config`.
+fn run_directory(config: Option<&Path>, run: Option<&Path>) -> RunDirectory {
+    let stem = config.and_then(Path::file_stem).unwrap_or_else(|| "run".as_ref());
+    RunDirectory::new(run.map_or_else(|| Path::new("runs").join(stem), Path::to_owned))
 }

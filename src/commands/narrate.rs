@@ -1,17 +1,11 @@
 //! What a run says on stderr while it trains, in the words of `scrimp watch`.
 
+use super::say;
 use crate::comm::Communicator;
 use crate::error::Failure;
 use crate::runlog::io::EventSink;
 use crate::runlog::{Record, RunEvent, now_ms};
 use crate::watch::Lines;
-use std::fmt::Arguments;
-use std::io::Write;
-
-/// Writes one line to stderr. Nobody reading it is no reason to fail.
-pub(super) fn say(line: Arguments<'_>) {
-    let _ = writeln!(anstream::stderr(), "{line}");
-}
 
 /// Says a failure of several ranks here and now, and marks it as told. `main` would come too late:
 /// as soon as one rank has ended, `mpirun` ends the others, and what they had to say is lost.

@@ -1,8 +1,10 @@
 //! `scrimp train`: sets a run up on every rank, trains, and ends all ranks together.
 
-use super::narrate::{Narrated, say, tell};
+use super::narrate::{Narrated, tell};
 use super::resume::Beginning;
 use super::run::{self, Place};
+use super::supervise::{Supervision, clear_reports};
+use super::{run_directory, say};
 use crate::cli;
 use crate::comm::environment::Variables;
 use crate::comm::{Communicator, agree, with_device};
@@ -15,20 +17,25 @@ use crate::runlog::io::{EventSink, LogWriter};
 use crate::runlog::{RunEvent, RunStarted, RunStatus, SCHEMA};
 use crate::train::checkpoint::Header;
 use crate::train::evaluate::Yardstick;
+use crate::train::stopping;
 use crate::train::trainer::{Outcome, Parts, Trainer};
+use crate::train::watchdog::Watchdog;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 use tch::Device;
 
 /// Trains as the arguments say; every rank of a launcher calls this.
 pub(super) fn run(arguments: &cli::Train) -> Result<Exit> {
     let (host, variables) = run::connect()?;
-    let prepared =
-        prepare(arguments, &host, &variables).map_err(|failure| tell(failure, &*host))?;
+    let supervision = agree(&*host, Supervision::begin(&variables, host.rank()));
+    let prepared = supervision
+        .and_then(|supervision| prepare(arguments, &host, &variables, &supervision))
+        .map_err(|failure| tell(failure, &*host))?;
     let Some(mut prepared) = prepared else { return Ok(Exit::Done) };
     match prepared.train() {
         Ok(Outcome::Finished) => Ok(Exit::Done),
-        Ok(Outcome::Stopped) => Ok(Exit::Stopped),
+        Ok(Outcome::Stopped(_)) => Ok(Exit::Stopped),
         Err(failure) if failure.is_told_elsewhere() || host.ranks() == 1 => Err(failure),
         // The others may be waiting for this rank: say why, then end all.
         Err(failure) => {
@@ -41,6 +48,8 @@ pub(super) fn run(arguments: &cli::Train) -> Result<Exit> {
 /// A run that is ready to train on this rank.
 struct Prepared {
     trainer: Trainer,
+    /// Ends before MPI does.
+    _watchdog: Watchdog,
     /// Rank 0's claim on the run directory, given back at the end.
     _claim: Option<Claim>,
 }
@@ -51,7 +60,7 @@ impl Prepared {
         let step = self.trainer.step();
         let (status, message) = match &outcome {
             Ok(Outcome::Finished) => (RunStatus::Finished, "all steps are done".to_owned()),
-            Ok(Outcome::Stopped) => (RunStatus::Stopped, "stopped on request".to_owned()),
+            Ok(Outcome::Stopped(reason)) => (RunStatus::Stopped, reason.to_string()),
             Err(failure) => (RunStatus::Failed, failure.message().to_owned()),
         };
         let told_elsewhere = outcome.as_ref().is_err_and(Failure::is_told_elsewhere);
@@ -64,14 +73,7 @@ impl Prepared {
 
 /// Where a run reads its configuration and writes everything else.
 pub(super) fn places(config: Option<&Path>, run: Option<&Path>) -> (PathBuf, RunDirectory) {
-    let run = run.map_or_else(
-        || {
-            let config = config.unwrap_or(Path::new("run"));
-            Path::new("runs").join(config.file_stem().unwrap_or_default())
-        },
-        Path::to_owned,
-    );
-    let directory = RunDirectory::new(run);
+    let directory = run_directory(config, run);
     (config.map_or_else(|| directory.config(), Path::to_owned), directory)
 }
 
@@ -80,8 +82,9 @@ fn prepare(
     arguments: &cli::Train,
     host_ranks: &Arc<dyn Communicator>,
     variables: &Variables,
+    supervision: &Supervision,
 ) -> Result<Option<Prepared>> {
-    let comm = &**host_ranks;
+    let comm = &*supervision.recorded(host_ranks);
     let root = comm.rank() == 0;
     let (config, directory) = places(arguments.config.as_deref(), arguments.run.as_deref());
     let plan = config::read(&config, &arguments.overrides)
@@ -89,8 +92,10 @@ fn prepare(
     let plan = agree(comm, plan)?;
     let claim = if root { claim(&directory, &arguments.resume).map(Some) } else { Ok(None) };
     let claim = agree(comm, claim)?;
+    let watchdog = supervision.watch(host_ranks, &directory, plan.train.hang_limit);
+    let watchdog = agree(comm, watchdog)?;
     let place = agree(comm, Place::take(&plan, comm, variables))?;
-    let ranks = with_device(Arc::clone(host_ranks), place.device)?;
+    let ranks = supervision.recorded(&with_device(Arc::clone(host_ranks), place.device)?);
     let mut beginning = Beginning::find(&directory, &arguments.resume, comm)?;
     if beginning.step().is_some_and(|step| step >= plan.train.total_steps) {
         beginning.take(&directory, comm, &mut |message| {
@@ -106,7 +111,9 @@ fn prepare(
     let resolved = agree(comm, plan.to_toml())?;
     agree(comm, beginning.compare(&plan, &resolved))?;
     let dataset = agree(comm, run::dataset(&plan))?;
-    let started = build((&plan, resolved), &directory, &dataset, (place, &ranks));
+    let deadline = stopping::deadline(plan.train.time_limit, supervision.started, variables);
+    let started =
+        build((&plan, resolved), &directory, &dataset, (place, &ranks), (supervision, deadline));
     let (mut trainer, started) = agree(comm, started)?;
     trainer.emit(&started);
     let loaded = beginning.take(&directory, comm, &mut |message| {
@@ -115,7 +122,7 @@ fn prepare(
     if let Some(loaded) = loaded {
         trainer.restore(loaded)?;
     }
-    Ok(Some(Prepared { trainer, _claim: claim }))
+    Ok(Some(Prepared { trainer, _watchdog: watchdog, _claim: claim }))
 }
 
 /// Takes the run directory; `never` wants an empty one.
@@ -128,7 +135,9 @@ fn claim(directory: &RunDirectory, resume: &str) -> Result<Claim> {
         ))
         .hint(format!("choose another `--run DIR`, or remove it with `rm -r {name}`")));
     }
-    directory.claim()
+    let claim = directory.claim()?;
+    clear_reports(directory)?;
+    Ok(claim)
 }
 
 /// The trainer, and the first event of its log.
@@ -137,6 +146,7 @@ fn build(
     directory: &RunDirectory,
     dataset: &Arc<Dataset>,
     (place, ranks): (Place, &Arc<dyn Communicator>),
+    (supervision, deadline): (&Supervision, Option<Instant>),
 ) -> Result<(Trainer, RunEvent)> {
     let loader = run::loader(plan, dataset, &**ranks)?;
     let train_slices = loader.order().slice_count as u64;
@@ -171,6 +181,8 @@ fn build(
         loader,
         evaluator: run::evaluator(plan, dataset, place.device, Yardstick::Native),
         communicator: Arc::clone(ranks),
+        recorder: Arc::clone(&supervision.recorder),
+        stop: (supervision.requests.clone(), deadline),
         directory: directory.clone(),
         events,
         statistics_batches: plan.net.recompute_statistics,

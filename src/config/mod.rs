@@ -7,6 +7,7 @@
 mod changes;
 pub mod plan;
 mod source;
+mod time_span;
 mod voice;
 
 use crate::error::{Context, Exit, Failure, Result};
@@ -16,6 +17,7 @@ use source::Source;
 use std::path::{Path, PathBuf};
 
 pub use changes::{Change, changes};
+pub use time_span::TimeSpan;
 pub use voice::nearest;
 
 /// A configuration as it was written: absent keys are `None`, nothing has been compared yet.
@@ -173,6 +175,15 @@ pub struct TrainConfig {
     /// Where to compute (default `auto`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub device: Option<DeviceChoice>,
+    /// After which time a process saves and stops, counted from its start (default `none`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub time_limit: Option<TimeSpan>,
+    /// How long a step may stand still before all processes are ended, at least 20 median steps (default `30s`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hang_limit: Option<TimeSpan>,
+    /// What to do after a gradient that is not finite; it changes no weights in any case (default `stop`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_non_finite: Option<NonFinite>,
 }
 
 /// How slices are turned, flipped and resized.
@@ -225,6 +236,19 @@ pub enum Precision {
     Fp32,
     /// Double precision, to verify that ranks agree.
     Fp64,
+}
+
+/// What to do after a gradient that is not finite.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NonFinite {
+    /// The run fails and says which step, losses and slices it was.
+    Stop,
+    /// Training goes on without that step; ten such steps in a row fail the run.
+    Skip,
+    /// Training goes on from the newest checkpoint, with half the learning rate up to the next one;
+    /// what fails a third time before that one fails the run.
+    Rollback,
 }
 
 /// Where to compute.

@@ -4,12 +4,17 @@
 //! and what devices there are is not known here: a plan means the same on every machine.
 
 use super::{
-    DataConfig, DeviceChoice, Difficulty, MethodConfig, NetConfig, Normalisation, Orientation,
-    PhantomConfig, Precision, Resample, RunConfig, ShapesConfig, TrainConfig,
+    DataConfig, DeviceChoice, Difficulty, MethodConfig, NetConfig, NonFinite, Normalisation,
+    Orientation, PhantomConfig, Precision, Resample, RunConfig, ShapesConfig, TimeSpan,
+    TrainConfig,
 };
 use crate::error::{Context, Result};
 use std::ops::Range;
 use std::path::PathBuf;
+use std::time::Duration;
+
+/// How long a step may stand still where nothing else is said.
+const HANG_LIMIT: Duration = Duration::from_secs(30);
 
 /// Everything about a run that is decided before it starts.
 #[derive(Debug, Clone, PartialEq)]
@@ -130,6 +135,12 @@ pub struct TrainPlan {
     pub threads: usize,
     /// Where to compute.
     pub device: DeviceChoice,
+    /// After which time a process saves and stops; none: never.
+    pub time_limit: Option<Duration>,
+    /// How long a step may stand still; none: for ever.
+    pub hang_limit: Option<Duration>,
+    /// What to do after a gradient that is not finite.
+    pub on_non_finite: NonFinite,
 }
 
 /// Every so many steps, at least 1.
@@ -320,6 +331,9 @@ impl TrainPlan {
             keep_every: Some(self.keep_every),
             threads: Some(self.threads),
             device: Some(self.device),
+            time_limit: Some(TimeSpan(self.time_limit)),
+            hang_limit: Some(TimeSpan(self.hang_limit)),
+            on_non_finite: Some(self.on_non_finite),
         }
     }
 }
@@ -443,6 +457,9 @@ fn train(config: &RunConfig, ranks: usize) -> Result<TrainPlan> {
         keep_every: written.keep_every.unwrap_or(0),
         threads: written.threads.unwrap_or(0),
         device: written.device.unwrap_or(DeviceChoice::Auto),
+        time_limit: written.time_limit.and_then(|span| span.0),
+        hang_limit: written.hang_limit.map_or(Some(HANG_LIMIT), |span| span.0),
+        on_non_finite: written.on_non_finite.unwrap_or(NonFinite::Stop),
     })
 }
 
@@ -513,6 +530,9 @@ mod tests {
         keep_every = 0
         threads = 0
         device = "auto"
+        time_limit = "none"
+        hang_limit = "30s"
+        on_non_finite = "stop"
         "#);
     }
 

@@ -94,6 +94,16 @@ impl Loader {
         self.course.order
     }
 
+    /// Where the samples of the batch of `step` over all ranks come from: `CASE:SLICE`.
+    pub fn slices(&self, step: u64) -> Vec<String> {
+        let Course { dataset, slices, order, .. } = &*self.course;
+        let name = |index: usize| {
+            let (case, slice) = slices[index];
+            format!("{}:{slice}", dataset.cases[case].name)
+        };
+        order.batch(step).into_iter().map(name).collect()
+    }
+
     /// This rank's part of the batch of `step`, counted from 1. Steps asked for in order are
     /// ready; any other step works too, and preparing goes on from there.
     pub fn batch(&mut self, step: u64) -> Result<Batch> {

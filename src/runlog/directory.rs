@@ -70,6 +70,16 @@ impl RunDirectory {
         self.root.join("scores")
     }
 
+    /// What each rank did last.
+    pub fn flights(&self) -> PathBuf {
+        self.root.join("flight")
+    }
+
+    /// What one rank did last.
+    pub fn flight(&self, rank: usize) -> PathBuf {
+        self.flights().join(format!("rank-{rank:04}.json"))
+    }
+
     /// The file whose existence asks the run to save and end.
     pub fn stop_request(&self) -> PathBuf {
         self.root.join("control/stop")

@@ -9,6 +9,7 @@
 //! The schema outlives the trainer: this module knows neither tensors nor configurations.
 
 pub mod directory;
+pub mod flight;
 pub mod io;
 
 use serde::{Deserialize, Deserializer, Serialize};
@@ -67,7 +68,8 @@ pub enum RunEvent {
         /// One sentence, lower case, without a full stop.
         message: String,
     },
-    /// `run_ended`: nothing follows until somebody continues the run. Rank 0.
+    /// `run_ended`: nothing follows until somebody continues the run. Rank 0; where ranks hang, the
+    /// one that ends the run.
     RunEnded {
         /// Why it ended.
         status: RunStatus,

@@ -146,7 +146,7 @@ impl Evaluator {
             return Ok(Scores { structures, cases: Vec::new() });
         }
         let columns = 3 * structures.len();
-        let scored = self.score_share(method, columns, (communicator.rank(), communicator.ranks()));
+        let scored = self.score_share(method, columns, communicator);
         let (volumes, rows) = agree(communicator, scored)?;
         let table = Tensor::from_slice(&rows).to_device(self.target.1);
         communicator.sum(&table);
@@ -165,8 +165,9 @@ impl Evaluator {
         &self,
         method: &dyn Method,
         columns: usize,
-        (rank, ranks): (usize, usize),
+        communicator: &dyn Communicator,
     ) -> Result<(Vec<Volume<'_>>, Vec<f64>)> {
+        let (rank, ranks) = (communicator.rank(), communicator.ranks());
         let volumes = Volume::held_out(&self.dataset, self.fold)?;
         let mut rows = vec![0.0; volumes.len() * columns];
         let mine = volumes.iter().zip(rows.chunks_exact_mut(columns)).skip(rank).step_by(ranks);
@@ -176,6 +177,7 @@ impl Evaluator {
                 let score = self.score(volume, &prediction, index as u8 + 1)?;
                 values.copy_from_slice(&[score.dice, score.hd95, score.asd]);
             }
+            communicator.note_progress();
         }
         Ok((volumes, rows))
     }

@@ -95,8 +95,8 @@ impl Learner {
             let _ = self.flat.gradients.g_mul_(&factor);
         }
         self.updates += 1;
-        let learning_rate =
-            self.config.schedule.learning_rate(self.config.lr, cx.step, cx.total_steps);
+        let learning_rate = cx.rate_share
+            * self.config.schedule.learning_rate(self.config.lr, cx.step, cx.total_steps);
         self.optimizer.step(&Update {
             weights: &self.flat.weights,
             gradients: &self.flat.gradients,

@@ -5,10 +5,13 @@
 pub mod checkpoint;
 pub mod evaluate;
 pub mod learner;
-mod meter;
+pub mod non_finite;
 pub mod optimizer;
+pub mod recorder;
 pub mod schedule;
+pub mod stopping;
 pub mod trainer;
+pub mod watchdog;
 
 use crate::comm::Communicator;
 use crate::data::batch::Batch;
@@ -76,6 +79,8 @@ pub struct StepContext<'a> {
     pub total_steps: u64,
     /// Whether the numbers of this step will be read, on all ranks alike.
     pub logged: bool,
+    /// By what learning rates are multiplied in this step.
+    pub rate_share: f64,
     key: Key,
     communicator: &'a Arc<dyn Communicator>,
     report: StepReport,
@@ -90,7 +95,15 @@ impl<'a> StepContext<'a> {
         communicator: &'a Arc<dyn Communicator>,
     ) -> Self {
         let key = key.purpose("step").number(step);
-        Self { step, total_steps, logged: true, key, communicator, report: StepReport::default() }
+        Self {
+            step,
+            total_steps,
+            logged: true,
+            rate_share: 1.0,
+            key,
+            communicator,
+            report: StepReport::default(),
+        }
     }
 
     /// The ranks over which losses are normalised.

@@ -7,29 +7,33 @@ use super::checkpoint::{
     refuse_differing_ranks, share_from_first_rank,
 };
 use super::evaluate::{Evaluator, Scores, recompute_statistics};
-use super::meter::Meter;
+use super::non_finite::{Rollback, Stumble, Unread};
+use super::recorder::FlightRecorder;
+use super::stopping::{Reason, StopRequests, Stopping};
 use super::{Method, StepContext, StepReport};
 use crate::comm::{Communicator, agree};
+use crate::config::NonFinite;
 use crate::config::plan::{Cadence, TrainPlan};
 use crate::data::batch::Batch;
 use crate::data::loader::Loader;
 use crate::error::{Context, Failure, Result};
 use crate::random::Key;
 use crate::runlog::directory::RunDirectory;
+use crate::runlog::flight::Phase;
 use crate::runlog::io::EventSink;
 use crate::runlog::{self, RunEvent};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Kind};
 
 /// How a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// All steps are done.
     Finished,
-    /// Somebody asked for an end; everything is saved.
-    Stopped,
+    /// An end before that was asked for; everything is saved.
+    Stopped(Reason),
 }
 
 /// What a trainer is made of.
@@ -44,8 +48,12 @@ pub struct Parts {
     pub loader: Loader,
     /// This rank's share of the held-out cases.
     pub evaluator: Evaluator,
-    /// The ranks of this run.
+    /// The ranks of this run, their calls noted in `recorder`.
     pub communicator: Arc<dyn Communicator>,
+    /// What this rank is busy with.
+    pub recorder: Arc<FlightRecorder>,
+    /// Where requests to stop are noted, and when the run has to be over.
+    pub stop: (StopRequests, Option<Instant>),
     /// Where everything is written.
     pub directory: RunDirectory,
     /// This rank's run log.
@@ -60,13 +68,13 @@ pub struct Parts {
 pub struct Trainer {
     parts: Parts,
     communicator: Arc<dyn Communicator>,
-    meter: Arc<Meter>,
     saver: Saver,
+    stopping: Stopping,
     state: RunState,
     /// Whether weights came from a checkpoint and are equal on all ranks.
     is_restored: bool,
     saved_step: Option<u64>,
-    finite: Option<Tensor>,
+    unread: Unread,
     pace: Pace,
 }
 
@@ -82,8 +90,9 @@ struct Pace {
 impl Trainer {
     /// Ready to start at step 1.
     pub fn new(parts: Parts) -> Self {
-        let meter = Arc::new(Meter::new(Arc::clone(&parts.communicator)));
-        let communicator: Arc<dyn Communicator> = meter.clone();
+        let communicator = Arc::clone(&parts.communicator);
+        let (requests, deadline) = parts.stop.clone();
+        let unread = Unread::new(parts.plan.on_non_finite);
         let store = CheckpointStore::new(parts.directory.checkpoints());
         let retention =
             Retention { last: parts.plan.keep_checkpoints, every: parts.plan.keep_every };
@@ -91,12 +100,12 @@ impl Trainer {
         Self {
             parts,
             communicator,
-            meter,
             saver,
+            stopping: Stopping::new(requests, deadline),
             state: RunState::default(),
             is_restored: false,
             saved_step: None,
-            finite: None,
+            unread,
             pace: Pace::default(),
         }
     }
@@ -131,9 +140,13 @@ impl Trainer {
     /// Trains to the end, or until somebody asks for a stop.
     pub fn run(&mut self) -> Result<Outcome> {
         self.equalise()?;
+        if self.parts.plan.on_non_finite == NonFinite::Rollback {
+            // So that there is always one to go back to.
+            self.save()?;
+        }
         let total_steps = self.parts.plan.total_steps;
         while self.state.step < total_steps {
-            let report = self.iterate()?;
+            self.iterate()?;
             let progress = self.saver.advance()?;
             self.note(progress);
             let step = self.state.step;
@@ -141,27 +154,42 @@ impl Trainer {
             let plan = &self.parts.plan;
             let (evaluate, save) = (plan.evaluate_every.due(step), plan.save_every.due(step));
             let log = self.logs(step);
-            if log {
-                let logged = self.log(&report);
-                if let Err(failure) = agree(&*self.communicator, logged) {
-                    // All ranks fail together: what they were saving need not be lost.
-                    let progress = self.saver.finish()?;
-                    self.note(progress);
-                    return Err(failure);
-                }
+            if log && let Some(stumble) = self.log_together()? {
+                self.roll_back(&stumble)?;
+                continue;
             }
             let improved = if evaluate || last { self.evaluate()? } else { false };
             if save || last || improved {
                 self.save()?;
             }
-            if log && !last && self.stop_agreed()? {
+            if let Some(reason) = self.vote(log)?.filter(|_| !last) {
                 self.save()?;
                 self.finish_save()?;
-                return Ok(Outcome::Stopped);
+                return Ok(Outcome::Stopped(reason));
             }
         }
         self.finish_save()?;
         Ok(Outcome::Finished)
+    }
+
+    /// Logs on all ranks. Where they fail they fail together: what they were saving is kept.
+    fn log_together(&mut self) -> Result<Option<Stumble>> {
+        let logged = self.log();
+        let logged = agree(&*self.communicator, logged);
+        if logged.is_err() {
+            let progress = self.saver.finish()?;
+            self.note(progress);
+        }
+        logged
+    }
+
+    /// Whether to stop, and why; looks for a request in the run directory only at logged steps.
+    fn vote(&mut self, look: bool) -> Result<Option<Reason>> {
+        if look && self.communicator.rank() == 0 && self.parts.directory.stop_request().exists() {
+            self.stopping.requests().ask(Reason::Requested);
+        }
+        self.parts.recorder.enter(Phase::Agreeing);
+        self.stopping.vote(&*self.communicator)
     }
 
     /// Whether the numbers of `step` are written to the log.
@@ -185,24 +213,25 @@ impl Trainer {
         if self.is_restored { self.save() } else { Ok(()) }
     }
 
-    fn iterate(&mut self) -> Result<StepReport> {
+    fn iterate(&mut self) -> Result<()> {
         let start = Instant::now();
         let step = self.state.step + 1;
         let (kind, device) = self.parts.target;
+        self.parts.recorder.begin_step(step);
         let batch = self.parts.loader.batch(step)?;
         self.pace.data_wait += start.elapsed();
+        self.parts.recorder.enter(Phase::Step);
         let images = batch.global_size;
         let batch = batch.to(kind, device);
+        self.unread.before_step(&self.parts.method.learners());
         let report = self.one_step(&batch, step)?;
+        self.unread.after_step(step, report, &self.parts.method.learners());
         self.state.step = step;
-        self.finite = match (self.finite.take(), report.finite()) {
-            (Some(before), Some(now)) => Some(before.logical_and(now)),
-            (before, now) => before.or_else(|| now.map(Tensor::shallow_clone)),
-        };
         self.pace.steps += 1;
         self.pace.images += images;
         self.pace.total += start.elapsed();
-        Ok(report)
+        self.parts.recorder.end_step(start.elapsed());
+        Ok(())
     }
 
     fn one_step(&mut self, batch: &Batch, step: u64) -> Result<StepReport> {
@@ -210,6 +239,7 @@ impl Trainer {
         let key = Key::new(plan.seed);
         let mut cx = StepContext::new(step, plan.total_steps, key, &self.communicator);
         cx.logged = self.logs(step);
+        cx.rate_share = self.state.rollback.map_or(1.0, |rollback| rollback.rate_share(step));
         self.parts
             .method
             .step(batch, &mut cx)
@@ -217,11 +247,12 @@ impl Trainer {
         Ok(cx.into_report())
     }
 
-    /// Writes the numbers of the last step and the pace since the last line; refuses to go on
-    /// from a gradient that was not finite. The weights never saw it.
-    fn log(&mut self, report: &StepReport) -> Result<()> {
+    /// Writes the numbers of the last step and the pace since the last line. Refuses to go on from
+    /// a gradient that was not finite, or returns it where a checkpoint is to be gone back to.
+    fn log(&mut self) -> Result<Option<Stumble>> {
+        self.parts.recorder.enter(Phase::Logging);
         let step = self.state.step;
-        let numbers = report.fetch()?;
+        let numbers = self.unread.last().map(StepReport::fetch).transpose()?.unwrap_or_default();
         let pace = std::mem::take(&mut self.pace);
         let steps = f64::from(pace.steps.max(1));
         let step_ms = pace.total.as_secs_f64() * 1e3 / steps;
@@ -241,25 +272,55 @@ impl Trainer {
             step,
             step_ms,
             data_wait_ms: pace.data_wait.as_secs_f64() * 1e3 / steps,
-            communication_ms: self.meter.take().as_secs_f64() * 1e3 / steps,
+            communication_ms: self.parts.recorder.take_sum_time().as_secs_f64() * 1e3 / steps,
             memory_bytes: resident_memory_bytes(),
         }));
-        let finite = self.finite.take().is_none_or(|flag| flag.int64_value(&[]) != 0);
-        if finite {
-            return Ok(());
+        let Some(stumble) = self.unread.read()? else { return Ok(None) };
+        if stumble.is_skipped {
+            let message = format!("{}; skipped", stumble.sentence());
+            self.emit(&RunEvent::Warning { message });
+            return Ok(None);
         }
-        let terms: Vec<String> =
-            numbers.losses.iter().map(|(name, value)| format!("{name} = {value}")).collect();
-        Err(Failure::new(format!(
-            "a gradient at or shortly before step {step} was not finite; the weights are those before it"
-        ))
-        .at(format!("  last losses: {}", terms.join(", ")))
-        .hint("lower `method.params.learner.lr`, or set its `clip_norm`, and train again"))
+        match self.parts.plan.on_non_finite {
+            NonFinite::Rollback => Ok(Some(stumble)),
+            NonFinite::Stop | NonFinite::Skip => Err(self.failure_of(&stumble)),
+        }
+    }
+
+    fn failure_of(&self, stumble: &Stumble) -> Failure {
+        let first = stumble.steps.first().copied().unwrap_or_default();
+        stumble.failure(&self.parts.loader.slices(first))
+    }
+
+    /// Goes back to the newest checkpoint and lowers the rate up to the next one; fails where that
+    /// was tried before.
+    fn roll_back(&mut self, stumble: &Stumble) -> Result<()> {
+        let step = self.state.step;
+        let save_every = self.parts.plan.save_every.steps();
+        let Some(rollback) = Rollback::after(self.state.rollback, step, save_every) else {
+            return Err(self.failure_of(stumble).during("going back to a checkpoint did not help"));
+        };
+        let message = format!(
+            "{}; going back to the newest checkpoint, {} of the learning rate up to step {}",
+            stumble.sentence(),
+            rollback.rate_share(0),
+            rollback.until
+        );
+        self.emit(&RunEvent::Warning { message });
+        self.finish_save()?;
+        let store = CheckpointStore::new(self.parts.directory.checkpoints());
+        let (found, _) = store.newest_sound(&*self.communicator)?;
+        let found =
+            found.ok_or_else(|| self.failure_of(stumble).during("no checkpoint is sound"))?;
+        self.restore(found)?;
+        self.state.rollback = Some(rollback);
+        Ok(())
     }
 
     /// Scores the held-out cases; true when the mean Dice is among the best so far.
     fn evaluate(&mut self) -> Result<bool> {
         let start = Instant::now();
+        self.parts.recorder.enter(Phase::Evaluating);
         let Parts { method, loader, statistics_batches, target, .. } = &mut self.parts;
         recompute_statistics(&**method, loader, *statistics_batches, *target)?;
         let scores = self.parts.evaluator.run(&*self.parts.method, &*self.communicator)?;
@@ -298,6 +359,7 @@ impl Trainer {
         if self.saved_step == Some(step) {
             return Ok(());
         }
+        self.parts.recorder.enter(Phase::Saving);
         let progress = self.saver.finish()?;
         self.note(progress);
         let begun = self.saver.begin(self.state.clone(), &self.parts.method.learners());
@@ -308,6 +370,7 @@ impl Trainer {
 
     /// Waits for the last save. Where it failed, so has the run: what it trained would be lost.
     fn finish_save(&mut self) -> Result<()> {
+        self.parts.recorder.enter(Phase::Saving);
         match self.saver.finish()? {
             Progress::Failed(failure) => Err(failure),
             progress => {
@@ -321,23 +384,20 @@ impl Trainer {
     fn note(&mut self, progress: Progress) {
         match progress {
             Progress::Idle | Progress::Writing => {}
-            Progress::Saved(saved) => self.emit(&RunEvent::CheckpointSaved {
-                step: saved.step,
-                path: relative(&saved.path),
-                bytes: saved.bytes,
-                seconds: saved.seconds,
-            }),
+            Progress::Saved(saved) => {
+                self.stopping.saved(Duration::from_secs_f64(saved.seconds));
+                self.emit(&RunEvent::CheckpointSaved {
+                    step: saved.step,
+                    path: relative(&saved.path),
+                    bytes: saved.bytes,
+                    seconds: saved.seconds,
+                });
+            }
             Progress::Failed(failure) => {
                 let message = format!("{}; training goes on", failure.sentence());
                 self.emit(&RunEvent::Warning { message });
             }
         }
-    }
-
-    /// Whether `control/stop` exists, as rank 0 sees it.
-    fn stop_agreed(&self) -> Result<bool> {
-        let asked = self.communicator.rank() == 0 && self.parts.directory.stop_request().exists();
-        self.communicator.any(asked)
     }
 }
 

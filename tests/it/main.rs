@@ -51,10 +51,16 @@ mod golden_nets;
 mod golden_steps;
 #[cfg(test)]
 #[cfg(feature = "mpi")]
+mod hanging;
+#[cfg(test)]
+#[cfg(feature = "mpi")]
 mod inputs;
 #[cfg(test)]
 #[cfg(feature = "mpi")]
 mod kills;
+#[cfg(test)]
+#[cfg(feature = "mpi")]
+mod launching;
 #[cfg(test)]
 #[cfg(feature = "hdf5")]
 mod laws_data;
@@ -68,6 +74,9 @@ mod methods;
 mod native;
 #[cfg(test)]
 #[cfg(feature = "torch")]
+mod non_finite;
+#[cfg(test)]
+#[cfg(feature = "torch")]
 mod reference;
 #[cfg(test)]
 #[cfg(feature = "mpi")]
@@ -75,6 +84,9 @@ mod resume;
 #[cfg(test)]
 #[cfg(feature = "mpi")]
 mod running;
+#[cfg(test)]
+#[cfg(feature = "mpi")]
+mod stopping;
 #[cfg(test)]
 #[cfg(feature = "mpi")]
 mod support;

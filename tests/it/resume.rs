@@ -20,7 +20,7 @@ fn twelve_steps(run: &Path) -> Train {
 }
 
 /// The bytes of the exported weights.
-fn exported(run: &Path) -> Vec<u8> {
+pub(crate) fn exported(run: &Path) -> Vec<u8> {
     let file = run.with_extension("safetensors");
     let [from, to] = [run, &file].map(|path| path.to_str().unwrap());
     let output = scrimp(&["checkpoint", "export", from, "--to", to]);

@@ -73,6 +73,13 @@ impl Train {
         self.started_by(&["mpirun", "--oversubscribe", "--bind-to", "none", "-n", &ranks])
     }
 
+    /// Starts it with `scrimp launch` on this many ranks, with further options; call it last.
+    pub(crate) fn launched(mut self, ranks: usize, options: &[&str]) -> Self {
+        "launch".clone_into(&mut self.words[1]);
+        let ranks = ranks.to_string();
+        options.iter().chain(&["-n", &ranks]).fold(self, |train, option| train.argument(option))
+    }
+
     /// Starts it alone where this is 1, else under `mpirun`; call it last.
     pub(crate) fn on_ranks(self, ranks: usize) -> Self {
         if ranks == 1 { self } else { self.under_mpirun(ranks) }
@@ -143,6 +150,22 @@ impl Running {
         self.wait_for(
             |event| matches!(event, RunEvent::CheckpointSaved { step, .. } if *step == awaited),
         );
+    }
+
+    /// The steps that are logged by now.
+    pub(crate) fn steps(&self) -> BTreeMap<u64, Step> {
+        steps(events(&self.run))
+    }
+
+    /// Sends it a signal again and again until it ends.
+    pub(crate) fn insist(mut self, name: &str) -> Ended {
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return self.ended(status);
+            }
+            signal(name, &[self.pid()]);
+            self.pause();
+        }
     }
 
     /// The process of `mpirun`, or of the run itself where it was started without.
@@ -252,6 +275,14 @@ fn events(run: &RunDirectory) -> Vec<RunEvent> {
     pieces.flatten().map(|record| record.event).collect()
 }
 
+fn steps(events: Vec<RunEvent>) -> BTreeMap<u64, Step> {
+    let step = |event| match event {
+        RunEvent::Step(step) => Some((step.step, step)),
+        _ => None,
+    };
+    events.into_iter().filter_map(step).collect()
+}
+
 /// A `scrimp train` that is over.
 pub(crate) struct Ended {
     /// The exit code; none where a signal ended it.
@@ -268,11 +299,7 @@ impl Ended {
 
     /// The logged steps; a step that was done again counts as it was done last.
     pub(crate) fn steps(&self) -> BTreeMap<u64, Step> {
-        let step = |event| match event {
-            RunEvent::Step(step) => Some((step.step, step)),
-            _ => None,
-        };
-        self.events().into_iter().filter_map(step).collect()
+        steps(self.events())
     }
 
     /// The step after which it was resumed last.

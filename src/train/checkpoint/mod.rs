@@ -19,6 +19,7 @@ pub use saver::{Header, Progress, Saved, Saver};
 pub use store::CheckpointStore;
 
 use super::learner::Learner;
+use super::non_finite::Rollback;
 use crate::error::{Context, Failure, Result};
 use crate::parameters::Slot;
 use serde::{Deserialize, Serialize};
@@ -43,6 +44,9 @@ pub struct RunState {
     pub step: u64,
     /// The best validation scores up to this step, the very best first.
     pub best: Vec<Best>,
+    /// The stretch that is trained again after gradients that were not finite.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollback: Option<Rollback>,
 }
 
 impl RunState {

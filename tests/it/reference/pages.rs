@@ -31,8 +31,8 @@ pub(super) fn commands() -> String {
     let mut text = page(
         "Commands",
         "Every command exits with 0 when it is done, 1 when it failed and 2 when the command line or \
-         the\nconfiguration is wrong; training also with [75 when it was asked to\n\
-         stop](../concepts/run-directory.md#stopping).",
+         the\nconfiguration is wrong; training also with [75 when it was stopped and 76 when it\n\
+         hung](../concepts/stopping.md).",
     );
     let mut root = scrimp::cli::Cli::command();
     root.build();
@@ -189,6 +189,7 @@ fn words(value: &Type, types: &Types) -> String {
         ("u8" | "u32" | "u64" | "usize" | "i64", _) => "whole number".to_owned(),
         ("f32" | "f64", _) => "number".to_owned(),
         ("String" | "PathBuf", _) => "string".to_owned(),
+        ("TimeSpan", _) => "time, such as `2h30m`, or `none`".to_owned(),
         ("LearnerConfig", _) => "[learner](configuration.md#a-learner)".to_owned(),
         _ if types.find(&name).is_some_and(Documented::is_choice) => "a name".to_owned(),
         _ => "table".to_owned(),

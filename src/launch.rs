@@ -1,0 +1,240 @@
+//! Starting a run under `mpirun`: its command line, and what follows its end.
+//!
+//! Decides from what it is told; it starts nothing and knows no signals.
+
+use crate::error::{Exit, Result};
+use crate::runlog::RunEvent;
+use crate::runlog::directory::RunDirectory;
+use crate::runlog::io::Tail;
+use std::fmt;
+
+/// Open MPI refuses to be started by root, unless told twice that this is meant.
+const AS_ROOT: [&str; 2] = ["OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"];
+/// Variables of which a batch system sets one: then it tells `mpirun` which nodes and slots it has.
+pub const BATCH_MARKS: [&str; 4] = ["SLURM_JOB_ID", "PBS_NODEFILE", "LSB_JOBID", "PE_HOSTFILE"];
+
+/// Where a run is started.
+#[derive(Debug, Clone, Copy)]
+pub struct Machine {
+    /// Processors as the system counts them, hardware threads included.
+    pub processors: usize,
+    /// Whether the user is root.
+    pub is_root: bool,
+    /// Whether a batch system says where ranks run.
+    pub in_batch_job: bool,
+}
+
+/// What to start.
+#[derive(Debug, Clone)]
+pub struct Job {
+    /// This program and its arguments, as every rank runs them.
+    pub command: Vec<String>,
+    /// Further arguments of `mpirun`.
+    pub mpirun: Vec<String>,
+}
+
+/// A command to start, as a shell takes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CommandLine {
+    /// Variables that are set for it.
+    pub variables: Vec<(&'static str, &'static str)>,
+    /// The program and its arguments.
+    pub words: Vec<String>,
+}
+
+impl Job {
+    /// The command that starts it on `ranks` ranks.
+    pub fn command_line(&self, ranks: usize, machine: Machine) -> CommandLine {
+        let mut words = vec!["mpirun".to_owned(), "-n".to_owned(), ranks.to_string()];
+        // By default each rank is bound to one core, whatever its number of threads.
+        words.extend(["--bind-to", "none"].map(str::to_owned));
+        let names_hosts = self.mpirun.iter().any(|word| word.contains("host"));
+        // mpirun counts cores, the system counts hardware threads, of which a core may have two.
+        if !machine.in_batch_job && !names_hosts && 2 * ranks > machine.processors {
+            words.push("--oversubscribe".to_owned());
+        }
+        words.extend(self.mpirun.iter().chain(&self.command).cloned());
+        let variables = AS_ROOT.map(|name| (name, "1"));
+        CommandLine {
+            variables: variables.into_iter().filter(|_| machine.is_root).collect(),
+            words,
+        }
+    }
+}
+
+impl fmt::Display for CommandLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let plain = |letter: char| letter.is_ascii_alphanumeric() || "-_./=:,+@%".contains(letter);
+        for (name, value) in &self.variables {
+            write!(f, "{name}={value} ")?;
+        }
+        for (index, word) in self.words.iter().enumerate() {
+            let space = if index == 0 { "" } else { " " };
+            if !word.is_empty() && word.chars().all(plain) {
+                write!(f, "{space}{word}")?;
+            } else {
+                write!(f, "{space}'{}'", word.replace('\'', r"'\''"))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What follows the end of the processes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Next {
+    /// Nothing: this is how the run has ended.
+    End(Exit),
+    /// The same again from the newest checkpoint.
+    Restart {
+        /// On so many ranks.
+        ranks: usize,
+    },
+    /// The run has failed, and starting it again would not help.
+    GiveUp {
+        /// How the last processes ended.
+        exit: Exit,
+        /// One sentence, lower case, without a full stop.
+        reason: String,
+    },
+}
+
+/// The starts of one run.
+#[derive(Debug, Clone)]
+pub struct Starts {
+    ranks: usize,
+    least_ranks: usize,
+    restarts_left: usize,
+    /// Whether it has failed before.
+    has_failed: bool,
+    /// The newest checkpoint then, if there was one.
+    newest: Option<u64>,
+}
+
+impl Starts {
+    /// Of a run on `ranks` ranks, which may be started again so often, on as few as `least_ranks`.
+    pub fn new(ranks: usize, least_ranks: usize, restarts: usize) -> Self {
+        Self { ranks, least_ranks, restarts_left: restarts, has_failed: false, newest: None }
+    }
+
+    /// What follows an end with `code`, where `newest` is the step of the newest checkpoint.
+    ///
+    /// Between two failures a checkpoint must be reached. If none is, one rank fewer may be the
+    /// remedy, down to the least; the same ranks again are not.
+    pub fn after(&mut self, code: i32, newest: Option<u64>) -> Next {
+        let exit = exit_of(code);
+        if matches!(exit, Exit::Done | Exit::Usage | Exit::Stopped) {
+            return Next::End(exit);
+        }
+        if self.restarts_left == 0 {
+            let reason = "no restart is left (`--restarts`)".to_owned();
+            return Next::GiveUp { exit, reason };
+        }
+        let before = std::mem::replace(&mut self.newest, newest);
+        if std::mem::replace(&mut self.has_failed, true) && newest <= before {
+            if self.ranks == self.least_ranks {
+                let since = newest.map_or("the start".to_owned(), |step| format!("step {step}"));
+                let reason = format!("no checkpoint was reached after that of {since}");
+                return Next::GiveUp { exit, reason };
+            }
+            self.ranks -= 1;
+        }
+        self.restarts_left -= 1;
+        Next::Restart { ranks: self.ranks }
+    }
+
+    /// Ranks of the next start.
+    pub fn ranks(&self) -> usize {
+        self.ranks
+    }
+}
+
+/// The exit behind a code; all those that a run has no name for are failures.
+pub fn exit_of(code: i32) -> Exit {
+    [Exit::Done, Exit::Usage, Exit::Stopped, Exit::Hung]
+        .into_iter()
+        .find(|exit| *exit as i32 == code)
+        .unwrap_or(Exit::Failed)
+}
+
+/// The step of the checkpoint that the run log names last.
+pub fn newest_checkpoint(directory: &RunDirectory) -> Result<Option<u64>> {
+    let mut tail = Tail::new(directory.rank_events(0));
+    let mut newest = None;
+    loop {
+        let records = tail.read()?;
+        if records.is_empty() {
+            return Ok(newest);
+        }
+        for record in records {
+            if let RunEvent::CheckpointSaved { step, .. } = record.event {
+                newest = Some(step);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn job(mpirun: &[&str]) -> Job {
+        let command = ["/opt/scrimp", "train", "a b.toml", "--set", "data.path=it's.h5"];
+        let [command, mpirun] =
+            [&command[..], mpirun].map(|words| words.iter().map(ToString::to_string).collect());
+        Job { command, mpirun }
+    }
+
+    #[test]
+    fn the_command_line_can_be_typed_again() {
+        let machine = Machine { processors: 16, is_root: false, in_batch_job: false };
+        insta::assert_snapshot!(
+            job(&[]).command_line(8, machine),
+            @r"mpirun -n 8 --bind-to none /opt/scrimp train 'a b.toml' --set 'data.path=it'\''s.h5'"
+        );
+        let root = Machine { is_root: true, ..machine };
+        insta::assert_snapshot!(
+            job(&[]).command_line(9, root),
+            @r"OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 mpirun -n 9 --bind-to none --oversubscribe /opt/scrimp train 'a b.toml' --set 'data.path=it'\''s.h5'"
+        );
+    }
+
+    #[test]
+    fn where_others_say_what_there_is_nothing_is_oversubscribed() {
+        let machine = Machine { processors: 2, is_root: false, in_batch_job: true };
+        let has_it = |job: Job, machine| {
+            job.command_line(64, machine).words.contains(&"--oversubscribe".to_owned())
+        };
+        assert!(!has_it(job(&[]), machine));
+        let alone = Machine { in_batch_job: false, ..machine };
+        assert!(has_it(job(&[]), alone));
+        assert!(!has_it(job(&["--hostfile", "nodes"]), alone));
+    }
+
+    #[test]
+    fn what_is_over_is_not_started_again() {
+        for (code, exit) in [(0, Exit::Done), (2, Exit::Usage), (75, Exit::Stopped)] {
+            assert_eq!(Starts::new(2, 2, 5).after(code, None), Next::End(exit));
+        }
+    }
+
+    #[test]
+    fn failures_are_followed_by_as_many_restarts_as_allowed() {
+        let mut starts = Starts::new(2, 2, 2);
+        assert_eq!(starts.after(137, None), Next::Restart { ranks: 2 });
+        assert_eq!(starts.after(76, Some(10)), Next::Restart { ranks: 2 });
+        let Next::GiveUp { exit, reason } = starts.after(1, Some(20)) else { panic!() };
+        assert_eq!((exit, &*reason), (Exit::Failed, "no restart is left (`--restarts`)"));
+    }
+
+    #[test]
+    fn without_progress_it_tries_fewer_ranks_and_then_gives_up() {
+        let mut starts = Starts::new(3, 2, 9);
+        assert_eq!(starts.after(1, Some(10)), Next::Restart { ranks: 3 });
+        assert_eq!(starts.after(1, Some(10)), Next::Restart { ranks: 2 });
+        assert_eq!(starts.ranks(), 2);
+        assert_eq!(starts.after(1, Some(20)), Next::Restart { ranks: 2 });
+        let Next::GiveUp { reason, .. } = starts.after(76, Some(20)) else { panic!() };
+        assert_eq!(reason, "no checkpoint was reached after that of step 20");
+    }
+}
