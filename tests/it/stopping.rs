@@ -32,12 +32,13 @@ fn first_step(running: &mut Running) {
 
 #[test]
 fn signals_stop_a_run_which_then_ends_as_if_it_had_not_been_stopped() {
+    type Receivers = fn(&Running) -> Vec<u32>;
     let folder = TempDir::new().unwrap();
     let whole = folder.path().join("whole");
     twenty_steps(&whole).on_ranks(2).succeed();
     let to_mpirun = |running: &Running| vec![running.pid()];
     let to_ranks = |running: &Running| running.rank_pids();
-    let ways: [(&str, fn(&Running) -> Vec<u32>); 4] =
+    let ways: [(&str, Receivers); 4] =
         [("USR1", to_mpirun), ("USR2", to_mpirun), ("TERM", to_ranks), ("INT", to_ranks)];
     for (name, receivers) in ways {
         let run = folder.path().join(name);
