@@ -136,7 +136,7 @@ fn import_violations(path: &str, code: &str, shipped: &str) -> Vec<String> {
     }
     // Where `super` is the crate itself, it would pass by the table.
     let top = path.matches('/').count() == 0 || path == format!("{module}/mod.rs");
-    if shipped.contains("super::super") || (top && shipped.contains("super::")) {
+    if shipped.contains("super::super::") || (top && shipped.contains("super::")) {
         found.push("leaves its module through `super::`; say `crate::`".to_owned());
     }
     found
