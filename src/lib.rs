@@ -20,6 +20,10 @@ pub mod runlog;
 
 pub mod watch;
 
+pub mod export;
+
+pub mod telemetry;
+
 pub mod cli;
 pub mod commands;
 

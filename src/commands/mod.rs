@@ -5,6 +5,8 @@ mod checkpoint;
 mod config;
 #[cfg(feature = "torch")]
 mod evaluate;
+mod export;
+pub mod journal;
 #[cfg(feature = "torch")]
 mod methods;
 #[cfg(feature = "torch")]
@@ -30,6 +32,7 @@ pub fn run(cli: &Cli) -> Result<Exit> {
     match &cli.command {
         Command::Config(arguments) => config::run(arguments),
         Command::Watch(arguments) => watch::run(arguments),
+        Command::Export(arguments) => export::run(arguments),
         #[cfg(feature = "hdf5")]
         Command::Prepare(arguments) => prepare::run(arguments),
         #[cfg(not(feature = "hdf5"))]

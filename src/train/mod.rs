@@ -7,6 +7,7 @@ pub mod evaluate;
 pub mod learner;
 mod meter;
 pub mod optimizer;
+pub mod preview;
 pub mod schedule;
 pub mod trainer;
 

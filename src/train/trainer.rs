@@ -17,7 +17,7 @@ use crate::error::{Context, Failure, Result};
 use crate::random::Key;
 use crate::runlog::directory::RunDirectory;
 use crate::runlog::io::EventSink;
-use crate::runlog::{self, RunEvent};
+use crate::runlog::{self, Phase, RunEvent};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -154,10 +154,14 @@ impl Trainer {
             if save || last || improved {
                 self.save()?;
             }
-            if log && !last && self.stop_agreed()? {
-                self.save()?;
-                self.finish_save()?;
-                return Ok(Outcome::Stopped);
+            match if log && !last { self.request_agreed()? } else { Request::None } {
+                Request::None => {}
+                Request::Checkpoint => self.save()?,
+                Request::Stop => {
+                    self.save()?;
+                    self.finish_save()?;
+                    return Ok(Outcome::Stopped);
+                }
             }
         }
         self.finish_save()?;
@@ -260,10 +264,18 @@ impl Trainer {
     /// Scores the held-out cases; true when the mean Dice is among the best so far.
     fn evaluate(&mut self) -> Result<bool> {
         let start = Instant::now();
+        let step = self.state.step;
+        self.emit(&RunEvent::Phase { step, phase: Phase::Evaluating });
         let Parts { method, loader, statistics_batches, target, .. } = &mut self.parts;
         recompute_statistics(&**method, loader, *statistics_batches, *target)?;
-        let scores = self.parts.evaluator.run(&*self.parts.method, &*self.communicator)?;
-        let step = self.state.step;
+        let evaluator = &self.parts.evaluator;
+        let (scores, previews) =
+            evaluator.run_with_previews(&*self.parts.method, &*self.communicator)?;
+        let folder = self.parts.directory.previews().join(format!("step-{step:08}"));
+        if let Err(failure) = previews.write(&scores.cases, &folder) {
+            // Pictures are for looking at; a run goes on without them.
+            self.parts.events.emit(&RunEvent::Warning { message: failure.message().to_owned() });
+        }
         let mean_dice = scores.mean_dice();
         let improved = self.state.take_score(Best { step, mean_dice }, self.parts.plan.keep_best);
         let root = self.communicator.rank() == 0 && !scores.cases.is_empty();
@@ -308,6 +320,7 @@ impl Trainer {
 
     /// Waits for the last save. Where it failed, so has the run: what it trained would be lost.
     fn finish_save(&mut self) -> Result<()> {
+        self.emit(&RunEvent::Phase { step: self.state.step, phase: Phase::Saving });
         match self.saver.finish()? {
             Progress::Failed(failure) => Err(failure),
             progress => {
@@ -334,11 +347,40 @@ impl Trainer {
         }
     }
 
-    /// Whether `control/stop` exists, as rank 0 sees it.
-    fn stop_agreed(&self) -> Result<bool> {
-        let asked = self.communicator.rank() == 0 && self.parts.directory.stop_request().exists();
-        self.communicator.any(asked)
+    /// What `control/` asks for, as rank 0 sees it.
+    fn request_agreed(&mut self) -> Result<Request> {
+        let asked = if self.communicator.rank() == 0 { self.take_request() } else { Request::None };
+        let agreed = self.communicator.max(asked as i64)?;
+        let known = [Request::Checkpoint, Request::Stop];
+        Ok(known.into_iter().find(|known| *known as i64 == agreed).unwrap_or(Request::None))
     }
+
+    /// The request that goes before the others, written down; one for a checkpoint is withdrawn.
+    fn take_request(&mut self) -> Request {
+        let directory = &self.parts.directory;
+        let paths = [
+            (Request::Stop, directory.stop_request()),
+            (Request::Checkpoint, directory.checkpoint_request()),
+        ];
+        for (request, path) in paths {
+            let Some(requested) = directory.requested(&path) else { continue };
+            if request == Request::Checkpoint && std::fs::remove_file(&path).is_err() {
+                // What cannot be withdrawn would be obeyed at every step.
+                continue;
+            }
+            self.parts.events.emit(&RunEvent::Requested(requested));
+            return request;
+        }
+        Request::None
+    }
+}
+
+/// What somebody asks of a run; a larger one goes before a smaller one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Request {
+    None = 0,
+    Checkpoint = 1,
+    Stop = 2,
 }
 
 /// A checkpoint's directory as the run log names it: from the run directory on.
