@@ -85,5 +85,5 @@ pub(super) fn picture(
 }
 
 fn bytes(tensor: &Tensor) -> Result<Vec<u8>> {
-    Vec::try_from(tensor.contiguous().view([-1])).context(|| "cannot read an image")
+    Vec::<u8>::try_from(tensor.contiguous().view([-1])).context(|| "cannot read an image")
 }

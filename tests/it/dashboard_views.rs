@@ -115,6 +115,18 @@ fn with_cases(folder: &Path) -> RunDirectory {
 }
 
 #[test]
+fn a_run_with_gpus_says_what_it_does_and_who_asked_for_what() {
+    let present = |name: &str, keys: &str| {
+        let run = [(recorded(name), records(name))];
+        screen_with(&run, (120, 24), keys, PLAIN)
+    };
+    let overview = present("telemetry", "");
+    assert!(overview.contains("● evaluating"), "{overview}");
+    insta::assert_snapshot!("telemetry_ranks", present("telemetry", "3"));
+    insta::assert_snapshot!("telemetry_messages", present("telemetry", "5"));
+}
+
+#[test]
 fn cases_stand_worst_first_with_a_picture() {
     let folder = tempfile::tempdir().unwrap();
     let run = [(with_cases(folder.path()), records("schema-1"))];
