@@ -26,6 +26,8 @@ pub enum Command {
     Evaluate(Evaluate),
     /// Look at a run while it trains, or afterwards
     Watch(Watch),
+    /// Turn the log of a run into files of other programs
+    Export(Export),
     /// Work with the checkpoints of a run
     #[command(subcommand)]
     Checkpoint(Checkpoint),
@@ -196,14 +198,80 @@ pub enum Statistics {
 }
 
 /// Arguments of `scrimp watch`.
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 #[derive(Debug, Args)]
 pub struct Watch {
-    /// Run directories
+    /// Run directories, or folders of them
     #[arg(value_name = "RUN", required = true)]
     pub runs: Vec<PathBuf>,
     /// Print one frame as text and exit
-    #[arg(long)]
+    #[arg(long, conflicts_with = "plain")]
     pub once: bool,
+    /// Write lines instead of taking over the terminal, as is done where there is none
+    #[arg(long)]
+    pub plain: bool,
+    /// Seconds between two lines about steps [default: 3 in the first minute, then 30]
+    #[arg(long, value_name = "SECONDS")]
+    pub interval: Option<u64>,
+    /// What `--once` prints
+    #[arg(long, default_value = "overview", requires = "once")]
+    pub view: View,
+    /// Columns and rows of the frame that `--once` prints [default: 100x30]
+    #[arg(long, value_name = "COLUMNSxROWS", requires = "once", value_parser = frame_size)]
+    pub size: Option<(u16, u16)>,
+    /// Use no character but those of ASCII
+    #[arg(long)]
+    pub ascii: bool,
+    /// Leave the mouse to the terminal
+    #[arg(long)]
+    pub no_mouse: bool,
+}
+
+/// Views of the dashboard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum View {
+    /// Everything in short
+    Overview,
+    /// All curves
+    Charts,
+    /// One row for each rank
+    Ranks,
+    /// Scores and pictures of held-out cases
+    Cases,
+    /// What was said
+    Messages,
+}
+
+/// `120x40`, of at most 1000 columns and rows.
+fn frame_size(text: &str) -> Result<(u16, u16), String> {
+    let number = |text: &str| text.parse().ok().filter(|number| (1..=1000).contains(number));
+    let parts = text.split_once('x');
+    parts
+        .and_then(|(columns, rows)| Some((number(columns)?, number(rows)?)))
+        .ok_or_else(|| "expected columns and rows, for example `120x40`".to_owned())
+}
+
+/// Arguments of `scrimp export`.
+#[derive(Debug, Args)]
+pub struct Export {
+    /// The run directory
+    #[arg(value_name = "RUN")]
+    pub run: PathBuf,
+    /// What to write
+    #[arg(long)]
+    pub to: ExportFormat,
+    /// The folder to write into [default: `RUN/export/` and the format]
+    #[arg(long, value_name = "DIR")]
+    pub into: Option<PathBuf>,
+}
+
+/// What a run log can be turned into.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ExportFormat {
+    /// Tables: steps, scores and ranks
+    Csv,
+    /// Event files that TensorBoard reads, pictures included
+    Tensorboard,
 }
 
 /// What `scrimp checkpoint` does.

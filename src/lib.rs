@@ -22,6 +22,10 @@ pub mod runlog;
 pub mod launch;
 pub mod watch;
 
+pub mod export;
+
+pub mod telemetry;
+
 pub mod cli;
 pub mod commands;
 

@@ -2,19 +2,19 @@
 
 use clap::Parser;
 use scrimp::cli::Cli;
+use scrimp::commands::journal::Journal;
 use scrimp::error::Failure;
 use std::process::ExitCode;
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, fmt, registry};
 
 fn main() -> ExitCode {
     // Warnings that no run log can take; `RUST_LOG` says what else to write.
     let level = EnvFilter::builder().with_default_directive(LevelFilter::WARN.into());
-    tracing_subscriber::fmt()
-        .with_env_filter(level.from_env_lossy())
-        .with_writer(std::io::stderr)
-        .without_time()
-        .init();
+    let to_stderr = fmt::layer().with_writer(std::io::stderr).without_time();
+    registry().with(level.from_env_lossy()).with(to_stderr).with(Journal).init();
     let exit = scrimp::commands::run(&Cli::parse()).unwrap_or_else(|failure| {
         if !failure.is_told_elsewhere() {
             anstream::eprintln!("{}", coloured(&failure));

@@ -5,6 +5,8 @@ mod checkpoint;
 mod config;
 #[cfg(feature = "torch")]
 mod evaluate;
+mod export;
+pub mod journal;
 mod launch;
 #[cfg(feature = "torch")]
 mod methods;
@@ -37,6 +39,7 @@ pub fn run(cli: &Cli) -> Result<Exit> {
         Command::Config(arguments) => config::run(arguments),
         Command::Launch(arguments) => launch::run(arguments),
         Command::Watch(arguments) => watch::run(arguments),
+        Command::Export(arguments) => export::run(arguments),
         #[cfg(feature = "hdf5")]
         Command::Prepare(arguments) => prepare::run(arguments),
         #[cfg(not(feature = "hdf5"))]

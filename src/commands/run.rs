@@ -181,6 +181,7 @@ pub(super) fn evaluator(
 ) -> Evaluator {
     Evaluator {
         dataset: Arc::clone(dataset),
+        annotation: plan.data.annotation.clone(),
         fold: plan.data.fold,
         size: plan.data.size,
         target: (kind(plan), device),

@@ -1,5 +1,6 @@
 //! `scrimp train`: sets a run up on every rank, trains, and ends all ranks together.
 
+use super::journal;
 use super::narrate::{Narrated, tell};
 use super::resume::Beginning;
 use super::run::{self, Place};
@@ -13,8 +14,9 @@ use crate::config::{self, Precision};
 use crate::data::Dataset;
 use crate::error::{Context, Exit, Failure, Result};
 use crate::runlog::directory::{Claim, RunDirectory, host};
-use crate::runlog::io::{EventSink, LogWriter};
+use crate::runlog::io::{EventSink, LogWriter, SharedLog};
 use crate::runlog::{RunEvent, RunStarted, RunStatus, SCHEMA};
+use crate::telemetry::Sampler;
 use crate::train::checkpoint::Header;
 use crate::train::evaluate::Yardstick;
 use crate::train::stopping;
@@ -50,6 +52,8 @@ struct Prepared {
     trainer: Trainer,
     /// Ends before MPI does.
     _watchdog: Watchdog,
+    /// Writes telemetry until the end.
+    _sampler: Sampler,
     /// Rank 0's claim on the run directory, given back at the end.
     _claim: Option<Claim>,
 }
@@ -114,15 +118,17 @@ fn prepare(
     let deadline = stopping::deadline(plan.train.time_limit, supervision.started, variables);
     let started =
         build((&plan, resolved), &directory, &dataset, (place, &ranks), (supervision, deadline));
-    let (mut trainer, started) = agree(comm, started)?;
+    let (mut trainer, started, log) = agree(comm, started)?;
     trainer.emit(&started);
+    let gpu = if let Device::Cuda(index) = place.device { Some(index) } else { None };
+    let sampler = Sampler::start(log, gpu);
     let loaded = beginning.take(&directory, comm, &mut |message| {
         trainer.emit(&RunEvent::Warning { message });
     })?;
     if let Some(loaded) = loaded {
         trainer.restore(loaded)?;
     }
-    Ok(Some(Prepared { trainer, _watchdog: watchdog, _claim: claim }))
+    Ok(Some(Prepared { trainer, _sampler: sampler, _watchdog: watchdog, _claim: claim }))
 }
 
 /// Takes the run directory; `never` wants an empty one.
@@ -140,14 +146,14 @@ fn claim(directory: &RunDirectory, resume: &str) -> Result<Claim> {
     Ok(claim)
 }
 
-/// The trainer, and the first event of its log.
+/// The trainer, the first event of its log, and the log.
 fn build(
     (plan, resolved): (&RunPlan, String),
     directory: &RunDirectory,
     dataset: &Arc<Dataset>,
     (place, ranks): (Place, &Arc<dyn Communicator>),
     (supervision, deadline): (&Supervision, Option<Instant>),
-) -> Result<(Trainer, RunEvent)> {
+) -> Result<(Trainer, RunEvent, SharedLog)> {
     let loader = run::loader(plan, dataset, &**ranks)?;
     let train_slices = loader.order().slice_count as u64;
     if ranks.rank() == 0 {
@@ -168,10 +174,14 @@ fn build(
             place.threads,
             device_name(place.device)
         ));
+        say(format_args!("watch it with `scrimp watch {}`", directory.root().display()));
     }
     let started =
         started(plan, directory, dataset, (train_slices, &resolved, ranks.ranks()), place.device);
     let log = LogWriter::open(&directory.rank_events(ranks.rank()), ranks.rank() as u32)?;
+    let log = SharedLog::new(log);
+    journal::keep_in(log.clone());
+    let shared = log.clone();
     let events: Box<dyn EventSink> =
         if ranks.rank() == 0 { Box::new(Narrated::new(log)) } else { Box::new(log) };
     let trainer = Trainer::new(Parts {
@@ -188,7 +198,7 @@ fn build(
         statistics_batches: plan.net.recompute_statistics,
         target: (run::kind(plan), place.device),
     });
-    Ok((trainer, started))
+    Ok((trainer, started, shared))
 }
 
 fn device_name(device: Device) -> String {

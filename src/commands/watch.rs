@@ -1,34 +1,81 @@
 //! `scrimp watch`: the dashboard on a terminal, plain lines elsewhere, or one frame.
 
 use super::print;
-use crate::cli::Watch;
-use crate::error::{Exit, Failure, Result};
+use crate::cli::{View, Watch};
+use crate::error::{Context, Exit, Failure, Result};
 use crate::runlog::directory::RunDirectory;
-use crate::watch::{Theme, follow, on_terminal, once};
+use crate::watch::ui::Tab;
+use crate::watch::{Screen, Theme, follow, on_terminal, once};
 use ratatui::crossterm::terminal;
+use ratatui_image::picker::Picker;
 use std::io::IsTerminal;
+use std::path::Path;
+use std::time::Duration;
 
 /// Columns and rows of a frame where there is no terminal.
 const FRAME: (u16, u16) = (100, 30);
+/// Frames follow each other no faster than this; over a network, they are longer on their way.
+const PAUSE: Duration = Duration::from_millis(100);
+const REMOTE_PAUSE: Duration = Duration::from_millis(250);
 
 /// Runs `scrimp watch`.
 pub(super) fn run(arguments: &Watch) -> Result<Exit> {
-    let runs: Vec<_> = arguments.runs.iter().map(RunDirectory::new).collect();
+    let mut runs = Vec::new();
+    for path in &arguments.runs {
+        runs.extend(run_directories(path)?);
+    }
     let is_terminal = std::io::stdout().is_terminal() && std::io::stdin().is_terminal();
     if arguments.once {
-        let columns =
-            if is_terminal { terminal::size().map_or(FRAME.0, |size| size.0) } else { FRAME.0 };
-        let frames = runs.iter().map(|run| once(run, columns, FRAME.1));
+        let columns = is_terminal.then(|| terminal::size().map_or(FRAME.0, |size| size.0));
+        let size = arguments.size.unwrap_or((columns.unwrap_or(FRAME.0), FRAME.1));
+        let tab = tab(arguments.view);
+        let frames = runs.iter().map(|run| once(run, size, tab, arguments.ascii));
         print(&frames.collect::<Result<Vec<_>>>()?.join("\n"))?;
-    } else if is_terminal {
+    } else if is_terminal && !arguments.plain {
         let has_colour = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        on_terminal(&runs, Theme { has_colour })?;
+        let is_remote = std::env::var_os("SSH_CONNECTION").is_some();
+        let screen = Screen {
+            theme: Theme { has_colour, is_ascii: arguments.ascii },
+            pause: if is_remote { REMOTE_PAUSE } else { PAUSE },
+            find_picker: || Picker::from_query_stdio().unwrap_or_else(|_| Picker::halfblocks()),
+        };
+        on_terminal(&runs, &screen, !arguments.no_mouse)?;
     } else {
         let [run] = &runs[..] else {
             return Err(Failure::usage("without a terminal, only one run can be followed")
                 .hint("print one frame of each with `scrimp watch --once RUN...`"));
         };
-        follow(run, &mut std::io::stdout(), || run.writer().is_none())?;
+        let interval = arguments.interval.map(Duration::from_secs);
+        follow(run, &mut std::io::stdout(), interval, || run.writer().is_none())?;
     }
     Ok(Exit::Done)
+}
+
+fn tab(view: View) -> Tab {
+    match view {
+        View::Overview => Tab::Overview,
+        View::Charts => Tab::Charts,
+        View::Ranks => Tab::Ranks,
+        View::Cases => Tab::Cases,
+        View::Messages => Tab::Messages,
+    }
+}
+
+/// The run at `path`, or the runs in that folder by their names. What is neither is left to the
+/// reader to refuse.
+fn run_directories(path: &Path) -> Result<Vec<RunDirectory>> {
+    let itself = RunDirectory::new(path);
+    if itself.holds_a_run() || !path.is_dir() {
+        return Ok(vec![itself]);
+    }
+    let doing = || format!("cannot list `{}`", path.display());
+    let mut runs = Vec::new();
+    for entry in path.read_dir().context(doing)? {
+        let run = RunDirectory::new(entry.context(doing)?.path());
+        if run.holds_a_run() {
+            runs.push(run);
+        }
+    }
+    runs.sort_by(|a, b| a.root().cmp(b.root()));
+    Ok(if runs.is_empty() { vec![itself] } else { runs })
 }

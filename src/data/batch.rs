@@ -140,8 +140,17 @@ impl<'a> Volume<'a> {
 
     /// The truth resized to `size` x `size` by order-0 zoom: `[slices, size, size]`.
     pub fn truth_on_grid(&self, size: usize) -> Vec<u8> {
+        self.on_grid(self.truth, size)
+    }
+
+    /// An annotation of the case in the same way; `None` where it has none of that kind.
+    pub fn annotation_on_grid(&self, kind: &str, size: usize) -> Option<Vec<u8>> {
+        self.case.annotations.get(kind).map(|labels| self.on_grid(labels, size))
+    }
+
+    fn on_grid(&self, labels: &[u8], size: usize) -> Vec<u8> {
         let [_, rows, columns] = self.case.shape;
-        let slices = self.truth.chunks_exact(rows * columns);
+        let slices = labels.chunks_exact(rows * columns);
         slices
             .flat_map(|slice| augment::zoom_labels(slice, [rows, columns], [size, size]))
             .collect()

@@ -2,10 +2,10 @@
 //!
 //! What the files contain is known to those who write them.
 
-use super::now_ms;
+use super::{Requested, now_ms};
 use crate::error::{Context, Failure, Result};
 use serde::{Deserialize, Serialize};
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
@@ -32,6 +32,14 @@ pub struct SignOfLife {
     pub pid: u32,
     /// When it said so, milliseconds since 1970 (UTC).
     pub time_ms: u64,
+}
+
+/// Who made a request.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+struct Author {
+    by: String,
+    host: String,
 }
 
 impl RunDirectory {
@@ -80,6 +88,16 @@ impl RunDirectory {
         self.flights().join(format!("rank-{rank:04}.json"))
     }
 
+    /// Small pictures of held-out cases, one folder for each evaluation.
+    pub fn previews(&self) -> PathBuf {
+        self.root.join("previews")
+    }
+
+    /// The file whose existence asks the run to save and go on.
+    pub fn checkpoint_request(&self) -> PathBuf {
+        self.root.join("control/checkpoint")
+    }
+
     /// The file whose existence asks the run to save and end.
     pub fn stop_request(&self) -> PathBuf {
         self.root.join("control/stop")
@@ -97,11 +115,32 @@ impl RunDirectory {
 
     /// Asks the run to save and end at its next step.
     pub fn request_stop(&self) -> Result<()> {
-        let path = self.stop_request();
-        let doing = || format!("cannot write the stop request `{}`", path.display());
+        self.request(&self.stop_request())
+    }
+
+    /// Asks the run to save at its next step, and to go on.
+    pub fn request_checkpoint(&self) -> Result<()> {
+        self.request(&self.checkpoint_request())
+    }
+
+    /// A request is a file; who made it stands inside, for the run to write down.
+    fn request(&self, path: &Path) -> Result<()> {
+        let doing = || format!("cannot write the request `{}`", path.display());
         std::fs::create_dir_all(self.root.join("control")).context(doing)?;
-        File::create(&path).context(doing)?;
-        Ok(())
+        let author = Author { by: login(), host: host() };
+        let text = serde_json::to_vec(&author).context(doing)?;
+        // Renamed into place: the run sees all of it or nothing.
+        let fresh = path.with_extension("new");
+        std::fs::write(&fresh, text).and_then(|()| std::fs::rename(&fresh, path)).context(doing)
+    }
+
+    /// The request at `path` as the run log tells it; `None` where there is none. One that was made
+    /// with `touch` does not say by whom.
+    pub fn requested(&self, path: &Path) -> Option<Requested> {
+        let text = std::fs::read(path).ok()?;
+        let author: Author = serde_json::from_slice(&text).unwrap_or_default();
+        let request = path.file_name()?.to_string_lossy().into_owned();
+        Some(Requested { request, by: author.by, host: author.host })
     }
 
     /// Who is writing this directory now, if anybody is.
@@ -128,6 +167,7 @@ impl RunDirectory {
         }
         remove_if_there(&self.alive()).context(refused)?;
         remove_if_there(&self.stop_request()).context(refused)?;
+        remove_if_there(&self.checkpoint_request()).context(refused)?;
         // Created anew, so that of two processes that come at once only one gets it.
         match OpenOptions::new().write(true).create_new(true).open(self.alive()) {
             Ok(mut file) => file.write_all(&sign_of_life()).context(refused)?,
@@ -200,6 +240,23 @@ fn sign_of_life() -> Vec<u8> {
 pub fn host() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     name.trim().to_owned()
+}
+
+/// The login name of whoever runs this process, empty where the system does not tell.
+fn login() -> String {
+    let name = |variable| std::env::var(variable).ok().filter(|name| !name.is_empty());
+    name("LOGNAME").or_else(|| name("USER")).or_else(owner).unwrap_or_default()
+}
+
+/// The name of this process's user, from the list of users.
+fn owner() -> Option<String> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("Uid:"))?;
+    let uid = line.split_whitespace().nth(1)?;
+    let users = std::fs::read_to_string("/etc/passwd").ok()?;
+    let mut fields = users.lines().map(|line| line.split(':').collect::<Vec<_>>());
+    let user = fields.find(|fields| fields.get(2) == Some(&uid))?;
+    user.first().map(|name| (*name).to_owned())
 }
 
 /// Whether a process of this host runs. One that is dead and not yet collected by its parent,
@@ -283,6 +340,20 @@ mod tests {
         leave_sign(&run, &sign);
         assert_eq!(run.writer(), Some(sign));
         assert!(run.claim().is_err());
+    }
+
+    #[test]
+    fn a_request_says_who_made_it_unless_it_was_touched() {
+        let directory = tempfile::tempdir().unwrap();
+        let run = RunDirectory::new(directory.path());
+        assert_eq!(run.requested(&run.checkpoint_request()), None);
+        run.request_checkpoint().unwrap();
+        let requested = run.requested(&run.checkpoint_request()).unwrap();
+        assert_eq!((requested.request.as_str(), requested.host), ("checkpoint", host()));
+        assert_eq!(requested.by, login());
+        std::fs::write(run.stop_request(), "").unwrap();
+        let touched = Requested { request: "stop".into(), by: String::new(), host: String::new() };
+        assert_eq!(run.requested(&run.stop_request()), Some(touched));
     }
 
     #[test]

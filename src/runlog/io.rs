@@ -8,6 +8,7 @@ use crate::error::{Context, Failure, Result};
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Where the facts of a run go.
 pub trait EventSink {
@@ -75,6 +76,32 @@ impl EventSink for LogWriter {
     }
 }
 
+/// One log of several writers in a process: the training thread, and the one that samples the machine.
+#[derive(Debug, Clone)]
+pub struct SharedLog(Arc<Mutex<LogWriter>>);
+
+impl SharedLog {
+    /// Shares a log.
+    pub fn new(log: LogWriter) -> Self {
+        Self(Arc::new(Mutex::new(log)))
+    }
+
+    /// Takes note of an event unless somebody is writing, who may be the one that calls: a log that
+    /// cannot be written says so in a line that would end up here.
+    pub fn emit_unless_busy(&self, event: &RunEvent) {
+        if let Ok(mut log) = self.0.try_lock() {
+            log.emit(event);
+        }
+    }
+}
+
+impl EventSink for SharedLog {
+    fn emit(&mut self, event: &RunEvent) {
+        // A writer that panicked left whole lines behind: a line is one write.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).emit(event);
+    }
+}
+
 fn is_torn(file: &mut File) -> std::io::Result<bool> {
     if file.seek(SeekFrom::End(0))? == 0 {
         return Ok(false);
@@ -99,7 +126,7 @@ impl Lines {
         while let Some(end) = rest.iter().position(|&byte| byte == b'\n') {
             self.unfinished.extend_from_slice(&rest[..end]);
             rest = &rest[end + 1..];
-            match serde_json::from_slice(&self.unfinished) {
+            match Record::from_line(&self.unfinished) {
                 Ok(record) => records.push(record),
                 Err(_) => self.skipped_lines += 1,
             }
@@ -119,18 +146,42 @@ pub struct Tail {
     path: PathBuf,
     offset_bytes: u64,
     lines: Lines,
+    /// Where to go on after the first piece, for those who want both ends of a file only.
+    jump: Option<u64>,
+    is_behind: bool,
 }
 
 /// Bytes read at once: a long log is folded in pieces instead of being held in memory whole.
-const PIECE_BYTES: u64 = 1 << 20;
+const PIECE_BYTES: u64 = 1 << 17;
+/// The ends of a file that [`Tail::both_ends`] reads.
+const END_BYTES: [u64; 2] = [1 << 12, 1 << 16];
 
 impl Tail {
     /// Reads `path` from its beginning.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), offset_bytes: 0, lines: Lines::default() }
+        let path = path.into();
+        Self { path, offset_bytes: 0, lines: Lines::default(), jump: None, is_behind: false }
     }
 
-    /// The next complete records, at most about a mebibyte of them; none where nothing is new.
+    /// Reads the first few and the last few records of `path`, and what is added later.
+    pub fn both_ends(path: impl Into<PathBuf>) -> Self {
+        let path = path.into();
+        let length = std::fs::metadata(&path).map_or(0, |metadata| metadata.len());
+        let jump = (length > END_BYTES.iter().sum()).then(|| length - END_BYTES[1]);
+        Self { jump, ..Self::new(path) }
+    }
+
+    /// Whether the file went on where the last piece ended.
+    pub fn is_behind(&self) -> bool {
+        self.is_behind
+    }
+
+    /// How many bytes are read, the held back ones included.
+    pub fn offset_bytes(&self) -> u64 {
+        self.offset_bytes
+    }
+
+    /// The next complete records, a few hundred kilobytes of them; none where nothing is new.
     pub fn read(&mut self) -> Result<Vec<Record>> {
         let mut file = match File::open(&self.path) {
             Ok(file) => file,
@@ -138,11 +189,20 @@ impl Tail {
             Err(error) => return Err(self.failure(&error)),
         };
         let mut piece = Vec::new();
+        let jump = self.jump.take();
+        let room = if jump.is_some() { END_BYTES[0] } else { PIECE_BYTES };
         file.seek(SeekFrom::Start(self.offset_bytes))
-            .and_then(|_| file.take(PIECE_BYTES).read_to_end(&mut piece))
+            .and_then(|_| file.take(room).read_to_end(&mut piece))
             .map_err(|error| self.failure(&error))?;
         self.offset_bytes += piece.len() as u64;
+        self.is_behind = piece.len() as u64 == room;
         let records = self.lines.take(&piece);
+        if let Some(offset_bytes) = jump {
+            // The rest of the line that is jumped into joins the torn one, and both are skipped.
+            self.offset_bytes = offset_bytes;
+            self.lines.unfinished.push(b'?');
+            return Ok(records);
+        }
         // A line longer than a piece would look like the end of the file.
         if records.is_empty() && !piece.is_empty() { self.read() } else { Ok(records) }
     }
@@ -198,6 +258,30 @@ mod tests {
         LogWriter::open(&path, 0).unwrap().emit(&warning("after the crash"));
         assert_eq!(events(tail.read().unwrap()), [warning("after the crash")]);
         assert_eq!(tail.skipped_lines(), 1);
+    }
+
+    #[test]
+    fn both_ends_of_a_long_file_are_read_and_what_follows() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("rank-0000.jsonl");
+        let mut writer = LogWriter::open(&path, 0).unwrap();
+        for index in 0..2000 {
+            writer.emit(&warning(&format!("message {index}")));
+        }
+        let mut tail = Tail::both_ends(&path);
+        let mut read = Vec::new();
+        loop {
+            let records = tail.read().unwrap();
+            if records.is_empty() {
+                break;
+            }
+            read.extend(events(records));
+        }
+        assert!(read.len() < 1500 && read.len() > 500);
+        assert_eq!(read.first(), Some(&warning("message 0")));
+        assert_eq!(read.last(), Some(&warning("message 1999")));
+        writer.emit(&warning("new"));
+        assert_eq!(events(tail.read().unwrap()), [warning("new")]);
     }
 
     #[test]

@@ -11,8 +11,10 @@
 pub mod directory;
 pub mod flight;
 pub mod io;
+pub mod preview;
 
 use serde::{Deserialize, Deserializer, Serialize};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -29,6 +31,32 @@ pub struct Record {
     /// What happened.
     #[serde(flatten)]
     pub event: RunEvent,
+}
+
+/// The fields that every line has.
+#[derive(Deserialize)]
+struct Head<'a> {
+    time_ms: u64,
+    rank: u32,
+    #[serde(borrow)]
+    event: Cow<'a, str>,
+}
+
+impl Record {
+    /// Reads a line of a run log.
+    ///
+    /// The events that make up nearly all of a log are read straight into their types: through the
+    /// flattened, tagged enum every field would be copied twice.
+    pub fn from_line(line: &[u8]) -> serde_json::Result<Self> {
+        let Head { time_ms, rank, event } = serde_json::from_slice(line)?;
+        let event = match &*event {
+            "step" => RunEvent::Step(serde_json::from_slice(line)?),
+            "health" => RunEvent::Health(serde_json::from_slice(line)?),
+            "telemetry" => RunEvent::Telemetry(serde_json::from_slice(line)?),
+            _ => return serde_json::from_slice(line),
+        };
+        Ok(Self { time_ms, rank, event })
+    }
 }
 
 /// What can happen in a run; `event` names the variant in snake case.
@@ -63,11 +91,30 @@ pub enum RunEvent {
         #[serde(deserialize_with = "number")]
         seconds: f64,
     },
-    /// `warning`: something that a person should know and that did not end the run. Rank 0.
+    /// `warning`: something that a person should know and that did not end the run. Any rank.
     Warning {
         /// One sentence, lower case, without a full stop.
         message: String,
     },
+    /// `log`: a line of the program's own log that is no warning. Any rank.
+    Log {
+        /// How much it matters.
+        level: Level,
+        /// One sentence.
+        message: String,
+    },
+    /// `phase`: what the run turns to; the next `step`, `evaluated` or `checkpoint_saved` says that
+    /// it is over. Rank 0.
+    Phase {
+        /// The last complete step.
+        step: u64,
+        /// What is being done.
+        phase: Phase,
+    },
+    /// `requested`: a person asked for something through `control/`, and the run obeys. Rank 0.
+    Requested(Requested),
+    /// `telemetry`: how the machine under this rank fares, at most twice a second. Every rank.
+    Telemetry(Telemetry),
     /// `run_ended`: nothing follows until somebody continues the run. Rank 0; where ranks hang, the
     /// one that ends the run.
     RunEnded {
@@ -208,6 +255,93 @@ pub struct StructureScore {
     pub asd: f64,
 }
 
+/// What a run does between steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// The held-out cases are scored.
+    Evaluating,
+    /// A checkpoint is written, and nothing else is done.
+    Saving,
+    /// A phase of a newer version.
+    #[serde(other)]
+    Unknown,
+}
+
+/// How much a line of the log matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Level {
+    /// For developers.
+    Debug,
+    /// Worth knowing.
+    Info,
+    /// Worth acting on.
+    Warning,
+    /// The end of something.
+    Error,
+}
+
+/// The fields of `requested`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Requested {
+    /// `stop` or `checkpoint`: the name of the file in `control/`.
+    pub request: String,
+    /// The login name of who asked; empty where the file does not say.
+    #[serde(default)]
+    pub by: String,
+    /// The host from which it was asked; empty where the file does not say.
+    #[serde(default)]
+    pub host: String,
+}
+
+/// The fields of `telemetry`. What the machine does not tell is absent.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Telemetry {
+    /// The host of the rank.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// Processor time of this process since the previous sample, 100 for one core.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_percent: Option<f64>,
+    /// Memory of this process that lies in RAM.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<u64>,
+    /// Memory that the host could still give away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_memory_available_bytes: Option<u64>,
+    /// What the host received over its networks, loopback left out, in bytes per second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network_received_bytes_per_second: Option<f64>,
+    /// What the host sent over its networks, loopback left out, in bytes per second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network_sent_bytes_per_second: Option<f64>,
+    /// The name of the rank's GPU.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu: Option<String>,
+    /// Share of time in which any kernel ran on the GPU, 0 to 100.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu_percent: Option<f64>,
+    /// Share of the GPU's multiprocessors that were busy, 0 to 100.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sm_percent: Option<f64>,
+    /// Share of time in which tensor cores were busy, 0 to 100.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tensor_percent: Option<f64>,
+    /// Memory of the GPU that is in use, by any process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu_memory_bytes: Option<u64>,
+    /// All memory of the GPU.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu_memory_total_bytes: Option<u64>,
+    /// What the GPU draws.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu_power_watts: Option<f64>,
+    /// How hot the GPU is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu_temperature_celsius: Option<f64>,
+}
+
 /// Why a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -278,6 +412,27 @@ mod tests {
         let line = r#"{"time_ms":1,"rank":2,"mood":3,"event":"warning","message":"a","tone":1}"#;
         let record: Record = serde_json::from_str(line).unwrap();
         assert_eq!(record.event, RunEvent::Warning { message: "a".to_owned() });
+    }
+
+    #[test]
+    fn both_ways_of_reading_a_line_agree() {
+        let telemetry = Telemetry { cpu_percent: Some(97.5), ..Telemetry::default() };
+        let events = [
+            step(f64::NAN).event,
+            RunEvent::Telemetry(telemetry),
+            RunEvent::Phase { step: 3, phase: Phase::Saving },
+            RunEvent::Log { level: Level::Info, message: "a\"b".to_owned() },
+        ];
+        for event in events {
+            let line = serde_json::to_string(&Record { time_ms: 1, rank: 2, event }).unwrap();
+            let slow: Record = serde_json::from_str(&line).unwrap();
+            let fast = Record::from_line(line.as_bytes()).unwrap();
+            assert_eq!(format!("{fast:?}"), format!("{slow:?}"));
+        }
+        assert!(Record::from_line(br#"{"time_ms":1,"rank":0,"event":"step"}"#).is_err());
+        let later = br#"{"time_ms":1,"rank":0,"event":"phase","step":3,"phase":"dreaming"}"#;
+        let expected = RunEvent::Phase { step: 3, phase: Phase::Unknown };
+        assert_eq!(Record::from_line(later).unwrap().event, expected);
     }
 
     proptest! {

@@ -4,6 +4,7 @@
 //! are those of whole native volumes. Knows no method but through its trait.
 
 use super::Method;
+use super::preview::{Previews, picture};
 use crate::comm::{Communicator, agree};
 use crate::data::Dataset;
 use crate::data::batch::Volume;
@@ -49,6 +50,13 @@ pub struct CaseScores {
     pub case: String,
     /// One per structure: every class but the background.
     pub scores: Vec<Score>,
+}
+
+impl CaseScores {
+    /// Mean Dice over structures; NaN where none is defined.
+    pub(super) fn mean_dice(&self) -> f64 {
+        mean(self.scores.iter().map(|score| score.dice))
+    }
 }
 
 /// The scores of all held-out cases, equal on every rank.
@@ -110,6 +118,8 @@ impl Scores {
 pub struct Evaluator {
     /// The data set.
     pub dataset: Arc<Dataset>,
+    /// The annotation that pictures show beside the prediction.
+    pub annotation: String,
     /// The held-out fold; 0: nothing is held out and nothing scored.
     pub fold: u32,
     /// Rows and columns of the network's input.
@@ -141,13 +151,22 @@ pub fn recompute_statistics(
 impl Evaluator {
     /// Predicts and scores every held-out case once over all ranks.
     pub fn run(&self, method: &dyn Method, communicator: &dyn Communicator) -> Result<Scores> {
+        self.run_with_previews(method, communicator).map(|(scores, _)| scores)
+    }
+
+    /// The same, and pictures of this rank's worst and best case.
+    pub fn run_with_previews(
+        &self,
+        method: &dyn Method,
+        communicator: &dyn Communicator,
+    ) -> Result<(Scores, Previews)> {
         let structures: Vec<String> = self.dataset.classes.iter().skip(1).cloned().collect();
         if self.fold == 0 {
-            return Ok(Scores { structures, cases: Vec::new() });
+            return Ok((Scores { structures, cases: Vec::new() }, Previews::default()));
         }
         let columns = 3 * structures.len();
         let scored = self.score_share(method, columns, communicator);
-        let (volumes, rows) = agree(communicator, scored)?;
+        let (volumes, rows, previews) = agree(communicator, scored)?;
         let table = Tensor::from_slice(&rows).to_device(self.target.1);
         communicator.sum(&table);
         let rows: Vec<f64> = Vec::try_from(table).context(|| "cannot fetch the scores")?;
@@ -156,7 +175,7 @@ impl Evaluator {
             let scores = scores.map(|s| Score { dice: s[0], hd95: s[1], asd: s[2] }).collect();
             CaseScores { case: volume.name().to_owned(), scores }
         });
-        Ok(Scores { structures, cases: cases.collect() })
+        Ok((Scores { structures, cases: cases.collect() }, previews))
     }
 
     /// All held-out cases, and their table with the rows of this rank's cases filled in: the sum
@@ -166,20 +185,24 @@ impl Evaluator {
         method: &dyn Method,
         columns: usize,
         communicator: &dyn Communicator,
-    ) -> Result<(Vec<Volume<'_>>, Vec<f64>)> {
+    ) -> Result<(Vec<Volume<'_>>, Vec<f64>, Previews)> {
         let (rank, ranks) = (communicator.rank(), communicator.ranks());
         let volumes = Volume::held_out(&self.dataset, self.fold)?;
         let mut rows = vec![0.0; volumes.len() * columns];
-        let mine = volumes.iter().zip(rows.chunks_exact_mut(columns)).skip(rank).step_by(ranks);
-        for (volume, row) in mine {
+        let mut previews = Previews::default();
+        let cases = volumes.iter().zip(rows.chunks_exact_mut(columns)).enumerate();
+        for (case, (volume, row)) in cases.skip(rank).step_by(ranks) {
             let prediction = self.predict(method, volume)?;
             for (index, values) in row.chunks_exact_mut(3).enumerate() {
                 let score = self.score(volume, &prediction, index as u8 + 1)?;
                 values.copy_from_slice(&[score.dice, score.hd95, score.asd]);
             }
+            let dice = mean(row.iter().step_by(3).copied());
+            let picture = || picture(volume, &self.annotation, &prediction, self.size);
+            previews.consider((case, dice), picture)?;
             communicator.note_progress();
         }
-        Ok((volumes, rows))
+        Ok((volumes, rows, previews))
     }
 
     /// The class of every pixel on the network's grid: `[slices, size, size]`.

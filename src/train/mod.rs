@@ -7,6 +7,7 @@ pub mod evaluate;
 pub mod learner;
 pub mod non_finite;
 pub mod optimizer;
+pub mod preview;
 pub mod recorder;
 pub mod schedule;
 pub mod stopping;

@@ -19,9 +19,8 @@ use crate::data::loader::Loader;
 use crate::error::{Context, Failure, Result};
 use crate::random::Key;
 use crate::runlog::directory::RunDirectory;
-use crate::runlog::flight::Phase;
 use crate::runlog::io::EventSink;
-use crate::runlog::{self, RunEvent};
+use crate::runlog::{self, Phase, RunEvent, flight};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -183,13 +182,43 @@ impl Trainer {
         logged
     }
 
-    /// Whether to stop, and why; looks for a request in the run directory only at logged steps.
+    /// Whether to stop, and why. Requests in the run directory are looked at in logged steps only.
     fn vote(&mut self, look: bool) -> Result<Option<Reason>> {
-        if look && self.communicator.rank() == 0 && self.parts.directory.stop_request().exists() {
+        if look {
+            self.take_stop_request();
+            self.save_on_request()?;
+        }
+        self.parts.recorder.enter(flight::Phase::Agreeing);
+        self.stopping.vote(&*self.communicator)
+    }
+
+    /// Passes on what `control/stop` asks for, as rank 0 sees it.
+    fn take_stop_request(&mut self) {
+        let directory = &self.parts.directory;
+        if self.communicator.rank() != 0 {
+            return;
+        }
+        if let Some(requested) = directory.requested(&directory.stop_request()) {
+            self.parts.events.emit(&RunEvent::Requested(requested));
             self.stopping.requests().ask(Reason::Requested);
         }
-        self.parts.recorder.enter(Phase::Agreeing);
-        self.stopping.vote(&*self.communicator)
+    }
+
+    /// Saves if `control/checkpoint` asks for it, as rank 0 sees it, and withdraws the request.
+    fn save_on_request(&mut self) -> Result<()> {
+        let directory = &self.parts.directory;
+        let path = directory.checkpoint_request();
+        let root = self.communicator.rank() == 0;
+        let requested = if root { directory.requested(&path) } else { None };
+        // What cannot be withdrawn would be obeyed at every step.
+        let requested = requested.filter(|_| std::fs::remove_file(&path).is_ok());
+        if self.communicator.any(requested.is_some())? {
+            self.save()?;
+        }
+        if let Some(requested) = requested {
+            self.emit(&RunEvent::Requested(requested));
+        }
+        Ok(())
     }
 
     /// Whether the numbers of `step` are written to the log.
@@ -220,7 +249,7 @@ impl Trainer {
         self.parts.recorder.begin_step(step);
         let batch = self.parts.loader.batch(step)?;
         self.pace.data_wait += start.elapsed();
-        self.parts.recorder.enter(Phase::Step);
+        self.parts.recorder.enter(flight::Phase::Step);
         let images = batch.global_size;
         let batch = batch.to(kind, device);
         self.unread.before_step(&self.parts.method.learners());
@@ -250,7 +279,7 @@ impl Trainer {
     /// Writes the numbers of the last step and the pace since the last line. Refuses to go on from
     /// a gradient that was not finite, or returns it where a checkpoint is to be gone back to.
     fn log(&mut self) -> Result<Option<Stumble>> {
-        self.parts.recorder.enter(Phase::Logging);
+        self.parts.recorder.enter(flight::Phase::Logging);
         let step = self.state.step;
         let numbers = self.unread.last().map(StepReport::fetch).transpose()?.unwrap_or_default();
         let pace = std::mem::take(&mut self.pace);
@@ -320,11 +349,19 @@ impl Trainer {
     /// Scores the held-out cases; true when the mean Dice is among the best so far.
     fn evaluate(&mut self) -> Result<bool> {
         let start = Instant::now();
-        self.parts.recorder.enter(Phase::Evaluating);
+        self.parts.recorder.enter(flight::Phase::Evaluating);
+        let step = self.state.step;
+        self.emit(&RunEvent::Phase { step, phase: Phase::Evaluating });
         let Parts { method, loader, statistics_batches, target, .. } = &mut self.parts;
         recompute_statistics(&**method, loader, *statistics_batches, *target)?;
-        let scores = self.parts.evaluator.run(&*self.parts.method, &*self.communicator)?;
-        let step = self.state.step;
+        let evaluator = &self.parts.evaluator;
+        let (scores, previews) =
+            evaluator.run_with_previews(&*self.parts.method, &*self.communicator)?;
+        let folder = self.parts.directory.previews().join(format!("step-{step:08}"));
+        if let Err(failure) = previews.write(&scores.cases, &folder) {
+            // Pictures are for looking at; a run goes on without them.
+            self.parts.events.emit(&RunEvent::Warning { message: failure.message().to_owned() });
+        }
         let mean_dice = scores.mean_dice();
         let improved = self.state.take_score(Best { step, mean_dice }, self.parts.plan.keep_best);
         let root = self.communicator.rank() == 0 && !scores.cases.is_empty();
@@ -359,7 +396,7 @@ impl Trainer {
         if self.saved_step == Some(step) {
             return Ok(());
         }
-        self.parts.recorder.enter(Phase::Saving);
+        self.parts.recorder.enter(flight::Phase::Saving);
         let progress = self.saver.finish()?;
         self.note(progress);
         let begun = self.saver.begin(self.state.clone(), &self.parts.method.learners());
@@ -370,7 +407,8 @@ impl Trainer {
 
     /// Waits for the last save. Where it failed, so has the run: what it trained would be lost.
     fn finish_save(&mut self) -> Result<()> {
-        self.parts.recorder.enter(Phase::Saving);
+        self.parts.recorder.enter(flight::Phase::Saving);
+        self.emit(&RunEvent::Phase { step: self.state.step, phase: Phase::Saving });
         match self.saver.finish()? {
             Progress::Failed(failure) => Err(failure),
             progress => {

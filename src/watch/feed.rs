@@ -8,7 +8,7 @@ use crate::error::{Context, Failure, Result};
 use crate::runlog::Record;
 use crate::runlog::directory::RunDirectory;
 use crate::runlog::io::Tail;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::ErrorKind;
 use std::path::PathBuf;
 
@@ -16,7 +16,15 @@ use std::path::PathBuf;
 #[derive(Debug)]
 pub struct Feed {
     directory: RunDirectory,
-    tails: BTreeMap<PathBuf, Tail>,
+    files: BTreeMap<PathBuf, LogFile>,
+    new_tail: fn(PathBuf) -> Tail,
+}
+
+/// The log of one rank, and records of it that are read and not yet due.
+#[derive(Debug)]
+struct LogFile {
+    tail: Tail,
+    waiting: VecDeque<Record>,
 }
 
 impl Feed {
@@ -33,7 +41,13 @@ impl Feed {
             ))
             .hint("name the directory that `scrimp train --run` wrote"));
         }
-        Ok(Self { directory, tails: BTreeMap::new() })
+        Ok(Self { directory, files: BTreeMap::new(), new_tail: Tail::new })
+    }
+
+    /// A feed of the first few records of each rank and the newest ones: what there is to show while
+    /// a long log is being read.
+    pub fn both_ends(directory: RunDirectory) -> Result<Self> {
+        Ok(Self { new_tail: Tail::both_ends, ..Self::open(directory)? })
     }
 
     /// Whether a process is writing the run.
@@ -49,12 +63,34 @@ impl Feed {
 
     /// The next records of all ranks, a bounded piece of each file; none where nothing is new.
     pub fn read(&mut self) -> Result<Vec<Record>> {
+        self.read_until(u64::MAX)
+    }
+
+    /// The next records that were written up to `limit_ms`, milliseconds since 1970 (UTC).
+    pub fn read_until(&mut self, limit_ms: u64) -> Result<Vec<Record>> {
         self.discover()?;
         let mut records = Vec::new();
-        for tail in self.tails.values_mut() {
-            records.append(&mut tail.read()?);
+        for file in self.files.values_mut() {
+            if file.waiting.is_empty() {
+                file.waiting = file.tail.read()?.into();
+            }
+            let later = file.waiting.iter().position(|record| record.time_ms > limit_ms);
+            records.extend(file.waiting.drain(..later.unwrap_or(file.waiting.len())));
         }
         Ok(records)
+    }
+
+    /// Whether reading again at once gives more.
+    pub fn is_behind(&self) -> bool {
+        self.files.values().any(|file| file.waiting.is_empty() && file.tail.is_behind())
+    }
+
+    /// How much of the files is read, in `[0, 1]`.
+    pub fn share_read(&self) -> f64 {
+        let bytes = |path: &PathBuf| std::fs::metadata(path).map_or(0, |metadata| metadata.len());
+        let whole: u64 = self.files.keys().map(bytes).sum();
+        let read: u64 = self.files.values().map(|file| file.tail.offset_bytes()).sum();
+        if whole == 0 { 1.0 } else { (read as f64 / whole as f64).min(1.0) }
     }
 
     /// Ranks open their files one after the other, and later runs may have more of them.
@@ -68,7 +104,10 @@ impl Feed {
         for entry in entries {
             let path = entry.context(doing)?.path();
             if path.extension().is_some_and(|extension| extension == "jsonl") {
-                self.tails.entry(path.clone()).or_insert_with(|| Tail::new(path));
+                self.files.entry(path.clone()).or_insert_with(|| LogFile {
+                    tail: (self.new_tail)(path),
+                    waiting: VecDeque::new(),
+                });
             }
         }
         Ok(())

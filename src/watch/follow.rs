@@ -2,27 +2,33 @@
 
 use super::feed::Feed;
 use super::numbers;
+use super::state::Dashboard;
 use crate::error::{Context, Result};
 use crate::runlog::directory::RunDirectory;
-use crate::runlog::{Evaluated, Record, RunEvent, RunStarted, Step};
+use crate::runlog::{Evaluated, Record, Requested, RunEvent, RunStarted, Step};
 use std::io::{ErrorKind, Write};
 use std::time::Duration;
 
-/// Time of the run between two lines about steps; a log of a day stays readable.
-const STEP_LINES_MS: u64 = 3_000;
+/// Time of the run between two lines about steps in its first minute, and later: a log of a day
+/// stays readable.
+const EARLY_MS: u64 = 3_000;
+const LATER_MS: u64 = 30_000;
+const MINUTE_MS: u64 = 60_000;
 /// How often to look for new records.
 const POLL: Duration = Duration::from_millis(500);
 
 /// Writes what happens in a run until it ends or `done` says that nobody writes it any more.
 ///
-/// A reader of `out` that goes away ends it without an error.
+/// Steps have a line every `interval`, or at a pace that suits a batch log. A reader of `out` that
+/// goes away ends it without an error.
 pub fn follow(
     directory: &RunDirectory,
     out: &mut dyn Write,
+    interval: Option<Duration>,
     done: impl Fn() -> bool,
 ) -> Result<()> {
     let mut feed = Feed::open(directory.clone())?;
-    let mut lines = Lines::default();
+    let mut lines = Lines::every(interval);
     loop {
         // Asked before reading, so that the last records of a run that ends now are not missed.
         let is_last = done();
@@ -47,29 +53,44 @@ pub fn follow(
 /// Chooses what is worth a line, and words it.
 #[derive(Debug, Default)]
 pub struct Lines {
-    total_steps: u64,
+    interval_ms: Option<u64>,
+    run: Dashboard,
     last_step_ms: Option<u64>,
     has_ended: bool,
 }
 
 impl Lines {
+    /// With a line about steps every `interval` of the run, or at a pace that suits a batch log.
+    pub fn every(interval: Option<Duration>) -> Self {
+        let interval_ms = interval.map(|interval| interval.as_millis() as u64);
+        Self { interval_ms, ..Self::default() }
+    }
+
+    /// Whether a step at `time_ms` comes too soon after the last line about one.
+    fn is_early(&self, time_ms: u64) -> bool {
+        let start_ms = self.run.started.as_ref().map_or(time_ms, |(start_ms, _)| *start_ms);
+        let is_first_minute = time_ms.saturating_sub(start_ms) <= MINUTE_MS;
+        let pace_ms = if is_first_minute { EARLY_MS } else { LATER_MS };
+        let pace_ms = self.interval_ms.unwrap_or(pace_ms);
+        self.last_step_ms.is_some_and(|last_ms| time_ms < last_ms.saturating_add(pace_ms))
+    }
+
     /// The line that tells `record`, if it is worth one.
     pub fn line(&mut self, record: &Record) -> Option<String> {
+        if record.rank == 0 {
+            self.run.apply(record.clone());
+        }
         Some(match &record.event {
             RunEvent::RunStarted(started) => {
-                self.total_steps = started.total_steps;
                 self.has_ended = false;
                 start_line(started)
             }
             RunEvent::Step(step) => {
-                let is_early = self
-                    .last_step_ms
-                    .is_some_and(|last_ms| record.time_ms < last_ms.saturating_add(STEP_LINES_MS));
-                if is_early && step.step != self.total_steps {
+                if self.is_early(record.time_ms) && step.step != self.run.total_steps() {
                     return None;
                 }
                 self.last_step_ms = Some(record.time_ms);
-                step_line(step, self.total_steps)
+                step_line(step, &self.run)
             }
             RunEvent::Evaluated(evaluated) => evaluation_line(evaluated),
             RunEvent::Resumed { step, checkpoint } => {
@@ -85,7 +106,13 @@ impl Lines {
                 self.has_ended = true;
                 format!("ended after step {step}: {message}")
             }
-            RunEvent::Health(_) | RunEvent::Unknown => return None,
+            RunEvent::Requested(Requested { request, by, .. }) if by.is_empty() => {
+                format!("{request} requested")
+            }
+            RunEvent::Requested(Requested { request, by, .. }) => {
+                format!("{request} requested by {by}")
+            }
+            _ => return None,
         })
     }
 }
@@ -99,15 +126,18 @@ fn start_line(started: &RunStarted) -> String {
     )
 }
 
-fn step_line(step: &Step, total_steps: u64) -> String {
+fn step_line(step: &Step, run: &Dashboard) -> String {
+    let total_steps = run.total_steps();
+    let left = run.remaining_ms().map(|ms| format!("  {} left", numbers::duration(ms)));
     let losses = step.loss.iter().map(|(name, value)| format!("{name} {}", numbers::value(*value)));
     let width = total_steps.to_string().len();
     format!(
-        "step {:>width$}/{total_steps}  {}  {} images/s  {} ms a step",
+        "step {:>width$}/{total_steps}  {}  {} images/s  {} ms a step{}",
         step.step,
         losses.collect::<Vec<_>>().join("  "),
         numbers::value(step.images_per_second),
         numbers::milliseconds(step.step_ms),
+        left.unwrap_or_default(),
     )
 }
 

@@ -1,84 +1,119 @@
 //! The dashboard: the logs of runs in, a screen out.
 //!
-//! It sees a run only through its directory and touches nothing there but `control/stop`, when
-//! asked twice. Runs do not know whether anybody watches.
+//! It sees a run only through its directory and touches nothing there but requests in `control/`,
+//! when asked twice. Runs do not know whether anybody watches.
 
+mod actions;
+mod canvas;
+mod cases;
 mod chart;
+mod charts;
+mod compare;
 mod feed;
 mod follow;
+mod frame;
+mod header;
+mod live;
+mod messages;
 mod numbers;
-mod panels;
+mod once;
+pub mod picture;
+pub mod rank;
+mod ranks;
 mod series;
 pub mod state;
+mod theme;
+mod ticks;
+pub mod ui;
 pub mod update;
+pub mod verdict;
 mod view;
+mod watched;
 
+pub use cases::CasesShown;
+pub use compare::{Settings, settings};
 pub use feed::Feed;
 pub use follow::{Lines, follow};
-pub use panels::{Shown, Theme};
+pub use frame::Shown;
+pub use live::on_terminal;
+pub use once::{once, text};
 pub use series::{Bucket, Series};
-pub use view::{draw, draw_run};
+pub use theme::Theme;
+pub use view::draw;
 
 use crate::error::{Context, Result};
 use crate::runlog::Record;
 use crate::runlog::directory::RunDirectory;
 use ratatui::Terminal;
 use ratatui::backend::Backend;
-use ratatui::buffer::Buffer;
-use ratatui::crossterm::event::{self, Event, KeyEvent, KeyEventKind};
-use ratatui::layout::Rect;
-use state::{Dashboard, Presence};
-use std::collections::VecDeque;
+use ratatui::crossterm::event::{KeyEvent, MouseEvent};
+use ratatui_image::picker::Picker;
+use state::Presence;
 use std::time::{Duration, Instant};
-use update::{Request, Ui};
+use ui::{Replay, Ui};
+use update::{Request, Targets};
+use watched::Watched;
 
-/// How often run directories are read.
-const POLL: Duration = Duration::from_millis(500);
+/// A replay shows the whole run in as many ticks.
+const REPLAY_TICKS: u64 = 200;
 
 /// What the loop is told.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Message {
     /// A key was pressed.
     Key(KeyEvent),
+    /// The mouse was used.
+    Mouse(MouseEvent),
     /// The terminal has another size.
     Resized,
-    /// New records of a run, by its position among the watched ones.
+    /// The next records of a run, by its position among the watched ones.
     Records(usize, Vec<Record>),
-    /// Whether a process is writing a run.
-    Present(usize, Presence),
+    /// Newest records of a run whose log is still being read, and how much of it is, in `[0, 1]`.
+    Preview(usize, Vec<Record>, f64),
+    /// The log of a run is read to its end.
+    CaughtUp(usize),
+    /// What was told of a run is void; it will be told again.
+    Forget(usize),
+    /// Whether a process is writing a run, and the time, milliseconds since 1970 (UTC).
+    Present(usize, Presence, u64),
+    /// Time goes on in a replay.
+    Tick,
+    /// Somebody wants the dashboard to end.
+    Quit,
 }
 
 /// Where messages come from.
 pub trait Source {
-    /// The next message, as soon as there is one.
-    fn next(&mut self) -> Result<Message>;
-}
+    /// The next message as soon as there is one; `None` after `wait`, if that is given.
+    fn next(&mut self, wait: Option<Duration>) -> Result<Option<Message>>;
 
-/// A run on the screen.
-#[derive(Debug)]
-struct Watched {
-    directory: RunDirectory,
-    name: String,
-    dashboard: Dashboard,
-    presence: Presence,
-}
-
-impl Watched {
-    fn new(directory: &RunDirectory) -> Self {
-        // `runs/a` and `runs/a/.` are called `a`; what has no last name is called as it was typed.
-        let root = directory.root();
-        let name = root.file_name().unwrap_or(root.as_os_str());
-        Self {
-            directory: directory.clone(),
-            name: name.to_string_lossy().into_owned(),
-            dashboard: Dashboard::default(),
-            presence: Presence::default(),
-        }
+    /// Tells a run again up to a time, milliseconds since 1970 (UTC), or as it goes on.
+    fn travel(&mut self, _run: usize, _until_ms: Option<u64>) -> Result<()> {
+        Ok(())
     }
 
-    fn shown(&self, theme: Theme) -> Shown<'_> {
-        Shown { name: &self.name, dashboard: &self.dashboard, presence: self.presence, theme }
-    }
+    /// Whether ticks are wanted.
+    fn tick(&mut self, _is_wanted: bool) {}
+}
+
+/// How to draw on a terminal.
+pub struct Screen {
+    /// Colours and glyphs.
+    pub theme: Theme,
+    /// The shortest time between two frames.
+    pub pause: Duration,
+    /// Finds out how the terminal draws pictures, when the first one is wanted.
+    pub find_picker: fn() -> Picker,
+}
+
+/// The loop and what it works on.
+struct Session<'a, S> {
+    screen: &'a Screen,
+    picker: Option<Picker>,
+    runs: Vec<Watched>,
+    ui: Ui,
+    targets: Targets,
+    source: &'a mut S,
 }
 
 /// Shows runs until the user leaves: the whole loop, on any terminal and any source of messages.
@@ -86,130 +121,129 @@ pub fn run<B: Backend<Error: 'static>>(
     directories: &[RunDirectory],
     terminal: &mut Terminal<B>,
     source: &mut impl Source,
-    theme: Theme,
+    screen: &Screen,
 ) -> Result<()> {
-    let mut runs: Vec<Watched> = directories.iter().map(Watched::new).collect();
-    let mut ui = Ui { runs: runs.len(), ..Ui::default() };
+    let runs: Vec<Watched> = directories.iter().map(Watched::new).collect();
+    let ui = Ui { runs: runs.len(), ..Ui::default() };
+    let (picker, targets) = (None, Targets::new());
+    let mut session = Session { screen, picker, runs, ui, targets, source };
     let mut has_changed = true;
+    let mut last_frame: Option<Instant> = None;
     loop {
-        if has_changed {
-            let shown = runs[ui.selected].shown(theme);
-            terminal
-                .draw(|frame| draw(&shown, &ui, frame.area(), frame.buffer_mut()))
-                .context(|| "cannot draw on the terminal")?;
+        let passed = last_frame.map_or(screen.pause, |last| last.elapsed());
+        if has_changed && passed >= screen.pause {
+            session.draw(terminal)?;
+            last_frame = Some(Instant::now());
+            has_changed = false;
         }
-        has_changed = true;
-        match source.next()? {
-            Message::Key(key) => match update::update(&mut ui, key) {
-                Some(Request::Quit) => return Ok(()),
-                Some(Request::WriteStop) => runs[ui.selected].directory.request_stop()?,
-                None => {}
-            },
-            Message::Resized => {}
-            Message::Records(run, records) => {
-                for record in records {
-                    runs[run].dashboard.apply(record);
-                }
-            }
-            Message::Present(run, presence) => {
-                has_changed = runs[run].presence != presence;
-                runs[run].presence = presence;
-            }
+        let wait = has_changed.then(|| screen.pause.saturating_sub(passed));
+        let Some(message) = session.source.next(wait)? else { continue };
+        match session.take(message)? {
+            Taken::Changed => has_changed = true,
+            Taken::Unchanged => {}
+            Taken::Left => return Ok(()),
         }
     }
 }
 
-/// Shows runs on the terminal of this process, which is restored however this ends.
-///
-/// Redraws when something has changed and at no other time.
-pub fn on_terminal(directories: &[RunDirectory], theme: Theme) -> Result<()> {
-    let feeds = directories.iter().cloned().map(Feed::open).collect::<Result<_>>()?;
-    let mut source = Live { feeds, ready: VecDeque::new(), last_poll: None };
-    // Installs a panic hook that restores the terminal, too.
-    let mut terminal = ratatui::try_init().context(|| "cannot take over the terminal")?;
-    let ended = run(directories, &mut terminal, &mut source, theme);
-    ratatui::restore();
-    ended
+/// What a message came to.
+enum Taken {
+    Changed,
+    Unchanged,
+    Left,
 }
 
-/// Keys of this terminal and records of run directories.
-struct Live {
-    feeds: Vec<Feed>,
-    ready: VecDeque<Message>,
-    last_poll: Option<Instant>,
-}
-
-impl Source for Live {
-    fn next(&mut self) -> Result<Message> {
-        loop {
-            if let Some(message) = self.ready.pop_front() {
-                return Ok(message);
-            }
-            let rest =
-                self.last_poll.map_or(Duration::ZERO, |last| POLL.saturating_sub(last.elapsed()));
-            let reading = || "cannot read from the terminal";
-            if rest.is_zero() {
-                self.poll_runs()?;
-            } else if event::poll(rest).context(reading)? {
-                match event::read().context(reading)? {
-                    Event::Key(key) if key.kind == KeyEventKind::Press => {
-                        return Ok(Message::Key(key));
-                    }
-                    Event::Resize(..) => return Ok(Message::Resized),
-                    _ => {}
-                }
-            }
+impl<S: Source> Session<'_, S> {
+    fn draw<B: Backend<Error: 'static>>(&mut self, terminal: &mut Terminal<B>) -> Result<()> {
+        let doing = || "cannot draw on the terminal";
+        let size = terminal.size().context(doing)?;
+        let selected = self.ui.selected;
+        if self.ui.tab == ui::Tab::Cases {
+            let picker = self.picker.get_or_insert_with(self.screen.find_picker);
+            let area = view::view_area(ratatui::layout::Rect::new(0, 0, size.width, size.height));
+            self.runs[selected].open_picture(&self.ui, area, picker);
         }
-    }
-}
-
-impl Live {
-    fn poll_runs(&mut self) -> Result<()> {
-        let mut is_behind = false;
-        for (run, feed) in self.feeds.iter_mut().enumerate() {
-            let records = feed.read()?;
-            if !records.is_empty() {
-                is_behind = true;
-                self.ready.push_back(Message::Records(run, records));
-            }
-            self.ready.push_back(Message::Present(run, feed.presence()));
-        }
-        // A long log is read piece by piece without waiting, with a look at the keys in between.
-        self.last_poll = if is_behind {
-            Instant::now().checked_sub(POLL.mul_f32(0.9))
-        } else {
-            Some(Instant::now())
-        };
+        let theme = self.screen.theme;
+        let shown: Vec<Shown<'_>> = self.runs.iter().map(|run| run.shown(theme)).collect();
+        let mut targets = Targets::new();
+        terminal
+            .draw(|frame| targets = draw(&shown, &self.ui, frame.area(), frame.buffer_mut()))
+            .context(doing)?;
+        self.targets = targets;
         Ok(())
     }
-}
 
-/// One frame about a run as plain text, of `columns` times `rows` at most.
-pub fn once(directory: &RunDirectory, columns: u16, rows: u16) -> Result<String> {
-    let mut feed = Feed::open(directory.clone())?;
-    let mut watched = Watched::new(directory);
-    watched.presence = feed.presence();
-    loop {
-        let records = feed.read()?;
-        if records.is_empty() {
-            break;
+    fn take(&mut self, message: Message) -> Result<Taken> {
+        match message {
+            Message::Quit => return Ok(Taken::Left),
+            Message::Key(key) => {
+                let known = self.runs[self.ui.selected].known(&self.ui, self.screen.theme);
+                let request = update::update(&mut self.ui, key, &known);
+                return self.obey(request);
+            }
+            Message::Mouse(event) => {
+                let known = self.runs[self.ui.selected].known(&self.ui, self.screen.theme);
+                let before = self.ui.clone();
+                update::mouse(&mut self.ui, event, &self.targets, &known);
+                if before == self.ui {
+                    return Ok(Taken::Unchanged);
+                }
+            }
+            Message::Resized => {}
+            Message::Records(run, records) => self.runs[run].apply(records),
+            Message::Preview(run, records, share) => self.runs[run].preview(records, share),
+            Message::CaughtUp(run) => self.runs[run].caught_up(),
+            Message::Forget(run) => self.runs[run].forget(),
+            Message::Present(run, presence, now_ms) => {
+                if !self.runs[run].present(presence, now_ms) {
+                    return Ok(Taken::Unchanged);
+                }
+            }
+            Message::Tick => return self.tick(),
         }
-        for record in records {
-            watched.dashboard.apply(record);
-        }
+        Ok(Taken::Changed)
     }
-    let area = Rect::new(0, 0, columns, rows);
-    let mut buffer = Buffer::empty(area);
-    draw_run(&watched.shown(Theme { has_colour: false }), &Ui::default(), area, &mut buffer);
-    Ok(text(&buffer))
-}
 
-/// The characters of a screen, without the blanks at the ends of its rows.
-pub fn text(buffer: &Buffer) -> String {
-    let columns = usize::from(buffer.area.width).max(1);
-    let rows = buffer.content.chunks(columns).map(|row| {
-        let row: String = row.iter().map(ratatui::buffer::Cell::symbol).collect();
-        row.trim_end().to_owned()
-    });
-    rows.collect::<Vec<_>>().join("\n") + "\n"
+    fn obey(&mut self, request: Option<Request>) -> Result<Taken> {
+        let selected = self.ui.selected;
+        let is_written = self.runs[selected].presence() != Presence::Absent;
+        let directory = &self.runs[selected].directory;
+        let asked = match request {
+            None => Ok(None),
+            Some(Request::Quit) => return Ok(Taken::Left),
+            Some(Request::WriteStop | Request::WriteCheckpoint) if !is_written => {
+                Ok(Some("no process writes this run: there is nobody to ask"))
+            }
+            Some(Request::WriteStop) => {
+                directory.request_stop().map(|()| Some("asked the run to save and end"))
+            }
+            Some(Request::WriteCheckpoint) => {
+                directory.request_checkpoint().map(|()| Some("asked the run to save"))
+            }
+            Some(Request::Travel(until_ms)) => {
+                self.source.travel(selected, until_ms)?;
+                self.source.tick(self.ui.replay.is_some_and(|replay| replay.is_playing));
+                Ok(None)
+            }
+        };
+        // A directory that one may only look at is no reason to stop looking.
+        let notice = asked.unwrap_or(Some("cannot write to the run's `control` directory"));
+        if let Some(notice) = notice {
+            self.ui.notice = Some(notice.to_owned());
+        }
+        Ok(Taken::Changed)
+    }
+
+    fn tick(&mut self) -> Result<Taken> {
+        let selected = self.ui.selected;
+        let known = self.runs[selected].known(&self.ui, self.screen.theme);
+        let [first, last] = known.times_ms;
+        let Some(Replay { at_ms, is_playing: true }) = self.ui.replay else {
+            return Ok(Taken::Unchanged);
+        };
+        let by = (last.saturating_sub(first) / REPLAY_TICKS).max(1);
+        let at_ms = at_ms.saturating_add(by).min(last);
+        self.ui.replay = Some(Replay { at_ms, is_playing: at_ms < last });
+        self.obey(Some(Request::Travel(Some(at_ms))))
+    }
 }

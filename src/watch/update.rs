@@ -1,34 +1,15 @@
-//! What keys do: one table, from which the handler, the footer and the help come.
+//! What keys and the mouse do: one table of keys, from which the handler, the footer and the help come.
 //!
-//! Pure: a key and the state of the screen in, a new state and perhaps a request out. Requests are
-//! carried out by the loop.
+//! Pure: an input and the state of the screen in, a new state and perhaps a request out. Requests
+//! are carried out by the loop.
 
-use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
-
-/// The state of the screen that is not about a run.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Ui {
-    /// The run that is shown.
-    pub selected: usize,
-    /// How many runs there are, at least 1.
-    pub runs: usize,
-    /// Whether losses are drawn on a logarithmic scale.
-    pub log_scale: bool,
-    /// What lies on top of the panels.
-    pub overlay: Overlay,
-}
-
-/// What lies on top of the panels.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Overlay {
-    /// Nothing.
-    #[default]
-    None,
-    /// The list of keys.
-    Help,
-    /// The question whether the run is to end.
-    StopQuestion,
-}
+use super::actions as act;
+pub use super::ui::{Known, Overlay, Tab, Ui};
+use Action::{Ask, Change};
+use ratatui::crossterm::event::{
+    KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind,
+};
+use ratatui::layout::{Position, Rect};
 
 /// What the loop has to do for the user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +18,18 @@ pub enum Request {
     Quit,
     /// Ask the selected run to save and end.
     WriteStop,
+    /// Ask the selected run to save and go on.
+    WriteCheckpoint,
+    /// Show the selected run as it was at this time, or as it is.
+    Travel(Option<u64>),
+}
+
+/// What a key does.
+enum Action {
+    /// Changes the screen.
+    Change(fn(&mut Ui, &Known)),
+    /// May want something of the loop as well.
+    Ask(fn(&mut Ui, &Known) -> Option<Request>),
 }
 
 /// One key.
@@ -45,79 +38,208 @@ pub struct KeyBinding {
     pub key: KeyCode,
     /// How the key is written.
     pub name: &'static str,
-    /// One word for the footer.
+    /// One word for the footer; empty: not in the footer.
     pub word: &'static str,
     /// One sentence for the help.
     pub help: &'static str,
-    action: fn(&mut Ui) -> Option<Request>,
+    /// The views in which it means this.
+    pub tabs: &'static [Tab],
+    action: Action,
 }
 
-/// All keys, in the order of the footer.
+const ANYWHERE: &[Tab] = &Tab::ALL;
+const CURVES: &[Tab] = &[Tab::Overview, Tab::Charts, Tab::Compare];
+const CHARTS: &[Tab] = &[Tab::Charts];
+const RANKS: &[Tab] = &[Tab::Ranks];
+const CASES: &[Tab] = &[Tab::Cases];
+const MESSAGES: &[Tab] = &[Tab::Messages];
+const COMPARE: &[Tab] = &[Tab::Compare];
+const PATTERNS: &[Tab] = &[Tab::Messages, Tab::Compare];
+
+const fn bind(
+    (key, name): (KeyCode, &'static str),
+    word: &'static str,
+    help: &'static str,
+    tabs: &'static [Tab],
+    action: Action,
+) -> KeyBinding {
+    KeyBinding { key, name, word, help, tabs, action }
+}
+
+const fn letter(name: &'static str) -> (KeyCode, &'static str) {
+    (KeyCode::Char(name.as_bytes()[0] as char), name)
+}
+
+/// All keys, in the order of the footer and the help.
 pub const KEYS: &[KeyBinding] = &[
-    KeyBinding {
-        key: KeyCode::Char('q'),
-        name: "q",
-        word: "quit",
-        help: "leave; the run goes on",
-        action: |_| Some(Request::Quit),
-    },
-    KeyBinding {
-        key: KeyCode::Char('s'),
-        name: "s",
-        word: "stop",
-        help: "ask the run to save and end",
-        action: |ui| {
-            ui.overlay = Overlay::StopQuestion;
-            None
-        },
-    },
-    KeyBinding {
-        key: KeyCode::Char('l'),
-        name: "l",
-        word: "log",
-        help: "losses on a logarithmic scale",
-        action: |ui| {
-            ui.log_scale = !ui.log_scale;
-            None
-        },
-    },
-    KeyBinding {
-        key: KeyCode::Tab,
-        name: "tab",
-        word: "next run",
-        help: "show the next run",
-        action: |ui| {
-            ui.selected = (ui.selected + 1) % ui.runs.max(1);
-            None
-        },
-    },
-    KeyBinding {
-        key: KeyCode::Char('?'),
-        name: "?",
-        word: "help",
-        help: "explain the keys",
-        action: |ui| {
-            ui.overlay = Overlay::Help;
-            None
-        },
-    },
+    bind(letter("q"), "quit", "leave; the run goes on", ANYWHERE, Ask(|_, _| Some(Request::Quit))),
+    bind(letter("?"), "help", "explain the keys", ANYWHERE, Change(act::help)),
+    bind((KeyCode::Tab, "tab"), "next view", "show the next view", ANYWHERE, Change(act::next_tab)),
+    bind(letter("1"), "", "overview", ANYWHERE, Change(|ui, _| act::tab(ui, Tab::Overview))),
+    bind(letter("2"), "", "charts", ANYWHERE, Change(|ui, _| act::tab(ui, Tab::Charts))),
+    bind(letter("3"), "", "ranks", ANYWHERE, Change(|ui, _| act::tab(ui, Tab::Ranks))),
+    bind(letter("4"), "", "cases", ANYWHERE, Change(|ui, _| act::tab(ui, Tab::Cases))),
+    bind(letter("5"), "", "messages", ANYWHERE, Change(|ui, _| act::tab(ui, Tab::Messages))),
+    bind(letter("6"), "", "compare runs", ANYWHERE, Change(|ui, _| act::tab(ui, Tab::Compare))),
+    bind(letter("n"), "next run", "show the next run", ANYWHERE, Ask(act::next_run)),
+    bind(
+        (KeyCode::Enter, "enter"),
+        "focus",
+        "one chart or all of them",
+        CHARTS,
+        Change(act::focus),
+    ),
+    bind((KeyCode::Down, "↓"), "next", "select the next chart", CHARTS, Change(act::next_chart)),
+    bind((KeyCode::Up, "↑"), "", "select the previous chart", CHARTS, Change(act::previous_chart)),
+    bind(letter("c"), "", "more columns of charts", CHARTS, Change(act::columns)),
+    bind(letter("l"), "log", "values on a logarithmic scale", CURVES, Change(act::log_scale)),
+    bind(letter("m"), "smooth", "smooth the curves more", CURVES, Change(act::smooth)),
+    bind(letter("+"), "zoom", "show fewer steps", CURVES, Change(act::zoom_in)),
+    bind(letter("-"), "", "show more steps", CURVES, Change(act::zoom_out)),
+    bind(letter("<"), "", "show earlier steps", CURVES, Change(act::pan_left)),
+    bind(letter(">"), "", "show later steps", CURVES, Change(act::pan_right)),
+    bind(letter("f"), "follow", "show the newest steps", CURVES, Change(act::follow)),
+    bind(letter("0"), "", "show all steps", CURVES, Change(act::whole)),
+    bind(
+        (KeyCode::Left, "←"),
+        "",
+        "read values off, to the left",
+        CURVES,
+        Change(act::cursor_left),
+    ),
+    bind(
+        (KeyCode::Right, "→"),
+        "",
+        "read values off, to the right",
+        CURVES,
+        Change(act::cursor_right),
+    ),
+    bind((KeyCode::Esc, "esc"), "", "stop reading values off", CURVES, Change(act::cursor_off)),
+    bind((KeyCode::Right, "→"), "sort", "sort by the next column", RANKS, Change(act::sort_next)),
+    bind(
+        (KeyCode::Left, "←"),
+        "",
+        "sort by the previous column",
+        RANKS,
+        Change(act::sort_previous),
+    ),
+    bind(letter("o"), "order", "turn the order around", RANKS, Change(act::sort_order)),
+    bind(letter("h"), "heat map", "table or heat map", RANKS, Change(act::heat_map)),
+    bind((KeyCode::Down, "↓"), "", "scroll down", RANKS, Change(act::ranks_down)),
+    bind((KeyCode::Up, "↑"), "", "scroll up", RANKS, Change(act::ranks_up)),
+    bind((KeyCode::Right, "→"), "slice", "the next slice", CASES, Change(act::slice_next)),
+    bind((KeyCode::Left, "←"), "", "the previous slice", CASES, Change(act::slice_previous)),
+    bind(
+        (KeyCode::Enter, "enter"),
+        "picture",
+        "the next picture",
+        CASES,
+        Change(act::picture_next),
+    ),
+    bind((KeyCode::Down, "↓"), "", "scroll down", CASES, Change(act::cases_down)),
+    bind((KeyCode::Up, "↑"), "", "scroll up", CASES, Change(act::cases_up)),
+    bind(letter("v"), "level", "only what matters more", MESSAGES, Change(act::level)),
+    bind(
+        letter("a"),
+        "rank",
+        "one rank after the other, or all",
+        MESSAGES,
+        Change(act::rank_filter),
+    ),
+    bind((KeyCode::Up, "↑"), "", "older messages", MESSAGES, Change(act::older)),
+    bind((KeyCode::Down, "↓"), "", "newer messages", MESSAGES, Change(act::newer)),
+    bind(letter("/"), "filter", "show what matches a pattern", PATTERNS, Change(act::type_pattern)),
+    bind((KeyCode::Down, "↓"), "", "select the next run", COMPARE, Ask(act::next_run)),
+    bind((KeyCode::Up, "↑"), "", "select the previous run", COMPARE, Ask(act::previous_run)),
+    bind(letter("x"), "metric", "draw another curve of all runs", COMPARE, Change(act::metric)),
+    bind(letter("r"), "replay", "travel to the past, and back", ANYWHERE, Ask(act::replay)),
+    bind((KeyCode::Char(' '), "space"), "", "let a replay run or stand", ANYWHERE, Ask(act::play)),
+    bind(
+        letter("("),
+        "",
+        "go back in a replay",
+        ANYWHERE,
+        Ask(|ui, known| act::scrub(ui, known, -1)),
+    ),
+    bind(letter(")"), "", "go on in a replay", ANYWHERE, Ask(|ui, known| act::scrub(ui, known, 1))),
+    bind(letter("w"), "save", "ask the run to save now", ANYWHERE, Change(act::ask_checkpoint)),
+    bind(letter("s"), "stop", "ask the run to save and end", ANYWHERE, Change(act::ask_stop)),
 ];
 
 /// Does what a key means at this moment.
-pub fn update(ui: &mut Ui, key: KeyEvent) -> Option<Request> {
+pub fn update(ui: &mut Ui, key: KeyEvent, known: &Known) -> Option<Request> {
     let is_interrupt =
         key.modifiers.contains(KeyModifiers::CONTROL) && key.code == KeyCode::Char('c');
     if is_interrupt {
         return Some(Request::Quit);
     }
+    ui.notice = None;
+    if ui.is_typing {
+        act::type_key(ui, key.code);
+        return None;
+    }
+    let is_yes = key.code == KeyCode::Char('y');
     match std::mem::take(&mut ui.overlay) {
         // Any key but yes takes the question back.
-        Overlay::StopQuestion => (key.code == KeyCode::Char('y')).then_some(Request::WriteStop),
+        Overlay::StopQuestion => is_yes.then_some(Request::WriteStop),
+        Overlay::CheckpointQuestion => is_yes.then_some(Request::WriteCheckpoint),
         Overlay::Help if key.code != KeyCode::Char('q') => None,
         Overlay::Help | Overlay::None => {
-            let binding = KEYS.iter().find(|binding| binding.key == key.code)?;
-            (binding.action)(ui)
+            let code = if key.code == KeyCode::Char('=') { KeyCode::Char('+') } else { key.code };
+            let binding = KEYS.iter().find(|b| b.key == code && b.tabs.contains(&ui.tab))?;
+            match binding.action {
+                Ask(action) => return action(ui, known),
+                Change(action) => action(ui, known),
+            }
+            None
         }
+    }
+}
+
+/// What lies at a place of the screen, for the mouse.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target {
+    /// The name of a view.
+    Tab(Tab),
+    /// The plot of a chart: its number, and the steps from its left to its right edge.
+    Plot(usize, [u64; 2]),
+    /// The head of a column of the ranks.
+    RankColumn(usize),
+    /// The row of a run.
+    Run(usize),
+}
+
+/// Places that mean something to the mouse.
+pub type Targets = Vec<(Rect, Target)>;
+
+/// Does what the mouse means.
+pub fn mouse(ui: &mut Ui, event: MouseEvent, targets: &Targets, known: &Known) {
+    let place = Position::new(event.column, event.row);
+    let Some(&(area, target)) = targets.iter().rev().find(|(area, _)| area.contains(place)) else {
+        return;
+    };
+    let is_click = event.kind == MouseEventKind::Down(MouseButton::Left);
+    match target {
+        Target::Plot(chart, window) => {
+            let share = f64::from(event.column - area.x) / f64::from(area.width.max(2) - 1);
+            let step = window[0] + (share * (window[1] - window[0]) as f64).round() as u64;
+            match event.kind {
+                MouseEventKind::ScrollUp => act::zoom(ui, known, (0.5, Some(step))),
+                MouseEventKind::ScrollDown => act::zoom(ui, known, (2.0, Some(step))),
+                MouseEventKind::Moved | MouseEventKind::Drag(_) => ui.curves.cursor = Some(step),
+                MouseEventKind::Down(MouseButton::Left) => ui.curves.selected = chart,
+                MouseEventKind::Down(MouseButton::Right) => ui.curves.cursor = None,
+                _ => {}
+            }
+        }
+        Target::Tab(tab) if is_click => ui.tab = tab,
+        Target::RankColumn(column) if is_click => {
+            let again = ui.ranks.sort == column;
+            ui.ranks.is_descending = again && !ui.ranks.is_descending;
+            ui.ranks.sort = column;
+        }
+        Target::Run(run) if is_click => ui.selected = run,
+        _ => {}
     }
 }
 
@@ -125,39 +247,115 @@ pub fn update(ui: &mut Ui, key: KeyEvent) -> Option<Request> {
 mod tests {
     use super::*;
 
+    const KNOWN: Known = Known {
+        extent: [0, 1000],
+        times_ms: [0, 100_000],
+        charts: 4,
+        ranks: 2,
+        rows: 0,
+        pictures: 2,
+        slices: 8,
+    };
+
+    fn ui(runs: usize) -> Ui {
+        Ui { runs, ..Ui::default() }
+    }
+
     fn press(ui: &mut Ui, keys: &str) -> Vec<Request> {
-        keys.chars().filter_map(|key| update(ui, KeyEvent::from(KeyCode::Char(key)))).collect()
+        let key = |key| KeyEvent::from(KeyCode::Char(key));
+        keys.chars().filter_map(|letter| update(ui, key(letter), &KNOWN)).collect()
     }
 
     #[test]
-    fn stopping_takes_two_keys() {
-        let mut ui = Ui { runs: 1, ..Ui::default() };
-        assert_eq!(press(&mut ui, "sn"), []);
+    fn requests_take_two_keys() {
+        let mut ui = ui(1);
+        assert_eq!(press(&mut ui, "snwn"), []);
         assert_eq!(press(&mut ui, "y"), []);
-        assert_eq!(press(&mut ui, "sy"), [Request::WriteStop]);
+        assert_eq!(press(&mut ui, "sywy"), [Request::WriteStop, Request::WriteCheckpoint]);
         assert_eq!(ui.overlay, Overlay::None);
     }
 
     #[test]
     fn control_c_leaves_even_in_front_of_a_question() {
-        let mut ui = Ui { overlay: Overlay::StopQuestion, runs: 1, ..Ui::default() };
+        let mut ui = Ui { overlay: Overlay::StopQuestion, ..ui(1) };
         let interrupt = KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL);
-        assert_eq!(update(&mut ui, interrupt), Some(Request::Quit));
+        assert_eq!(update(&mut ui, interrupt, &KNOWN), Some(Request::Quit));
     }
 
     #[test]
-    fn tab_goes_round() {
-        let mut ui = Ui { runs: 2, ..Ui::default() };
+    fn views_and_runs_go_round() {
+        let mut ui = ui(2);
         for expected in [1, 0, 1] {
-            update(&mut ui, KeyEvent::from(KeyCode::Tab));
+            press(&mut ui, "n");
             assert_eq!(ui.selected, expected);
         }
+        for tab in Tab::ALL {
+            assert_eq!(ui.tab, tab);
+            update(&mut ui, KeyEvent::from(KeyCode::Tab), &KNOWN);
+        }
+        assert_eq!(ui.tab, Tab::Overview);
     }
 
     #[test]
-    fn keys_are_bound_once() {
+    fn keys_mean_one_thing_in_each_view() {
         for (index, binding) in KEYS.iter().enumerate() {
-            assert!(KEYS[index + 1..].iter().all(|other| other.key != binding.key));
+            for other in &KEYS[index + 1..] {
+                let both = binding.tabs.iter().any(|tab| other.tabs.contains(tab));
+                assert!(other.key != binding.key || !both, "{} means two things", binding.name);
+            }
         }
+    }
+
+    #[test]
+    fn zooming_keeps_the_end_and_panning_stays_within() {
+        let mut ui = ui(1);
+        press(&mut ui, "+");
+        assert_eq!(ui.curves.window(KNOWN.extent), [500, 1000]);
+        press(&mut ui, "+<<");
+        assert_eq!(ui.curves.window(KNOWN.extent), [500, 750]);
+        press(&mut ui, "<<<<<<<<<<<<<<<<<<");
+        assert_eq!(ui.curves.window(KNOWN.extent), [0, 250]);
+        press(&mut ui, "f");
+        assert_eq!(ui.curves.window([0, 2000]), [1750, 2000]);
+        press(&mut ui, "-----");
+        assert_eq!(ui.curves.window(KNOWN.extent), [0, 1000]);
+    }
+
+    #[test]
+    fn typing_changes_the_pattern_until_enter() {
+        let mut ui = Ui { tab: Tab::Messages, ..ui(1) };
+        assert_eq!(press(&mut ui, "/qa?"), []);
+        assert_eq!((ui.messages.pattern.as_str(), ui.is_typing), ("qa?", true));
+        update(&mut ui, KeyEvent::from(KeyCode::Backspace), &KNOWN);
+        update(&mut ui, KeyEvent::from(KeyCode::Enter), &KNOWN);
+        assert_eq!((ui.messages.pattern.as_str(), ui.is_typing), ("qa", false));
+        assert_eq!(press(&mut ui, "q"), [Request::Quit]);
+    }
+
+    #[test]
+    fn a_replay_starts_at_the_end_goes_back_and_ends() {
+        let mut ui = ui(1);
+        assert_eq!(press(&mut ui, "r"), [Request::Travel(Some(100_000))]);
+        assert_eq!(press(&mut ui, "("), [Request::Travel(Some(98_000))]);
+        assert_eq!(press(&mut ui, "r"), [Request::Travel(None)]);
+        assert_eq!(ui.replay, None);
+    }
+
+    #[test]
+    fn the_mouse_reads_off_zooms_and_chooses_views() {
+        let mut ui = ui(1);
+        let targets = vec![
+            (Rect::new(0, 0, 10, 1), Target::Tab(Tab::Ranks)),
+            (Rect::new(10, 5, 101, 20), Target::Plot(1, [0, 1000])),
+        ];
+        let mut at = |kind, column, row| {
+            let event = MouseEvent { kind, column, row, modifiers: KeyModifiers::NONE };
+            mouse(&mut ui, event, &targets, &KNOWN);
+            ui.clone()
+        };
+        assert_eq!(at(MouseEventKind::Moved, 60, 8).curves.cursor, Some(500));
+        let zoomed = at(MouseEventKind::ScrollUp, 60, 8).curves;
+        assert_eq!(zoomed.window(KNOWN.extent), [250, 750]);
+        assert_eq!(at(MouseEventKind::Down(MouseButton::Left), 3, 0).tab, Tab::Ranks);
     }
 }

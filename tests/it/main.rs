@@ -12,6 +12,12 @@ mod comm;
 #[cfg(test)]
 mod dashboard;
 #[cfg(test)]
+mod dashboard_export;
+#[cfg(test)]
+mod dashboard_laws;
+#[cfg(test)]
+mod dashboard_views;
+#[cfg(test)]
 #[cfg(feature = "hdf5")]
 mod data;
 #[cfg(test)]

@@ -153,6 +153,7 @@ fn trainer(
             target,
             yardstick: Yardstick::Voxels,
             volume_statistics: false,
+            annotation: "scribble".to_owned(),
         },
         communicator: Arc::new(Struck { is_struck, sums: AtomicU64::new(0) }),
         recorder: Arc::new(FlightRecorder::new()),

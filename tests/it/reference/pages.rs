@@ -308,8 +308,12 @@ fn example(event: &str) -> String {
     // None of them was continued.
     let resumed = RunEvent::Resumed { step: 3000, checkpoint: "checkpoints/step-00003000".into() };
     let resumed = Record { time_ms: 1_760_000_400_000, rank: 0, event: resumed };
-    let files =
-        ["schema-1/events/rank-0000", "schema-1/events/rank-0002", "failed/events/rank-0000"];
+    let files = [
+        "schema-1/events/rank-0000",
+        "schema-1/events/rank-0002",
+        "failed/events/rank-0000",
+        "telemetry/events/rank-0000",
+    ];
     let recorded = files.map(|file| {
         let file = format!("tests/it/runs/{file}.jsonl");
         std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap()

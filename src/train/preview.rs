@@ -1,0 +1,89 @@
+//! Which held-out cases are worth a picture: the worst and the best of an evaluation.
+//!
+//! Each rank keeps the pictures of its own worst and best case; once all scores are known, the rank
+//! that holds the worst or best of all writes it. Nothing is sent.
+
+use super::evaluate::CaseScores;
+use crate::data::batch::Volume;
+use crate::error::{Context, Result};
+use crate::runlog::preview::{Preview, UNANNOTATED};
+use std::path::Path;
+use tch::{Kind, Tensor};
+
+/// The pictures of a rank's worst and best case so far.
+#[derive(Debug, Default)]
+pub struct Previews {
+    worst: Option<Candidate>,
+    best: Option<Candidate>,
+}
+
+/// A case by its place among all held-out cases.
+#[derive(Debug)]
+struct Candidate {
+    case: usize,
+    dice: f64,
+    preview: Preview,
+}
+
+impl Previews {
+    /// Takes note of a case; `picture` is made only if it is the worst or best so far.
+    pub(super) fn consider(
+        &mut self,
+        (case, dice): (usize, f64),
+        picture: impl Fn() -> Result<Preview>,
+    ) -> Result<()> {
+        if dice.is_nan() {
+            return Ok(());
+        }
+        // Of equal ones the first stays, here as among the ranks.
+        if self.worst.as_ref().is_none_or(|worst| dice < worst.dice) {
+            self.worst = Some(Candidate { case, dice, preview: picture()? });
+        }
+        if self.best.as_ref().is_none_or(|best| dice > best.dice) {
+            self.best = Some(Candidate { case, dice, preview: picture()? });
+        }
+        Ok(())
+    }
+
+    /// Writes those pictures that show the worst and the best of all `cases`.
+    pub fn write(&self, cases: &[CaseScores], folder: &Path) -> Result<()> {
+        let scored = || {
+            let mean = cases.iter().map(CaseScores::mean_dice).enumerate();
+            mean.filter(|(_, dice)| !dice.is_nan())
+        };
+        // Of equal ones `min_by` gives the first and `max_by` the last.
+        let worst = scored().min_by(|a, b| a.1.total_cmp(&b.1));
+        let best = scored().rev().max_by(|a, b| a.1.total_cmp(&b.1));
+        for (name, chosen, own) in [("worst", worst, &self.worst), ("best", best, &self.best)] {
+            let Some((case, _)) = chosen else { continue };
+            let Some(own) = own.as_ref().filter(|own| own.case == case) else { continue };
+            // A name that is a path would lie elsewhere.
+            let case = cases[case].case.replace(['/', '\\'], "_");
+            own.preview.write(&folder.join(format!("{name}-{case}.png")))?;
+        }
+        Ok(())
+    }
+}
+
+/// The picture of a case: `input` is `[slices, 1, size, size]`, `prediction` the class of each pixel.
+pub(super) fn picture(
+    volume: &Volume<'_>,
+    annotation: &str,
+    prediction: &[u8],
+    size: usize,
+) -> Result<Preview> {
+    let image = (volume.input(size) * 255.0).clamp(0.0, 255.0).round().to_kind(Kind::Uint8);
+    let annotated = volume.annotation_on_grid(annotation, size);
+    let preview = Preview {
+        size,
+        image: bytes(&image)?,
+        annotation: annotated.unwrap_or_else(|| vec![UNANNOTATED; prediction.len()]),
+        prediction: prediction.to_vec(),
+        truth: volume.truth_on_grid(size),
+    };
+    Ok(preview.thinned())
+}
+
+fn bytes(tensor: &Tensor) -> Result<Vec<u8>> {
+    Vec::<u8>::try_from(tensor.contiguous().view([-1])).context(|| "cannot read an image")
+}

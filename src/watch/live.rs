@@ -1,0 +1,246 @@
+//! The dashboard on the terminal of this process: keys and mouse, run directories, signals.
+//!
+//! Polls instead of waiting for notifications: those do not reach other hosts of a shared file
+//! system.
+
+use super::feed::Feed;
+use super::state::Presence;
+use super::{Message, Screen, Source, run};
+use crate::error::{Context, Result};
+use crate::runlog::directory::RunDirectory;
+use crate::runlog::now_ms;
+use ratatui::crossterm::event::{
+    self, DisableMouseCapture, EnableMouseCapture, Event, KeyEventKind, MouseEventKind,
+};
+use ratatui::crossterm::execute;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// How often run directories are read while there is something new in them, and while there is not.
+const POLL: Duration = Duration::from_millis(500);
+const IDLE_POLL: Duration = Duration::from_secs(2);
+/// How long nothing must be new for a run to be idle.
+const IDLE_AFTER: Duration = Duration::from_secs(10);
+/// How often a replay goes on.
+const TICK: Duration = Duration::from_millis(100);
+/// How long a signal may wait to be seen.
+const LONGEST_WAIT: Duration = Duration::from_millis(500);
+/// Bytes of a log from which its newest records are shown before all are read.
+const LONG_LOG_BYTES: u64 = 4 << 20;
+
+/// Shows runs on the terminal of this process, which is restored however this ends.
+///
+/// Redraws when something has changed and at no other time.
+pub fn on_terminal(directories: &[RunDirectory], screen: &Screen, has_mouse: bool) -> Result<()> {
+    let runs = directories.iter().map(Reader::open).collect::<Result<_>>()?;
+    let should_end = Arc::new(AtomicBool::new(false));
+    for signal in [SIGTERM, SIGHUP, SIGINT] {
+        signal_hook::flag::register(signal, Arc::clone(&should_end))
+            .context(|| "cannot listen for signals")?;
+    }
+    let mut source = Live {
+        runs,
+        ready: VecDeque::new(),
+        last_poll: None,
+        last_news: Instant::now(),
+        next_tick: None,
+        should_end,
+    };
+    // Installs a panic hook that restores the terminal, too.
+    let mut terminal = ratatui::try_init().context(|| "cannot take over the terminal")?;
+    let restored = Restored { has_mouse };
+    if has_mouse {
+        execute!(std::io::stdout(), EnableMouseCapture).context(|| "cannot ask for the mouse")?;
+    }
+    let ended = run(directories, &mut terminal, &mut source, screen);
+    drop(restored);
+    ended
+}
+
+/// Gives the terminal back on drop.
+struct Restored {
+    has_mouse: bool,
+}
+
+impl Drop for Restored {
+    fn drop(&mut self) {
+        if self.has_mouse {
+            // A terminal that is gone needs no restoring.
+            let _ = execute!(std::io::stdout(), DisableMouseCapture);
+        }
+        ratatui::restore();
+    }
+}
+
+/// One run directory as it is read.
+struct Reader {
+    directory: RunDirectory,
+    feed: Feed,
+    /// The newest records, while the log is still being read from its beginning.
+    preview: Option<Feed>,
+    /// Where a replay stands.
+    until_ms: Option<u64>,
+}
+
+impl Reader {
+    fn open(directory: &RunDirectory) -> Result<Self> {
+        let feed = Feed::open(directory.clone())?;
+        let logs = directory.events().read_dir().into_iter().flatten().flatten();
+        let bytes: u64 = logs.filter_map(|log| Some(log.metadata().ok()?.len())).sum();
+        let preview = (bytes > LONG_LOG_BYTES).then(|| Feed::both_ends(directory.clone()));
+        Ok(Self {
+            directory: directory.clone(),
+            feed,
+            preview: preview.transpose()?,
+            until_ms: None,
+        })
+    }
+
+    /// Puts what is new into `ready`; whether there was anything.
+    fn read(&mut self, run: usize, ready: &mut VecDeque<Message>) -> Result<bool> {
+        let mut news = Vec::new();
+        if let Some(preview) = &mut self.preview {
+            news = preview.read()?;
+        }
+        let records = self.feed.read_until(self.until_ms.unwrap_or(u64::MAX))?;
+        let has_news = !records.is_empty();
+        if self.preview.is_some() {
+            // Shown before the history, which may take seconds.
+            ready.push_back(Message::Preview(run, news, self.feed.share_read()));
+        }
+        if has_news {
+            ready.push_back(Message::Records(run, records));
+        }
+        if self.preview.is_some() && !self.feed.is_behind() {
+            self.preview = None;
+            ready.push_back(Message::CaughtUp(run));
+        }
+        ready.push_back(match self.until_ms {
+            // At that time somebody was writing, or the log itself says that it had ended.
+            Some(then_ms) => Message::Present(run, Presence::Writing, then_ms),
+            None => Message::Present(run, self.feed.presence(), now_ms()),
+        });
+        Ok(has_news)
+    }
+}
+
+/// Keys of this terminal and records of run directories.
+struct Live {
+    runs: Vec<Reader>,
+    ready: VecDeque<Message>,
+    last_poll: Option<Instant>,
+    last_news: Instant,
+    next_tick: Option<Instant>,
+    should_end: Arc<AtomicBool>,
+}
+
+impl Source for Live {
+    fn next(&mut self, wait: Option<Duration>) -> Result<Option<Message>> {
+        let until = wait.map(|wait| Instant::now() + wait);
+        loop {
+            if self.should_end.load(Ordering::Relaxed) {
+                return Ok(Some(Message::Quit));
+            }
+            // Keys first: a long log must not keep the user waiting.
+            if let Some(message) = terminal_event(Duration::ZERO)? {
+                return Ok(Some(message));
+            }
+            if let Some(message) = self.ready.pop_front() {
+                return Ok(Some(message));
+            }
+            let now = Instant::now();
+            if until.is_some_and(|until| now >= until) {
+                return Ok(None);
+            }
+            if self.next_tick.is_some_and(|tick| now >= tick) {
+                self.next_tick = Some(now + TICK);
+                return Ok(Some(Message::Tick));
+            }
+            let poll = self.next_poll(now);
+            if poll <= now {
+                self.poll_runs()?;
+                continue;
+            }
+            let wake = [until, self.next_tick, Some(poll)].into_iter().flatten().min();
+            let rest = wake.map_or(LONGEST_WAIT, |wake| wake.saturating_duration_since(now));
+            if let Some(message) = terminal_event(rest.min(LONGEST_WAIT))? {
+                return Ok(Some(message));
+            }
+        }
+    }
+
+    fn travel(&mut self, run: usize, until_ms: Option<u64>) -> Result<()> {
+        let reader = &mut self.runs[run];
+        let is_onwards =
+            matches!((reader.until_ms, until_ms), (Some(old), Some(new)) if new >= old);
+        if !is_onwards {
+            reader.feed = Feed::open(reader.directory.clone())?;
+            reader.preview = None;
+            self.ready.retain(|message| match message {
+                Message::Records(of, _) | Message::Preview(of, _, _) => *of != run,
+                _ => true,
+            });
+            self.ready.push_back(Message::Forget(run));
+        }
+        reader.until_ms = until_ms;
+        self.last_poll = None;
+        Ok(())
+    }
+
+    fn tick(&mut self, is_wanted: bool) {
+        let soon = || Instant::now() + TICK;
+        self.next_tick = is_wanted.then(|| self.next_tick.unwrap_or_else(soon));
+    }
+}
+
+impl Live {
+    /// When the runs are looked at next.
+    fn next_poll(&self, now: Instant) -> Instant {
+        let is_idle = now.duration_since(self.last_news) > IDLE_AFTER;
+        let pause = if is_idle { IDLE_POLL } else { POLL };
+        self.last_poll.map_or(now, |last| last + pause)
+    }
+
+    fn poll_runs(&mut self) -> Result<()> {
+        let mut has_news = false;
+        for (run, reader) in self.runs.iter_mut().enumerate() {
+            has_news |= reader.read(run, &mut self.ready)?;
+        }
+        let now = Instant::now();
+        if has_news {
+            self.last_news = now;
+        }
+        // A long log is read piece by piece without waiting, with a look at the keys in between.
+        let is_behind = self.runs.iter().any(|reader| reader.feed.is_behind());
+        self.last_poll = (!is_behind).then_some(now);
+        Ok(())
+    }
+}
+
+/// What the user does within `wait`.
+fn terminal_event(wait: Duration) -> Result<Option<Message>> {
+    let reading = || "cannot read from the terminal";
+    let mut moved = None;
+    let mut wait = wait;
+    while event::poll(wait).context(reading)? {
+        match event::read().context(reading)? {
+            Event::Key(key) if key.kind == KeyEventKind::Press => {
+                return Ok(Some(Message::Key(key)));
+            }
+            // Of a movement only where it leads to counts.
+            Event::Mouse(mouse)
+                if matches!(mouse.kind, MouseEventKind::Moved | MouseEventKind::Drag(_)) =>
+            {
+                moved = Some(Message::Mouse(mouse));
+            }
+            Event::Mouse(mouse) => return Ok(Some(Message::Mouse(mouse))),
+            Event::Resize(..) => return Ok(Some(Message::Resized)),
+            _ => {}
+        }
+        wait = Duration::ZERO;
+    }
+    Ok(moved)
+}

@@ -1,0 +1,203 @@
+//! A slice of a held-out case in the terminal: image, annotation, prediction and error.
+//!
+//! As pixels where the terminal can (Kitty, Sixel), as half blocks elsewhere, and as characters
+//! where there are no colours.
+
+use super::cases::CasesShown;
+use super::frame::Shown;
+use super::theme::{STRONG, Theme};
+use crate::runlog::preview::{Preview, UNANNOTATED};
+use image::{DynamicImage, Rgb, RgbImage};
+use ratatui::buffer::Buffer;
+use ratatui::layout::{Rect, Size};
+use ratatui::style::{Color, Style};
+use ratatui::text::{Line, Span};
+use ratatui::widgets::Widget;
+use ratatui_image::picker::Picker;
+use ratatui_image::{Image, Resize};
+
+/// Colours of classes from 1 on, told apart by eyes of all kinds.
+const CLASSES: [[u8; 3]; 6] =
+    [[86, 180, 233], [230, 159, 0], [0, 158, 115], [204, 121, 167], [240, 228, 66], [0, 114, 178]];
+/// Where the prediction is wrong.
+const ERROR: [u8; 3] = [213, 94, 0];
+/// Greys from dark to light where there are no colours.
+const GREYS: [char; 8] = [' ', '.', ':', '-', '=', '+', '*', '#'];
+/// What stands below or beside each other.
+const NAMES: [&str; 4] = ["image", "annotation", "prediction", "error"];
+
+/// What a drawn slice was made from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Made {
+    picture: usize,
+    slice: usize,
+    size: (u16, u16),
+}
+
+fn colour(class: u8) -> [u8; 3] {
+    CLASSES[(usize::from(class) + CLASSES.len() - 1) % CLASSES.len()]
+}
+
+/// `over` laid half transparently on a grey.
+fn blend(grey: u8, over: [u8; 3]) -> [u8; 3] {
+    over.map(|part| (u16::from(grey) * 2 / 5 + u16::from(part) * 3 / 5) as u8)
+}
+
+/// The four squares of a slice side by side, in one row or two.
+fn squares(preview: &Preview, slice: usize, columns: u32) -> Option<RgbImage> {
+    let [image, annotation, prediction, truth] = preview.slice(slice)?;
+    let size = preview.size as u32;
+    let gap = (size / 32).max(1);
+    let rows = 4 / columns;
+    let side = |count: u32| count * size + (count - 1) * gap;
+    let mut picture = RgbImage::new(side(columns), side(rows));
+    for index in 0..image.len() {
+        let grey = image[index];
+        let plain = [grey; 3];
+        let of = |class: u8| if class == 0 { plain } else { blend(grey, colour(class)) };
+        let marked = match annotation[index] {
+            UNANNOTATED => plain,
+            0 => blend(grey, [255; 3]),
+            class => colour(class),
+        };
+        let error = match (prediction[index], truth[index]) {
+            (predicted, true_class) if predicted != true_class => blend(grey, ERROR),
+            _ => plain,
+        };
+        let (x, y) = (index as u32 % size, index as u32 / size);
+        for (place, pixel) in [plain, marked, of(prediction[index]), error].into_iter().enumerate()
+        {
+            let (column, row) = (place as u32 % columns, place as u32 / columns);
+            picture.put_pixel(column * (size + gap) + x, row * (size + gap) + y, Rgb(pixel));
+        }
+    }
+    Some(picture)
+}
+
+/// All slices of a case below each other, each with its four squares: image, annotation, prediction
+/// and error.
+pub fn overlays(preview: &Preview) -> RgbImage {
+    let slices: Vec<RgbImage> =
+        (0..preview.slices()).filter_map(|slice| squares(preview, slice, 4)).collect();
+    let (width, height) = slices.first().map_or((1, 1), RgbImage::dimensions);
+    let mut all = RgbImage::new(width, height * slices.len().max(1) as u32);
+    for (index, slice) in slices.iter().enumerate() {
+        image::imageops::replace(&mut all, slice, 0, i64::from(height) * index as i64);
+    }
+    all
+}
+
+/// Whether four squares beside each other fill the area better than two rows of two. A character is
+/// about twice as high as wide.
+fn columns(area: Rect) -> u32 {
+    let (width, height) = (u32::from(area.width), 2 * u32::from(area.height));
+    let one_row = (width / 4).min(height);
+    let two_rows = (width / 2).min(height / 2);
+    if one_row >= two_rows { 4 } else { 2 }
+}
+
+/// Makes the drawing of a slice for an area, unless it is made already.
+pub(super) fn prepare(cases: &mut CasesShown, slice: usize, area: Rect, picker: &Picker) {
+    let Some((picture, Ok(preview))) = &cases.opened else { return };
+    let made = Made { picture: *picture, slice, size: (area.width, area.height) };
+    if area.is_empty() || cases.protocol.as_ref().is_some_and(|(old, _)| *old == made) {
+        return;
+    }
+    let Some(squares) = squares(preview, slice, columns(area)) else { return };
+    let size = Size::new(area.width, area.height);
+    let drawn = picker.new_protocol(DynamicImage::ImageRgb8(squares), size, Resize::Scale(None));
+    // A terminal that cannot draw it shows none.
+    cases.protocol = drawn.ok().map(|protocol| (made, protocol));
+}
+
+/// Draws the slice: what was prepared, or characters where there are no colours.
+pub(super) fn render(
+    run: &Shown<'_>,
+    (cases, slice): (&CasesShown, usize),
+    area: Rect,
+    buffer: &mut Buffer,
+) {
+    if area.is_empty() {
+        return;
+    }
+    if run.theme.has_colour && !run.theme.is_ascii {
+        if let Some((_, protocol)) = &cases.protocol {
+            Image::new(protocol).render(area, buffer);
+        }
+        return;
+    }
+    let Some(planes) = cases.preview().and_then(|preview| preview.slice(slice)) else { return };
+    let size = cases.preview().map_or(1, |preview| preview.size);
+    let columns = columns(area) as u16;
+    let (width, height) = (area.width / columns, area.height / (4 / columns));
+    for place in 0..4u16 {
+        let square = Rect::new(
+            area.x + place % columns * width,
+            area.y + place / columns * height,
+            width.saturating_sub(1),
+            height,
+        );
+        characters(planes, (usize::from(place), size), square, buffer);
+    }
+}
+
+/// One square in characters: greys, with the numbers of classes and `X` for errors on them.
+fn characters(
+    [image, annotation, prediction, truth]: [&[u8]; 4],
+    (plane, size): (usize, usize),
+    area: Rect,
+    buffer: &mut Buffer,
+) {
+    for y in 0..area.height {
+        for x in 0..area.width {
+            let at = |cell: u16, cells: u16| usize::from(cell) * size / usize::from(cells.max(1));
+            let index = at(y, area.height) * size + at(x, area.width);
+            let digit = |class: u8| char::from(b'0' + class % 10);
+            let grey = GREYS[usize::from(image[index]) * GREYS.len() / 256];
+            let sign = match plane {
+                1 if annotation[index] != UNANNOTATED => digit(annotation[index]),
+                2 if prediction[index] != 0 => digit(prediction[index]),
+                3 if prediction[index] != truth[index] => 'X',
+                _ => grey,
+            };
+            if let Some(cell) = buffer.cell_mut((area.x + x, area.y + y)) {
+                cell.set_char(sign);
+            }
+        }
+    }
+}
+
+/// What stands where, and which colour is which class.
+pub(super) struct Legend<'a> {
+    pub(super) classes: &'a [String],
+    pub(super) theme: Theme,
+}
+
+impl Legend<'_> {
+    pub(super) fn render(&self, area: Rect, buffer: &mut Buffer) {
+        if area.height < 2 {
+            return;
+        }
+        let line = |row: u16| Rect { y: area.y + row, height: 1, ..area };
+        Line::from(NAMES.join(" · ")).style(self.theme.faint()).render(line(0), buffer);
+        let class = |(index, name): (usize, &String)| {
+            let [r, g, b] = colour(index as u8);
+            let style =
+                if self.theme.has_colour { Style::new().fg(Color::Rgb(r, g, b)) } else { STRONG };
+            let mark = if self.theme.has_colour && !self.theme.is_ascii {
+                "█".to_owned()
+            } else {
+                index.to_string()
+            };
+            [Span::styled(mark, style), Span::raw(format!(" {name}  "))]
+        };
+        let mut spans: Vec<Span<'_>> =
+            self.classes.iter().enumerate().skip(1).flat_map(class).collect();
+        let [r, g, b] = ERROR;
+        let style =
+            if self.theme.has_colour { Style::new().fg(Color::Rgb(r, g, b)) } else { STRONG };
+        let mark = if self.theme.has_colour && !self.theme.is_ascii { "█" } else { "X" };
+        spans.extend([Span::styled(mark, style), Span::raw(" wrong")]);
+        Line::from(spans).render(line(area.height - 1), buffer);
+    }
+}
