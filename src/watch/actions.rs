@@ -259,11 +259,11 @@ pub(super) fn metric(ui: &mut Ui, _: &Known) {
     ui.compare.metric += 1;
 }
 
-pub(super) fn replay(ui: &mut Ui, known: &Known) -> Option<Request> {
+pub(super) fn replay(ui: &mut Ui, known: &Known) -> Request {
     if ui.replay.take().is_some() {
-        return Some(Request::Travel(None));
+        return Request::Travel(None);
     }
-    Some(travel(ui, known.times_ms[1], false))
+    travel(ui, known.times_ms[1], false)
 }
 
 fn travel(ui: &mut Ui, at_ms: u64, is_playing: bool) -> Request {
@@ -272,12 +272,12 @@ fn travel(ui: &mut Ui, at_ms: u64, is_playing: bool) -> Request {
 }
 
 /// Lets time go on; from the beginning where it stands at the end, or where there is no replay yet.
-pub(super) fn play(ui: &mut Ui, known: &Known) -> Option<Request> {
+pub(super) fn play(ui: &mut Ui, known: &Known) -> Request {
     match ui.replay {
         Some(Replay { at_ms, is_playing }) if is_playing || at_ms < known.times_ms[1] => {
-            Some(travel(ui, at_ms, !is_playing))
+            travel(ui, at_ms, !is_playing)
         }
-        _ => Some(travel(ui, known.times_ms[0], true)),
+        _ => travel(ui, known.times_ms[0], true),
     }
 }
 

@@ -152,8 +152,20 @@ pub const KEYS: &[KeyBinding] = &[
     bind((KeyCode::Down, "↓"), "", "select the next run", COMPARE, Ask(act::next_run)),
     bind((KeyCode::Up, "↑"), "", "select the previous run", COMPARE, Ask(act::previous_run)),
     bind(letter("x"), "metric", "draw another curve of all runs", COMPARE, Change(act::metric)),
-    bind(letter("r"), "replay", "travel to the past, and back", ANYWHERE, Ask(act::replay)),
-    bind((KeyCode::Char(' '), "space"), "", "let a replay run or stand", ANYWHERE, Ask(act::play)),
+    bind(
+        letter("r"),
+        "replay",
+        "travel to the past, and back",
+        ANYWHERE,
+        Ask(|ui, known| Some(act::replay(ui, known))),
+    ),
+    bind(
+        (KeyCode::Char(' '), "space"),
+        "",
+        "let a replay run or stand",
+        ANYWHERE,
+        Ask(|ui, known| Some(act::play(ui, known))),
+    ),
     bind(
         letter("("),
         "",
