@@ -70,7 +70,7 @@ fn learner(model: &str) -> Result<Learner> {
     let build = |scope: &mut Scope<'_>| match model {
         "unet" => drop(UNet::new(scope, 1, 4)),
         _ => (0..MATRICES).for_each(|number| {
-            scope.sub(&format!("layer{number}")).constant("weight", &[SIDE, SIDE], 0.5);
+            drop(scope.sub(&format!("layer{number}")).constant("weight", &[SIDE, SIDE], 0.5));
         }),
     };
     Ok(Learner::new("model", config, setup, build)?.0)
