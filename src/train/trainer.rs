@@ -339,8 +339,13 @@ impl Trainer {
         self.finish_save()?;
         let store = CheckpointStore::new(self.parts.directory.checkpoints());
         let (found, _) = store.newest_sound(&*self.communicator)?;
-        let found =
-            found.ok_or_else(|| self.failure_of(stumble).during("no checkpoint is sound"))?;
+        let found = found.ok_or_else(|| self.failure_of(stumble).during("no checkpoint is sound"));
+        let found = agree(&*self.communicator, found)?;
+        // Damaged ones would be in the way of what is saved in their place.
+        let step = found.checkpoint().manifest.run.step;
+        let root = self.communicator.rank() == 0;
+        let cleared = if root { store.set_aside_after(Some(step)).map(drop) } else { Ok(()) };
+        agree(&*self.communicator, cleared)?;
         self.restore(found)?;
         self.state.rollback = Some(rollback);
         Ok(())

@@ -64,12 +64,12 @@ pub(super) enum Adversary {
 #[serde(rename_all = "snake_case")]
 pub(super) enum Masks {
     /// One for the whole batch, as in the released code.
+    #[default]
     Shared,
     /// Each sample has its own.
     PerSample,
     /// Each sample has its own, and each branch also sees a random share of what the other sees, from
     /// nothing to everything, so that whole images are nothing new to the network.
-    #[default]
     Overlapping,
 }
 
