@@ -511,6 +511,7 @@ mod tests {
         [net]
         dropout = true
         batch_norm = "global"
+        recompute_statistics = 0
 
         [method]
         name = "partial-ce"
