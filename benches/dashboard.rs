@@ -172,7 +172,7 @@ impl Terminal {
                 return Ok(self.started.elapsed());
             }
             drop(seen);
-            if self.started.elapsed() > Duration::from_secs(60) {
+            if self.started.elapsed() > Duration::from_mins(1) {
                 return Err(Failure::new(format!(
                     "`{word}` was not on the screen within a minute"
                 )));

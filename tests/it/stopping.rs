@@ -96,7 +96,12 @@ fn mpirun_clearing_away_is_no_stop_in_good_order() {
     assert!(asked.elapsed() < END_LIMIT, "{:?}", asked.elapsed());
     assert!(ended.code.is_none_or(|code| ![0, 75].contains(&code)), "{:?}", ended.code);
     assert_eq!(ended.status(), None);
-    assert!(ranks.len() == 2 && !ranks.iter().any(|&pid| is_running(pid)));
+    assert_eq!(ranks.len(), 2);
+    // `mpirun` does not wait for those that it kills.
+    while ranks.iter().any(|&pid| is_running(pid)) {
+        assert!(asked.elapsed() < END_LIMIT, "a rank goes on");
+        std::thread::yield_now();
+    }
 }
 
 #[test]
