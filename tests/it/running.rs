@@ -106,6 +106,8 @@ impl Train {
             .current_dir(env!("CARGO_MANIFEST_DIR"))
             .env("OMPI_ALLOW_RUN_AS_ROOT", "1")
             .env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")
+            // Where others use the cores too, ranks that wait by spinning keep each other waiting.
+            .env("OMPI_MCA_mpi_yield_when_idle", "1")
             .envs(self.variables)
             .stdout(file("stdout"))
             .stderr(file("stderr"))
