@@ -162,6 +162,7 @@ impl Trainer {
                 self.save()?;
             }
             if let Some(reason) = self.vote(log)?.filter(|_| !last) {
+                self.tell_stop_request();
                 self.save()?;
                 self.finish_save()?;
                 return Ok(Outcome::Stopped(reason));
@@ -193,14 +194,17 @@ impl Trainer {
     }
 
     /// Passes on what `control/stop` asks for, as rank 0 sees it.
-    fn take_stop_request(&mut self) {
-        let directory = &self.parts.directory;
-        if self.communicator.rank() != 0 {
-            return;
-        }
-        if let Some(requested) = directory.requested(&directory.stop_request()) {
-            self.parts.events.emit(&RunEvent::Requested(requested));
+    fn take_stop_request(&self) {
+        if self.communicator.rank() == 0 && self.parts.directory.stop_request().exists() {
             self.stopping.requests().ask(Reason::Requested);
+        }
+    }
+
+    /// Writes down who asked for the stop, whoever noticed it first.
+    fn tell_stop_request(&mut self) {
+        let directory = &self.parts.directory;
+        if let Some(requested) = directory.requested(&directory.stop_request()) {
+            self.emit(&RunEvent::Requested(requested));
         }
     }
 
