@@ -1,7 +1,7 @@
 //! Times saving and restoring a checkpoint here, with `torch.save`, and with
 //! `torch.distributed.checkpoint`, in turns.
 //!
-//! `cargo bench --bench checkpoint`. Weights and momentum of the U-Net (1.8 M values each) and of a
+//! `cargo bench --bench checkpoint`, with `-- unet` or `-- large` for one of the models. Weights and momentum of the U-Net (1.8 M values each) and of a
 //! model of 100 M values, saved by 1, 2 and 4 ranks under `mpirun`. Every side has as many writers
 //! as ranks, writes to `SCRIMP_BENCH_DIR` (default: the build directory), and flushes its files to
 //! the disk. What is timed: how long training stands still for a save, how long until the save is on
@@ -190,7 +190,9 @@ fn run() -> Result<()> {
         "{:<6} {:>5}  {:<30} {:>9} {:>6} {:>9} {:>6} {:>9} {:>6}",
         "values", "ranks", "", "stall", "ratio", "on disk", "ratio", "restore", "ratio"
     );
-    for model in &MODELS {
+    // cargo adds `--bench`.
+    let wanted = words.iter().skip(1).find(|word| !word.starts_with("--"));
+    for model in MODELS.iter().filter(|model| wanted.is_none_or(|name| name == model.name)) {
         for ranks in RANKS {
             compare(model, ranks, folder.path())?;
         }

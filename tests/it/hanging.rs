@@ -29,8 +29,8 @@ fn a_rank_that_stands_still_is_named_and_all_end() {
         let mut running = endless(&run).under_mpirun(2).start();
         running.wait_for(|event| matches!(event, RunEvent::Step(step) if step.step == 5));
         let ranks = running.rank_pids();
-        let reports = || (0..2).map(|rank| FlightReport::read(&running.run, rank).unwrap());
-        let pids: Vec<u32> = reports().map(|report| report.pid).collect();
+        // The other rank may be about to write its first one.
+        let pids = [0, 1].map(|rank| running.wait_for_report(rank).pid);
         assert!(ranks.len() == 2 && ranks.iter().all(|pid| pids.contains(pid)));
         let stopped = Instant::now();
         signal("STOP", &[pids[victim]]);

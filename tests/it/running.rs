@@ -3,6 +3,7 @@
 //! Knows how to start, watch and kill a run; what a run should have done, the tests say.
 
 use scrimp::runlog::directory::RunDirectory;
+use scrimp::runlog::flight::FlightReport;
 use scrimp::runlog::io::Tail;
 use scrimp::runlog::{RunEvent, RunStatus, Step};
 use std::collections::BTreeMap;
@@ -202,6 +203,12 @@ impl Running {
             assert!(over.is_none(), "it ended before: {}", self.stderr());
             self.pause();
         }
+    }
+
+    /// Waits until a rank has said what it does, and returns that.
+    pub(crate) fn wait_for_report(&mut self, rank: usize) -> FlightReport {
+        self.wait_for_file(&self.run.flight(rank));
+        FlightReport::read(&self.run, rank).unwrap()
     }
 
     /// Kills the process and, under `mpirun`, every rank, so that nobody can tidy up.

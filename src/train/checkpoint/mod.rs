@@ -215,13 +215,13 @@ fn refuse_other_layout(file: &Path, text: &str) -> Result<()> {
 impl Checkpoint {
     /// Compares every file with its recorded size and digest.
     pub fn verify(&self) -> Result<()> {
-        (0..self.manifest.files.len()).try_for_each(|index| self.read_shard(index).map(drop))
+        (0..self.manifest.files.len()).try_for_each(|index| self.inspect_shard(index).map(drop))
     }
 
-    /// Reads one file and compares it with its recorded size and digest.
-    fn read_shard(&self, index: usize) -> Result<shard::Shard> {
+    /// Reads one file through and compares it with its recorded size and digest.
+    fn inspect_shard(&self, index: usize) -> Result<shard::Shard> {
         let expected = &self.manifest.files[index];
-        let (found, contents) = shard::read(&self.path.join(&expected.name))
+        let (found, contents) = shard::inspect(&self.path.join(&expected.name))
             .map_err(|failure| failure.during(self.is_damaged()))?;
         if found == *expected {
             return Ok(contents);

@@ -1,7 +1,8 @@
 //! From a directory to the learners of any number of ranks, each file read by one rank alone.
 //!
-//! A rank reads and verifies its part of the files; what it read it broadcasts. So all ranks hold
-//! the same values, and a shared file system is asked for each byte once.
+//! A rank verifies its part of the files before any tensor is touched, then reads them to where they
+//! belong and broadcasts them. So all ranks hold the same values, and no checkpoint is ever in memory
+//! twice.
 
 use super::saver::gather;
 use super::shard::Shard;
@@ -11,14 +12,14 @@ use super::{
 };
 use crate::comm::{Communicator, agree};
 use crate::config::plan::local_share;
-use crate::error::{Context, Failure, Result};
+use crate::error::{Failure, Result};
 use crate::native::with_bytes;
 use crate::train::learner::Learner;
 use std::path::{Path, PathBuf};
 use tch::{Device, Tensor};
 use xxhash_rust::xxh3::Xxh3;
 
-/// A checkpoint that verified, its contents spread over the memory of the ranks.
+/// A checkpoint that verified, its shards divided among the ranks.
 #[derive(Debug)]
 pub struct Loaded {
     checkpoint: Checkpoint,
@@ -26,7 +27,7 @@ pub struct Loaded {
     shards: Vec<(usize, Shard)>,
 }
 
-/// Verifies the checkpoint in directory `path` and loads it; every rank must call it.
+/// Verifies the checkpoint in directory `path`; every rank must call it.
 pub fn load(path: &Path, communicator: &dyn Communicator) -> Result<Loaded> {
     match attempt(path, communicator)? {
         Err(failure) if communicator.rank() != 0 => Err(failure.told_elsewhere()),
@@ -78,7 +79,7 @@ fn attempt(path: &Path, communicator: &dyn Communicator) -> Result<Result<Loaded
     };
     let mine = (communicator.rank()..checkpoint.manifest.files.len()).step_by(communicator.ranks());
     let shards: Result<Vec<_>> =
-        mine.map(|index| Ok((index, checkpoint.read_shard(index)?))).collect();
+        mine.map(|index| Ok((index, checkpoint.inspect_shard(index)?))).collect();
     let (shards, verdict) = match shards {
         Ok(shards) => (shards, Ok(())),
         Err(failure) => (Vec::new(), Err(failure)),
@@ -87,17 +88,17 @@ fn attempt(path: &Path, communicator: &dyn Communicator) -> Result<Result<Loaded
 }
 
 impl Loaded {
-    /// What was loaded.
+    /// What was verified.
     pub fn checkpoint(&self) -> &Checkpoint {
         &self.checkpoint
     }
 
-    /// The shards that this rank has read, in their order; a single rank has read all.
+    /// The shards that this rank has verified, in their order; a single rank has verified all.
     pub(super) fn shards(&self) -> impl Iterator<Item = &Shard> {
         self.shards.iter().map(|(_, shard)| shard)
     }
 
-    /// Copies everything into the learners of every rank, which must be built alike.
+    /// Reads everything into the learners of every rank, which must be built alike.
     pub fn restore(
         self,
         learners: Vec<&mut Learner>,
@@ -138,28 +139,17 @@ impl Loaded {
         flat.narrow(0, share.start as i64, share.len() as i64)
     }
 
-    /// Copies what this rank has read to where it belongs.
+    /// Reads this rank's shards to where they belong.
     fn fill(&self, learners: &[&mut Learner]) -> Result<()> {
-        let copy = |shard: &Shard, name: &str, target: &mut Tensor| {
-            let source = shard.tensor(name)?;
-            if source.size() != target.size() {
-                return Err(Failure::new(format!(
-                    "`{name}` has shape {:?}, expected {:?}",
-                    source.size(),
-                    target.size()
-                )));
-            }
-            tch::no_grad(|| target.f_copy_(&source)).context(|| format!("cannot restore `{name}`"))
-        };
         for (index, shard) in &self.shards {
             for learner in learners {
                 for (key, flat) in learner.flat_tensors() {
                     let name = flat_name(learner.name(), key);
-                    copy(shard, &name, &mut self.part(&flat, *index))?;
+                    shard.read_into(&name, &mut self.part(&flat, *index))?;
                 }
                 for entry in learner.buffers().filter(|_| *index == 0) {
                     let name = buffer_name(learner.name(), &entry.name);
-                    copy(shard, &name, &mut entry.tensor.shallow_clone())?;
+                    shard.read_into(&name, &mut entry.tensor.shallow_clone())?;
                 }
             }
         }

@@ -1,18 +1,20 @@
-//! One shard: a safetensors file, written and read in a single pass that also takes its digest.
+//! One shard: a safetensors file, written in a single pass that also takes its digest, and read
+//! straight to where its tensors belong.
 //!
 //! The layout is that of <https://github.com/huggingface/safetensors>: the length of a JSON table,
 //! the table, and the tensors without gaps. Any tool can read it. Knows names, no learners.
 
 use super::FileDigest;
 use crate::error::{Context, Failure, Result};
-use crate::native::{with_bytes, with_slice, with_slice_mut};
+use crate::native::{with_bytes, with_slice_mut};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufWriter, Read, Write};
+use std::io::{BufWriter, Read, Seek, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use tch::{Device, Kind, Tensor};
-use xxhash_rust::xxh3::{Xxh3, xxh3_64};
+use xxhash_rust::xxh3::Xxh3;
 
 /// Bytes that are hashed and written at once: they stay in the cache between the two.
 const CHUNK: usize = 1 << 20;
@@ -100,65 +102,111 @@ fn table_of(tensors: &[&(String, Tensor)]) -> Result<String> {
     Ok(text)
 }
 
-/// The contents of a shard, in memory.
+/// A shard on the disk whose table was read.
 #[derive(Debug)]
 pub(super) struct Shard {
-    name: String,
-    /// The whole file.
-    bytes: Tensor,
+    path: PathBuf,
     table: Table,
     tensors_start: usize,
 }
 
-/// Reads a shard. A file that is no shard is empty: its digest tells that it is damaged.
-pub(super) fn read(path: &Path) -> Result<(FileDigest, Shard)> {
-    let bytes = contents(path)?;
-    let digest = with_slice(&bytes, |all: &[u8]| digest_of(path, all.len() as u64, xxh3_64(all)))?;
-    let (table, tensors_start) = with_slice(&bytes, parse_table)?.unwrap_or_default();
-    Ok((digest, Shard { name: name_of(path), bytes, table, tensors_start }))
-}
-
-/// The bytes of a file as a tensor, into which they are read without another copy.
-fn contents(path: &Path) -> Result<Tensor> {
+/// Reads a shard through and takes its digest; no tensor stays in memory. A file that is no shard is
+/// empty: its digest tells that it is damaged.
+pub(super) fn inspect(path: &Path) -> Result<(FileDigest, Shard)> {
     let refused = || format!("cannot read `{}`", path.display());
     let mut file = File::open(path).context(refused)?;
-    let length = file.metadata().context(refused)?.len() as i64;
-    let bytes = Tensor::f_empty([length], (Kind::Uint8, Device::Cpu)).context(refused)?;
-    with_slice_mut(&bytes, |all: &mut [u8]| file.read_exact(all))?.context(refused)?;
-    Ok(bytes)
+    let mut buffer = vec![0; CHUNK];
+    let (mut hash, mut bytes) = (Xxh3::new(), 0);
+    loop {
+        let count = file.read(&mut buffer).context(refused)?;
+        if count == 0 {
+            break;
+        }
+        hash.update(&buffer[..count]);
+        bytes += count as u64;
+    }
+    let (table, tensors_start) = read_table(&mut file, bytes).unwrap_or_default();
+    let shard = Shard { path: path.to_owned(), table, tensors_start };
+    Ok((digest_of(path, bytes, hash.digest()), shard))
 }
 
-fn parse_table(bytes: &[u8]) -> Option<(Table, usize)> {
-    let length = bytes.get(..TABLE_START)?.try_into().ok().map(u64::from_le_bytes)?;
-    let end = TABLE_START.checked_add(usize::try_from(length).ok()?)?;
-    let table = serde_json::from_slice(bytes.get(TABLE_START..end)?).ok()?;
-    Some((table, end))
+/// The table of a file of `bytes` bytes, and where it ends.
+fn read_table(file: &mut File, bytes: u64) -> Option<(Table, usize)> {
+    let mut length = [0; TABLE_START];
+    file.rewind().ok()?;
+    file.read_exact(&mut length).ok()?;
+    let length = u64::from_le_bytes(length);
+    // A damaged length may name more memory than there is.
+    let end = length.checked_add(TABLE_START as u64).filter(|end| *end <= bytes)?;
+    let mut text = vec![0; length as usize];
+    file.read_exact(&mut text).ok()?;
+    Some((serde_json::from_slice(&text).ok()?, end as usize))
 }
 
 impl Shard {
-    /// The tensor of this name, sharing the memory of the shard.
-    pub(super) fn tensor(&self, name: &str) -> Result<Tensor> {
+    fn line(&self, name: &str) -> Result<(&Line, Kind)> {
+        let file = name_of(&self.path);
         let line = self
             .table
             .get(name)
-            .ok_or_else(|| Failure::new(format!("`{}` lacks `{name}`", self.name)))?;
-        let refused = || format!("cannot read `{name}` of `{}`", self.name);
+            .ok_or_else(|| Failure::new(format!("`{file}` lacks `{name}`")))?;
         let kind = KINDS.iter().find(|(dtype, _)| *dtype == line.dtype).ok_or_else(|| {
-            Failure::new(format!("its kind `{}` is unknown", line.dtype)).during(refused())
+            Failure::new(format!("its kind `{}` is unknown", line.dtype))
+                .during(format!("cannot read `{name}` of `{file}`"))
         })?;
-        let [start, end] = line.data_offsets;
-        let start = (self.tensors_start + start) as i64;
-        let length = (self.tensors_start + end) as i64 - start;
-        self.bytes
-            .f_narrow(0, start, length)
-            .and_then(|bytes| bytes.f_view_dtype(kind.1)?.f_view(line.shape.as_slice()))
-            .context(refused)
+        Ok((line, kind.1))
+    }
+
+    /// Reads the tensor of this name into `target`, which is contiguous and of its shape and kind,
+    /// on any device.
+    pub(super) fn read_into(&self, name: &str, target: &mut Tensor) -> Result<()> {
+        let (line, kind) = self.line(name)?;
+        if line.shape != target.size() || kind != target.kind() {
+            return Err(Failure::new(format!(
+                "`{name}` is {kind:?} {:?}, expected {:?} {:?}",
+                line.shape,
+                target.kind(),
+                target.size()
+            )));
+        }
+        if target.device() == Device::Cpu {
+            return self.read_bytes(line, target);
+        }
+        let host = target.empty_like().to_device(Device::Cpu);
+        self.read_bytes(line, &host)?;
+        tch::no_grad(|| target.f_copy_(&host)).context(|| format!("cannot restore `{name}`"))
+    }
+
+    /// The tensor of this name in memory of its own.
+    pub(super) fn tensor(&self, name: &str) -> Result<Tensor> {
+        let (line, kind) = self.line(name)?;
+        let tensor = Tensor::f_empty(line.shape.as_slice(), (kind, Device::Cpu))
+            .context(|| format!("no memory for `{name}`"))?;
+        self.read_bytes(line, &tensor)?;
+        Ok(tensor)
+    }
+
+    /// Fills a contiguous CPU tensor.
+    fn read_bytes(&self, line: &Line, target: &Tensor) -> Result<()> {
+        let refused = || format!("cannot read `{}`", self.path.display());
+        if target.numel() == 0 {
+            return Ok(());
+        }
+        let bytes = target
+            .detach()
+            .f_view([-1])
+            .and_then(|flat| flat.f_view_dtype(Kind::Uint8))
+            .context(refused)?;
+        let start = (self.tensors_start + line.data_offsets[0]) as u64;
+        let file = File::open(&self.path).context(refused)?;
+        with_slice_mut(&bytes, |all: &mut [u8]| file.read_exact_at(all, start))?.context(refused)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use xxhash_rust::xxh3::xxh3_64;
 
     fn tensors() -> Vec<(String, Tensor)> {
         let floats = Tensor::arange(5, (Kind::Float, Device::Cpu)) / 7.0;
@@ -172,17 +220,23 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.safetensors");
         let written = write(&path, &tensors()).unwrap();
-        let (read, shard) = read(&path).unwrap();
-        assert_eq!(read, written);
+        let (found, shard) = inspect(&path).unwrap();
+        assert_eq!(found, written);
         assert_eq!(written.xxh3, format!("{:016x}", xxh3_64(&std::fs::read(&path).unwrap())));
         let other: BTreeMap<_, _> = Tensor::read_safetensors(&path).unwrap().into_iter().collect();
         for (name, tensor) in tensors() {
             assert!(shard.tensor(&name).unwrap() == tensor, "{name}");
             assert!(other[&name] == tensor, "{name}");
+            let mut target = tensor.empty_like();
+            shard.read_into(&name, &mut target).unwrap();
+            assert!(target == tensor, "{name}");
         }
         assert_eq!(other.len(), 3);
         let failure = shard.tensor("weights").unwrap_err();
         assert_eq!(failure.message(), "`a.safetensors` lacks `weights`");
+        let mut short = Tensor::zeros([4], (Kind::Float, Device::Cpu));
+        let failure = shard.read_into("floats", &mut short).unwrap_err();
+        assert_eq!(failure.message(), "`floats` is Float [5], expected Float [4]");
     }
 
     #[test]
@@ -193,7 +247,7 @@ mod tests {
         let whole = std::fs::read(&path).unwrap();
         for length in 0..whole.len() {
             std::fs::write(&path, &whole[..length]).unwrap();
-            let (_, shard) = read(&path).unwrap();
+            let (_, shard) = inspect(&path).unwrap();
             let _ = shard.tensor("floats");
         }
     }
