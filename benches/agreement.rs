@@ -79,6 +79,7 @@ impl Training {
             drop_last: true,
             size: SIZE,
             augment: Resample::Reference,
+            outside: scrimp::data::IGNORE,
             seed: SEED,
         };
         let config = config::parse(CONFIG, "agreement.toml", &[])?;
@@ -88,6 +89,7 @@ impl Training {
             learner: LearnerSetup { key, kind, device: Device::Cpu },
             classes: dataset.classes.len() as i64,
             passes: Passes::new(false, None),
+            slices: Vec::new(),
         };
         Ok(Self {
             method: (definition.build)(&(definition.check)(&config)?, &setup)?,

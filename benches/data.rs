@@ -82,6 +82,7 @@ fn ours(dataset: &Arc<Dataset>, augment: Resample) -> Result<f64> {
         drop_last: true,
         size: SIZE,
         augment,
+        outside: scrimp::data::IGNORE,
         seed: 1,
     };
     let mut loader = Loader::new(dataset, plan, 0, 1)?;

@@ -146,23 +146,20 @@ impl Slot {
     }
 }
 
-/// All trainable tensors of a learner as one, and their gradients as another.
+/// All trainable tensors of a learner as one.
 ///
-/// The network's tensors are views of `weights`, and the gradients that backward accumulates are
-/// views of `gradients`; padding between them is and stays zero.
+/// The network's tensors are views of `weights`; padding between them is and stays zero.
 #[derive(Debug)]
 pub struct Flat {
     /// `[total]`, every trainable value.
     pub weights: Tensor,
-    /// `[total]`, every gradient.
-    pub gradients: Tensor,
     /// The tensors in order.
     pub slots: Vec<Slot>,
 }
 
 impl Flat {
     /// Moves the trainable tensors of `parameters` into one.
-    pub fn new(parameters: &Parameters) -> Result<Self> {
+    pub fn new(parameters: &Parameters) -> Self {
         let mut slots = Vec::new();
         let mut total = 0;
         for entry in parameters.trainable() {
@@ -173,22 +170,29 @@ impl Flat {
             });
             total += (entry.tensor.numel() as i64 + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
         }
+        let weights = Tensor::zeros([total], (parameters.kind, parameters.device));
+        for (entry, slot) in parameters.trainable().zip(&slots) {
+            tch::no_grad(|| slot.view(&weights).copy_(&entry.tensor));
+            entry.tensor.shallow_clone().set_data(&slot.view(&weights));
+        }
+        Self { weights, slots }
+    }
+
+    /// `[total]`, zero: where backward accumulates the gradients of `parameters` from now on, each at
+    /// the place of its tensor in `weights`.
+    pub fn gradients(&self, parameters: &Parameters) -> Result<Tensor> {
+        let gradients = self.weights.zeros_like();
         let options = (parameters.kind, parameters.device);
-        let (weights, gradients) =
-            (Tensor::zeros([total], options), Tensor::zeros([total], options));
         // A tensor has no gradient to point elsewhere before its first backward.
         let zero = parameters
             .trainable()
             .map(|entry| (&entry.tensor * 0.0).sum(parameters.kind))
             .fold(Tensor::zeros([], options), |sum, term| sum + term);
         zero.f_backward().context(|| "cannot allocate gradients")?;
-        for (entry, slot) in parameters.trainable().zip(&slots) {
-            tch::no_grad(|| slot.view(&weights).copy_(&entry.tensor));
-            let mut tensor = entry.tensor.shallow_clone();
-            tensor.set_data(&slot.view(&weights));
-            tensor.grad().set_data(&slot.view(&gradients));
+        for (entry, slot) in parameters.trainable().zip(&self.slots) {
+            entry.tensor.grad().set_data(&slot.view(&gradients));
         }
-        Ok(Self { weights, gradients, slots })
+        Ok(gradients)
     }
 }
 
@@ -207,20 +211,16 @@ mod tests {
     #[test]
     fn gradients_accumulate_in_the_flat_tensor_and_updates_reach_the_network() {
         let (parameters, a, b) = two_tensors();
-        let mut flat = Flat::new(&parameters).unwrap();
+        let mut flat = Flat::new(&parameters);
+        let gradients = flat.gradients(&parameters).unwrap();
         for _ in 0..2 {
             (a.sum(Kind::Float) * b.sum(Kind::Float)).backward();
         }
         assert_eq!(flat.slots[1].offset, 16);
-        assert!(flat.slots[0].view(&flat.gradients).allclose(
-            &(a.ones_like() * 8.0),
-            1e-6,
-            0.0,
-            false
-        ));
-        assert!(flat.gradients.get(15).equal(&Tensor::from(0.0f32)), "padding was touched");
+        assert!(flat.slots[0].view(&gradients).allclose(&(a.ones_like() * 8.0), 1e-6, 0.0, false));
+        assert!(gradients.get(15).equal(&Tensor::from(0.0f32)), "padding was touched");
         let before = a.copy();
-        let _ = tch::no_grad(|| flat.weights.g_sub_(&(&flat.gradients * 0.1)));
+        let _ = tch::no_grad(|| flat.weights.g_sub_(&(&gradients * 0.1)));
         assert!((before - &a).allclose(&(a.ones_like() * 0.8), 1e-6, 1e-6, false));
     }
 

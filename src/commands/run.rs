@@ -5,11 +5,14 @@
 use crate::comm::environment::{Placement, Variables};
 use crate::comm::{self, Communicator};
 use crate::config::plan::{DataSource, PhantomPlan, RunPlan, ShapesPlan, ShapesSource};
-use crate::config::{DeviceChoice, Normalisation, Orientation, Precision, Resample, RunConfig};
+use crate::config::{
+    DeviceChoice, Normalisation, Orientation, Outside, Precision, Resample, RunConfig,
+};
+use crate::data::course::training_slices;
 use crate::data::import::{masks, phantom};
 use crate::data::loader::{Loader, LoaderPlan};
 use crate::data::shapes::Shapes;
-use crate::data::{Dataset, augment, store};
+use crate::data::{Dataset, IGNORE, augment, store};
 use crate::error::{Failure, Result};
 use crate::methods::{self, Passes, Setup};
 use crate::native;
@@ -142,6 +145,11 @@ pub(super) fn method(
         },
         classes: dataset.classes.len() as i64,
         passes: Passes::new(plan.net.dropout, statistics),
+        slices: training_slices(dataset, plan.data.fold, &plan.data.annotation)?
+            .into_iter()
+            .map(|(case, _)| dataset.cases[case].shape)
+            .map(|[_, rows, columns]| [rows, columns])
+            .collect(),
     };
     (methods::find(&plan.method)?.build)(&plan.method_params, &setup)
 }
@@ -162,6 +170,10 @@ pub(super) fn loader(
             Resample::Reference => augment::Resample::Reference,
             Resample::Bilinear => augment::Resample::Bilinear,
             Resample::None => augment::Resample::None,
+        },
+        outside: match plan.data.outside {
+            Outside::Unknown => IGNORE,
+            Outside::Background => 0,
         },
         seed: plan.train.seed,
     };

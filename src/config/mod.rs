@@ -58,6 +58,9 @@ pub struct DataConfig {
     /// How slices are turned, flipped and resized (default `reference`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub augment: Option<Resample>,
+    /// What annotations say of pixels that a rotation brings in from outside (default `unknown`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outside: Option<Outside>,
     /// Whether the last, smaller batch of an epoch is left out (default false).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub drop_last: Option<bool>,
@@ -196,6 +199,16 @@ pub enum Resample {
     Bilinear,
     /// Resizing alone, order 0.
     None,
+}
+
+/// What annotations say of pixels outside the slice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outside {
+    /// Nothing; background in annotations that leave no pixel of the slice open.
+    Unknown,
+    /// Background, as the released code of Scribble2Label has it.
+    Background,
 }
 
 /// Which way round masks lie.

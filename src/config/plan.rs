@@ -5,7 +5,7 @@
 
 use super::{
     DataConfig, DeviceChoice, Difficulty, MethodConfig, NetConfig, NonFinite, Normalisation,
-    Orientation, PhantomConfig, Precision, Resample, RunConfig, ShapesConfig, TimeSpan,
+    Orientation, Outside, PhantomConfig, Precision, Resample, RunConfig, ShapesConfig, TimeSpan,
     TrainConfig,
 };
 use crate::error::{Context, Result};
@@ -47,6 +47,8 @@ pub struct DataPlan {
     pub size: usize,
     /// How slices are turned, flipped and resized.
     pub augment: Resample,
+    /// What annotations say of pixels that a rotation brings in from outside.
+    pub outside: Outside,
     /// Whether the last, smaller batch of an epoch is left out.
     pub drop_last: bool,
     /// Dense masks of other patients, where the method learns from them.
@@ -207,6 +209,7 @@ impl RunPlan {
                 annotation: Some(self.data.annotation.clone()),
                 size: Some(self.data.size),
                 augment: Some(self.data.augment),
+                outside: Some(self.data.outside),
                 drop_last: Some(self.data.drop_last),
                 shapes: self.data.shapes.as_ref().map(ShapesPlan::written_out),
             },
@@ -375,6 +378,7 @@ fn data(config: &RunConfig) -> Result<DataPlan> {
         annotation: written.annotation.clone().unwrap_or_else(|| "scribble".to_owned()),
         size,
         augment: written.augment.unwrap_or(Resample::Reference),
+        outside: written.outside.unwrap_or(Outside::Unknown),
         drop_last: written.drop_last.unwrap_or(false),
     })
 }

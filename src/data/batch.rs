@@ -4,6 +4,7 @@
 //! the dense truth unless it is told to learn from it. Masks beside it are of other patients. Only a
 //! [`Volume`] has the truth.
 
+use super::course::Origin;
 use super::{Case, DENSE, Dataset, augment};
 use crate::error::{Failure, Result};
 use tch::{Device, Kind, Tensor};
@@ -26,6 +27,7 @@ pub struct Samples {
 pub struct Batch {
     main: Samples,
     shapes: Option<Tensor>,
+    origin: Option<Origin>,
     /// Samples over all ranks.
     pub global_size: usize,
 }
@@ -33,13 +35,19 @@ pub struct Batch {
 impl Batch {
     /// A batch of samples, without masks.
     pub fn new(main: Samples, global_size: usize) -> Self {
-        Self { main, shapes: None, global_size }
+        Self { main, shapes: None, origin: None, global_size }
     }
 
     /// The same batch with a mask of another patient for each sample: `[N, H, W]` u8.
     #[must_use]
     pub fn with_shapes(self, shapes: Tensor) -> Self {
         Self { shapes: Some(shapes), ..self }
+    }
+
+    /// The same batch with the way back to the slices that it was made from.
+    #[must_use]
+    pub fn with_origin(self, origin: Origin) -> Self {
+        Self { origin: Some(origin), ..self }
     }
 
     /// The same samples on a device as networks and losses take them: images in the precision of
@@ -56,6 +64,11 @@ impl Batch {
     /// The samples to learn from.
     pub fn main(&self) -> &Samples {
         &self.main
+    }
+
+    /// Where the samples come from. Fails for batches that no loader made.
+    pub fn origin(&self) -> Result<&Origin> {
+        self.origin.as_ref().ok_or_else(|| Failure::new("the batch does not know its slices"))
     }
 
     /// Dense masks `[N, H, W]` of other patients, which show none of the samples: u8 as loaded, i64

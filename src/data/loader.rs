@@ -3,37 +3,16 @@
 //! Each batch is a pure function of its step; preparing ahead changes nothing but the waiting.
 //! Knows no methods and no communicator: rank and ranks come as two numbers.
 
-use super::augment::{Draw, Resample, Sample, Slice, apply};
+use super::Dataset;
 use super::batch::{Batch, Samples};
+use super::course::{Course, Origin, training_slices};
 use super::order::Order;
 use super::shapes::Shapes;
-use super::{Dataset, IGNORE};
-use crate::config::plan::local_share;
 use crate::error::{Context, Failure, Result};
-use crate::native::with_slice_mut;
-use std::ops::Range;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
-use tch::{Device, Kind, Tensor};
 
-/// Which samples a run learns from, and in which form.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LoaderPlan {
-    /// The fold that is held out, 0 for none; every other case is trained on.
-    pub fold: u32,
-    /// The kind of annotation to learn from, for example [`super::SCRIBBLE`].
-    pub annotation: String,
-    /// Samples of one step over all ranks.
-    pub batch_size: usize,
-    /// Leaves out the last batch of an epoch where it is not full.
-    pub drop_last: bool,
-    /// Rows and columns of a sample.
-    pub size: usize,
-    /// Augmentation and resizing.
-    pub augment: Resample,
-    /// The seed of the run.
-    pub seed: u64,
-}
+pub use super::course::LoaderPlan;
 
 /// Batches prepared and not yet asked for. Two hide one slow batch, and cost little memory.
 const AHEAD: usize = 2;
@@ -54,7 +33,7 @@ impl Loader {
         rank: usize,
         ranks: usize,
     ) -> Result<Self> {
-        let slices = training_slices(dataset, &plan)?;
+        let slices = training_slices(dataset, plan.fold, &plan.annotation)?;
         if plan.batch_size < ranks.max(1) {
             return Err(Failure::usage(format!(
                 "a batch of {} cannot be split over {ranks} ranks, expected at least one sample for each",
@@ -113,10 +92,26 @@ impl Loader {
         {
             return batch;
         }
-        let batch = self.course.batch(step)?;
+        let batch = prepare(&self.course, step)?;
         self.ahead = Some(prepare_from(&self.course, step + 1)?);
         Ok(batch)
     }
+}
+
+/// This rank's part of the batch of one step.
+fn prepare(course: &Arc<Course>, step: u64) -> Result<Batch> {
+    let global = course.order.batch(step);
+    let mine = course.share(global.len());
+    let (image, annotation) = course.samples(step, &global)?;
+    let main = Samples {
+        image,
+        annotation,
+        cases: mine.clone().map(|position| course.slices[global[position]]).collect(),
+        positions: mine.clone().map(|position| position as u64).collect(),
+    };
+    let batch = Batch::new(main, global.len()).with_origin(Origin::new(course, step, &global));
+    let Some(shapes) = &course.shapes else { return Ok(batch) };
+    Ok(batch.with_shapes(course.masks(shapes, step, mine)?))
 }
 
 /// Prepares `first` and the steps after it until nobody receives them any more.
@@ -127,124 +122,10 @@ fn prepare_from(course: &Arc<Course>, first: u64) -> Result<Receiver<(u64, Resul
         .name("loader".into())
         .spawn(move || {
             let mut step = first;
-            while sender.send((step, course.batch(step))).is_ok() {
+            while sender.send((step, prepare(&course, step))).is_ok() {
                 step += 1;
             }
         })
         .context(|| "cannot start the thread that prepares batches")?;
     Ok(receiver)
-}
-
-/// The slices of all cases that are not held out, as index of the case and slice.
-fn training_slices(dataset: &Dataset, plan: &LoaderPlan) -> Result<Vec<(usize, usize)>> {
-    if plan.fold != 0 {
-        dataset.held_out(plan.fold)?;
-    }
-    let mut slices = Vec::new();
-    for (index, case) in dataset.cases.iter().enumerate() {
-        if plan.fold != 0 && case.fold == plan.fold {
-            continue;
-        }
-        if !case.annotations.contains_key(&plan.annotation) {
-            let known: Vec<&str> = case.annotations.keys().map(String::as_str).collect();
-            return Err(Failure::usage(format!(
-                "case `{}` has no annotation `{}`, only {known:?}",
-                case.name, plan.annotation
-            ))
-            .hint("set `data.annotation` to one of these"));
-        }
-        slices.extend((0..case.shape[0]).map(|slice| (index, slice)));
-    }
-    if slices.is_empty() {
-        return Err(Failure::usage(format!(
-            "fold {} holds out every case of `{}`, expected some to train on",
-            plan.fold, dataset.name
-        ))
-        .hint("set `data.fold` to another fold, or pack more cases"));
-    }
-    Ok(slices)
-}
-
-/// Everything that a batch depends on beside its step.
-#[derive(Clone)]
-struct Course {
-    dataset: Arc<Dataset>,
-    slices: Vec<(usize, usize)>,
-    plan: LoaderPlan,
-    order: Order,
-    rank: usize,
-    ranks: usize,
-    shapes: Option<Arc<Shapes>>,
-}
-
-impl Course {
-    fn batch(&self, step: u64) -> Result<Batch> {
-        let global = self.order.batch(step);
-        let mine = local_share(global.len(), self.ranks, self.rank);
-        let (count, size) = (mine.len() as i64, self.plan.size as i64);
-        let image = Tensor::empty([count, 1, size, size], (Kind::Float, Device::Cpu));
-        let annotation = Tensor::empty([count, size, size], (Kind::Uint8, Device::Cpu));
-        // Straight into the memory of the tensors: copies would cost as much as the resampling.
-        with_slice_mut(&image, |images: &mut [f32]| {
-            with_slice_mut(&annotation, |labels: &mut [u8]| {
-                self.fill_all(step, &global, mine.clone(), (images, labels));
-            })
-        })??;
-        let main = Samples {
-            image,
-            annotation,
-            cases: mine.clone().map(|position| self.slices[global[position]]).collect(),
-            positions: mine.clone().map(|position| position as u64).collect(),
-        };
-        let batch = Batch::new(main, global.len());
-        let Some(shapes) = &self.shapes else { return Ok(batch) };
-        Ok(batch.with_shapes(self.masks(shapes, step, mine)?))
-    }
-
-    /// The masks beside the samples: `[N, H, W]` u8.
-    fn masks(&self, shapes: &Shapes, step: u64, mine: Range<usize>) -> Result<Tensor> {
-        let (size, resample) = (self.plan.size, self.plan.augment);
-        let extents = [mine.len(), size, size].map(|extent| extent as i64);
-        let masks = Tensor::empty(extents, (Kind::Uint8, Device::Cpu));
-        with_slice_mut(&masks, |labels: &mut [u8]| {
-            for (position, out) in mine.zip(labels.chunks_exact_mut(size * size)) {
-                let transform = (resample, self.draw(step, position));
-                shapes.fill(self.order.shapes(step, position), transform, size, out);
-            }
-        })?;
-        Ok(masks)
-    }
-
-    fn fill_all(
-        &self,
-        step: u64,
-        global: &[usize],
-        mine: Range<usize>,
-        (images, labels): (&mut [f32], &mut [u8]),
-    ) {
-        let pixels = self.plan.size * self.plan.size;
-        let outputs = images.chunks_exact_mut(pixels).zip(labels.chunks_exact_mut(pixels));
-        for (position, (image, annotation)) in mine.zip(outputs) {
-            let mut sample = Sample { shape: [self.plan.size; 2], image, annotation };
-            self.fill(step, position, self.slices[global[position]], &mut sample);
-        }
-    }
-
-    fn fill(&self, step: u64, position: usize, source: (usize, usize), sample: &mut Sample<'_>) {
-        let (case, slice) = (&self.dataset.cases[source.0], source.1);
-        // Every training case has this annotation: `training_slices` refuses others.
-        let annotation = case.annotation_slice(&self.plan.annotation, slice).unwrap_or_default();
-        let slice = Slice {
-            shape: [case.shape[1], case.shape[2]],
-            image: case.image_slice(slice),
-            annotation,
-            ignore: IGNORE,
-        };
-        apply(self.plan.augment, self.draw(step, position), &slice, sample);
-    }
-
-    /// What happens to the sample at `position` of the global batch, and to the mask beside it.
-    fn draw(&self, step: u64, position: usize) -> Draw {
-        Draw::sample(&mut self.order.augmentation(step, position).draws())
-    }
 }

@@ -9,6 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 pub mod augment;
 #[cfg(feature = "torch")]
 pub mod batch;
+#[cfg(feature = "torch")]
+pub mod course;
 pub mod import;
 #[cfg(feature = "torch")]
 pub mod loader;

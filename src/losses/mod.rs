@@ -5,6 +5,7 @@
 //! configuration and no rank.
 
 pub mod adversarial;
+pub mod consistency;
 
 use crate::native::{GroupSum, global_sum};
 use tch::{Kind, Reduction, Tensor};

@@ -3,22 +3,31 @@
 //! A new method is one file beside this one, one line in [`METHODS`], and one configuration. Method
 //! files know neither ranks nor files nor each other.
 
+pub mod dmpls;
 pub mod maskmixadv;
 mod partial_ce;
+pub mod scribble2label;
+pub mod ustm;
 
 use crate::config::RunConfig;
 use crate::data::batch::Samples;
 use crate::error::{Context, Failure, Result};
 use crate::native::{Alone, GroupSum};
 use crate::nets::Pass;
+use crate::random::Key;
 use crate::train::learner::LearnerSetup;
 use crate::train::{Method, StepContext};
 use serde::{Serialize, de::DeserializeOwned};
 use std::sync::Arc;
 
 /// Every method, in the order in which `scrimp methods` lists them.
-pub static METHODS: &[MethodDef] =
-    &[define::<partial_ce::PartialCe>(), define::<maskmixadv::MaskMixAdv>()];
+pub static METHODS: &[MethodDef] = &[
+    define::<partial_ce::PartialCe>(),
+    define::<scribble2label::Scribble2Label>(),
+    define::<ustm::Ustm>(),
+    define::<dmpls::Dmpls>(),
+    define::<maskmixadv::MaskMixAdv>(),
+];
 
 /// What a method is built from, beside its own parameters.
 pub struct Setup {
@@ -28,6 +37,8 @@ pub struct Setup {
     pub classes: i64,
     /// How its networks run in training.
     pub passes: Passes,
+    /// Rows and columns of every slice that is trained on, as stored.
+    pub slices: Vec<[usize; 2]>,
 }
 
 /// How networks run in training: the same for all networks of a run.
@@ -48,6 +59,28 @@ impl Passes {
         let keys =
             if self.dropout { cx.sample_keys(purpose, &samples.positions) } else { Vec::new() };
         Pass::Train { group: Arc::clone(&self.statistics), keys }
+    }
+
+    /// The same over samples that are there `times` times, one repetition after the other: each
+    /// drops different elements.
+    pub fn train_repeated(
+        &self,
+        (purpose, times): (&str, u64),
+        samples: &Samples,
+        cx: &StepContext<'_>,
+    ) -> Pass {
+        let repetition = |number: u64| {
+            let keys = cx.sample_keys(purpose, &samples.positions);
+            keys.into_iter().map(move |key| key.number(number))
+        };
+        let keys =
+            if self.dropout { (0..times).flat_map(repetition).collect() } else { Vec::new() };
+        Pass::Train { group: Arc::clone(&self.statistics), keys }
+    }
+
+    /// One training pass in which every rank normalises its samples alone; one key for each sample.
+    pub fn train_alone(&self, keys: Vec<Key>) -> Pass {
+        Pass::Train { group: Arc::new(Alone), keys: if self.dropout { keys } else { Vec::new() } }
     }
 
     /// A pass that moves running statistics by `share`, in (0, 1], and serves nothing else.

@@ -31,6 +31,7 @@ unsafe extern "C" {
         parameters: *const Handle,
         settings: *const Normalisation,
     ) -> *mut c_char;
+    fn scrimp_normal(out: *mut Handle, keys: Handle, like: Handle, portable: bool) -> *mut c_char;
     fn scrimp_keep_memory();
     fn scrimp_channels_last(out: *mut Handle, x: Handle) -> *mut c_char;
     fn scrimp_cpu_memory(
@@ -138,6 +139,18 @@ pub fn normalise_evaluate(
         )
     };
     checked(text)?;
+    Ok(adopted(out))
+}
+
+/// Standard normal numbers, `[keys, ...]` with the other extents, the precision and the device of
+/// `like`: those of each key, as `random::Key::bits`, depend on nothing else. With `portable` by plain tensor operations, as
+/// on devices without kernels of our own, which may round otherwise.
+pub fn normal(keys: &[u64], like: &Tensor, portable: bool) -> Result<Tensor> {
+    let bits: Vec<i64> = keys.iter().map(|&key| key as i64).collect();
+    let keys = Tensor::from_slice(&bits);
+    let mut out: Handle = std::ptr::null_mut();
+    // SAFETY: both handles belong to tensors borrowed for this call.
+    checked(unsafe { scrimp_normal(&raw mut out, handle(&keys), handle(like), portable) })?;
     Ok(adopted(out))
 }
 

@@ -6,8 +6,8 @@
 mod ffi;
 
 pub use ffi::{
-    Element, channels_last, cuda_devices, keep_memory, normalise, normalise_evaluate, with_bytes,
-    with_slice, with_slice_mut,
+    Element, channels_last, cuda_devices, keep_memory, normal, normalise, normalise_evaluate,
+    with_bytes, with_slice, with_slice_mut,
 };
 
 use std::sync::Arc;

@@ -4,6 +4,7 @@
 // Tensors cross the border as `at::Tensor*`, which is what tch holds.
 
 #include <ATen/ATen.h>
+#include <ATen/Dispatch.h>
 #include <ATen/Parallel.h>
 #include <torch/csrc/autograd/custom_function.h>
 
@@ -15,6 +16,7 @@
 #include <string>
 
 #include "kernels.h"
+#include "noise.h"
 
 using at::Tensor;
 
@@ -61,6 +63,19 @@ Tensor dropout_scale(const Tensor& like, const Tensor& keys, double probability)
   auto bits = mix32(mix32(index.bitwise_xor(low)).bitwise_xor(high));
   auto keep = bits.ge(static_cast<int64_t>(scrimp::dropout_threshold(probability)));
   return keep.to(like.scalar_type()).mul(1.0 / (1.0 - probability)).permute({0, 3, 1, 2});
+}
+
+// noise.h by tensor operations; keys int64 [N, 1].
+Tensor normal_from(const Tensor& keys, int64_t count, at::ScalarType kind) {
+  auto pair = at::arange(0, count, 2, keys.options()).view({1, -1});
+  auto low = keys.bitwise_and(0xffffffffLL), high = keys.bitwise_right_shift(32).bitwise_and(0xffffffffLL);
+  auto fraction = [&](const Tensor& index) {
+    auto bits = mix32(mix32(index.bitwise_xor(low)).bitwise_xor(high));
+    return bits.bitwise_right_shift(8).to(kind).mul(1.0 / 16777216.0);
+  };
+  auto radius = (1 - fraction(pair)).log().mul(-2).sqrt();
+  auto angle = fraction(pair + 1).mul(scrimp::TWO_PI);
+  return at::stack({radius * angle.cos(), radius * angle.sin()}, 2).flatten(1).narrow(1, 0, count);
 }
 
 // `portable` asks for plain tensor operations, as other devices use them.
@@ -240,6 +255,26 @@ char* scrimp_normalise_evaluate(Tensor** out, Tensor* x, Tensor* const* paramete
     *out = new Tensor(Normalise::activated(x->contiguous(at::MemoryFormat::ChannelsLast), scale,
                                            shift, c10::nullopt, settings->slope, 0.0,
                                            settings->portable));
+  });
+}
+
+// Standard normal numbers [N, ...] of the precision and on the device of `like`, whose extents but
+// the first they have; keys int64 [N] in CPU memory.
+char* scrimp_normal(Tensor** out, Tensor* keys, Tensor* like, bool portable) {
+  return guarded([&] {
+    auto shape = like->sizes().vec();
+    shape[0] = keys->numel();
+    const auto count = c10::multiply_integers(shape.begin() + 1, shape.end());
+    if (!has_kernels(*like, portable)) {
+      auto column = keys->to(like->device()).view({-1, 1});
+      *out = new Tensor(normal_from(column, count, like->scalar_type()).reshape(shape));
+      return;
+    }
+    auto values = at::empty(shape, like->options());
+    AT_DISPATCH_FLOATING_TYPES(values.scalar_type(), "normal", [&] {
+      scrimp::fill_normal(keys->data_ptr<int64_t>(), shape[0], count, values.data_ptr<scalar_t>());
+    });
+    *out = new Tensor(values);
   });
 }
 

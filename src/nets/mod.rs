@@ -12,6 +12,9 @@ use crate::random::Key;
 use std::sync::Arc;
 use tch::Tensor;
 
+/// Share of a training batch in the running statistics of normalisations.
+pub const MOMENTUM: f64 = 0.1;
+
 /// How a network is run.
 pub enum Pass {
     /// Batch statistics and dropout; gradients are recorded.
@@ -102,7 +105,7 @@ impl NormalisedActivation {
             },
             batches_tracked: scope.counter("num_batches_tracked"),
             settings: Normalisation {
-                momentum: 0.1,
+                momentum: MOMENTUM,
                 epsilon: 1e-5,
                 slope: 0.01,
                 dropout,

@@ -10,7 +10,7 @@ use crate::parameters::Scope;
 use tch::Tensor;
 
 /// Channels of the five levels, finest first.
-const CHANNELS: [i64; 5] = [16, 32, 64, 128, 256];
+pub const CHANNELS: [i64; 5] = [16, 32, 64, 128, 256];
 /// Dropout between the two convolutions of each encoder level.
 const DROPOUT: [f64; 5] = [0.05, 0.1, 0.2, 0.3, 0.5];
 
@@ -163,6 +163,11 @@ impl UNetCct {
             main: Decoder::new(scope.sub("main_decoder"), classes),
             auxiliary: Decoder::new(scope.sub("aux_decoder1"), classes),
         }
+    }
+
+    /// Logits `[N, classes, H, W]` of the main decoder alone.
+    pub fn segment(&self, image: &Tensor, pass: &Pass) -> Result<Tensor> {
+        self.main.forward(&self.encoder.forward(image, pass)?, pass)
     }
 
     /// Logits of the main and of the auxiliary decoder, which sees `perturb(level, features)`.

@@ -1,8 +1,9 @@
-//! The learner: networks with their optimiser, the unit that is updated, synchronised and saved.
+//! The learner: networks whose weights change together, the unit that is synchronised and saved.
 //!
-//! [`Learner::update`] is the only way in which weights change.
+//! Weights change by [`Learner::update`]; those of a learner without
+//! optimiser follow another learner's ([`Learner::follow`]) or are a method's own ([`Learner::rewrite`]).
 
-use super::optimizer::{Optimizer, OptimizerConfig, Update};
+use super::optimizer::{Optimizer, OptimizerConfig, Update, settle};
 use super::schedule::Schedule;
 use super::{Objective, StepContext};
 use crate::error::{Context, Failure, Result};
@@ -51,15 +52,24 @@ pub struct LearnerSetup {
     pub device: Device,
 }
 
-/// Networks, their optimiser and its schedule.
+/// Networks, and how their weights change.
 #[derive(Debug)]
 pub struct Learner {
     name: &'static str,
-    config: LearnerConfig,
     parameters: Parameters,
     flat: Flat,
-    optimizer: Optimizer,
+    /// None where they follow those of another learner.
+    descent: Option<Descent>,
     updates: u64,
+}
+
+/// Going down the gradient: an optimiser and its schedule.
+#[derive(Debug)]
+struct Descent {
+    config: LearnerConfig,
+    optimizer: Optimizer,
+    /// Flat, like the weights.
+    gradients: Tensor,
 }
 
 impl Learner {
@@ -71,11 +81,23 @@ impl Learner {
         build: impl FnOnce(&mut Scope<'_>) -> N,
     ) -> Result<(Self, N)> {
         config.check()?;
+        let (learner, networks) = Self::follower(name, setup, build);
+        let gradients = learner.flat.gradients(&learner.parameters)?;
+        let optimizer = Optimizer::new(config.optimizer, &learner.flat.weights);
+        let descent = Some(Descent { config, optimizer, gradients });
+        Ok((Self { descent, ..learner }, networks))
+    }
+
+    /// The same without optimiser, for weights that [`Learner::follow`] those of another learner.
+    pub fn follower<N>(
+        name: &'static str,
+        setup: LearnerSetup,
+        build: impl FnOnce(&mut Scope<'_>) -> N,
+    ) -> (Self, N) {
         let mut parameters = Parameters::new(setup.key.purpose(name), setup.kind, setup.device);
         let networks = build(&mut parameters.root());
-        let flat = Flat::new(&parameters)?;
-        let optimizer = Optimizer::new(config.optimizer, &flat.weights);
-        Ok((Self { name, config, parameters, flat, optimizer, updates: 0 }, networks))
+        let flat = Flat::new(&parameters);
+        (Self { name, parameters, flat, descent: None, updates: 0 }, networks)
     }
 
     /// Minimises `objective` by one step: backward, sum over ranks, clip, finite check, update.
@@ -84,27 +106,54 @@ impl Learner {
     /// global batch. A gradient that is not finite leaves weights and moments as they are; the
     /// step's report says so.
     pub fn update(&mut self, objective: Objective, cx: &mut StepContext<'_>) -> Result<()> {
-        let _ = self.flat.gradients.zero_();
+        let follows = || Failure::new(format!("`{}` follows another learner", self.name));
+        let Descent { config, optimizer, gradients } = self.descent.as_mut().ok_or_else(follows)?;
+        let _ = gradients.zero_();
         let total = objective.total()?;
         total.f_backward().context(|| format!("backward of `{}` failed", self.name))?;
-        cx.sum_gradients(&self.flat.gradients);
-        let norm = self.flat.gradients.norm();
+        cx.sum_gradients(gradients);
+        let norm = gradients.norm();
         let finite = norm.isfinite();
-        if self.config.clip_norm > 0.0 {
-            let factor = (self.config.clip_norm / (&norm + 1e-6)).clamp_max(1.0);
-            let _ = self.flat.gradients.g_mul_(&factor);
+        if config.clip_norm > 0.0 {
+            let factor = (config.clip_norm / (&norm + 1e-6)).clamp_max(1.0);
+            let _ = gradients.g_mul_(&factor);
         }
         self.updates += 1;
-        let learning_rate = cx.rate_share
-            * self.config.schedule.learning_rate(self.config.lr, cx.step, cx.total_steps);
-        self.optimizer.step(&Update {
+        let learning_rate =
+            cx.rate_share * config.schedule.learning_rate(config.lr, cx.step, cx.total_steps);
+        optimizer.step(&Update {
             weights: &self.flat.weights,
-            gradients: &self.flat.gradients,
+            gradients,
             finite: &finite,
             learning_rate,
             number: self.updates,
         });
         cx.report.record(self.name, objective, learning_rate, (norm, finite));
+        Ok(())
+    }
+
+    /// Moves the weights towards those of `leader`, whose networks are built alike: what is kept of
+    /// the own ones is `keep`, in [0, 1]. Running statistics stay as they are, and so does everything
+    /// in a step whose gradient was not finite.
+    pub fn follow(&mut self, leader: &Self, keep: f64, cx: &StepContext<'_>) -> Result<()> {
+        if self.descent.is_some() || self.flat.slots != leader.flat.slots {
+            return Err(Failure::new(format!("`{}` cannot follow `{}`", self.name, leader.name)));
+        }
+        let early = || Failure::new(format!("`{}` follows before a step", self.name));
+        let finite = cx.report.finite().ok_or_else(early)?;
+        let moved = tch::no_grad(|| leader.flat.weights.lerp(&self.flat.weights, keep));
+        settle(&self.flat.weights, &moved, finite);
+        self.updates += 1;
+        Ok(())
+    }
+
+    /// Lets `change` rewrite the flat weights, which must be a follower's.
+    pub fn rewrite(&mut self, change: impl FnOnce(&Tensor) -> Result<()>) -> Result<()> {
+        if self.descent.is_some() {
+            return Err(Failure::new(format!("`{}` has an optimiser", self.name)));
+        }
+        change(&self.flat.weights)?;
+        self.updates += 1;
         Ok(())
     }
 
@@ -135,7 +184,8 @@ impl Learner {
 
     /// `weights` and the optimiser's moments: equally long flat tensors that share storage.
     pub fn flat_tensors(&self) -> Vec<(&'static str, Tensor)> {
-        let moments = self.optimizer.moments().iter().map(|(name, m)| (*name, m.shallow_clone()));
+        let moments = self.descent.iter().flat_map(|descent| descent.optimizer.moments());
+        let moments = moments.map(|(name, moment)| (*name, moment.shallow_clone()));
         std::iter::once(("weights", self.flat.weights.shallow_clone())).chain(moments).collect()
     }
 

@@ -71,7 +71,7 @@ pub(super) struct Update<'a> {
 }
 
 /// `tensor <- where(finite, value, tensor)` in place.
-fn settle(tensor: &Tensor, value: &Tensor, finite: &Tensor) {
+pub(super) fn settle(tensor: &Tensor, value: &Tensor, finite: &Tensor) {
     let mut target = tensor.shallow_clone();
     target.copy_(&value.where_self(finite, tensor));
 }

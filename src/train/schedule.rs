@@ -27,9 +27,22 @@ impl Schedule {
     }
 }
 
+/// `exp(-5 (1 - progress)^2)`: from 0.0067 at 0 smoothly up to 1 at a `progress` of 1 and above
+/// (Laine and Aila, ICLR 2017).
+pub fn ramp_up(progress: f64) -> f64 {
+    (-5.0 * (1.0 - progress.clamp(0.0, 1.0)).powi(2)).exp()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_ramp_begins_low_and_ends_at_one() {
+        assert!((ramp_up(0.0) - (-5.0f64).exp()).abs() < 1e-15);
+        assert!((ramp_up(0.5) - (-1.25f64).exp()).abs() < 1e-15);
+        assert!([1.0, 3.0].map(|end| 1.0 - ramp_up(end)).iter().all(|rest| rest.abs() < 1e-15));
+    }
 
     #[test]
     fn poly_lags_one_step_and_never_reaches_zero() {

@@ -243,6 +243,7 @@ mod batches {
             drop_last: false,
             size: 32,
             augment: Resample::Reference,
+            outside: scrimp::data::IGNORE,
             seed: 7,
         }
     }

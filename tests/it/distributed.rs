@@ -88,6 +88,19 @@ fn rank_agreement_of_two_players() {
 }
 
 #[test]
+fn rank_agreement_of_methods_that_label_for_themselves() {
+    for method in ["scribble2label", "ustm", "dmpls"] {
+        let folder = TempDir::new().unwrap();
+        let train = |name: &str| {
+            let config = format!("configs/smoke/{method}.toml");
+            verification_of(&config, &folder.path().join(name))
+        };
+        let alone = train("alone").succeed();
+        assert_same_run(&train("shared").under_mpirun(3).succeed(), &alone);
+    }
+}
+
+#[test]
 fn rank_agreement_when_a_run_goes_on_with_other_numbers_of_ranks() {
     let folder = TempDir::new().unwrap();
     let alone = verification(&folder.path().join("alone")).succeed().steps();

@@ -117,7 +117,12 @@ fn logits(run: &Path, image: &Tensor) -> Tensor {
     let config = config::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join(SMOKE), &[]).unwrap();
     let definition = find(&config.method.name).unwrap();
     let learner = LearnerSetup { key: Key::new(1), kind: Kind::Float, device: Device::Cpu };
-    let setup = Setup { learner, classes: CLASSES as i64, passes: Passes::new(false, None) };
+    let setup = Setup {
+        learner,
+        classes: CLASSES as i64,
+        passes: Passes::new(false, None),
+        slices: Vec::new(),
+    };
     let mut method = (definition.build)(&(definition.check)(&config).unwrap(), &setup).unwrap();
     let last = run.join(format!("checkpoints/step-{STEPS:08}"));
     load(&last, &Solo).unwrap().restore(method.learners_mut(), &Solo).unwrap();

@@ -62,6 +62,11 @@ pub(crate) fn assert_close(what: &str, actual: &Tensor, expected: &Tensor, toler
 /// Fills a network by the rule of the golden files: value `sin(0.7 i + 1.3 k)` for element `i` of
 /// floating entry `k` in state order, scaled by role.
 pub(crate) fn fill(entries: &[Entry]) {
+    fill_shifted(entries, 0.0);
+}
+
+/// The same with `phase` added to what the sine is taken of.
+pub(crate) fn fill_shifted(entries: &[Entry], phase: f64) {
     let mut number = 0;
     for entry in entries {
         let mut tensor = entry.tensor.shallow_clone();
@@ -69,7 +74,7 @@ pub(crate) fn fill(entries: &[Entry]) {
             continue;
         }
         let wave: Vec<f32> = (0..tensor.numel())
-            .map(|i| (0.7 * i as f64 + 1.3 * f64::from(number)).sin() as f32)
+            .map(|i| (0.7 * i as f64 + 1.3 * f64::from(number) + phase).sin() as f32)
             .collect();
         let wave = Tensor::from_slice(&wave).view_as(&tensor);
         let shape = tensor.size();

@@ -83,7 +83,7 @@ fn applied(draw: Draw, image: &Array, labels: &Array, shape: [usize; 2]) -> (Vec
     assert_eq!(image.shape, labels.shape);
     let (from_image, from_labels) = (image.image(), labels.labels());
     let slice =
-        Slice { shape: image.shape, image: &from_image, annotation: &from_labels, ignore: IGNORE };
+        Slice { shape: image.shape, image: &from_image, annotation: &from_labels, outside: IGNORE };
     // Not what any pixel should be: a pixel left out shows.
     let (mut out, mut out_labels) =
         (vec![f32::NAN; shape[0] * shape[1]], vec![77; shape[0] * shape[1]]);

@@ -253,6 +253,7 @@ impl Iterations {
             learner: LearnerSetup { key: Key::new(0), kind: Kind::Double, device: Device::Cpu },
             classes: 4,
             passes: Passes::new(false, None),
+            slices: Vec::new(),
         };
         let method = MaskMixAdv::build(params, &setup).unwrap();
         for learner in method.learners() {

@@ -97,6 +97,7 @@ mod loader {
             drop_last: false,
             size: 32,
             augment: Resample::Reference,
+            outside: scrimp::data::IGNORE,
             seed: 7,
         }
     }

@@ -54,6 +54,9 @@ mod golden_metrics;
 mod golden_nets;
 #[cfg(test)]
 #[cfg(feature = "torch")]
+mod golden_pseudo_labels;
+#[cfg(test)]
+#[cfg(feature = "torch")]
 mod golden_steps;
 #[cfg(test)]
 #[cfg(feature = "mpi")]

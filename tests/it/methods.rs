@@ -3,7 +3,9 @@
 use crate::running::Train;
 use scrimp::comm::{Communicator, Solo};
 use scrimp::config;
+use scrimp::data::IGNORE;
 use scrimp::data::augment::Resample;
+use scrimp::data::course::training_slices;
 use scrimp::data::import::phantom::{Difficulty, Phantom, generate};
 use scrimp::data::loader::{Loader, LoaderPlan};
 use scrimp::data::shapes::Shapes;
@@ -101,13 +103,16 @@ impl Bench {
         let dataset = Arc::new(generate(&phantom).unwrap());
         let learner = LearnerSetup { key: Key::new(1), kind: Kind::Float, device: Device::Cpu };
         let classes = dataset.classes.len() as i64;
-        let setup = Setup { learner, classes, passes: Passes::new(true, None) };
+        let slices = training_slices(&dataset, 1, "scribble").unwrap();
+        let slices = slices.iter().map(|_| [phantom.size; 2]).collect();
+        let setup = Setup { learner, classes, passes: Passes::new(true, None), slices };
         let plan = LoaderPlan {
             fold: 1,
             annotation: "scribble".to_owned(),
             batch_size: 4,
             drop_last: false,
             size: 32,
+            outside: IGNORE,
             augment: Resample::Reference,
             seed: 1,
         };
@@ -142,7 +147,8 @@ fn every_learner_learns() {
     for definition in METHODS {
         let mut bench = Bench::new(definition);
         let before = bench.tensors();
-        bench.step(1);
+        // Some change with every second step of their smoke configuration only.
+        (1..=3).for_each(|step| bench.step(step));
         for ((name, old), (_, new)) in before.iter().zip(bench.tensors()) {
             assert!(old[0] != new[0], "the weights of `{name}` stay as they are");
         }
@@ -164,8 +170,10 @@ fn every_method_goes_on_from_a_checkpoint_as_if_nothing_had_happened() {
         let Progress::Saved(saved) = saver.finish().unwrap() else { panic!("it is not saved") };
         let mut restored = Bench::new(definition);
         load(&saved.path, &Solo).unwrap().restore(restored.method.learners_mut(), &Solo).unwrap();
-        kept.step(2);
-        restored.step(2);
+        for step in 2..=4 {
+            kept.step(step);
+            restored.step(step);
+        }
         assert!(kept.tensors() == restored.tensors(), "{}", definition.name);
     }
 }

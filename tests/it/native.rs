@@ -2,8 +2,8 @@
 
 use crate::golden::assert_close;
 use scrimp::native::{
-    Alone, GroupSum, Normalisation, NormalisedChannels, TrainingPass, normalise, with_slice,
-    with_slice_mut,
+    Alone, GroupSum, Normalisation, NormalisedChannels, TrainingPass, normal, normalise,
+    with_slice, with_slice_mut,
 };
 use scrimp::random::{Key, element_bits};
 use std::sync::Arc;
@@ -48,6 +48,27 @@ fn kernels_and_tensor_operations_agree() {
             assert_close("kernel", kernels, portable, tolerance);
         }
     }
+}
+
+#[test]
+fn normal_numbers_are_those_of_their_key_alone_and_spread_as_they_should() {
+    let like = Tensor::zeros([0, 1, 64, 65], (Kind::Float, Device::Cpu));
+    let keys = [1, 2, 3].map(|seed| Key::new(seed).bits());
+    let all = normal(&keys, &like, false).unwrap();
+    assert_eq!(all.size(), [3, 1, 64, 65]);
+    assert!(normal(&keys[2..], &like, false).unwrap() == all.narrow(0, 2, 1));
+    assert_close("normal", &all, &normal(&keys, &like, true).unwrap(), 1e-5);
+    let (mean, deviation) = (all.mean(Kind::Double), all.std(true));
+    assert!(
+        mean.double_value(&[]).abs() < 0.03 && (deviation.double_value(&[]) - 1.0).abs() < 0.03
+    );
+    let beyond = all.abs().gt(2.0).to_kind(Kind::Double).mean(Kind::Double).double_value(&[]);
+    assert!((beyond - 0.0455).abs() < 0.01, "{beyond}");
+    let neighbours = (all.narrow(3, 0, 64) * all.narrow(3, 1, 64)).mean(Kind::Double);
+    assert!(neighbours.double_value(&[]).abs() < 0.03);
+    let odd = Tensor::zeros([1, 1, 3, 3], (Kind::Double, Device::Cpu));
+    let [kernels, portable] = [false, true].map(|portable| normal(&keys, &odd, portable).unwrap());
+    assert_close("normal", &kernels, &portable, 1e-12);
 }
 
 #[test]

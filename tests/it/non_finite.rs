@@ -109,6 +109,7 @@ fn method(plan: &RunPlan, dataset: &Dataset) -> Box<dyn Method> {
         learner: LearnerSetup { key, kind: Kind::Float, device: Device::Cpu },
         classes: dataset.classes.len() as i64,
         passes: Passes::new(false, None),
+        slices: Vec::new(),
     };
     (methods::find(&plan.method).unwrap().build)(&plan.method_params, &setup).unwrap()
 }
@@ -138,6 +139,7 @@ fn trainer(
         drop_last: false,
         size: plan.data.size,
         augment: Resample::Reference,
+        outside: scrimp::data::IGNORE,
         seed: plan.train.seed,
     };
     let events = Events::default();

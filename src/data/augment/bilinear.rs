@@ -80,7 +80,7 @@ fn between(slice: &Slice<'_>, y: f32, x: f32) -> (f32, u8) {
     let [rows, columns] = slice.shape;
     let outside = |at: f32, extent: usize| at < -0.5 || at >= extent as f32 - 0.5;
     if outside(y, rows) || outside(x, columns) {
-        return (0.0, slice.ignore);
+        return (0.0, slice.outside);
     }
     let (y, x) = (y.clamp(0.0, (rows - 1) as f32), x.clamp(0.0, (columns - 1) as f32));
     let (row, column) = (y as i32 as usize, x as i32 as usize);

@@ -65,8 +65,9 @@ pub struct Slice<'a> {
     pub image: &'a [f32],
     /// Labels, row-major.
     pub annotation: &'a [u8],
-    /// The label of unknown pixels.
-    pub ignore: u8,
+    /// The label of what lies outside the slice, where the slice has such pixels itself or the
+    /// resampling is bilinear; elsewhere it is class 0.
+    pub outside: u8,
 }
 
 /// Where a sample is written, every pixel of it.
@@ -76,8 +77,7 @@ pub struct Sample<'a> {
     pub shape: [usize; 2],
     /// Intensities, row-major; 0 where the slice does not reach.
     pub image: &'a mut [f32],
-    /// Labels, row-major. Where the slice does not reach: the ignore value if the slice has such
-    /// pixels or the resampling is bilinear, else class 0.
+    /// Labels, row-major; where the slice does not reach, see [`Slice::outside`].
     pub annotation: &'a mut [u8],
 }
 
@@ -202,7 +202,7 @@ mod tests {
         let smooth = |i: usize| (i / 30) as f32 / 40.0 + (i % 30) as f32 / 60.0;
         let image: Vec<f32> = (0..1200).map(smooth).collect();
         let annotation: Vec<u8> = (0..1200).map(|i| u8::from(i / 30 > 20)).collect();
-        let slice = Slice { shape, image: &image, annotation: &annotation, ignore: 255 };
+        let slice = Slice { shape, image: &image, annotation: &annotation, outside: 255 };
         let made = |resample| {
             let (mut image, mut annotation) = (vec![f32::NAN; 64 * 48], vec![77; 64 * 48]);
             let mut sample =

@@ -123,7 +123,7 @@ fn gather_both(
 
 /// Rotates by whole degrees about the middle, then zooms.
 fn rotate(degrees: i32, slice: &Slice<'_>, sample: &mut Sample<'_>) {
-    let fill = if slice.annotation.contains(&slice.ignore) { slice.ignore } else { 0 };
+    let fill = if slice.annotation.contains(&slice.outside) { slice.outside } else { 0 };
     let mut rotation = Rotation::new(degrees, slice.shape, sample.shape[1]);
     let mut rows = zoom_indices(slice.shape[0], sample.shape[0]);
     let width = sample.shape[1];

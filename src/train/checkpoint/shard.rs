@@ -146,10 +146,8 @@ fn read_table(file: &mut File, bytes: u64) -> Option<(Table, usize)> {
 impl Shard {
     fn line(&self, name: &str) -> Result<(&Line, Kind)> {
         let file = name_of(&self.path);
-        let line = self
-            .table
-            .get(name)
-            .ok_or_else(|| Failure::new(format!("`{file}` lacks `{name}`")))?;
+        let line =
+            self.table.get(name).ok_or_else(|| Failure::new(format!("`{file}` lacks `{name}`")))?;
         let kind = KINDS.iter().find(|(dtype, _)| *dtype == line.dtype).ok_or_else(|| {
             Failure::new(format!("its kind `{}` is unknown", line.dtype))
                 .during(format!("cannot read `{name}` of `{file}`"))

@@ -1,0 +1,30 @@
+//! Agreement of two predictions where one of them is sure of itself.
+//!
+//! Knows neither who predicted nor how the ramps of weights and thresholds go.
+
+use crate::native::{GroupSum, global_sum};
+use tch::Tensor;
+
+/// Entropy of the class probabilities of each pixel: `[N, 1, H, W]` in `[0, ln C]` from
+/// `[N, C, H, W]`, as WSL4MIS computes it: 1e-6 inside the logarithm.
+pub fn uncertainty(probabilities: &Tensor) -> Tensor {
+    let log = (probabilities + 1e-6).log();
+    -(probabilities * log).sum_dim_intlist([1i64].as_slice(), true, probabilities.kind())
+}
+
+/// Squared difference of two predictions where `mask` is 1, over all ranks:
+/// `sum mask (a - b)^2 / (2 sum mask + 1e-16)`.
+///
+/// Predictions are `[N, C, H, W]`, the mask `[N, 1, H, W]` of 0 and 1. The factor 2 stands in
+/// UA-MT, where there are two classes, and stayed in WSL4MIS with four.
+pub fn masked_consistency(
+    prediction: &Tensor,
+    target: &Tensor,
+    mask: &Tensor,
+    group: &dyn GroupSum,
+) -> Tensor {
+    let squares = (prediction - target).square() * mask;
+    let count = mask.sum(mask.kind());
+    group.sum(&count);
+    global_sum(&squares.sum(squares.kind()), group) / (count * 2.0 + 1e-16)
+}

@@ -1,0 +1,179 @@
+//! DMPLS: two decoders on one encoder, and the class of their randomly weighted mean teaches both.
+//!
+//! Luo et al., MICCAI 2022, arXiv 2203.02106; what is computed follows HiLab-git/WSL4MIS
+//! `code/train_weakly_supervised_ours.py` at a594da8. With a fixed share of one half it is the
+//! ablation of the paper's table 2.
+
+use super::{Passes, Recipe, Setup};
+use crate::data::batch::{Batch, Samples};
+use crate::error::{Failure, Result};
+use crate::losses::{SMOOTH, dice, partial_cross_entropy};
+use crate::mixing::label_map;
+use crate::nets::Pass;
+use crate::nets::unet::{CHANNELS, UNetCct, channel_dropout};
+use crate::train::learner::{Learner, LearnerConfig};
+use crate::train::{Method, Objective, StepContext};
+use serde::{Deserialize, Serialize};
+use tch::{Device, Tensor};
+
+/// Keeps the share of the main decoder above 0, as released.
+const LEAST_SHARE: f64 = 1e-10;
+
+/// `[method.params]` of `dmpls`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Params {
+    /// Weight of the cross-entropy over annotated pixels, mean of both decoders.
+    #[serde(default = "one")]
+    partial_ce: f64,
+    /// Weight of the Dice loss against the pseudo label, mean of both decoders.
+    #[serde(default = "half")]
+    pseudo_dice: f64,
+    /// Share of the main decoder in the mean that makes the pseudo label.
+    #[serde(default)]
+    share: Share,
+    /// The network's learner.
+    learner: LearnerConfig,
+}
+
+/// How much the main decoder counts in a pseudo label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Share {
+    /// Anew for each step, uniform in (0, 1): the published method.
+    #[default]
+    Random,
+    /// One half.
+    Half,
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+fn half() -> f64 {
+    0.5
+}
+
+/// The method with its network.
+pub struct Dmpls {
+    segmenter: Learner,
+    net: UNetCct,
+    passes: Passes,
+    params: Params,
+}
+
+/// What is random in one iteration, beside dropout.
+pub struct Chance {
+    /// For each level, finest first, the channels that the auxiliary decoder sees: `[N, C]` of 0 and 1.
+    pub kept: Vec<Tensor>,
+    /// Share of the main decoder in the pseudo label, in (0, 1].
+    pub share: f64,
+}
+
+impl Recipe for Dmpls {
+    const NAME: &'static str = "dmpls";
+    const SUMMARY: &'static str =
+        "two decoders, taught by the class of their randomly weighted mean";
+    const PAPER: &'static str = "Luo et al., MICCAI 2022; code: HiLab-git/WSL4MIS";
+    type Params = Params;
+
+    fn build(params: Params, setup: &Setup) -> Result<Self> {
+        if params.partial_ce <= 0.0 || params.pseudo_dice < 0.0 {
+            return Err(Failure::usage(format!(
+                "`partial_ce` must be above 0 and `pseudo_dice` at least 0, found {} and {}",
+                params.partial_ce, params.pseudo_dice
+            )));
+        }
+        let (segmenter, net) = Learner::new("segmenter", params.learner, setup.learner, |scope| {
+            UNetCct::new(scope, 1, setup.classes)
+        })?;
+        Ok(Self { segmenter, net, passes: setup.passes.clone(), params })
+    }
+}
+
+impl Dmpls {
+    /// One iteration with given chance.
+    pub fn iterate(
+        &mut self,
+        batch: &Batch,
+        chance: &Chance,
+        cx: &mut StepContext<'_>,
+    ) -> Result<()> {
+        let samples = batch.main();
+        let pass = self.passes.train("main", samples, cx);
+        let logits = self.net.forward(&samples.image, &pass, |level, features| {
+            channel_dropout(features, &chance.kept[level])
+        })?;
+        let logits = [logits.0, logits.1];
+        let probabilities = logits.each_ref().map(|logits| logits.softmax(1, logits.kind()));
+        let pseudo = pseudo_label(&probabilities, chance.share);
+        let annotation = &samples.annotation;
+        let group = cx.group();
+        let ce = |logits: &Tensor| partial_cross_entropy(logits, annotation, group);
+        // As released: its mask counts every pixel once for each sample.
+        let smooth = SMOOTH / batch.global_size.max(1) as f64;
+        let pse = |probabilities: &Tensor| dice(probabilities, &pseudo, smooth, group);
+        let weights = [self.params.partial_ce / 2.0, self.params.pseudo_dice / 2.0];
+        let objective = Objective::new()
+            .term("partial_ce_main", weights[0], || ce(&logits[0]))
+            .term("partial_ce_auxiliary", weights[0], || ce(&logits[1]))
+            .term("pseudo_dice_main", weights[1], || pse(&probabilities[0]))
+            .term("pseudo_dice_auxiliary", weights[1], || pse(&probabilities[1]));
+        self.segmenter.update(objective, cx)
+    }
+
+    fn chance(&self, samples: &Samples, cx: &StepContext<'_>) -> Chance {
+        let keys = cx.sample_keys("channels", &samples.positions);
+        let device = samples.image.device();
+        let keep = |(level, &channels): (usize, &i64)| {
+            let keys = keys.iter().map(|key| key.number(level as u64));
+            kept_channels(&keys.collect::<Vec<_>>(), channels, device)
+        };
+        let share = match self.params.share {
+            Share::Random => cx.key("share").draws().uniform() + LEAST_SHARE,
+            Share::Half => 0.5,
+        };
+        Chance { kept: CHANNELS.iter().enumerate().map(keep).collect(), share }
+    }
+}
+
+/// Every second channel on average, drawn for each sample: `[N, channels]` of 0 and 1.
+fn kept_channels(keys: &[crate::random::Key], channels: i64, device: Device) -> Tensor {
+    let mut kept: Vec<i64> = Vec::new();
+    for key in keys {
+        let mut draws = key.draws();
+        kept.extend((0..channels).map(|_| draws.below(2) as i64));
+    }
+    Tensor::from_slice(&kept).view([keys.len() as i64, channels]).to_device(device)
+}
+
+/// The class of `share` times the first plus the rest of the second: `[N, H, W]` from `[N, C, H, W]`.
+pub fn pseudo_label(probabilities: &[Tensor; 2], share: f64) -> Tensor {
+    let [main, auxiliary] = probabilities.each_ref().map(Tensor::detach);
+    label_map(&(main * share + auxiliary * (1.0 - share)))
+}
+
+impl Method for Dmpls {
+    fn step(&mut self, batch: &Batch, cx: &mut StepContext<'_>) -> Result<()> {
+        let chance = self.chance(batch.main(), cx);
+        self.iterate(batch, &chance, cx)
+    }
+
+    fn predict(&self, image: &Tensor) -> Result<Tensor> {
+        tch::no_grad(|| self.net.segment(image, &Pass::Evaluate))
+    }
+
+    fn adapt_statistics(&self, image: &Tensor, share: f64) -> Result<()> {
+        let pass = self.passes.statistics(share);
+        tch::no_grad(|| self.net.segment(image, &pass)).map(drop)
+    }
+
+    fn learners(&self) -> Vec<&Learner> {
+        vec![&self.segmenter]
+    }
+
+    fn learners_mut(&mut self) -> Vec<&mut Learner> {
+        vec![&mut self.segmenter]
+    }
+}
