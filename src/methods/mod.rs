@@ -4,7 +4,7 @@
 //! files know neither ranks nor files nor each other.
 
 pub mod maskmixadv;
-mod partial_ce;
+pub mod partial_ce;
 
 use crate::config::RunConfig;
 use crate::data::batch::Samples;
