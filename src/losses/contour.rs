@@ -23,8 +23,8 @@ pub enum Contours {
 /// `max(opening - erosion, 0)` of every map, `[N, C, H, W]` as `probabilities`: large within two pixels
 /// of where a map falls.
 ///
-/// Erosion is the minimum over 3 x 3 pixels, opening the maximum of that (WSL4MIS `losses.tv_loss`,
-/// there called total variation). What lies outside never wins.
+/// Erosion is the minimum over 3 x 3 pixels, opening the maximum of that (WSL4MIS
+/// `train_weakly_supervised_pCE_TV_2D.py`, there called total variation). What lies outside never wins.
 pub fn soft_contours(probabilities: &Tensor) -> Tensor {
     let largest = |maps: &Tensor| maps.max_pool2d([3, 3], [1, 1], [1, 1], [1, 1], false);
     let eroded = -largest(&-probabilities);
