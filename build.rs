@@ -15,6 +15,7 @@ mod torch {
         println!("cargo:rerun-if-changed=src/native/shim.cpp");
         println!("cargo:rerun-if-changed=src/native/kernels.h");
         println!("cargo:rerun-if-changed=src/native/noise.h");
+        println!("cargo:rerun-if-changed=src/native/neighbours.h");
         let root = std::env::var_os("LIBTORCH").map(PathBuf::from).unwrap_or_default();
         assert!(
             root.join("include/ATen/ATen.h").exists(),

@@ -2,6 +2,7 @@
 //!
 //! Values are those of the global batch, as everywhere in `losses`. Knows no network.
 
+use super::elements;
 use crate::native::{GroupSum, global_sum};
 use tch::Tensor;
 
@@ -35,12 +36,6 @@ pub fn gradient_penalty(
     let slopes = Tensor::run_backward(&[total], &[maps], true, true);
     let squares = slopes[0].square();
     global_sum(&squares.sum(squares.kind()), group) * 0.5 / samples.max(1) as f64
-}
-
-/// Logits of the global batch.
-fn elements(logits: &Tensor, samples: usize) -> f64 {
-    let each = logits.size().iter().skip(1).product::<i64>();
-    (samples as i64 * each).max(1) as f64
 }
 
 #[cfg(test)]

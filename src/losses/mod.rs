@@ -1,4 +1,5 @@
-//! Losses over the global batch: cross-entropy where somebody annotated, and Dice.
+//! Losses over the global batch: cross-entropy where somebody annotated, Dice, and in files of their
+//! own what needs no annotation.
 //!
 //! Each returns the value over all ranks with this rank's share of the gradient, so that summing
 //! gradients over ranks gives the gradient of the returned number. Losses know no step, no
@@ -6,6 +7,11 @@
 
 pub mod adversarial;
 pub mod consistency;
+pub mod contour;
+pub mod entropy;
+pub mod gated_crf;
+pub mod intensity_variance;
+pub mod mumford_shah;
 
 use crate::native::{GroupSum, global_sum};
 use tch::{Kind, Reduction, Tensor};
@@ -14,6 +20,12 @@ use tch::{Kind, Reduction, Tensor};
 const IGNORE: i64 = 255;
 /// Added to numerator and denominator of Dice, unless said otherwise.
 pub const SMOOTH: f64 = 1e-5;
+
+/// Elements of the global batch of `samples`, of which `share` (`[N, ...]`) is this rank's; at least 1.
+fn elements(share: &Tensor, samples: usize) -> f64 {
+    let each = share.size().iter().skip(1).product::<i64>();
+    (samples as i64 * each).max(1) as f64
+}
 
 /// Cross-entropy over the annotated pixels of the global batch.
 ///

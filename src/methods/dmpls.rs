@@ -38,7 +38,7 @@ pub struct Params {
 
 /// How much the main decoder counts in a pseudo label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "snake_case")]
 enum Share {
     /// Anew for each step, uniform in (0, 1): the published method.
     #[default]

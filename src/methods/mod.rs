@@ -5,7 +5,7 @@
 
 pub mod dmpls;
 pub mod maskmixadv;
-mod partial_ce;
+pub mod partial_ce;
 pub mod scribble2label;
 pub mod ustm;
 

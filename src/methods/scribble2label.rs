@@ -54,7 +54,7 @@ pub struct Params {
 
 /// In which mode the network predicts the training slices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "snake_case")]
 enum Predicts {
     /// As in training, slice by slice: with dropout, the statistics of the slice alone, and running
     /// statistics that move. What the released code does.

@@ -36,12 +36,12 @@ pub struct Params {
     /// Weight of the consistency with the teacher once it has risen to its full value.
     #[serde(default = "one")]
     consistency: f64,
-    /// Steps until the consistency has its full weight.
-    #[serde(default = "ramp_steps")]
-    ramp_steps: u64,
-    /// In how many equal parts of `ramp_steps` the weight rises.
-    #[serde(default = "ramp_stairs")]
-    ramp_stairs: u64,
+    /// Steps of one unit of the ramp: the weight changes every so many steps; at least 1.
+    #[serde(default = "ramp_unit_steps")]
+    ramp_unit_steps: u64,
+    /// Units over which the weight grows, beginning with 0.0067 of it; at least 1.
+    #[serde(default = "ramp_units")]
+    ramp_units: u64,
     /// Largest share of its own weights that the teacher keeps in a step, in [0, 1).
     #[serde(default = "decay")]
     decay: f64,
@@ -53,11 +53,11 @@ fn one() -> f64 {
     1.0
 }
 
-fn ramp_steps() -> u64 {
-    60_000
+fn ramp_unit_steps() -> u64 {
+    1000
 }
 
-fn ramp_stairs() -> u64 {
+fn ramp_units() -> u64 {
     60
 }
 
@@ -73,19 +73,16 @@ impl Params {
                 self.partial_ce, self.consistency, self.decay
             )));
         }
-        if self.ramp_stairs == 0 || self.ramp_steps < self.ramp_stairs {
-            return Err(Failure::usage(format!(
-                "expected `ramp_stairs` from 1 to `ramp_steps`, found {} and {}",
-                self.ramp_stairs, self.ramp_steps
-            )));
+        if self.ramp_unit_steps == 0 || self.ramp_units == 0 {
+            return Err(Failure::usage("`ramp_unit_steps` and `ramp_units` must be at least 1"));
         }
         Ok(())
     }
 
     /// The weight of the consistency after `done` steps.
     pub fn weight(&self, done: u64) -> f64 {
-        let stair = done / (self.ramp_steps / self.ramp_stairs);
-        self.consistency * ramp_up(stair as f64 / self.ramp_stairs as f64)
+        let units = done / self.ramp_unit_steps;
+        self.consistency * ramp_up(units as f64 / self.ramp_units as f64)
     }
 }
 

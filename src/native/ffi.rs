@@ -1,7 +1,7 @@
 //! Calls into `shim.cpp`: the only code that crosses the C ABI.
 #![expect(unsafe_code, reason = "this file is the foreign-function border to libtorch")]
 
-use super::{GroupSum, Normalisation, NormalisedChannels, TrainingPass};
+use super::{GroupSum, Neighbourhood, Normalisation, NormalisedChannels, PairKernel, TrainingPass};
 use crate::error::{Failure, Result};
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -34,6 +34,14 @@ unsafe extern "C" {
     fn scrimp_normal(out: *mut Handle, keys: Handle, like: Handle, portable: bool) -> *mut c_char;
     fn scrimp_keep_memory();
     fn scrimp_channels_last(out: *mut Handle, x: Handle) -> *mut c_char;
+    fn scrimp_neighbour_sums(
+        out: *mut Handle,
+        inputs: *const Handle,
+        masks: *const Handle,
+        kernels: *const PairKernel,
+        count: i64,
+        radius: i64,
+    ) -> *mut c_char;
     fn scrimp_cpu_memory(
         tensor: Handle,
         address: *mut *mut c_void,
@@ -179,6 +187,58 @@ pub fn channels_last(x: &Tensor) -> Result<Tensor> {
     // SAFETY: the handle belongs to a tensor borrowed for this call.
     checked(unsafe { scrimp_channels_last(&raw mut out, handle(x)) })?;
     Ok(adopted(out))
+}
+
+/// For every pixel the weighted sum of its neighbours' `probabilities` (`[N, C, H, W]`), and the sum
+/// of the weights of all pairs in both directions, `f64 [N]`; records no gradient.
+///
+/// `image` is `[N, 1, H, W]` and decides the weights. With masks the weight of a pair is that of its
+/// two directions together, halved, so that it stays symmetric. For CPU tensors in f32 or f64.
+pub fn neighbour_sums(
+    probabilities: &Tensor,
+    image: &Tensor,
+    neighbourhood: &Neighbourhood<'_>,
+) -> Result<[Tensor; 2]> {
+    let Neighbourhood { kernels, radius, masks } = neighbourhood;
+    let kind = probabilities.kind();
+    if !matches!(kind, Kind::Float | Kind::Double) || probabilities.dim() != 4 {
+        return Err(Failure::new(format!(
+            "neighbours are summed in maps [N, C, H, W] of f32 or f64, found {kind:?} {:?}",
+            probabilities.size()
+        )));
+    }
+    let mut shape = probabilities.size();
+    shape[1] = 1;
+    let planes = std::iter::once(&image).chain(masks.iter().flatten());
+    for plane in planes.clone().filter(|plane| plane.size() != shape) {
+        return Err(Failure::new(format!(
+            "image and masks of neighbours must be {shape:?}, found {:?}",
+            plane.size()
+        )));
+    }
+    let planes: Vec<Tensor> = planes.map(|plane| plane.to_kind(kind).contiguous()).collect();
+    let probabilities = probabilities.contiguous();
+    for tensor in planes.iter().chain([&probabilities]) {
+        address(tensor)?;
+    }
+    let inputs = [handle(&probabilities), handle(&planes[0])];
+    let masks: Vec<Handle> = planes[1..].iter().map(handle).collect();
+    let masks = if masks.is_empty() { std::ptr::null() } else { masks.as_ptr() };
+    let mut out: [Handle; 2] = [std::ptr::null_mut(); 2];
+    let count = kernels.len() as i64;
+    // SAFETY: all handles belong to tensors alive during this call, whose kind, shapes, contiguity
+    // and place were checked above; `kernels` points to `count` values of the mirrored layout.
+    checked(unsafe {
+        scrimp_neighbour_sums(
+            out.as_mut_ptr(),
+            inputs.as_ptr(),
+            masks,
+            kernels.as_ptr(),
+            count,
+            *radius,
+        )
+    })?;
+    Ok(out.map(adopted))
 }
 
 /// A Rust type with the memory layout of a tensor's elements.

@@ -1,13 +1,13 @@
 //! What tch lacks, over the same libtorch: normalisation over all ranks, sums over ranks inside
-//! formulas, and checked access to a CPU tensor's memory.
+//! formulas, weighted sums over neighbouring pixels, and checked access to a CPU tensor's memory.
 //!
 //! This is the C ABI of `shim.cpp` and nothing else; it knows no networks and no communicators.
 
 mod ffi;
 
 pub use ffi::{
-    Element, channels_last, cuda_devices, keep_memory, normal, normalise, normalise_evaluate,
-    with_bytes, with_slice, with_slice_mut,
+    Element, channels_last, cuda_devices, keep_memory, neighbour_sums, normal, normalise,
+    normalise_evaluate, with_bytes, with_slice, with_slice_mut,
 };
 
 use std::sync::Arc;
@@ -83,4 +83,28 @@ pub struct TrainingPass<'a> {
     pub group: &'a Arc<dyn GroupSum>,
     /// One key (`i64 [N]`) per sample, as `random::Key::bits`; no dropout without it.
     pub keys: Option<&'a Tensor>,
+}
+
+/// A weight for pairs of pixels: `weight * exp(-distance * d^2 - intensity * i^2)` with their distance
+/// `d` in pixels and the difference `i` of their intensities.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub struct PairKernel {
+    /// Weight of two equal pixels in one place.
+    pub weight: f64,
+    /// How fast weights fall with distance, per square pixel; 0: they do not.
+    pub distance: f64,
+    /// How fast weights fall with the difference of intensities; 0: they do not.
+    pub intensity: f64,
+}
+
+/// Which pixels are summed: pairs at most `radius` pixels apart in rows and in columns.
+#[derive(Debug)]
+pub struct Neighbourhood<'a> {
+    /// The sum of these is the weight of a pair.
+    pub kernels: &'a [PairKernel],
+    /// In pixels, at least 1.
+    pub radius: i64,
+    /// Factors of the pixel that is looked at and of the one that looks, each `[N, 1, H, W]`.
+    pub masks: Option<[&'a Tensor; 2]>,
 }

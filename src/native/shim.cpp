@@ -17,6 +17,7 @@
 
 #include "kernels.h"
 #include "noise.h"
+#include "neighbours.h"
 
 using at::Tensor;
 
@@ -294,6 +295,31 @@ char* scrimp_channels_last(Tensor** out, Tensor* x) {
   return guarded([&] {
     auto options = x->options().memory_format(at::MemoryFormat::ChannelsLast);
     *out = new Tensor(at::empty(x->sizes(), options).copy_(*x));
+  });
+}
+
+// Sums over neighbours: `out[0]` [N, C, H, W] as the probabilities, `out[1]` float64 [N]. All tensors
+// are contiguous, on the CPU and of one kind, float or double; `masks` is null, or the source's and
+// the destination's. The caller has compared the shapes.
+char* scrimp_neighbour_sums(Tensor** out, Tensor* const* inputs, Tensor* const* masks,
+                            const scrimp::PairKernel* kernels, int64_t count, int64_t radius) {
+  return guarded([&] {
+    at::NoGradGuard no_grad;
+    const auto &probabilities = *inputs[0], &image = *inputs[1];
+    const auto source = masks == nullptr ? Tensor() : *masks[0];
+    const auto destination = masks == nullptr ? Tensor() : *masks[1];
+    const std::vector<scrimp::PairKernel> list(kernels, kernels + count);
+    auto sums = at::zeros_like(probabilities);
+    auto total = at::zeros({probabilities.size(0)}, probabilities.options().dtype(at::kDouble));
+    if (probabilities.scalar_type() == at::kFloat) {
+      scrimp::neighbour_sums_typed<float>(probabilities, image, source, destination, list, radius,
+                                          sums, total);
+    } else {
+      scrimp::neighbour_sums_typed<double>(probabilities, image, source, destination, list, radius,
+                                           sums, total);
+    }
+    out[0] = new Tensor(sums);
+    out[1] = new Tensor(total);
   });
 }
 

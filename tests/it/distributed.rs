@@ -101,6 +101,23 @@ fn rank_agreement_of_methods_that_label_for_themselves() {
 }
 
 #[test]
+fn rank_agreement_of_all_regularisers_at_once() {
+    let folder = TempDir::new().unwrap();
+    let train = |name: &str| {
+        verification(&folder.path().join(name)).sets(&[
+            "method.params.dice=0.5",
+            "method.params.entropy=0.1",
+            "method.params.contour_length.weight=0.01",
+            "method.params.gated_crf.weight=0.1",
+            "method.params.mumford_shah.weight=1e-6",
+            "method.params.intensity_variance.weight=0.1",
+        ])
+    };
+    let alone = train("alone").succeed();
+    assert_same_run(&train("shared").under_mpirun(3).succeed(), &alone);
+}
+
+#[test]
 fn rank_agreement_when_a_run_goes_on_with_other_numbers_of_ranks() {
     let folder = TempDir::new().unwrap();
     let alone = verification(&folder.path().join("alone")).succeed().steps();

@@ -2,15 +2,13 @@
 
 use crate::golden::{Golden, assert_close, fill, sums};
 use scrimp::comm::{Communicator, Solo};
-use scrimp::losses::{Masking, partial_cross_entropy, partial_dice};
-use scrimp::native::Alone;
-use scrimp::nets::Pass;
-use scrimp::nets::unet::UNet;
+use scrimp::data::batch::{Batch, Samples};
+use scrimp::methods::partial_ce::{Params, PartialCe};
+use scrimp::methods::{Passes, Recipe, Setup};
 use scrimp::random::Key;
-use scrimp::train::learner::{Learner, LearnerConfig, LearnerSetup};
-use scrimp::train::optimizer::{OptimizerConfig, SgdConfig};
+use scrimp::train::learner::{Learner, LearnerSetup};
 use scrimp::train::schedule::Schedule;
-use scrimp::train::{Objective, StepContext};
+use scrimp::train::{Method, StepContext};
 use std::sync::Arc;
 use tch::{Device, Kind, Tensor};
 
@@ -20,18 +18,18 @@ const MOVE_TOLERANCE: f64 = 1e-4;
 /// The steps after which the reference's schedule would end.
 const TOTAL_STEPS: u64 = 100;
 
-fn learner() -> (Learner, UNet) {
-    let config = LearnerConfig {
-        lr: 0.03,
-        schedule: Schedule::Poly,
-        clip_norm: 0.0,
-        optimizer: OptimizerConfig::Sgd(SgdConfig { momentum: 0.9, weight_decay: 1e-4 }),
+/// The method with `terms` of its parameters, filled as the reference's network.
+fn method(terms: &str, learning_rate: f64) -> PartialCe {
+    let learner = format!("learner = {{ lr = {learning_rate}, optimizer = {{ sgd = {{}} }} }}");
+    let params: Params = toml::from_str(&format!("{learner}\n{terms}")).unwrap();
+    let setup = Setup {
+        learner: LearnerSetup { key: Key::new(0), kind: Kind::Double, device: Device::Cpu },
+        classes: 4,
+        passes: Passes::new(false, None),
     };
-    let setup = LearnerSetup { key: Key::new(0), kind: Kind::Double, device: Device::Cpu };
-    let (learner, net) =
-        Learner::new("segmenter", config, setup, |scope| UNet::new(scope, 1, 4)).unwrap();
-    fill(learner.entries());
-    (learner, net)
+    let method = PartialCe::build(params, &setup).unwrap();
+    fill(method.learners()[0].entries());
+    method
 }
 
 /// `[encoder, decoder][sum, sum of squares]` of the trainable tensors.
@@ -53,52 +51,74 @@ fn statistics_sums(learner: &Learner) -> Tensor {
     )
 }
 
-/// Runs the three iterations of `step.NAME` with the weights of cross-entropy and Dice.
-fn check(name: &str, labels: &str, weights: [f64; 2]) {
-    let golden = Golden::open("baseline-losses");
-    let (mut learner, net) = learner();
-    let initial = golden.get("step.init.params");
-    assert_close("initial weights", &parameter_sums(&learner), &initial, 1e-7);
+fn batch(golden: &Golden, labels: &str) -> Batch {
     let image = golden.get("step.in.image").to_kind(Kind::Double);
-    let labels = golden.labels(labels);
+    let count = image.size()[0] as usize;
+    let samples = Samples {
+        image,
+        annotation: golden.labels(labels),
+        cases: vec![(0, 0); count],
+        positions: (0..count as u64).collect(),
+    };
+    Batch::new(samples, count)
+}
+
+/// Runs the three iterations of `step.NAME` with `terms` of the parameters.
+fn check(name: &str, labels: &str, terms: &str, learning_rate: f64) {
+    let golden = Golden::open("baseline-losses");
+    let mut method = method(terms, learning_rate);
+    let initial = golden.get("step.init.params");
+    let sums_now = |method: &PartialCe| parameter_sums(method.learners()[0]);
+    assert_close("initial weights", &sums_now(&method), &initial, 1e-7);
+    let batch = batch(&golden, labels);
     let communicator: Arc<dyn Communicator> = Arc::new(Solo);
     for iteration in 0..3 {
-        let pass = Pass::Train { group: Arc::new(Alone), keys: Vec::new() };
-        let logits = net.forward(&image, &pass).unwrap();
-        let objective = Objective::new()
-            .term("ce", weights[0], || partial_cross_entropy(&logits, &labels, &Alone))
-            .term("dice", weights[1], || {
-                let probabilities = logits.softmax(1, Kind::Double);
-                partial_dice(&probabilities, &labels, Masking::PerSample, &Alone)
-            });
         let step = iteration as u64 + 1;
         let mut cx = StepContext::new(step, TOTAL_STEPS, Key::new(0), &communicator);
-        learner.update(objective, &mut cx).unwrap();
+        method.step(&batch, &mut cx).unwrap();
         let losses: Vec<f64> =
             cx.into_report().fetch().unwrap().losses.iter().map(|(_, value)| *value).collect();
         let expected = golden.get(&format!("step.{name}.out.losses")).get(iteration);
-        let terms = expected.narrow(0, 0, losses.len() as i64);
-        assert_close(&format!("{name}: losses"), &Tensor::from_slice(&losses), &terms, 1e-5);
+        assert_eq!(expected.size(), [losses.len() as i64 + 1], "the terms, and their sum");
+        for (term, value) in losses.iter().enumerate() {
+            let expected = expected.get(term as i64);
+            assert_close(&format!("{name}: term {term}"), &Tensor::from(*value), &expected, 1e-5);
+        }
         let expected = golden.get(&format!("step.{name}.out.params")).get(iteration);
-        let moved = parameter_sums(&learner) - &initial;
+        let moved = sums_now(&method) - &initial;
         let difference = (moved - (expected - &initial)).abs().max().double_value(&[]);
         assert!(
             difference < MOVE_TOLERANCE,
             "{name}: weights differ by {difference:e} in their sums"
         );
         let expected = golden.get(&format!("step.{name}.out.bn")).get(iteration);
-        assert_close(&format!("{name}: statistics"), &statistics_sums(&learner), &expected, 1e-5);
+        let statistics = statistics_sums(method.learners()[0]);
+        assert_close(&format!("{name}: statistics"), &statistics, &expected, 1e-5);
     }
 }
 
 #[test]
 fn golden_three_steps_of_partial_cross_entropy() {
-    check("pce", "step.in.scribble", [1.0, 0.0]);
+    check("pce", "step.in.scribble", "", 0.03);
 }
 
 #[test]
 fn golden_three_steps_of_full_supervision() {
-    check("fully", "step.in.label", [0.5, 0.5]);
+    check("fully", "step.in.label", "cross_entropy = 0.5\ndice = 0.5", 0.03);
+}
+
+#[test]
+fn golden_three_steps_of_each_regulariser() {
+    for (name, terms) in [
+        ("entropy", "entropy = 0.1"),
+        ("tv", "contour_length = { weight = 0.01 }"),
+        ("gatedcrf", "gated_crf = { weight = 0.1 }"),
+        ("mumford_published", "mumford_shah = { weight = 1e-6 }"),
+        ("mumford_head", "mumford_shah = { weight = 1e-6, energy = \"head\" }"),
+        ("ivm", "intensity_variance = { weight = 0.1 }"),
+    ] {
+        check(name, "step.in.scribble", terms, 0.01);
+    }
 }
 
 #[test]
@@ -110,4 +130,15 @@ fn golden_learning_rates_lag_one_step() {
         .map(|&iteration| Schedule::Poly.learning_rate(0.01, iteration as u64 + 1, 60_000))
         .collect();
     golden.assert_close("poly.out.lr", &Tensor::from_slice(&rates), 1e-14);
+}
+
+#[test]
+fn golden_learning_rates_of_the_baselines() {
+    let golden = Golden::open("baseline-losses");
+    let iterations: Vec<i64> = Vec::try_from(golden.get("lr.in.iter")).unwrap();
+    let rate =
+        |base, iteration: i64| Schedule::Poly.learning_rate(base, iteration as u64 + 1, 60_000);
+    let rows =
+        [0.01, 0.03].map(|base| iterations.iter().map(|i| rate(base, *i)).collect::<Vec<_>>());
+    golden.assert_close("lr.out.used", &Tensor::from_slice(&rows.concat()), 1e-14);
 }

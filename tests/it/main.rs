@@ -88,6 +88,9 @@ mod non_finite;
 #[cfg(feature = "torch")]
 mod reference;
 #[cfg(test)]
+#[cfg(feature = "torch")]
+mod regularisers;
+#[cfg(test)]
 #[cfg(feature = "mpi")]
 mod resume;
 #[cfg(test)]

@@ -18,6 +18,9 @@ const LEAST_OF_PHANTOM: &str = "[data.phantom]\n[method]\nname = 'm'\n[train]\nt
 const LEAST_OF_SHAPES: &str = "[data.shapes]\npath = 'm'\n";
 const LEAST_OF_LEARNER: &str = "lr = 1.0\noptimizer = { sgd = {} }";
 const LEARNER_FILES: [&str; 3] = ["train/learner.rs", "train/optimizer.rs", "train/schedule.rs"];
+/// Where parameters of methods find names to choose from, beside their own file.
+const CHOICE_FILES: [&str; 4] =
+    ["nets/gan.rs", "losses/contour.rs", "losses/intensity_variance.rs", "losses/mumford_shah.rs"];
 
 fn page(title: &str, introduction: &str) -> String {
     format!(
@@ -209,9 +212,8 @@ pub(super) fn methods() -> String {
     );
     for method in METHODS {
         let MethodDef { name, summary, paper, needs_shapes, .. } = method;
-        let files = [parameter_file(name), "nets/gan.rs".to_owned()];
-        let files: Vec<&str> = files.iter().map(String::as_str).chain(LEARNER_FILES).collect();
-        let types = Types::read(&files);
+        let own = parameter_file(name);
+        let types = Types::read(&[&[own.as_str()][..], &CHOICE_FILES, &LEARNER_FILES].concat());
         let params = types.find("Params").unwrap();
         write!(text, "\n## `{name}`\n\n{}. {paper}. ", sentence(summary)).unwrap();
         let shapes = "Needs [`[data.shapes]`](configuration.md#datashapes). ";

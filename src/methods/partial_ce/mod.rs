@@ -1,0 +1,108 @@
+//! Partial cross-entropy: the loss where somebody annotated, and terms of the whole image beside it.
+//!
+//! The baselines of the scribble literature, in the form of HiLab-git/WSL4MIS at a594da8: alone
+//! `code/train_weakly_supervised_pCE_2D.py`, with one regulariser its siblings. With dense annotation
+//! and the Dice term it is full supervision, the upper bound (`train_fully_supervised_2D.py`).
+
+mod params;
+
+use super::{Passes, Recipe, Setup};
+use crate::data::batch::Batch;
+use crate::error::Result;
+use crate::losses::contour::contour_length;
+use crate::losses::entropy::mean_entropy;
+use crate::losses::gated_crf::gated_crf;
+use crate::losses::intensity_variance::intensity_variance;
+use crate::losses::mumford_shah::mumford_shah;
+use crate::losses::{Masking, partial_cross_entropy, partial_dice};
+use crate::nets::Pass;
+use crate::nets::unet::UNet;
+use crate::train::learner::Learner;
+use crate::train::{Method, Objective, StepContext};
+pub use params::Params;
+use std::cell::LazyCell;
+use tch::Tensor;
+
+/// The method.
+pub struct PartialCe {
+    segmenter: Learner,
+    net: UNet,
+    passes: Passes,
+    params: Params,
+}
+
+impl Recipe for PartialCe {
+    const NAME: &'static str = "partial-ce";
+    const SUMMARY: &'static str = "cross-entropy and Dice on annotated pixels, scribbled or dense, with or without a regulariser";
+    const PAPER: &'static str = "Lin et al., CVPR 2016; code: HiLab-git/WSL4MIS";
+    type Params = Params;
+
+    fn build(params: Params, setup: &Setup) -> Result<Self> {
+        params.check()?;
+        let (segmenter, net) = Learner::new("segmenter", params.learner, setup.learner, |scope| {
+            UNet::new(scope, 1, setup.classes)
+        })?;
+        Ok(Self { segmenter, net, passes: setup.passes.clone(), params })
+    }
+}
+
+impl PartialCe {
+    /// Every term that has a weight; `logits` is `[N, C, H, W]` of the batch's main samples.
+    fn objective(&self, logits: &Tensor, batch: &Batch, cx: &StepContext<'_>) -> Result<Objective> {
+        let params = &self.params;
+        let (samples, total, group) = (batch.main(), batch.global_size, cx.group());
+        let (image, annotation) = (&samples.image, &samples.annotation);
+        let probabilities = LazyCell::new(|| logits.softmax(1, logits.kind()));
+        let objective = Objective::new()
+            .term("partial_ce", params.cross_entropy, || {
+                partial_cross_entropy(logits, annotation, group)
+            })
+            .term("partial_dice", params.dice, || {
+                partial_dice(&probabilities, annotation, Masking::PerSample, group)
+            })
+            .term("entropy", params.entropy, || mean_entropy(&probabilities, total, group))
+            .term("contour_length", params.contour_length.weight, || {
+                let contours = params.contour_length.contours;
+                contour_length(&probabilities, contours, &samples.positions, total, group)
+            })
+            .term("mumford_shah", params.mumford_shah.weight, || {
+                mumford_shah(&probabilities, image, params.mumford_shah.energy, group)
+            })
+            .term("intensity_variance", params.intensity_variance.weight_at(cx.step), || {
+                let sign = params.intensity_variance.sign;
+                intensity_variance(&probabilities, image, sign, total, group)
+            });
+        if params.gated_crf.weight == 0.0 {
+            return Ok(objective);
+        }
+        let energy = gated_crf(&probabilities, image, &params.gated_crf.field(), total, group)?;
+        Ok(objective.term("gated_crf", params.gated_crf.weight, || energy))
+    }
+}
+
+impl Method for PartialCe {
+    fn step(&mut self, batch: &Batch, cx: &mut StepContext<'_>) -> Result<()> {
+        let samples = batch.main();
+        let pass = self.passes.train("main", samples, cx);
+        let logits = self.net.forward(&samples.image, &pass)?; // [N, C, H, W]
+        let objective = self.objective(&logits, batch, cx)?;
+        self.segmenter.update(objective, cx)
+    }
+
+    fn predict(&self, image: &Tensor) -> Result<Tensor> {
+        tch::no_grad(|| self.net.forward(image, &Pass::Evaluate))
+    }
+
+    fn adapt_statistics(&self, image: &Tensor, share: f64) -> Result<()> {
+        let pass = self.passes.statistics(share);
+        tch::no_grad(|| self.net.forward(image, &pass)).map(drop)
+    }
+
+    fn learners(&self) -> Vec<&Learner> {
+        vec![&self.segmenter]
+    }
+
+    fn learners_mut(&mut self) -> Vec<&mut Learner> {
+        vec![&mut self.segmenter]
+    }
+}

@@ -1,0 +1,208 @@
+//! What a configuration says about partial cross-entropy and its regularisers, and what it may not say.
+
+use crate::error::{Failure, Result};
+use crate::losses::contour::Contours;
+use crate::losses::gated_crf::{Field, Kernel};
+use crate::losses::intensity_variance::Sign;
+use crate::losses::mumford_shah::MumfordShah;
+use crate::train::learner::LearnerConfig;
+use crate::train::schedule::ramp_up;
+use serde::{Deserialize, Serialize};
+
+/// `[method.params]` of `partial-ce`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Params {
+    /// Weight of the cross-entropy over annotated pixels.
+    #[serde(default = "one")]
+    pub(super) cross_entropy: f64,
+    /// Weight of the Dice loss over annotated pixels.
+    #[serde(default)]
+    pub(super) dice: f64,
+    /// Weight of the mean entropy of predictions, in [0, 1], over all pixels; 0.1 as published.
+    #[serde(default)]
+    pub(super) entropy: f64,
+    /// The length of contours, called total variation in the released code.
+    #[serde(default)]
+    pub(super) contour_length: ContourLength,
+    /// The gated conditional random field: near pixels of like intensity get the same class.
+    #[serde(default)]
+    pub(super) gated_crf: GatedCrf,
+    /// The Mumford-Shah energy: regions of one intensity.
+    #[serde(default)]
+    pub(super) mumford_shah: Energy,
+    /// The spread of intensities inside classes and between them.
+    #[serde(default)]
+    pub(super) intensity_variance: IntensityVariance,
+    /// How the network learns.
+    pub(super) learner: LearnerConfig,
+}
+
+/// `[method.params.contour_length]`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct ContourLength {
+    /// Weight of the term; 0.01 as published.
+    pub(super) weight: f64,
+    /// Whose contours are measured.
+    pub(super) contours: Contours,
+}
+
+/// `[method.params.gated_crf]`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct GatedCrf {
+    /// Weight of the term; 0.1 as published.
+    pub(super) weight: f64,
+    /// Two pixels at most this many apart in rows and in columns are a pair; at least 1.
+    pub(super) radius: i64,
+    /// What is summed for the weight of a pair: `weight`, its fall over `sigma_xy` pixels and over a difference `sigma_intensity` of intensities; a sigma of 0 leaves its factor out.
+    pub(super) kernels: Vec<Kernel>,
+}
+
+impl Default for GatedCrf {
+    fn default() -> Self {
+        Self { weight: 0.0, radius: 5, kernels: vec![Kernel::PUBLISHED] }
+    }
+}
+
+impl GatedCrf {
+    pub(super) fn field(&self) -> Field<'_> {
+        Field {
+            kernels: &self.kernels,
+            radius: self.radius,
+            source: None,
+            destination: None,
+            portable: false,
+        }
+    }
+}
+
+/// `[method.params.mumford_shah]`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Energy {
+    /// Weight of the term, which is a sum over all pixels of the batch; 0.000001 as published.
+    pub(super) weight: f64,
+    /// Which energy.
+    pub(super) energy: MumfordShah,
+}
+
+/// `[method.params.intensity_variance]`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct IntensityVariance {
+    /// Weight of the term at the end of its ramp; 0.1 as published.
+    pub(super) weight: f64,
+    /// What becomes smaller.
+    pub(super) sign: Sign,
+    /// Steps of one unit of the ramp: the weight changes every so many steps, whatever an epoch is; at least 1.
+    pub(super) ramp_unit_steps: u64,
+    /// Units over which the weight grows, beginning with 0.0067 of it; 0: it is there from the start.
+    pub(super) ramp_units: u64,
+}
+
+impl Default for IntensityVariance {
+    fn default() -> Self {
+        Self { weight: 0.0, sign: Sign::AsCoded, ramp_unit_steps: 150, ramp_units: 200 }
+    }
+}
+
+impl IntensityVariance {
+    /// The weight in `step`, counted from 1: that of the released code for its iteration `step - 1`.
+    pub(super) fn weight_at(&self, step: u64) -> f64 {
+        let units = step.saturating_sub(1) / self.ramp_unit_steps;
+        match self.ramp_units {
+            0 => self.weight,
+            all => self.weight * ramp_up(units as f64 / all as f64),
+        }
+    }
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+impl Params {
+    pub(super) fn check(&self) -> Result<()> {
+        let refuse = |message: &str| Err(Failure::usage(message.to_owned()));
+        if self.cross_entropy <= 0.0 && self.dice <= 0.0 {
+            return refuse(
+                "`cross_entropy` and `dice` are both 0: nothing is learnt from annotation",
+            );
+        }
+        let weights = [
+            self.cross_entropy,
+            self.dice,
+            self.entropy,
+            self.contour_length.weight,
+            self.gated_crf.weight,
+            self.mumford_shah.weight,
+            self.intensity_variance.weight,
+        ];
+        if !weights.iter().all(|weight| *weight >= 0.0 && weight.is_finite()) {
+            return refuse("weights of terms must be at least 0");
+        }
+        let GatedCrf { radius, kernels, .. } = &self.gated_crf;
+        let falls = |kernel: &Kernel| kernel.sigma_xy >= 0.0 && kernel.sigma_intensity >= 0.0;
+        if *radius < 1 || kernels.is_empty() || !kernels.iter().all(falls) {
+            return refuse(
+                "`gated_crf` needs a `radius` of at least 1 and `kernels` whose sigmas are at least 0",
+            );
+        }
+        if self.intensity_variance.ramp_unit_steps == 0 {
+            return refuse("`intensity_variance.ramp_unit_steps` must be at least 1");
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn params(text: &str) -> Params {
+        let learner = "[learner]\nlr = 0.01\noptimizer = { sgd = {} }\n";
+        toml::from_str(&format!("{text}\n{learner}")).unwrap()
+    }
+
+    #[test]
+    fn nothing_but_the_cross_entropy_is_on_by_default() {
+        let params = params("");
+        assert_eq!([params.cross_entropy, params.dice, params.entropy], [1.0, 0.0, 0.0]);
+        assert_eq!([params.contour_length.weight, params.gated_crf.weight], [0.0, 0.0]);
+        assert_eq!(
+            [params.mumford_shah.weight, params.intensity_variance.weight_at(9)],
+            [0.0, 0.0]
+        );
+        assert!(params.check().is_ok());
+    }
+
+    #[test]
+    fn the_ramp_counts_units_of_steps_and_ends_at_the_weight() {
+        let at = |step| {
+            params("intensity_variance = { weight = 0.1 }").intensity_variance.weight_at(step)
+        };
+        for (step, left) in [(1, 1.0f64), (150, 1.0), (151, 0.995), (15_001, 0.5), (30_001, 0.0)] {
+            assert!((at(step) - 0.1 * (-5.0 * left * left).exp()).abs() < 1e-15, "step {step}");
+        }
+        assert_eq!(at(60_000), 0.1);
+        let flat = params("intensity_variance = { weight = 0.1, ramp_units = 0 }");
+        assert_eq!(flat.intensity_variance.weight_at(1), 0.1);
+    }
+
+    #[test]
+    fn contradictions_are_refused() {
+        for text in [
+            "cross_entropy = 0.0\nentropy = 0.1",
+            "entropy = -0.1",
+            "entropy = inf",
+            "gated_crf = { radius = 0 }",
+            "gated_crf = { kernels = [] }",
+            "gated_crf = { kernels = [{ weight = 1.0, sigma_xy = -1.0, sigma_intensity = 0.1 }] }",
+            "intensity_variance = { ramp_unit_steps = 0 }",
+        ] {
+            assert!(params(text).check().is_err(), "{text}");
+        }
+    }
+}

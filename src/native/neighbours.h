@@ -1,0 +1,204 @@
+// CPU inner loops of sums over neighbouring pixels, weighted by how near they are in place and in
+// intensity: the pairwise part of a gated conditional random field.
+//
+// Weights are symmetric, so that every pair of pixels is met once and serves both. Samples are
+// planar, [C, H, W], and the loops run along rows. Each sample is summed by one thread and in one
+// order: results do not depend on the number of threads.
+
+#pragma once
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+#include "kernels.h"
+
+// Into each clone, with that clone's vectors.
+#define SCRIMP_INTO_CLONES __attribute__((always_inline)) inline
+
+namespace scrimp {
+
+// weight * exp(-distance*(dx^2 + dy^2) - intensity*(difference of intensities)^2); mirrored by
+// `native::PairKernel` in Rust.
+struct PairKernel {
+  double weight, distance, intensity;
+};
+
+// e^x for x <= 0, without branches or calls, so that loops over it become vectors: x = n ln 2 + r,
+// |r| <= ln(2)/2, a polynomial in r, and n added to the exponent. Adding the large constant rounds
+// to n and leaves n in the low bits. Relative error below 2e-7; smallest result 2^-126.
+SCRIMP_INTO_CLONES float exp_of_negative(float x) {
+  x = x < -87.0f ? -87.0f : x;
+  const float shifted = x * 1.44269504f + 12582912.0f;
+  const float n = shifted - 12582912.0f;
+  const float r = (x - n * 0.693359375f) - n * -2.12194440e-4f;
+  float y = 1.9875691500e-4f;
+  y = y * r + 1.3981999507e-3f;
+  y = y * r + 8.3334519073e-3f;
+  y = y * r + 4.1665795894e-2f;
+  y = y * r + 1.6666665459e-1f;
+  y = y * r + 5.0000001201e-1f;
+  y = y * (r * r) + r + 1.0f;
+  uint32_t bits;
+  std::memcpy(&bits, &shifted, sizeof bits);
+  bits = (bits + 127u) << 23;
+  float power;
+  std::memcpy(&power, &bits, sizeof power);
+  return y * power;
+}
+
+// The same in double: Taylor's series to r^13, relative error below 1e-15; smallest result 2^-1022.
+SCRIMP_INTO_CLONES double exp_of_negative(double x) {
+  x = x < -708.0 ? -708.0 : x;
+  const double shifted = x * 1.4426950408889634 + 6755399441055744.0;
+  const double n = shifted - 6755399441055744.0;
+  const double r = (x - n * 6.93145751953125e-1) - n * 1.42860682030941723212e-6;
+  double y = 1.0 / 6227020800.0;
+  y = y * r + 1.0 / 479001600.0;
+  y = y * r + 1.0 / 39916800.0;
+  y = y * r + 1.0 / 3628800.0;
+  y = y * r + 1.0 / 362880.0;
+  y = y * r + 1.0 / 40320.0;
+  y = y * r + 1.0 / 5040.0;
+  y = y * r + 1.0 / 720.0;
+  y = y * r + 1.0 / 120.0;
+  y = y * r + 1.0 / 24.0;
+  y = y * r + 1.0 / 6.0;
+  y = y * r + 0.5;
+  y = y * (r * r) + r + 1.0;
+  uint64_t bits;
+  std::memcpy(&bits, &shifted, sizeof bits);
+  bits = (bits + 1023u) << 52;
+  double power;
+  std::memcpy(&power, &bits, sizeof power);
+  return y * power;
+}
+
+// One sample: probabilities and sums [C, H, W]; image, source and destination [H, W]. Source and
+// destination are both null where every pixel counts.
+template <typename T>
+struct NeighbourSample {
+  int64_t channels, height, width;
+  const T* probabilities;
+  const T* image;
+  const T* source;
+  const T* destination;
+  T* sums;
+};
+
+// The pairs of pixel (y, x) with (y + dy, x + dx) for all x of a row; dy > 0, or dy = 0 and dx > 0.
+struct RowOfPairs {
+  int64_t y, dy, dx;
+};
+
+// Adds every pair's weighted partner to `sums`, and the weights to `total` at the x of the first.
+// `weights` is room for one row.
+template <typename T>
+SCRIMP_INTO_CLONES void visit_row(const NeighbourSample<T>& sample, const RowOfPairs& row,
+                                  const std::vector<PairKernel>& kernels, T* __restrict weights,
+                                  T* __restrict total) {
+  const int64_t width = sample.width, plane = sample.height * width;
+  const int64_t first = row.y * width + std::max<int64_t>(0, -row.dx);
+  const int64_t second = (row.y + row.dy) * width + std::max<int64_t>(0, row.dx);
+  const int64_t count = width - std::abs(row.dx);
+  const double squared = static_cast<double>(row.dx * row.dx + row.dy * row.dy);
+  const T* a = sample.image + first;
+  const T* b = sample.image + second;
+  std::fill(weights, weights + count, T(0));
+  for (const auto& kernel : kernels) {
+    const T amplitude = static_cast<T>(kernel.weight * std::exp(-kernel.distance * squared));
+    const T sharpness = static_cast<T>(kernel.intensity);
+    if (sharpness == T(0)) {
+      for (int64_t x = 0; x < count; ++x) weights[x] += amplitude;
+      continue;
+    }
+    for (int64_t x = 0; x < count; ++x) {
+      const T difference = a[x] - b[x];
+      weights[x] += amplitude * exp_of_negative(-sharpness * difference * difference);
+    }
+  }
+  if (sample.source != nullptr) {
+    const T *from_a = sample.source + first, *from_b = sample.source + second;
+    const T *to_a = sample.destination + first, *to_b = sample.destination + second;
+    // Half of the two directions together, because both pixels get the same weight.
+    for (int64_t x = 0; x < count; ++x) {
+      weights[x] *= T(0.5) * (to_a[x] * from_b[x] + to_b[x] * from_a[x]);
+    }
+  }
+  T* __restrict total_of_row = total + std::max<int64_t>(0, -row.dx);
+  for (int64_t x = 0; x < count; ++x) total_of_row[x] += weights[x];
+  for (int64_t c = 0; c < sample.channels; ++c) {
+    const T* __restrict p = sample.probabilities + c * plane;
+    // Two loops, because within a row the two pixels' sums overlap.
+    T* __restrict sums_a = sample.sums + c * plane + first;
+    for (int64_t x = 0; x < count; ++x) sums_a[x] += weights[x] * p[second + x];
+    T* __restrict sums_b = sample.sums + c * plane + second;
+    for (int64_t x = 0; x < count; ++x) sums_b[x] += weights[x] * p[first + x];
+  }
+}
+
+#define SCRIMP_VISIT(T)                                                                          \
+  SCRIMP_CLONES inline void visit(const NeighbourSample<T>& sample, const RowOfPairs& row,       \
+                                  const std::vector<PairKernel>& kernels, T* weights, T* total) { \
+    visit_row<T>(sample, row, kernels, weights, total);                                          \
+  }
+SCRIMP_VISIT(float)
+SCRIMP_VISIT(double)
+#undef SCRIMP_VISIT
+
+// Fills `sums`, which are zero, and returns the sum of the weights of all pairs in both directions.
+template <typename T>
+double sum_sample(const NeighbourSample<T>& sample, const std::vector<PairKernel>& kernels,
+                  int64_t radius) {
+  std::vector<T> weights(sample.width), total(sample.width);
+  double all = 0.0;
+  for (int64_t y = 0; y < sample.height; ++y) {
+    std::fill(total.begin(), total.end(), T(0));
+    for (int64_t dy = 0; dy <= std::min(radius, sample.height - 1 - y); ++dy) {
+      const int64_t reach = std::min(radius, sample.width - 1);
+      for (int64_t dx = dy == 0 ? 1 : -reach; dx <= reach; ++dx) {
+        visit(sample, RowOfPairs{y, dy, dx}, kernels, weights.data(), total.data());
+      }
+    }
+    for (const T of_pixel : total) all += of_pixel;
+  }
+  return 2.0 * all;
+}
+
+// probabilities, sums: contiguous [N, C, H, W]; image, source, destination: contiguous [N, 1, H, W]
+// of the same kind, source and destination undefined where every pixel counts; total: double [N].
+template <typename T>
+void neighbour_sums_typed(const at::Tensor& probabilities, const at::Tensor& image,
+                          const at::Tensor& source, const at::Tensor& destination,
+                          const std::vector<PairKernel>& kernels, int64_t radius, at::Tensor& sums,
+                          at::Tensor& total) {
+  const int64_t channels = probabilities.size(1), height = probabilities.size(2);
+  const int64_t width = probabilities.size(3), plane = height * width;
+  const bool masked = source.defined();
+  const T* p = probabilities.const_data_ptr<T>();
+  const T* intensities = image.const_data_ptr<T>();
+  const T* from = masked ? source.const_data_ptr<T>() : nullptr;
+  const T* to = masked ? destination.const_data_ptr<T>() : nullptr;
+  T* out = sums.mutable_data_ptr<T>();
+  double* totals = total.mutable_data_ptr<double>();
+  at::parallel_for(0, probabilities.size(0), 1, [&](int64_t begin, int64_t end) {
+    for (int64_t n = begin; n < end; ++n) {
+      const NeighbourSample<T> sample{channels,
+                                      height,
+                                      width,
+                                      p + n * channels * plane,
+                                      intensities + n * plane,
+                                      masked ? from + n * plane : nullptr,
+                                      masked ? to + n * plane : nullptr,
+                                      out + n * channels * plane};
+      totals[n] = sum_sample(sample, kernels, radius);
+    }
+  });
+}
+
+}  // namespace scrimp
