@@ -1,6 +1,7 @@
 //! Times training steps of `scrimp train` and of PyTorch under `DistributedDataParallel`, in turns.
 //!
-//! `cargo bench --bench step`. Two ranks of one thread each train the U-Net on batches of 12 images
+//! `cargo bench --bench step`, with `-- METHOD` for another method than `partial-ce`: `ustm`, `dmpls`, or
+//! `maskmixadv`, which is timed against our own `partial-ce`. Two ranks of one thread each train on batches of 12 images
 //! of 256 x 256 on the CPU, both sides started by the same `mpirun`. Our steps are those of the
 //! program, with reading, augmentation and logging; those of `benches/pytorch/step.py`, run by
 //! `SCRIMP_BENCH_PYTHON` (default `python3`), find their batches in memory.
@@ -23,7 +24,8 @@ const TURNS: usize = 3;
 const WARMUP_STEPS: usize = 2;
 const TIMED_STEPS: usize = 5;
 /// Who is timed, by what stands behind the program's name.
-const CONTESTANTS: [Contestant; 5] = [
+const CONTESTANTS: [Contestant; 6] = [
+    Contestant { name: "scrimp, partial-ce", side: Side::Baseline },
     Contestant { name: "scrimp, local batch norm", side: Side::Scrimp("local") },
     Contestant { name: "scrimp, global batch norm", side: Side::Scrimp("global") },
     Contestant { name: "PyTorch", side: Side::PyTorch(&[]) },
@@ -39,7 +41,10 @@ struct Contestant {
     side: Side,
 }
 
+#[derive(Clone, Copy, PartialEq)]
 enum Side {
+    /// Our partial cross-entropy, to see how much more other methods cost.
+    Baseline,
     /// With this `net.batch_norm`.
     Scrimp(&'static str),
     /// With these options of `step.py`.
@@ -77,10 +82,13 @@ fn output(command: &mut Command, hint: &str) -> Result<Vec<u8>> {
 }
 
 /// Trains once; step times by the run log.
-fn train(batch_norm: &str, steps: usize, run: &Path) -> Result<Vec<f64>> {
-    let config = concat!(env!("CARGO_MANIFEST_DIR"), "/configs/phantom-partial-ce.toml");
+fn train(method: &str, batch_norm: &str, steps: usize, run: &Path) -> Result<Vec<f64>> {
+    // The other one has masks for methods that learn from them.
+    let plays = method == "maskmixadv";
+    let config = if plays { "phantom-maskmixadv" } else { "phantom-partial-ce" };
+    let config = format!("{}/configs/{config}.toml", env!("CARGO_MANIFEST_DIR"));
     let mut command = mpirun();
-    command.arg(env!("CARGO_BIN_EXE_scrimp")).args(["train", config, "--run"]).arg(run);
+    command.arg(env!("CARGO_BIN_EXE_scrimp")).args(["train", &config, "--run"]).arg(run);
     for setting in [
         "data.size=256",
         "data.phantom.size=256",
@@ -93,8 +101,12 @@ fn train(batch_norm: &str, steps: usize, run: &Path) -> Result<Vec<f64>> {
         "train.evaluate_every=1000",
         &format!("train.total_steps={steps}"),
         &format!("net.batch_norm={batch_norm}"),
+        &format!("method.name={method}"),
     ] {
         command.args(["--set", setting]);
+    }
+    if plays {
+        command.args(["--set", "method.params.shape.warm_up=0.0"]);
     }
     output(&mut command, "run `cargo test` to see what does not work on this machine")?;
     let log = run.join("events").join("rank-0000.jsonl");
@@ -107,19 +119,19 @@ fn train(batch_norm: &str, steps: usize, run: &Path) -> Result<Vec<f64>> {
     Ok(step_ms.collect())
 }
 
-fn time_ours(batch_norm: &str) -> Result<Times> {
+fn time_ours(method: &str, batch_norm: &str) -> Result<Times> {
     let folder = tempfile::tempdir().context(|| "cannot make a temporary folder")?;
     let steps = WARMUP_STEPS + TIMED_STEPS;
-    let step_ms = train(batch_norm, steps, &folder.path().join("run"))?;
+    let step_ms = train(method, batch_norm, steps, &folder.path().join("run"))?;
     Ok(Times { step_ms: step_ms.into_iter().skip(WARMUP_STEPS).collect() })
 }
 
-fn time_theirs(options: &[&str]) -> Result<Times> {
+fn time_theirs(method: &str, options: &[&str]) -> Result<Times> {
     let python = std::env::var("SCRIMP_BENCH_PYTHON").unwrap_or_else(|_| "python3".into());
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/pytorch/step.py");
     let mut command = mpirun();
     command
-        .args([&python, script])
+        .args([&python, script, "--method", method])
         .args(["--warmup", &WARMUP_STEPS.to_string(), "--steps", &TIMED_STEPS.to_string()])
         .args(options);
     let hint = "run `pip install torch`, or name another Python in `SCRIMP_BENCH_PYTHON`";
@@ -132,23 +144,42 @@ fn median(values: &mut [f64]) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
+/// Whether a contestant has this method; the baseline is not compared with itself.
+fn takes_part(side: Side, method: &str) -> bool {
+    match side {
+        Side::Baseline => method != "partial-ce",
+        Side::Scrimp(_) => true,
+        Side::PyTorch(_) => method != "maskmixadv",
+    }
+}
+
 fn run() -> Result<()> {
-    let mut measured = CONTESTANTS.map(|_| Times::default());
+    // cargo adds `--bench`.
+    let method = std::env::args().skip(1).find(|word| !word.starts_with("--"));
+    let method = method.unwrap_or_else(|| "partial-ce".to_owned());
+    let contestants = CONTESTANTS.iter().filter(|c| takes_part(c.side, &method));
+    let mut measured: Vec<_> = contestants.map(|c| (c, Times::default())).collect();
     for turn in 1..=TURNS {
-        for (contestant, times) in CONTESTANTS.iter().zip(&mut measured) {
+        for (contestant, times) in &mut measured {
             eprintln!("turn {turn} of {TURNS}: {}", contestant.name);
             let new = match contestant.side {
-                Side::Scrimp(batch_norm) => time_ours(batch_norm),
-                Side::PyTorch(options) => time_theirs(options),
+                Side::Baseline => time_ours("partial-ce", "local"),
+                Side::Scrimp(batch_norm) => time_ours(&method, batch_norm),
+                Side::PyTorch(options) => time_theirs(&method, options),
             }?;
             times.step_ms.extend(new.step_ms);
         }
     }
-    println!("medians of a step; the ratio is that of scrimp with local batch norm to it");
+    println!(
+        "{method}: medians of a step; the ratio is that of scrimp with local batch norm to it"
+    );
     println!("{:<30} {:>10} {:>7}", "", "ms", "ratio");
-    let medians = measured.map(|mut times| median(&mut times.step_ms));
-    for (Contestant { name, .. }, theirs) in CONTESTANTS.iter().zip(medians) {
-        println!("{name:<30} {theirs:>10.0} {:>7.2}", medians[0] / theirs);
+    let medians: Vec<_> =
+        measured.into_iter().map(|(c, mut times)| (c, median(&mut times.step_ms))).collect();
+    let ours = medians.iter().find(|(c, _)| matches!(c.side, Side::Scrimp(_)));
+    let ours = ours.map_or(f64::NAN, |(_, ms)| *ms);
+    for (contestant, ms) in medians {
+        println!("{:<30} {ms:>10.0} {:>7.2}", contestant.name, ours / ms);
     }
     Ok(())
 }

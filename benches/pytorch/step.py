@@ -1,7 +1,7 @@
-"""Times training steps of the U-Net under DistributedDataParallel: batch 12 in all, 256x256.
+"""Times training steps under DistributedDataParallel: batch 12 in all, 256x256.
 
     python step.py --ranks 2
-    mpirun -n 2 python step.py
+    mpirun -n 2 python step.py --method ustm
     python step.py --ranks 2 --bf16 --channels-last
     python step.py --device cuda --bf16 --channels-last --compile
 
@@ -21,20 +21,19 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch.nn.parallel import DistributedDataParallel
 
-from training import partial_cross_entropy, poly_lr, set_lr, sgd
-from unet import UNet
+from methods import IGNORE, METHODS, TOTAL_STEPS
+from training import poly_lr, set_lr, sgd
 
 GLOBAL_BATCH = 12
 SIZE = 256
-IGNORE = 4
 BASE_LR = 0.03
-TOTAL_STEPS = 60_000
 # Different batches in turn, so that no cache holds the inputs.
 BATCHES = 4
 
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--method", choices=METHODS, default="partial-ce")
     parser.add_argument("--ranks", type=int, default=1, help="processes to start (without mpirun)")
     parser.add_argument("--steps", type=int, default=20, help="timed steps")
     parser.add_argument("--warmup", type=int, default=3, help="steps before them")
@@ -64,11 +63,15 @@ def random_batches(rank, ranks, device, layout):
 
 def build(options, device, layout):
     torch.manual_seed(2022)
-    net = UNet().to(device, memory_format=layout)
-    if options.sync_bn:
-        net = torch.nn.SyncBatchNorm.convert_sync_batchnorm(net)
-    net = DistributedDataParallel(net, device_ids=[device] if device.type == "cuda" else None)
-    return torch.compile(net) if options.compile else net
+
+    def place(net):
+        net = net.to(device, memory_format=layout)
+        if options.sync_bn:
+            net = torch.nn.SyncBatchNorm.convert_sync_batchnorm(net)
+        net = DistributedDataParallel(net, device_ids=[device] if device.type == "cuda" else None)
+        return torch.compile(net) if options.compile else net
+
+    return METHODS[options.method](place)
 
 
 def train(rank, ranks, options):
@@ -81,8 +84,8 @@ def train(rank, ranks, options):
     dist.init_process_group("nccl" if on_gpu else "gloo", rank=rank, world_size=ranks)
     layout = torch.channels_last if options.channels_last else torch.contiguous_format
     batches = random_batches(rank, ranks, device, layout)
-    net = build(options, device, layout)
-    optimizer = sgd(net.parameters(), BASE_LR)
+    method = build(options, device, layout)
+    optimizer = sgd(method.parameters(), BASE_LR)
     precision = torch.autocast(device.type, torch.bfloat16) if options.bf16 else nullcontext()
     step_ms = []
     for step in range(options.warmup + options.steps):
@@ -91,9 +94,10 @@ def train(rank, ranks, options):
         set_lr(optimizer, poly_lr(BASE_LR, step, TOTAL_STEPS))
         optimizer.zero_grad()
         with precision:
-            loss = partial_cross_entropy(net(image), label, IGNORE)
+            loss = method.loss(image, label, step)
         loss.backward()
         optimizer.step()
+        method.stepped(step)
         # Users log the loss; on a GPU this is also what ends the step.
         value = loss.item()
         step_ms.append((time.perf_counter() - start) * 1e3)

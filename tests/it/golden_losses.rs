@@ -7,8 +7,8 @@ use scrimp::losses::gated_crf::{Field, Kernel, gated_crf};
 use scrimp::losses::intensity_variance::{Sign, intensity_spreads, intensity_variance};
 use scrimp::losses::mumford_shah::{MumfordShah, mumford_shah};
 use scrimp::losses::{Masking, SMOOTH, dice, partial_cross_entropy, partial_dice};
-use scrimp::train::schedule::ramp_up;
 use scrimp::native::{Alone, Neighbourhood, PairKernel, neighbour_sums};
+use scrimp::train::schedule::ramp_up;
 use tch::{Kind, Tensor};
 
 const TOLERANCE: f64 = 1e-5;
