@@ -114,17 +114,13 @@ impl Masks {
 
 /// The divisor, 0-dimensional.
 fn pixels(probabilities: &Tensor, masks: &Masks, samples: usize, group: &dyn GroupSum) -> Tensor {
-    match masks.destination.as_ref().or(masks.source.as_ref()) {
-        Some(mask) => {
-            let count = mask.sum(probabilities.kind());
-            group.sum(&count);
-            count.clamp_min(1.0)
-        }
-        None => {
-            let count = elements(&probabilities.narrow(1, 0, 1), samples);
-            Tensor::from(count).to_device(probabilities.device()).to_kind(probabilities.kind())
-        }
+    if let Some(mask) = masks.destination.as_ref().or(masks.source.as_ref()) {
+        let count = mask.sum(probabilities.kind());
+        group.sum(&count);
+        return count.clamp_min(1.0);
     }
+    let count = elements(&probabilities.narrow(1, 0, 1), samples);
+    Tensor::from(count).to_device(probabilities.device()).to_kind(probabilities.kind())
 }
 
 /// `[size]`: how many of the offsets up to `radius` stay within, from each place on.

@@ -23,7 +23,7 @@ pub enum Sign {
 /// With `a = probabilities * image`: between is the standard deviation over classes of the mean of `a`
 /// over pixels; inside is the standard deviation of `a` over pixels, mean over classes. Both
 /// deviations are unbiased, and one that is 0 has no gradient (WSL4MIS, `train_weakly_supervised_pCE_Inter&Intra_Class_2D.py`;
-/// Luo et al., MedIA 2022). `probabilities` is `[N, C, H, W]` with at least two classes, this rank's
+/// Luo et al., arXiv 2111.02403). `probabilities` is `[N, C, H, W]` with at least two classes, this rank's
 /// share of `samples`, `image` `[N, 1, H, W]`.
 pub fn intensity_spreads(
     probabilities: &Tensor,

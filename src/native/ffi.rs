@@ -210,7 +210,7 @@ pub fn neighbour_sums(
     let mut shape = probabilities.size();
     shape[1] = 1;
     let planes = std::iter::once(&image).chain(masks.iter().flatten());
-    for plane in planes.clone().filter(|plane| plane.size() != shape) {
+    if let Some(plane) = planes.clone().find(|plane| plane.size() != shape) {
         return Err(Failure::new(format!(
             "image and masks of neighbours must be {shape:?}, found {:?}",
             plane.size()
