@@ -17,7 +17,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("config", &["error"]),
     ("runlog", &["error"]),
     ("metrics", &["error"]),
-    ("pseudo_labels", &[]),
+    ("pseudo_labels", &["error"]),
     ("cli", &["error"]),
     ("launch", &["runlog", "error"]),
     ("telemetry", &["runlog", "error"]),
