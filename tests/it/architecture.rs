@@ -28,7 +28,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("nets", &["native", "parameters", "random", "error"]),
     ("losses", &["native", "error"]),
     ("mixing", &["random"]),
-    ("data", &["native", "config", "random", "error"]),
+    ("scribbles", &["random"]),
+    ("data", &["native", "config", "pseudo_labels", "scribbles", "random", "error"]),
     (
         "train",
         &[
