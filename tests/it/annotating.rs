@@ -85,7 +85,13 @@ fn a_run_makes_the_labels_that_a_file_would_hold() {
         let settings = [&settings[..], &["train.batch_size=4", "train.precision=fp64", &path]];
         let config = "configs/acdc-random-walker.toml";
         let train = Train::new(config, &run).sets(&settings.concat()).set("train.log_every=1");
-        train.on_ranks(ranks).succeed().steps().iter().map(|step| step.loss["total"]).collect()
+        train
+            .on_ranks(ranks)
+            .succeed()
+            .steps()
+            .values()
+            .map(|step| step.loss.values().sum())
+            .collect()
     };
     let stored: Vec<f64> = losses("to.h5", "stored", 1);
     assert_eq!(losses("from.h5", "made", 1), stored);
