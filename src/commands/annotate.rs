@@ -38,7 +38,7 @@ fn label(arguments: &cli::PseudoLabels, crew: &Crew) -> Result<Exit> {
     let threads = crew.threads()?;
     let share = labelling.share(&dataset, place, threads, &note);
     bar.finish_and_clear();
-    let messages = crew.gather(crew.agree(share)?)?;
+    let messages = crew.gather(&crew.agree(share)?)?;
     if crew.rank() > 0 {
         return crew.agree(Ok(Exit::Done));
     }
@@ -147,8 +147,8 @@ mod crew {
             comm::agree(&*self.comm, result)
         }
 
-        pub(super) fn gather(&self, message: Vec<u8>) -> Result<Vec<Vec<u8>>> {
-            self.comm.gather(&message)
+        pub(super) fn gather(&self, message: &[u8]) -> Result<Vec<Vec<u8>>> {
+            self.comm.gather(message)
         }
 
         pub(super) fn tell(&self, failure: Failure) -> Failure {
@@ -186,8 +186,8 @@ mod crew {
             result
         }
 
-        pub(super) fn gather(&self, message: Vec<u8>) -> Result<Vec<Vec<u8>>> {
-            Ok(vec![message])
+        pub(super) fn gather(&self, message: &[u8]) -> Result<Vec<Vec<u8>>> {
+            Ok(vec![message.to_vec()])
         }
 
         pub(super) fn tell(&self, failure: Failure) -> Failure {

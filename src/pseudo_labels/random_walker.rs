@@ -123,7 +123,7 @@ impl Scribbled<'_> {
                 self.image[pixel]
             )));
         }
-        if self.classes > usize::from(FREE) {
+        if self.classes >= usize::from(FREE) {
             return Err(Failure::new(format!(
                 "there are {} classes, expected at most {}",
                 self.classes,
@@ -185,8 +185,7 @@ fn verify(grid: &Grid, probabilities: &[f64]) -> Result<()> {
         }
         let off = means.iter().zip(own).map(|(mean, own)| (mean / total - own).abs());
         let off = off.fold(0.0, |worst: f64, off| if off <= worst { worst } else { off });
-        // Written so that a number that is none fails as well.
-        if !(off <= TOLERANCE) {
+        if off.is_nan() || off > TOLERANCE {
             let (row, column) = (pixel / grid.columns, pixel % grid.columns);
             return Err(Failure::new(format!(
                 "the random walk does not come out at row {row}, column {column}: a probability is {off:e} from the mean of its neighbours, expected at most {TOLERANCE:e}"
