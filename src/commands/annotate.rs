@@ -111,9 +111,9 @@ fn elsewhere(failure: Failure) -> Failure {
 /// The ranks that work together.
 #[cfg(feature = "torch")]
 mod crew {
-    use super::super::{narrate, run};
     use crate::comm::environment::{Placement, Variables};
     use crate::comm::{self, Communicator};
+    use crate::commands::{narrate, run};
     use crate::error::{Failure, Result};
     use std::sync::Arc;
 
