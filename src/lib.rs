@@ -18,6 +18,7 @@ pub mod config;
 pub mod metrics;
 pub mod pseudo_labels;
 pub mod runlog;
+pub mod scribbles;
 
 pub mod launch;
 pub mod watch;

@@ -36,7 +36,11 @@ fn evaluate(
         .and_then(|plan| Ok((checkpoint(&directory, &arguments.checkpoint)?, plan)));
     let (checkpoint, plan) = agree(&**comm, ready)?;
     let place = agree(&**comm, Place::take(&plan, &**comm, variables))?;
-    let dataset = agree(&**comm, run::dataset(&plan))?;
+    let mut dataset = agree(&**comm, run::dataset(&plan))?;
+    if arguments.statistics == Statistics::Recomputed {
+        // Batches are made, which hold the annotation that is learnt from.
+        dataset = run::labelled(&plan, dataset, &**comm, place.threads)?;
+    }
     let method = run::method(&plan, &dataset, place.device, comm);
     let mut method = agree(&**comm, method)?;
     let ranks = with_device(Arc::clone(comm), place.device)?;

@@ -1,5 +1,7 @@
 //! One file per subcommand: the only place that knows every layer, and that decides nothing.
 
+#[cfg(feature = "hdf5")]
+mod annotate;
 #[cfg(feature = "torch")]
 mod checkpoint;
 mod config;

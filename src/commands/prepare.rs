@@ -2,6 +2,7 @@
 //!
 //! Knows how to talk about it; reading, scaling and packing stand in `data`.
 
+use super::annotate;
 use crate::cli;
 use crate::data::import::{Source, acdc, mscmr, nifti, phantom};
 use crate::data::store;
@@ -47,15 +48,22 @@ pub(super) fn run(prepare: &cli::Prepare) -> Result<Exit> {
             };
             pack(phantom::generate(&phantom)?.into(), to)
         }
+        cli::Prepare::PseudoLabels(arguments) => annotate::pseudo_labels(arguments),
+        cli::Prepare::Scribbles(arguments) => annotate::scribbles(arguments),
     }
 }
 
-fn pack(source: Source, to: &Path) -> Result<Exit> {
-    // Drawn on stderr, and only where that is a terminal.
-    let bar = ProgressBar::new(source.case_count as u64).with_style(
-        ProgressStyle::with_template("packing {bar:30} {pos}/{len} cases, {eta} left")
-            .context(|| "cannot draw the progress bar")?,
-    );
+/// A bar for `count` things, drawn on stderr and only where that is a terminal.
+pub(super) fn bar(doing: &str, count: usize, things: &str) -> Result<ProgressBar> {
+    let template = format!("{doing} {{bar:30}} {{pos}}/{{len}} {things}, {{eta}} left");
+    let style =
+        ProgressStyle::with_template(&template).context(|| "cannot draw the progress bar")?;
+    Ok(ProgressBar::new(count as u64).with_style(style))
+}
+
+/// Writes what `source` gives into a packed file, and says so.
+pub(super) fn pack(source: Source, to: &Path) -> Result<Exit> {
+    let bar = bar("packing", source.case_count, "cases")?;
     let mut writer = store::Writer::create(to, &source.name, &source.classes, &source.provenance)?;
     let (mut case_count, mut slice_count) = (0, 0);
     for case in source.cases {

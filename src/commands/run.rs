@@ -3,7 +3,7 @@
 //! Shared by the commands that build a method; the only place where all layers meet.
 
 use crate::comm::environment::{Placement, Variables};
-use crate::comm::{self, Communicator};
+use crate::comm::{self, Communicator, agree};
 use crate::config::plan::{DataSource, PhantomPlan, RunPlan, ShapesPlan, ShapesSource};
 use crate::config::{
     DeviceChoice, Normalisation, Orientation, Outside, Precision, Resample, RunConfig,
@@ -11,6 +11,7 @@ use crate::config::{
 use crate::data::course::training_slices;
 use crate::data::import::{masks, phantom};
 use crate::data::loader::{Loader, LoaderPlan};
+use crate::data::pseudo::Labelling;
 use crate::data::shapes::Shapes;
 use crate::data::{Dataset, IGNORE, augment, store};
 use crate::error::{Failure, Result};
@@ -36,6 +37,26 @@ pub(super) fn dataset(plan: &RunPlan) -> Result<Arc<Dataset>> {
         DataSource::Packed(path) => store::read(path)?,
         DataSource::Phantom(plan) => generated(plan)?,
     };
+    Ok(Arc::new(dataset))
+}
+
+/// The same data set with the annotation that the plan learns from, where a random walker has to make
+/// it first. Every rank calls this, and makes its share with `threads` threads.
+pub(super) fn labelled(
+    plan: &RunPlan,
+    dataset: Arc<Dataset>,
+    comm: &dyn Communicator,
+    threads: usize,
+) -> Result<Arc<Dataset>> {
+    let held_out = (plan.data.fold > 0).then_some(plan.data.fold);
+    let Some(labelling) = Labelling::of(&dataset, &plan.data.annotation, held_out) else {
+        return Ok(dataset);
+    };
+    let place = (comm.rank(), comm.ranks());
+    let share = labelling.share(&dataset, place, threads, &|| comm.note_progress());
+    let messages = comm.gather(&agree(comm, share)?)?;
+    let mut dataset = Arc::unwrap_or_clone(dataset);
+    agree(comm, labelling.put(&mut dataset, &messages))?;
     Ok(Arc::new(dataset))
 }
 

@@ -115,6 +115,7 @@ fn prepare(
     let resolved = agree(comm, plan.to_toml())?;
     agree(comm, beginning.compare(&plan, &resolved))?;
     let dataset = agree(comm, run::dataset(&plan))?;
+    let dataset = run::labelled(&plan, dataset, comm, place.threads)?;
     let deadline = stopping::deadline(plan.train.time_limit, supervision.started, variables);
     let started =
         build((&plan, resolved), &directory, &dataset, (place, &ranks), (supervision, deadline));

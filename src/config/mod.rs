@@ -49,7 +49,8 @@ pub struct DataConfig {
     /// The cross-validation fold that is held out, counted from 1; 0 holds nothing out (default 1).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fold: Option<u32>,
-    /// Which annotation to learn from, by its name in the data set (default `scribble`).
+    /// Which annotation to learn from, by its name in the data set; `random_walker` and
+    /// `random_walker_present` are made of the scribbles where they are not in there (default `scribble`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub annotation: Option<String>,
     /// Rows and columns that the network sees, a multiple of 16 (default 256).

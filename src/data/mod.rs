@@ -15,7 +15,9 @@ pub mod import;
 #[cfg(feature = "torch")]
 pub mod loader;
 pub mod order;
+pub mod pseudo;
 pub mod shapes;
+pub mod simulated;
 pub mod store;
 
 /// The annotation value that means "nobody said what this pixel is".

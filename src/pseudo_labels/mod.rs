@@ -3,5 +3,9 @@
 //! Works on plain label maps; knows no tensors, no networks and no files.
 
 mod components;
+mod front;
+mod network;
+mod random_walker;
 
 pub use components::keep_largest;
+pub use random_walker::{Absent, Scribbled};

@@ -27,6 +27,13 @@ struct LogFile {
     waiting: VecDeque<Record>,
 }
 
+impl LogFile {
+    fn fill(&mut self) -> Result<()> {
+        self.waiting = self.tail.read()?.into();
+        Ok(())
+    }
+}
+
 impl Feed {
     /// The feed of a directory; refuses one that holds no run.
     pub fn open(directory: RunDirectory) -> Result<Self> {
@@ -69,15 +76,36 @@ impl Feed {
     /// The next records that were written up to `limit_ms`, milliseconds since 1970 (UTC).
     pub fn read_until(&mut self, limit_ms: u64) -> Result<Vec<Record>> {
         self.discover()?;
+        self.fill()?;
         let mut records = Vec::new();
         for file in self.files.values_mut() {
-            if file.waiting.is_empty() {
-                file.waiting = file.tail.read()?.into();
-            }
             let later = file.waiting.iter().position(|record| record.time_ms > limit_ms);
             records.extend(file.waiting.drain(..later.unwrap_or(file.waiting.len())));
         }
         Ok(records)
+    }
+
+    /// Reads the next piece of every file of which no record is waiting: long logs with all cores,
+    /// because understanding them takes longer than reading.
+    fn fill(&mut self) -> Result<()> {
+        let is_long = self.is_behind();
+        let mut empty: Vec<&mut LogFile> =
+            self.files.values_mut().filter(|file| file.waiting.is_empty()).collect();
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        if !is_long || threads == 1 {
+            return empty.into_iter().try_for_each(LogFile::fill);
+        }
+        let share = empty.len().div_ceil(threads).max(1);
+        std::thread::scope(|scope| {
+            let parts = empty
+                .chunks_mut(share)
+                .map(|part| scope.spawn(|| part.iter_mut().try_for_each(|file| file.fill())));
+            let parts: Vec<_> = parts.collect();
+            parts.into_iter().try_for_each(|part| {
+                part.join()
+                    .unwrap_or_else(|_| Err(Failure::new("a thread that reads logs panicked")))
+            })
+        })
     }
 
     /// Whether reading again at once gives more.

@@ -81,6 +81,8 @@ struct Reader {
     feed: Feed,
     /// The newest records, while the log is still being read from its beginning.
     preview: Option<Feed>,
+    /// Whether the log has been looked at yet.
+    is_open: bool,
     /// Where a replay stands.
     until_ms: Option<u64>,
 }
@@ -95,6 +97,7 @@ impl Reader {
             directory: directory.clone(),
             feed,
             preview: preview.transpose()?,
+            is_open: false,
             until_ms: None,
         })
     }
@@ -105,7 +108,13 @@ impl Reader {
         if let Some(preview) = &mut self.preview {
             news = preview.read()?;
         }
-        let records = self.feed.read_until(self.until_ms.unwrap_or(u64::MAX))?;
+        // The first look at a long log is at its newest records alone.
+        let is_first = !std::mem::replace(&mut self.is_open, true);
+        let records = if is_first && self.preview.is_some() {
+            Vec::new()
+        } else {
+            self.feed.read_until(self.until_ms.unwrap_or(u64::MAX))?
+        };
         let has_news = !records.is_empty();
         if self.preview.is_some() {
             // Shown before the history, which may take seconds.
@@ -114,7 +123,7 @@ impl Reader {
         if has_news {
             ready.push_back(Message::Records(run, records));
         }
-        if self.preview.is_some() && !self.feed.is_behind() {
+        if self.preview.is_some() && !is_first && !self.feed.is_behind() {
             self.preview = None;
             ready.push_back(Message::CaughtUp(run));
         }
@@ -214,7 +223,8 @@ impl Live {
             self.last_news = now;
         }
         // A long log is read piece by piece without waiting, with a look at the keys in between.
-        let is_behind = self.runs.iter().any(|reader| reader.feed.is_behind());
+        let is_behind =
+            self.runs.iter().any(|reader| reader.preview.is_some() || reader.feed.is_behind());
         self.last_poll = (!is_behind).then_some(now);
         Ok(())
     }

@@ -17,7 +17,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("config", &["error"]),
     ("runlog", &["error"]),
     ("metrics", &["error"]),
-    ("pseudo_labels", &[]),
+    ("pseudo_labels", &["error"]),
     ("cli", &["error"]),
     ("launch", &["runlog", "error"]),
     ("telemetry", &["runlog", "error"]),
@@ -28,7 +28,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("nets", &["native", "parameters", "random", "error"]),
     ("losses", &["native", "error"]),
     ("mixing", &["random"]),
-    ("data", &["native", "config", "random", "error"]),
+    ("scribbles", &["random"]),
+    ("data", &["native", "config", "pseudo_labels", "scribbles", "random", "error"]),
     (
         "train",
         &[

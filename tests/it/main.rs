@@ -3,6 +3,9 @@
 #![allow(clippy::print_stdout, reason = "a test that cannot run says why it skips")]
 
 #[cfg(test)]
+#[cfg(feature = "mpi")]
+mod annotating;
+#[cfg(test)]
 mod architecture;
 #[cfg(test)]
 mod cli;
@@ -39,6 +42,8 @@ mod faults;
 #[cfg(feature = "torch")]
 mod golden;
 #[cfg(test)]
+mod golden_arrays;
+#[cfg(test)]
 #[cfg(feature = "hdf5")]
 mod golden_augment;
 #[cfg(test)]
@@ -56,6 +61,10 @@ mod golden_nets;
 #[cfg(feature = "torch")]
 mod golden_pseudo_labels;
 #[cfg(test)]
+mod golden_random_walker;
+#[cfg(test)]
+mod golden_scribbles;
+#[cfg(test)]
 #[cfg(feature = "torch")]
 mod golden_steps;
 #[cfg(test)]
@@ -70,6 +79,8 @@ mod kills;
 #[cfg(test)]
 #[cfg(feature = "mpi")]
 mod launching;
+#[cfg(test)]
+mod laws_annotation;
 #[cfg(test)]
 #[cfg(feature = "hdf5")]
 mod laws_data;

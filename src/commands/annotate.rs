@@ -1,0 +1,197 @@
+//! `scrimp prepare pseudo-labels` and `scrimp prepare scribbles`: a packed data set, annotated anew.
+//!
+//! Under a launcher ranks share the work, and rank 0 writes.
+
+use super::prepare::{bar, pack};
+use crate::cli;
+use crate::data::pseudo::{Labelling, RANDOM_WALKER, RANDOM_WALKER_PRESENT};
+use crate::data::simulated::{Drawing, Simulation};
+use crate::data::{Dataset, SCRIBBLE, store};
+use crate::error::{Exit, Failure, Result};
+use crew::Crew;
+use std::path::Path;
+
+/// Adds pseudo labels as the arguments say; every rank of a launcher calls this.
+pub(super) fn pseudo_labels(arguments: &cli::PseudoLabels) -> Result<Exit> {
+    let crew = Crew::join()?;
+    label(arguments, &crew).map_err(|failure| crew.tell(failure))
+}
+
+/// Draws scribbles as the arguments say; every rank of a launcher calls this.
+pub(super) fn scribbles(arguments: &cli::Scribbles) -> Result<Exit> {
+    let crew = Crew::join()?;
+    let threads = crew.threads()?;
+    let drawn = if crew.rank() == 0 { draw(arguments, threads) } else { Ok(Exit::Done) };
+    crew.agree(drawn).map_err(|failure| crew.tell(failure))
+}
+
+fn label(arguments: &cli::PseudoLabels, crew: &Crew) -> Result<Exit> {
+    let cli::Labeller::RandomWalker = arguments.with;
+    let kind = match arguments.absent {
+        cli::Absent::Background => RANDOM_WALKER,
+        cli::Absent::LeftOut => RANDOM_WALKER_PRESENT,
+    };
+    let (mut dataset, labelling) = crew.agree(plan(arguments, kind))?;
+    let place = (crew.rank(), crew.ranks());
+    let bar = crew.agree(bar("labelling", labelling.share_size(place.0, place.1), "slices"))?;
+    let note = || bar.inc(u64::from(crew.rank() == 0));
+    let threads = crew.threads()?;
+    let share = labelling.share(&dataset, place, threads, &note);
+    bar.finish_and_clear();
+    let messages = crew.gather(&crew.agree(share)?)?;
+    if crew.rank() > 0 {
+        return crew.agree(Ok(Exit::Done));
+    }
+    let slices = match arguments.absent {
+        cli::Absent::Background => "slices that lack a structure are background",
+        cli::Absent::LeftOut => "classes without scribble are left out",
+    };
+    let line = format!("`{kind}` made of `{SCRIBBLE}` by a random walker; {slices}.");
+    let written = labelling.put(&mut dataset, &messages).and_then(|()| {
+        dataset.provenance = format!("{}\n{line}", dataset.provenance.trim_end());
+        pack(dataset.into(), &arguments.to).map_err(elsewhere)
+    });
+    crew.agree(written)
+}
+
+/// The data set, and what is to be done with it.
+fn plan(arguments: &cli::PseudoLabels, kind: &str) -> Result<(Dataset, Labelling)> {
+    refuse_existing(&arguments.to)?;
+    let mut dataset = store::read(&arguments.from)?;
+    let drawn = |dataset: &Dataset| {
+        dataset.cases.iter().any(|case| case.annotations.contains_key(SCRIBBLE))
+    };
+    if !drawn(&dataset) {
+        return Err(Failure::usage(format!(
+            "no case of `{}` has annotation `{SCRIBBLE}` to make labels of",
+            arguments.from.display()
+        ))
+        .hint("draw some with `scrimp prepare scribbles`, or pack a data set that has them"));
+    }
+    for case in &mut dataset.cases {
+        // Made anew: nobody knows which scribbles the old ones were made of.
+        case.annotations.remove(kind);
+    }
+    let labelling = Labelling::of(&dataset, kind, None);
+    let labelling = labelling.ok_or_else(|| Failure::new("there are no slices to label"))?;
+    Ok((dataset, labelling))
+}
+
+fn draw(arguments: &cli::Scribbles, threads: usize) -> Result<Exit> {
+    let drawing = match arguments.kind {
+        cli::ScribbleKind::Walk => Drawing::Walk { halvings: arguments.shorten },
+        cli::ScribbleKind::Points if arguments.shorten > 0 => {
+            return Err(Failure::usage("`--shorten` halves strokes, and points are none")
+                .hint("leave it out, or use `--kind walk`"));
+        }
+        cli::ScribbleKind::Points => Drawing::Points { count: usize::from(arguments.count) },
+    };
+    refuse_existing(&arguments.to)?;
+    let mut dataset = store::read(&arguments.from)?;
+    let simulation = Simulation { drawing, every: arguments.every as usize, seed: arguments.seed };
+    let bar = bar("drawing", dataset.cases.len(), "cases")?;
+    simulation.annotate(&mut dataset, threads, &|| bar.inc(1))?;
+    bar.finish_and_clear();
+    pack(dataset.into(), &arguments.to).map_err(elsewhere)
+}
+
+/// What goes in is a packed file too: the wrong way round would destroy it.
+fn refuse_existing(to: &Path) -> Result<()> {
+    if !to.exists() {
+        return Ok(());
+    }
+    Err(Failure::usage(format!("`{}` exists already", to.display()))
+        .hint("name another file with `--to FILE`, or remove this one first"))
+}
+
+fn elsewhere(failure: Failure) -> Failure {
+    failure.hint("name a file in a folder that can be written to with `--to FILE`")
+}
+
+/// The ranks that work together.
+#[cfg(feature = "torch")]
+mod crew {
+    use crate::comm::environment::{Placement, Variables};
+    use crate::comm::{self, Communicator};
+    use crate::commands::{narrate, run};
+    use crate::error::{Failure, Result};
+    use std::sync::Arc;
+
+    pub(super) struct Crew {
+        comm: Arc<dyn Communicator>,
+        variables: Variables,
+    }
+
+    impl Crew {
+        pub(super) fn join() -> Result<Self> {
+            let (comm, variables) = run::connect()?;
+            Ok(Self { comm, variables })
+        }
+
+        pub(super) fn rank(&self) -> usize {
+            self.comm.rank()
+        }
+
+        pub(super) fn ranks(&self) -> usize {
+            self.comm.ranks()
+        }
+
+        /// An equal share of the cores of this node; every rank calls this.
+        pub(super) fn threads(&self) -> Result<usize> {
+            let placement = Placement::find(&*self.comm, &self.variables)?;
+            let cores = std::thread::available_parallelism().map_or(1, usize::from);
+            Ok((cores / placement.ranks_on_node).max(1))
+        }
+
+        pub(super) fn agree<T>(&self, result: Result<T>) -> Result<T> {
+            comm::agree(&*self.comm, result)
+        }
+
+        pub(super) fn gather(&self, message: &[u8]) -> Result<Vec<Vec<u8>>> {
+            self.comm.gather(message)
+        }
+
+        pub(super) fn tell(&self, failure: Failure) -> Failure {
+            narrate::tell(failure, &*self.comm)
+        }
+    }
+}
+
+/// One process: without libtorch there is nothing to join others with.
+#[cfg(not(feature = "torch"))]
+mod crew {
+    use crate::error::{Failure, Result};
+
+    pub(super) struct Crew;
+
+    #[expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "as where there are ranks")]
+    impl Crew {
+        pub(super) fn join() -> Result<Self> {
+            Ok(Self)
+        }
+
+        pub(super) fn rank(&self) -> usize {
+            0
+        }
+
+        pub(super) fn ranks(&self) -> usize {
+            1
+        }
+
+        pub(super) fn threads(&self) -> Result<usize> {
+            Ok(std::thread::available_parallelism().map_or(1, usize::from))
+        }
+
+        pub(super) fn agree<T>(&self, result: Result<T>) -> Result<T> {
+            result
+        }
+
+        pub(super) fn gather(&self, message: &[u8]) -> Result<Vec<Vec<u8>>> {
+            Ok(vec![message.to_vec()])
+        }
+
+        pub(super) fn tell(&self, failure: Failure) -> Failure {
+            failure
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! `scrimp prepare pseudo-labels` and `scribbles`: what they write, on any number of ranks, and what
+//! they refuse.
+
+use crate::cli::{complaint, scrimp};
+use crate::running::Train;
+use scrimp::data::import::phantom::{Difficulty, Phantom, generate};
+use scrimp::data::{DENSE, Dataset, IGNORE, SCRIBBLE, store};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use tempfile::TempDir;
+
+fn small() -> Dataset {
+    let difficulty = Difficulty::Easy;
+    generate(&Phantom { cases: 5, slices: 2, size: 32, difficulty, seed: 5 }).unwrap()
+}
+
+/// A folder with `dataset` packed as `from.h5`.
+fn folder_with(dataset: &Dataset) -> TempDir {
+    let folder = TempDir::new().unwrap();
+    store::write(&folder.path().join("from.h5"), dataset).unwrap();
+    folder
+}
+
+/// `scrimp prepare WORDS --from FOLDER/from.h5 --to FOLDER/TO`, alone or under `mpirun`.
+fn prepare(folder: &Path, words: &[&str], to: &str, ranks: usize) -> Output {
+    let [from, to] = ["from.h5", to].map(|name| folder.join(name).to_str().unwrap().to_owned());
+    let words = [&["prepare"], words, &["--from", &from, "--to", &to]].concat();
+    if ranks == 1 {
+        return scrimp(&words);
+    }
+    Command::new("mpirun")
+        .args(["--oversubscribe", "--bind-to", "none", "-n", &ranks.to_string()])
+        .arg(env!("CARGO_BIN_EXE_scrimp"))
+        .args(words)
+        .envs([("OMPI_ALLOW_RUN_AS_ROOT", "1"), ("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")])
+        .env("OMPI_MCA_mpi_yield_when_idle", "1")
+        .output()
+        .expect("mpirun starts")
+}
+
+const WALKER: &[&str] = &["pseudo-labels", "--with", "random-walker"];
+
+/// The file that `words` write, which is the same on one rank and on two.
+fn written(folder: &Path, words: &[&str]) -> Dataset {
+    let files: Vec<PathBuf> = (1..=2)
+        .map(|ranks| {
+            let to = format!("to-{ranks}.h5");
+            let output = prepare(folder, words, &to, ranks);
+            assert!(output.status.success(), "{}", complaint(&output));
+            folder.join(to)
+        })
+        .collect();
+    assert!(std::fs::read(&files[0]).unwrap() == std::fs::read(&files[1]).unwrap());
+    store::read(&files[0]).unwrap()
+}
+
+#[test]
+fn random_walker_labels_stand_beside_everything_else() {
+    let mut dataset = small();
+    dataset.cases[3].annotations.remove(SCRIBBLE);
+    let folder = folder_with(&dataset);
+    let labelled = written(folder.path(), WALKER);
+    assert!(labelled.provenance.contains("random walker"), "{}", labelled.provenance);
+    for (case, origin) in labelled.cases.iter().zip(&dataset.cases) {
+        assert_eq!(case.image, origin.image);
+        let mut annotations = case.annotations.clone();
+        let labels = annotations.remove("random_walker");
+        assert_eq!(annotations, origin.annotations);
+        assert_eq!(labels.is_some(), origin.annotations.contains_key(SCRIBBLE), "{}", case.name);
+        let Some(labels) = labels else { continue };
+        let truth = &origin.annotations[DENSE];
+        let right = labels.iter().zip(truth).filter(|(label, truth)| label == truth).count();
+        assert!(!labels.contains(&IGNORE) && right * 10 > labels.len() * 8, "{right}");
+    }
+}
+
+#[test]
+fn a_run_makes_the_labels_that_a_file_would_hold() {
+    let folder = folder_with(&small());
+    assert!(prepare(folder.path(), WALKER, "to.h5", 1).status.success());
+    let losses = |file: &str, run: &str, ranks: usize| {
+        let path = format!("data.path={}", folder.path().join(file).display());
+        let run = folder.path().join(run);
+        let settings = ["data.annotation=random_walker", "data.size=32", "train.total_steps=2"];
+        let settings = [&settings[..], &["train.batch_size=4", "train.precision=fp64", &path]];
+        let config = "configs/acdc-random-walker.toml";
+        let train = Train::new(config, &run).sets(&settings.concat()).set("train.log_every=1");
+        train
+            .on_ranks(ranks)
+            .succeed()
+            .steps()
+            .values()
+            .map(|step| step.loss.values().sum())
+            .collect()
+    };
+    let stored: Vec<f64> = losses("to.h5", "stored", 1);
+    assert_eq!(losses("from.h5", "made", 1), stored);
+    let shared: Vec<f64> = losses("from.h5", "shared", 2);
+    let same = |(a, b): (&f64, &f64)| (a - b).abs() < 1e-9 * b.abs();
+    assert!(shared.iter().zip(&stored).all(same), "{shared:?} {stored:?}");
+}
+
+#[test]
+fn drawn_scribbles_replace_those_that_were_there() {
+    let dataset = small();
+    let folder = folder_with(&dataset);
+    let drawn = written(folder.path(), &["scribbles", "--every", "2", "--shorten", "1"]);
+    for (case, origin) in drawn.cases.iter().zip(&dataset.cases) {
+        assert_eq!(
+            (&case.image, &case.annotations[DENSE]),
+            (&origin.image, &origin.annotations[DENSE])
+        );
+        let [first, second] = [0, 1].map(|slice| case.annotation_slice(SCRIBBLE, slice).unwrap());
+        assert!(first.iter().any(|&label| label != IGNORE), "{}", case.name);
+        assert!(second.iter().all(|&label| label == IGNORE));
+    }
+    let other =
+        prepare(folder.path(), &["scribbles", "--kind", "points", "--count", "2"], "p.h5", 1);
+    assert!(other.status.success(), "{}", complaint(&other));
+    for case in store::read(&folder.path().join("p.h5")).unwrap().cases {
+        let points = case.annotation_slice(SCRIBBLE, 1).unwrap();
+        assert_eq!(points.iter().filter(|&&label| label != IGNORE).count(), 8, "{}", case.name);
+    }
+}
+
+/// What is said on one rank and on two, which is the same; nothing is left behind.
+fn refusal(dataset: &Dataset, words: &[&str], to: &str, damage: impl Fn(&Path)) -> String {
+    let folder = folder_with(dataset);
+    damage(folder.path());
+    let before = folder.path().read_dir().unwrap().count();
+    let [alone, together] = [1, 2].map(|ranks| {
+        let output = prepare(folder.path(), words, to, ranks);
+        let text = complaint(&output).replace(folder.path().to_str().unwrap(), "FOLDER");
+        // What mpirun adds about ranks that ended with an error.
+        text.split("\n--------").next().unwrap().trim_end().to_owned()
+    });
+    assert_eq!(folder.path().read_dir().unwrap().count(), before, "it left something behind");
+    assert_eq!(alone, together);
+    alone
+}
+
+#[test]
+fn what_cannot_be_annotated_is_refused() {
+    let nothing = |_: &Path| ();
+    let mut bare = small();
+    bare.cases.iter_mut().for_each(|case| case.annotations.retain(|kind, _| kind != SCRIBBLE));
+    insta::assert_snapshot!(refusal(&bare, WALKER, "to.h5", nothing), @r"
+    exit code 2
+    error: no case of `FOLDER/from.h5` has annotation `scribble` to make labels of
+
+    hint: draw some with `scrimp prepare scribbles`, or pack a data set that has them
+    ");
+    let mut blind = small();
+    blind.cases[2].annotations.remove(DENSE);
+    insta::assert_snapshot!(refusal(&blind, &["scribbles"], "to.h5", nothing), @r"
+    exit code 2
+    error: case `phantom0003` of `phantom` has no `dense` labels to draw scribbles from
+
+    hint: pack a data set in which every case has dense labels
+    ");
+    for words in [WALKER, &["scribbles"]] {
+        insta::allow_duplicates! {
+            insta::assert_snapshot!(refusal(&small(), words, "from.h5", nothing), @r"
+    exit code 2
+    error: `FOLDER/from.h5` exists already
+
+    hint: name another file with `--to FILE`, or remove this one first
+    ");
+            insta::assert_snapshot!(refusal(&small(), words, "to.h5", |folder| {
+                std::fs::remove_file(folder.join("from.h5")).unwrap();
+            }), @r"
+    exit code 1
+    error: no packed data set at `FOLDER/from.h5`
+
+    hint: make one, for example `scrimp prepare phantom --to FOLDER/from.h5`
+    hint: `scrimp prepare --help` lists the other sources
+    ");
+            insta::assert_snapshot!(refusal(&small(), words, "to.h5", |folder| {
+                std::fs::write(folder.join("from.h5"), "[data]").unwrap();
+            }), @r"
+    exit code 1
+    error: cannot open `FOLDER/from.h5` as HDF5, expected a whole file
+      caused by: H5Fopen(): unable to open file: file signature not found
+
+    hint: write it again with `scrimp prepare` (`scrimp prepare --help` lists the sources)
+    ");
+            insta::assert_snapshot!(refusal(&small(), words, "from.h5/to.h5", nothing), @r"
+    exit code 1
+    error: cannot write `FOLDER/from.h5/to.h5`
+      caused by: File exists (os error 17)
+
+    hint: name a file in a folder that can be written to with `--to FILE`
+    ");
+        }
+    }
+    let points = ["scribbles", "--kind", "points", "--shorten", "1"];
+    insta::assert_snapshot!(refusal(&small(), &points, "to.h5", nothing), @r"
+    exit code 2
+    error: `--shorten` halves strokes, and points are none
+
+    hint: leave it out, or use `--kind walk`
+    ");
+    let many = scrimp(&["prepare", "scribbles", "--count", "4", "--from", "a", "--to", "b"]);
+    assert_eq!(many.status.code(), Some(2));
+}
+
+#[test]
+fn a_run_without_scribbles_to_make_labels_of_is_refused() {
+    let mut bare = small();
+    bare.cases.iter_mut().for_each(|case| case.annotations.retain(|kind, _| kind != SCRIBBLE));
+    let folder = folder_with(&bare);
+    let path = format!("data.path={}", folder.path().join("from.h5").display());
+    let run = folder.path().join("run");
+    let train = Train::new("configs/acdc-random-walker.toml", &run).sets(&[&path, "data.size=32"]);
+    insta::assert_snapshot!(train.under_mpirun(2).finish().complaint(), @r#"
+    exit code 2
+    error: case `phantom0002` has no annotation `random_walker`, only ["dense"]
+
+    hint: set `data.annotation` to one of these
+    "#);
+}
