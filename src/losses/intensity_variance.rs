@@ -33,9 +33,15 @@ pub fn intensity_spreads(
 ) -> [Tensor; 2] {
     let weighted = (probabilities * image).flatten(2, 3); // [N, C, H W]
     let kind = weighted.kind();
-    let inside = weighted.std_dim([2i64].as_slice(), true, false);
     let means = weighted.mean_dim([2i64].as_slice(), false, kind);
-    let between = means.std_dim([1i64].as_slice(), true, false);
+    let deviation = |of: &Tensor, dimension: i64| {
+        // libtorch warns of deviations over nothing, and a share without samples has none.
+        if of.size()[0] == 0 {
+            return of.sum_dim_intlist([dimension].as_slice(), false, kind);
+        }
+        of.std_dim([dimension].as_slice(), true, false)
+    };
+    let (between, inside) = (deviation(&means, 1), deviation(&weighted, 2));
     [between, inside].map(|each| {
         let count = elements(&each, samples);
         global_sum(&each.sum(kind), group) / count
