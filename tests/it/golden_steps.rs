@@ -26,6 +26,7 @@ fn method(terms: &str, learning_rate: f64) -> PartialCe {
         learner: LearnerSetup { key: Key::new(0), kind: Kind::Double, device: Device::Cpu },
         classes: 4,
         passes: Passes::new(false, None),
+        slices: Vec::new(),
     };
     let method = PartialCe::build(params, &setup).unwrap();
     fill(method.learners()[0].entries());
