@@ -96,7 +96,9 @@ fn walked_parts(skeleton: &Mask) -> Vec<Mask> {
     let of_size = |size: usize| {
         let part = parts.iter().find(|part| part.len() == size)?;
         let mut mask = skeleton.empty_like();
-        part.iter().for_each(|&pixel| mask.pixels[pixel] = true);
+        for &pixel in part {
+            mask.pixels[pixel] = true;
+        }
         Some(mask)
     };
     largest.into_iter().chain(others).filter_map(of_size).collect()
