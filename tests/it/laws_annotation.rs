@@ -60,7 +60,7 @@ proptest! {
         let mut out = vec![UNLABELLED; labels.len()];
         for class in 0..4 {
             points(&labels, columns, (class, count), &mut Key::new(seed).draws(), &mut out);
-            let has = |labels: &[u8]| labels.iter().filter(|&&label| label == class).count();
+            let has = |labels: &[u8]| labels.iter().filter(|label| [class].contains(label)).count();
             prop_assert_eq!(has(&out), count.min(has(&labels)));
         }
         prop_assert!(lies_inside(&out, &labels));
