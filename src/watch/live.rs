@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// How often run directories are read while there is something new in them, and while there is not.
-const POLL: Duration = Duration::from_millis(500);
+const POLL: Duration = Duration::from_secs(1);
 const IDLE_POLL: Duration = Duration::from_secs(2);
 /// How long nothing must be new for a run to be idle.
 const IDLE_AFTER: Duration = Duration::from_secs(10);
@@ -104,12 +104,15 @@ impl Reader {
 
     /// Puts what is new into `ready`; whether there was anything.
     fn read(&mut self, run: usize, ready: &mut VecDeque<Message>) -> Result<bool> {
+        // The first look at a long log is at its newest records alone.
+        let is_first = !std::mem::replace(&mut self.is_open, true);
         let mut news = Vec::new();
         if let Some(preview) = &mut self.preview {
             news = preview.read()?;
+            while is_first && preview.is_behind() {
+                news.extend(preview.read()?);
+            }
         }
-        // The first look at a long log is at its newest records alone.
-        let is_first = !std::mem::replace(&mut self.is_open, true);
         let records = if is_first && self.preview.is_some() {
             Vec::new()
         } else {
