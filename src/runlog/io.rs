@@ -154,7 +154,7 @@ pub struct Tail {
 /// Bytes read at once: a long log is folded in pieces instead of being held in memory whole.
 const PIECE_BYTES: u64 = 1 << 17;
 /// The ends of a file that [`Tail::both_ends`] reads.
-const END_BYTES: [u64; 2] = [1 << 12, 1 << 16];
+const END_BYTES: [u64; 2] = [1 << 12, 1 << 15];
 
 impl Tail {
     /// Reads `path` from its beginning.
