@@ -510,6 +510,7 @@ mod tests {
         annotation = "scribble"
         size = 256
         augment = "reference"
+        outside = "unknown"
         drop_last = false
 
         [net]

@@ -277,7 +277,7 @@ mod tests {
             }
             read.extend(events(records));
         }
-        assert!(read.len() < 1500 && read.len() > 500);
+        assert!(read.len() < 1000 && read.len() > 300);
         assert_eq!(read.first(), Some(&warning("message 0")));
         assert_eq!(read.last(), Some(&warning("message 1999")));
         writer.emit(&warning("new"));

@@ -17,10 +17,11 @@ use crate::nets::Pass;
 use crate::nets::gan::{Discriminator, Judge};
 use crate::nets::unet::UNetMae;
 use crate::pseudo_labels::keep_largest;
+use crate::random::Key;
 use crate::train::learner::Learner;
 use crate::train::{Method, Objective, StepContext};
 pub use params::Params;
-use params::{Adversary, Hide, Maps, Masks, Shape};
+use params::{Adversary, Hide, Maps, Masks, PredictsFrom, Shape};
 use tch::{Device, Kind, Tensor};
 
 /// Weight of each verdict in the discriminator's objective, which Adam makes immaterial.
@@ -245,6 +246,10 @@ impl MaskMixAdv {
     }
 }
 
+fn softmax(logits: &Tensor) -> Tensor {
+    logits.softmax(1, logits.kind())
+}
+
 /// What the discriminator does in a step.
 enum Game {
     /// Nothing yet.
@@ -292,9 +297,20 @@ impl Method for MaskMixAdv {
     }
 
     fn predict(&self, image: &Tensor) -> Result<Tensor> {
-        tch::no_grad(|| {
+        let see = |image: &Tensor| {
             let features = self.net.features(image, &Pass::Evaluate)?;
             self.net.segment(&features, &Pass::Evaluate)
+        };
+        tch::no_grad(|| match self.params.predicts_from {
+            PredictsFrom::Whole => see(image),
+            PredictsFrom::Parts => {
+                // The same parts of every image, so that evaluations can be compared.
+                let parts = CellMasks::drawn(&[Key::new(0)], self.params.visible);
+                let parts = parts.at_size_of(image);
+                let [first, second] = parts.each_ref().map(|part| see(&(image * part)));
+                let [first, second] = [softmax(&first?), softmax(&second?)];
+                Ok(mix([&first, &second], &parts).log())
+            }
         })
     }
 

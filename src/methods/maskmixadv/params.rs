@@ -38,6 +38,9 @@ pub struct Params {
     /// Keeps the largest connected part of each class of a pseudo label; fetches labels to the host.
     #[serde(default)]
     pub(super) largest_component: bool,
+    /// What the network sees of an image that it is evaluated on; parts with hidden images only.
+    #[serde(default)]
+    pub(super) predicts_from: PredictsFrom,
     /// How `adversary = "shape"` plays.
     #[serde(default)]
     pub(super) shape: Shape,
@@ -82,6 +85,17 @@ pub(super) enum Hide {
     Image,
     /// Features: one encoder sees the whole image, and two decoders complementary parts of what it finds.
     Features,
+}
+
+/// What the network sees of an image that it is evaluated on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum PredictsFrom {
+    /// All of it at once, as published.
+    #[default]
+    Whole,
+    /// Two complementary parts, as in training: each pixel is predicted from the part that shows it. At twice the cost.
+    Parts,
 }
 
 /// How `adversary = "shape"` plays.
@@ -159,6 +173,9 @@ impl Params {
             return refuse(
                 "`reconstruct_both` needs `hide = \"image\"`: features have one restorer",
             );
+        }
+        if self.predicts_from == PredictsFrom::Parts && self.hide == Hide::Features {
+            return refuse("`predicts_from = \"parts\"` needs `hide = \"image\"`");
         }
         let Shape { weight, warm_up, gradient_penalty, blur, .. } = self.shape;
         if !(weight >= 0.0 && gradient_penalty >= 0.0 && (0.0..1.0).contains(&warm_up)) {
