@@ -13,11 +13,16 @@ use std::fs::File;
 use std::io::{BufWriter, Read, Seek, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 use tch::{Device, Kind, Tensor};
 use xxhash_rust::xxh3::Xxh3;
 
 /// Bytes that are hashed and written at once: they stay in the cache between the two.
 const CHUNK: usize = 1 << 20;
+/// Bytes from which a file is flushed while it is written, and the pause between two flushes.
+const LONG_FILE: usize = 1 << 26;
+const FLUSH_PAUSE: Duration = Duration::from_millis(5);
 /// The table begins behind its length.
 const TABLE_START: usize = 8;
 const KINDS: [(&str, Kind); 3] =
@@ -50,6 +55,11 @@ struct Digesting {
 }
 
 impl Digesting {
+    /// The same open file once more.
+    fn handle(&self) -> std::io::Result<File> {
+        self.file.get_ref().try_clone()
+    }
+
     fn put(&mut self, bytes: &[u8]) -> Result<()> {
         for chunk in bytes.chunks(CHUNK) {
             self.hash.update(chunk);
@@ -71,16 +81,46 @@ pub(super) fn write(path: &Path, tensors: &[(String, Tensor)]) -> Result<FileDig
     let file = File::create(path).context(|| format!("cannot make `{}`", path.display()))?;
     let file = BufWriter::with_capacity(CHUNK, file);
     let mut file = Digesting { path: path.to_owned(), file, hash: Xxh3::new(), bytes: 0 };
-    file.put(&(table.len() as u64).to_le_bytes())?;
-    file.put(table.as_bytes())?;
-    for (_, tensor) in ordered {
-        with_bytes(tensor, |bytes| file.put(bytes))??;
-    }
-    file.file
-        .flush()
-        .and_then(|()| file.file.get_ref().sync_all())
-        .context(|| format!("cannot flush `{}` to disk", path.display()))?;
+    let flushed = || format!("cannot flush `{}` to disk", path.display());
+    let bytes: usize = ordered.iter().map(|(_, tensor)| size_bytes(tensor)).sum();
+    let early = if bytes < LONG_FILE { None } else { Some(file.handle().context(flushed)?) };
+    flushing_meanwhile(early, || {
+        file.put(&(table.len() as u64).to_le_bytes())?;
+        file.put(table.as_bytes())?;
+        ordered.into_iter().try_for_each(|(_, tensor)| with_bytes(tensor, |all| file.put(all))?)
+    })?
+    .context(flushed)?;
+    file.file.flush().and_then(|()| file.file.get_ref().sync_all()).context(flushed)?;
     Ok(digest_of(path, file.bytes, file.hash.digest()))
+}
+
+fn size_bytes(tensor: &Tensor) -> usize {
+    tensor.numel() * tensor.kind().elt_size_in_bytes()
+}
+
+/// Writes with `write` while another thread keeps flushing `file` to the disk, so that the disk does
+/// not wait for the last byte. The inner result is that of flushing: the system reports an error of
+/// the disk once, to whoever flushes first.
+fn flushing_meanwhile(
+    file: Option<File>,
+    write: impl FnOnce() -> Result<()>,
+) -> Result<std::io::Result<()>> {
+    let Some(file) = file else { return write().map(Ok) };
+    let is_done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let flusher = scope.spawn(|| {
+            while !is_done.load(Ordering::Relaxed) {
+                file.sync_data()?;
+                std::thread::sleep(FLUSH_PAUSE);
+            }
+            Ok(())
+        });
+        let written = write();
+        is_done.store(true, Ordering::Relaxed);
+        let flushed = flusher.join();
+        written?;
+        flushed.map_err(|_panic| Failure::new("the thread that flushes a checkpoint panicked"))
+    })
 }
 
 /// The table as text, padded so that the tensors behind it are aligned.
@@ -89,7 +129,7 @@ fn table_of(tensors: &[&(String, Tensor)]) -> Result<String> {
     let mut end = 0;
     for (name, tensor) in tensors {
         let start = end;
-        end += tensor.numel() * tensor.kind().elt_size_in_bytes();
+        end += size_bytes(tensor);
         let dtype = KINDS.iter().find(|(_, kind)| *kind == tensor.kind()).ok_or_else(|| {
             Failure::new(format!("`{name}` is of kind {:?}, which is not saved", tensor.kind()))
         })?;
