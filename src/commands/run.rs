@@ -166,7 +166,7 @@ pub(super) fn method(
         },
         classes: dataset.classes.len() as i64,
         passes: Passes::new(plan.net.dropout, statistics),
-        slices: training_slices(dataset, plan.data.fold, &plan.data.annotation)?
+        slices: training_slices(dataset, plan.data.fold)
             .into_iter()
             .map(|(case, _)| dataset.cases[case].shape)
             .map(|[_, rows, columns]| [rows, columns])

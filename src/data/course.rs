@@ -35,9 +35,16 @@ pub struct LoaderPlan {
     pub seed: u64,
 }
 
-/// The slices of all cases that are not held out, as index of the case and slice. Refuses a fold that
-/// no case has or that leaves nothing to train on, and a case without the annotation.
-pub fn training_slices(
+/// The slices of all cases that `fold` does not hold out, as index of the case and slice.
+pub fn training_slices(dataset: &Dataset, fold: u32) -> Vec<(usize, usize)> {
+    let cases = dataset.cases.iter().enumerate();
+    let cases = cases.filter(|(_, case)| fold == 0 || case.fold != fold);
+    cases.flat_map(|(index, case)| (0..case.shape[0]).map(move |slice| (index, slice))).collect()
+}
+
+/// The same. Refuses a fold that no case has or that leaves nothing to train on, and a case without
+/// the annotation.
+pub(super) fn annotated_slices(
     dataset: &Dataset,
     fold: u32,
     annotation: &str,
@@ -45,11 +52,8 @@ pub fn training_slices(
     if fold != 0 {
         dataset.held_out(fold)?;
     }
-    let mut slices = Vec::new();
-    for (index, case) in dataset.cases.iter().enumerate() {
-        if fold != 0 && case.fold == fold {
-            continue;
-        }
+    let slices = training_slices(dataset, fold);
+    for case in slices.iter().map(|(index, _)| &dataset.cases[*index]) {
         if !case.annotations.contains_key(annotation) {
             let known: Vec<&str> = case.annotations.keys().map(String::as_str).collect();
             return Err(Failure::usage(format!(
@@ -58,7 +62,6 @@ pub fn training_slices(
             ))
             .hint("set `data.annotation` to one of these"));
         }
-        slices.extend((0..case.shape[0]).map(|slice| (index, slice)));
     }
     if slices.is_empty() {
         return Err(Failure::usage(format!(
@@ -134,7 +137,7 @@ impl Course {
         Slice {
             shape: [case.shape[1], case.shape[2]],
             image: case.image_slice(slice),
-            // Every training case has this annotation: `training_slices` refuses others.
+            // Every training case has this annotation: `annotated_slices` refuses others.
             annotation: case.annotation_slice(&self.plan.annotation, slice).unwrap_or_default(),
             outside: self.plan.outside,
         }

@@ -5,7 +5,7 @@
 
 use super::Dataset;
 use super::batch::{Batch, Samples};
-use super::course::{Course, Origin, training_slices};
+use super::course::{Course, Origin, annotated_slices};
 use super::order::Order;
 use super::shapes::Shapes;
 use crate::error::{Context, Failure, Result};
@@ -33,7 +33,7 @@ impl Loader {
         rank: usize,
         ranks: usize,
     ) -> Result<Self> {
-        let slices = training_slices(dataset, plan.fold, &plan.annotation)?;
+        let slices = annotated_slices(dataset, plan.fold, &plan.annotation)?;
         if plan.batch_size < ranks.max(1) {
             return Err(Failure::usage(format!(
                 "a batch of {} cannot be split over {ranks} ranks, expected at least one sample for each",

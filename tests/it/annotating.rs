@@ -95,6 +95,9 @@ fn a_run_makes_the_labels_that_a_file_would_hold() {
     };
     let stored: Vec<f64> = losses("to.h5", "stored", 1);
     assert_eq!(losses("from.h5", "made", 1), stored);
+    let made = folder.path().join("made");
+    let scored = scrimp(&["evaluate", made.to_str().unwrap()]);
+    assert!(scored.status.success(), "{}", complaint(&scored));
     let shared: Vec<f64> = losses("from.h5", "shared", 2);
     let same = |(a, b): (&f64, &f64)| (a - b).abs() < 1e-9 * b.abs();
     assert!(shared.iter().zip(&stored).all(same), "{shared:?} {stored:?}");

@@ -103,7 +103,7 @@ impl Bench {
         let dataset = Arc::new(generate(&phantom).unwrap());
         let learner = LearnerSetup { key: Key::new(1), kind: Kind::Float, device: Device::Cpu };
         let classes = dataset.classes.len() as i64;
-        let slices = training_slices(&dataset, 1, "scribble").unwrap();
+        let slices = training_slices(&dataset, 1);
         let slices = slices.iter().map(|_| [phantom.size; 2]).collect();
         let setup = Setup { learner, classes, passes: Passes::new(true, None), slices };
         let plan = LoaderPlan {
