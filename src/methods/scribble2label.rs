@@ -200,6 +200,7 @@ impl Scribble2Label {
         let predict = |slice: usize, pass: &Pass| -> Result<()> {
             let image = input(slice).to_kind(fresh.kind()).to_device(fresh.device());
             let logits = tch::no_grad(|| self.net.forward(&image, pass))?;
+            cx.note_progress();
             self.keep(slice, &logits.softmax(1, logits.kind()), &fresh)
         };
         match self.params.predicts {

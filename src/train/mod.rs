@@ -132,6 +132,11 @@ impl<'a> StepContext<'a> {
         }
     }
 
+    /// Says that a step that takes much longer than others gets on, so that nobody thinks it hangs.
+    pub fn note_progress(&self) {
+        self.communicator.note_progress();
+    }
+
     fn sum_gradients(&self, gradients: &Tensor) {
         self.communicator.sum(gradients);
     }

@@ -61,3 +61,18 @@ fn a_job_that_was_suspended_as_a_whole_goes_on() {
     running.run.request_stop().unwrap();
     assert_eq!(running.end().code, Some(75));
 }
+
+#[test]
+fn a_step_that_takes_long_and_gets_on_is_no_hang() {
+    let folder = TempDir::new().unwrap();
+    // The fifth step begins with predictions of hundreds of slices, the others take moments.
+    let train = Train::new("configs/smoke/scribble2label.toml", folder.path()).sets(&[
+        "data.phantom.cases=70",
+        "data.phantom.slices=8",
+        "method.params.period=4",
+        "train.total_steps=5",
+        "train.evaluate_every=5",
+        "train.hang_limit=1s",
+    ]);
+    assert_eq!(train.succeed().steps().len(), 5);
+}
