@@ -182,7 +182,7 @@ impl Scribble2Label {
     }
 
     /// Predicts every training slice and moves its average.
-    pub fn predict_all(&mut self, origin: &Origin, cx: &StepContext<'_>) -> Result<()> {
+    fn predict_all(&mut self, origin: &Origin, cx: &StepContext<'_>) -> Result<()> {
         let input = |slice: usize| origin.input(slice);
         self.move_averages(&origin.own_slices(), input, cx)
     }
