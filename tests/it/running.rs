@@ -226,10 +226,12 @@ impl Running {
         self.end_of(&pids)
     }
 
-    /// Waits for the end, also of these processes.
-    fn end_of(self, pids: &[u32]) -> Ended {
+    /// Waits for the end, also of these processes: `mpirun` does not wait for those that it kills.
+    pub(crate) fn end_of(self, pids: &[u32]) -> Ended {
         let ended = self.end();
-        while pids.iter().any(|&pid| is_running(pid)) {
+        let waiting_since = Instant::now();
+        while let Some(pid) = pids.iter().find(|&&pid| is_running(pid)) {
+            assert!(waiting_since.elapsed() < LIMIT, "process {pid} goes on: {}", ended.stderr);
             std::thread::sleep(PAUSE);
         }
         ended
@@ -272,7 +274,7 @@ pub(crate) fn signal(name: &str, pids: &[u32]) {
 }
 
 /// Whether a process exists and is not waiting to be collected.
-pub(crate) fn is_running(pid: u32) -> bool {
+fn is_running(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit(") ").next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with('Z'))
 }
