@@ -15,7 +15,9 @@ const ALIGNMENT: i64 = 16;
 pub enum Role {
     /// Changed by an optimiser.
     Trainable,
-    /// Changed by forward passes: running statistics and their counters.
+    /// The same, and kept in [0, 1].
+    Share,
+    /// Changed by forward passes, or by nothing: running statistics and their counters.
     Buffer,
 }
 
@@ -61,7 +63,7 @@ impl Parameters {
     }
 
     fn trainable(&self) -> impl Iterator<Item = &Entry> {
-        self.entries.iter().filter(|entry| entry.role == Role::Trainable)
+        self.entries.iter().filter(|entry| entry.role != Role::Buffer)
     }
 }
 
@@ -90,7 +92,7 @@ impl Scope<'_> {
 
     fn register(&mut self, name: &str, value: &Tensor, role: Role) -> Tensor {
         let value = value.to_device(self.parameters.device);
-        let tensor = if role == Role::Trainable { value.set_requires_grad(true) } else { value };
+        let tensor = if role == Role::Buffer { value } else { value.set_requires_grad(true) };
         let handle = tensor.shallow_clone();
         self.parameters.entries.push(Entry { name: self.path(name), tensor, role });
         handle
@@ -98,11 +100,21 @@ impl Scope<'_> {
 
     /// A trainable tensor, uniform in `[-bound, bound)`, drawn from the key and its full name.
     pub fn uniform(&mut self, name: &str, shape: &[i64], bound: f64) -> Tensor {
+        let values = self.draw(name, shape, bound);
+        self.register(name, &values, Role::Trainable)
+    }
+
+    /// A trainable tensor of equal values that every update keeps in [0, 1].
+    pub fn share(&mut self, name: &str, shape: &[i64], value: f64) -> Tensor {
+        let tensor = Tensor::full(shape, value, (self.parameters.kind, Device::Cpu));
+        self.register(name, &tensor, Role::Share)
+    }
+
+    fn draw(&self, name: &str, shape: &[i64], bound: f64) -> Tensor {
         let mut draws = self.parameters.key.purpose(&self.path(name)).draws();
         let count = shape.iter().product::<i64>();
         let values: Vec<f64> = (0..count).map(|_| draws.range(-bound, bound)).collect();
-        let tensor = Tensor::from_slice(&values).view(shape).to_kind(self.parameters.kind);
-        self.register(name, &tensor, Role::Trainable)
+        Tensor::from_slice(&values).view(shape).to_kind(self.parameters.kind)
     }
 
     /// A trainable tensor of equal values.
@@ -115,6 +127,22 @@ impl Scope<'_> {
     pub fn buffer(&mut self, name: &str, shape: &[i64], value: f64) -> Tensor {
         let tensor = Tensor::full(shape, value, (self.parameters.kind, Device::Cpu));
         self.register(name, &tensor, Role::Buffer)
+    }
+
+    /// A buffer of length 1 in a direction drawn from the key and its full name.
+    pub fn direction(&mut self, name: &str, count: i64) -> Tensor {
+        let mut draws = self.parameters.key.purpose(&self.path(name)).draws();
+        let values: Vec<f64> = (0..count).map(|_| draws.normal()).collect();
+        let values = Tensor::from_slice(&values);
+        let unit = &values / values.norm();
+        self.register(name, &unit.to_kind(self.parameters.kind), Role::Buffer)
+    }
+
+    /// A tensor that only the reference's state dictionary has a use for: nothing reads it, and it
+    /// stays as it was drawn, uniform in `[-bound, bound)`.
+    pub fn unused(&mut self, name: &str, shape: &[i64], bound: f64) {
+        let values = self.draw(name, shape, bound);
+        let _ = self.register(name, &values, Role::Buffer);
     }
 
     /// An integer counter, starting at 0.
@@ -153,6 +181,8 @@ impl Slot {
 pub struct Flat {
     /// `[total]`, every trainable value.
     pub weights: Tensor,
+    /// `[total]` of truth values: where an update keeps the weights in [0, 1]; none where it need not.
+    pub shares: Option<Tensor>,
     /// The tensors in order.
     pub slots: Vec<Slot>,
 }
@@ -175,7 +205,8 @@ impl Flat {
             tch::no_grad(|| slot.view(&weights).copy_(&entry.tensor));
             entry.tensor.shallow_clone().set_data(&slot.view(&weights));
         }
-        Self { weights, slots }
+        let shares = shares(parameters, &slots, &weights);
+        Self { weights, shares, slots }
     }
 
     /// `[total]`, zero: where backward accumulates the gradients of `parameters` from now on, each at
@@ -194,6 +225,14 @@ impl Flat {
         }
         Ok(gradients)
     }
+}
+
+/// Where the tensors lie that stay in [0, 1].
+fn shares(parameters: &Parameters, slots: &[Slot], weights: &Tensor) -> Option<Tensor> {
+    let all = weights.zeros_like().to_kind(Kind::Bool);
+    let slots = parameters.trainable().zip(slots).filter(|(entry, _)| entry.role == Role::Share);
+    let marked = slots.map(|(_, slot)| drop(slot.view(&all).fill_(1))).count();
+    (marked > 0).then_some(all)
 }
 
 #[cfg(test)]

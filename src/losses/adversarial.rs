@@ -16,6 +16,20 @@ pub fn verdict(logits: &Tensor, real: bool, samples: usize, group: &dyn GroupSum
     global_sum(&loss.sum(loss.kind()), group) / elements(logits, samples)
 }
 
+/// Squared distance of discriminator outputs to 1 for real or 0 for made, mean over samples and patches
+/// (least-squares GAN, Mao et al., ICCV 2017, with the labels of its equation 9).
+///
+/// `outputs` is `[N, ...]`, this rank's share of `samples` in the global batch.
+pub fn squared_verdict(
+    outputs: &Tensor,
+    real: bool,
+    samples: usize,
+    group: &dyn GroupSum,
+) -> Tensor {
+    let squares = (outputs - f64::from(u8::from(real))).square();
+    global_sum(&squares.sum(squares.kind()), group) / elements(outputs, samples)
+}
+
 /// The share of patches that a discriminator judges rightly, in [0, 1]; no gradient.
 pub fn accuracy(logits: &Tensor, real: bool, samples: usize, group: &dyn GroupSum) -> Tensor {
     let right = if real { logits.gt(0.0) } else { logits.le(0.0) };

@@ -1,9 +1,17 @@
-//! Agreement of two predictions where one of them is sure of itself.
+//! Agreement of two images, and of two predictions where one of them is sure of itself.
 //!
 //! Knows neither who predicted nor how the ramps of weights and thresholds go.
 
+use super::elements;
 use crate::native::{GroupSum, global_sum};
 use tch::Tensor;
+
+/// Absolute difference of two images `[N, ...]`, mean over all elements of the `samples` images of all
+/// ranks, of which these are this rank's.
+pub fn mean_absolute(a: &Tensor, b: &Tensor, samples: usize, group: &dyn GroupSum) -> Tensor {
+    let distances = (a - b).abs();
+    global_sum(&distances.sum(distances.kind()), group) / elements(a, samples)
+}
 
 /// Entropy of the class probabilities of each pixel: `[N, 1, H, W]` in `[0, ln C]` from
 /// `[N, C, H, W]`, as WSL4MIS computes it: 1e-6 inside the logarithm.

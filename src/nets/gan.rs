@@ -4,6 +4,7 @@
 //! cf584ee. Knows no loss and no opponent.
 
 use super::Convolution;
+use super::spectral::{Power, SpectralNorm};
 use crate::parameters::Scope;
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
@@ -36,11 +37,12 @@ pub struct Discriminator {
 struct Layer {
     convolution: Convolution,
     spectral: Option<SpectralNorm>,
+    power: Power,
 }
 
 impl Discriminator {
-    /// Registers `0.weight`, `0.bias`, `2.weight` and so on to `8.bias`; with `spectral_norm` also a
-    /// buffer for each weight.
+    /// Registers `0.weight`, `0.bias`, `2.weight` and so on to `8.bias`; with `spectral_norm` also two
+    /// buffers for each weight.
     pub fn new(scope: &mut Scope<'_>, channels_in: i64, judge: Judge, spectral_norm: bool) -> Self {
         let strides = match judge {
             Judge::Patches => [2, 2, 2, 2, 2],
@@ -52,9 +54,11 @@ impl Discriminator {
             .map(|(number, (&channels, stride))| {
                 let mut scope = scope.sub(&(2 * number).to_string());
                 let convolution = Convolution::patchwise(&mut scope, before, channels, stride);
-                let spectral = spectral_norm.then(|| SpectralNorm::new(&mut scope, channels));
+                let elements = 16 * before;
+                let spectral =
+                    spectral_norm.then(|| SpectralNorm::new(&mut scope, channels, elements));
                 before = channels;
-                Layer { convolution, spectral }
+                Layer { convolution, spectral, power: Power::Iterate }
             })
             .collect();
         Self { layers, judge }
@@ -87,7 +91,8 @@ impl Discriminator {
     pub fn frozen(&self) -> Self {
         let layers = self.layers.iter().map(|layer| Layer {
             convolution: layer.convolution.frozen(),
-            spectral: layer.spectral.as_ref().map(SpectralNorm::frozen),
+            spectral: layer.spectral.as_ref().map(SpectralNorm::share),
+            power: Power::Hold,
         });
         Self { layers: layers.collect(), judge: self.judge }
     }
@@ -97,7 +102,10 @@ impl Layer {
     fn forward(&self, x: &Tensor) -> Tensor {
         match &self.spectral {
             None => self.convolution.forward(x),
-            Some(norm) => self.convolution.forward_with(x, &norm.divide(&self.convolution.weight)),
+            Some(norm) => {
+                let weight = norm.divide(&self.convolution.weight, self.power);
+                self.convolution.forward_with(x, &weight)
+            }
         }
     }
 }
@@ -106,43 +114,6 @@ impl Layer {
 fn instance_norm(x: &Tensor) -> Tensor {
     let (variance, mean) = x.var_mean_dim([2i64, 3].as_slice(), false, true);
     (x - mean) / (variance + 1e-5).sqrt()
-}
-
-/// Divides a weight by its largest singular value, so that the layer stretches nothing.
-///
-/// Miyato et al., ICLR 2018: one power iteration for each pass in training.
-#[derive(Debug)]
-struct SpectralNorm {
-    /// `[channels_out]`, of length 1: the left singular vector so far.
-    left: Tensor,
-    still: bool,
-}
-
-impl SpectralNorm {
-    fn new(scope: &mut Scope<'_>, channels: i64) -> Self {
-        let left = scope.buffer("singular_vector", &[channels], (channels as f64).powf(-0.5));
-        Self { left, still: false }
-    }
-
-    fn frozen(&self) -> Self {
-        Self { left: self.left.shallow_clone(), still: true }
-    }
-
-    fn divide(&self, weight: &Tensor) -> Tensor {
-        let matrix = weight.flatten(1, -1); // [out, in * taps]
-        let unit = |x: Tensor| &x / (x.norm() + 1e-12);
-        let (left, right) = tch::no_grad(|| {
-            let right = unit(matrix.tr().mv(&self.left));
-            if self.still {
-                return (self.left.shallow_clone(), right);
-            }
-            let left = unit(matrix.mv(&right));
-            self.left.shallow_clone().copy_(&left);
-            // The next pass overwrites the buffer while this one's backward still needs the values.
-            (left, right)
-        });
-        weight / left.dot(&matrix.mv(&right))
-    }
 }
 
 #[cfg(test)]
@@ -193,9 +164,10 @@ mod tests {
             let _ = net.forward(&maps);
         }
         let layer = &net.layers[1];
-        let weight = layer.spectral.as_ref().unwrap().divide(&layer.convolution.weight);
+        let weight =
+            layer.spectral.as_ref().unwrap().divide(&layer.convolution.weight, Power::Hold);
         let largest = weight.flatten(1, -1).svd(true, false).1.max().double_value(&[]);
         assert!((largest - 1.0).abs() < 1e-3, "{largest}");
-        assert_eq!(parameters.entries().len(), 15);
+        assert_eq!(parameters.entries().len(), 20);
     }
 }

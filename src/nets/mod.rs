@@ -3,6 +3,8 @@
 //! Networks are formulas: ranks, random numbers and the kind of pass come in as arguments.
 
 pub mod gan;
+pub mod label_transfer;
+pub mod spectral;
 pub mod unet;
 
 use crate::error::Result;

@@ -128,6 +128,12 @@ impl Learner {
             learning_rate,
             number: self.updates,
         });
+        if let Some(shares) = &self.flat.shares {
+            tch::no_grad(|| {
+                let kept = self.flat.weights.clamp(0.0, 1.0);
+                self.flat.weights.copy_(&kept.where_self(shares, &self.flat.weights));
+            });
+        }
         cx.report.record(self.name, objective, learning_rate, (norm, finite));
         Ok(())
     }

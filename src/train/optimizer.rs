@@ -1,4 +1,4 @@
-//! SGD and `AdamW` on one flat tensor, with a state that can be saved.
+//! SGD, Adam and `AdamW` on one flat tensor, with a state that can be saved.
 //!
 //! An update is a handful of kernels however many parameters there are, and a gradient that is not
 //! finite changes nothing: the flag stays on the device and selects the old state there.
@@ -13,7 +13,9 @@ pub enum OptimizerConfig {
     /// Stochastic gradient descent with momentum, as `torch.optim.SGD` computes it.
     Sgd(SgdConfig),
     /// Adam with decoupled weight decay (Loshchilov and Hutter, ICLR 2019); plain Adam at decay 0.
-    AdamW(AdamWConfig),
+    AdamW(AdamConfig),
+    /// Adam with the weight decay in the gradient, as `torch.optim.Adam` computes it.
+    Adam(AdamConfig),
 }
 
 /// Constants of SGD.
@@ -32,21 +34,22 @@ impl Default for SgdConfig {
     }
 }
 
-/// Constants of `AdamW`.
+/// Constants of `AdamW` and Adam.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct AdamWConfig {
+pub struct AdamConfig {
     /// Decay of the running mean of gradients, in [0, 1).
     pub beta1: f64,
     /// Decay of the running mean of squared gradients, in [0, 1).
     pub beta2: f64,
     /// Added to the root of the second moment.
     pub epsilon: f64,
-    /// Share of each weight that a step of learning rate 1 removes.
+    /// `AdamW`: share of each weight that a step of learning rate 1 removes. Adam: L2 penalty, added to
+    /// the gradient of every parameter.
     pub weight_decay: f64,
 }
 
-impl Default for AdamWConfig {
+impl Default for AdamConfig {
     fn default() -> Self {
         Self { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.0 }
     }
@@ -80,7 +83,9 @@ impl Optimizer {
     pub(super) fn new(config: OptimizerConfig, weights: &Tensor) -> Self {
         let names: &[&'static str] = match config {
             OptimizerConfig::Sgd(_) => &["momentum"],
-            OptimizerConfig::AdamW(_) => &["first_moment", "second_moment"],
+            OptimizerConfig::AdamW(_) | OptimizerConfig::Adam(_) => {
+                &["first_moment", "second_moment"]
+            }
         };
         let moments = names.iter().map(|name| (*name, weights.detach().zeros_like())).collect();
         Self { config, moments }
@@ -96,7 +101,10 @@ impl Optimizer {
         tch::no_grad(|| match (self.config, self.moments.as_slice()) {
             (OptimizerConfig::Sgd(config), [(_, momentum)]) => sgd(config, momentum, update),
             (OptimizerConfig::AdamW(config), [(_, first), (_, second)]) => {
-                adamw(config, first, second, update);
+                adamw(config, [first, second], update);
+            }
+            (OptimizerConfig::Adam(config), [(_, first), (_, second)]) => {
+                adam(config, [first, second], update);
             }
             _ => {}
         });
@@ -110,7 +118,13 @@ fn sgd(config: SgdConfig, momentum: &Tensor, update: &Update<'_>) {
     settle(update.weights, &moved, update.finite);
 }
 
-fn adamw(config: AdamWConfig, first: &Tensor, second: &Tensor, update: &Update<'_>) {
+fn adam(config: AdamConfig, moments: [&Tensor; 2], update: &Update<'_>) {
+    let gradients = update.gradients + update.weights * config.weight_decay;
+    let plain = AdamConfig { weight_decay: 0.0, ..config };
+    adamw(plain, moments, &Update { gradients: &gradients, ..*update });
+}
+
+fn adamw(config: AdamConfig, [first, second]: [&Tensor; 2], update: &Update<'_>) {
     let gradient = update.gradients;
     settle(first, &first.lerp(gradient, 1.0 - config.beta1), update.finite);
     settle(second, &second.lerp(&gradient.square(), 1.0 - config.beta2), update.finite);
@@ -173,15 +187,26 @@ mod tests {
         let theirs = variable(&store);
         store.double();
         let mut reference = nn::adamw(0.9, 0.999, 0.01).build(&store, 0.03).unwrap();
-        let config = AdamWConfig { weight_decay: 0.01, ..AdamWConfig::default() };
+        let config = AdamConfig { weight_decay: 0.01, ..AdamConfig::default() };
         compare(OptimizerConfig::AdamW(config), &mut reference, &theirs);
+    }
+
+    #[test]
+    fn adam_equals_libtorch() {
+        let store = store();
+        let theirs = variable(&store);
+        let mut reference =
+            nn::Adam { beta1: 0.5, wd: 0.01, ..nn::Adam::default() }.build(&store, 0.03).unwrap();
+        let config = AdamConfig { beta1: 0.5, weight_decay: 0.01, ..AdamConfig::default() };
+        compare(OptimizerConfig::Adam(config), &mut reference, &theirs);
     }
 
     #[test]
     fn a_gradient_that_is_not_finite_changes_nothing() {
         for config in [
             OptimizerConfig::Sgd(SgdConfig::default()),
-            OptimizerConfig::AdamW(AdamWConfig::default()),
+            OptimizerConfig::AdamW(AdamConfig::default()),
+            OptimizerConfig::Adam(AdamConfig::default()),
         ] {
             let weights = Tensor::ones([4], (Kind::Float, Device::Cpu));
             let gradients = Tensor::full([4], f64::NAN, (Kind::Float, Device::Cpu));

@@ -53,6 +53,11 @@ impl Golden {
             .shallow_clone()
     }
 
+    /// Whether there is such a tensor.
+    pub(crate) fn has(&self, key: &str) -> bool {
+        self.tensors.contains_key(key)
+    }
+
     /// A label tensor as `i64` without its channel dimension, the golden files' 4 as 255.
     pub(crate) fn labels(&self, key: &str) -> Tensor {
         let labels = self.get(key).to_kind(Kind::Int64);
@@ -125,4 +130,33 @@ pub(crate) fn sums<'a>(tensors: impl Iterator<Item = &'a Tensor>) -> Tensor {
         })
         .collect();
     Tensor::stack(&rows, 0)
+}
+
+/// Fills a network by the second rule of the golden files, which gives matrices of full rank: `first`
+/// is the number of its first floating entry.
+pub(crate) fn fill_by_rule_b(entries: &[Entry], first: usize) {
+    let floating = entries.iter().filter(|entry| entry.tensor.kind() != Kind::Int64);
+    for (number, entry) in floating.enumerate() {
+        let mut tensor = entry.tensor.shallow_clone();
+        let phase = 1.3 * (first + number) as f64;
+        let wave: Vec<f32> = (0..tensor.numel())
+            .map(|i| {
+                let r = (i % 1009) as f64;
+                (0.7 * i as f64 + 0.013 * r * r + phase).sin() as f32
+            })
+            .collect();
+        let wave = Tensor::from_slice(&wave).view_as(&tensor);
+        let shape = tensor.size();
+        let scale = (2.0 / shape.iter().skip(1).product::<i64>().max(1) as f64).sqrt();
+        let value = match entry.name.rsplit('.').next().unwrap() {
+            "rho" => wave * 0.4 + 0.5,
+            "gamma" | "weight_u" | "weight_v" => wave * 0.1 + 1.0,
+            "beta" if shape.len() == 4 => wave * 0.05,
+            "weight_orig" => (wave + 0.05) * scale,
+            "weight" if entry.name.ends_with("conv2x1.1.weight") => wave * (8.0 * scale),
+            _ if shape.len() >= 2 => wave * scale,
+            _ => wave * 0.05,
+        };
+        tch::no_grad(|| tensor.copy_(&value));
+    }
 }

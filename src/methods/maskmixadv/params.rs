@@ -3,7 +3,7 @@
 use crate::error::{Failure, Result};
 use crate::nets::gan::Judge;
 use crate::train::learner::LearnerConfig;
-use crate::train::optimizer::{AdamWConfig, OptimizerConfig};
+use crate::train::optimizer::{AdamConfig, OptimizerConfig};
 use crate::train::schedule::Schedule;
 use serde::{Deserialize, Serialize};
 
@@ -157,7 +157,7 @@ fn discriminator_learner() -> LearnerConfig {
         lr: 1e-4,
         schedule: Schedule::Constant,
         clip_norm: 0.0,
-        optimizer: OptimizerConfig::AdamW(AdamWConfig::default()),
+        optimizer: OptimizerConfig::AdamW(AdamConfig::default()),
     }
 }
 
