@@ -22,7 +22,7 @@ use scrimp::data::{Dataset, SCRIBBLE};
 use scrimp::error::{Context, Failure, Result};
 use scrimp::methods::{self, Passes, Setup};
 use scrimp::random::Key;
-use scrimp::train::learner::LearnerSetup;
+use scrimp::train::learner::{LearnerSetup, Moments};
 use scrimp::train::{Method, StepContext};
 use serde::Deserialize;
 use std::collections::HashMap;
@@ -86,10 +86,11 @@ impl Training {
         let definition = methods::find(&config.method.name)?;
         let key = Key::new(SEED).purpose("weights");
         let setup = Setup {
-            learner: LearnerSetup { key, kind, device: Device::Cpu },
+            learner: LearnerSetup { key, kind, device: Device::Cpu, moments: Moments::Whole },
             classes: dataset.classes.len() as i64,
             passes: Passes::new(false, None),
             slices: Vec::new(),
+            size: 0,
         };
         Ok(Self {
             method: (definition.build)(&(definition.check)(&config)?, &setup)?,

@@ -21,7 +21,7 @@ use scrimp::random::Key;
 use scrimp::train::checkpoint::{
     CheckpointStore, Header, Progress, Retention, RunState, Saver, load,
 };
-use scrimp::train::learner::{Learner, LearnerConfig, LearnerSetup};
+use scrimp::train::learner::{Learner, LearnerConfig, LearnerSetup, Moments};
 use scrimp::train::optimizer::{OptimizerConfig, SgdConfig};
 use scrimp::train::schedule::Schedule;
 use serde::{Deserialize, Serialize};
@@ -66,7 +66,12 @@ fn learner(model: &str) -> Result<Learner> {
         clip_norm: 0.0,
         optimizer: OptimizerConfig::Sgd(SgdConfig::default()),
     };
-    let setup = LearnerSetup { key: Key::new(1), kind: Kind::Float, device: Device::Cpu };
+    let setup = LearnerSetup {
+        key: Key::new(1),
+        kind: Kind::Float,
+        device: Device::Cpu,
+        moments: Moments::Whole,
+    };
     let build = |scope: &mut Scope<'_>| match model {
         "unet" => drop(UNet::new(scope, 1, 4)),
         _ => (0..MATRICES).for_each(|number| {

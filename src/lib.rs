@@ -12,6 +12,7 @@
 
 pub mod error;
 pub mod random;
+pub mod shares;
 pub mod signals;
 
 pub mod config;

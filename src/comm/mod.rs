@@ -10,6 +10,7 @@ pub mod threads;
 
 use crate::error::{Exit, Failure, Result};
 use crate::native::GroupSum;
+use crate::shares::local_share;
 use environment::{Start, Variables};
 use std::io::Write;
 use std::sync::Arc;
@@ -23,6 +24,19 @@ use tch::{Device, Tensor};
 pub trait Communicator: GroupSum {
     /// This process among the ranks, `0..ranks()`.
     fn rank(&self) -> usize;
+    /// Like [`GroupSum::sum`] of a 1-dimensional tensor, of which only this rank's
+    /// [`local_share`](crate::shares::local_share) has to be right afterwards; the bits are the same.
+    fn sum_own_share(&self, tensor: &Tensor) {
+        self.sum(tensor);
+    }
+    /// Gives every rank all of a 1-dimensional tensor of which each rank has its
+    /// [`local_share`](crate::shares::local_share).
+    fn gather_shares(&self, tensor: &Tensor) -> Result<()> {
+        (0..self.ranks()).try_for_each(|rank| {
+            let share = local_share(tensor.numel(), self.ranks(), rank);
+            self.broadcast(rank, &tensor.narrow(0, share.start as i64, share.len() as i64))
+        })
+    }
     /// Copies `tensor` (contiguous) of rank `root` into `tensor` of every rank.
     fn broadcast(&self, root: usize, tensor: &Tensor) -> Result<()>;
     /// Waits until every rank has come here.

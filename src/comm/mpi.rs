@@ -6,6 +6,7 @@
 use crate::comm::{Communicator, check_root, give_up};
 use crate::error::{Exit, Failure, Result};
 use crate::native::{Element, GroupSum, with_slice_mut};
+use crate::shares::local_share;
 use mpi::Count;
 use mpi::collective::{CommunicatorCollectives, Root, SystemOperation};
 use mpi::datatype::PartitionMut;
@@ -15,8 +16,10 @@ use mpi::traits::Equivalence;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tch::{Kind, Tensor};
 
-/// Elements per MPI call. Counts of MPI are 32-bit, and this bounds the scratch memory to 8 MiB.
+/// Elements per MPI call. Counts of MPI are 32-bit, and this bounds the scratch memory to 16 MiB.
 const CHUNK: usize = 1 << 20;
+/// Tensors of fewer elements are summed in one call: their time is that of the messages' way.
+const SHORT: usize = 1 << 12;
 
 /// All processes that the launcher started.
 ///
@@ -31,12 +34,19 @@ pub struct Mpi {
     _universe: Universe,
 }
 
-/// Where sums arrive before they are copied back.
+/// Where sums and shares are sent from and arrive before they are copied back.
 #[derive(Default)]
 struct Scratch {
-    f32: Vec<f32>,
-    f64: Vec<f64>,
-    i64: Vec<i64>,
+    f32: [Vec<f32>; 2],
+    f64: [Vec<f64>; 2],
+    i64: [Vec<i64>; 2],
+}
+
+/// How much of a sum a rank needs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Extent {
+    All,
+    OwnShare,
 }
 
 impl Mpi {
@@ -70,12 +80,12 @@ impl Mpi {
         self.scratch.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn try_sum(&self, tensor: &Tensor) -> Result<()> {
+    fn try_sum(&self, tensor: &Tensor, extent: Extent) -> Result<()> {
         let scratch = &mut *self.scratch();
         match tensor.kind() {
-            Kind::Float => with_slice_mut(tensor, |all| sum_chunks(all, &mut scratch.f32)),
-            Kind::Double => with_slice_mut(tensor, |all| sum_chunks(all, &mut scratch.f64)),
-            Kind::Int64 => with_slice_mut(tensor, |all| sum_chunks(all, &mut scratch.i64)),
+            Kind::Float => with_slice_mut(tensor, |all| sum(all, &mut scratch.f32, extent)),
+            Kind::Double => with_slice_mut(tensor, |all| sum(all, &mut scratch.f64, extent)),
+            Kind::Int64 => with_slice_mut(tensor, |all| sum(all, &mut scratch.i64, extent)),
             kind => Err(unknown_kind("sum", kind)),
         }
     }
@@ -86,13 +96,82 @@ fn unknown_kind(operation: &str, kind: Kind) -> Failure {
         .hint("convert it to `Float`, `Double` or `Int64`")
 }
 
-fn sum_chunks<T: Element + Equivalence + Default>(all: &mut [T], scratch: &mut Vec<T>) {
+/// What MPI can send and Rust can add.
+trait Number: Element + Equivalence + Default + std::ops::AddAssign {}
+impl Number for f32 {}
+impl Number for f64 {}
+impl Number for i64 {}
+
+/// The sum over all ranks. Long slices are summed share by share in the order of the ranks, so that
+/// a rank that needs its own share alone gets the same bits, whatever the library would do.
+fn sum<T: Number>(all: &mut [T], scratch: &mut [Vec<T>; 2], extent: Extent) {
     let world = Mpi::world();
-    scratch.resize(scratch.len().max(all.len().min(CHUNK)), T::default());
-    for chunk in all.chunks_mut(CHUNK) {
-        let total = &mut scratch[..chunk.len()];
-        world.all_reduce_into(&*chunk, total, SystemOperation::sum());
-        chunk.copy_from_slice(total);
+    if all.len() < SHORT {
+        let total = &mut scratch[0];
+        total.resize(total.len().max(all.len()), T::default());
+        let total = &mut total[..all.len()];
+        world.all_reduce_into(&*all, total, SystemOperation::sum());
+        all.copy_from_slice(total);
+        return;
+    }
+    by_share(all, scratch, |parts, [sent, received]| {
+        world.all_to_all_into(&*sent, received);
+        let own = &mut parts[world.rank() as usize];
+        let size = received.len() / world.size() as usize;
+        own.copy_from_slice(&received[..own.len()]);
+        for part in received[size..].chunks_exact(size) {
+            own.iter_mut().zip(part).for_each(|(sum, &number)| *sum += number);
+        }
+    });
+    if extent == Extent::All {
+        gather(all, scratch);
+    }
+}
+
+/// Every rank's share of the slice, from that rank.
+fn gather<T: Number>(all: &mut [T], scratch: &mut [Vec<T>; 2]) {
+    let world = Mpi::world();
+    by_share(all, scratch, |parts, [sent, received]| {
+        let (rank, size) = (world.rank() as usize, received.len() / world.size() as usize);
+        world.all_gather_into(&sent[rank * size..][..size], received);
+        for (part, arrived) in parts.iter_mut().zip(received.chunks_exact(size)) {
+            part.copy_from_slice(&arrived[..part.len()]);
+        }
+    });
+}
+
+/// Calls `exchange` for as many elements of every rank's share at once as one call may have: with
+/// their places in the slice, with a copy of them in parts of equal size, and with room for as many.
+fn by_share<T: Number>(
+    all: &mut [T],
+    scratch: &mut [Vec<T>; 2],
+    mut exchange: impl FnMut(&mut [&mut [T]], [&mut [T]; 2]),
+) {
+    let ranks = Mpi::world().size() as usize;
+    let (count, mut rest) = (all.len(), all);
+    let mut shares = Vec::with_capacity(ranks);
+    for rank in 0..ranks {
+        let (share, behind) = rest.split_at_mut(local_share(count, ranks, rank).len());
+        shares.push(share);
+        rest = behind;
+    }
+    let size = shares[0].len().min((CHUNK / ranks).max(1));
+    let [sent, received] = scratch.each_mut().map(|room| {
+        room.resize(room.len().max(ranks * size), T::default());
+        &mut room[..ranks * size]
+    });
+    while !shares[0].is_empty() {
+        let mut parts: Vec<&mut [T]> = Vec::with_capacity(ranks);
+        for share in &mut shares {
+            let length = share.len().min(size);
+            let (part, behind) = std::mem::take(share).split_at_mut(length);
+            parts.push(part);
+            *share = behind;
+        }
+        for (room, part) in sent.chunks_exact_mut(size).zip(&parts) {
+            room[..part.len()].copy_from_slice(part);
+        }
+        exchange(&mut parts, [&mut *sent, &mut *received]);
     }
 }
 
@@ -110,7 +189,7 @@ impl GroupSum for Mpi {
     }
 
     fn sum(&self, tensor: &Tensor) {
-        if let Err(failure) = self.try_sum(tensor) {
+        if let Err(failure) = self.try_sum(tensor, Extent::All) {
             give_up(self, failure);
         }
     }
@@ -119,6 +198,22 @@ impl GroupSum for Mpi {
 impl Communicator for Mpi {
     fn rank(&self) -> usize {
         self.rank
+    }
+
+    fn sum_own_share(&self, tensor: &Tensor) {
+        if let Err(failure) = self.try_sum(tensor, Extent::OwnShare) {
+            give_up(self, failure);
+        }
+    }
+
+    fn gather_shares(&self, tensor: &Tensor) -> Result<()> {
+        let scratch = &mut *self.scratch();
+        match tensor.kind() {
+            Kind::Float => with_slice_mut(tensor, |all| gather(all, &mut scratch.f32)),
+            Kind::Double => with_slice_mut(tensor, |all| gather(all, &mut scratch.f64)),
+            Kind::Int64 => with_slice_mut(tensor, |all| gather(all, &mut scratch.i64)),
+            kind => Err(unknown_kind("gather", kind)),
+        }
     }
 
     fn broadcast(&self, root: usize, tensor: &Tensor) -> Result<()> {

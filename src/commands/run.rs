@@ -20,7 +20,7 @@ use crate::native;
 use crate::random::Key;
 use crate::train::Method;
 use crate::train::evaluate::{Evaluator, Yardstick};
-use crate::train::learner::LearnerSetup;
+use crate::train::learner::{LearnerSetup, Moments};
 use std::sync::Arc;
 use tch::{Device, Kind};
 
@@ -163,6 +163,11 @@ pub(super) fn method(
             key: Key::new(plan.train.seed).purpose("weights"),
             kind: kind(plan),
             device,
+            moments: if plan.train.shard_optimizer {
+                Moments::Share { rank: comm.rank(), ranks: comm.ranks() }
+            } else {
+                Moments::Whole
+            },
         },
         classes: dataset.classes.len() as i64,
         passes: Passes::new(plan.net.dropout, statistics),
@@ -171,6 +176,7 @@ pub(super) fn method(
             .map(|(case, _)| dataset.cases[case].shape)
             .map(|[_, rows, columns]| [rows, columns])
             .collect(),
+        size: plan.data.size as i64,
     };
     (methods::find(&plan.method)?.build)(&plan.method_params, &setup)
 }

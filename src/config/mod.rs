@@ -188,6 +188,9 @@ pub struct TrainConfig {
     /// What to do after a gradient that is not finite; it changes no weights in any case (default `stop`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub on_non_finite: Option<NonFinite>,
+    /// Whether each process keeps the optimiser's moments of its share of the weights alone; the training is the same (default false).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shard_optimizer: Option<bool>,
 }
 
 /// How slices are turned, flipped and resized.

@@ -9,7 +9,7 @@ use super::{
     TrainConfig,
 };
 use crate::error::{Context, Result};
-use std::ops::Range;
+use crate::shares::local_share;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -143,6 +143,8 @@ pub struct TrainPlan {
     pub hang_limit: Option<Duration>,
     /// What to do after a gradient that is not finite.
     pub on_non_finite: NonFinite,
+    /// Whether each rank keeps the moments of its share of the weights alone.
+    pub shard_optimizer: bool,
 }
 
 /// Every so many steps, at least 1.
@@ -167,14 +169,6 @@ impl TrainPlan {
     pub fn threads_on(&self, cores: usize, ranks: usize) -> usize {
         if self.threads > 0 { self.threads } else { (cores / ranks.max(1)).max(1) }
     }
-}
-
-/// The positions of a global batch that belong to `rank` of `ranks`: contiguous, in rank order,
-/// sizes differing by at most one, the first ranks holding the larger ones.
-pub fn local_share(batch: usize, ranks: usize, rank: usize) -> Range<usize> {
-    let (size, larger) = (batch / ranks, batch % ranks);
-    let start = rank * size + rank.min(larger);
-    start..start + size + usize::from(rank < larger)
 }
 
 impl RunPlan {
@@ -337,6 +331,7 @@ impl TrainPlan {
             time_limit: Some(TimeSpan(self.time_limit)),
             hang_limit: Some(TimeSpan(self.hang_limit)),
             on_non_finite: Some(self.on_non_finite),
+            shard_optimizer: Some(self.shard_optimizer),
         }
     }
 }
@@ -464,6 +459,7 @@ fn train(config: &RunConfig, ranks: usize) -> Result<TrainPlan> {
         time_limit: written.time_limit.and_then(|span| span.0),
         hang_limit: written.hang_limit.map_or(Some(HANG_LIMIT), |span| span.0),
         on_non_finite: written.on_non_finite.unwrap_or(NonFinite::Stop),
+        shard_optimizer: written.shard_optimizer.unwrap_or(false),
     })
 }
 
@@ -478,7 +474,6 @@ fn at_least_one(config: &RunConfig, key: &str, count: u64) -> Result<u64> {
 mod tests {
     use super::*;
     use crate::config::parse;
-    use proptest::prelude::*;
 
     const LEAST: &str =
         "[data]\npath = \"a.h5\"\n[method]\nname = \"partial-ce\"\n[train]\ntotal_steps = 5\n";
@@ -607,17 +602,5 @@ mod tests {
     fn a_cadence_is_due_at_its_multiples() {
         let due: Vec<u64> = (1..=10).filter(|&step| Cadence(4).due(step)).collect();
         assert_eq!(due, [4, 8]);
-    }
-
-    proptest! {
-        #[test]
-        fn shares_cover_the_batch_in_order_and_differ_by_at_most_one(
-            batch in 0usize..200, ranks in 1usize..40,
-        ) {
-            let shares: Vec<_> = (0..ranks).map(|rank| local_share(batch, ranks, rank)).collect();
-            prop_assert!(shares.iter().cloned().flatten().eq(0..batch));
-            let sizes = shares.iter().map(ExactSizeIterator::len);
-            prop_assert!(sizes.clone().max().unwrap() - sizes.min().unwrap() <= 1);
-        }
     }
 }

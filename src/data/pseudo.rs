@@ -4,9 +4,9 @@
 //! threads. Ranks come as two numbers; what a rank has made is a message that others can take over.
 
 use super::{Case, Dataset, SCRIBBLE};
-use crate::config::plan::local_share;
 use crate::error::{Context, Failure, Result};
 use crate::pseudo_labels::{Absent, Scribbled};
+use crate::shares::local_share;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
 

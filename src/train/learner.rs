@@ -9,7 +9,9 @@ use super::{Objective, StepContext};
 use crate::error::{Context, Failure, Result};
 use crate::parameters::{Entry, Flat, Parameters, Role, Scope, Slot};
 use crate::random::Key;
+use crate::shares::local_share;
 use serde::{Deserialize, Serialize};
+use std::ops::Range;
 use tch::{Device, Kind, Tensor};
 
 /// How a learner learns; `[method.params.learner]` of most methods.
@@ -50,6 +52,53 @@ pub struct LearnerSetup {
     pub kind: Kind,
     /// Where they live.
     pub device: Device,
+    /// Whose share of the optimiser's moments this rank keeps.
+    pub moments: Moments,
+}
+
+/// How much of an optimiser's moments a rank keeps: it updates the weights that they belong to, and
+/// gets the others from the other ranks (`ZeRO` stage 1, Rajbhandari et al., SC 2020).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moments {
+    /// All.
+    Whole,
+    /// The share of this rank.
+    Share {
+        /// This rank.
+        rank: usize,
+        /// Of so many.
+        ranks: usize,
+    },
+}
+
+/// The elements of a flat tensor that this rank holds, in storage shared with the learner.
+#[derive(Debug)]
+pub struct FlatPart {
+    /// `weights`, or the name of a moment.
+    pub name: &'static str,
+    /// The elements from `start` on.
+    pub tensor: Tensor,
+    /// The first element.
+    pub start: usize,
+    /// The elements of the whole flat tensor.
+    pub total: usize,
+}
+
+impl FlatPart {
+    /// Whether this rank holds all of it.
+    pub fn is_whole(&self) -> bool {
+        self.tensor.numel() == self.total
+    }
+
+    /// Those of the elements `range` that this rank holds, and how many of `range` lie before them.
+    pub fn overlap(&self, range: Range<usize>) -> (usize, Tensor) {
+        let held = self.start..self.start + self.tensor.numel();
+        let (first, end) = (range.start.max(held.start), range.end.min(held.end));
+        let count = end.saturating_sub(first);
+        let inside = if count == 0 { 0 } else { first - held.start };
+        let before = if count == 0 { 0 } else { first - range.start };
+        (before, self.tensor.narrow(0, inside as i64, count as i64))
+    }
 }
 
 /// Networks, and how their weights change.
@@ -70,6 +119,17 @@ struct Descent {
     optimizer: Optimizer,
     /// Flat, like the weights.
     gradients: Tensor,
+    /// The weights that this rank updates.
+    own: Range<usize>,
+}
+
+impl Moments {
+    fn range(self, total: usize) -> Range<usize> {
+        match self {
+            Self::Whole => 0..total,
+            Self::Share { rank, ranks } => local_share(total, ranks, rank),
+        }
+    }
 }
 
 impl Learner {
@@ -83,8 +143,9 @@ impl Learner {
         config.check()?;
         let (learner, networks) = Self::follower(name, setup, build);
         let gradients = learner.flat.gradients(&learner.parameters)?;
-        let optimizer = Optimizer::new(config.optimizer, &learner.flat.weights);
-        let descent = Some(Descent { config, optimizer, gradients });
+        let own = setup.moments.range(gradients.numel());
+        let optimizer = Optimizer::new(config.optimizer, &part(&learner.flat.weights, &own));
+        let descent = Some(Descent { config, optimizer, gradients, own });
         Ok((Self { descent, ..learner }, networks))
     }
 
@@ -107,12 +168,13 @@ impl Learner {
     /// step's report says so.
     pub fn update(&mut self, objective: Objective, cx: &mut StepContext<'_>) -> Result<()> {
         let follows = || Failure::new(format!("`{}` follows another learner", self.name));
-        let Descent { config, optimizer, gradients } = self.descent.as_mut().ok_or_else(follows)?;
+        let descent = self.descent.as_mut().ok_or_else(follows)?;
+        let Descent { config, optimizer, gradients, own } = descent;
+        let is_shared = own.len() < gradients.numel();
         let _ = gradients.zero_();
         let total = objective.total()?;
         total.f_backward().context(|| format!("backward of `{}` failed", self.name))?;
-        cx.sum_gradients(gradients);
-        let norm = gradients.norm();
+        let norm = cx.sum_gradients(gradients, is_shared);
         let finite = norm.isfinite();
         if config.clip_norm > 0.0 {
             let factor = (config.clip_norm / (&norm + 1e-6)).clamp_max(1.0);
@@ -121,18 +183,19 @@ impl Learner {
         self.updates += 1;
         let learning_rate =
             cx.rate_share * config.schedule.learning_rate(config.lr, cx.step, cx.total_steps);
+        let weights = part(&self.flat.weights, own);
         optimizer.step(&Update {
-            weights: &self.flat.weights,
-            gradients,
+            weights: &weights,
+            gradients: &part(gradients, own),
             finite: &finite,
             learning_rate,
             number: self.updates,
         });
         if let Some(shares) = &self.flat.shares {
-            tch::no_grad(|| {
-                let kept = self.flat.weights.clamp(0.0, 1.0);
-                self.flat.weights.copy_(&kept.where_self(shares, &self.flat.weights));
-            });
+            keep_in_unit_interval(&weights, &part(shares, own));
+        }
+        if is_shared {
+            cx.gather_weights(&self.flat.weights)?;
         }
         cx.report.record(self.name, objective, learning_rate, (norm, finite));
         Ok(())
@@ -188,15 +251,57 @@ impl Learner {
         &self.flat.slots
     }
 
-    /// `weights` and the optimiser's moments: equally long flat tensors that share storage.
-    pub fn flat_tensors(&self) -> Vec<(&'static str, Tensor)> {
-        let moments = self.descent.iter().flat_map(|descent| descent.optimizer.moments());
-        let moments = moments.map(|(name, moment)| (*name, moment.shallow_clone()));
-        std::iter::once(("weights", self.flat.weights.shallow_clone())).chain(moments).collect()
+    /// `weights` and the optimiser's moments, as far as this rank holds them.
+    pub fn flat_parts(&self) -> Vec<FlatPart> {
+        let total = self.flat.weights.numel();
+        let weights = self.flat.weights.shallow_clone();
+        let mut parts = vec![FlatPart { name: "weights", tensor: weights, start: 0, total }];
+        if let Some(descent) = &self.descent {
+            parts.extend(descent.optimizer.moments().iter().map(|(name, moment)| FlatPart {
+                name,
+                tensor: moment.shallow_clone(),
+                start: descent.own.start,
+                total,
+            }));
+        }
+        parts
     }
 
     /// Running statistics and counters, sharing storage.
     pub fn buffers(&self) -> impl Iterator<Item = &Entry> {
         self.parameters.entries().iter().filter(|entry| entry.role == Role::Buffer)
+    }
+}
+
+/// A range of a flat tensor, as a view.
+fn part(flat: &Tensor, range: &Range<usize>) -> Tensor {
+    flat.narrow(0, range.start as i64, range.len() as i64)
+}
+
+/// Clamps the weights where `shares` is true.
+fn keep_in_unit_interval(weights: &Tensor, shares: &Tensor) {
+    tch::no_grad(|| {
+        let kept = weights.clamp(0.0, 1.0).where_self(shares, weights);
+        weights.shallow_clone().copy_(&kept);
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_and_a_range_overlap_in_what_both_have() {
+        let tensor = Tensor::arange_start(10, 20, (Kind::Int64, Device::Cpu));
+        let flat = FlatPart { name: "momentum", tensor, start: 10, total: 40 };
+        for range in [0..5, 0..12, 0..40, 12..15, 18..30, 20..30, 30..40, 7..7] {
+            let (before, found) = flat.overlap(range.clone());
+            let expected: Vec<i64> =
+                range.clone().filter(|index| (10..20).contains(index)).map(|i| i as i64).collect();
+            assert_eq!(Vec::<i64>::try_from(&found).unwrap(), expected, "{range:?}");
+            if let Some(&first) = expected.first() {
+                assert_eq!(range.start + before, first as usize);
+            }
+        }
     }
 }

@@ -19,6 +19,7 @@ use crate::data::batch::Batch;
 use crate::error::{Failure, Result};
 use crate::native::GroupSum;
 use crate::random::Key;
+use crate::shares::local_share;
 use learner::Learner;
 use std::sync::Arc;
 use tch::{Kind, Tensor};
@@ -137,14 +138,51 @@ impl<'a> StepContext<'a> {
         self.communicator.note_progress();
     }
 
-    fn sum_gradients(&self, gradients: &Tensor) {
-        self.communicator.sum(gradients);
+    /// Sums flat gradients over the ranks, on each rank at least its share of them, and returns the
+    /// norm of all: 0-dimensional, of the same bits however much of them a rank gets.
+    fn sum_gradients(&self, gradients: &Tensor, own_share_only: bool) -> Tensor {
+        let communicator = self.communicator;
+        let (rank, ranks) = (communicator.rank(), communicator.ranks());
+        let norm_of = |rank| {
+            let share = local_share(gradients.numel(), ranks, rank);
+            norm(&gradients.narrow(0, share.start as i64, share.len() as i64))
+        };
+        if ranks == 1 {
+            return norm(gradients);
+        }
+        if !own_share_only {
+            communicator.sum(gradients);
+            return Tensor::stack(&(0..ranks).map(norm_of).collect::<Vec<_>>(), 0).norm();
+        }
+        communicator.sum_own_share(gradients);
+        let norms = Tensor::zeros([ranks as i64], (gradients.kind(), gradients.device()));
+        norms.get(rank as i64).copy_(&norm_of(rank));
+        communicator.sum(&norms);
+        norms.norm()
+    }
+
+    /// Gives every rank all weights after each has changed its share of them.
+    fn gather_weights(&self, weights: &Tensor) -> Result<()> {
+        self.communicator.gather_shares(weights)
     }
 
     /// What the step reported.
     pub fn into_report(self) -> StepReport {
         self.report
     }
+}
+
+/// Elements whose squares are added in their own precision.
+const NORM_BLOCK: i64 = 1024;
+
+/// The norm of a flat tensor, 0-dimensional. Adding up millions of squares in single precision would
+/// leave four digits of it: blocks are added in their own precision, and their norms in double.
+fn norm(flat: &Tensor) -> Tensor {
+    let in_blocks = flat.size()[0] / NORM_BLOCK * NORM_BLOCK;
+    let blocks = flat.narrow(0, 0, in_blocks).view([-1, NORM_BLOCK]);
+    let blocks = blocks.norm_scalaropt_dim(2, [1i64].as_slice(), false);
+    let rest = flat.narrow(0, in_blocks, flat.size()[0] - in_blocks).norm().view([1]);
+    Tensor::cat(&[blocks, rest], 0).to_kind(Kind::Double).norm().to_kind(flat.kind())
 }
 
 /// The numbers of one step, still on the device.
@@ -214,5 +252,21 @@ impl StepReport {
                 .map(|((name, rate, _), norm)| ((*name).to_owned(), *rate, *norm))
                 .collect(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tch::Device;
+
+    #[test]
+    fn the_norm_of_many_numbers_keeps_single_precision() {
+        for count in [0, 3, 1024, 5_000_003] {
+            let flat = Tensor::ones([count], (Kind::Float, Device::Cpu)) * 0.1;
+            let expected = 0.1 * (count as f64).sqrt();
+            let found = norm(&flat).double_value(&[]);
+            assert!((found - expected).abs() <= 2e-7 * expected, "{count}: {found}");
+        }
     }
 }

@@ -197,6 +197,13 @@ impl Communicator for Recorded {
     fn rank(&self) -> usize {
         self.inner.rank()
     }
+    fn sum_own_share(&self, tensor: &Tensor) {
+        self.noted(Operation::Sum, bytes_of(tensor), || self.inner.sum_own_share(tensor));
+    }
+    fn gather_shares(&self, tensor: &Tensor) -> Result<()> {
+        let call = || self.inner.gather_shares(tensor);
+        self.noted(Operation::Gather, bytes_of(tensor), call)
+    }
     fn broadcast(&self, root: usize, tensor: &Tensor) -> Result<()> {
         let call = || self.inner.broadcast(root, tensor);
         self.noted(Operation::Broadcast, bytes_of(tensor), call)

@@ -12,6 +12,7 @@ use scrimp::comm::nccl::Nccl;
 use scrimp::comm::{Communicator, Solo, agree, connect, threads, with_device};
 use scrimp::error::{Exit, Failure, Result};
 use scrimp::native::GroupSum;
+use scrimp::shares::local_share;
 use std::process::{Command, Output};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -71,19 +72,28 @@ fn keeps_its_promises(comm: &dyn Communicator, device: Device) -> Result<()> {
     Ok(())
 }
 
-/// Sums of values that do not add up exactly are still equal on every rank, to the last bit.
+/// Sums of values that do not add up exactly are still equal on every rank, to the last bit, also
+/// where each rank gets its share of them alone and the shares are put together.
 fn sums_are_equal_on_every_rank(comm: &dyn Communicator, count: i64) -> Result<()> {
     let step = 1.0 / (3.0 + comm.rank() as f64);
-    let tensor = Tensor::arange(count, (Kind::Float, Device::Cpu)) * step;
-    comm.sum(&tensor);
+    let own = Tensor::arange(count, (Kind::Float, Device::Cpu)) * step;
+    let whole = own.copy();
+    comm.sum(&whole);
     let mine: Vec<u8> =
-        Vec::<f32>::try_from(&tensor).unwrap().iter().flat_map(|x| x.to_le_bytes()).collect();
+        Vec::<f32>::try_from(&whole).unwrap().iter().flat_map(|x| x.to_le_bytes()).collect();
     let digest = xxhash_rust::xxh3::xxh3_64(&mine).to_le_bytes();
     assert!(comm.gather(&digest)?.iter().all(|other| *other == digest));
     let total: f64 = (0..comm.ranks()).map(|rank| 1.0 / (3.0 + rank as f64)).sum();
-    let last = tensor.double_value(&[count - 1]);
+    let last = whole.double_value(&[count - 1]);
     let expected = total * (count - 1) as f64;
     assert!((last / expected - 1.0).abs() < 1e-6, "{last} {expected}");
+    let shared = own.copy();
+    comm.sum_own_share(&shared);
+    let share = local_share(count as usize, comm.ranks(), comm.rank());
+    let of_share = |tensor: &Tensor| tensor.narrow(0, share.start as i64, share.len() as i64);
+    assert!(of_share(&shared) == of_share(&whole), "another share than that of the sum");
+    comm.gather_shares(&shared)?;
+    assert!(shared == whole, "shares do not make the whole");
     Ok(())
 }
 
@@ -103,7 +113,8 @@ fn threads_keep_the_promises() {
     for ranks in 1..=4 {
         all_well(threads::run(ranks, |comm| {
             keeps_its_promises(comm.as_ref(), Device::Cpu)?;
-            sums_are_equal_on_every_rank(comm.as_ref(), 1000)
+            sums_are_equal_on_every_rank(comm.as_ref(), 1000)?;
+            sums_are_equal_on_every_rank(comm.as_ref(), 2)
         }));
     }
 }
@@ -281,7 +292,9 @@ fn mpi_worker() {
         "promises" => {
             keeps_its_promises(comm.as_ref(), Device::Cpu).unwrap();
             // More elements than one MPI call takes, and not a multiple of that.
-            sums_are_equal_on_every_rank(comm.as_ref(), 5_000_001).unwrap();
+            for count in [2, 1000, 4097, 5_000_001] {
+                sums_are_equal_on_every_rank(comm.as_ref(), count).unwrap();
+            }
             let placement = Placement::find(comm.as_ref(), &variables).unwrap();
             let expected = Placement { local_rank: comm.rank(), ranks_on_node: comm.ranks() };
             assert_eq!(placement, expected);

@@ -5,6 +5,7 @@
 
 use crate::running::{Ended, SMOKE, Train};
 use scrimp::runlog::{RunEvent, Step};
+use scrimp::train::checkpoint::{FileDigest, read_manifest};
 use std::collections::BTreeMap;
 use std::path::Path;
 use tempfile::TempDir;
@@ -115,6 +116,56 @@ fn rank_agreement_of_all_regularisers_at_once() {
     };
     let alone = train("alone").succeed();
     assert_same_run(&train("shared").under_mpirun(3).succeed(), &alone);
+}
+
+/// The digests of the last checkpoint's shards: weights, moments and buffers of every rank.
+fn digests(run: &Ended, step: u64) -> Vec<FileDigest> {
+    read_manifest(&run.run.checkpoints().join(format!("step-{step:08}"))).unwrap().manifest.files
+}
+
+#[test]
+fn optimisers_whose_state_is_shared_out_give_the_same_bits() {
+    let folder = TempDir::new().unwrap();
+    for (config, ranks) in [(SMOKE, 2), (SMOKE, 3), ("configs/smoke/maskmixadv.toml", 3)] {
+        let train = |name: &str, keys: &[&str]| {
+            let run = folder.path().join(format!("{ranks}-{}-{name}", config.len()));
+            let lengths = ["train.total_steps=8", "train.save_every=4", "train.threads=1"];
+            Train::new(config, &run).sets(&UNEVEN).sets(&lengths).sets(keys).under_mpirun(ranks)
+        };
+        let whole = train("whole", &[]).succeed();
+        let shared = train("shared", &["train.shard_optimizer=true"]).succeed();
+        assert_eq!(whole.steps().len(), shared.steps().len());
+        for (step, expected) in whole.steps() {
+            assert_eq!(numbers(&shared.steps()[&step]), numbers(&expected), "step {step}");
+        }
+        assert_eq!(digests(&shared, 8), digests(&whole, 8));
+    }
+}
+
+#[test]
+fn shared_out_state_is_resumed_on_any_number_of_ranks_and_put_together_again() {
+    let folder = TempDir::new().unwrap();
+    let train = |name: &str, steps: &str| {
+        let run = folder.path().join(name);
+        verification(&run).sets(&["train.save_every=5", "train.keep_checkpoints=9", steps])
+    };
+    let whole = train("whole", "train.total_steps=20").succeed().steps();
+    let mut from: Option<String> = None;
+    for (ranks, shared, first_step) in [(3, true, 1), (2, true, 6), (2, false, 11), (4, true, 16)] {
+        let name = format!("from-{first_step}");
+        let shared = format!("train.shard_optimizer={shared}");
+        let mut part = train(&name, "train.total_steps=20").set(&shared);
+        for word in from.iter().flat_map(|from| ["--resume", from]) {
+            part = part.argument(word);
+        }
+        let steps = part.on_ranks(ranks).succeed().steps();
+        assert!(steps.keys().copied().eq(first_step..=20));
+        for (step, found) in steps {
+            assert_close(&found, &whole[&step], 1e-9);
+        }
+        let checkpoint = format!("{name}/checkpoints/step-{:08}", first_step + 4);
+        from = Some(folder.path().join(checkpoint).to_str().unwrap().to_owned());
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@ use scrimp::config;
 use scrimp::methods::{Passes, Setup, find};
 use scrimp::random::Key;
 use scrimp::train::checkpoint::load;
-use scrimp::train::learner::LearnerSetup;
+use scrimp::train::learner::{LearnerSetup, Moments};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -116,12 +116,18 @@ fn pytorch(script: &str, arguments: &[&Path]) -> Option<()> {
 fn logits(run: &Path, image: &Tensor) -> Tensor {
     let config = config::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join(SMOKE), &[]).unwrap();
     let definition = find(&config.method.name).unwrap();
-    let learner = LearnerSetup { key: Key::new(1), kind: Kind::Float, device: Device::Cpu };
+    let learner = LearnerSetup {
+        key: Key::new(1),
+        kind: Kind::Float,
+        device: Device::Cpu,
+        moments: Moments::Whole,
+    };
     let setup = Setup {
         learner,
         classes: CLASSES as i64,
         passes: Passes::new(false, None),
         slices: Vec::new(),
+        size: 0,
     };
     let mut method = (definition.build)(&(definition.check)(&config).unwrap(), &setup).unwrap();
     let last = run.join(format!("checkpoints/step-{STEPS:08}"));

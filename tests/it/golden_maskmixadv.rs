@@ -15,7 +15,7 @@ use scrimp::nets::gan::{Discriminator, Judge};
 use scrimp::nets::unet::UNetMae;
 use scrimp::parameters::{Entry, Parameters};
 use scrimp::random::Key;
-use scrimp::train::learner::LearnerSetup;
+use scrimp::train::learner::{LearnerSetup, Moments};
 use scrimp::train::{Method, StepContext, StepNumbers};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -250,10 +250,16 @@ impl Iterations {
         )
         .unwrap();
         let setup = Setup {
-            learner: LearnerSetup { key: Key::new(0), kind: Kind::Double, device: Device::Cpu },
+            learner: LearnerSetup {
+                key: Key::new(0),
+                kind: Kind::Double,
+                device: Device::Cpu,
+                moments: Moments::Whole,
+            },
             classes: 4,
             passes: Passes::new(false, None),
             slices: Vec::new(),
+            size: 0,
         };
         let method = MaskMixAdv::build(params, &setup).unwrap();
         for learner in method.learners() {

@@ -16,7 +16,7 @@ use scrimp::native::Alone;
 use scrimp::nets::unet::CHANNELS;
 use scrimp::parameters::Entry;
 use scrimp::random::Key;
-use scrimp::train::learner::LearnerSetup;
+use scrimp::train::learner::{LearnerSetup, Moments};
 use scrimp::train::{Method, StepContext, StepNumbers};
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
@@ -100,10 +100,16 @@ fn ustm_params(text: &str) -> ustm::Params {
 
 fn setup() -> Setup {
     Setup {
-        learner: LearnerSetup { key: Key::new(0), kind: Kind::Double, device: Device::Cpu },
+        learner: LearnerSetup {
+            key: Key::new(0),
+            kind: Kind::Double,
+            device: Device::Cpu,
+            moments: Moments::Whole,
+        },
         classes: 4,
         passes: Passes::new(false, None),
         slices: vec![[32; 2]; 3],
+        size: 32,
     }
 }
 

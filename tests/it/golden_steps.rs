@@ -6,7 +6,7 @@ use scrimp::data::batch::{Batch, Samples};
 use scrimp::methods::partial_ce::{Params, PartialCe};
 use scrimp::methods::{Passes, Recipe, Setup};
 use scrimp::random::Key;
-use scrimp::train::learner::{Learner, LearnerSetup};
+use scrimp::train::learner::{Learner, LearnerSetup, Moments};
 use scrimp::train::schedule::Schedule;
 use scrimp::train::{Method, StepContext};
 use std::sync::Arc;
@@ -23,10 +23,16 @@ fn method(terms: &str, learning_rate: f64) -> PartialCe {
     let learner = format!("learner = {{ lr = {learning_rate}, optimizer = {{ sgd = {{}} }} }}");
     let params: Params = toml::from_str(&format!("{learner}\n{terms}")).unwrap();
     let setup = Setup {
-        learner: LearnerSetup { key: Key::new(0), kind: Kind::Double, device: Device::Cpu },
+        learner: LearnerSetup {
+            key: Key::new(0),
+            kind: Kind::Double,
+            device: Device::Cpu,
+            moments: Moments::Whole,
+        },
         classes: 4,
         passes: Passes::new(false, None),
         slices: Vec::new(),
+        size: 0,
     };
     let method = PartialCe::build(params, &setup).unwrap();
     fill(method.learners()[0].entries());

@@ -2,9 +2,9 @@
 //! ranks sees the same batch, and preparing ahead changes nothing.
 
 use proptest::prelude::*;
-use scrimp::config::plan::local_share;
 use scrimp::data::order::Order;
 use scrimp::random::permutation;
+use scrimp::shares::local_share;
 
 fn orders() -> impl Strategy<Value = Order> {
     (1usize..200, 1usize..40, any::<bool>(), any::<u64>())

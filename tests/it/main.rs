@@ -48,6 +48,10 @@ mod golden_arrays;
 mod golden_augment;
 #[cfg(test)]
 #[cfg(feature = "torch")]
+mod golden_cltn;
+#[cfg(feature = "torch")]
+mod golden_label_transfer;
+#[cfg(feature = "torch")]
 mod golden_losses;
 #[cfg(test)]
 #[cfg(feature = "torch")]

@@ -14,7 +14,7 @@ use scrimp::random::Key;
 use scrimp::train::checkpoint::{
     CheckpointStore, Header, Progress, Retention, RunState, Saver, load,
 };
-use scrimp::train::learner::LearnerSetup;
+use scrimp::train::learner::{LearnerSetup, Moments};
 use scrimp::train::{Method, StepContext};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -101,11 +101,17 @@ impl Bench {
         let difficulty = Difficulty::Easy;
         let phantom = Phantom { cases: 5, slices: 2, size: 32, difficulty, seed: 1 };
         let dataset = Arc::new(generate(&phantom).unwrap());
-        let learner = LearnerSetup { key: Key::new(1), kind: Kind::Float, device: Device::Cpu };
+        let learner = LearnerSetup {
+            key: Key::new(1),
+            kind: Kind::Float,
+            device: Device::Cpu,
+            moments: Moments::Whole,
+        };
         let classes = dataset.classes.len() as i64;
         let slices = training_slices(&dataset, 1);
         let slices = slices.iter().map(|_| [phantom.size; 2]).collect();
-        let setup = Setup { learner, classes, passes: Passes::new(true, None), slices };
+        let passes = Passes::new(true, None);
+        let setup = Setup { learner, classes, passes, slices, size: 32 };
         let plan = LoaderPlan {
             fold: 1,
             annotation: "scribble".to_owned(),
@@ -135,7 +141,7 @@ impl Bench {
     /// Copies of every tensor that a checkpoint holds, by learner.
     fn tensors(&self) -> Vec<(&'static str, Vec<Tensor>)> {
         let copies = |learner: &scrimp::train::learner::Learner| {
-            let flat = learner.flat_tensors().into_iter().map(|(_, tensor)| tensor.copy());
+            let flat = learner.flat_parts().into_iter().map(|part| part.tensor.copy());
             flat.chain(learner.buffers().map(|entry| entry.tensor.copy())).collect()
         };
         self.method.learners().into_iter().map(|l| (l.name(), copies(l))).collect()

@@ -17,7 +17,7 @@ use scrimp::runlog::io::EventSink;
 use scrimp::train::Method;
 use scrimp::train::checkpoint::Header;
 use scrimp::train::evaluate::{Evaluator, Yardstick};
-use scrimp::train::learner::LearnerSetup;
+use scrimp::train::learner::{LearnerSetup, Moments};
 use scrimp::train::recorder::FlightRecorder;
 use scrimp::train::stopping::StopRequests;
 use scrimp::train::trainer::{Outcome, Parts, Trainer};
@@ -106,10 +106,16 @@ fn phantoms() -> Dataset {
 fn method(plan: &RunPlan, dataset: &Dataset) -> Box<dyn Method> {
     let key = Key::new(plan.train.seed).purpose("weights");
     let setup = Setup {
-        learner: LearnerSetup { key, kind: Kind::Float, device: Device::Cpu },
+        learner: LearnerSetup {
+            key,
+            kind: Kind::Float,
+            device: Device::Cpu,
+            moments: Moments::Whole,
+        },
         classes: dataset.classes.len() as i64,
         passes: Passes::new(false, None),
         slices: Vec::new(),
+        size: 0,
     };
     (methods::find(&plan.method).unwrap().build)(&plan.method_params, &setup).unwrap()
 }

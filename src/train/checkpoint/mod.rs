@@ -150,12 +150,12 @@ impl LearnerTable {
             shape: slot.shape.clone(),
             offset: slot.offset,
         };
-        let flat = learner.flat_tensors();
+        let flat = learner.flat_parts();
         Self {
             name: learner.name().to_owned(),
             updates: learner.updates(),
-            elements: flat.first().map_or(0, |(_, tensor)| tensor.numel() as i64),
-            flat: flat.into_iter().map(|(name, _)| name.to_owned()).collect(),
+            elements: flat.first().map_or(0, |part| part.total as i64),
+            flat: flat.into_iter().map(|part| part.name.to_owned()).collect(),
             parameters: learner.slots().iter().map(place).collect(),
             buffers: learner.buffers().map(|entry| entry.name.clone()).collect(),
         }

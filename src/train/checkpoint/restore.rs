@@ -11,10 +11,11 @@ use super::{
     parse_manifest, refuse_other_layout,
 };
 use crate::comm::{Communicator, agree};
-use crate::config::plan::local_share;
 use crate::error::{Failure, Result};
 use crate::native::with_bytes;
-use crate::train::learner::Learner;
+use crate::shares::local_share;
+use crate::train::learner::{FlatPart, Learner};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use tch::{Device, Tensor};
 use xxhash_rust::xxh3::Xxh3;
@@ -133,19 +134,18 @@ impl Loaded {
         .hint("use another run directory with `--run DIR`, or `--resume never` in an empty one"))
     }
 
-    /// The part of a flat tensor that shard `index` holds.
-    fn part(&self, flat: &Tensor, index: usize) -> Tensor {
-        let share = local_share(flat.numel(), self.checkpoint.manifest.files.len(), index);
-        flat.narrow(0, share.start as i64, share.len() as i64)
+    /// The elements of a flat tensor that shard `index` holds.
+    fn share(&self, flat: &FlatPart, index: usize) -> Range<usize> {
+        local_share(flat.total, self.checkpoint.manifest.files.len(), index)
     }
 
-    /// Reads this rank's shards to where they belong.
+    /// Reads this rank's shards to where they belong, as far as this rank holds all of it.
     fn fill(&self, learners: &[&mut Learner]) -> Result<()> {
         for (index, shard) in &self.shards {
             for learner in learners {
-                for (key, flat) in learner.flat_tensors() {
-                    let name = flat_name(learner.name(), key);
-                    shard.read_into(&name, &mut self.part(&flat, *index))?;
+                for flat in learner.flat_parts().iter().filter(|flat| flat.is_whole()) {
+                    let name = flat_name(learner.name(), flat.name);
+                    shard.read_into(&name, &mut flat.overlap(self.share(flat, *index)).1)?;
                 }
                 for entry in learner.buffers().filter(|_| *index == 0) {
                     let name = buffer_name(learner.name(), &entry.name);
@@ -158,15 +158,46 @@ impl Loaded {
 
     /// Broadcasts every part from the rank that has read it.
     fn spread(&self, learner: &Learner, communicator: &dyn Communicator) -> Result<()> {
-        for (_, flat) in learner.flat_tensors() {
+        for flat in learner.flat_parts() {
             for index in 0..self.checkpoint.manifest.files.len() {
                 let root = index % communicator.ranks();
-                communicator.broadcast(root, &self.part(&flat, index))?;
+                let (_, share) = flat.overlap(self.share(&flat, index));
+                if flat.is_whole() {
+                    communicator.broadcast(root, &share)?;
+                } else {
+                    self.hand_out(
+                        &flat_name(learner.name(), flat.name),
+                        &flat,
+                        index,
+                        communicator,
+                    )?;
+                }
             }
         }
         for entry in learner.buffers() {
             communicator.broadcast(0, &entry.tensor)?;
         }
+        Ok(())
+    }
+
+    /// Shows every rank what shard `index` holds of a flat tensor, of which it takes its own part.
+    fn hand_out(
+        &self,
+        name: &str,
+        flat: &FlatPart,
+        index: usize,
+        communicator: &dyn Communicator,
+    ) -> Result<()> {
+        let (share, device) = (self.share(flat, index), flat.tensor.device());
+        let mine = self.shards.iter().find(|(own, _)| *own == index);
+        let read = match mine {
+            Some((_, shard)) => shard.tensor(name),
+            None => Ok(Tensor::empty([share.len() as i64], (flat.tensor.kind(), Device::Cpu))),
+        };
+        let all = agree(communicator, read)?.to_device(device);
+        communicator.broadcast(index % communicator.ranks(), &all)?;
+        let (before, mut own) = flat.overlap(share);
+        own.copy_(&all.narrow(0, before as i64, own.numel() as i64));
         Ok(())
     }
 }
@@ -199,8 +230,12 @@ pub fn refuse_differing_ranks(
     Err(if communicator.rank() == 0 { failure } else { failure.told_elsewhere() })
 }
 
-/// Every tensor of a learner that training changes, sharing storage.
+/// Every tensor of a learner that training changes and all ranks hold, sharing storage.
 fn tensors(learner: &Learner) -> Vec<Tensor> {
-    let flat = learner.flat_tensors().into_iter().map(|(_, tensor)| tensor);
-    flat.chain(learner.buffers().map(|entry| entry.tensor.shallow_clone())).collect()
+    // Moments of which each rank has a part differ, and begin at zero.
+    let whole = learner.flat_parts().into_iter().filter(FlatPart::is_whole);
+    whole
+        .map(|flat| flat.tensor)
+        .chain(learner.buffers().map(|entry| entry.tensor.shallow_clone()))
+        .collect()
 }

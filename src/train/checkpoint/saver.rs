@@ -9,8 +9,8 @@ use super::{
     flat_name, shard,
 };
 use crate::comm::Communicator;
-use crate::config::plan::local_share;
 use crate::error::{Context, Failure, Result};
+use crate::shares::local_share;
 use crate::train::learner::Learner;
 use serde::{Serialize, de::DeserializeOwned};
 use std::path::{Path, PathBuf};
@@ -132,10 +132,9 @@ impl Saver {
         let (rank, ranks) = (self.communicator.rank(), self.communicator.ranks());
         let mut live = Copies::new();
         for learner in learners {
-            for (key, flat) in learner.flat_tensors() {
-                let share = local_share(flat.numel(), ranks, rank);
-                let share = flat.narrow(0, share.start as i64, share.len() as i64);
-                live.push((flat_name(learner.name(), key), share));
+            for flat in learner.flat_parts() {
+                let (_, share) = flat.overlap(local_share(flat.total, ranks, rank));
+                live.push((flat_name(learner.name(), flat.name), share));
             }
             let buffers = learner.buffers().filter(|_| rank == 0);
             live.extend(buffers.map(|entry| {

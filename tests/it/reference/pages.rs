@@ -6,7 +6,7 @@ use scrimp::config::{parse, plan::RunPlan};
 use scrimp::methods::{METHODS, MethodDef};
 use scrimp::runlog::{Record, RunEvent};
 use scrimp::train::learner::LearnerConfig;
-use scrimp::train::optimizer::{AdamWConfig, SgdConfig};
+use scrimp::train::optimizer::{AdamConfig, SgdConfig};
 use std::fmt::Write;
 use std::path::Path;
 use syn::Type;
@@ -135,7 +135,7 @@ pub(super) fn configuration() -> String {
         let name = parts(variant.value.as_ref().unwrap()).0;
         let defaults = match variant.name.as_str() {
             "sgd" => Table::try_from(SgdConfig::default()),
-            "adamw" => Table::try_from(AdamWConfig::default()),
+            "adamw" => Table::try_from(AdamConfig::default()),
             other => panic!("the defaults of the optimiser `{other}` are not known here"),
         };
         write!(text, "\n### `optimizer.{}`\n\n{}\n\n", variant.name, variant.doc).unwrap();
