@@ -15,6 +15,7 @@ pub mod random;
 pub mod signals;
 
 pub mod config;
+pub mod crf;
 pub mod metrics;
 pub mod pseudo_labels;
 pub mod runlog;

@@ -47,6 +47,8 @@ mod golden_arrays;
 #[cfg(feature = "hdf5")]
 mod golden_augment;
 #[cfg(test)]
+mod golden_dense_crf;
+#[cfg(test)]
 #[cfg(feature = "torch")]
 mod golden_losses;
 #[cfg(test)]
