@@ -49,6 +49,8 @@ mod golden_augment;
 #[cfg(test)]
 mod golden_dense_crf;
 #[cfg(test)]
+mod golden_lesion;
+#[cfg(test)]
 #[cfg(feature = "torch")]
 mod golden_losses;
 #[cfg(test)]
