@@ -16,6 +16,7 @@ pub mod shares;
 pub mod signals;
 
 pub mod config;
+pub mod crf;
 pub mod metrics;
 pub mod pseudo_labels;
 pub mod runlog;

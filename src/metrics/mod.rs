@@ -1,12 +1,15 @@
-//! Dice, Jaccard, HD, HD95, ASD and ASSD of label volumes, as medpy 0.5 defines them.
+//! Dice, Jaccard, HD, HD95, ASD and ASSD of label volumes, as medpy 0.5 defines them, and the five
+//! scores of a lesion in a picture.
 //!
 //! Two volumes in, numbers out. What is undefined (a surface distance to nothing) stays undefined
 //! here; [`Convention`] alone turns it into a number. This module knows no files, no tensors, no run.
 
 mod convention;
+mod lesion;
 mod surface;
 
 pub use convention::{Convention, Scores};
+pub use lesion::LesionScores;
 pub use surface::{Distances, Surface};
 
 use crate::error::{Failure, Result};

@@ -21,15 +21,16 @@ pub fn keep_largest(labels: &mut [u8], columns: usize, classes: usize) {
     }
 }
 
-/// Which component each pixel belongs to; pixels of class 0 belong to none.
-struct Components {
-    of_pixel: Vec<u32>,
+/// Which 8-connected component each pixel belongs to; pixels of class 0 belong to none.
+pub(super) struct Components {
+    /// The number of its component for each pixel, [`u32::MAX`] for those of class 0.
+    pub(super) of_pixel: Vec<u32>,
     /// Class and number of pixels of each component.
-    found: Vec<(u8, usize)>,
+    pub(super) found: Vec<(u8, usize)>,
 }
 
 impl Components {
-    fn find(labels: &[u8], columns: usize) -> Self {
+    pub(super) fn find(labels: &[u8], columns: usize) -> Self {
         let mut of_pixel = vec![u32::MAX; labels.len()];
         let mut found = Vec::new();
         let mut open = Vec::new();

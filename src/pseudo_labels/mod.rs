@@ -1,9 +1,10 @@
 //! Labels that nobody drew: what is made of predictions or of few annotations, slice by slice.
 //!
-//! Works on plain label maps; knows no tensors, no networks and no files.
+//! Works on plain label maps and pictures; knows no tensors, no networks and no files.
 
 mod components;
 mod front;
+pub mod lesion;
 mod network;
 mod random_walker;
 

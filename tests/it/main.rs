@@ -47,6 +47,10 @@ mod golden_arrays;
 #[cfg(feature = "hdf5")]
 mod golden_augment;
 #[cfg(test)]
+mod golden_dense_crf;
+#[cfg(test)]
+mod golden_lesion;
+#[cfg(test)]
 #[cfg(feature = "torch")]
 mod golden_cltn;
 #[cfg(feature = "torch")]
