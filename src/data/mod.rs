@@ -29,6 +29,10 @@ pub const SCRIBBLE: &str = "scribble";
 /// The kind of annotation that names the class of every pixel; evaluation measures against it.
 pub const DENSE: &str = "dense";
 
+/// The kind of annotation that says of every pixel what its whole slice shows: 0 nothing of note,
+/// 1 a lesion. It is one class in all of a slice, and says nothing of where the lesion is.
+pub const IMAGE_LABEL: &str = "image_label";
+
 /// One volume of one patient at one time, with everything that is known about it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Case {
@@ -42,11 +46,14 @@ pub struct Case {
     pub fold: u32,
     /// Slices, rows, columns.
     pub shape: [usize; 3],
+    /// Intensities of each pixel: 1 for grey, 3 for red, green and blue.
+    pub channels: usize,
     /// Distance of voxel centres along slices, rows, columns, where the source says so.
     pub spacing_mm: Option<[f64; 3]>,
-    /// Intensities in `[0, 1]`, `shape` in row-major order.
+    /// Intensities in `[0, 1]`: slices, channels, rows, columns in row-major order.
     pub image: Vec<f32>,
-    /// Label volumes by kind ([`SCRIBBLE`], [`DENSE`]), each like `image`: class or [`IGNORE`].
+    /// Label volumes by kind ([`SCRIBBLE`], [`DENSE`], [`IMAGE_LABEL`]), each of `shape` in row-major
+    /// order: class or [`IGNORE`].
     pub annotations: BTreeMap<String, Vec<u8>>,
 }
 
@@ -64,6 +71,12 @@ pub struct Dataset {
 }
 
 impl Dataset {
+    /// Channels of every case: 1 for grey, 3 for red, green and blue. All cases of one data set have
+    /// the same number.
+    pub fn channels(&self) -> usize {
+        self.cases.first().map_or(1, |case| case.channels)
+    }
+
     /// The cases that `fold`, counted from 1, holds out. Refuses a fold that holds out nothing.
     pub fn held_out(&self, fold: u32) -> Result<Vec<&Case>> {
         let cases: Vec<&Case> =
@@ -82,9 +95,9 @@ impl Dataset {
 }
 
 impl Case {
-    /// The intensities of one slice, `[rows, columns]`; `slice` counts from 0.
+    /// The intensities of one slice, `[channels, rows, columns]`; `slice` counts from 0.
     pub fn image_slice(&self, slice: usize) -> &[f32] {
-        let pixels = self.shape[1] * self.shape[2];
+        let pixels = self.channels * self.shape[1] * self.shape[2];
         &self.image[slice * pixels..][..pixels]
     }
 
@@ -94,8 +107,10 @@ impl Case {
         Some(&self.annotations.get(kind)?[slice * pixels..][..pixels])
     }
 
-    /// Refuses arrays of another length than `shape`, intensities outside `[0, 1]`, and labels
-    /// that are neither one of `class_count` classes nor, where pixels may be unknown, [`IGNORE`].
+    /// Refuses arrays of another length than `shape` and `channels` say, other channels than grey or
+    /// red, green and blue, intensities outside `[0, 1]`, labels that are neither one of `class_count`
+    /// classes nor, where pixels may be unknown, [`IGNORE`], and an [`IMAGE_LABEL`] that is not one
+    /// of two classes, the same all over a slice.
     pub fn check(&self, class_count: usize) -> Result<()> {
         let voxels: usize = self.shape.iter().product();
         if voxels == 0 {
@@ -104,29 +119,57 @@ impl Case {
                 self.name, self.shape
             )));
         }
-        self.check_length("image", self.image.len(), voxels)?;
-        if let Some(index) = self.image.iter().position(|value| !(0.0..=1.0).contains(value)) {
-            return Err(Failure::new(format!(
-                "`image` of case `{}` holds {} {}, expected finite intensities in [0, 1]",
-                self.name,
-                self.image[index],
-                self.place(index)
-            )));
-        }
+        self.check_image(voxels)?;
         for (kind, labels) in &self.annotations {
             self.check_length(kind, labels.len(), voxels)?;
-            let known =
-                |label: u8| usize::from(label) < class_count || (label == IGNORE && kind != DENSE);
+            let class_count = if kind == IMAGE_LABEL { 2.min(class_count) } else { class_count };
+            let whole = kind == DENSE || kind == IMAGE_LABEL;
+            let known = |label: u8| usize::from(label) < class_count || (label == IGNORE && !whole);
             if let Some(index) = labels.iter().position(|&label| !known(label)) {
                 return Err(Failure::new(format!(
                     "`{kind}` of case `{}` holds label {} {}, expected classes 0 to {}{}",
                     self.name,
                     labels[index],
-                    self.place(index),
+                    place(index, self.shape),
                     class_count.saturating_sub(1),
-                    if kind == DENSE { "" } else { " or the ignore value 255" },
+                    if whole { "" } else { " or the ignore value 255" },
                 )));
             }
+        }
+        self.check_image_labels()
+    }
+
+    fn check_image(&self, voxels: usize) -> Result<()> {
+        if self.channels != 1 && self.channels != 3 {
+            return Err(Failure::new(format!(
+                "`image` of case `{}` has {} channels, expected 1 for grey, or 3 for red, green and blue",
+                self.name, self.channels
+            )));
+        }
+        self.check_length("image", self.image.len(), voxels * self.channels)?;
+        let Some(index) = self.image.iter().position(|value| !(0.0..=1.0).contains(value)) else {
+            return Ok(());
+        };
+        Err(Failure::new(format!(
+            "`image` of case `{}` holds {} {}, expected finite intensities in [0, 1]",
+            self.name,
+            self.image[index],
+            self.place_in_image(index)
+        )))
+    }
+
+    fn check_image_labels(&self) -> Result<()> {
+        for slice in 0..self.shape[0] {
+            let labels = self.annotation_slice(IMAGE_LABEL, slice).unwrap_or_default();
+            let Some(pixel) = labels.iter().position(|&label| label != labels[0]) else { continue };
+            let index = slice * labels.len() + pixel;
+            return Err(Failure::new(format!(
+                "`{IMAGE_LABEL}` of case `{}` holds label {} {}, expected {} as in the rest of the slice",
+                self.name,
+                labels[pixel],
+                place(index, self.shape),
+                labels[0]
+            )));
         }
         Ok(())
     }
@@ -135,15 +178,24 @@ impl Case {
         if found == expected {
             return Ok(());
         }
+        let colours = if array == "image" && self.channels > 1 {
+            format!(" and {} channels", self.channels)
+        } else {
+            String::new()
+        };
         Err(Failure::new(format!(
-            "`{array}` of case `{}` has {found} voxels, expected {expected} for shape {:?}",
+            "`{array}` of case `{}` has {found} voxels, expected {expected} for shape {:?}{colours}",
             self.name, self.shape
         )))
     }
 
-    /// Where element `index` of an array lies, in words.
-    fn place(&self, index: usize) -> String {
-        place(index, self.shape)
+    /// Where element `index` of `image` lies, in words.
+    fn place_in_image(&self, index: usize) -> String {
+        let pixels = self.shape[1] * self.shape[2];
+        let (plane, pixel) = (index / pixels, index % pixels);
+        let (slice, channel) = (plane / self.channels, plane % self.channels);
+        let place = place(slice * pixels + pixel, self.shape);
+        if self.channels == 1 { place } else { format!("{place}, channel {channel}") }
     }
 }
 
@@ -172,6 +224,7 @@ mod tests {
             frame: 1,
             fold: number as u32 % 5 + 1,
             shape,
+            channels: 1,
             spacing_mm: number.is_multiple_of(2).then_some([10.0, 1.5, 1.25]),
             image,
             annotations: BTreeMap::from([(SCRIBBLE.into(), scribble), (DENSE.into(), dense)]),
@@ -201,11 +254,66 @@ mod tests {
         );
     }
 
+    /// The same with three channels and the image labels 0 and 1 of its two slices.
+    fn colour_case() -> Case {
+        let case = small_case(1);
+        let image = (0..72u8).map(|value| f32::from(value) / 255.0).collect();
+        let labels = (0..24).map(|voxel| voxel / 12).collect();
+        let annotations = BTreeMap::from([(IMAGE_LABEL.into(), labels)]);
+        Case { channels: 3, image, annotations, ..case }
+    }
+
+    #[test]
+    fn a_wrong_colour_is_named_with_its_channel() {
+        let mut case = colour_case();
+        assert!(case.check(2).is_ok());
+        case.image[36 + 12 + 5] = 1.5;
+        assert_eq!(
+            case.check(2).unwrap_err().message(),
+            "`image` of case `case01` holds 1.5 in slice 1 at row 1, column 1, channel 1, expected finite intensities in [0, 1]"
+        );
+        let mut case = colour_case();
+        case.image.pop();
+        assert_eq!(
+            case.check(2).unwrap_err().message(),
+            "`image` of case `case01` has 71 voxels, expected 72 for shape [2, 3, 4] and 3 channels"
+        );
+        case.channels = 2;
+        assert_eq!(
+            case.check(2).unwrap_err().message(),
+            "`image` of case `case01` has 2 channels, expected 1 for grey, or 3 for red, green and blue"
+        );
+    }
+
+    #[test]
+    fn an_image_label_is_one_of_two_classes_all_over_its_slice() {
+        let with = |index: usize, label: u8| {
+            let mut case = colour_case();
+            case.annotations.get_mut(IMAGE_LABEL).unwrap()[index] = label;
+            case.check(4).unwrap_err().message().to_owned()
+        };
+        assert_eq!(
+            with(18, 0),
+            "`image_label` of case `case01` holds label 0 in slice 1 at row 1, column 2, expected 1 as in the rest of the slice"
+        );
+        assert_eq!(
+            with(3, IGNORE),
+            "`image_label` of case `case01` holds label 255 in slice 0 at row 0, column 3, expected classes 0 to 1"
+        );
+        assert_eq!(
+            with(3, 2),
+            "`image_label` of case `case01` holds label 2 in slice 0 at row 0, column 3, expected classes 0 to 1"
+        );
+    }
+
     #[test]
     fn slices_are_cut_along_the_first_axis() {
         let case = small_case(0);
         assert_eq!(case.image_slice(1), &case.image[12..]);
         assert_eq!(case.annotation_slice(DENSE, 0), Some(&case.annotations[DENSE][..12]));
         assert_eq!(case.annotation_slice("points", 0), None);
+        let case = colour_case();
+        assert_eq!(case.image_slice(1), &case.image[36..]);
+        assert_eq!(case.annotation_slice(IMAGE_LABEL, 1), Some([1; 12].as_slice()));
     }
 }

@@ -78,6 +78,13 @@ impl Labelling {
 
     fn label(&self, dataset: &Dataset, (case, slice): (usize, usize)) -> Result<Vec<u8>> {
         let case = &dataset.cases[case];
+        if case.channels != 1 {
+            return Err(Failure::new(format!(
+                "case `{}` is in colour, but a random walker compares grey values",
+                case.name
+            ))
+            .hint("pack the images in grey, or learn from the scribbles themselves"));
+        }
         let scribbled = Scribbled {
             columns: case.shape[2],
             image: case.image_slice(slice),

@@ -63,7 +63,7 @@ impl Simulation {
 
     /// The scribbles of one case, all slices.
     fn draw(&self, case: &Case, class_count: usize) -> Vec<u8> {
-        let mut drawn = vec![UNLABELLED; case.image.len()];
+        let mut drawn = vec![UNLABELLED; case.shape.iter().product()];
         let (columns, pixels) = (case.shape[2], case.shape[1] * case.shape[2]);
         for slice in (0..case.shape[0]).step_by(self.every.max(1)) {
             let labels = case.annotation_slice(DENSE, slice).unwrap_or_default();

@@ -2,7 +2,7 @@
 
 use scrimp::data::import::phantom::{Difficulty, Phantom, generate};
 use scrimp::data::import::{acdc, nifti};
-use scrimp::data::{Case, DENSE, Dataset, IGNORE, SCRIBBLE, store};
+use scrimp::data::{Case, DENSE, Dataset, IGNORE, IMAGE_LABEL, SCRIBBLE, store};
 use scrimp::error::{Failure, Result};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -52,6 +52,56 @@ fn a_volume_of_very_many_intensities_is_kept_as_it_is() {
     let dataset = Dataset { cases: vec![case], ..small() };
     let (_folder, path) = packed(&dataset);
     assert_eq!(store::read(&path).unwrap(), dataset);
+}
+
+/// Two slices of 32 x 32 in colour, and another case of one.
+fn coloured() -> Dataset {
+    let mut dataset = small();
+    dataset.cases.truncate(2);
+    for case in &mut dataset.cases {
+        case.channels = 3;
+        case.image = (0..3 * 2048u32).map(|i| (i % 256) as f32 / 255.0).collect();
+        case.annotations = [(IMAGE_LABEL.to_string(), vec![1; 2048])].into();
+    }
+    dataset.cases[1].shape[0] = 1;
+    dataset.cases[1].image.truncate(3 * 1024);
+    dataset.cases[1].annotations = [(IMAGE_LABEL.to_string(), vec![0; 1024])].into();
+    dataset
+}
+
+#[test]
+fn colours_are_kept_and_grey_files_know_nothing_of_them() {
+    let dataset = coloured();
+    let (_folder, path) = packed(&dataset);
+    assert_eq!(store::read(&path).unwrap(), dataset);
+    let file = hdf5::File::open(&path).unwrap();
+    let array = |case: &str, kind: &str| file.dataset(&format!("volumes/{case}/{kind}")).unwrap();
+    assert_eq!(array("phantom0001", "image").shape(), [2, 3, 32, 32]);
+    assert_eq!(array("phantom0001", "image").chunk().unwrap(), [1, 3, 32, 32]);
+    assert_eq!(array("phantom0002", IMAGE_LABEL).shape(), [1, 32, 32]);
+    let (_folder, path) = packed(&small());
+    let attributes = hdf5::File::open(path).unwrap().attr_names().unwrap();
+    assert!(!attributes.contains(&"channels".to_owned()), "{attributes:?}");
+}
+
+#[test]
+fn grey_and_coloured_cases_are_not_packed_together() {
+    let (folder, mut dataset) = (TempDir::new().unwrap(), coloured());
+    dataset.cases[1] = small().cases.remove(1);
+    let path = folder.path().join("set.h5");
+    insta::assert_snapshot!(text(store::write(&path, &dataset), folder.path()), @r"
+    error: cannot write case `phantom0002` to `FOLDER/set.h5`
+      caused by: it is grey, expected all in colour as the cases before it
+    ");
+    let (folder, path) = packed(&coloured());
+    let file = hdf5::File::open_rw(&path).unwrap();
+    file.attr("channels").unwrap().write_scalar(&1u64).unwrap();
+    drop(file);
+    insta::assert_snapshot!(text(store::read(&path), folder.path()), @r"
+    error: `/volumes/phantom0001/image` of `FOLDER/set.h5` has shape [2, 3, 32, 32], expected [2, 32, 32] as table `/cases` says
+
+    hint: write it again with `scrimp prepare` (`scrimp prepare --help` lists the sources)
+    ");
 }
 
 #[test]

@@ -76,6 +76,9 @@ mod golden_scribbles;
 #[cfg(feature = "torch")]
 mod golden_steps;
 #[cfg(test)]
+#[cfg(feature = "hdf5")]
+mod golden_transfer_augment;
+#[cfg(test)]
 #[cfg(feature = "mpi")]
 mod hanging;
 #[cfg(test)]

@@ -5,7 +5,9 @@
 //! tensors, no cases and no steps.
 
 mod bilinear;
+pub mod pillow;
 mod reference;
+pub mod transfer;
 
 pub use reference::{zoom_image, zoom_labels};
 

@@ -155,6 +155,7 @@ fn case(id: Id, files: &Files) -> Result<Case> {
         frame: id.frame,
         fold: if (1..=100).contains(&id.patient) { (id.patient - 1) / 20 + 1 } else { 0 },
         shape: arrays.shape,
+        channels: 1,
         spacing_mm: arrays.spacing_mm,
         image: arrays.image,
         annotations: BTreeMap::from([

@@ -134,6 +134,7 @@ fn case(name: String, files: &Files) -> Result<Case> {
         frame: 0,
         fold: files.part.fold,
         shape: volume.shape,
+        channels: 1,
         spacing_mm: Some(volume.spacing_mm),
         image,
         annotations: BTreeMap::from([(files.part.kind.into(), labels)]),

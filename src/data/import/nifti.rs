@@ -119,6 +119,7 @@ fn case(folders: &Folders, name: String, image: &Path) -> Result<Case> {
         frame: 0,
         fold: 0,
         shape: volume.shape,
+        channels: 1,
         spacing_mm: Some(volume.spacing_mm),
         image: scaled,
         annotations,

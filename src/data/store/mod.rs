@@ -1,13 +1,14 @@
 //! The packed data set: one HDF5 file, layout "scrimp data set 1".
 //!
 //! ```text
-//! /                    attributes layout, name, provenance, classes
+//! /                    attributes layout, name, provenance, classes, in colour also channels
 //! /cases               table: name, patient, frame, fold, slices, rows, columns, spacing_*_mm
 //! /volumes/NAME/image         u8 or u16 codes, or f32 where a volume has too many intensities
 //! /volumes/NAME/image_levels  f32, the intensity of each code
 //! /volumes/NAME/scribble …    u8, one array per kind of annotation
 //! ```
-//! Arrays are `[slices, rows, columns]` in chunks of one slice, and carry the xxh3 of their decoded
+//! Arrays are `[slices, rows, columns]` in chunks of one slice; without the attribute `channels` an
+//! image is grey, else it is `[slices, channels, rows, columns]`. Arrays carry the xxh3 of their decoded
 //! little-endian bytes as attribute `xxh3`. Unknown spacing is NaN. This module knows no sources
 //! of data and no training.
 
@@ -24,6 +25,9 @@ use xxhash_rust::xxh3::Xxh3;
 /// The value of the root attribute `layout`; another layout gets another number.
 const LAYOUT: &str = "scrimp data set 1";
 
+/// The root attribute that says how many channels images have; absent from grey data sets.
+const CHANNELS: &str = "channels";
+
 /// One row of `/cases`.
 #[derive(H5Type, Clone, Debug)]
 #[repr(C)]
@@ -38,6 +42,11 @@ struct Row {
     spacing_slices_mm: f64,
     spacing_rows_mm: f64,
     spacing_columns_mm: f64,
+}
+
+/// The extents of a stored image of `shape`, slices, rows and columns.
+fn image_extents([slices, rows, columns]: [usize; 3], channels: usize) -> Vec<usize> {
+    if channels == 1 { vec![slices, rows, columns] } else { vec![slices, channels, rows, columns] }
 }
 
 /// How packed files are opened. A file under its final name never changes, so a lock protects

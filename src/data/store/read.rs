@@ -1,6 +1,6 @@
 //! Reading the packed file, and saying exactly what is wrong with one that is not as written.
 
-use super::{LAYOUT, Row, image_checksum, table_checksum, without_locks};
+use super::{CHANNELS, LAYOUT, Row, image_checksum, image_extents, table_checksum, without_locks};
 use crate::data::{Case, Dataset};
 use crate::error::{Context, Failure, Result};
 use hdf5::types::{FloatSize, IntSize, TypeDescriptor, VarLenUnicode};
@@ -44,7 +44,8 @@ impl Packed<'_> {
         let classes = self.file.attr("classes").and_then(|classes| classes.read_raw());
         let classes: Vec<VarLenUnicode> = classes.context(|| self.cannot("attribute `classes`"))?;
         let rows = self.table()?;
-        let cases = rows.iter().map(|row| self.case(row, classes.len()));
+        let channels = self.channels()?;
+        let cases = rows.iter().map(|row| self.case(row, channels, classes.len()));
         Ok(Dataset {
             name: self.attribute("name")?,
             provenance: self.attribute("provenance")?,
@@ -63,6 +64,17 @@ impl Packed<'_> {
         Ok(value.to_string())
     }
 
+    /// How many channels the images have; the attribute is absent from grey data sets.
+    fn channels(&self) -> Result<usize> {
+        let cannot = || self.cannot(&format!("attribute `{CHANNELS}`"));
+        let names = self.file.attr_names().context(cannot)?;
+        if !names.iter().any(|name| name == CHANNELS) {
+            return Ok(1);
+        }
+        let channels = self.file.attr(CHANNELS).and_then(|value| value.read_scalar::<u64>());
+        Ok(channels.context(cannot)? as usize)
+    }
+
     fn table(&self) -> Result<Vec<Row>> {
         let table = self.dataset("/cases")?;
         let rows = table.read_raw::<Row>().context(|| self.cannot("table `/cases`"))?;
@@ -70,7 +82,7 @@ impl Packed<'_> {
         Ok(rows)
     }
 
-    fn case(&self, row: &Row, class_count: usize) -> Result<Case> {
+    fn case(&self, row: &Row, channels: usize, class_count: usize) -> Result<Case> {
         let folder = format!("/volumes/{}", row.name);
         let group = self.file.group(&folder).context(|| self.cannot(&format!("`{folder}`")))?;
         let names = group.member_names().context(|| self.cannot(&format!("`{folder}`")))?;
@@ -87,8 +99,9 @@ impl Packed<'_> {
             frame: row.frame,
             fold: row.fold,
             shape,
+            channels,
             spacing_mm: (!spacing_mm.iter().any(|mm| mm.is_nan())).then_some(spacing_mm),
-            image: self.image(&folder, shape)?,
+            image: self.image(&folder, &image_extents(shape, channels))?,
             annotations,
         };
         case.check(class_count)
@@ -97,15 +110,15 @@ impl Packed<'_> {
     }
 
     fn labels(&self, name: &str, shape: [usize; 3]) -> Result<Vec<u8>> {
-        let array = self.volume(name, shape)?;
+        let array = self.volume(name, &shape)?;
         let labels = array.read_raw::<u8>().context(|| self.cannot(&format!("`{name}`")))?;
         self.verify(&array, xxh3_64(&labels))?;
         Ok(labels)
     }
 
-    fn image(&self, folder: &str, shape: [usize; 3]) -> Result<Vec<f32>> {
+    fn image(&self, folder: &str, extents: &[usize]) -> Result<Vec<f32>> {
         let name = format!("{folder}/image");
-        let array = self.volume(&name, shape)?;
+        let array = self.volume(&name, extents)?;
         let cannot = || self.cannot(&format!("`{name}`"));
         let stored = array.dtype().and_then(|stored| stored.to_descriptor()).context(cannot)?;
         let image = match stored {
@@ -145,14 +158,14 @@ impl Packed<'_> {
         self.file.dataset(name).context(|| self.cannot(&format!("`{name}`")))
     }
 
-    /// Opens an array, refusing another shape than the case table says.
-    fn volume(&self, name: &str, shape: [usize; 3]) -> Result<hdf5::Dataset> {
+    /// Opens an array, refusing other extents than the case table says.
+    fn volume(&self, name: &str, extents: &[usize]) -> Result<hdf5::Dataset> {
         let array = self.dataset(name)?;
-        if array.shape() == shape {
+        if array.shape() == extents {
             return Ok(array);
         }
         Err(Failure::new(format!(
-            "`{name}` of `{}` has shape {:?}, expected {shape:?} as table `/cases` says",
+            "`{name}` of `{}` has shape {:?}, expected {extents:?} as table `/cases` says",
             self.path.display(),
             array.shape()
         )))

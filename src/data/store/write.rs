@@ -1,6 +1,6 @@
 //! Writing the packed file: level coding, compression, and a name that appears only when all is there.
 
-use super::{LAYOUT, Row, image_checksum, table_checksum, without_locks};
+use super::{CHANNELS, LAYOUT, Row, image_checksum, image_extents, table_checksum, without_locks};
 use crate::data::{Case, Dataset};
 use crate::error::{Context, Failure, Result};
 use hdf5::types::VarLenUnicode;
@@ -30,6 +30,8 @@ pub struct Writer {
     file: hdf5::File,
     partial: Partial,
     class_count: usize,
+    /// Of the cases so far.
+    channels: Option<usize>,
     rows: Vec<Row>,
 }
 
@@ -54,13 +56,14 @@ impl Writer {
         }
         let file = without_locks().create(&partial.0).context(cannot)?;
         let class_count = classes.len();
-        let writer = Self { path: path.to_owned(), partial, file, class_count, rows: Vec::new() };
+        let (channels, rows) = (None, Vec::new());
+        let writer = Self { path: path.to_owned(), partial, file, class_count, channels, rows };
         describe(&writer.file, [name, provenance], classes).context(cannot)?;
         Ok(writer)
     }
 
     /// Appends one case. Refuses arrays that do not fit the shape, values outside their range,
-    /// and names that are not in ascending order.
+    /// names that are not in ascending order, and grey and coloured cases in one file.
     pub fn add(&mut self, case: &Case) -> Result<()> {
         let cannot = || format!("cannot write case `{}` to `{}`", case.name, self.path.display());
         case.check(self.class_count).map_err(|failure| failure.during(cannot()))?;
@@ -74,6 +77,17 @@ impl Writer {
                 last.name
             ))
             .during(cannot()));
+        }
+        if self.channels.is_some_and(|channels| channels != case.channels) {
+            let (this, others) =
+                if case.channels == 1 { ("grey", "in colour") } else { ("in colour", "grey") };
+            let what = format!("it is {this}, expected all {others} as the cases before it");
+            return Err(Failure::new(what).during(cannot()));
+        }
+        if self.channels.replace(case.channels).is_none() && case.channels != 1 {
+            let channels = self.file.new_attr::<u64>().create(CHANNELS);
+            let written = channels.and_then(|attr| attr.write_scalar(&(case.channels as u64)));
+            written.context(cannot)?;
         }
         let row = row(case).and_then(|row| write_arrays(&self.file, case).map(|()| row));
         let row = row.context(cannot)?;
@@ -153,23 +167,24 @@ fn write_arrays(file: &hdf5::File, case: &Case) -> hdf5::Result<()> {
     let checksum = image_checksum(&case.image);
     let levels = levels(&case.image);
     let code = |value: &f32| levels.partition_point(|level| level.to_bits() < value.to_bits());
+    let extents = image_extents(case.shape, case.channels);
     let image = match levels.len() {
         0..=0x100 => {
             let codes: Vec<u8> = case.image.iter().map(|value| code(value) as u8).collect();
-            write_volume(&group, "image", case.shape, &codes)?
+            write_volume(&group, "image", &extents, &codes)?
         }
         0x101..=0x1_0000 => {
             let codes: Vec<u16> = case.image.iter().map(|value| code(value) as u16).collect();
-            write_volume(&group, "image", case.shape, &codes)?
+            write_volume(&group, "image", &extents, &codes)?
         }
-        _ => write_volume(&group, "image", case.shape, &case.image)?,
+        _ => write_volume(&group, "image", &extents, &case.image)?,
     };
     write_checksum(&image, checksum)?;
     if levels.len() <= 0x1_0000 {
         group.new_dataset_builder().with_data(&levels).create("image_levels")?;
     }
     for (kind, labels) in &case.annotations {
-        let array = write_volume(&group, kind, case.shape, labels)?;
+        let array = write_volume(&group, kind, &case.shape, labels)?;
         write_checksum(&array, xxh3_64(labels))?;
     }
     Ok(())
@@ -186,14 +201,14 @@ fn levels(image: &[f32]) -> Vec<f32> {
 fn write_volume<T: H5Type>(
     group: &Group,
     name: &str,
-    shape: [usize; 3],
+    extents: &[usize],
     values: &[T],
 ) -> hdf5::Result<hdf5::Dataset> {
-    let [slices, rows, columns] = shape;
+    let chunk: Vec<usize> = std::iter::once(1).chain(extents.iter().skip(1).copied()).collect();
     let array = group
         .new_dataset::<T>()
-        .shape((slices, rows, columns))
-        .chunk((1, rows, columns))
+        .shape(extents)
+        .chunk(chunk)
         .shuffle()
         .deflate(DEFLATE_LEVEL)
         .create(name)?;

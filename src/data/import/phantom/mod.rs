@@ -106,6 +106,7 @@ fn case(phantom: &Phantom, index: usize) -> Result<Case> {
         frame: 0,
         fold: contiguous_fold(index, phantom.cases),
         shape: [phantom.slices, phantom.size, phantom.size],
+        channels: 1,
         spacing_mm: Some([SLICE_DISTANCE_MM, in_plane_mm, in_plane_mm]),
         image: scale_intensities(&Intensities { values, whole: true })?,
         annotations: BTreeMap::from([(SCRIBBLE.into(), scribble), (DENSE.into(), dense)]),
