@@ -77,6 +77,7 @@ impl Training {
             annotation: SCRIBBLE.into(),
             batch_size: BATCH_SIZE,
             drop_last: true,
+            with_healthy: false,
             size: SIZE,
             augment: Resample::Reference,
             outside: scrimp::data::IGNORE,

@@ -80,6 +80,7 @@ fn ours(dataset: &Arc<Dataset>, augment: Resample) -> Result<f64> {
         annotation: SCRIBBLE.into(),
         batch_size: BATCH_SIZE,
         drop_last: true,
+        with_healthy: false,
         size: SIZE,
         augment,
         outside: scrimp::data::IGNORE,

@@ -187,11 +187,22 @@ pub(super) fn loader(
     dataset: &Arc<Dataset>,
     comm: &dyn Communicator,
 ) -> Result<Loader> {
+    let method = methods::find(&plan.method)?;
+    if dataset.channels() != 1 && !method.needs_healthy {
+        return Err(Failure::usage(format!(
+            "`{}` takes grey images, and those of `{}` have {} channels",
+            method.name,
+            dataset.name,
+            dataset.channels()
+        ))
+        .hint("`cltn` takes colours; `scrimp methods` says what each method does"));
+    }
     let loader = LoaderPlan {
         fold: plan.data.fold,
         annotation: plan.data.annotation.clone(),
         batch_size: plan.train.batch_size,
         drop_last: plan.data.drop_last,
+        with_healthy: method.needs_healthy,
         size: plan.data.size,
         augment: match plan.data.augment {
             Resample::Reference => augment::Resample::Reference,

@@ -12,7 +12,7 @@ use tch::{Device, Kind, Tensor};
 /// Images with their annotation, this rank's part of a global batch.
 #[derive(Debug)]
 pub struct Samples {
-    /// `[N, 1, H, W]` f32, intensities in `[0, 1]`. `N` may be 0.
+    /// `[N, C, H, W]` f32, intensities in `[0, 1]`; one channel, or three of colour. `N` may be 0.
     pub image: Tensor,
     /// `[N, H, W]`, class or [`super::IGNORE`]: u8 as loaded, i64 after [`Batch::to`].
     pub annotation: Tensor,
@@ -27,6 +27,7 @@ pub struct Samples {
 pub struct Batch {
     main: Samples,
     shapes: Option<Tensor>,
+    healthy: Option<Samples>,
     origin: Option<Origin>,
     /// Samples over all ranks.
     pub global_size: usize,
@@ -35,13 +36,19 @@ pub struct Batch {
 impl Batch {
     /// A batch of samples, without masks.
     pub fn new(main: Samples, global_size: usize) -> Self {
-        Self { main, shapes: None, origin: None, global_size }
+        Self { main, shapes: None, healthy: None, origin: None, global_size }
     }
 
     /// The same batch with a mask of another patient for each sample: `[N, H, W]` u8.
     #[must_use]
     pub fn with_shapes(self, shapes: Tensor) -> Self {
         Self { shapes: Some(shapes), ..self }
+    }
+
+    /// The same batch with as many healthy images.
+    #[must_use]
+    pub fn with_healthy(self, healthy: Samples) -> Self {
+        Self { healthy: Some(healthy), ..self }
     }
 
     /// The same batch with the way back to the slices that it was made from.
@@ -55,8 +62,10 @@ impl Batch {
     #[must_use]
     pub fn to(mut self, kind: Kind, device: Device) -> Self {
         let labels = |labels: &Tensor| labels.to_device(device).to_kind(Kind::Int64);
-        self.main.image = self.main.image.to_kind(kind).to_device(device);
-        self.main.annotation = labels(&self.main.annotation);
+        for samples in std::iter::once(&mut self.main).chain(&mut self.healthy) {
+            samples.image = samples.image.to_kind(kind).to_device(device);
+            samples.annotation = labels(&samples.annotation);
+        }
         self.shapes = self.shapes.as_ref().map(labels);
         self
     }
@@ -64,6 +73,12 @@ impl Batch {
     /// The samples to learn from.
     pub fn main(&self) -> &Samples {
         &self.main
+    }
+
+    /// As many healthy images as there are diseased ones in [`Batch::main`], of nobody in particular.
+    /// Fails where the loader was not asked for them.
+    pub fn healthy(&self) -> Result<&Samples> {
+        self.healthy.as_ref().ok_or_else(|| Failure::new("the batch has no healthy images"))
     }
 
     /// Where the samples come from. Fails for batches that no loader made.
@@ -126,19 +141,25 @@ impl<'a> Volume<'a> {
         self.truth
     }
 
-    /// The slices as stored, intensities in `[0, 1]`, `shape` in row-major order.
+    /// The slices as stored, intensities in `[0, 1]`: slices, channels, rows, columns in row-major order.
     pub fn image(&self) -> &'a [f32] {
         &self.case.image
     }
 
-    /// The slices resized to `size` x `size` by order-0 zoom: `[slices, 1, size, size]` f32.
+    /// The slices resized to `size` x `size`, grey ones by order-0 zoom and coloured ones bilinearly:
+    /// `[slices, channels, size, size]` f32.
     pub fn input(&self, size: usize) -> Tensor {
-        let [slices, rows, columns] = self.case.shape;
-        let zoomed = (0..slices).flat_map(|slice| {
-            augment::zoom_image(self.case.image_slice(slice), [rows, columns], [size, size])
+        let ([slices, rows, columns], channels) = (self.case.shape, self.case.channels);
+        let resized = (0..slices).flat_map(|slice| {
+            let image = self.case.image_slice(slice);
+            match channels {
+                1 => augment::zoom_image(image, [rows, columns], [size, size]),
+                _ => augment::transfer::resize_planes(image, [channels, rows, columns], size),
+            }
         });
-        let zoomed: Vec<f32> = zoomed.collect();
-        Tensor::from_slice(&zoomed).view([slices as i64, 1, size as i64, size as i64])
+        let resized: Vec<f32> = resized.collect();
+        let extents = [slices, channels, size, size].map(|extent| extent as i64);
+        Tensor::from_slice(&resized).view(extents)
     }
 
     /// Labels of the shape of [`Volume::input`] without channel, resized back to the case's own

@@ -3,10 +3,12 @@
 //! A pure function of the plan, the data set and the step. Knows no methods, no threads and no
 //! communicator: rank and ranks come as two numbers.
 
-use super::augment::{Draw, Resample, Sample, Slice, apply, zoom_image};
+use super::augment::transfer::{TransferDraw, resize_planes};
+use super::augment::{Draw, Resample, Sample, Slice, apply, zoom_image, zoom_labels};
+use super::batch::Samples;
 use super::order::Order;
 use super::shapes::Shapes;
-use super::{Case, Dataset};
+use super::{Case, Dataset, IMAGE_LABEL};
 use crate::error::{Failure, Result};
 use crate::native::with_slice_mut;
 use crate::shares::local_share;
@@ -29,6 +31,9 @@ pub struct LoaderPlan {
     pub size: usize,
     /// Augmentation and resizing.
     pub augment: Resample,
+    /// Puts as many healthy images beside the diseased ones: cases with image-level labels alone are
+    /// trained on, and those of the two classes are drawn independently.
+    pub with_healthy: bool,
     /// The label of what a rotation brings in from outside, where the slice has such pixels.
     pub outside: u8,
     /// The seed of the run.
@@ -53,16 +58,7 @@ pub(super) fn annotated_slices(
         dataset.held_out(fold)?;
     }
     let slices = training_slices(dataset, fold);
-    for case in slices.iter().map(|(index, _)| &dataset.cases[*index]) {
-        if !case.annotations.contains_key(annotation) {
-            let known: Vec<&str> = case.annotations.keys().map(String::as_str).collect();
-            return Err(Failure::usage(format!(
-                "case `{}` has no annotation `{annotation}`, only {known:?}",
-                case.name
-            ))
-            .hint("set `data.annotation` to one of these"));
-        }
-    }
+    refuse_without(slices.iter().map(|(index, _)| &dataset.cases[*index]), annotation)?;
     if slices.is_empty() {
         return Err(Failure::usage(format!(
             "fold {fold} holds out every case of `{}`, expected some to train on",
@@ -71,6 +67,49 @@ pub(super) fn annotated_slices(
         .hint("set `data.fold` to another fold, or pack more cases"));
     }
     Ok(slices)
+}
+
+/// The same slices of diseased and of healthy images, as image-level labels tell them apart. Cases
+/// without such labels are left out: they are there to be scored. Refuses a data set that lacks
+/// either class, and diseased cases without the annotation.
+pub(super) fn labelled_slices(
+    dataset: &Dataset,
+    fold: u32,
+    annotation: &str,
+) -> Result<[Vec<(usize, usize)>; 2]> {
+    if fold != 0 {
+        dataset.held_out(fold)?;
+    }
+    let label = |&(case, slice): &(usize, usize)| {
+        dataset.cases[case].annotation_slice(IMAGE_LABEL, slice)?.first().copied()
+    };
+    let slices = training_slices(dataset, fold);
+    let of = |class: u8| -> Vec<_> {
+        slices.iter().copied().filter(|slice| label(slice) == Some(class)).collect()
+    };
+    let found = [of(1), of(0)];
+    for (slices, class) in found.iter().zip(["diseased", "healthy"]) {
+        if slices.is_empty() {
+            return Err(Failure::usage(format!(
+                "`{}` has no {class} images to train on: none that is not held out and whose \
+                 `{IMAGE_LABEL}` says so",
+                dataset.name
+            ))
+            .hint("pack one with `scrimp prepare label-transfer`, `brats` or `lesion-phantom`"));
+        }
+    }
+    let lacking = found[0].iter().map(|(case, _)| &dataset.cases[*case]);
+    refuse_without(lacking, annotation)?;
+    Ok(found)
+}
+
+fn refuse_without<'a>(mut cases: impl Iterator<Item = &'a Case>, annotation: &str) -> Result<()> {
+    let Some(case) = cases.find(|case| !case.annotations.contains_key(annotation)) else {
+        return Ok(());
+    };
+    let known: Vec<&str> = case.annotations.keys().map(String::as_str).collect();
+    let message = format!("case `{}` has no annotation `{annotation}`, only {known:?}", case.name);
+    Err(Failure::usage(message).hint("set `data.annotation` to one of these"))
 }
 
 /// Everything that a batch depends on beside its step, on one rank.
@@ -84,6 +123,8 @@ pub(super) struct Course {
     pub(super) rank: usize,
     pub(super) ranks: usize,
     pub(super) shapes: Option<Arc<Shapes>>,
+    /// That of the healthy images beside.
+    pub(super) healthy: Option<Arc<Course>>,
 }
 
 /// Where the samples of a batch come from, and the way to all slices that are trained on.
@@ -110,25 +151,58 @@ impl Course {
         (&self.dataset.cases[case], slice)
     }
 
-    /// Images `[N, 1, H, W]` f32 and annotations `[N, H, W]` u8 of this rank's part of a batch.
-    pub(super) fn samples(&self, step: u64, global: &[usize]) -> Result<(Tensor, Tensor)> {
+    /// This rank's part of the batch of `step`, whose slices are `global`.
+    pub(super) fn samples(&self, step: u64, global: &[usize]) -> Result<Samples> {
+        let mine = self.share(global.len());
+        let (image, annotation) = self.tensors(step, global)?;
+        Ok(Samples {
+            image,
+            annotation,
+            cases: mine.clone().map(|position| self.slices[global[position]]).collect(),
+            positions: mine.map(|position| position as u64).collect(),
+        })
+    }
+
+    /// Images `[N, C, H, W]` f32 and annotations `[N, H, W]` u8.
+    fn tensors(&self, step: u64, global: &[usize]) -> Result<(Tensor, Tensor)> {
         let mine = self.share(global.len());
         let (count, size) = (mine.len() as i64, self.plan.size as i64);
-        let image = Tensor::empty([count, 1, size, size], (Kind::Float, Device::Cpu));
+        let channels = self.dataset.channels();
+        let extents = [count, channels as i64, size, size];
+        let image = Tensor::empty(extents, (Kind::Float, Device::Cpu));
         let annotation = Tensor::empty([count, size, size], (Kind::Uint8, Device::Cpu));
         // Straight into the memory of the tensors: copies would cost as much as the resampling.
         with_slice_mut(&image, |images: &mut [f32]| {
             with_slice_mut(&annotation, |labels: &mut [u8]| {
                 let pixels = self.plan.size * self.plan.size;
-                let outputs = images.chunks_exact_mut(pixels).zip(labels.chunks_exact_mut(pixels));
+                let images = images.chunks_exact_mut(channels * pixels);
+                let outputs = images.zip(labels.chunks_exact_mut(pixels));
                 for (position, (image, annotation)) in mine.zip(outputs) {
-                    let mut sample = Sample { shape: [self.plan.size; 2], image, annotation };
                     let source = self.annotated(global[position]);
-                    apply(self.plan.augment, self.draw(step, position), &source, &mut sample);
+                    let mut sample = Sample { shape: [self.plan.size; 2], image, annotation };
+                    if self.plan.with_healthy {
+                        self.transfer((step, position), &source, &mut sample);
+                    } else {
+                        apply(self.plan.augment, self.draw(step, position), &source, &mut sample);
+                    }
                 }
             })
         })??;
         Ok((image, annotation))
+    }
+
+    /// Makes a sample as label transfer does: a crop of a slightly larger image, or the image alone.
+    fn transfer(&self, (step, position): (u64, usize), source: &Slice<'_>, sample: &mut Sample<'_>) {
+        let (size, [rows, columns]) = (self.plan.size, source.shape);
+        let shape = [self.dataset.channels(), rows, columns];
+        if self.plan.augment == Resample::None {
+            sample.image.copy_from_slice(&resize_planes(source.image, shape, size));
+            sample.annotation.copy_from_slice(&zoom_labels(source.annotation, source.shape, [size; 2]));
+            return;
+        }
+        let draw = TransferDraw::sample(&mut self.order.augmentation(step, position).draws(), size);
+        draw.apply(source.image, shape, (size, sample.image));
+        draw.apply_to_labels(source.annotation, source.shape, (size, sample.annotation));
     }
 
     /// A training slice with the annotation of the plan.
@@ -137,7 +211,7 @@ impl Course {
         Slice {
             shape: [case.shape[1], case.shape[2]],
             image: case.image_slice(slice),
-            // Every training case has this annotation: `annotated_slices` refuses others.
+            // Every case here has this annotation: whoever chose the slices refused others.
             annotation: case.annotation_slice(&self.plan.annotation, slice).unwrap_or_default(),
             outside: self.plan.outside,
         }

@@ -3,12 +3,13 @@
 //! Each batch is a pure function of its step; preparing ahead changes nothing but the waiting.
 //! Knows no methods and no communicator: rank and ranks come as two numbers.
 
-use super::Dataset;
-use super::batch::{Batch, Samples};
-use super::course::{Course, Origin, annotated_slices};
+use super::batch::Batch;
+use super::course::{Course, Origin, annotated_slices, labelled_slices};
 use super::order::Order;
 use super::shapes::Shapes;
+use super::{Dataset, IMAGE_LABEL};
 use crate::error::{Context, Failure, Result};
+use crate::random::Key;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 
@@ -33,7 +34,6 @@ impl Loader {
         rank: usize,
         ranks: usize,
     ) -> Result<Self> {
-        let slices = annotated_slices(dataset, plan.fold, &plan.annotation)?;
         if plan.batch_size < ranks.max(1) {
             return Err(Failure::usage(format!(
                 "a batch of {} cannot be split over {ranks} ranks, expected at least one sample for each",
@@ -41,22 +41,34 @@ impl Loader {
             ))
             .hint(format!("set `train.batch_size` to {ranks} or more, or start fewer ranks")));
         }
-        if plan.drop_last && slices.len() < plan.batch_size {
-            return Err(Failure::usage(format!(
-                "there is no full batch of {} in {} training slices",
-                plan.batch_size,
-                slices.len()
-            ))
-            .hint("set a smaller `train.batch_size`"));
-        }
-        let order = Order {
-            slice_count: slices.len(),
-            batch_size: plan.batch_size,
-            drop_last: plan.drop_last,
-            seed: plan.seed,
+        let course = |plan: LoaderPlan, slices: Vec<_>| -> Result<Course> {
+            if plan.drop_last && slices.len() < plan.batch_size {
+                return Err(Failure::usage(format!(
+                    "there is no full batch of {} in {} training slices",
+                    plan.batch_size,
+                    slices.len()
+                ))
+                .hint("set a smaller `train.batch_size`"));
+            }
+            let LoaderPlan { batch_size, drop_last, seed, .. } = plan;
+            let order = Order { slice_count: slices.len(), batch_size, drop_last, seed };
+            let dataset = Arc::clone(dataset);
+            Ok(Course { dataset, slices, plan, order, rank, ranks, shapes: None, healthy: None })
         };
-        let dataset = Arc::clone(dataset);
-        let course = Course { dataset, slices, plan, order, rank, ranks, shapes: None };
+        if !plan.with_healthy {
+            let slices = annotated_slices(dataset, plan.fold, &plan.annotation)?;
+            return Ok(Self { course: Arc::new(course(plan, slices)?), ahead: None });
+        }
+        let [diseased, healthy] = labelled_slices(dataset, plan.fold, &plan.annotation)?;
+        // Full batches of both, so that losses of the two sides count as many images.
+        let plan = LoaderPlan { drop_last: true, ..plan };
+        let beside = LoaderPlan {
+            annotation: IMAGE_LABEL.to_owned(),
+            seed: Key::new(plan.seed).purpose("healthy").bits(),
+            ..plan.clone()
+        };
+        let healthy = Some(Arc::new(course(beside, healthy)?));
+        let course = Course { healthy, ..course(plan, diseased)? };
         Ok(Self { course: Arc::new(course), ahead: None })
     }
 
@@ -101,17 +113,14 @@ impl Loader {
 /// This rank's part of the batch of one step.
 fn prepare(course: &Arc<Course>, step: u64) -> Result<Batch> {
     let global = course.order.batch(step);
-    let mine = course.share(global.len());
-    let (image, annotation) = course.samples(step, &global)?;
-    let main = Samples {
-        image,
-        annotation,
-        cases: mine.clone().map(|position| course.slices[global[position]]).collect(),
-        positions: mine.clone().map(|position| position as u64).collect(),
-    };
-    let batch = Batch::new(main, global.len()).with_origin(Origin::new(course, step, &global));
+    let samples = course.samples(step, &global)?;
+    let mut batch =
+        Batch::new(samples, global.len()).with_origin(Origin::new(course, step, &global));
+    if let Some(healthy) = &course.healthy {
+        batch = batch.with_healthy(healthy.samples(step, &healthy.order.batch(step))?);
+    }
     let Some(shapes) = &course.shapes else { return Ok(batch) };
-    Ok(batch.with_shapes(course.masks(shapes, step, mine)?))
+    Ok(batch.with_shapes(course.masks(shapes, step, course.share(global.len()))?))
 }
 
 /// Prepares `first` and the steps after it until nobody receives them any more.

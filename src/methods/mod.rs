@@ -3,6 +3,7 @@
 //! A new method is one file beside this one, one line in [`METHODS`], and one configuration. Method
 //! files know neither ranks nor files nor each other.
 
+pub mod cltn;
 pub mod dmpls;
 pub mod maskmixadv;
 pub mod partial_ce;
@@ -27,6 +28,7 @@ pub static METHODS: &[MethodDef] = &[
     define::<ustm::Ustm>(),
     define::<dmpls::Dmpls>(),
     define::<maskmixadv::MaskMixAdv>(),
+    define::<cltn::Cltn>(),
 ];
 
 /// What a method is built from, beside its own parameters.
@@ -39,6 +41,8 @@ pub struct Setup {
     pub passes: Passes,
     /// Rows and columns of every slice that is trained on, as stored.
     pub slices: Vec<[usize; 2]>,
+    /// Rows and columns of every sample.
+    pub size: i64,
 }
 
 /// How networks run in training: the same for all networks of a run.
@@ -99,8 +103,14 @@ pub trait Recipe: Method + Sized + 'static {
     const PAPER: &'static str;
     /// Whether it learns from masks of other patients: then `[data.shapes]` must name them.
     const NEEDS_SHAPES: bool = false;
+    /// Whether it learns from healthy images beside diseased ones, told apart by image-level labels.
+    const NEEDS_HEALTHY: bool = false;
     /// `[method.params]`; refuses unknown keys.
     type Params: DeserializeOwned + Serialize;
+    /// Refuses parameters that cannot learn from an annotation of this kind.
+    fn refuse(_params: &Self::Params, _annotation: &str) -> Result<()> {
+        Ok(())
+    }
     /// Networks and learners, equal on every rank.
     fn build(params: Self::Params, setup: &Setup) -> Result<Self>;
 }
@@ -115,6 +125,8 @@ pub struct MethodDef {
     pub paper: &'static str,
     /// Whether it learns from the masks of `[data.shapes]`.
     pub needs_shapes: bool,
+    /// Whether it learns from healthy images beside diseased ones.
+    pub needs_healthy: bool,
     /// Reads `[method.params]`, refuses mistakes with their line, and fills in every default; refuses
     /// a configuration that lacks what the method learns from.
     pub check: fn(&RunConfig) -> Result<toml::Table>,
@@ -128,11 +140,13 @@ const fn define<R: Recipe>() -> MethodDef {
         summary: R::SUMMARY,
         paper: R::PAPER,
         needs_shapes: R::NEEDS_SHAPES,
+        needs_healthy: R::NEEDS_HEALTHY,
         check: |config| {
             if R::NEEDS_SHAPES && config.data.shapes.is_none() {
                 return Err(refuse_without_shapes(config, R::NAME));
             }
             let params: R::Params = config.method_params()?;
+            R::refuse(&params, config.data.annotation.as_deref().unwrap_or_default())?;
             toml::Table::try_from(params).context(|| format!("cannot write out `{}`", R::NAME))
         },
         build: |params, setup| {

@@ -65,14 +65,16 @@ impl Previews {
     }
 }
 
-/// The picture of a case: `input` is `[slices, 1, size, size]`, `prediction` the class of each pixel.
+/// The picture of a case: `prediction` the class of each pixel.
 pub(super) fn picture(
     volume: &Volume<'_>,
     annotation: &str,
     prediction: &[u8],
     size: usize,
 ) -> Result<Preview> {
-    let image = (volume.input(size) * 255.0).clamp(0.0, 255.0).round().to_kind(Kind::Uint8);
+    // Colours as their mean: pictures are grey, so that classes stand out.
+    let grey = volume.input(size).mean_dim([1i64].as_slice(), true, Kind::Float);
+    let image = (grey * 255.0).clamp(0.0, 255.0).round().to_kind(Kind::Uint8);
     let annotated = volume.annotation_on_grid(annotation, size);
     let preview = Preview {
         size,

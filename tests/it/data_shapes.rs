@@ -241,6 +241,7 @@ mod batches {
             annotation: DENSE.into(),
             batch_size: 5,
             drop_last: false,
+            with_healthy: false,
             size: 32,
             augment: Resample::Reference,
             outside: scrimp::data::IGNORE,

@@ -95,6 +95,7 @@ mod loader {
             annotation: SCRIBBLE.into(),
             batch_size: 5,
             drop_last: false,
+            with_healthy: false,
             size: 32,
             augment: Resample::Reference,
             outside: scrimp::data::IGNORE,

@@ -117,6 +117,7 @@ impl Bench {
             annotation: "scribble".to_owned(),
             batch_size: 4,
             drop_last: false,
+            with_healthy: false,
             size: 32,
             outside: IGNORE,
             augment: Resample::Reference,

@@ -143,6 +143,7 @@ fn trainer(
         annotation: plan.data.annotation.clone(),
         batch_size: plan.train.batch_size,
         drop_last: false,
+        with_healthy: false,
         size: plan.data.size,
         augment: Resample::Reference,
         outside: scrimp::data::IGNORE,

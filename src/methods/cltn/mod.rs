@@ -1,0 +1,273 @@
+//! CLTN: two generators turn diseased images healthy and healthy ones diseased, each through a mask;
+//! the mask of the healing one is the lesion. Only the class of an image is known.
+//!
+//! Du et al., Computers in Biology and Medicine, 2024; what is computed follows mlcb-jlu/MedImgSeg
+//! `CBFNet.py` at 73c6b9e. Six generator passes do what it does in eight: the generators do not change
+//! between the discriminators' update and their own.
+
+mod params;
+
+use super::{Recipe, Setup};
+use crate::data::IMAGE_LABEL;
+use crate::data::batch::Batch;
+use crate::error::{Failure, Result};
+use crate::losses::adversarial::{squared_verdict, verdict};
+use crate::losses::consistency::mean_absolute;
+use crate::losses::{SMOOTH, dice, partial_cross_entropy};
+use crate::native::{GroupSum, global_sum};
+use crate::nets::label_transfer::{Generator, Judge, Transfer};
+use crate::nets::spectral::Power;
+use crate::parameters::Scope;
+use crate::train::learner::Learner;
+use crate::train::{Method, Objective, StepContext};
+use params::Lesion;
+pub use params::Params;
+use tch::Tensor;
+
+/// Keeps logarithms of masks finite.
+const LEAST_SHARE: f64 = 1e-7;
+
+/// The method with its two players.
+pub struct Cltn {
+    generators: Learner,
+    /// From diseased to healthy.
+    heal: Generator,
+    /// From healthy to diseased.
+    harm: Generator,
+    judges: Learner,
+    of_diseased: Judges,
+    of_healthy: Judges,
+    /// The running average of the generators, and the healing one of it.
+    average: Option<(Learner, Generator)>,
+    params: Params,
+}
+
+/// The two discriminators of one class of images.
+struct Judges {
+    /// Judges large parts.
+    global: Judge,
+    /// Judges small parts.
+    local: Judge,
+}
+
+/// The images of a step in [-1, 1], `[N, 3, H, W]`, and how many there are over all ranks.
+struct Images {
+    diseased: Tensor,
+    healthy: Tensor,
+    samples: usize,
+}
+
+impl Recipe for Cltn {
+    const NAME: &'static str = "cltn";
+    const SUMMARY: &'static str =
+        "generators heal diseased images through a mask, which is the lesion";
+    const PAPER: &'static str =
+        "Du et al., Computers in Biology and Medicine 2024; code: mlcb-jlu/MedImgSeg";
+    const NEEDS_HEALTHY: bool = true;
+    type Params = Params;
+
+    fn refuse(params: &Params, annotation: &str) -> Result<()> {
+        if params.lesion_label == 0.0 || annotation != IMAGE_LABEL {
+            return Ok(());
+        }
+        let message = format!(
+            "`lesion_label` wants an annotation that shows lesions, and `{IMAGE_LABEL}` only says \
+             that there are some"
+        );
+        let hint = "label the images first: `scrimp prepare pseudo-labels --with network --help`";
+        Err(Failure::usage(message).hint(hint))
+    }
+
+    fn build(params: Params, setup: &Setup) -> Result<Self> {
+        params.check(setup.size)?;
+        let size = params.generator(setup.size);
+        let pair = |scope: &mut Scope<'_>| {
+            ["genA2B", "genB2A"].map(|name| Generator::new(&mut scope.sub(name), size))
+        };
+        let (generators, [heal, harm]) =
+            Learner::new("generators", params.learner, setup.learner, pair)?;
+        let average = (params.average > 0.0).then(|| {
+            let (average, [heal, _]) = Learner::follower("average", setup.learner, pair);
+            (average, heal)
+        });
+        let [large, small] = params.judge_layers;
+        let judge = |scope: &mut Scope<'_>, name: &str, layers| {
+            Judge::new(&mut scope.sub(name), layers, params.judge_width)
+        };
+        let (judges, [first, second, third, fourth]) =
+            Learner::new("discriminators", params.discriminator, setup.learner, |scope| {
+                [("disGA", large), ("disGB", large), ("disLA", small), ("disLB", small)]
+                    .map(|(name, layers)| judge(scope, name, layers))
+            })?;
+        let of_diseased = Judges { global: first, local: third };
+        let of_healthy = Judges { global: second, local: fourth };
+        Ok(Self { generators, heal, harm, judges, of_diseased, of_healthy, average, params })
+    }
+}
+
+impl Judges {
+    fn frozen(&self) -> Self {
+        Self { global: self.global.frozen(), local: self.local.frozen() }
+    }
+
+    /// How far both are from taking `images` for real.
+    fn doubt(&self, images: &Tensor, samples: usize, group: &dyn GroupSum) -> Tensor {
+        let of = |judge| distance(judge, images, true, samples, group);
+        of(&self.global) + of(&self.local)
+    }
+}
+
+/// How far a judge is from taking `images` for what they are, real or made.
+fn distance(
+    judge: &Judge,
+    images: &Tensor,
+    real: bool,
+    samples: usize,
+    group: &dyn GroupSum,
+) -> Tensor {
+    let said = judge.forward(images, Power::Iterate);
+    squared_verdict(&said.patches, real, samples, group)
+        + squared_verdict(&said.scores, real, samples, group)
+}
+
+impl Images {
+    fn of(batch: &Batch) -> Result<Self> {
+        let diseased = centred(&batch.main().image);
+        let healthy = centred(&batch.healthy()?.image);
+        Ok(Self { diseased, healthy, samples: batch.global_size })
+    }
+}
+
+/// From intensities in [0, 1] of one or three channels to `[N, 3, H, W]` in [-1, 1].
+fn centred(image: &Tensor) -> Tensor {
+    (image * 2.0 - 1.0).expand([-1, 3, -1, -1], false)
+}
+
+impl Cltn {
+    fn train_judges(
+        &mut self,
+        images: &Images,
+        [harmed, healed]: [&Tensor; 2],
+        cx: &mut StepContext<'_>,
+    ) -> Result<()> {
+        let (group, samples, weight) = (cx.group(), images.samples, self.params.adversarial);
+        let term = |judge: &Judge, real: &Tensor, made: &Tensor| {
+            distance(judge, real, true, samples, group)
+                + distance(judge, &made.detach(), false, samples, group)
+        };
+        let (diseased, healthy) = (&images.diseased, &images.healthy);
+        let objective = Objective::new()
+            .term("global_diseased", weight, || term(&self.of_diseased.global, diseased, harmed))
+            .term("local_diseased", weight, || term(&self.of_diseased.local, diseased, harmed))
+            .term("global_healthy", weight, || term(&self.of_healthy.global, healthy, healed))
+            .term("local_healthy", weight, || term(&self.of_healthy.local, healthy, healed));
+        self.judges.update(objective, cx)
+    }
+
+    /// What the generators minimise, from their outputs for diseased and for healthy images.
+    fn generators_objective(
+        &self,
+        images: &Images,
+        [healed, harmed]: [&Transfer; 2],
+        group: &dyn GroupSum,
+    ) -> Objective {
+        let (diseased, healthy, samples) = (&images.diseased, &images.healthy, images.samples);
+        let judges = [self.of_diseased.frozen(), self.of_healthy.frozen()];
+        let [of_diseased, of_healthy] = &judges;
+        let restored_diseased = self.harm.forward(&healed.painted).painted;
+        let restored_healthy = self.heal.forward(&harmed.painted).painted;
+        let (same_diseased, same_healthy) =
+            (self.harm.forward(diseased), self.heal.forward(healthy));
+        let apart = |a: &Tensor, b: &Tensor| mean_absolute(a, b, samples, group);
+        let told = |own: &Transfer, other: &Transfer| {
+            verdict(&own.scores, true, samples, group)
+                + verdict(&other.scores, false, samples, group)
+        };
+        let doubt = |judges: &Judges, made: &Tensor| judges.doubt(made, samples, group);
+        let Params { adversarial, cycle, identity, class_score, reconstruction, .. } = self.params;
+        Objective::new()
+            .term("adversarial_diseased", adversarial, || doubt(of_diseased, &harmed.painted))
+            .term("adversarial_healthy", adversarial, || doubt(of_healthy, &healed.painted))
+            .term("composed_diseased", adversarial, || doubt(of_diseased, &harmed.composed))
+            .term("composed_healthy", adversarial, || doubt(of_healthy, &healed.composed))
+            .term("cycle_diseased", cycle, || apart(&restored_diseased, diseased))
+            .term("cycle_healthy", cycle, || apart(&restored_healthy, healthy))
+            .term("identity_diseased", identity, || apart(&same_diseased.painted, diseased))
+            .term("identity_healthy", identity, || apart(&same_healthy.painted, healthy))
+            .term("class_diseased", class_score, || told(harmed, &same_diseased))
+            .term("class_healthy", class_score, || told(healed, &same_healthy))
+            .term("reconstruction_diseased", reconstruction, || apart(&healed.restored, diseased))
+            .term("reconstruction_healthy", reconstruction, || apart(&harmed.restored, healthy))
+    }
+}
+
+/// Logarithms of the shares of background and lesion, `[N, 2, H, W]`.
+fn class_logits(mask: &Tensor) -> Tensor {
+    let mask = mask.clamp(LEAST_SHARE, 1.0 - LEAST_SHARE);
+    Tensor::cat(&[1.0 - &mask, mask], 1).log()
+}
+
+/// Mean of a mask over the pixels of all ranks, in [0, 1].
+fn mean_over(mask: &Tensor, samples: usize, group: &dyn GroupSum) -> Tensor {
+    let pixels = mask.size().iter().skip(1).product::<i64>() * samples.max(1) as i64;
+    global_sum(&mask.sum(mask.kind()), group) / pixels as f64
+}
+
+impl Method for Cltn {
+    fn step(&mut self, batch: &Batch, cx: &mut StepContext<'_>) -> Result<()> {
+        let images = Images::of(batch)?;
+        let healed = self.heal.forward(&images.diseased);
+        let harmed = self.harm.forward(&images.healthy);
+        self.train_judges(&images, [&harmed.painted, &healed.painted], cx)?;
+        let objective = self.generators_objective(&images, [&healed, &harmed], cx.group());
+        let annotation = &batch.main().annotation;
+        let objective = objective.term("lesion_label", self.params.lesion_label, || {
+            let logits = class_logits(&healed.mask);
+            let smooth = SMOOTH / images.samples.max(1) as f64;
+            partial_cross_entropy(&logits, annotation, cx.group())
+                + dice(&logits.exp(), annotation, smooth, cx.group())
+        });
+        self.generators.update(objective, cx)?;
+        if let Some((average, _)) = &mut self.average {
+            let keep = (1.0 - 1.0 / (cx.step as f64 + 1.0)).min(self.params.average);
+            average.follow(&self.generators, keep, cx)?;
+        }
+        for (name, transfer) in
+            [("generators/healing_mask", &healed), ("generators/harming_mask", &harmed)]
+        {
+            cx.observe(name, |group| mean_over(&transfer.mask, images.samples, group));
+        }
+        Ok(())
+    }
+
+    fn predict(&self, image: &Tensor) -> Result<Tensor> {
+        tch::no_grad(|| {
+            let healer = self.average.as_ref().map_or(&self.heal, |(_, heal)| heal);
+            let mut mask = healer.mask(&centred(image));
+            if self.params.lesion == Lesion::HalfOfLargest {
+                let largest = mask.amax([1i64, 2, 3].as_slice(), true);
+                mask = mask / largest.clamp_min(LEAST_SHARE);
+            }
+            if self.params.black_is_background {
+                let black = image.amax([1i64].as_slice(), true).le(0.0);
+                mask = mask.masked_fill(&black, 0.0);
+            }
+            Ok(class_logits(&mask))
+        })
+    }
+
+    fn adapt_statistics(&self, _image: &Tensor, _share: f64) -> Result<()> {
+        // Every statistic is of one sample, and none is kept.
+        Ok(())
+    }
+
+    fn learners(&self) -> Vec<&Learner> {
+        let average = self.average.iter().map(|(average, _)| average);
+        [&self.generators, &self.judges].into_iter().chain(average).collect()
+    }
+
+    fn learners_mut(&mut self) -> Vec<&mut Learner> {
+        let average = self.average.iter_mut().map(|(average, _)| average);
+        [&mut self.generators, &mut self.judges].into_iter().chain(average).collect()
+    }
+}

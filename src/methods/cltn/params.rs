@@ -1,0 +1,145 @@
+//! What a configuration says about CLTN, and what it may not say.
+
+use crate::error::{Failure, Result};
+use crate::nets::label_transfer::{GeneratorSize, Judge};
+use crate::train::learner::LearnerConfig;
+use serde::{Deserialize, Serialize};
+
+/// `[method.params]` of `cltn`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Params {
+    /// Weight of all that the discriminators say, to both sides.
+    #[serde(default = "one")]
+    pub(super) adversarial: f64,
+    /// Weight of the distance between an image and what both generators in turn make of it.
+    #[serde(default = "ten")]
+    pub(super) cycle: f64,
+    /// Weight of the distance between an image and what the generator of its own class makes of it.
+    #[serde(default = "ten")]
+    pub(super) identity: f64,
+    /// Weight of the generators' class scores, from whose features the mask is made.
+    #[serde(default = "thousand")]
+    pub(super) class_score: f64,
+    /// Weight of the distance between an image and its restoration by the decoder of the content.
+    #[serde(default = "ten")]
+    pub(super) reconstruction: f64,
+    /// Weight of cross-entropy and Dice between the healing mask and the annotation, where a first run
+    /// has labelled the diseased images: the second stage.
+    #[serde(default)]
+    pub(super) lesion_label: f64,
+    /// What a running average of the generators, which then makes the predictions, keeps of itself in
+    /// each step, in [0, 1); 0: there is none.
+    #[serde(default)]
+    pub(super) average: f64,
+    /// Channels of the generators at full resolution; four times as many at the bottom.
+    #[serde(default = "fifty_four")]
+    pub(super) width: i64,
+    /// Channels of the discriminators after their first layer.
+    #[serde(default = "fifty_four")]
+    pub(super) judge_width: i64,
+    /// Layers of the discriminators of large and of small parts, each at least 3.
+    #[serde(default = "seven_and_five")]
+    pub(super) judge_layers: [u32; 2],
+    /// What the painter's style is read from.
+    #[serde(default)]
+    pub(super) style: Style,
+    /// What counts as lesion when a mask becomes a prediction.
+    #[serde(default)]
+    pub(super) lesion: Lesion,
+    /// Takes pixels that are black in every channel for background when predicting.
+    #[serde(default = "yes")]
+    pub(super) black_is_background: bool,
+    /// The generators' learner.
+    pub(super) learner: LearnerConfig,
+    /// The discriminators' learner.
+    pub(super) discriminator: LearnerConfig,
+}
+
+/// What the painter's style is read from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Style {
+    /// Means over the image: the light generator of the release, which fits any size.
+    #[default]
+    Means,
+    /// Every feature of every pixel: the full generator, with hundreds of millions of parameters.
+    Pixels,
+}
+
+/// What counts as lesion when a mask becomes a prediction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Lesion {
+    /// What is painted more than half.
+    #[default]
+    Half,
+    /// What is painted more than half as much as the most painted pixel of the image, so that every
+    /// image shows a lesion.
+    HalfOfLargest,
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+fn ten() -> f64 {
+    10.0
+}
+
+fn thousand() -> f64 {
+    1000.0
+}
+
+fn fifty_four() -> i64 {
+    54
+}
+
+fn seven_and_five() -> [u32; 2] {
+    [7, 5]
+}
+
+impl Params {
+    /// Refuses networks that cannot be built, and images of `size` rows and columns that they cannot
+    /// take.
+    pub(super) fn check(&self, size: i64) -> Result<()> {
+        if self.width < 1 || self.judge_width < 1 {
+            return Err(Failure::usage(format!(
+                "`width` and `judge_width` must be at least 1, found {} and {}",
+                self.width, self.judge_width
+            )));
+        }
+        if !(0.0..1.0).contains(&self.average) {
+            return Err(Failure::usage(format!(
+                "`average` must be at least 0 and below 1, found {}",
+                self.average
+            )));
+        }
+        if self.judge_layers.iter().any(|layers| !(3..=12).contains(layers)) {
+            return Err(Failure::usage(format!(
+                "`judge_layers` must be between 3 and 12 each, found {:?}",
+                self.judge_layers
+            )));
+        }
+        let smallest = self.judge_layers.into_iter().map(Judge::smallest_image).max().unwrap_or(8);
+        if size % 4 != 0 || size < smallest {
+            return Err(Failure::usage(format!(
+                "`data.size` is {size}, expected a multiple of 4 of at least {smallest} for \
+                 discriminators of {:?} layers",
+                self.judge_layers
+            ))
+            .hint("set another `data.size`, or fewer `method.params.judge_layers`"));
+        }
+        Ok(())
+    }
+
+    /// How large the generators are.
+    pub(super) fn generator(&self, size: i64) -> GeneratorSize {
+        let full_for = (self.style == Style::Pixels).then_some(size);
+        GeneratorSize { width: self.width, full_for }
+    }
+}
