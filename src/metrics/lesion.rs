@@ -29,6 +29,16 @@ pub struct LesionScores {
 }
 
 impl LesionScores {
+    /// Jaccard, accuracy, Dice, sensitivity, specificity.
+    pub fn to_array(self) -> [f64; 5] {
+        [self.jaccard, self.accuracy, self.dice, self.sensitivity, self.specificity]
+    }
+
+    /// The inverse of [`LesionScores::to_array`].
+    pub fn from_array([jaccard, accuracy, dice, sensitivity, specificity]: [f64; 5]) -> Self {
+        Self { jaccard, accuracy, dice, sensitivity, specificity }
+    }
+
     /// Compares two maps of one picture, true for lesion.
     ///
     /// Fails unless both have as many pixels.

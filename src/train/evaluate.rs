@@ -10,7 +10,7 @@ use crate::data::Dataset;
 use crate::data::batch::Volume;
 use crate::data::loader::Loader;
 use crate::error::{Context, Result};
-use crate::metrics::{Convention, LabelPair};
+use crate::metrics::{Convention, LabelPair, LesionScores};
 use crate::runlog::StructureScore;
 use std::fmt::Write;
 use std::sync::Arc;
@@ -165,44 +165,73 @@ impl Evaluator {
             return Ok((Scores { structures, cases: Vec::new() }, Previews::default()));
         }
         let columns = 3 * structures.len();
-        let scored = self.score_share(method, columns, communicator);
-        let (volumes, rows, previews) = agree(communicator, scored)?;
-        let table = Tensor::from_slice(&rows).to_device(self.target.1);
-        communicator.sum(&table);
-        let rows: Vec<f64> = Vec::try_from(table).context(|| "cannot fetch the scores")?;
-        let cases = volumes.iter().zip(rows.chunks_exact(columns)).map(|(volume, row)| {
+        let mut previews = Previews::default();
+        let scored = |(case, volume): (usize, &Volume<'_>), prediction: &[u8], row: &mut [f64]| {
+            for (index, values) in row.chunks_exact_mut(3).enumerate() {
+                let score = self.score(volume, prediction, index as u8 + 1)?;
+                values.copy_from_slice(&[score.dice, score.hd95, score.asd]);
+            }
+            let dice = mean(row.iter().step_by(3).copied());
+            let picture = || picture(volume, &self.annotation, prediction, self.size);
+            previews.consider((case, dice), picture)
+        };
+        let rows = self.rows(method, columns, communicator, scored)?;
+        let cases = rows.into_iter().map(|(case, row)| {
             let scores = row.chunks_exact(3);
             let scores = scores.map(|s| Score { dice: s[0], hd95: s[1], asd: s[2] }).collect();
-            CaseScores { case: volume.name().to_owned(), scores }
+            CaseScores { case, scores }
         });
         Ok((Scores { structures, cases: cases.collect() }, previews))
     }
 
-    /// All held-out cases, and their table with the rows of this rank's cases filled in: the sum
-    /// over ranks is everybody's table.
-    fn score_share(
+    /// The five scores of class 1 of every held-out case at its own size, as published for lesions.
+    pub fn lesions(
+        &self,
+        method: &dyn Method,
+        communicator: &dyn Communicator,
+    ) -> Result<Vec<(String, LesionScores)>> {
+        let scored = |(_, volume): (usize, &Volume<'_>), prediction: &[u8], row: &mut [f64]| {
+            let is_lesion = |labels: &[u8]| labels.iter().map(|&label| label == 1).collect::<Vec<_>>();
+            let prediction = is_lesion(&volume.enlarge(prediction, self.size));
+            let scores = LesionScores::of(&prediction, &is_lesion(volume.truth()))?;
+            row.copy_from_slice(&scores.to_array());
+            Ok(())
+        };
+        let rows = self.rows(method, 5, communicator, scored)?;
+        let scores = |(case, row): (String, Vec<f64>)| {
+            let scores = std::array::from_fn(|index| row[index]);
+            (case, LesionScores::from_array(scores))
+        };
+        Ok(rows.into_iter().map(scores).collect())
+    }
+
+    /// Predicts this rank's held-out cases and lets `score` fill in a row of so many columns for each;
+    /// returns the rows of all cases with their names, on every rank.
+    fn rows(
         &self,
         method: &dyn Method,
         columns: usize,
         communicator: &dyn Communicator,
-    ) -> Result<(Vec<Volume<'_>>, Vec<f64>, Previews)> {
+        mut score: impl FnMut((usize, &Volume<'_>), &[u8], &mut [f64]) -> Result<()>,
+    ) -> Result<Vec<(String, Vec<f64>)>> {
         let (rank, ranks) = (communicator.rank(), communicator.ranks());
-        let volumes = Volume::held_out(&self.dataset, self.fold)?;
-        let mut rows = vec![0.0; volumes.len() * columns];
-        let mut previews = Previews::default();
-        let cases = volumes.iter().zip(rows.chunks_exact_mut(columns)).enumerate();
-        for (case, (volume, row)) in cases.skip(rank).step_by(ranks) {
-            let prediction = self.predict(method, volume)?;
-            for (index, values) in row.chunks_exact_mut(3).enumerate() {
-                let score = self.score(volume, &prediction, index as u8 + 1)?;
-                values.copy_from_slice(&[score.dice, score.hd95, score.asd]);
+        let mut own = || {
+            let volumes = Volume::held_out(&self.dataset, self.fold)?;
+            let mut rows = vec![0.0; volumes.len() * columns];
+            let cases = volumes.iter().zip(rows.chunks_exact_mut(columns)).enumerate();
+            for (case, (volume, row)) in cases.skip(rank).step_by(ranks) {
+                score((case, volume), &self.predict(method, volume)?, row)?;
+                communicator.note_progress();
             }
-            let dice = mean(row.iter().step_by(3).copied());
-            let picture = || picture(volume, &self.annotation, &prediction, self.size);
-            previews.consider((case, dice), picture)?;
-            communicator.note_progress();
-        }
-        Ok((volumes, rows, previews))
+            Ok((volumes, rows))
+        };
+        let (volumes, rows) = agree(communicator, own())?;
+        // Each row is 0 on all ranks but one: the sum is everybody's table.
+        let table = Tensor::from_slice(&rows).to_device(self.target.1);
+        communicator.sum(&table);
+        let rows: Vec<f64> = Vec::try_from(table).context(|| "cannot fetch the scores")?;
+        let rows = rows.chunks_exact(columns).map(<[f64]>::to_vec);
+        Ok(volumes.iter().map(|volume| volume.name().to_owned()).zip(rows).collect())
     }
 
     /// The class of every pixel on the network's grid: `[slices, size, size]`.

@@ -3,12 +3,13 @@
 use crate::running::Train;
 use scrimp::comm::{Communicator, Solo};
 use scrimp::config;
-use scrimp::data::IGNORE;
 use scrimp::data::augment::Resample;
 use scrimp::data::course::training_slices;
+use scrimp::data::import::lesion_phantom::{self, LesionPhantom};
 use scrimp::data::import::phantom::{Difficulty, Phantom, generate};
 use scrimp::data::loader::{Loader, LoaderPlan};
 use scrimp::data::shapes::Shapes;
+use scrimp::data::{IGNORE, IMAGE_LABEL, SCRIBBLE};
 use scrimp::methods::{METHODS, MethodDef, Passes, Setup};
 use scrimp::random::Key;
 use scrimp::train::checkpoint::{
@@ -100,7 +101,14 @@ impl Bench {
         let params = (definition.check)(&config).unwrap();
         let difficulty = Difficulty::Easy;
         let phantom = Phantom { cases: 5, slices: 2, size: 32, difficulty, seed: 1 };
-        let dataset = Arc::new(generate(&phantom).unwrap());
+        let lesions =
+            LesionPhantom { cases: 6, healthy: 5, validation: 2, test: 0, size: 32, seed: 1 };
+        let dataset = if definition.needs_healthy {
+            lesion_phantom::generate(&lesions)
+        } else {
+            generate(&phantom)
+        };
+        let dataset = Arc::new(dataset.unwrap());
         let learner = LearnerSetup {
             key: Key::new(1),
             kind: Kind::Float,
@@ -114,10 +122,10 @@ impl Bench {
         let setup = Setup { learner, classes, passes, slices, size: 32 };
         let plan = LoaderPlan {
             fold: 1,
-            annotation: "scribble".to_owned(),
+            annotation: if definition.needs_healthy { IMAGE_LABEL } else { SCRIBBLE }.to_owned(),
             batch_size: 4,
             drop_last: false,
-            with_healthy: false,
+            with_healthy: definition.needs_healthy,
             size: 32,
             outside: IGNORE,
             augment: Resample::Reference,

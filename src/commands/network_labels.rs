@@ -1,0 +1,133 @@
+//! `scrimp prepare pseudo-labels --with network`: the training images of a run, labelled by its network.
+//!
+//! The data set is that of the run, whatever it came from, so that images look as the network knows
+//! them. Cases that the run held out, or that say nothing of themselves, stay as they are.
+
+use super::annotate::{elsewhere, refuse_existing};
+use super::evaluate;
+use super::prepare::{bar, pack};
+use super::run::{self, Place};
+use crate::cli;
+use crate::comm::Communicator;
+use crate::comm::environment::Variables;
+use crate::config;
+use crate::data::augment::zoom_labels;
+use crate::data::pseudo::NETWORK;
+use crate::data::{Case, Dataset, IMAGE_LABEL};
+use crate::error::{Context, Exit, Failure, Result};
+use crate::methods;
+use crate::pseudo_labels::lesion::SoftLesion;
+use crate::runlog::directory::RunDirectory;
+use crate::train::Method;
+use crate::train::checkpoint::load;
+use std::path::Path;
+use std::sync::Arc;
+use tch::{Device, Kind, Tensor};
+
+/// Labels the training images of `run` as the arguments say.
+pub(super) fn label(
+    arguments: &cli::PseudoLabels,
+    run: &Path,
+    (comm, variables): (&Arc<dyn Communicator>, &Variables),
+) -> Result<Exit> {
+    if comm.ranks() > 1 {
+        let message =
+            format!("a network labels on one process, started on {} ranks", comm.ranks());
+        return Err(Failure::usage(message).hint("run it without mpirun"));
+    }
+    refuse_existing(&arguments.to)?;
+    let directory = RunDirectory::new(run);
+    let plan = run::resolve(&config::read(&directory.config(), &[])?, 1)?;
+    let checkpoint = evaluate::checkpoint(&directory, &arguments.checkpoint)?;
+    let place = Place::take(&plan, &**comm, variables)?;
+    let mut dataset = run::dataset(&plan)?;
+    let mut method = run::method(&plan, &dataset, place.device, comm)?;
+    load(&checkpoint.path, &**comm)?.restore(method.learners_mut(), &**comm)?;
+    let labeller = Labeller {
+        method: &*method,
+        size: plan.data.size,
+        target: (run::kind(&plan), place.device),
+        refine: arguments.refine,
+        alpha: arguments.alpha,
+    };
+    let with_healthy = methods::find(&plan.method)?.needs_healthy;
+    let fold = plan.data.fold;
+    let cases = &mut Arc::make_mut(&mut dataset).cases;
+    let bar = bar("labelling", cases.len(), "cases")?;
+    for case in cases {
+        bar.inc(1);
+        let is_held_out = fold > 0 && case.fold == fold;
+        if is_held_out || (with_healthy && !case.annotations.contains_key(IMAGE_LABEL)) {
+            continue;
+        }
+        let labels = labeller.labels(case).map_err(|failure| {
+            failure.during(format!("cannot label case `{}`", case.name))
+        })?;
+        case.annotations.insert(NETWORK.to_owned(), labels);
+    }
+    bar.finish_and_clear();
+    let mut dataset = Arc::unwrap_or_clone(dataset);
+    let line = format!("`{NETWORK}` predicted by `{}` at step {}.", run.display(), checkpoint.manifest.run.step);
+    dataset.provenance = format!("{}\n{line}", dataset.provenance.trim_end());
+    pack(Dataset::into(dataset), &arguments.to).map_err(elsewhere)
+}
+
+/// A trained network, and what becomes of its predictions.
+struct Labeller<'a> {
+    method: &'a dyn Method,
+    /// Rows and columns of its input.
+    size: usize,
+    target: (Kind, Device),
+    refine: cli::Refinement,
+    alpha: u32,
+}
+
+impl Labeller<'_> {
+    /// The class of every pixel of a case; an image whose label says that it is healthy is background.
+    fn labels(&self, case: &Case) -> Result<Vec<u8>> {
+        let [slices, rows, columns] = case.shape;
+        let mut labels = Vec::with_capacity(slices * rows * columns);
+        for slice in 0..slices {
+            let known = case.annotation_slice(IMAGE_LABEL, slice);
+            if known.and_then(|labels| labels.first()) == Some(&0) {
+                labels.resize(labels.len() + rows * columns, 0);
+                continue;
+            }
+            let found = self.slice(case, slice)?;
+            labels.extend(zoom_labels(&found, [self.size; 2], [rows, columns]));
+        }
+        Ok(labels)
+    }
+
+    /// The labels of one slice on the network's grid.
+    fn slice(&self, case: &Case, slice: usize) -> Result<Vec<u8>> {
+        let image = case.input_slice(slice, self.size);
+        let extents = [1, case.channels as i64, self.size as i64, self.size as i64];
+        let (kind, device) = self.target;
+        let input = Tensor::from_slice(&image).view(extents).to_kind(kind).to_device(device);
+        let logits = self.method.predict(&input)?;
+        let fetched = || "cannot fetch a prediction";
+        if self.refine == cli::Refinement::None {
+            let classes = logits.argmax(1, false).to_kind(Kind::Uint8).to_device(Device::Cpu);
+            return Vec::try_from(classes.contiguous().view([-1])).context(fetched);
+        }
+        if logits.size()[1] != 2 || case.channels != 3 {
+            let message = format!(
+                "`--refine dense-crf` takes a lesion in a colour image, found {} classes in {} channels",
+                logits.size()[1],
+                case.channels
+            );
+            return Err(Failure::usage(message).hint("leave `--refine` out"));
+        }
+        let mask = logits.softmax(1, Kind::Float).select(1, 1).to_device(Device::Cpu);
+        let mask: Vec<f32> = Vec::try_from(mask.contiguous().view([-1])).context(fetched)?;
+        let pixels = self.size * self.size;
+        let levels = |value: f32| (value * 255.0).round() as u8;
+        let image: Vec<u8> = (0..pixels)
+            .flat_map(|pixel| (0..3).map(move |channel| channel * pixels + pixel))
+            .map(|index| levels(image[index]))
+            .collect();
+        let lesion = SoftLesion { columns: self.size, image: &image, mask: &mask };
+        Ok(lesion.crf_label(self.alpha)?.into_iter().map(u8::from).collect())
+    }
+}
