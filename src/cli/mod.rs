@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 pub use prepare::{
     Absent, Brats, Difficulty, LabelTransfer, Labeller, LesionPhantom, Prepare, PseudoLabels,
-    ScribbleKind, Scribbles,
+    Refinement, ScribbleKind, Scribbles,
 };
 
 /// Trains medical image segmentation from scrimped annotations, on as many processes as mpirun starts.
@@ -100,15 +100,18 @@ pub struct Evaluate {
     /// The yardstick of the scores
     #[arg(long, default_value = "native")]
     pub convention: Convention,
+    /// The fold to score, of which nothing was trained on [default: the one that the run held out]
+    #[arg(long)]
+    pub fold: Option<u32>,
     /// The statistics with which batch normalisation works
     #[arg(long, default_value = "saved")]
     pub statistics: Statistics,
-    /// Where to write the table of cases [default: `RUN/scores/evaluate-CHECKPOINT-CONVENTION.csv`]
+    /// Where to write the table of cases [default: `RUN/scores/evaluate-CHECKPOINT-CONVENTION.csv`, with the fold if one is given]
     #[arg(long, value_name = "FILE")]
     pub to: Option<PathBuf>,
 }
 
-/// Yardsticks for HD95 and ASD.
+/// What is measured, and how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Convention {
     /// Native size; millimetres where the spacing is known, voxels elsewhere
@@ -117,6 +120,8 @@ pub enum Convention {
     Voxels,
     /// The network's grid with spacing 10, 1, 1, as papers on ACDC scribbles print it
     Published,
+    /// Jaccard, accuracy, Dice, sensitivity and specificity of the first class, as published for lesions
+    Lesion,
 }
 
 /// Statistics with which batch normalisation works in an evaluation.

@@ -166,19 +166,47 @@ pub struct PseudoLabels {
     /// What becomes of a slice whose scribble lacks a structure
     #[arg(long, default_value = "background")]
     pub absent: Absent,
-    /// The packed file with scribbles
-    #[arg(long, value_name = "FILE")]
-    pub from: PathBuf,
+    /// The packed file with scribbles, for the random walker
+    #[arg(long, value_name = "FILE", required_if_eq("with", "random-walker"))]
+    pub from: Option<PathBuf>,
+    /// The run whose network labels the images that it was trained on
+    #[arg(
+        long,
+        value_name = "RUN",
+        required_if_eq("with", "network"),
+        conflicts_with_all = ["from", "absent"]
+    )]
+    pub run: Option<PathBuf>,
+    /// Which checkpoint of the run: `best`, `last`, or a directory
+    #[arg(long, default_value = "best", requires = "run")]
+    pub checkpoint: String,
+    /// What becomes of the network's predictions
+    #[arg(long, default_value = "none", requires = "run")]
+    pub refine: Refinement,
+    /// By how much the random field favours the lesion where the network is unsure
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=8), requires = "run")]
+    pub alpha: u32,
     /// The packed file to write; it must not exist
     #[arg(long, value_name = "FILE")]
     pub to: PathBuf,
 }
 
-/// What makes labels of scribbles.
+/// What makes labels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Labeller {
     /// The class whose scribble a random walk over similar pixels reaches first
     RandomWalker,
+    /// The network of a run: annotation `network`
+    Network,
+}
+
+/// What becomes of predictions before they are labels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Refinement {
+    /// Nothing
+    None,
+    /// A dense conditional random field over colours and places; for lesions in colour images
+    DenseCrf,
 }
 
 /// What becomes of a slice whose scribble lacks a structure.

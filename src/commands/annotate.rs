@@ -14,7 +14,14 @@ use std::path::Path;
 /// Adds pseudo labels as the arguments say; every rank of a launcher calls this.
 pub(super) fn pseudo_labels(arguments: &cli::PseudoLabels) -> Result<Exit> {
     let crew = Crew::join()?;
-    label(arguments, &crew).map_err(|failure| crew.tell(failure))
+    let labelled = match (&arguments.run, &arguments.from) {
+        (Some(run), _) => crew.label_by_network(arguments, run),
+        (None, Some(from)) => label(arguments, from, &crew),
+        (None, None) => {
+            Err(Failure::usage("there is nothing to label").hint("name it with `--from FILE`"))
+        }
+    };
+    labelled.map_err(|failure| crew.tell(failure))
 }
 
 /// Draws scribbles as the arguments say; every rank of a launcher calls this.
@@ -25,13 +32,12 @@ pub(super) fn scribbles(arguments: &cli::Scribbles) -> Result<Exit> {
     crew.agree(drawn).map_err(|failure| crew.tell(failure))
 }
 
-fn label(arguments: &cli::PseudoLabels, crew: &Crew) -> Result<Exit> {
-    let cli::Labeller::RandomWalker = arguments.with;
+fn label(arguments: &cli::PseudoLabels, from: &Path, crew: &Crew) -> Result<Exit> {
     let kind = match arguments.absent {
         cli::Absent::Background => RANDOM_WALKER,
         cli::Absent::LeftOut => RANDOM_WALKER_PRESENT,
     };
-    let (mut dataset, labelling) = crew.agree(plan(arguments, kind))?;
+    let (mut dataset, labelling) = crew.agree(plan((from, &arguments.to), kind))?;
     let place = (crew.rank(), crew.ranks());
     let bar = crew.agree(bar("labelling", labelling.share_size(place.0, place.1), "slices"))?;
     let note = || bar.inc(u64::from(crew.rank() == 0));
@@ -55,16 +61,16 @@ fn label(arguments: &cli::PseudoLabels, crew: &Crew) -> Result<Exit> {
 }
 
 /// The data set, and what is to be done with it.
-fn plan(arguments: &cli::PseudoLabels, kind: &str) -> Result<(Dataset, Labelling)> {
-    refuse_existing(&arguments.to)?;
-    let mut dataset = store::read(&arguments.from)?;
+fn plan((from, to): (&Path, &Path), kind: &str) -> Result<(Dataset, Labelling)> {
+    refuse_existing(to)?;
+    let mut dataset = store::read(from)?;
     let drawn = |dataset: &Dataset| {
         dataset.cases.iter().any(|case| case.annotations.contains_key(SCRIBBLE))
     };
     if !drawn(&dataset) {
         return Err(Failure::usage(format!(
             "no case of `{}` has annotation `{SCRIBBLE}` to make labels of",
-            arguments.from.display()
+            from.display()
         ))
         .hint("draw some with `scrimp prepare scribbles`, or pack a data set that has them"));
     }
@@ -96,7 +102,7 @@ fn draw(arguments: &cli::Scribbles, threads: usize) -> Result<Exit> {
 }
 
 /// What goes in is a packed file too: the wrong way round would destroy it.
-fn refuse_existing(to: &Path) -> Result<()> {
+pub(super) fn refuse_existing(to: &Path) -> Result<()> {
     if !to.exists() {
         return Ok(());
     }
@@ -104,17 +110,19 @@ fn refuse_existing(to: &Path) -> Result<()> {
         .hint("name another file with `--to FILE`, or remove this one first"))
 }
 
-fn elsewhere(failure: Failure) -> Failure {
+pub(super) fn elsewhere(failure: Failure) -> Failure {
     failure.hint("name a file in a folder that can be written to with `--to FILE`")
 }
 
 /// The ranks that work together.
 #[cfg(feature = "torch")]
 mod crew {
+    use crate::cli;
     use crate::comm::environment::{Placement, Variables};
     use crate::comm::{self, Communicator};
-    use crate::commands::{narrate, run};
-    use crate::error::{Failure, Result};
+    use crate::commands::{narrate, network_labels, run};
+    use crate::error::{Exit, Failure, Result};
+    use std::path::Path;
     use std::sync::Arc;
 
     pub(super) struct Crew {
@@ -154,13 +162,23 @@ mod crew {
         pub(super) fn tell(&self, failure: Failure) -> Failure {
             narrate::tell(failure, &*self.comm)
         }
+
+        pub(super) fn label_by_network(
+            &self,
+            arguments: &cli::PseudoLabels,
+            run: &Path,
+        ) -> Result<Exit> {
+            network_labels::label(arguments, run, (&self.comm, &self.variables))
+        }
     }
 }
 
 /// One process: without libtorch there is nothing to join others with.
 #[cfg(not(feature = "torch"))]
 mod crew {
-    use crate::error::{Failure, Result};
+    use crate::cli;
+    use crate::error::{Exit, Failure, Result};
+    use std::path::Path;
 
     pub(super) struct Crew;
 
@@ -192,6 +210,13 @@ mod crew {
 
         pub(super) fn tell(&self, failure: Failure) -> Failure {
             failure
+        }
+
+        pub(super) fn label_by_network(&self, _: &cli::PseudoLabels, _: &Path) -> Result<Exit> {
+            Err(Failure::usage(
+                "built without the feature `torch`, so there is no network to label with",
+            )
+            .hint("run `cargo build --release`"))
         }
     }
 }

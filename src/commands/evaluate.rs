@@ -7,12 +7,14 @@ use crate::comm::environment::Variables;
 use crate::comm::{Communicator, agree, with_device};
 use crate::config;
 use crate::config::plan::RunPlan;
-use crate::data::Dataset;
+use crate::data::{Case, Dataset, IMAGE_LABEL};
 use crate::error::{Context, Exit, Failure, Result};
+use crate::methods;
 use crate::runlog::directory::RunDirectory;
 use crate::train::Method;
 use crate::train::checkpoint::{Checkpoint, CheckpointStore, load, read_manifest};
 use crate::train::evaluate::{Scores, Yardstick, recompute_statistics};
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::Path;
 use std::sync::Arc;
@@ -46,7 +48,7 @@ fn evaluate(
     let ranks = with_device(Arc::clone(comm), place.device)?;
     load(&checkpoint.path, &**comm)?.restore(method.learners_mut(), &*ranks)?;
     let yardstick = match arguments.convention {
-        Convention::Native => Yardstick::Native,
+        Convention::Native | Convention::Lesion => Yardstick::Native,
         Convention::Voxels => Yardstick::Voxels,
         Convention::Published => Yardstick::Published,
     };
@@ -55,9 +57,36 @@ fn evaluate(
     agree(&**comm, prepared)?;
     let mut evaluator = run::evaluator(&plan, &dataset, place.device, yardstick);
     evaluator.volume_statistics = arguments.statistics == Statistics::Volume;
-    let scores = evaluator.run(&*method, &**comm)?;
-    let written = if comm.rank() == 0 { report(arguments, &directory, &scores) } else { Ok(()) };
+    if let Some(fold) = arguments.fold {
+        agree(&**comm, refuse_trained(&plan, &dataset, fold))?;
+        evaluator.fold = fold;
+    }
+    let (csv, table) = if arguments.convention == Convention::Lesion {
+        lesions::tables(&evaluator.lesions(&*method, &**comm)?)
+    } else {
+        let scores = evaluator.run(&*method, &**comm)?;
+        (scores.to_csv(), table(&scores))
+    };
+    let is_root = comm.rank() == 0;
+    let written = if is_root { report(arguments, &directory, (&csv, &table)) } else { Ok(()) };
     agree(&**comm, written)
+}
+
+/// Refuses a fold that the run has trained on.
+fn refuse_trained(plan: &RunPlan, dataset: &Dataset, fold: u32) -> Result<()> {
+    let by_image_label = methods::find(&plan.method)?.needs_healthy;
+    let is_trained_on = |case: &&Case| {
+        case.fold != plan.data.fold
+            && (!by_image_label || case.annotations.contains_key(IMAGE_LABEL))
+    };
+    match dataset.held_out(fold)?.into_iter().find(is_trained_on) {
+        None => Ok(()),
+        Some(case) => Err(Failure::usage(format!(
+            "the run has trained on case `{}` of fold {fold}, so that its score would mean nothing",
+            case.name
+        ))
+        .hint(format!("leave `--fold` out to score fold {}", plan.data.fold))),
+    }
 }
 
 /// Batches from which running statistics are made anew on request.
@@ -110,24 +139,28 @@ pub(super) fn checkpoint(directory: &RunDirectory, name: &str) -> Result<Checkpo
 }
 
 /// Writes the table of cases and prints the means.
-fn report(arguments: &cli::Evaluate, directory: &RunDirectory, scores: &Scores) -> Result<()> {
+fn report(
+    arguments: &cli::Evaluate,
+    directory: &RunDirectory,
+    (csv, table): (&str, &str),
+) -> Result<()> {
     let convention = format!("{:?}", arguments.convention).to_lowercase();
+    let fold = arguments.fold.map(|fold| format!("-fold-{fold}")).unwrap_or_default();
     let to = arguments.to.clone().unwrap_or_else(|| {
         let name = Path::new(&arguments.checkpoint).file_name().unwrap_or_default();
-        let name = format!("evaluate-{}-{convention}.csv", name.to_string_lossy());
+        let name = format!("evaluate-{}-{convention}{fold}.csv", name.to_string_lossy());
         directory.scores().join(name)
     });
     if let Some(folder) = to.parent() {
         std::fs::create_dir_all(folder)
             .context(|| format!("cannot make `{}`", folder.display()))?;
     }
-    std::fs::write(&to, scores.to_csv()).context(|| format!("cannot write `{}`", to.display()))?;
-    super::print(&table(scores))?;
-    super::print(&format!(
-        "{} cases, {convention} yardstick, in `{}`\n",
-        scores.cases.len(),
-        to.display()
-    ))
+    std::fs::write(&to, csv).context(|| format!("cannot write `{}`", to.display()))?;
+    super::print(table)?;
+    let cases: BTreeSet<&str> =
+        csv.lines().skip(1).filter_map(|line| line.split(',').next()).collect();
+    let count = cases.len();
+    super::print(&format!("{count} cases, {convention} yardstick, in `{}`\n", to.display()))
 }
 
 fn table(scores: &Scores) -> String {
@@ -143,4 +176,30 @@ fn table(scores: &Scores) -> String {
     }
     let _ = writeln!(text, "{:<18}{:>8}", "mean", number(scores.mean_dice(), 4));
     text
+}
+
+/// The five scores of lesions as text.
+mod lesions {
+    use crate::metrics::LesionScores;
+    use std::fmt::Write;
+
+    const NAMES: [&str; 5] = ["jaccard", "accuracy", "dice", "sensitivity", "specificity"];
+
+    /// One line per case as CSV, and a table of the means.
+    pub(super) fn tables(cases: &[(String, LesionScores)]) -> (String, String) {
+        let mut csv = format!("case,{}\n", NAMES.join(","));
+        let mut sums = [0.0; NAMES.len()];
+        for (case, scores) in cases {
+            let scores = scores.to_array();
+            let numbers = scores.map(|score| score.to_string()).join(",");
+            // Writing to a string cannot fail.
+            let _ = writeln!(csv, "{case},{numbers}");
+            sums.iter_mut().zip(scores).for_each(|(sum, score)| *sum += score);
+        }
+        let mut table = String::new();
+        for (name, sum) in NAMES.iter().zip(sums) {
+            let _ = writeln!(table, "{name:<18}{:>8.4}", sum / cases.len() as f64);
+        }
+        (csv, table)
+    }
 }

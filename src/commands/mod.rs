@@ -14,6 +14,8 @@ mod launch;
 mod methods;
 #[cfg(feature = "torch")]
 mod narrate;
+#[cfg(feature = "torch")]
+mod network_labels;
 #[cfg(feature = "hdf5")]
 mod prepare;
 #[cfg(feature = "torch")]

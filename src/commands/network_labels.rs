@@ -31,8 +31,7 @@ pub(super) fn label(
     (comm, variables): (&Arc<dyn Communicator>, &Variables),
 ) -> Result<Exit> {
     if comm.ranks() > 1 {
-        let message =
-            format!("a network labels on one process, started on {} ranks", comm.ranks());
+        let message = format!("a network labels on one process, started on {} ranks", comm.ranks());
         return Err(Failure::usage(message).hint("run it without mpirun"));
     }
     refuse_existing(&arguments.to)?;
@@ -60,14 +59,18 @@ pub(super) fn label(
         if is_held_out || (with_healthy && !case.annotations.contains_key(IMAGE_LABEL)) {
             continue;
         }
-        let labels = labeller.labels(case).map_err(|failure| {
-            failure.during(format!("cannot label case `{}`", case.name))
-        })?;
+        let labels = labeller
+            .labels(case)
+            .map_err(|failure| failure.during(format!("cannot label case `{}`", case.name)))?;
         case.annotations.insert(NETWORK.to_owned(), labels);
     }
     bar.finish_and_clear();
     let mut dataset = Arc::unwrap_or_clone(dataset);
-    let line = format!("`{NETWORK}` predicted by `{}` at step {}.", run.display(), checkpoint.manifest.run.step);
+    let line = format!(
+        "`{NETWORK}` predicted by `{}` at step {}.",
+        run.display(),
+        checkpoint.manifest.run.step
+    );
     dataset.provenance = format!("{}\n{line}", dataset.provenance.trim_end());
     pack(Dataset::into(dataset), &arguments.to).map_err(elsewhere)
 }

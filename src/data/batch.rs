@@ -149,16 +149,10 @@ impl<'a> Volume<'a> {
     /// The slices resized to `size` x `size`, grey ones by order-0 zoom and coloured ones bilinearly:
     /// `[slices, channels, size, size]` f32.
     pub fn input(&self, size: usize) -> Tensor {
-        let ([slices, rows, columns], channels) = (self.case.shape, self.case.channels);
-        let resized = (0..slices).flat_map(|slice| {
-            let image = self.case.image_slice(slice);
-            match channels {
-                1 => augment::zoom_image(image, [rows, columns], [size, size]),
-                _ => augment::transfer::resize_planes(image, [channels, rows, columns], size),
-            }
-        });
-        let resized: Vec<f32> = resized.collect();
-        let extents = [slices, channels, size, size].map(|extent| extent as i64);
+        let slices = self.case.shape[0];
+        let resized: Vec<f32> =
+            (0..slices).flat_map(|slice| self.case.input_slice(slice, size)).collect();
+        let extents = [slices, self.case.channels, size, size].map(|extent| extent as i64);
         Tensor::from_slice(&resized).view(extents)
     }
 

@@ -4,7 +4,7 @@
 //! communicator: rank and ranks come as two numbers.
 
 use super::augment::transfer::{TransferDraw, resize_planes};
-use super::augment::{Draw, Resample, Sample, Slice, apply, zoom_image, zoom_labels};
+use super::augment::{Draw, Resample, Sample, Slice, apply, zoom_labels};
 use super::batch::Samples;
 use super::order::Order;
 use super::shapes::Shapes;
@@ -192,12 +192,21 @@ impl Course {
     }
 
     /// Makes a sample as label transfer does: a crop of a slightly larger image, or the image alone.
-    fn transfer(&self, (step, position): (u64, usize), source: &Slice<'_>, sample: &mut Sample<'_>) {
+    fn transfer(
+        &self,
+        (step, position): (u64, usize),
+        source: &Slice<'_>,
+        sample: &mut Sample<'_>,
+    ) {
         let (size, [rows, columns]) = (self.plan.size, source.shape);
         let shape = [self.dataset.channels(), rows, columns];
         if self.plan.augment == Resample::None {
             sample.image.copy_from_slice(&resize_planes(source.image, shape, size));
-            sample.annotation.copy_from_slice(&zoom_labels(source.annotation, source.shape, [size; 2]));
+            sample.annotation.copy_from_slice(&zoom_labels(
+                source.annotation,
+                source.shape,
+                [size; 2],
+            ));
             return;
         }
         let draw = TransferDraw::sample(&mut self.order.augmentation(step, position).draws(), size);
@@ -271,13 +280,12 @@ impl Origin {
         self.course.share(self.course.slices.len())
     }
 
-    /// Training slice `slice` resized without any augmentation: `[1, 1, H, W]` f32.
+    /// Training slice `slice` resized without any augmentation: `[1, C, H, W]` f32.
     pub fn input(&self, slice: usize) -> Tensor {
         let (case, slice) = self.course.case(slice);
         let size = self.course.plan.size;
-        let shape = [case.shape[1], case.shape[2]];
-        let image = zoom_image(case.image_slice(slice), shape, [size; 2]);
-        Tensor::from_slice(&image).view([1, 1, size as i64, size as i64])
+        let image = case.input_slice(slice, size);
+        Tensor::from_slice(&image).view([1, case.channels as i64, size as i64, size as i64])
     }
 
     /// Labels of slices as they are stored, turned and resized as the samples of the batch were:

@@ -101,6 +101,16 @@ impl Case {
         &self.image[slice * pixels..][..pixels]
     }
 
+    /// One slice resized to `size` x `size` as a network is shown it, grey by order-0 zoom and colours
+    /// bilinearly: `[channels, size, size]`.
+    pub fn input_slice(&self, slice: usize, size: usize) -> Vec<f32> {
+        let ([_, rows, columns], image) = (self.shape, self.image_slice(slice));
+        match self.channels {
+            1 => augment::zoom_image(image, [rows, columns], [size, size]),
+            channels => augment::transfer::resize_planes(image, [channels, rows, columns], size),
+        }
+    }
+
     /// The labels of one slice, `[rows, columns]`, if the case has this kind of annotation.
     pub fn annotation_slice(&self, kind: &str, slice: usize) -> Option<&[u8]> {
         let pixels = self.shape[1] * self.shape[2];

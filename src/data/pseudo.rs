@@ -17,6 +17,9 @@ pub const RANDOM_WALKER: &str = "random_walker";
 /// The same, but where a structure has no scribble the walk goes between the others.
 pub const RANDOM_WALKER_PRESENT: &str = "random_walker_present";
 
+/// The kind of annotation that the network of a run predicts.
+pub const NETWORK: &str = "network";
+
 /// How a kind of annotation comes about, if a random walker makes it.
 pub fn rule(kind: &str) -> Option<Absent> {
     match kind {

@@ -191,7 +191,8 @@ impl Evaluator {
         communicator: &dyn Communicator,
     ) -> Result<Vec<(String, LesionScores)>> {
         let scored = |(_, volume): (usize, &Volume<'_>), prediction: &[u8], row: &mut [f64]| {
-            let is_lesion = |labels: &[u8]| labels.iter().map(|&label| label == 1).collect::<Vec<_>>();
+            let is_lesion =
+                |labels: &[u8]| labels.iter().map(|&label| label == 1).collect::<Vec<_>>();
             let prediction = is_lesion(&volume.enlarge(prediction, self.size));
             let scores = LesionScores::of(&prediction, &is_lesion(volume.truth()))?;
             row.copy_from_slice(&scores.to_array());

@@ -56,14 +56,14 @@ mod golden_arrays;
 #[cfg(feature = "hdf5")]
 mod golden_augment;
 #[cfg(test)]
-mod golden_dense_crf;
-#[cfg(test)]
-mod golden_lesion;
-#[cfg(test)]
 #[cfg(feature = "torch")]
 mod golden_cltn;
+#[cfg(test)]
+mod golden_dense_crf;
 #[cfg(feature = "torch")]
 mod golden_label_transfer;
+#[cfg(test)]
+mod golden_lesion;
 #[cfg(feature = "torch")]
 mod golden_losses;
 #[cfg(test)]
