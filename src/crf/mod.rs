@@ -96,9 +96,10 @@ impl DenseCrf {
         });
         let kernels =
             Kernels { gaussian: gaussian.transpose()?, bilateral: bilateral.transpose()? };
-        Ok(match labels {
-            1..=2 => kernels.marginals::<2>(unary, pixels.len(), self.iterations),
-            _ => kernels.marginals::<4>(unary, pixels.len(), self.iterations),
+        Ok(if labels <= 2 {
+            kernels.marginals::<2>(unary, pixels.len(), self.iterations)
+        } else {
+            kernels.marginals::<4>(unary, pixels.len(), self.iterations)
         })
     }
 
