@@ -68,6 +68,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "commands",
         &[
+            "pseudo_labels",
             "methods",
             "train",
             "data",

@@ -90,7 +90,7 @@ impl Recipe for Cltn {
             let (average, [heal, _]) = Learner::follower("average", setup.learner, pair);
             (average, heal)
         });
-        let [large, small] = params.judge_layers;
+        let (large, small) = (params.global_layers, params.local_layers);
         let judge = |scope: &mut Scope<'_>, name: &str, layers| {
             Judge::new(&mut scope.sub(name), layers, params.judge_width)
         };

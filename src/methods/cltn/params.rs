@@ -38,9 +38,12 @@ pub struct Params {
     /// Channels of the discriminators after their first layer.
     #[serde(default = "fifty_four")]
     pub(super) judge_width: i64,
-    /// Layers of the discriminators of large and of small parts, each at least 3.
-    #[serde(default = "seven_and_five")]
-    pub(super) judge_layers: [u32; 2],
+    /// Layers of the discriminators that judge large parts of an image, 3 to 12.
+    #[serde(default = "seven")]
+    pub(super) global_layers: u32,
+    /// Layers of the discriminators that judge small parts, 3 to 12.
+    #[serde(default = "five")]
+    pub(super) local_layers: u32,
     /// What the painter's style is read from.
     #[serde(default)]
     pub(super) style: Style,
@@ -99,8 +102,12 @@ fn fifty_four() -> i64 {
     54
 }
 
-fn seven_and_five() -> [u32; 2] {
-    [7, 5]
+fn seven() -> u32 {
+    7
+}
+
+fn five() -> u32 {
+    5
 }
 
 impl Params {
@@ -119,20 +126,20 @@ impl Params {
                 self.average
             )));
         }
-        if self.judge_layers.iter().any(|layers| !(3..=12).contains(layers)) {
+        let layers = [self.global_layers, self.local_layers];
+        if layers.iter().any(|layers| !(3..=12).contains(layers)) {
             return Err(Failure::usage(format!(
-                "`judge_layers` must be between 3 and 12 each, found {:?}",
-                self.judge_layers
+                "`global_layers` and `local_layers` must be between 3 and 12, found {layers:?}"
             )));
         }
-        let smallest = self.judge_layers.into_iter().map(Judge::smallest_image).max().unwrap_or(8);
+        let smallest = layers.into_iter().map(Judge::smallest_image).max().unwrap_or(8);
         if size % 4 != 0 || size < smallest {
             return Err(Failure::usage(format!(
                 "`data.size` is {size}, expected a multiple of 4 of at least {smallest} for \
-                 discriminators of {:?} layers",
-                self.judge_layers
+                 discriminators of {} and {} layers",
+                self.global_layers, self.local_layers
             ))
-            .hint("set another `data.size`, or fewer `method.params.judge_layers`"));
+            .hint("set another `data.size`, or fewer `method.params.global_layers`"));
         }
         Ok(())
     }

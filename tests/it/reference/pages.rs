@@ -143,7 +143,7 @@ pub(super) fn configuration() -> String {
         let name = parts(variant.value.as_ref().unwrap()).0;
         let defaults = match variant.name.as_str() {
             "sgd" => Table::try_from(SgdConfig::default()),
-            "adamw" => Table::try_from(AdamConfig::default()),
+            "adamw" | "adam" => Table::try_from(AdamConfig::default()),
             other => panic!("the defaults of the optimiser `{other}` are not known here"),
         };
         write!(text, "\n### `optimizer.{}`\n\n{}\n\n", variant.name, variant.doc).unwrap();
