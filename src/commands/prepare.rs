@@ -4,7 +4,9 @@
 
 use super::annotate;
 use crate::cli;
-use crate::data::import::{Source, acdc, mscmr, nifti, phantom};
+use crate::data::import::{
+    Source, acdc, brats, label_transfer, lesion_phantom, mscmr, nifti, phantom,
+};
 use crate::data::store;
 use crate::error::{Context, Exit, Result};
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
@@ -48,9 +50,49 @@ pub(super) fn run(prepare: &cli::Prepare) -> Result<Exit> {
             };
             pack(phantom::generate(&phantom)?.into(), to)
         }
+        cli::Prepare::LabelTransfer(arguments) => pack_label_transfer(arguments),
+        cli::Prepare::Brats(arguments) => pack_brats(arguments),
+        cli::Prepare::LesionPhantom(arguments) => pack_lesion_phantom(arguments),
         cli::Prepare::PseudoLabels(arguments) => annotate::pseudo_labels(arguments),
         cli::Prepare::Scribbles(arguments) => annotate::scribbles(arguments),
     }
+}
+
+fn pack_label_transfer(arguments: &cli::LabelTransfer) -> Result<Exit> {
+    let (source, warnings) = label_transfer::open(&label_transfer::Package {
+        folder: arguments.from.clone(),
+        size: arguments.size,
+        test_only: arguments.test_only,
+    })?;
+    for warning in warnings {
+        writeln!(anstream::stderr(), "warning: {warning}").context(|| "cannot write to stderr")?;
+    }
+    pack(source, &arguments.to)
+}
+
+fn pack_brats(arguments: &cli::Brats) -> Result<Exit> {
+    let source = brats::open(&brats::Volumes {
+        folder: arguments.from.clone(),
+        size: arguments.size,
+        min_lesion: arguments.min_lesion,
+        every: arguments.every,
+        depth_percent: [arguments.depth_from, arguments.depth_to],
+        held_out_shares: [arguments.val_share, arguments.test_share],
+        seed: arguments.seed,
+    })?;
+    pack(source, &arguments.to)
+}
+
+fn pack_lesion_phantom(arguments: &cli::LesionPhantom) -> Result<Exit> {
+    let dataset = lesion_phantom::generate(&lesion_phantom::LesionPhantom {
+        cases: arguments.cases,
+        healthy: arguments.healthy,
+        validation: arguments.validation,
+        test: arguments.test,
+        size: arguments.size,
+        seed: arguments.seed,
+    })?;
+    pack(dataset.into(), &arguments.to)
 }
 
 /// A bar for `count` things, drawn on stderr and only where that is a terminal.

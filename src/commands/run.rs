@@ -4,12 +4,14 @@
 
 use crate::comm::environment::{Placement, Variables};
 use crate::comm::{self, Communicator, agree};
-use crate::config::plan::{DataSource, PhantomPlan, RunPlan, ShapesPlan, ShapesSource};
+use crate::config::plan::{
+    DataSource, LesionPhantomPlan, PhantomPlan, RunPlan, ShapesPlan, ShapesSource,
+};
 use crate::config::{
     DeviceChoice, Normalisation, Orientation, Outside, Precision, Resample, RunConfig,
 };
 use crate::data::course::training_slices;
-use crate::data::import::{masks, phantom};
+use crate::data::import::{lesion_phantom, masks, phantom};
 use crate::data::loader::{Loader, LoaderPlan};
 use crate::data::pseudo::Labelling;
 use crate::data::shapes::Shapes;
@@ -36,6 +38,7 @@ pub(super) fn dataset(plan: &RunPlan) -> Result<Arc<Dataset>> {
     let dataset = match &plan.data.source {
         DataSource::Packed(path) => store::read(path)?,
         DataSource::Phantom(plan) => generated(plan)?,
+        DataSource::LesionPhantom(plan) => generated_lesions(plan)?,
     };
     Ok(Arc::new(dataset))
 }
@@ -69,6 +72,17 @@ fn generated(plan: &PhantomPlan) -> Result<Dataset> {
             crate::config::Difficulty::Easy => phantom::Difficulty::Easy,
             crate::config::Difficulty::Hard => phantom::Difficulty::Hard,
         },
+        seed: plan.seed,
+    })
+}
+
+fn generated_lesions(plan: &LesionPhantomPlan) -> Result<Dataset> {
+    lesion_phantom::generate(&lesion_phantom::LesionPhantom {
+        cases: plan.cases,
+        healthy: plan.healthy,
+        validation: plan.validation,
+        test: plan.test,
+        size: plan.size,
         seed: plan.seed,
     })
 }

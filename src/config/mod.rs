@@ -5,6 +5,7 @@
 //! [`RunConfig::method_params`], so this module knows neither methods nor tensors.
 
 mod changes;
+mod phantoms;
 pub mod plan;
 mod source;
 mod time_span;
@@ -39,7 +40,7 @@ pub struct RunConfig {
     source: Source,
 }
 
-/// `[data]`: exactly one of `path` and `[data.phantom]`, and how it is looked at.
+/// `[data]`: exactly one of `path`, `[data.phantom]` and `[data.lesion_phantom]`, and how it is looked at.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DataConfig {
@@ -68,6 +69,9 @@ pub struct DataConfig {
     /// A synthetic data set, made when the run starts, instead of `path`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub phantom: Option<PhantomConfig>,
+    /// Synthetic images with image labels alone, made when the run starts, instead of `path`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lesion_phantom: Option<LesionPhantomConfig>,
     /// Dense masks of other patients, for methods that learn what shapes look like.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shapes: Option<ShapesConfig>,
@@ -89,6 +93,31 @@ pub struct PhantomConfig {
     /// How hard the images are to segment (default `easy`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub difficulty: Option<Difficulty>,
+    /// Equal seeds give equal data (default 1).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u64>,
+}
+
+/// `[data.lesion_phantom]`: synthetic diseased and healthy images with the annotation `image_label`; those
+/// to validate with are fold 1, those to test with fold 2.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LesionPhantomConfig {
+    /// How many diseased images to train on (default 200).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cases: Option<usize>,
+    /// How many healthy images to train on (default 200).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub healthy: Option<usize>,
+    /// How many images with known lesions to validate with (default 32).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub validation: Option<usize>,
+    /// How many images with known lesions to test with; may be 0 (default 32).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub test: Option<usize>,
+    /// Rows and columns of each image (default 64).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub size: Option<usize>,
     /// Equal seeds give equal data (default 1).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,

@@ -3,15 +3,17 @@
 //! After [`RunPlan::resolve`] nothing is optional and nothing is checked twice. Whether files exist
 //! and what devices there are is not known here: a plan means the same on every machine.
 
+use super::phantoms;
 use super::{
-    DataConfig, DeviceChoice, Difficulty, MethodConfig, NetConfig, NonFinite, Normalisation,
-    Orientation, Outside, PhantomConfig, Precision, Resample, RunConfig, ShapesConfig, TimeSpan,
-    TrainConfig,
+    DataConfig, DeviceChoice, MethodConfig, NetConfig, NonFinite, Normalisation, Orientation,
+    Outside, Precision, Resample, RunConfig, ShapesConfig, TimeSpan, TrainConfig,
 };
 use crate::error::{Context, Result};
 use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
+
+pub use super::phantoms::{LesionPhantomPlan, PhantomPlan};
 
 /// How long a step may stand still where nothing else is said.
 const HANG_LIMIT: Duration = Duration::from_secs(30);
@@ -82,21 +84,8 @@ pub enum DataSource {
     Packed(PathBuf),
     /// A synthetic data set, made when the run starts.
     Phantom(PhantomPlan),
-}
-
-/// A synthetic cardiac data set.
-#[derive(Debug, Clone, PartialEq)]
-pub struct PhantomPlan {
-    /// How many cases.
-    pub cases: usize,
-    /// Slices of each case.
-    pub slices: usize,
-    /// Rows and columns of each slice.
-    pub size: usize,
-    /// How hard the images are to segment.
-    pub difficulty: Difficulty,
-    /// Equal seeds give equal data.
-    pub seed: u64,
+    /// Synthetic images with image labels, made when the run starts.
+    LesionPhantom(LesionPhantomPlan),
 }
 
 /// How networks are built.
@@ -197,14 +186,14 @@ impl RunPlan {
     }
 
     fn written_out(&self) -> RunConfig {
-        let (path, phantom) = match &self.data.source {
-            DataSource::Packed(path) => (Some(path.clone()), None),
-            DataSource::Phantom(phantom) => (None, Some(phantom.written_out())),
-        };
+        let mut data = DataConfig::default();
+        match &self.data.source {
+            DataSource::Packed(path) => data.path = Some(path.clone()),
+            DataSource::Phantom(phantom) => data.phantom = Some(phantom.written_out()),
+            DataSource::LesionPhantom(phantom) => data.lesion_phantom = Some(phantom.written_out()),
+        }
         RunConfig {
             data: DataConfig {
-                path,
-                phantom,
                 fold: Some(self.data.fold),
                 annotation: Some(self.data.annotation.clone()),
                 size: Some(self.data.size),
@@ -212,6 +201,7 @@ impl RunPlan {
                 outside: Some(self.data.outside),
                 drop_last: Some(self.data.drop_last),
                 shapes: self.data.shapes.as_ref().map(ShapesPlan::written_out),
+                ..data
             },
             net: NetConfig {
                 dropout: Some(self.net.dropout),
@@ -230,6 +220,7 @@ impl RunPlan {
         let source = match &data.source {
             DataSource::Packed(path) => format!("`{}`", path.display()),
             DataSource::Phantom(phantom) => phantom.summary(),
+            DataSource::LesionPhantom(phantom) => phantom.summary(),
         };
         let held_out = match data.fold {
             0 => "nothing held out".to_owned(),
@@ -290,22 +281,6 @@ impl ShapesPlan {
     }
 }
 
-impl PhantomPlan {
-    fn summary(&self) -> String {
-        format!("a phantom of {} cases with {} slices", self.cases, self.slices)
-    }
-
-    fn written_out(&self) -> PhantomConfig {
-        PhantomConfig {
-            cases: Some(self.cases),
-            slices: Some(self.slices),
-            size: Some(self.size),
-            difficulty: Some(self.difficulty),
-            seed: Some(self.seed),
-        }
-    }
-}
-
 impl TrainPlan {
     /// Which checkpoints are kept, in words.
     fn keeps(&self) -> String {
@@ -341,26 +316,36 @@ impl TrainPlan {
     }
 }
 
+/// What to train on: exactly one of three tables and keys.
+fn source(config: &RunConfig) -> Result<DataSource> {
+    let DataConfig { path, phantom, lesion_phantom, .. } = &config.data;
+    match (path, phantom, lesion_phantom) {
+        (Some(path), None, None) => Ok(DataSource::Packed(path.clone())),
+        (None, Some(phantom), None) => {
+            phantoms::phantom(config, "data.phantom", phantom).map(DataSource::Phantom)
+        }
+        (None, None, Some(phantom)) => {
+            phantoms::lesion_phantom(config, phantom).map(DataSource::LesionPhantom)
+        }
+        (None, None, None) => Err(config
+            .refuse("data", "neither `data.path` nor `[data.phantom]` says what to train on")
+            .hint("pack a data set with `scrimp prepare` and add `path = \"FILE\"` to `[data]`")),
+        (path, phantom, _) => {
+            let (key, first) = match (path, phantom) {
+                (Some(_), _) => ("data.path", "`data.path`"),
+                _ => ("data.phantom", "`[data.phantom]`"),
+            };
+            let second =
+                if path.is_some() && phantom.is_some() { "phantom" } else { "lesion_phantom" };
+            let message = format!("both {first} and `[data.{second}]` say what to train on");
+            Err(config.refuse(key, message).hint("remove one of them"))
+        }
+    }
+}
+
 fn data(config: &RunConfig) -> Result<DataPlan> {
     let written = &config.data;
-    let source = match (&written.path, &written.phantom) {
-        (Some(path), None) => DataSource::Packed(path.clone()),
-        (None, Some(phantom)) => {
-            DataSource::Phantom(self::phantom(config, "data.phantom", phantom)?)
-        }
-        (Some(_), Some(_)) => {
-            return Err(config
-                .refuse("data.path", "both `data.path` and `[data.phantom]` say what to train on")
-                .hint("remove one of them"));
-        }
-        (None, None) => {
-            return Err(config
-                .refuse("data", "neither `data.path` nor `[data.phantom]` says what to train on")
-                .hint(
-                    "pack a data set with `scrimp prepare` and add `path = \"FILE\"` to `[data]`",
-                ));
-        }
-    };
+    let source = source(config)?;
     let size = written.size.unwrap_or(256);
     if size == 0 || !size.is_multiple_of(16) {
         let down = (size / 16 * 16).max(16);
@@ -387,7 +372,7 @@ fn shapes(config: &RunConfig, written: &ShapesConfig, target: &DataSource) -> Re
     let source = match (&written.path, &written.phantom) {
         (Some(path), None) => ShapesSource::Path(path.clone()),
         (None, Some(phantom)) => {
-            ShapesSource::Phantom(self::phantom(config, "data.shapes.phantom", phantom)?)
+            ShapesSource::Phantom(phantoms::phantom(config, "data.shapes.phantom", phantom)?)
         }
         (Some(_), Some(_)) => {
             let message = "both `data.shapes.path` and `[data.shapes.phantom]` say where masks are";
@@ -415,20 +400,6 @@ fn shapes(config: &RunConfig, written: &ShapesConfig, target: &DataSource) -> Re
     }
     let orientation = written.orientation.unwrap_or(Orientation::Corrected);
     Ok(ShapesPlan { source, orientation, allow_own })
-}
-
-fn phantom(config: &RunConfig, table: &str, written: &PhantomConfig) -> Result<PhantomPlan> {
-    let counts = [("cases", written.cases), ("slices", written.slices), ("size", written.size)];
-    for (key, count) in counts {
-        at_least_one(config, &format!("{table}.{key}"), count.unwrap_or(1) as u64)?;
-    }
-    Ok(PhantomPlan {
-        cases: written.cases.unwrap_or(40),
-        slices: written.slices.unwrap_or(8),
-        size: written.size.unwrap_or(128),
-        difficulty: written.difficulty.unwrap_or(Difficulty::Easy),
-        seed: written.seed.unwrap_or(1),
-    })
 }
 
 fn train(config: &RunConfig, ranks: usize) -> Result<TrainPlan> {
@@ -467,7 +438,7 @@ fn train(config: &RunConfig, ranks: usize) -> Result<TrainPlan> {
     })
 }
 
-fn at_least_one(config: &RunConfig, key: &str, count: u64) -> Result<u64> {
+pub(super) fn at_least_one(config: &RunConfig, key: &str, count: u64) -> Result<u64> {
     if count == 0 {
         return Err(config.refuse(key, format!("`{key}` is 0, expected at least 1")));
     }
@@ -494,7 +465,8 @@ mod tests {
             "[method.params.learner]\nlr = 0.03\noptimizer = { sgd = { momentum = 0.9 } }\n";
         let masks = format!("{LEAST}[data.shapes]\npath = \"masks\"\norientation = \"released\"\n");
         let drawn = format!("{LEAST}[data.shapes.phantom]\nseed = 4\n");
-        for text in [LEAST.to_owned(), phantom, format!("{LEAST}{params}"), masks, drawn] {
+        let lesions = LEAST.replace("path = \"a.h5\"", "[data.lesion_phantom]\ntest = 0");
+        for text in [LEAST.to_owned(), phantom, lesions, format!("{LEAST}{params}"), masks, drawn] {
             let plan = resolve(&text, 2).unwrap();
             let again = resolve(&plan.to_toml().unwrap(), 2).unwrap();
             assert_eq!(again, plan);
@@ -540,6 +512,36 @@ mod tests {
         hang_limit = "30s"
         on_non_finite = "stop"
         "#);
+    }
+
+    #[test]
+    fn a_lesion_phantom_has_defaults_and_is_the_only_source() {
+        let text = LEAST.replace("path = \"a.h5\"", "[data.lesion_phantom]\nhealthy = 7");
+        let plan = resolve(&text, 1).unwrap();
+        let expected = LesionPhantomPlan {
+            cases: 200,
+            healthy: 7,
+            validation: 32,
+            test: 32,
+            size: 64,
+            seed: 1,
+        };
+        assert_eq!(plan.data.source, DataSource::LesionPhantom(expected));
+        let summary = plan.summary().remove(0);
+        assert!(summary.contains("a lesion phantom of 200 diseased and 7 healthy"), "{summary}");
+        let also = |other: &str| resolve(&text.replace("[data]", other), 1).unwrap_err();
+        insta::assert_snapshot!(also("[data]\npath = \"a.h5\""), @r#"
+        error: both `data.path` and `[data.lesion_phantom]` say what to train on
+          --> a.toml:2:8
+          |
+        2 | path = "a.h5"
+          |        ^^^^^^
+
+        hint: remove one of them
+        "#);
+        insta::assert_snapshot!(also("[data.phantom]").message(), @"both `[data.phantom]` and `[data.lesion_phantom]` say what to train on");
+        let none = text.replace("healthy = 7", "validation = 0");
+        insta::assert_snapshot!(resolve(&none, 1).unwrap_err().message(), @"`data.lesion_phantom.validation` is 0, expected at least 1");
     }
 
     #[test]

@@ -25,6 +25,15 @@ mod dashboard_views;
 mod data;
 #[cfg(test)]
 #[cfg(feature = "hdf5")]
+mod data_brats;
+#[cfg(test)]
+#[cfg(feature = "hdf5")]
+mod data_label_transfer;
+#[cfg(test)]
+#[cfg(feature = "hdf5")]
+mod data_lesion_phantom;
+#[cfg(test)]
+#[cfg(feature = "hdf5")]
 mod data_mscmr;
 #[cfg(test)]
 #[cfg(feature = "hdf5")]

@@ -1,13 +1,19 @@
-//! Public data sets, anybody's own NIfTI files and synthetic ones, as cases of ours.
+//! Public data sets, anybody's own NIfTI files or pictures and synthetic ones, as cases of ours.
 //!
 //! What the sources share stands here: how cases are handed over one at a time, how raw
 //! intensities are scaled, how folds are cut. Nothing here writes the packed file.
 
 pub mod acdc;
+pub mod brats;
+pub mod label_transfer;
+pub mod lesion_phantom;
 pub mod masks;
 pub mod mscmr;
 pub mod nifti;
+mod parts;
 pub mod phantom;
+mod pictures;
+mod texture;
 mod volume;
 
 use super::{Case, Dataset};

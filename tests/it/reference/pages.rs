@@ -15,6 +15,8 @@ use toml::Table;
 /// What only `[train]`, `[method]` and one source of data say; everything else is a default.
 const LEAST: &str = "[data]\npath = 'p'\n[method]\nname = 'm'\n[train]\ntotal_steps = 1\n";
 const LEAST_OF_PHANTOM: &str = "[data.phantom]\n[method]\nname = 'm'\n[train]\ntotal_steps = 1\n";
+const LEAST_OF_LESIONS: &str =
+    "[data.lesion_phantom]\n[method]\nname = 'm'\n[train]\ntotal_steps = 1\n";
 const LEAST_OF_SHAPES: &str = "[data.shapes]\npath = 'm'\n";
 const LEAST_OF_LEARNER: &str = "lr = 1.0\noptimizer = { sgd = {} }";
 const LEARNER_FILES: [&str; 3] = ["train/learner.rs", "train/optimizer.rs", "train/schedule.rs"];
@@ -105,11 +107,17 @@ pub(super) fn configuration() -> String {
         plan.to_toml().unwrap().parse::<Table>().unwrap()
     };
     let (packed, phantom) = (plan(LEAST), plan(LEAST_OF_PHANTOM));
+    let lesions = plan(LEAST_OF_LESIONS);
     let shapes = plan(&format!("{LEAST}{LEAST_OF_SHAPES}"));
     let inner = |table: &Table, key: &str| table[key].as_table().unwrap().clone();
     let sections = [
         ("data", "DataConfig", inner(&packed, "data")),
         ("data.phantom", "PhantomConfig", inner(&inner(&phantom, "data"), "phantom")),
+        (
+            "data.lesion_phantom",
+            "LesionPhantomConfig",
+            inner(&inner(&lesions, "data"), "lesion_phantom"),
+        ),
         ("data.shapes", "ShapesConfig", inner(&inner(&shapes, "data"), "shapes")),
         ("net", "NetConfig", inner(&packed, "net")),
         ("method", "MethodConfig", inner(&packed, "method")),

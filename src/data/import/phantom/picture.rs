@@ -5,7 +5,8 @@
 
 use super::anatomy::{Section, pixels_within};
 use super::{Difficulty, Phantom};
-use crate::random::{Draws, Key};
+use crate::data::import::texture::Texture;
+use crate::random::Draws;
 use std::f64::consts::TAU;
 
 /// What one case looks like, apart from its heart's shape.
@@ -178,42 +179,5 @@ impl Organ {
                 *pixel += covered * (self.level - *pixel);
             }
         }
-    }
-}
-
-/// Smooth noise: normal numbers on a lattice, blended in between.
-struct Texture {
-    lattice: Vec<f64>,
-    /// Lattice points of each row.
-    stride: usize,
-    /// By pixel: the lattice point before it, and the blend towards the next.
-    steps: Vec<(usize, f64)>,
-}
-
-impl Texture {
-    fn draw(draws: &mut Draws, size: usize, cell: f64) -> Self {
-        let stride = (size as f64 / cell) as usize + 2;
-        let key = Key::new(draws.bits());
-        let mut normals = key.draws();
-        let steps = (0..size).map(|pixel| {
-            let position = pixel as f64 / cell;
-            let share = position.fract();
-            (position as usize, share * share * (3.0 - 2.0 * share))
-        });
-        Self {
-            lattice: (0..stride * stride).map(|_| normals.normal()).collect(),
-            stride,
-            steps: steps.collect(),
-        }
-    }
-
-    fn at(&self, row: usize, column: usize) -> f64 {
-        let ((top, down), (left, right)) = (self.steps[row], self.steps[column]);
-        let blend = |line: usize| {
-            let (near, far) = (self.lattice[line * self.stride + left], left + 1);
-            near + right * (self.lattice[line * self.stride + far] - near)
-        };
-        let above = blend(top);
-        above + down * (blend(top + 1) - above)
     }
 }

@@ -1,7 +1,14 @@
 //! The command line: types only. What each command does stands in `commands`.
 
+mod prepare;
+
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
+
+pub use prepare::{
+    Absent, Brats, Difficulty, LabelTransfer, Labeller, LesionPhantom, Prepare, PseudoLabels,
+    ScribbleKind, Scribbles,
+};
 
 /// Trains medical image segmentation from scrimped annotations, on as many processes as mpirun starts.
 #[derive(Debug, Parser)]
@@ -36,152 +43,6 @@ pub enum Command {
     Config(Config),
     /// List the training methods
     Methods,
-}
-
-/// Sources of data sets.
-#[derive(Debug, Subcommand)]
-pub enum Prepare {
-    /// ACDC: WSL4MIS volumes, WSL4MIS slices, or the challenge's NIfTI tree
-    Acdc {
-        /// The folder that holds the data set
-        #[arg(long, value_name = "DIR")]
-        from: PathBuf,
-        /// The packed file to write
-        #[arg(long, value_name = "FILE")]
-        to: PathBuf,
-    },
-    /// MSCMR in the folders of CycleMix: `train` with scribbles, `val` with dense labels
-    Mscmr {
-        /// The folder that holds `train` and `val`
-        #[arg(long, value_name = "DIR")]
-        from: PathBuf,
-        /// The packed file to write
-        #[arg(long, value_name = "FILE")]
-        to: PathBuf,
-    },
-    /// Your own data: NIfTI images with scribbles of the same file name
-    Nifti {
-        /// Folder of images, one `.nii` or `.nii.gz` per case
-        #[arg(long, value_name = "DIR")]
-        images: PathBuf,
-        /// Folder of scribbles with the names of the images
-        #[arg(long, value_name = "DIR")]
-        scribbles: PathBuf,
-        /// Folder of dense labels with the names of the images
-        #[arg(long, value_name = "DIR")]
-        dense: Option<PathBuf>,
-        /// Names of the classes by label value, the background first
-        #[arg(long, value_name = "NAMES", value_delimiter = ',', required = true)]
-        classes: Vec<String>,
-        /// Label value of pixels that nobody annotated
-        #[arg(long, value_name = "LABEL")]
-        ignore: u8,
-        /// The packed file to write
-        #[arg(long, value_name = "FILE")]
-        to: PathBuf,
-    },
-    /// A synthetic cardiac data set, for trying things out
-    Phantom {
-        /// How many cases
-        #[arg(long, default_value_t = 40)]
-        cases: usize,
-        /// Slices of each case
-        #[arg(long, default_value_t = 8)]
-        slices: usize,
-        /// Rows and columns of each slice
-        #[arg(long, default_value_t = 128)]
-        size: usize,
-        /// How hard the images are to segment
-        #[arg(long, default_value = "easy")]
-        difficulty: Difficulty,
-        /// Equal seeds give equal files
-        #[arg(long, default_value_t = 1)]
-        seed: u64,
-        /// The packed file to write
-        #[arg(long, value_name = "FILE")]
-        to: PathBuf,
-    },
-    /// Add labels of every pixel that a program makes of scribbles; mpirun makes it faster
-    PseudoLabels(PseudoLabels),
-    /// Draw scribbles or points where there are dense labels, instead of those that are there
-    Scribbles(Scribbles),
-}
-
-/// Arguments of `scrimp prepare pseudo-labels`.
-#[derive(Debug, Args)]
-pub struct PseudoLabels {
-    /// What makes the labels
-    #[arg(long, value_name = "METHOD")]
-    pub with: Labeller,
-    /// What becomes of a slice whose scribble lacks a structure
-    #[arg(long, default_value = "background")]
-    pub absent: Absent,
-    /// The packed file with scribbles
-    #[arg(long, value_name = "FILE")]
-    pub from: PathBuf,
-    /// The packed file to write; it must not exist
-    #[arg(long, value_name = "FILE")]
-    pub to: PathBuf,
-}
-
-/// What makes labels of scribbles.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Labeller {
-    /// The class whose scribble a random walk over similar pixels reaches first
-    RandomWalker,
-}
-
-/// What becomes of a slice whose scribble lacks a structure.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Absent {
-    /// All of it is background, as in the published runs: annotation `random_walker`
-    Background,
-    /// The walk goes between the classes that are there: annotation `random_walker_present`
-    LeftOut,
-}
-
-/// Arguments of `scrimp prepare scribbles`.
-#[derive(Debug, Args)]
-pub struct Scribbles {
-    /// What to draw
-    #[arg(long, default_value = "walk")]
-    pub kind: ScribbleKind,
-    /// Points of each class and slice, 1 to 3, the background included
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=3))]
-    pub count: u8,
-    /// Draw on the first of every so many slices and leave the others unlabelled
-    #[arg(long, value_name = "SLICES", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
-    pub every: u32,
-    /// How often strokes are halved
-    #[arg(long, value_name = "TIMES", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=16))]
-    pub shorten: u32,
-    /// Equal seeds give equal scribbles
-    #[arg(long, default_value_t = 2022)]
-    pub seed: u64,
-    /// The packed file with dense labels
-    #[arg(long, value_name = "FILE")]
-    pub from: PathBuf,
-    /// The packed file to write; it must not exist
-    #[arg(long, value_name = "FILE")]
-    pub to: PathBuf,
-}
-
-/// What is drawn on slices.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum ScribbleKind {
-    /// A random walk along the middle of each structure, and the skeleton of the background
-    Walk,
-    /// A few single pixels of each class
-    Points,
-}
-
-/// How hard synthetic images are to segment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Difficulty {
-    /// Clear contrast, mild bias field and noise
-    Easy,
-    /// Weak contrast, strong bias field and noise, many distractors
-    Hard,
 }
 
 /// Arguments of `scrimp train`.

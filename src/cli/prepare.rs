@@ -1,0 +1,235 @@
+//! The command line of `scrimp prepare`: types only.
+
+use clap::{Args, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// Sources of data sets.
+#[derive(Debug, Subcommand)]
+pub enum Prepare {
+    /// ACDC: WSL4MIS volumes, WSL4MIS slices, or the challenge's NIfTI tree
+    Acdc {
+        /// The folder that holds the data set
+        #[arg(long, value_name = "DIR")]
+        from: PathBuf,
+        /// The packed file to write
+        #[arg(long, value_name = "FILE")]
+        to: PathBuf,
+    },
+    /// MSCMR in the folders of CycleMix: `train` with scribbles, `val` with dense labels
+    Mscmr {
+        /// The folder that holds `train` and `val`
+        #[arg(long, value_name = "DIR")]
+        from: PathBuf,
+        /// The packed file to write
+        #[arg(long, value_name = "FILE")]
+        to: PathBuf,
+    },
+    /// Your own data: NIfTI images with scribbles of the same file name
+    Nifti {
+        /// Folder of images, one `.nii` or `.nii.gz` per case
+        #[arg(long, value_name = "DIR")]
+        images: PathBuf,
+        /// Folder of scribbles with the names of the images
+        #[arg(long, value_name = "DIR")]
+        scribbles: PathBuf,
+        /// Folder of dense labels with the names of the images
+        #[arg(long, value_name = "DIR")]
+        dense: Option<PathBuf>,
+        /// Names of the classes by label value, the background first
+        #[arg(long, value_name = "NAMES", value_delimiter = ',', required = true)]
+        classes: Vec<String>,
+        /// Label value of pixels that nobody annotated
+        #[arg(long, value_name = "LABEL")]
+        ignore: u8,
+        /// The packed file to write
+        #[arg(long, value_name = "FILE")]
+        to: PathBuf,
+    },
+    /// A synthetic cardiac data set, for trying things out
+    Phantom {
+        /// How many cases
+        #[arg(long, default_value_t = 40)]
+        cases: usize,
+        /// Slices of each case
+        #[arg(long, default_value_t = 8)]
+        slices: usize,
+        /// Rows and columns of each slice
+        #[arg(long, default_value_t = 128)]
+        size: usize,
+        /// How hard the images are to segment
+        #[arg(long, default_value = "easy")]
+        difficulty: Difficulty,
+        /// Equal seeds give equal files
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// The packed file to write
+        #[arg(long, value_name = "FILE")]
+        to: PathBuf,
+    },
+    /// Folders of diseased and healthy pictures (`trainA`, `trainB`), and masks to measure with
+    LabelTransfer(LabelTransfer),
+    /// BraTS: slices of FLAIR volumes that show a tumour, and slices that show none
+    Brats(Brats),
+    /// Synthetic diseased and healthy images in colour, for methods that learn from image labels
+    LesionPhantom(LesionPhantom),
+    /// Add labels of every pixel that a program makes of scribbles; mpirun makes it faster
+    PseudoLabels(PseudoLabels),
+    /// Draw scribbles or points where there are dense labels, instead of those that are there
+    Scribbles(Scribbles),
+}
+
+/// Arguments of `scrimp prepare label-transfer`.
+#[derive(Debug, Args)]
+pub struct LabelTransfer {
+    /// The folder that holds `trainA` and `trainB` (or `NNN_A_weak` and `NNN_B_weak`), `val` and `testA`
+    #[arg(long, value_name = "DIR")]
+    pub from: PathBuf,
+    /// Rows and columns that every picture is resized to
+    #[arg(long, value_name = "PIXELS", default_value_t = 256)]
+    pub size: usize,
+    /// Pack `val` and `testA` alone, to evaluate on; training folders need not be there
+    #[arg(long)]
+    pub test_only: bool,
+    /// The packed file to write
+    #[arg(long, value_name = "FILE")]
+    pub to: PathBuf,
+}
+
+/// Arguments of `scrimp prepare brats`.
+#[derive(Debug, Args)]
+pub struct Brats {
+    /// The folder in which, at any depth, `CASE_flair.nii.gz` and `CASE_seg.nii.gz` lie side by side
+    #[arg(long, value_name = "DIR")]
+    pub from: PathBuf,
+    /// Rows and columns that every slice is resized to
+    #[arg(long, value_name = "PIXELS", default_value_t = 256)]
+    pub size: usize,
+    /// Lesion pixels of a diseased slice, at least; slices with fewer are left out. 500 of 240 x 240
+    /// is just below the smallest lesion in the published slices
+    #[arg(long, value_name = "PIXELS", default_value_t = 500)]
+    pub min_lesion: usize,
+    /// Take one slice of every so many
+    #[arg(long, value_name = "SLICES", default_value_t = 5)]
+    pub every: usize,
+    /// Where the first slice may lie, in per cent of the depth
+    #[arg(long, value_name = "PERCENT", default_value_t = 30)]
+    pub depth_from: u32,
+    /// Where the last slice may lie, in per cent of the depth
+    #[arg(long, value_name = "PERCENT", default_value_t = 80)]
+    pub depth_to: u32,
+    /// Share of the patients to validate with
+    #[arg(long, value_name = "SHARE", default_value_t = 0.15)]
+    pub val_share: f64,
+    /// Share of the patients to test with
+    #[arg(long, value_name = "SHARE", default_value_t = 0.15)]
+    pub test_share: f64,
+    /// Equal seeds give equal splits
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// The packed file to write
+    #[arg(long, value_name = "FILE")]
+    pub to: PathBuf,
+}
+
+/// Arguments of `scrimp prepare lesion-phantom`.
+#[derive(Debug, Args)]
+pub struct LesionPhantom {
+    /// How many diseased images to train on
+    #[arg(long, default_value_t = 200)]
+    pub cases: usize,
+    /// How many healthy images to train on
+    #[arg(long, default_value_t = 200)]
+    pub healthy: usize,
+    /// How many images with known lesions to validate with
+    #[arg(long, default_value_t = 32)]
+    pub validation: usize,
+    /// How many images with known lesions to test with
+    #[arg(long, default_value_t = 32)]
+    pub test: usize,
+    /// Rows and columns of each image
+    #[arg(long, default_value_t = 64)]
+    pub size: usize,
+    /// Equal seeds give equal files
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// The packed file to write
+    #[arg(long, value_name = "FILE")]
+    pub to: PathBuf,
+}
+
+/// Arguments of `scrimp prepare pseudo-labels`.
+#[derive(Debug, Args)]
+pub struct PseudoLabels {
+    /// What makes the labels
+    #[arg(long, value_name = "METHOD")]
+    pub with: Labeller,
+    /// What becomes of a slice whose scribble lacks a structure
+    #[arg(long, default_value = "background")]
+    pub absent: Absent,
+    /// The packed file with scribbles
+    #[arg(long, value_name = "FILE")]
+    pub from: PathBuf,
+    /// The packed file to write; it must not exist
+    #[arg(long, value_name = "FILE")]
+    pub to: PathBuf,
+}
+
+/// What makes labels of scribbles.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Labeller {
+    /// The class whose scribble a random walk over similar pixels reaches first
+    RandomWalker,
+}
+
+/// What becomes of a slice whose scribble lacks a structure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Absent {
+    /// All of it is background, as in the published runs: annotation `random_walker`
+    Background,
+    /// The walk goes between the classes that are there: annotation `random_walker_present`
+    LeftOut,
+}
+
+/// Arguments of `scrimp prepare scribbles`.
+#[derive(Debug, Args)]
+pub struct Scribbles {
+    /// What to draw
+    #[arg(long, default_value = "walk")]
+    pub kind: ScribbleKind,
+    /// Points of each class and slice, 1 to 3, the background included
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=3))]
+    pub count: u8,
+    /// Draw on the first of every so many slices and leave the others unlabelled
+    #[arg(long, value_name = "SLICES", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub every: u32,
+    /// How often strokes are halved
+    #[arg(long, value_name = "TIMES", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=16))]
+    pub shorten: u32,
+    /// Equal seeds give equal scribbles
+    #[arg(long, default_value_t = 2022)]
+    pub seed: u64,
+    /// The packed file with dense labels
+    #[arg(long, value_name = "FILE")]
+    pub from: PathBuf,
+    /// The packed file to write; it must not exist
+    #[arg(long, value_name = "FILE")]
+    pub to: PathBuf,
+}
+
+/// What is drawn on slices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ScribbleKind {
+    /// A random walk along the middle of each structure, and the skeleton of the background
+    Walk,
+    /// A few single pixels of each class
+    Points,
+}
+
+/// How hard synthetic images are to segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Difficulty {
+    /// Clear contrast, mild bias field and noise
+    Easy,
+    /// Weak contrast, strong bias field and noise, many distractors
+    Hard,
+}

@@ -1,0 +1,375 @@
+//! BraTS (brain tumours): FLAIR volumes cut into slices that show a lesion and slices that show none.
+//!
+//! Data: Menze et al., TMI 2015; Bakas et al., Scientific Data 2017. Which slices are taken follows
+//! the preparation of `mlcb-jlu/MedImgSeg` at 73c6b9e4; other than there, one scale of intensities holds
+//! for all slices of a volume, and patients are never on two sides of the split.
+
+use super::parts::{self, Part, Picture};
+use super::{Source, nifti, pictures, volume};
+use crate::data::{Case, augment::pillow};
+use crate::error::{Context, Failure, Result};
+use crate::random::{Key, permutation};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+/// What to pack.
+#[derive(Debug, Clone)]
+pub struct Volumes {
+    /// The folder that holds `*_flair.nii.gz` with `*_seg.nii.gz` beside them, however deep.
+    pub folder: PathBuf,
+    /// Rows and columns that every slice is resized to, 16 or more.
+    pub size: usize,
+    /// Lesion pixels, as stored, from which on a slice counts as diseased, at least 1; with fewer, but
+    /// more than none, it is left out.
+    pub min_lesion: usize,
+    /// Slices whose number is a multiple of this are taken, at least 1.
+    pub every: usize,
+    /// The first and the last slice that may be taken, in per cent of the depth.
+    pub depth_percent: [u32; 2],
+    /// The shares of the patients to validate and to test with; the others are trained on.
+    pub held_out_shares: [f64; 2],
+    /// Equal seeds give equal splits.
+    pub seed: u64,
+}
+
+/// The files of one volume, and what is taken of it.
+struct Taken {
+    name: String,
+    patient: String,
+    image: PathBuf,
+    segmentation: PathBuf,
+    /// Numbers of slices, with the part that each is for.
+    slices: Vec<(usize, Part)>,
+}
+
+/// What the names of FLAIR volumes end with.
+const FLAIR: &str = "_flair";
+
+/// What the names of their segmentations end with.
+const SEGMENTATION: &str = "_seg";
+
+/// Shares of the brain's voxels that are cut off below and above.
+const CUT_SHARES: [f64; 2] = [0.005, 0.995];
+
+/// Finds the volumes, splits their patients by the seed, and looks which slices show a lesion.
+///
+/// Slices to train on have image labels, diseased or healthy; of the other patients only diseased
+/// slices are taken, with their lesions, those to validate with in fold 1, those to test with in fold 2.
+/// Slices are cut to a centred square and have three equal channels of 8 bits: 0 where the volume is 0,
+/// else 1 to 255 between the [`CUT_SHARES`] of the volume's other voxels.
+pub fn open(volumes: &Volumes) -> Result<Source> {
+    volumes.check()?;
+    let mut taken = find(&volumes.folder)?;
+    let split = volumes.split(&taken)?;
+    for one in &mut taken {
+        let part = split.get(&one.patient).copied().unwrap_or(Part::TrainDiseased);
+        one.slices = volumes.slices(one, part)?;
+    }
+    // In the order of the names of cases.
+    taken.sort_by_cached_key(|one| split.get(&one.patient).map(|part| one.prefix(*part)));
+    let count = |part| taken.iter().flat_map(|one| &one.slices).filter(|(_, p)| *p == part).count();
+    volumes.check_counts(&split, count)?;
+    let provenance = format!(
+        "BraTS, FLAIR slices (Menze et al., TMI 2015; Bakas et al., Scientific Data 2017), {} diseased and \
+         {} healthy to train on, {} to validate, {} to test, patients split by seed {}.\n\
+         Diseased from {} lesion pixels on. Intensities cut at shares {CUT_SHARES:?} of the brain, 8 bits, \
+         resized to {} x {} by a triangle filter.",
+        count(Part::TrainDiseased),
+        count(Part::TrainHealthy),
+        count(Part::Validation),
+        count(Part::Test),
+        volumes.seed,
+        volumes.min_lesion,
+        volumes.size,
+        volumes.size
+    );
+    let (size, case_count) = (volumes.size, taken.iter().map(|one| one.slices.len()).sum());
+    let cases = taken.into_iter().flat_map(move |one| match one.cases(size) {
+        Ok(cases) => cases.into_iter().map(Ok).collect(),
+        Err(failure) => vec![Err(failure)],
+    });
+    Ok(Source {
+        name: "brats".into(),
+        classes: parts::classes(),
+        provenance,
+        case_count,
+        cases: Box::new(cases),
+    })
+}
+
+/// What `--from` must hold.
+const LAYOUT: &str = "`--from` takes the folder of the challenge's training set, in which, at any depth, \
+                      `CASE_flair.nii.gz` and `CASE_seg.nii.gz` lie side by side";
+
+/// The volumes of `folder` with nothing taken of them yet, in ascending order of their names.
+fn find(folder: &Path) -> Result<Vec<Taken>> {
+    let (mut images, mut segmentations) = (BTreeMap::new(), BTreeMap::new());
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        let cannot = || format!("cannot list `{}`", folder.display());
+        for entry in std::fs::read_dir(&folder).context(cannot).map_err(|f| f.hint(LAYOUT))? {
+            let path = entry.context(cannot)?.path();
+            folders.extend(path.is_dir().then_some(path));
+        }
+        for (name, path) in nifti::files(&folder)?.into_iter().filter(|(_, path)| path.is_file()) {
+            let (found, case) = match (name.strip_suffix(FLAIR), name.strip_suffix(SEGMENTATION)) {
+                (Some(case), _) => (&mut images, case.to_owned()),
+                (_, Some(case)) => (&mut segmentations, case.to_owned()),
+                _ => continue,
+            };
+            if let Some(other) = found.insert(case, path.clone()) {
+                return Err(Failure::new(format!(
+                    "`{}` and `{}` have the same name, expected each volume once",
+                    other.display(),
+                    path.display()
+                )));
+            }
+        }
+    }
+    let mut taken = Vec::new();
+    for (name, image) in images {
+        let Some(segmentation) = segmentations.remove(&name) else {
+            return Err(Failure::new(format!("volume `{}` has no segmentation", image.display()))
+                .hint(format!("looked for `{name}{SEGMENTATION}.nii.gz` beside it"))
+                .hint("only the training set of the challenge has segmentations"));
+        };
+        let (patient, slices) = (patient(&name).to_owned(), Vec::new());
+        taken.push(Taken { name, patient, image, segmentation, slices });
+    }
+    if let Some(alone) = segmentations.values().next() {
+        return Err(Failure::new(format!("segmentation `{}` has no volume", alone.display()))
+            .hint("put the FLAIR volume beside it, or remove it"));
+    }
+    if taken.is_empty() {
+        let message = format!("no FLAIR volumes in `{}`", folder.display());
+        return Err(Failure::new(message).hint(LAYOUT));
+    }
+    Ok(taken)
+}
+
+/// Whose volume this is: the years of the challenge, as in `Brats18_2013_2_1` and `BraTS19_2013_2_1`, have
+/// patients in common.
+fn patient(name: &str) -> &str {
+    let year = name.split_once('_').filter(|(year, _)| year.to_lowercase().starts_with("brats"));
+    year.map_or(name, |(_, patient)| patient)
+}
+
+impl Volumes {
+    fn check(&self) -> Result<()> {
+        let [from, to] = self.depth_percent;
+        let [validation, test] = self.held_out_shares;
+        let wrong = if self.size < 16 {
+            format!("slices cannot be resized to {} pixels, expected 16 or more", self.size)
+        } else if self.min_lesion == 0 || self.every == 0 {
+            "`--min-lesion` and `--every` must be at least 1".to_owned()
+        } else if from >= to || to > 100 {
+            format!("there are no slices from {from} to {to} per cent of the depth")
+        } else if !(validation > 0.0 && test >= 0.0 && validation + test < 1.0) {
+            format!(
+                "shares of {validation} to validate and {test} to test leave no patients to train on or to validate with"
+            )
+        } else {
+            return Ok(());
+        };
+        Err(Failure::usage(wrong)
+            .hint("`scrimp prepare brats --help` says what is assumed otherwise"))
+    }
+
+    /// What each patient is for; [`Part::TrainDiseased`] stands for training.
+    fn split(&self, taken: &[Taken]) -> Result<BTreeMap<String, Part>> {
+        let patients: BTreeSet<&String> = taken.iter().map(|one| &one.patient).collect();
+        let patients: Vec<&String> = patients.into_iter().collect();
+        let count = patients.len();
+        let share = |share: f64| {
+            if share > 0.0 { ((share * count as f64).round() as usize).max(1) } else { 0 }
+        };
+        let [validation, test] = self.held_out_shares.map(share);
+        if count <= validation + test {
+            return Err(Failure::new(format!(
+                "{count} patients cannot be split into {validation} to validate, {test} to test and others to train on"
+            ))
+            .hint("add volumes, or hold out fewer with `--val-share` and `--test-share`"));
+        }
+        let order = permutation(Key::new(self.seed).purpose("brats"), count);
+        let split = order.into_iter().enumerate().map(|(place, index)| {
+            let part = match place {
+                place if place < validation => Part::Validation,
+                place if place < validation + test => Part::Test,
+                _ => Part::TrainDiseased,
+            };
+            (patients[index].clone(), part)
+        });
+        Ok(split.collect())
+    }
+
+    /// The slices to take of a volume for `part`.
+    fn slices(&self, one: &Taken, part: Part) -> Result<Vec<(usize, Part)>> {
+        let (shape, lesions) = one.lesions()?;
+        let [first, last] = self.depth_percent.map(|percent| percent as usize * shape[0]);
+        let slices = (0..shape[0]).step_by(self.every);
+        let slices = slices.filter(|slice| (first..=last).contains(&(slice * 100)));
+        let parts = slices.filter_map(|slice| {
+            let (mask, _) = Square::of(shape).cut(&lesions, slice);
+            match mask.into_iter().filter(|&lesion| lesion > 0).count() {
+                0 if part == Part::TrainDiseased => Some((slice, Part::TrainHealthy)),
+                count if count >= self.min_lesion => Some((slice, part)),
+                _ => None,
+            }
+        });
+        Ok(parts.collect())
+    }
+
+    fn check_counts(
+        &self,
+        split: &BTreeMap<String, Part>,
+        count: impl Fn(Part) -> usize,
+    ) -> Result<()> {
+        let of = |part| split.values().filter(|&&other| other == part).count();
+        let diseased = format!("with {} lesion pixels or more", self.min_lesion);
+        for (part, patients, what) in [
+            (Part::TrainDiseased, of(Part::TrainDiseased), diseased.as_str()),
+            (Part::TrainHealthy, of(Part::TrainDiseased), "without any lesion"),
+            (Part::Validation, of(Part::Validation), &diseased),
+            (Part::Test, of(Part::Test), &diseased),
+        ] {
+            if patients > 0 && count(part) == 0 {
+                let whose = match part {
+                    Part::Validation => "to validate with",
+                    Part::Test => "to test with",
+                    _ => "to train on",
+                };
+                return Err(Failure::new(format!(
+                    "the {patients} patients {whose} have no slice {what}"
+                ))
+                .hint("take more slices with `--every`, `--depth-from` and `--depth-to`, or another `--min-lesion`")
+                .hint("another `--seed` splits the patients in another way"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The centred square of slices.
+#[derive(Clone, Copy)]
+struct Square {
+    rows: usize,
+    columns: usize,
+    side: usize,
+}
+
+impl Square {
+    fn of([_slices, rows, columns]: [usize; 3]) -> Self {
+        Self { rows, columns, side: rows.min(columns) }
+    }
+
+    /// The square of one slice of a volume, and its shape.
+    fn cut(self, volume: &[u8], slice: usize) -> (Vec<u8>, [usize; 2]) {
+        let Self { rows, columns, side } = self;
+        let (top, left) = ((rows - side) / 2, (columns - side) / 2);
+        let lines = volume[slice * rows * columns..].chunks_exact(columns).skip(top).take(side);
+        (lines.flat_map(|line| &line[left..left + side]).copied().collect(), [side; 2])
+    }
+}
+
+impl Taken {
+    /// What the names of its cases have in common.
+    fn prefix(&self, part: Part) -> String {
+        let part = if part <= Part::TrainHealthy { "train" } else { part.prefix() };
+        format!("{part}-{}{FLAIR}_", self.name)
+    }
+
+    /// The shape of the segmentation, and 255 where it says lesion, whichever tissue of it.
+    fn lesions(&self) -> Result<([usize; 3], Vec<u8>)> {
+        let segmentation = volume::read(&self.segmentation)?;
+        Ok((segmentation.shape, lesions(&segmentation, &self.segmentation)?))
+    }
+
+    /// The cases of the slices that are taken.
+    fn cases(&self, size: usize) -> Result<Vec<Case>> {
+        let image = volume::read(&self.image)?;
+        let segmentation = volume::read(&self.segmentation)?;
+        image.check_labels(&segmentation, &self.segmentation)?;
+        let lesions = lesions(&segmentation, &self.segmentation)?;
+        let levels = levels(&image.raw.values).map_err(|failure| {
+            failure.during(format!("cannot scale `{}`", self.image.display()))
+        })?;
+        let square = Square::of(image.shape);
+        let [between_slices, between_rows, between_columns] = image.spacing_mm;
+        let scale = square.side as f64 / size as f64;
+        let spacing_mm = [between_slices, scale * between_rows, scale * between_columns];
+        let case = |&(slice, part): &(usize, Part)| {
+            let (plane, shape) = square.cut(&levels, slice);
+            let picture = Picture {
+                name: format!("{}{slice:03}", self.prefix(part)),
+                patient: self.patient.clone(),
+                part,
+                size,
+                spacing_mm: Some(spacing_mm),
+                planes: pillow::resize(&plane, shape, [size; 2]).repeat(3),
+                lesion: pictures::cut(&square.cut(&lesions, slice).0, shape, size),
+            };
+            picture.into_case()
+        };
+        Ok(self.slices.iter().map(case).collect())
+    }
+}
+
+/// 255 where a segmentation says lesion. Its labels are 1 necrosis, 2 oedema, 3 or 4 enhancing tumour.
+fn lesions(segmentation: &volume::Volume, path: &Path) -> Result<Vec<u8>> {
+    segmentation.labels(path, "0 to 4", |value| {
+        let label = value.fract() == 0.0 && (0.0..=4.0).contains(&value);
+        label.then_some(if value > 0.0 { 255 } else { 0 })
+    })
+}
+
+/// The voxels of a volume in 8 bits: background, which is 0, stays 0 and is the only one, so that it can
+/// be told from dark brain.
+fn levels(values: &[f64]) -> Result<Vec<u8>> {
+    if let Some(index) = values.iter().position(|value| !value.is_finite()) {
+        return Err(Failure::new(format!(
+            "voxel {index} of the image is {}, expected finite intensities",
+            values[index]
+        )));
+    }
+    let mut brain: Vec<f64> = values.iter().copied().filter(|&value| value != 0.0).collect();
+    let [low, high] = CUT_SHARES.map(|share| {
+        let place = (share * brain.len().saturating_sub(1) as f64).round() as usize;
+        if brain.is_empty() { 0.0 } else { *brain.select_nth_unstable_by(place, f64::total_cmp).1 }
+    });
+    if low >= high {
+        return Err(Failure::new(format!(
+            "nearly all voxels of the image that are not 0 are {low}, expected more than one intensity"
+        )));
+    }
+    let level = |&value: &f64| match value {
+        0.0 => 0,
+        value => (1.0 + 254.0 * ((value - low) / (high - low)).clamp(0.0, 1.0)).round() as u8,
+    };
+    Ok(values.iter().map(level).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn background_stays_black_and_brain_never_becomes_it() {
+        let mut values = vec![0.0; 50];
+        values.extend((1..=1000).map(f64::from));
+        let levels = levels(&values).unwrap();
+        assert_eq!((levels[0], levels[50], levels[55], levels[1049]), (0, 1, 1, 255));
+        // Half-way between the cuts at 6 and 995.
+        assert_eq!(levels[50 + 500], 128);
+        assert_eq!(
+            super::levels(&[0.0, 0.0, 7.0, 7.0]).unwrap_err().message(),
+            "nearly all voxels of the image that are not 0 are 7, expected more than one intensity"
+        );
+        assert!(super::levels(&[0.0, 0.0]).is_err());
+    }
+
+    #[test]
+    fn years_of_the_challenge_share_patients() {
+        assert_eq!(patient("Brats18_2013_2_1"), patient("BraTS19_2013_2_1"));
+        assert_eq!(patient("CASE_1"), "CASE_1");
+    }
+}

@@ -1,0 +1,84 @@
+//! The parts of a data set that is learnt from image labels alone, and what a case of each part says.
+//!
+//! Images to train on say diseased or healthy and nothing else; images to measure with say where the
+//! lesion is and have no image label, so that nothing can be trained on them. Knows no files.
+
+use crate::data::{Case, DENSE, IMAGE_LABEL};
+use std::collections::BTreeMap;
+
+/// What an image is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Part {
+    /// To train on; shows a lesion.
+    TrainDiseased,
+    /// To train on; shows none.
+    TrainHealthy,
+    /// To choose checkpoints by; fold 1.
+    Validation,
+    /// To report; fold 2.
+    Test,
+}
+
+impl Part {
+    /// What the names of its cases begin with.
+    pub(super) fn prefix(self) -> &'static str {
+        match self {
+            Self::TrainDiseased => "train-diseased",
+            Self::TrainHealthy => "train-healthy",
+            Self::Validation => "val",
+            Self::Test => "test",
+        }
+    }
+
+    /// The fold that holds its cases out; 0 for none.
+    fn fold(self) -> u32 {
+        match self {
+            Self::TrainDiseased | Self::TrainHealthy => 0,
+            Self::Validation => 1,
+            Self::Test => 2,
+        }
+    }
+}
+
+/// The class names by label value.
+pub(super) fn classes() -> Vec<String> {
+    ["background", "lesion"].map(String::from).to_vec()
+}
+
+/// One square image with what is known of it.
+pub(super) struct Picture {
+    pub(super) name: String,
+    pub(super) patient: String,
+    pub(super) part: Part,
+    /// Rows and columns.
+    pub(super) size: usize,
+    /// As in [`Case::spacing_mm`].
+    pub(super) spacing_mm: Option<[f64; 3]>,
+    /// Red, green and blue, each `size` x `size`.
+    pub(super) planes: Vec<u8>,
+    /// 1 where the lesion is, `size` x `size`; not looked at where the part is trained on.
+    pub(super) lesion: Vec<u8>,
+}
+
+impl Picture {
+    /// The case of one slice, with the only annotation that its part may have.
+    pub(super) fn into_case(self) -> Case {
+        let everywhere = |class| vec![class; self.size * self.size];
+        let (kind, labels) = match self.part {
+            Part::TrainDiseased => (IMAGE_LABEL, everywhere(1)),
+            Part::TrainHealthy => (IMAGE_LABEL, everywhere(0)),
+            Part::Validation | Part::Test => (DENSE, self.lesion),
+        };
+        Case {
+            name: self.name,
+            patient: self.patient,
+            frame: 0,
+            fold: self.part.fold(),
+            shape: [1, self.size, self.size],
+            channels: 3,
+            spacing_mm: self.spacing_mm,
+            image: self.planes.into_iter().map(|level| f32::from(level) / 255.0).collect(),
+            annotations: BTreeMap::from([(kind.into(), labels)]),
+        }
+    }
+}

@@ -1,0 +1,337 @@
+//! Folders of diseased and healthy pictures: which case comes from which file, and what is refused.
+
+use crate::data::text;
+use image::{ColorType, GrayImage, ImageFormat, Luma, Rgb, RgbImage, save_buffer_with_format};
+use scrimp::data::import::Source;
+use scrimp::data::import::label_transfer::{Package, open};
+use scrimp::data::{DENSE, Dataset, IMAGE_LABEL, store};
+use scrimp::error::Result;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use tempfile::TempDir;
+
+fn path(folder: &Path, name: &str) -> PathBuf {
+    let path = folder.join(name);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    path
+}
+
+/// A picture of 32 x 32 pixels whose colours say where they are, and how `bright` it is.
+fn picture(folder: &Path, name: &str, bright: u8) {
+    let pixel = |x: u32, y: u32| Rgb([x as u8 * 4, y as u8 * 4, bright]);
+    RgbImage::from_fn(32, 32, pixel).save(path(folder, name)).unwrap();
+}
+
+/// A mask of 32 x 32 pixels: `lesion` in the left quarter, else 0.
+fn mask(folder: &Path, name: &str, lesion: u8) {
+    let pixel = |x: u32, _y| Luma([if x < 8 { lesion } else { 0 }]);
+    GrayImage::from_fn(32, 32, pixel).save(path(folder, name)).unwrap();
+}
+
+/// Two diseased, two healthy, one to validate and one to test.
+fn package() -> TempDir {
+    let folder = TempDir::new().unwrap();
+    let root = folder.path();
+    for (name, bright) in [
+        ("2_A_weak/a.png", 10),
+        ("2_A_weak/deeper/b.png", 20),
+        ("2_B_weak/a.png", 30),
+        ("2_B_weak/c_health.jpg", 40),
+        ("val/images/d.png", 50),
+        ("test/images/e.png", 60),
+        ("testB/f.png", 70),
+    ] {
+        picture(root, name, bright);
+    }
+    mask(root, "val/labels/d_segmentation.png", 255);
+    mask(root, "test/labels/e_segmentation.png", 128);
+    folder
+}
+
+fn import(folder: &Path, size: usize, test_only: bool) -> Result<(Dataset, Vec<String>)> {
+    let (source, warnings) = open(&Package { folder: folder.to_owned(), size, test_only })?;
+    let count = source.case_count;
+    let dataset = Source::collect(source)?;
+    assert_eq!(dataset.cases.len(), count);
+    Ok((dataset, warnings))
+}
+
+#[test]
+fn pictures_to_train_on_have_image_labels_and_the_others_masks() {
+    let folder = package();
+    let (dataset, warnings) = import(folder.path(), 32, false).unwrap();
+    let described = dataset.cases.iter().map(|case| {
+        case.check(dataset.classes.len()).unwrap();
+        assert_eq!((case.shape, case.channels), ([1, 32, 32], 3));
+        let kinds: Vec<_> =
+            case.annotations.iter().map(|(kind, l)| (kind.as_str(), l[0])).collect();
+        (case.name.as_str(), case.patient.as_str(), case.fold, kinds)
+    });
+    assert_eq!(
+        described.collect::<Vec<_>>(),
+        [
+            ("test-e", "e", 2, vec![(DENSE, 1)]),
+            ("train-diseased-a", "a", 0, vec![(IMAGE_LABEL, 1)]),
+            ("train-diseased-b", "b", 0, vec![(IMAGE_LABEL, 1)]),
+            ("train-healthy-a", "a", 0, vec![(IMAGE_LABEL, 0)]),
+            ("train-healthy-c_health", "c", 0, vec![(IMAGE_LABEL, 0)]),
+            ("val-d", "d", 1, vec![(DENSE, 1)]),
+        ]
+    );
+    assert_eq!(warnings, [""; 0]);
+    let image = &dataset.cases[1].image;
+    // Column 3, row 2, and the brightness of the picture, plane by plane.
+    let pixel = [0, 1, 2].map(|channel| (image[channel * 1024 + 2 * 32 + 3] * 255.0).round() as u8);
+    assert_eq!(pixel, [12, 8, 10]);
+    assert_eq!(
+        dataset.cases[5].annotations[DENSE].iter().filter(|&&label| label == 1).count(),
+        256
+    );
+}
+
+#[test]
+fn pictures_and_masks_are_resized_and_packed_in_colour() {
+    let folder = package();
+    let (dataset, _) = import(folder.path(), 16, false).unwrap();
+    assert_eq!((dataset.cases[0].shape, dataset.channels()), ([1, 16, 16], 3));
+    let lesion = &dataset.cases[5].annotations[DENSE];
+    assert!((0..256).all(|i| lesion[i] == u8::from(i % 16 < 4)));
+    let file = folder.path().join("set.h5");
+    store::write(&file, &dataset).unwrap();
+    assert_eq!(store::read(&file).unwrap(), dataset);
+}
+
+#[test]
+fn patients_in_two_parts_are_told() {
+    let folder = package();
+    picture(folder.path(), "2_A_weak/Brats18_CBICA_AAP_1_flair.nii_90.png", 1);
+    picture(folder.path(), "val/images/Brats18_CBICA_AAP_1_flair.nii_95.png", 1);
+    mask(folder.path(), "val/labels/Brats18_CBICA_AAP_1_flair.nii_95_segmentation.png", 255);
+    picture(folder.path(), "2_B_weak/e_health.jpg", 1);
+    let (_, warnings) = import(folder.path(), 32, false).unwrap();
+    assert_eq!(
+        warnings,
+        [
+            "patient `Brats18_CBICA_AAP_1` is in both training and val: scores come out too good",
+            "patient `e` is in both training and test: scores come out too good",
+        ]
+    );
+}
+
+/// What is said after `damage` was done to a sound package.
+fn damaged(test_only: bool, damage: impl FnOnce(&Path)) -> String {
+    let folder = package();
+    damage(folder.path());
+    text(import(folder.path(), 32, test_only), folder.path())
+}
+
+fn remove(path: &'static str) -> impl FnOnce(&Path) {
+    move |folder: &Path| match folder.join(path) {
+        path if path.is_dir() => fs::remove_dir_all(path).unwrap(),
+        path => fs::remove_file(path).unwrap(),
+    }
+}
+
+#[test]
+fn folders_that_are_missing_empty_or_there_twice_are_named() {
+    insta::assert_snapshot!(damaged(false, remove("2_B_weak")), @r"
+    error: there is no `trainB` with healthy pictures to train on in `FOLDER`
+
+    hint: `--from` takes the folder with `trainA` and `trainB` (or `563_A_weak` and `563_B_weak`) in it, and `val` and `testA`, each with `images` such as `a.png` and `labels` such as `a_segmentation.png`
+    hint: to pack `val` and `testA` alone, for evaluation, add `--test-only`
+    ");
+    insta::assert_snapshot!(damaged(false, remove("val")), @r"
+    error: there is no `val` with pictures and masks to measure with in `FOLDER`
+
+    hint: `--from` takes the folder with `trainA` and `trainB` (or `563_A_weak` and `563_B_weak`) in it, and `val` and `testA`, each with `images` such as `a.png` and `labels` such as `a_segmentation.png`
+    ");
+    insta::assert_snapshot!(damaged(false, remove("val/labels")), @r"
+    error: cannot list `FOLDER/val/labels`
+      caused by: No such file or directory (os error 2)
+
+    hint: `--from` takes the folder with `trainA` and `trainB` (or `563_A_weak` and `563_B_weak`) in it, and `val` and `testA`, each with `images` such as `a.png` and `labels` such as `a_segmentation.png`
+    ");
+    insta::assert_snapshot!(damaged(true, |folder| {
+        remove("val")(folder);
+        remove("test")(folder);
+    }), @r"
+    error: there is neither `val` nor `testA` with pictures and masks to measure with in `FOLDER`
+
+    hint: `--from` takes the folder with `trainA` and `trainB` (or `563_A_weak` and `563_B_weak`) in it, and `val` and `testA`, each with `images` such as `a.png` and `labels` such as `a_segmentation.png`
+    ");
+    insta::assert_snapshot!(damaged(false, |folder| {
+        remove("2_A_weak/a.png")(folder);
+        remove("2_A_weak/deeper/b.png")(folder);
+    }), @r"
+    error: no pictures in `FOLDER/2_A_weak`
+
+    hint: looked for files that end in `.png`, `.jpg` or `.jpeg`
+    ");
+    insta::assert_snapshot!(damaged(false, |folder| {
+        remove("2_B_weak/a.png")(folder);
+        remove("2_B_weak/c_health.jpg")(folder);
+    }), @r"
+    error: no pictures in `FOLDER/2_B_weak`
+
+    hint: looked for files that end in `.png`, `.jpg` or `.jpeg`
+    ");
+    insta::assert_snapshot!(damaged(false, |folder| picture(folder, "testA/images/g.png", 1)), @r"
+    error: both `test` and `testA` are in `FOLDER`, expected one of them
+
+    hint: move one of them elsewhere
+    ");
+    insta::assert_snapshot!(damaged(false, |folder| picture(folder, "trainA/g.png", 1)), @r"
+    error: both `2_A_weak` and `trainA` are in `FOLDER`, expected one of them
+
+    hint: move one of them elsewhere
+    ");
+    let folder = package();
+    let nowhere = folder.path().join("nowhere");
+    insta::assert_snapshot!(text(import(&nowhere, 32, false), folder.path()), @r"
+    error: cannot list `FOLDER/nowhere`
+      caused by: No such file or directory (os error 2)
+
+    hint: `--from` takes the folder with `trainA` and `trainB` (or `563_A_weak` and `563_B_weak`) in it, and `val` and `testA`, each with `images` such as `a.png` and `labels` such as `a_segmentation.png`
+    ");
+    insta::assert_snapshot!(text(import(folder.path(), 8, false), folder.path()), @r"
+    error: pictures cannot be resized to 8 pixels, expected 16 or more
+
+    hint: give another one, for example `--size 256`
+    ");
+}
+
+#[test]
+fn a_package_without_training_folders_can_be_evaluated_on() {
+    let folder = package();
+    remove("2_A_weak")(folder.path());
+    remove("2_B_weak")(folder.path());
+    let names = |test_only| {
+        let (dataset, _) = import(folder.path(), 32, test_only).unwrap();
+        dataset.cases.into_iter().map(|case| case.name).collect::<Vec<_>>()
+    };
+    assert_eq!(names(true), ["test-e", "val-d"]);
+    remove("val")(folder.path());
+    assert_eq!(names(true), ["test-e"]);
+}
+
+#[test]
+fn pictures_and_masks_without_the_other_are_named() {
+    insta::assert_snapshot!(damaged(false, |folder| picture(folder, "val/images/g.png", 1)), @r"
+    error: picture `FOLDER/val/images/g.png` has no mask
+
+    hint: looked for `g_segmentation.png` in `FOLDER/val/labels`
+    ");
+    insta::assert_snapshot!(damaged(false, |folder| mask(folder, "test/labels/g_segmentation.png", 255)), @r"
+    error: mask `FOLDER/test/labels/g_segmentation.png` has no picture
+
+    hint: put the picture into `FOLDER/test/images`, or remove the mask
+    ");
+    insta::assert_snapshot!(damaged(false, |folder| picture(folder, "2_A_weak/deeper/a.jpg", 1)), @"error: `FOLDER/2_A_weak/a.png` and `FOLDER/2_A_weak/deeper/a.jpg` have the same name, expected one file of each");
+}
+
+#[test]
+fn files_that_cannot_be_read_are_named() {
+    let cut = |name: &'static str, share: f64| {
+        move |folder: &Path| {
+            let path = folder.join(name);
+            let bytes = fs::read(&path).unwrap();
+            fs::write(path, &bytes[..(bytes.len() as f64 * share) as usize]).unwrap();
+        }
+    };
+    insta::assert_snapshot!(damaged(false, cut("2_A_weak/a.png", 0.7)), @r"
+    error: cannot read `FOLDER/2_A_weak/a.png` as PNG or JPEG, expected a whole file
+      caused by: unexpected end of file
+    ");
+    // Within its tables, and within its pixels.
+    for share in [0.5, 0.95] {
+        let said = damaged(false, cut("2_B_weak/c_health.jpg", share));
+        insta::allow_duplicates! { insta::assert_snapshot!(said, @r"
+        error: cannot read `FOLDER/2_B_weak/c_health.jpg` as PNG or JPEG, expected a whole file
+          caused by: the file ends before its image does
+        "); }
+    }
+    insta::assert_snapshot!(damaged(false, |folder| {
+        fs::write(folder.join("2_A_weak/a.png"), "no picture").unwrap();
+    }), @r"
+    error: cannot read `FOLDER/2_A_weak/a.png` as PNG or JPEG, expected a whole file
+      caused by: The image format could not be determined
+    ");
+    insta::assert_snapshot!(damaged(false, |folder| {
+        fs::write(folder.join("2_A_weak/g.bmp"), "BM").unwrap();
+    }), @r"
+    error: `FOLDER/2_A_weak/g.bmp` is neither PNG nor JPEG, expected 8-bit pictures of these kinds
+
+    hint: turn it into PNG, or remove it
+    ");
+    insta::assert_snapshot!(damaged(false, |folder| {
+        let (path, bytes) = (folder.join("2_A_weak/a.png"), [0; 32 * 32 * 6]);
+        save_buffer_with_format(path, &bytes, 32, 32, ColorType::Rgb16, ImageFormat::Png).unwrap();
+    }), @"error: `FOLDER/2_A_weak/a.png` has pixels of type Rgb16, expected 8 bits for each colour");
+}
+
+#[test]
+fn masks_that_are_none_are_named() {
+    const MASK: &str = "val/labels/d_segmentation.png";
+    insta::assert_snapshot!(damaged(false, |folder| picture(folder, MASK, 255)), @"error: `FOLDER/val/labels/d_segmentation.png` is coloured at row 0, column 0, expected a mask from 0, background, to 255, lesion");
+    insta::assert_snapshot!(damaged(false, |folder| mask(folder, MASK, 1)), @r"
+    error: the brightest pixel of `FOLDER/val/labels/d_segmentation.png` is 1, expected a mask from 0, background, to 255, lesion
+
+    hint: write lesions as 255, for example by multiplying a mask of 0 and 1 by 255
+    ");
+    insta::assert_snapshot!(damaged(false, |folder| {
+        GrayImage::new(32, 31).save(folder.join(MASK)).unwrap();
+    }), @"error: `FOLDER/val/labels/d_segmentation.png` has 32 x 31 pixels, expected 32 x 32 as its image has");
+}
+
+#[test]
+fn the_command_says_what_it_packed_and_who_is_in_two_parts() {
+    let folder = package();
+    picture(folder.path(), "2_B_weak/e_health.jpg", 1);
+    let to = folder.path().join("set.h5");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_scrimp"));
+    command.args(["prepare", "label-transfer", "--size", "32", "--from"]).arg(folder.path());
+    let output = command.arg("--to").arg(&to).output().unwrap();
+    let clean = |bytes: &[u8]| {
+        let text =
+            String::from_utf8_lossy(bytes).replace(folder.path().to_str().unwrap(), "FOLDER");
+        text.split(" (").next().unwrap().to_owned()
+    };
+    assert!(output.status.success(), "{}", clean(&output.stderr));
+    assert_eq!(clean(&output.stdout), "packed 7 cases with 7 slices into `FOLDER/set.h5`");
+    assert_eq!(
+        clean(&output.stderr),
+        "warning: patient `e` is in both training and test: scores come out too good\n"
+    );
+    assert_eq!(store::read(&to).unwrap().cases.len(), 7);
+}
+
+#[test]
+fn the_samples_of_the_published_folders_can_be_evaluated_on() {
+    let Some(folder) = std::env::var_os("SCRIMP_DATA_DIR") else {
+        println!("skipped: SCRIMP_DATA_DIR does not say where real data are");
+        return;
+    };
+    let folder = PathBuf::from(folder).join("MedImgSeg_samples");
+    for (name, shares, patients) in [
+        ("ISIC/isic_1", 0.08..0.45, None),
+        (
+            "BraTS/brats_1",
+            0.009..0.063,
+            Some("patient `Brats18_CBICA_AOO_1` is in both val and test"),
+        ),
+    ] {
+        let folder = folder.join(name);
+        let refused = text(import(&folder, 256, false), &folder);
+        assert!(refused.contains("no `trainA`") && refused.contains("--test-only"), "{refused}");
+        let (dataset, warnings) = import(&folder, 256, true).unwrap();
+        assert_eq!((dataset.cases.len(), warnings.len()), (16, patients.iter().len()));
+        assert!(patients.is_none_or(|sentence| warnings[0].starts_with(sentence)), "{warnings:?}");
+        for case in &dataset.cases {
+            case.check(2).unwrap();
+            let lesion = case.annotations[DENSE].iter().filter(|&&label| label == 1).count();
+            let share = lesion as f64 / 65_536.0;
+            assert!(shares.contains(&share), "{}: {share}", case.name);
+        }
+    }
+}
