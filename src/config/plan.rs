@@ -338,6 +338,33 @@ fn source(config: &RunConfig) -> Result<DataSource> {
     }
 }
 
+/// What to train on: exactly one of three tables and keys.
+fn source(config: &RunConfig) -> Result<DataSource> {
+    let DataConfig { path, phantom, lesion_phantom, .. } = &config.data;
+    match (path, phantom, lesion_phantom) {
+        (Some(path), None, None) => Ok(DataSource::Packed(path.clone())),
+        (None, Some(phantom), None) => {
+            phantoms::phantom(config, "data.phantom", phantom).map(DataSource::Phantom)
+        }
+        (None, None, Some(phantom)) => {
+            phantoms::lesion_phantom(config, phantom).map(DataSource::LesionPhantom)
+        }
+        (None, None, None) => Err(config
+            .refuse("data", "neither `data.path` nor `[data.phantom]` says what to train on")
+            .hint("pack a data set with `scrimp prepare` and add `path = \"FILE\"` to `[data]`")),
+        (path, phantom, _) => {
+            let (key, first) = match (path, phantom) {
+                (Some(_), _) => ("data.path", "`data.path`"),
+                _ => ("data.phantom", "`[data.phantom]`"),
+            };
+            let second =
+                if path.is_some() && phantom.is_some() { "phantom" } else { "lesion_phantom" };
+            let message = format!("both {first} and `[data.{second}]` say what to train on");
+            Err(config.refuse(key, message).hint("remove one of them"))
+        }
+    }
+}
+
 fn data(config: &RunConfig) -> Result<DataPlan> {
     let written = &config.data;
     let source = source(config)?;
@@ -525,10 +552,18 @@ mod tests {
         let summary = plan.summary().remove(0);
         assert!(summary.contains("a lesion phantom of 200 diseased and 7 healthy"), "{summary}");
         let also = |other: &str| resolve(&text.replace("[data]", other), 1).unwrap_err();
-        insta::assert_snapshot!(also("[data]\npath = \"a.h5\""), @"");
-        insta::assert_snapshot!(also("[data.phantom]").message(), @"");
+        insta::assert_snapshot!(also("[data]\npath = \"a.h5\""), @r#"
+        error: both `data.path` and `[data.lesion_phantom]` say what to train on
+          --> a.toml:2:8
+          |
+        2 | path = "a.h5"
+          |        ^^^^^^
+
+        hint: remove one of them
+        "#);
+        insta::assert_snapshot!(also("[data.phantom]").message(), @"both `[data.phantom]` and `[data.lesion_phantom]` say what to train on");
         let none = text.replace("healthy = 7", "validation = 0");
-        insta::assert_snapshot!(resolve(&none, 1).unwrap_err().message(), @"");
+        insta::assert_snapshot!(resolve(&none, 1).unwrap_err().message(), @"`data.lesion_phantom.validation` is 0, expected at least 1");
     }
 
     #[test]

@@ -101,7 +101,9 @@ impl TransferDraw {
     fn flipped(&self, plane: &[u8], columns: usize) -> Vec<u8> {
         let mut lines: Vec<Vec<u8>> = plane.chunks_exact(columns).map(<[u8]>::to_vec).collect();
         if self.flip_columns {
-            lines.iter_mut().for_each(|line| line.reverse());
+            for line in &mut lines {
+                line.reverse();
+            }
         }
         if self.flip_rows {
             lines.reverse();

@@ -32,14 +32,14 @@ pub(super) fn files(folder: &Path) -> Result<BTreeMap<String, PathBuf>> {
             if path.is_dir() {
                 folders.push(path);
             } else {
-                add(path, &mut files)?;
+                add(&path, &mut files)?;
             }
         }
     }
     Ok(files)
 }
 
-fn add(path: PathBuf, files: &mut BTreeMap<String, PathBuf>) -> Result<()> {
+fn add(path: &Path, files: &mut BTreeMap<String, PathBuf>) -> Result<()> {
     let word =
         |part: Option<&std::ffi::OsStr>| part.and_then(|part| part.to_str().map(String::from));
     let (Some(name), Some(ending)) = (word(path.file_stem()), word(path.extension())) else {
@@ -57,7 +57,7 @@ fn add(path: PathBuf, files: &mut BTreeMap<String, PathBuf>) -> Result<()> {
     if !READ.contains(&ending.as_str()) || name.starts_with('.') {
         return Ok(());
     }
-    match files.insert(name, path.clone()) {
+    match files.insert(name, path.to_owned()) {
         None => Ok(()),
         Some(other) => Err(Failure::new(format!(
             "`{}` and `{}` have the same name, expected one file of each",
