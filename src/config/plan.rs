@@ -338,33 +338,6 @@ fn source(config: &RunConfig) -> Result<DataSource> {
     }
 }
 
-/// What to train on: exactly one of three tables and keys.
-fn source(config: &RunConfig) -> Result<DataSource> {
-    let DataConfig { path, phantom, lesion_phantom, .. } = &config.data;
-    match (path, phantom, lesion_phantom) {
-        (Some(path), None, None) => Ok(DataSource::Packed(path.clone())),
-        (None, Some(phantom), None) => {
-            phantoms::phantom(config, "data.phantom", phantom).map(DataSource::Phantom)
-        }
-        (None, None, Some(phantom)) => {
-            phantoms::lesion_phantom(config, phantom).map(DataSource::LesionPhantom)
-        }
-        (None, None, None) => Err(config
-            .refuse("data", "neither `data.path` nor `[data.phantom]` says what to train on")
-            .hint("pack a data set with `scrimp prepare` and add `path = \"FILE\"` to `[data]`")),
-        (path, phantom, _) => {
-            let (key, first) = match (path, phantom) {
-                (Some(_), _) => ("data.path", "`data.path`"),
-                _ => ("data.phantom", "`[data.phantom]`"),
-            };
-            let second =
-                if path.is_some() && phantom.is_some() { "phantom" } else { "lesion_phantom" };
-            let message = format!("both {first} and `[data.{second}]` say what to train on");
-            Err(config.refuse(key, message).hint("remove one of them"))
-        }
-    }
-}
-
 fn data(config: &RunConfig) -> Result<DataPlan> {
     let written = &config.data;
     let source = source(config)?;
@@ -533,6 +506,7 @@ mod tests {
         time_limit = "none"
         hang_limit = "30s"
         on_non_finite = "stop"
+        shard_optimizer = false
         "#);
     }
 

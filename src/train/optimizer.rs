@@ -193,8 +193,9 @@ mod tests {
 
     #[test]
     fn adam_equals_libtorch() {
-        let store = store();
+        let mut store = store();
         let theirs = variable(&store);
+        store.double();
         let mut reference =
             nn::Adam { beta1: 0.5, wd: 0.01, ..nn::Adam::default() }.build(&store, 0.03).unwrap();
         let config = AdamConfig { beta1: 0.5, weight_decay: 0.01, ..AdamConfig::default() };

@@ -102,6 +102,25 @@ fn rank_agreement_of_methods_that_label_for_themselves() {
 }
 
 #[test]
+fn rank_agreement_of_label_transfer() {
+    let folder = TempDir::new().unwrap();
+    let train = |name: &str| {
+        Train::new("configs/smoke/cltn.toml", &folder.path().join(name)).sets(&[
+            "train.precision=fp64",
+            "train.total_steps=20",
+            "train.evaluate_every=10",
+            "train.save_every=20",
+            "train.batch_size=3",
+            "method.params.average=0.9",
+        ])
+    };
+    let alone = train("alone").succeed();
+    assert_same_run(&train("whole").under_mpirun(3).succeed(), &alone);
+    let shared = train("shared").set("train.shard_optimizer=true").under_mpirun(2).succeed();
+    assert_same_run(&shared, &alone);
+}
+
+#[test]
 fn rank_agreement_of_all_regularisers_at_once() {
     let folder = TempDir::new().unwrap();
     let train = |name: &str| {
