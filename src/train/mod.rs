@@ -147,9 +147,6 @@ impl<'a> StepContext<'a> {
             let share = local_share(gradients.numel(), ranks, rank);
             norm(&gradients.narrow(0, share.start as i64, share.len() as i64))
         };
-        if ranks == 1 {
-            return norm(gradients);
-        }
         if !own_share_only {
             communicator.sum(gradients);
             return Tensor::stack(&(0..ranks).map(norm_of).collect::<Vec<_>>(), 0).norm();
