@@ -4,7 +4,7 @@ use crate::data::text;
 use image::{ColorType, GrayImage, ImageFormat, Luma, Rgb, RgbImage, save_buffer_with_format};
 use scrimp::data::import::Source;
 use scrimp::data::import::label_transfer::{Package, open};
-use scrimp::data::{DENSE, Dataset, IMAGE_LABEL, store};
+use scrimp::data::{Case, DENSE, Dataset, IMAGE_LABEL, store};
 use scrimp::error::Result;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -57,6 +57,11 @@ fn import(folder: &Path, size: usize, test_only: bool) -> Result<(Dataset, Vec<S
     Ok((dataset, warnings))
 }
 
+/// How many pixels of a held-out case are lesion.
+fn lesion_pixels(case: &Case) -> usize {
+    case.annotations[DENSE].iter().map(|&label| usize::from(label)).sum()
+}
+
 #[test]
 fn pictures_to_train_on_have_image_labels_and_the_others_masks() {
     let folder = package();
@@ -84,10 +89,7 @@ fn pictures_to_train_on_have_image_labels_and_the_others_masks() {
     // Column 3, row 2, and the brightness of the picture, plane by plane.
     let pixel = [0, 1, 2].map(|channel| (image[channel * 1024 + 2 * 32 + 3] * 255.0).round() as u8);
     assert_eq!(pixel, [12, 8, 10]);
-    assert_eq!(
-        dataset.cases[5].annotations[DENSE].iter().filter(|&&label| label == 1).count(),
-        256
-    );
+    assert_eq!(lesion_pixels(&dataset.cases[5]), 256);
 }
 
 #[test]
@@ -329,8 +331,7 @@ fn the_samples_of_the_published_folders_can_be_evaluated_on() {
         assert!(patients.is_none_or(|sentence| warnings[0].starts_with(sentence)), "{warnings:?}");
         for case in &dataset.cases {
             case.check(2).unwrap();
-            let lesion = case.annotations[DENSE].iter().filter(|&&label| label == 1).count();
-            let share = lesion as f64 / 65_536.0;
+            let share = lesion_pixels(case) as f64 / 65_536.0;
             assert!(shares.contains(&share), "{}: {share}", case.name);
         }
     }
