@@ -97,6 +97,8 @@ mod inputs;
 #[cfg(feature = "mpi")]
 mod kills;
 #[cfg(test)]
+#[cfg(feature = "torch")]
+mod label_transfer;
 #[cfg(feature = "mpi")]
 mod launching;
 #[cfg(test)]
