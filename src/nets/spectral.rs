@@ -39,6 +39,7 @@ impl SpectralNorm {
     }
 
     /// The same vectors, which move with these.
+    #[must_use]
     pub fn share(&self) -> Self {
         Self { left: self.left.shallow_clone(), right: self.right.shallow_clone() }
     }

@@ -71,7 +71,7 @@ fn samples(image: &Tensor) -> Samples {
 }
 
 /// `[sum, sum of squares]` over all of `tensors`.
-fn checksum(tensors: Vec<Tensor>) -> Tensor {
+fn checksum(tensors: &[Tensor]) -> Tensor {
     sums(tensors.iter()).sum_dim_intlist([0i64].as_slice(), false, Kind::Double)
 }
 
@@ -122,7 +122,7 @@ fn assert_networks(golden: &Golden, iteration: u8, method: &Cltn) {
         };
         let trainable = of(&|entry| entry.role != Role::Buffer);
         let count: usize = trainable.iter().map(Tensor::numel).sum();
-        let gradients = checksum(trainable.iter().map(Tensor::grad).collect());
+        let gradients = checksum(&trainable.iter().map(Tensor::grad).collect::<Vec<_>>());
         let expected = stored("grad");
         assert_close(network, &gradients.get(1), &expected.get(1), 5e-4);
         let allowed = 1e-4 * (count as f64 * expected.double_value(&[1])).sqrt();
@@ -131,13 +131,13 @@ fn assert_networks(golden: &Golden, iteration: u8, method: &Cltn) {
         let is_vector =
             |entry: &Entry| entry.name.ends_with("weight_u") || entry.name.ends_with("weight_v");
         // Parameters of the reference include those that nothing uses.
-        let parameters = checksum(of(&|entry| !is_vector(entry)));
+        let parameters = checksum(&of(&|entry| !is_vector(entry)));
         assert_close(network, &parameters, &stored("param"), 5e-6);
         if network.starts_with("gen") {
-            let shares = checksum(of(&|entry| entry.role == Role::Share));
+            let shares = checksum(&of(&|entry| entry.role == Role::Share));
             assert_close(&format!("rho of {network}"), &shares, &stored("rho"), 5e-6);
         } else {
-            let vectors = checksum(of(&is_vector));
+            let vectors = checksum(&of(&is_vector));
             assert_close(&format!("u, v of {network}"), &vectors, &stored("snbuf"), 1e-5);
         }
     }

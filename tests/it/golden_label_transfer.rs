@@ -192,9 +192,9 @@ fn golden_generators() {
         let net = Generator::new(&mut parameters.root(), size);
         let by_rule_b = name == "gen_b";
         if by_rule_b {
-            fill_by_rule_b(parameters.entries(), 0)
+            fill_by_rule_b(parameters.entries(), 0);
         } else {
-            fill(parameters.entries())
+            fill(parameters.entries());
         }
         let input = if golden.has(&format!("{name}.in.x")) { name } else { "gen_light" };
         let x = golden.get(&format!("{input}.in.x")).to_kind(Kind::Double).set_requires_grad(true);
@@ -236,9 +236,9 @@ fn golden_judges() {
         let net = Judge::new(&mut parameters.root(), layers, width);
         let entries = parameters.entries();
         if name.ends_with("_b") {
-            fill_by_rule_b(entries, 0)
+            fill_by_rule_b(entries, 0);
         } else {
-            fill(entries)
+            fill(entries);
         }
         let input = format!("{}.in.x", name.trim_end_matches("_b"));
         let x = golden.get(&input).to_kind(Kind::Double).set_requires_grad(true);

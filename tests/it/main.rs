@@ -60,10 +60,12 @@ mod golden_augment;
 mod golden_cltn;
 #[cfg(test)]
 mod golden_dense_crf;
+#[cfg(test)]
 #[cfg(feature = "torch")]
 mod golden_label_transfer;
 #[cfg(test)]
 mod golden_lesion;
+#[cfg(test)]
 #[cfg(feature = "torch")]
 mod golden_losses;
 #[cfg(test)]
@@ -97,8 +99,9 @@ mod inputs;
 #[cfg(feature = "mpi")]
 mod kills;
 #[cfg(test)]
-#[cfg(feature = "torch")]
+#[cfg(feature = "mpi")]
 mod label_transfer;
+#[cfg(test)]
 #[cfg(feature = "mpi")]
 mod launching;
 #[cfg(test)]

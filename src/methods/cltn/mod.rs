@@ -246,7 +246,7 @@ impl Method for Cltn {
             let mut mask = healer.mask(&centred(image));
             if self.params.lesion == Lesion::HalfOfLargest {
                 let largest = mask.amax([1i64, 2, 3].as_slice(), true);
-                mask = mask / largest.clamp_min(LEAST_SHARE);
+                mask = &mask / largest.clamp_min(LEAST_SHARE);
             }
             if self.params.black_is_background {
                 let black = image.amax([1i64].as_slice(), true).le(0.0);

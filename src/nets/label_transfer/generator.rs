@@ -214,7 +214,7 @@ impl Encoder {
         }
         for [first, second] in &self.blocks {
             let inner = instance_norm(&first.forward(&x)).relu();
-            x = x + instance_norm(&second.forward(&inner));
+            x = &x + instance_norm(&second.forward(&inner));
         }
         x
     }
