@@ -25,12 +25,12 @@ pub trait Communicator: GroupSum {
     /// This process among the ranks, `0..ranks()`.
     fn rank(&self) -> usize;
     /// Like [`GroupSum::sum`] of a 1-dimensional tensor, of which only this rank's
-    /// [`local_share`](crate::shares::local_share) has to be right afterwards; the bits are the same.
+    /// [`local_share`] has to be right afterwards; the bits are the same.
     fn sum_own_share(&self, tensor: &Tensor) {
         self.sum(tensor);
     }
     /// Gives every rank all of a 1-dimensional tensor of which each rank has its
-    /// [`local_share`](crate::shares::local_share).
+    /// [`local_share`].
     fn gather_shares(&self, tensor: &Tensor) -> Result<()> {
         (0..self.ranks()).try_for_each(|rank| {
             let share = local_share(tensor.numel(), self.ranks(), rank);

@@ -56,7 +56,7 @@ const CUT_SHARES: [f64; 2] = [0.005, 0.995];
 /// Slices to train on have image labels, diseased or healthy; of the other patients only diseased
 /// slices are taken, with their lesions, those to validate with in fold 1, those to test with in fold 2.
 /// Slices are cut to a centred square and have three equal channels of 8 bits: 0 where the volume is 0,
-/// else 1 to 255 between the [`CUT_SHARES`] of the volume's other voxels.
+/// else 1 to 255 between the `CUT_SHARES` of the volume's other voxels.
 pub fn open(volumes: &Volumes) -> Result<Source> {
     volumes.check()?;
     let mut taken = find(&volumes.folder)?;
