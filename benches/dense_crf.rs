@@ -1,7 +1,7 @@
 //! Times the dense CRF against `pydensecrf`, and checks that both give the same marginals.
 //!
 //! `cargo bench --bench dense_crf`; the Python with `pydensecrf` is `SCRIMP_BENCH_PYTHON`, by default
-//! `python3`. Both sides use one thread.
+//! `python3`. Both sides use one thread and the settings of CLTN, which `benches/pytorch/dense_crf.py` repeats.
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -10,8 +10,9 @@
 
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
-use scrimp::crf::{Bilateral, DenseCrf, Gaussian, Image, unary_costs};
+use scrimp::crf::{Image, unary_costs};
 use scrimp::error::{Context, Failure, Result};
+use scrimp::pseudo_labels::lesion::FIELD;
 use scrimp::random::Key;
 use serde::Deserialize;
 use std::hint::black_box;
@@ -19,16 +20,6 @@ use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::time::Instant;
 
-/// The settings of CLTN, which `benches/pytorch/dense_crf.py` repeats.
-const FIELD: DenseCrf = DenseCrf {
-    gaussian: Some(Gaussian { widths_pixels: [3.0; 2], compatibility: 3.0 }),
-    bilateral: Some(Bilateral {
-        widths_pixels: [80.0; 2],
-        widths_levels: [13.0; 3],
-        compatibility: 10.0,
-    }),
-    iterations: 10,
-};
 /// Both sides take turns, so that a busy moment of the machine does not hit one of them alone.
 const TURNS: usize = 5;
 const OWN_REPEATS_PER_TURN: usize = 5;

@@ -6,8 +6,8 @@ use super::SoftLesion;
 use crate::crf::{Bilateral, DenseCrf, Gaussian, Image, unary_costs};
 use crate::error::Result;
 
-/// The random field of the repository.
-const FIELD: DenseCrf = DenseCrf {
+/// The random field of the repository, for pictures of 256 x 256.
+pub const FIELD: DenseCrf = DenseCrf {
     gaussian: Some(Gaussian { widths_pixels: [3.0; 2], compatibility: 3.0 }),
     bilateral: Some(Bilateral {
         widths_pixels: [80.0; 2],

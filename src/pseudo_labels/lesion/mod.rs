@@ -10,7 +10,7 @@ mod grey;
 mod morphology;
 mod watershed;
 
-pub use crf_label::{crf_scores, cut_corners, stretched_levels};
+pub use crf_label::{FIELD, crf_scores, cut_corners, stretched_levels};
 pub use grey::{dark_pixels_cleared, reversed_levels, stored_grey};
 pub use watershed::watershed_label;
 
