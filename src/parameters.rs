@@ -62,7 +62,8 @@ impl Parameters {
         self.trainable().map(|entry| entry.tensor.numel()).sum()
     }
 
-    fn trainable(&self) -> impl Iterator<Item = &Entry> {
+    /// The tensors that an optimiser changes, in order.
+    pub fn trainable(&self) -> impl Iterator<Item = &Entry> {
         self.entries.iter().filter(|entry| entry.role != Role::Buffer)
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Everything here moves tensors and small messages; nothing knows what they mean.
 
+mod background;
 pub mod environment;
 #[cfg(feature = "mpi")]
 pub mod mpi;
@@ -37,6 +38,18 @@ pub trait Communicator: GroupSum {
             self.broadcast(rank, &tensor.narrow(0, share.start as i64, share.len() as i64))
         })
     }
+    /// Whether what [`Communicator::start_sum`] starts goes on while its caller does something else.
+    fn overlaps(&self) -> bool {
+        false
+    }
+    /// Starts what [`GroupSum::sum`] does, bits included; `tensor` may be used again after
+    /// [`Communicator::finish_sums`]. All ranks start the same ones in the same order; what else they
+    /// call meanwhile is of no importance.
+    fn start_sum(&self, tensor: Tensor) {
+        self.sum(&tensor);
+    }
+    /// Waits until all sums are done that were started.
+    fn finish_sums(&self) {}
     /// Copies `tensor` (contiguous) of rank `root` into `tensor` of every rank.
     fn broadcast(&self, root: usize, tensor: &Tensor) -> Result<()>;
     /// Waits until every rank has come here.
@@ -177,11 +190,16 @@ fn check_root(root: usize, ranks: usize) -> Result<()> {
 /// Ends the job over a sum that failed: its caller has nobody to return an error to.
 fn give_up(comm: &dyn Communicator, failure: Failure) -> ! {
     let exit = failure.exit();
-    let failure = failure.at(format!("  --> rank {}", comm.rank()));
+    last_words(comm.rank(), failure);
+    comm.abort(exit)
+}
+
+/// Says on `rank` why the job ends.
+fn last_words(rank: usize, failure: Failure) {
+    let failure = failure.at(format!("  --> rank {rank}"));
     // Written past any logging, since it is the last thing that the process says; and where stderr
     // is closed, there is nobody left to tell.
     let _ = writeln!(std::io::stderr(), "{failure}");
-    comm.abort(exit)
 }
 
 #[cfg(test)]

@@ -3,7 +3,8 @@
 //! The only file that names types of rsmpi. It knows no devices: tensors elsewhere than in host
 //! memory are refused.
 
-use crate::comm::{Communicator, check_root, give_up};
+use crate::comm::background::{Background, Sum};
+use crate::comm::{Communicator, check_root, give_up, last_words};
 use crate::error::{Exit, Failure, Result};
 use crate::native::{Element, GroupSum, with_slice_mut};
 use crate::shares::local_share;
@@ -11,15 +12,21 @@ use mpi::Count;
 use mpi::collective::{CommunicatorCollectives, Root, SystemOperation};
 use mpi::datatype::PartitionMut;
 use mpi::environment::{Threading, Universe};
+use mpi::request::{LocalScope, Request, scope};
 use mpi::topology::{Communicator as _, SimpleCommunicator};
 use mpi::traits::Equivalence;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tch::{Kind, Tensor};
 
 /// Elements per MPI call. Counts of MPI are 32-bit, and this bounds the scratch memory to 16 MiB.
 const CHUNK: usize = 1 << 20;
 /// Tensors of fewer elements are summed in one call: their time is that of the messages' way.
 const SHORT: usize = 1 << 12;
+
+/// Time between two looks at a sum that goes on in the background: it should not take the processor
+/// away from what it is hidden behind.
+const LOOK: Duration = Duration::from_micros(100);
 
 /// All processes that the launcher started.
 ///
@@ -30,6 +37,8 @@ pub struct Mpi {
     rank: usize,
     ranks: usize,
     scratch: Mutex<Scratch>,
+    /// Goes before MPI ends.
+    background: Background,
     /// Ends MPI when it is dropped.
     _universe: Universe,
 }
@@ -63,10 +72,13 @@ impl Mpi {
             .hint("run `ompi_info | grep -i thread` and load an MPI with MPI_THREAD_MULTIPLE"));
         }
         let world = universe.world();
+        // Every rank is here, and none calls anything else before the duplicate is made.
+        let background = Background::start(|| Ok(sums_in_the_background()))?;
         Ok(Self {
             rank: world.rank() as usize,
             ranks: world.size() as usize,
             scratch: Mutex::default(),
+            background,
             _universe: universe,
         })
     }
@@ -80,15 +92,24 @@ impl Mpi {
         self.scratch.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn try_sum(&self, tensor: &Tensor, extent: Extent) -> Result<()> {
-        let scratch = &mut *self.scratch();
-        match tensor.kind() {
-            Kind::Float => with_slice_mut(tensor, |all| sum(all, &mut scratch.f32, extent)),
-            Kind::Double => with_slice_mut(tensor, |all| sum(all, &mut scratch.f64, extent)),
-            Kind::Int64 => with_slice_mut(tensor, |all| sum(all, &mut scratch.i64, extent)),
-            kind => Err(unknown_kind("sum", kind)),
+    fn sum_or_end(&self, tensor: &Tensor, extent: Extent) {
+        if let Err(failure) = Line::world().sum(tensor, &mut self.scratch(), extent) {
+            give_up(self, failure);
         }
     }
+}
+
+/// Sums on communicators of their own, whatever goes on beside them.
+fn sums_in_the_background() -> Sum {
+    let line = Line { ranks: Mpi::world().duplicate(), wait: Wait::Asleep };
+    let mut scratch = Scratch::default();
+    Box::new(move |tensor| {
+        if let Err(failure) = line.sum(tensor, &mut scratch, Extent::All) {
+            let exit = failure.exit();
+            last_words(line.ranks.rank() as usize, failure);
+            line.ranks.abort(exit as i32);
+        }
+    })
 }
 
 fn unknown_kind(operation: &str, kind: Kind) -> Failure {
@@ -102,76 +123,141 @@ impl Number for f32 {}
 impl Number for f64 {}
 impl Number for i64 {}
 
-/// The sum over all ranks. Long slices are summed share by share in the order of the ranks, so that
-/// a rank that needs its own share alone gets the same bits, whatever the library would do.
-fn sum<T: Number>(all: &mut [T], scratch: &mut [Vec<T>; 2], extent: Extent) {
-    let world = Mpi::world();
-    if all.len() < SHORT {
-        let total = &mut scratch[0];
-        total.resize(total.len().max(all.len()), T::default());
-        let total = &mut total[..all.len()];
-        world.all_reduce_into(&*all, total, SystemOperation::sum());
-        all.copy_from_slice(total);
-        return;
+/// The way to the other ranks, and how to wait for them.
+struct Line {
+    ranks: SimpleCommunicator,
+    wait: Wait,
+}
+
+/// How a rank waits for others.
+#[derive(Clone, Copy)]
+enum Wait {
+    /// As the library does, which is soonest.
+    Awake,
+    /// Looking now and then.
+    Asleep,
+}
+
+impl Line {
+    fn world() -> Self {
+        Self { ranks: Mpi::world(), wait: Wait::Awake }
     }
-    by_share(all, scratch, |parts, [sent, received]| {
-        world.all_to_all_into(&*sent, received);
-        let own = &mut parts[world.rank() as usize];
-        let size = received.len() / world.size() as usize;
-        own.copy_from_slice(&received[..own.len()]);
-        for part in received[size..].chunks_exact(size) {
-            own.iter_mut().zip(part).for_each(|(sum, &number)| *sum += number);
+
+    fn sum(&self, tensor: &Tensor, scratch: &mut Scratch, extent: Extent) -> Result<()> {
+        match tensor.kind() {
+            Kind::Float => with_slice_mut(tensor, |all| self.add(all, &mut scratch.f32, extent)),
+            Kind::Double => with_slice_mut(tensor, |all| self.add(all, &mut scratch.f64, extent)),
+            Kind::Int64 => with_slice_mut(tensor, |all| self.add(all, &mut scratch.i64, extent)),
+            kind => Err(unknown_kind("sum", kind)),
         }
-    });
-    if extent == Extent::All {
-        gather(all, scratch);
+    }
+
+    /// The sum over all ranks. Long slices are summed share by share in the order of the ranks, so
+    /// that a rank that needs its own share alone gets the same bits, whatever the library would do.
+    fn add<T: Number>(&self, all: &mut [T], scratch: &mut [Vec<T>; 2], extent: Extent) {
+        if all.len() < SHORT {
+            let total = &mut scratch[0];
+            total.resize(total.len().max(all.len()), T::default());
+            let total = &mut total[..all.len()];
+            self.total_of_all(all, total);
+            all.copy_from_slice(total);
+            return;
+        }
+        self.by_share(all, scratch, |parts, [sent, received]| {
+            self.from_all_to_all(sent, received);
+            let own = &mut parts[self.ranks.rank() as usize];
+            let size = received.len() / self.ranks.size() as usize;
+            own.copy_from_slice(&received[..own.len()]);
+            for part in received[size..].chunks_exact(size) {
+                own.iter_mut().zip(part).for_each(|(sum, &number)| *sum += number);
+            }
+        });
+        if extent == Extent::All {
+            self.gather(all, scratch);
+        }
+    }
+
+    /// Every rank's share of the slice, from that rank.
+    fn gather<T: Number>(&self, all: &mut [T], scratch: &mut [Vec<T>; 2]) {
+        self.by_share(all, scratch, |parts, [sent, received]| {
+            let size = received.len() / self.ranks.size() as usize;
+            self.from_each(&sent[self.ranks.rank() as usize * size..][..size], received);
+            for (part, arrived) in parts.iter_mut().zip(received.chunks_exact(size)) {
+                part.copy_from_slice(&arrived[..part.len()]);
+            }
+        });
+    }
+
+    /// Calls `exchange` for as many elements of every rank's share at once as one call may have: with
+    /// their places in the slice, with a copy of them in parts of equal size, and with room for as
+    /// many.
+    fn by_share<T: Number>(
+        &self,
+        all: &mut [T],
+        scratch: &mut [Vec<T>; 2],
+        mut exchange: impl FnMut(&mut [&mut [T]], [&mut [T]; 2]),
+    ) {
+        let ranks = self.ranks.size() as usize;
+        let (count, mut rest) = (all.len(), all);
+        let mut shares = Vec::with_capacity(ranks);
+        for rank in 0..ranks {
+            let (share, behind) = rest.split_at_mut(local_share(count, ranks, rank).len());
+            shares.push(share);
+            rest = behind;
+        }
+        let size = shares[0].len().min((CHUNK / ranks).max(1));
+        let [sent, received] = scratch.each_mut().map(|room| {
+            room.resize(room.len().max(ranks * size), T::default());
+            &mut room[..ranks * size]
+        });
+        while !shares[0].is_empty() {
+            let mut parts: Vec<&mut [T]> = Vec::with_capacity(ranks);
+            for share in &mut shares {
+                let length = share.len().min(size);
+                let (part, behind) = std::mem::take(share).split_at_mut(length);
+                parts.push(part);
+                *share = behind;
+            }
+            for (room, part) in sent.chunks_exact_mut(size).zip(&parts) {
+                room[..part.len()].copy_from_slice(part);
+            }
+            exchange(&mut parts, [&mut *sent, &mut *received]);
+        }
+    }
+
+    fn total_of_all<T: Number>(&self, own: &[T], total: &mut [T]) {
+        let sum = SystemOperation::sum();
+        match self.wait {
+            Wait::Awake => self.ranks.all_reduce_into(own, total, sum),
+            Wait::Asleep => scope(|scope| {
+                sleep_until_done(self.ranks.immediate_all_reduce_into(scope, own, total, sum));
+            }),
+        }
+    }
+
+    fn from_all_to_all<T: Number>(&self, sent: &[T], received: &mut [T]) {
+        match self.wait {
+            Wait::Awake => self.ranks.all_to_all_into(sent, received),
+            Wait::Asleep => scope(|scope| {
+                sleep_until_done(self.ranks.immediate_all_to_all_into(scope, sent, received));
+            }),
+        }
+    }
+
+    fn from_each<T: Number>(&self, own: &[T], received: &mut [T]) {
+        match self.wait {
+            Wait::Awake => self.ranks.all_gather_into(own, received),
+            Wait::Asleep => scope(|scope| {
+                sleep_until_done(self.ranks.immediate_all_gather_into(scope, own, received));
+            }),
+        }
     }
 }
 
-/// Every rank's share of the slice, from that rank.
-fn gather<T: Number>(all: &mut [T], scratch: &mut [Vec<T>; 2]) {
-    let world = Mpi::world();
-    by_share(all, scratch, |parts, [sent, received]| {
-        let (rank, size) = (world.rank() as usize, received.len() / world.size() as usize);
-        world.all_gather_into(&sent[rank * size..][..size], received);
-        for (part, arrived) in parts.iter_mut().zip(received.chunks_exact(size)) {
-            part.copy_from_slice(&arrived[..part.len()]);
-        }
-    });
-}
-
-/// Calls `exchange` for as many elements of every rank's share at once as one call may have: with
-/// their places in the slice, with a copy of them in parts of equal size, and with room for as many.
-fn by_share<T: Number>(
-    all: &mut [T],
-    scratch: &mut [Vec<T>; 2],
-    mut exchange: impl FnMut(&mut [&mut [T]], [&mut [T]; 2]),
-) {
-    let ranks = Mpi::world().size() as usize;
-    let (count, mut rest) = (all.len(), all);
-    let mut shares = Vec::with_capacity(ranks);
-    for rank in 0..ranks {
-        let (share, behind) = rest.split_at_mut(local_share(count, ranks, rank).len());
-        shares.push(share);
-        rest = behind;
-    }
-    let size = shares[0].len().min((CHUNK / ranks).max(1));
-    let [sent, received] = scratch.each_mut().map(|room| {
-        room.resize(room.len().max(ranks * size), T::default());
-        &mut room[..ranks * size]
-    });
-    while !shares[0].is_empty() {
-        let mut parts: Vec<&mut [T]> = Vec::with_capacity(ranks);
-        for share in &mut shares {
-            let length = share.len().min(size);
-            let (part, behind) = std::mem::take(share).split_at_mut(length);
-            parts.push(part);
-            *share = behind;
-        }
-        for (room, part) in sent.chunks_exact_mut(size).zip(&parts) {
-            room[..part.len()].copy_from_slice(part);
-        }
-        exchange(&mut parts, [&mut *sent, &mut *received]);
+fn sleep_until_done<'a, D: ?Sized>(mut request: Request<'a, D, &LocalScope<'a>>) {
+    while let Err(unfinished) = request.test() {
+        request = unfinished;
+        std::thread::sleep(LOOK);
     }
 }
 
@@ -189,9 +275,7 @@ impl GroupSum for Mpi {
     }
 
     fn sum(&self, tensor: &Tensor) {
-        if let Err(failure) = self.try_sum(tensor, Extent::All) {
-            give_up(self, failure);
-        }
+        self.sum_or_end(tensor, Extent::All);
     }
 }
 
@@ -200,18 +284,28 @@ impl Communicator for Mpi {
         self.rank
     }
 
+    fn overlaps(&self) -> bool {
+        self.ranks > 1
+    }
+
+    fn start_sum(&self, tensor: Tensor) {
+        self.background.sum(tensor);
+    }
+
+    fn finish_sums(&self) {
+        self.background.finish();
+    }
+
     fn sum_own_share(&self, tensor: &Tensor) {
-        if let Err(failure) = self.try_sum(tensor, Extent::OwnShare) {
-            give_up(self, failure);
-        }
+        self.sum_or_end(tensor, Extent::OwnShare);
     }
 
     fn gather_shares(&self, tensor: &Tensor) -> Result<()> {
-        let scratch = &mut *self.scratch();
+        let (line, scratch) = (Line::world(), &mut *self.scratch());
         match tensor.kind() {
-            Kind::Float => with_slice_mut(tensor, |all| gather(all, &mut scratch.f32)),
-            Kind::Double => with_slice_mut(tensor, |all| gather(all, &mut scratch.f64)),
-            Kind::Int64 => with_slice_mut(tensor, |all| gather(all, &mut scratch.i64)),
+            Kind::Float => with_slice_mut(tensor, |all| line.gather(all, &mut scratch.f32)),
+            Kind::Double => with_slice_mut(tensor, |all| line.gather(all, &mut scratch.f64)),
+            Kind::Int64 => with_slice_mut(tensor, |all| line.gather(all, &mut scratch.i64)),
             kind => Err(unknown_kind("gather", kind)),
         }
     }

@@ -3,6 +3,7 @@
 //! Every collective call is one meeting: the ranks put down what they bring, the last to arrive
 //! combines it in rank order, and all take the outcome away. It knows no processes and no launcher.
 
+use crate::comm::background::{Background, Sum};
 use crate::comm::{Communicator, check_root};
 use crate::error::{Exit, Failure, Result};
 use crate::native::GroupSum;
@@ -20,12 +21,17 @@ pub fn run<T: Send>(
     ranks: usize,
     body: impl Fn(Arc<dyn Communicator>) -> Result<T> + Sync,
 ) -> Vec<Result<T>> {
-    let meeting = Arc::new(Meeting::new(ranks));
+    let meetings = [(); 2].map(|()| Arc::new(Meeting::new(ranks)));
     std::thread::scope(|scope| {
         let threads: Vec<_> = (0..ranks)
             .map(|rank| {
-                let comm = Threads { rank, ranks, meeting: Arc::clone(&meeting) };
-                scope.spawn(|| body(Arc::new(comm)))
+                let [meeting, behind] =
+                    meetings.each_ref().map(|meeting| Seat { rank, meeting: Arc::clone(meeting) });
+                let body = &body;
+                scope.spawn(move || {
+                    let background = Background::start(move || Ok(behind.sums()))?;
+                    body(Arc::new(Threads { ranks, seat: meeting, background }))
+                })
             })
             .collect();
         threads
@@ -53,8 +59,14 @@ fn panicked(rank: usize, panic: Box<dyn Any + Send>) -> Failure {
 
 /// One rank of [`run`]. Sums add in rank order, so they are equal on all ranks and in every run.
 struct Threads {
-    rank: usize,
     ranks: usize,
+    seat: Seat,
+    background: Background,
+}
+
+/// A rank at a meeting; it has left when this is dropped.
+struct Seat {
+    rank: usize,
     meeting: Arc<Meeting>,
 }
 
@@ -256,7 +268,7 @@ fn messages(load: Load) -> Vec<Vec<u8>> {
     if let Load::Messages(messages) = load { messages } else { Vec::new() }
 }
 
-impl Threads {
+impl Seat {
     fn join(&self, call: &Call, load: Load) -> Result<Load> {
         self.meeting.join(self.rank, call, load)
     }
@@ -272,12 +284,6 @@ impl Threads {
         }
         Ok(())
     }
-}
-
-impl GroupSum for Threads {
-    fn ranks(&self) -> usize {
-        self.ranks
-    }
 
     fn sum(&self, tensor: &Tensor) {
         let call = Call::Sum { kind: tensor.kind(), shape: tensor.size() };
@@ -286,39 +292,65 @@ impl GroupSum for Threads {
             resume_unwind(Box::new(failure));
         }
     }
+
+    fn sums(self) -> Sum {
+        Box::new(move |tensor| self.sum(tensor))
+    }
+}
+
+impl GroupSum for Threads {
+    fn ranks(&self) -> usize {
+        self.ranks
+    }
+
+    fn sum(&self, tensor: &Tensor) {
+        self.seat.sum(tensor);
+    }
 }
 
 impl Communicator for Threads {
     fn rank(&self) -> usize {
-        self.rank
+        self.seat.rank
+    }
+
+    fn overlaps(&self) -> bool {
+        true
+    }
+
+    fn start_sum(&self, tensor: Tensor) {
+        self.background.sum(tensor);
+    }
+
+    fn finish_sums(&self) {
+        self.background.finish();
     }
 
     fn broadcast(&self, root: usize, tensor: &Tensor) -> Result<()> {
         check_root(root, self.ranks)?;
-        self.fill(&Call::Broadcast { root, kind: tensor.kind(), shape: tensor.size() }, tensor)
+        self.seat.fill(&Call::Broadcast { root, kind: tensor.kind(), shape: tensor.size() }, tensor)
     }
 
     fn barrier(&self) -> Result<()> {
-        self.join(&Call::Barrier, Load::Nothing).map(|_| ())
+        self.seat.join(&Call::Barrier, Load::Nothing).map(|_| ())
     }
 
     fn max(&self, value: i64) -> Result<i64> {
-        let largest = self.join(&Call::Max, Load::Number(value))?;
+        let largest = self.seat.join(&Call::Max, Load::Number(value))?;
         Ok(number(&largest).unwrap_or(value))
     }
 
     fn gather(&self, message: &[u8]) -> Result<Vec<Vec<u8>>> {
-        self.join(&Call::Gather, Load::Messages(vec![message.to_vec()])).map(messages)
+        self.seat.join(&Call::Gather, Load::Messages(vec![message.to_vec()])).map(messages)
     }
 
     fn abort(&self, exit: Exit) -> ! {
-        let reason = format!("rank {} aborted the group", self.rank);
-        self.meeting.end(|state| state.broken = Some((reason.clone(), exit)));
+        let reason = format!("rank {} aborted the group", self.seat.rank);
+        self.seat.meeting.end(|state| state.broken = Some((reason.clone(), exit)));
         resume_unwind(Box::new(Failure::new(reason).exit_with(exit)))
     }
 }
 
-impl Drop for Threads {
+impl Drop for Seat {
     fn drop(&mut self) {
         self.meeting.end(|state| state.left.push(self.rank));
     }

@@ -11,6 +11,7 @@ use tch::{Kind, Tensor};
 /// A pointer to an `at::Tensor`.
 type Handle = *mut c_void;
 type SumFunction = extern "C" fn(*mut c_void, Handle) -> c_int;
+type CallFunction = extern "C" fn(*mut c_void) -> c_int;
 type DropFunction = extern "C" fn(*mut c_void);
 
 unsafe extern "C" {
@@ -41,6 +42,12 @@ unsafe extern "C" {
         kernels: *const PairKernel,
         count: i64,
         radius: i64,
+    ) -> *mut c_char;
+    fn scrimp_on_gradient(
+        variable: Handle,
+        context: *mut c_void,
+        call: CallFunction,
+        drop_function: DropFunction,
     ) -> *mut c_char;
     fn scrimp_cpu_memory(
         tensor: Handle,
@@ -239,6 +246,35 @@ pub fn neighbour_sums(
         )
     })?;
     Ok(out.map(adopted))
+}
+
+/// What happens when the gradient of a tensor is there.
+type GradientCallback = Box<dyn Fn() + Send + Sync>;
+
+/// Calls `then` whenever backward has accumulated the gradient of `variable`, a leaf, on the thread
+/// that runs backward and before backward is over; for as long as any handle of `variable` lives.
+pub fn on_gradient(variable: &Tensor, then: GradientCallback) -> Result<()> {
+    let context = Box::into_raw(Box::new(then));
+    // SAFETY: the handle belongs to a tensor borrowed for this call; the shim takes over `context`
+    // whether it succeeds or not, and frees it through `drop_callback`.
+    checked(unsafe {
+        scrimp_on_gradient(handle(variable), context.cast(), call_back, drop_callback)
+    })
+}
+
+/// 1 tells the shim to throw.
+extern "C" fn call_back(context: *mut c_void) -> c_int {
+    catch_unwind(AssertUnwindSafe(|| {
+        // SAFETY: `context` is the box that `on_gradient` leaked, alive until `drop_callback`.
+        let then = unsafe { &*context.cast::<GradientCallback>() };
+        then();
+    }))
+    .map_or(1, |()| 0)
+}
+
+extern "C" fn drop_callback(context: *mut c_void) {
+    // SAFETY: the shim calls this exactly once per `on_gradient`, with the box leaked there.
+    drop(unsafe { Box::from_raw(context.cast::<GradientCallback>()) });
 }
 
 /// A Rust type with the memory layout of a tensor's elements.

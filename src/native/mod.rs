@@ -1,5 +1,5 @@
 //! What tch lacks, over the same libtorch: normalisation over all ranks, sums over ranks inside
-//! formulas, weighted sums over neighbouring pixels, and checked access to a CPU tensor's memory.
+//! formulas, a word when a gradient is there, weighted sums over neighbouring pixels, and checked access to a CPU tensor's memory.
 //!
 //! This is the C ABI of `shim.cpp` and nothing else; it knows no networks and no communicators.
 
@@ -7,7 +7,7 @@ mod ffi;
 
 pub use ffi::{
     Element, channels_last, cuda_devices, keep_memory, neighbour_sums, normal, normalise,
-    normalise_evaluate, with_bytes, with_slice, with_slice_mut,
+    normalise_evaluate, on_gradient, with_bytes, with_slice, with_slice_mut,
 };
 
 use std::sync::Arc;

@@ -7,6 +7,8 @@
 #include <ATen/Dispatch.h>
 #include <ATen/Parallel.h>
 #include <torch/csrc/autograd/custom_function.h>
+#include <torch/csrc/autograd/function_hook.h>
+#include <torch/csrc/autograd/variable.h>
 
 #include <malloc.h>
 
@@ -39,6 +41,21 @@ struct Group final : torch::CustomClassHolder {
     if (sum_function(handle, &tensor) != 0) {
       throw std::runtime_error("a sum over ranks failed during batch normalisation");
     }
+  }
+};
+
+// What Rust does when a gradient is there.
+struct GradientHook final : torch::autograd::PostAccumulateGradHook {
+  void* context;
+  int (*call)(void*);
+  DropFunction drop;
+  GradientHook(void* context, int (*call)(void*), DropFunction drop)
+      : context(context), call(call), drop(drop) {}
+  GradientHook(const GradientHook&) = delete;
+  GradientHook& operator=(const GradientHook&) = delete;
+  ~GradientHook() override { drop(context); }
+  void operator()(const torch::autograd::Variable&) override {
+    if (call(context) != 0) throw std::runtime_error("what waits for a gradient failed");
   }
 };
 
@@ -320,6 +337,15 @@ char* scrimp_neighbour_sums(Tensor** out, Tensor* const* inputs, Tensor* const* 
     }
     out[0] = new Tensor(sums);
     out[1] = new Tensor(total);
+  });
+}
+
+// Calls `call` with `context` whenever backward has accumulated the gradient of `variable`, for as long
+// as the variable lives; then `drop` frees the context. A result other than 0 becomes an exception.
+char* scrimp_on_gradient(Tensor* variable, void* context, int (*call)(void*), void (*drop)(void*)) {
+  return guarded([&] {
+    auto hook = std::make_unique<GradientHook>(context, call, drop);
+    torch::autograd::impl::set_post_acc_grad_hooks(*variable, std::move(hook));
   });
 }
 

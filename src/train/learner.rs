@@ -3,6 +3,7 @@
 //! Weights change by [`Learner::update`]; those of a learner without
 //! optimiser follow another learner's ([`Learner::follow`]) or are a method's own ([`Learner::rewrite`]).
 
+use super::buckets::Buckets;
 use super::optimizer::{Optimizer, OptimizerConfig, Update, settle};
 use super::schedule::Schedule;
 use super::{Objective, StepContext};
@@ -119,6 +120,7 @@ struct Descent {
     optimizer: Optimizer,
     /// Flat, like the weights.
     gradients: Tensor,
+    buckets: Buckets,
     /// The weights that this rank updates.
     own: Range<usize>,
 }
@@ -145,7 +147,8 @@ impl Learner {
         let gradients = learner.flat.gradients(&learner.parameters)?;
         let own = setup.moments.range(gradients.numel());
         let optimizer = Optimizer::new(config.optimizer, &part(&learner.flat.weights, &own));
-        let descent = Some(Descent { config, optimizer, gradients, own });
+        let buckets = Buckets::new(&learner.parameters, &learner.flat, &gradients)?;
+        let descent = Some(Descent { config, optimizer, gradients, buckets, own });
         Ok((Self { descent, ..learner }, networks))
     }
 
@@ -169,12 +172,22 @@ impl Learner {
     pub fn update(&mut self, objective: Objective, cx: &mut StepContext<'_>) -> Result<()> {
         let follows = || Failure::new(format!("`{}` follows another learner", self.name));
         let descent = self.descent.as_mut().ok_or_else(follows)?;
-        let Descent { config, optimizer, gradients, own } = descent;
+        let Descent { config, optimizer, gradients, buckets, own } = descent;
         let is_shared = own.len() < gradients.numel();
         let _ = gradients.zero_();
         let total = objective.total()?;
+        // A rank's share of everything is not a share of every part.
+        let overlaps = cx.communicator().overlaps() && !is_shared;
+        if overlaps {
+            buckets.begin(cx.communicator());
+        }
         total.f_backward().context(|| format!("backward of `{}` failed", self.name))?;
-        let norm = cx.sum_gradients(gradients, is_shared);
+        let norm = if overlaps {
+            buckets.finish()?;
+            cx.norm_of(gradients)
+        } else {
+            cx.sum_gradients(gradients, is_shared)
+        };
         let finite = norm.isfinite();
         if config.clip_norm > 0.0 {
             let factor = (config.clip_norm / (&norm + 1e-6)).clamp_max(1.0);

@@ -2,6 +2,7 @@
 //!
 //! The trainer knows the trait [`Method`] and no method, no network and no loss.
 
+mod buckets;
 pub mod checkpoint;
 pub mod evaluate;
 pub mod learner;
@@ -142,20 +143,32 @@ impl<'a> StepContext<'a> {
     /// norm of all: 0-dimensional, of the same bits however much of them a rank gets.
     fn sum_gradients(&self, gradients: &Tensor, own_share_only: bool) -> Tensor {
         let communicator = self.communicator;
-        let (rank, ranks) = (communicator.rank(), communicator.ranks());
-        let norm_of = |rank| {
-            let share = local_share(gradients.numel(), ranks, rank);
-            norm(&gradients.narrow(0, share.start as i64, share.len() as i64))
-        };
         if !own_share_only {
             communicator.sum(gradients);
-            return Tensor::stack(&(0..ranks).map(norm_of).collect::<Vec<_>>(), 0).norm();
+            return self.norm_of(gradients);
         }
         communicator.sum_own_share(gradients);
-        let norms = Tensor::zeros([ranks as i64], (gradients.kind(), gradients.device()));
-        norms.get(rank as i64).copy_(&norm_of(rank));
+        let (rank, ranks) = (communicator.rank() as i64, communicator.ranks() as i64);
+        let norms = Tensor::zeros([ranks], (gradients.kind(), gradients.device()));
+        norms.get(rank).copy_(&self.norm_of_share(gradients, communicator.rank()));
         communicator.sum(&norms);
         norms.norm()
+    }
+
+    /// The norm of summed flat gradients, 0-dimensional, with the bits of [`Self::sum_gradients`].
+    fn norm_of(&self, gradients: &Tensor) -> Tensor {
+        let shares = (0..self.communicator.ranks()).map(|rank| self.norm_of_share(gradients, rank));
+        Tensor::stack(&shares.collect::<Vec<_>>(), 0).norm()
+    }
+
+    fn norm_of_share(&self, gradients: &Tensor, rank: usize) -> Tensor {
+        let share = local_share(gradients.numel(), self.communicator.ranks(), rank);
+        norm(&gradients.narrow(0, share.start as i64, share.len() as i64))
+    }
+
+    /// The ranks over which gradients are summed.
+    fn communicator(&self) -> &'a Arc<dyn Communicator> {
+        self.communicator
     }
 
     /// Gives every rank all weights after each has changed its share of them.

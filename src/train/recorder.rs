@@ -9,6 +9,7 @@ use crate::native::GroupSum;
 use crate::runlog::flight::{Call, Operation, Phase};
 use crate::runlog::now_ms;
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tch::{Kind, Tensor};
@@ -155,12 +156,14 @@ impl Default for FlightRecorder {
 pub struct Recorded {
     inner: Arc<dyn Communicator>,
     recorder: Arc<FlightRecorder>,
+    /// Bytes of the sums that go on beside.
+    started_bytes: AtomicU64,
 }
 
 impl Recorded {
     /// Passes every call on to `inner` and notes it in `recorder`.
     pub fn new(inner: Arc<dyn Communicator>, recorder: Arc<FlightRecorder>) -> Self {
-        Self { inner, recorder }
+        Self { inner, recorder, started_bytes: AtomicU64::new(0) }
     }
 
     fn noted<T>(&self, operation: Operation, bytes: u64, call: impl FnOnce() -> T) -> T {
@@ -196,6 +199,17 @@ impl GroupSum for Recorded {
 impl Communicator for Recorded {
     fn rank(&self) -> usize {
         self.inner.rank()
+    }
+    fn overlaps(&self) -> bool {
+        self.inner.overlaps()
+    }
+    fn start_sum(&self, tensor: Tensor) {
+        self.started_bytes.fetch_add(bytes_of(&tensor), Ordering::Relaxed);
+        self.inner.start_sum(tensor);
+    }
+    fn finish_sums(&self) {
+        let bytes = self.started_bytes.swap(0, Ordering::Relaxed);
+        self.noted(Operation::Sum, bytes, || self.inner.finish_sums());
     }
     fn sum_own_share(&self, tensor: &Tensor) {
         self.noted(Operation::Sum, bytes_of(tensor), || self.inner.sum_own_share(tensor));

@@ -87,6 +87,11 @@ fn sums_are_equal_on_every_rank(comm: &dyn Communicator, count: i64) -> Result<(
     let last = whole.double_value(&[count - 1]);
     let expected = total * (count - 1) as f64;
     assert!((last / expected - 1.0).abs() < 1e-6, "{last} {expected}");
+    let beside = own.copy();
+    comm.start_sum(beside.shallow_clone());
+    comm.barrier()?;
+    comm.finish_sums();
+    assert!(beside == whole, "another sum in the background");
     let shared = own.copy();
     comm.sum_own_share(&shared);
     let share = local_share(count as usize, comm.ranks(), comm.rank());

@@ -122,6 +122,9 @@ mod native;
 mod non_finite;
 #[cfg(test)]
 #[cfg(feature = "torch")]
+mod overlap;
+#[cfg(test)]
+#[cfg(feature = "torch")]
 mod reference;
 #[cfg(test)]
 #[cfg(feature = "torch")]

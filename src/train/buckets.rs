@@ -1,0 +1,195 @@
+//! Gradients summed over ranks in parts, while backward still computes the others.
+//!
+//! Parts are contiguous ranges of the flat gradients. All ranks sum them in the order in which the
+//! first backward completed them, whatever a later one does. Knows no networks and no optimiser.
+
+use crate::comm::Communicator;
+use crate::error::{Failure, Result};
+use crate::native::on_gradient;
+use crate::parameters::{Flat, Parameters, Slot};
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tch::Tensor;
+
+/// Fewest elements of a part: 1 MiB in single precision. What takes a message its time is its way
+/// below that, and the nets of this field have but 1 to 10 MiB to hide.
+const ELEMENTS: i64 = 1 << 18;
+
+/// The parts of one learner's gradients.
+#[derive(Debug)]
+pub(super) struct Buckets {
+    state: Arc<Mutex<State>>,
+}
+
+struct State {
+    gradients: Tensor,
+    buckets: Vec<Bucket>,
+    /// In which order they are summed; none before the first backward is over.
+    order: Option<Vec<usize>>,
+    backward: Option<Backward>,
+}
+
+impl std::fmt::Debug for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("State").field("buckets", &self.buckets).field("order", &self.order).finish()
+    }
+}
+
+/// One part.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Bucket {
+    range: Range<i64>,
+    tensors: usize,
+}
+
+/// A backward under way.
+struct Backward {
+    communicator: Arc<dyn Communicator>,
+    /// How many gradients each part still lacks.
+    missing: Vec<usize>,
+    /// The parts that are complete, in that order.
+    complete: Vec<usize>,
+    /// How many of the agreed order are being summed.
+    started: usize,
+}
+
+impl Buckets {
+    /// Watches the trainable tensors of `parameters`, whose gradients lie in `gradients` where their
+    /// values do in `flat`.
+    pub(super) fn new(parameters: &Parameters, flat: &Flat, gradients: &Tensor) -> Result<Self> {
+        let buckets = cut(&flat.slots, gradients.size()[0]);
+        let of_slot = buckets.iter().enumerate();
+        let of_slot =
+            of_slot.flat_map(|(index, bucket)| std::iter::repeat_n(index, bucket.tensors));
+        let of_slot: Vec<usize> = of_slot.collect();
+        let gradients = gradients.shallow_clone();
+        let state = State { gradients, buckets, order: None, backward: None };
+        let state = Arc::new(Mutex::new(state));
+        for (entry, bucket) in parameters.trainable().zip(of_slot) {
+            let state = Arc::clone(&state);
+            on_gradient(&entry.tensor, Box::new(move || lock(&state).arrived(bucket)))?;
+        }
+        Ok(Self { state })
+    }
+
+    /// To be called before a backward; parts that it completes are summed over the ranks at once.
+    pub(super) fn begin(&self, communicator: &Arc<dyn Communicator>) {
+        let mut state = lock(&self.state);
+        state.backward = Some(Backward {
+            communicator: Arc::clone(communicator),
+            missing: state.buckets.iter().map(|bucket| bucket.tensors).collect(),
+            complete: Vec::new(),
+            started: 0,
+        });
+    }
+
+    /// To be called after it: everything is summed when this returns.
+    ///
+    /// Fails on all ranks where their first backwards completed the parts in different orders.
+    pub(super) fn finish(&self) -> Result<()> {
+        let mut state = lock(&self.state);
+        let Some(mut backward) = state.backward.take() else {
+            return Err(Failure::new("gradients are summed before a backward"));
+        };
+        let communicator = Arc::clone(&backward.communicator);
+        let Some(order) = &state.order else {
+            communicator.sum(&state.gradients);
+            let parts = 0..state.buckets.len();
+            backward.complete.extend(parts.filter(|&part| backward.missing[part] > 0));
+            agree_on(&backward.complete, communicator.as_ref())?;
+            state.order = Some(backward.complete);
+            return Ok(());
+        };
+        // Parts with tensors that this backward did not reach.
+        for &part in &order[backward.started..] {
+            communicator.start_sum(state.part(part));
+        }
+        drop(state);
+        communicator.finish_sums();
+        Ok(())
+    }
+}
+
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl State {
+    fn part(&self, index: usize) -> Tensor {
+        let Range { start, end } = self.buckets[index].range;
+        self.gradients.narrow(0, start, end - start)
+    }
+
+    /// A gradient of part `index` is there.
+    fn arrived(&mut self, index: usize) {
+        let Some(mut backward) = self.backward.take() else { return };
+        backward.missing[index] = backward.missing[index].saturating_sub(1);
+        if backward.missing[index] == 0 {
+            backward.complete.push(index);
+        }
+        let order = self.order.as_deref().unwrap_or_default();
+        while order.get(backward.started).is_some_and(|&next| backward.missing[next] == 0) {
+            backward.communicator.start_sum(self.part(order[backward.started]));
+            backward.started += 1;
+        }
+        self.backward = Some(backward);
+    }
+}
+
+/// Cuts the flat tensor of `total` elements into parts. The first takes what is left over: backward
+/// completes it last, and nothing hides its sum.
+fn cut(slots: &[Slot], total: i64) -> Vec<Bucket> {
+    let mut buckets = Vec::new();
+    let mut bucket = Bucket { range: total..total, tensors: 0 };
+    for slot in slots.iter().rev() {
+        bucket.range.start = slot.offset;
+        bucket.tensors += 1;
+        if bucket.range.end - bucket.range.start >= ELEMENTS {
+            let next = Bucket { range: slot.offset..slot.offset, tensors: 0 };
+            buckets.push(std::mem::replace(&mut bucket, next));
+        }
+    }
+    if bucket.tensors > 0 {
+        buckets.push(bucket);
+    }
+    buckets.reverse();
+    buckets
+}
+
+/// Fails on all ranks if their orders differ.
+fn agree_on(order: &[usize], communicator: &dyn Communicator) -> Result<()> {
+    let bytes: Vec<u8> = order.iter().flat_map(|&part| (part as u32).to_le_bytes()).collect();
+    let orders = communicator.gather(&bytes)?;
+    match orders.iter().position(|other| *other != orders[0]) {
+        None => Ok(()),
+        Some(rank) => Err(Failure::new(format!(
+            "rank {rank} computed its gradients in another order than rank 0"
+        ))
+        .hint("start the same build of scrimp with the same configuration on all ranks")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn slots(counts: &[i64]) -> Vec<Slot> {
+        let mut offset = 0;
+        let slot = |&count: &i64| {
+            let slot = Slot { name: String::new(), shape: vec![count], offset };
+            offset += count;
+            slot
+        };
+        counts.iter().map(slot).collect()
+    }
+
+    #[test]
+    fn parts_are_large_cover_everything_and_the_rest_is_in_the_first() {
+        let sizes = [5, 100_000, 200_000, 3, 300_000];
+        let parts = cut(&slots(&sizes), sizes.iter().sum());
+        let ranges: Vec<_> = parts.iter().map(|part| (part.range.clone(), part.tensors)).collect();
+        assert_eq!(ranges, [(0..5, 1), (5..300_005, 2), (300_005..600_008, 2)]);
+        assert!(cut(&[], 0).is_empty());
+        assert_eq!(cut(&slots(&[7]), 7), [Bucket { range: 0..7, tensors: 1 }]);
+    }
+}
