@@ -8,7 +8,7 @@ use crate::config::plan::{
     DataSource, LesionPhantomPlan, PhantomPlan, RunPlan, ShapesPlan, ShapesSource,
 };
 use crate::config::{
-    DeviceChoice, Normalisation, Orientation, Outside, Precision, Resample, RunConfig,
+    Colour, DeviceChoice, Normalisation, Orientation, Outside, Precision, Resample, RunConfig,
 };
 use crate::data::course::training_slices;
 use crate::data::import::{lesion_phantom, masks, phantom};
@@ -35,11 +35,14 @@ pub(super) fn resolve(config: &RunConfig, ranks: usize) -> Result<RunPlan> {
 
 /// The data set of a plan, in memory.
 pub(super) fn dataset(plan: &RunPlan) -> Result<Arc<Dataset>> {
-    let dataset = match &plan.data.source {
+    let mut dataset = match &plan.data.source {
         DataSource::Packed(path) => store::read(path)?,
         DataSource::Phantom(plan) => generated(plan)?,
         DataSource::LesionPhantom(plan) => generated_lesions(plan)?,
     };
+    if plan.data.colour == Colour::GreyWorld {
+        dataset.to_grey_world();
+    }
     Ok(Arc::new(dataset))
 }
 

@@ -57,6 +57,9 @@ pub struct DataConfig {
     /// Rows and columns that the network sees, a multiple of 16 (default 256).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub size: Option<usize>,
+    /// What becomes of the brightness and the cast of images (default `as_stored`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub colour: Option<Colour>,
     /// How slices are turned, flipped and resized (default `reference`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub augment: Option<Resample>,
@@ -220,6 +223,16 @@ pub struct TrainConfig {
     /// Whether each process keeps the optimiser's moments of its share of the weights alone; the training is the same (default false).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shard_optimizer: Option<bool>,
+}
+
+/// What becomes of the brightness and the cast of images.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Colour {
+    /// They stay.
+    AsStored,
+    /// Each channel of each slice is scaled to a mean of one half over the pixels that are not black.
+    GreyWorld,
 }
 
 /// How slices are turned, flipped and resized.

@@ -5,8 +5,8 @@
 
 use super::phantoms;
 use super::{
-    DataConfig, DeviceChoice, MethodConfig, NetConfig, NonFinite, Normalisation, Orientation,
-    Outside, Precision, Resample, RunConfig, ShapesConfig, TimeSpan, TrainConfig,
+    Colour, DataConfig, DeviceChoice, MethodConfig, NetConfig, NonFinite, Normalisation,
+    Orientation, Outside, Precision, Resample, RunConfig, ShapesConfig, TimeSpan, TrainConfig,
 };
 use crate::error::{Context, Result};
 use crate::shares::local_share;
@@ -47,6 +47,8 @@ pub struct DataPlan {
     pub annotation: String,
     /// Rows and columns that the network sees, a multiple of 16.
     pub size: usize,
+    /// What becomes of the brightness and the cast of images.
+    pub colour: Colour,
     /// How slices are turned, flipped and resized.
     pub augment: Resample,
     /// What annotations say of pixels that a rotation brings in from outside.
@@ -191,6 +193,7 @@ impl RunPlan {
                 fold: Some(self.data.fold),
                 annotation: Some(self.data.annotation.clone()),
                 size: Some(self.data.size),
+                colour: Some(self.data.colour),
                 augment: Some(self.data.augment),
                 outside: Some(self.data.outside),
                 drop_last: Some(self.data.drop_last),
@@ -357,6 +360,7 @@ fn data(config: &RunConfig) -> Result<DataPlan> {
         fold: written.fold.unwrap_or(1),
         annotation: written.annotation.clone().unwrap_or_else(|| "scribble".to_owned()),
         size,
+        colour: written.colour.unwrap_or(Colour::AsStored),
         augment: written.augment.unwrap_or(Resample::Reference),
         outside: written.outside.unwrap_or(Outside::Unknown),
         drop_last: written.drop_last.unwrap_or(false),
@@ -476,6 +480,7 @@ mod tests {
         fold = 1
         annotation = "scribble"
         size = 256
+        colour = "as_stored"
         augment = "reference"
         outside = "unknown"
         drop_last = false

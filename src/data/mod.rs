@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 pub mod augment;
 #[cfg(feature = "torch")]
 pub mod batch;
+mod colour;
 #[cfg(feature = "torch")]
 pub mod course;
 pub mod import;

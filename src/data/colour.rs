@@ -1,0 +1,78 @@
+//! Brightness and cast of images, which depend on the camera, and how to even them out.
+//!
+//! Knows planes of intensities and the cases that hold them.
+
+use super::{Case, Dataset};
+
+/// The mean that a channel gets, of the pixels that are not black.
+const MEAN: f64 = 0.5;
+/// Means below one level of 8 bits are taken for it, so that an almost black image is not blown up.
+const DARKEST: f64 = 1.0 / 255.0;
+
+impl Dataset {
+    /// Scales each channel of each slice to a mean of one half over the pixels that are not
+    /// black, as if the light were grey (Buchsbaum, 1980); what would exceed 1 is 1.
+    pub fn to_grey_world(&mut self) {
+        self.cases.iter_mut().for_each(Case::to_grey_world);
+    }
+}
+
+impl Case {
+    fn to_grey_world(&mut self) {
+        let pixels = self.shape[1] * self.shape[2];
+        for slice in self.image.chunks_exact_mut(self.channels * pixels) {
+            let lit: Vec<bool> = (0..pixels)
+                .map(|pixel| slice.iter().skip(pixel).step_by(pixels).any(|&value| value > 0.0))
+                .collect();
+            let count = lit.iter().filter(|&&is_lit| is_lit).count().max(1);
+            for plane in slice.chunks_exact_mut(pixels) {
+                let sum: f64 = plane.iter().map(|&value| f64::from(value)).sum();
+                let gain = (MEAN / (sum / count as f64).max(DARKEST)) as f32;
+                plane.iter_mut().for_each(|value| *value = (*value * gain).min(1.0));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    fn case(channels: usize, image: &[f32]) -> Case {
+        Case {
+            name: "one".into(),
+            patient: "one".into(),
+            frame: 0,
+            fold: 0,
+            shape: [1, 1, image.len() / channels],
+            channels,
+            spacing_mm: None,
+            image: image.to_vec(),
+            annotations: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn light_and_cast_go_and_the_black_around_stays() {
+        let expected = [0.0, 0.25, 0.75, 0.0, 0.25, 0.75, 0.0, 0.25, 0.75];
+        for gains in [[1.0, 1.0, 1.0], [0.5, 0.4, 0.3], [1.3, 0.1, 0.7]] {
+            let planes = gains.map(|gain| [0.0, 0.25 * gain, 0.75 * gain]).concat();
+            let mut case = case(3, &planes);
+            case.to_grey_world();
+            for (found, expected) in case.image.iter().zip(expected) {
+                assert!((found - expected).abs() < 1e-6, "{gains:?}: {:?}", case.image);
+            }
+        }
+    }
+
+    #[test]
+    fn bright_spots_are_cut_and_black_images_stay_black() {
+        let mut spot = case(1, &[0.01, 0.01, 0.01, 0.97]);
+        spot.to_grey_world();
+        assert_eq!(spot.image[3], 1.0);
+        let mut black = case(3, &[0.0; 12]);
+        black.to_grey_world();
+        assert_eq!(black.image, [0.0; 12]);
+    }
+}
