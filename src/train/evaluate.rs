@@ -172,7 +172,12 @@ impl Evaluator {
                 values.copy_from_slice(&[score.dice, score.hd95, score.asd]);
             }
             let dice = mean(row.iter().step_by(3).copied());
-            let picture = || picture(volume, &self.annotation, prediction, self.size);
+            let picture = || {
+                let (kind, device) = self.target;
+                let made =
+                    method.pictures(&volume.input(self.size).to_kind(kind).to_device(device))?;
+                picture(volume, &self.annotation, (prediction, &made), self.size)
+            };
             previews.consider((case, dice), picture)
         };
         let rows = self.rows(method, columns, communicator, scored)?;

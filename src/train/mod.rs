@@ -31,6 +31,11 @@ pub trait Method {
     fn step(&mut self, batch: &Batch, cx: &mut StepContext<'_>) -> Result<()>;
     /// Class logits `[N, C, H, W]` for images `[N, 1, H, W]`, with running statistics.
     fn predict(&self, image: &Tensor) -> Result<Tensor>;
+    /// Images `[N, C, H, W]` in [0, 1] that the method makes of images beside its prediction, by name, for
+    /// people to look at. Names have no commas.
+    fn pictures(&self, _image: &Tensor) -> Result<Vec<(&'static str, Tensor)>> {
+        Ok(Vec::new())
+    }
     /// Moves the running statistics with which [`Method::predict`] normalises by `share`, in (0, 1],
     /// towards those of these images `[N, 1, H, W]` over all ranks.
     fn adapt_statistics(&self, image: &Tensor, share: f64) -> Result<()>;

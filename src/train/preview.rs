@@ -8,7 +8,7 @@ use crate::data::batch::Volume;
 use crate::error::{Context, Result};
 use crate::runlog::preview::{Preview, UNANNOTATED};
 use std::path::Path;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 /// The pictures of a rank's worst and best case so far.
 #[derive(Debug, Default)]
@@ -65,27 +65,29 @@ impl Previews {
     }
 }
 
-/// The picture of a case: `prediction` the class of each pixel.
+/// The picture of a case: `prediction` the class of each pixel, `made` what the method makes beside.
 pub(super) fn picture(
     volume: &Volume<'_>,
     annotation: &str,
-    prediction: &[u8],
+    (prediction, made): (&[u8], &[(&str, Tensor)]),
     size: usize,
 ) -> Result<Preview> {
-    // Colours as their mean: pictures are grey, so that classes stand out.
-    let grey = volume.input(size).mean_dim([1i64].as_slice(), true, Kind::Float);
-    let image = (grey * 255.0).clamp(0.0, 255.0).round().to_kind(Kind::Uint8);
+    let made = made.iter().map(|(name, image)| Ok(((*name).to_owned(), greys(image)?)));
     let annotated = volume.annotation_on_grid(annotation, size);
     let preview = Preview {
         size,
-        image: bytes(&image)?,
+        image: greys(&volume.input(size))?,
         annotation: annotated.unwrap_or_else(|| vec![UNANNOTATED; prediction.len()]),
         prediction: prediction.to_vec(),
         truth: volume.truth_on_grid(size),
+        made: made.collect::<Result<_>>()?,
     };
     Ok(preview.thinned())
 }
 
-fn bytes(tensor: &Tensor) -> Result<Vec<u8>> {
-    Vec::<u8>::try_from(tensor.contiguous().view([-1])).context(|| "cannot read an image")
+/// Levels of images `[N, C, H, W]`; colours as their mean: pictures are grey, so that classes stand out.
+fn greys(images: &Tensor) -> Result<Vec<u8>> {
+    let grey = images.mean_dim([1i64].as_slice(), false, Kind::Float) * 255.0;
+    let levels = grey.clamp(0.0, 255.0).round().to_kind(Kind::Uint8).to_device(Device::Cpu);
+    Vec::<u8>::try_from(levels.contiguous().view([-1])).context(|| "cannot read an image")
 }

@@ -1,4 +1,5 @@
-//! A slice of a held-out case in the terminal: image, annotation, prediction and error.
+//! A slice of a held-out case in the terminal: image, annotation, prediction and error, and what the
+//! method made beside.
 //!
 //! As pixels where the terminal can (Kitty, Sixel), as half blocks elsewhere, and as characters
 //! where there are no colours.
@@ -43,12 +44,13 @@ fn blend(grey: u8, over: [u8; 3]) -> [u8; 3] {
     over.map(|part| (u16::from(grey) * 2 / 5 + u16::from(part) * 3 / 5) as u8)
 }
 
-/// The four squares of a slice side by side, in one row or two.
+/// The squares of a slice side by side, in rows of `columns`.
 fn squares(preview: &Preview, slice: usize, columns: u32) -> Option<RgbImage> {
     let [image, annotation, prediction, truth] = preview.slice(slice)?;
+    let made: Vec<&[u8]> = preview.made_slice(slice).map(|(_, plane)| plane).collect();
     let size = preview.size as u32;
     let gap = (size / 32).max(1);
-    let rows = 4 / columns;
+    let rows = count(preview).div_ceil(columns);
     let side = |count: u32| count * size + (count - 1) * gap;
     let mut picture = RgbImage::new(side(columns), side(rows));
     for index in 0..image.len() {
@@ -65,8 +67,8 @@ fn squares(preview: &Preview, slice: usize, columns: u32) -> Option<RgbImage> {
             _ => plain,
         };
         let (x, y) = (index as u32 % size, index as u32 / size);
-        for (place, pixel) in [plain, marked, of(prediction[index]), error].into_iter().enumerate()
-        {
+        let own = [plain, marked, of(prediction[index]), error].into_iter();
+        for (place, pixel) in own.chain(made.iter().map(|plane| [plane[index]; 3])).enumerate() {
             let (column, row) = (place as u32 % columns, place as u32 / columns);
             picture.put_pixel(column * (size + gap) + x, row * (size + gap) + y, Rgb(pixel));
         }
@@ -74,11 +76,16 @@ fn squares(preview: &Preview, slice: usize, columns: u32) -> Option<RgbImage> {
     Some(picture)
 }
 
-/// All slices of a case below each other, each with its four squares: image, annotation, prediction
-/// and error.
+/// How many squares a slice has.
+fn count(preview: &Preview) -> u32 {
+    (NAMES.len() + preview.made.len()) as u32
+}
+
+/// All slices of a case below each other, each with its squares in a row: image, annotation, prediction,
+/// error, and what the method made beside.
 pub fn overlays(preview: &Preview) -> RgbImage {
     let slices: Vec<RgbImage> =
-        (0..preview.slices()).filter_map(|slice| squares(preview, slice, 4)).collect();
+        (0..preview.slices()).filter_map(|slice| squares(preview, slice, count(preview))).collect();
     let (width, height) = slices.first().map_or((1, 1), RgbImage::dimensions);
     let mut all = RgbImage::new(width, height * slices.len().max(1) as u32);
     for (index, slice) in slices.iter().enumerate() {
@@ -87,13 +94,14 @@ pub fn overlays(preview: &Preview) -> RgbImage {
     all
 }
 
-/// Whether four squares beside each other fill the area better than two rows of two. A character is
-/// about twice as high as wide.
-fn columns(area: Rect) -> u32 {
+/// In how many columns `count` squares fill the area best: all beside each other, or in full rows of half
+/// or a quarter as many. A character is about twice as high as wide.
+fn columns(area: Rect, count: u32) -> u32 {
     let (width, height) = (u32::from(area.width), 2 * u32::from(area.height));
-    let one_row = (width / 4).min(height);
-    let two_rows = (width / 2).min(height / 2);
-    if one_row >= two_rows { 4 } else { 2 }
+    let side = |columns: &u32| (width / columns).min(height / count.div_ceil(*columns));
+    // Of equal ones `max_by_key` gives the last.
+    let choices = [count.div_ceil(4), count.div_ceil(2), count];
+    choices.into_iter().filter(|&columns| columns > 1).max_by_key(side).unwrap_or(count)
 }
 
 /// Makes the drawing of a slice for an area, unless it is made already.
@@ -103,7 +111,8 @@ pub(super) fn prepare(cases: &mut CasesShown, slice: usize, area: Rect, picker: 
     if area.is_empty() || cases.protocol.as_ref().is_some_and(|(old, _)| *old == made) {
         return;
     }
-    let Some(squares) = squares(preview, slice, columns(area)) else { return };
+    let columns = columns(area, count(preview));
+    let Some(squares) = squares(preview, slice, columns) else { return };
     let size = Size::new(area.width, area.height);
     let drawn = picker.new_protocol(DynamicImage::ImageRgb8(squares), size, Resize::Scale(None));
     // A terminal that cannot draw it shows none.
@@ -126,18 +135,22 @@ pub(super) fn render(
         }
         return;
     }
-    let Some(planes) = cases.preview().and_then(|preview| preview.slice(slice)) else { return };
-    let size = cases.preview().map_or(1, |preview| preview.size);
-    let columns = columns(area) as u16;
-    let (width, height) = (area.width / columns, area.height / (4 / columns));
-    for place in 0..4u16 {
+    let Some(preview) = cases.preview() else { return };
+    let Some(planes) = preview.slice(slice) else { return };
+    let columns = columns(area, count(preview)) as u16;
+    let rows = (count(preview) as u16).div_ceil(columns);
+    let (width, height) = (area.width / columns, area.height / rows);
+    for place in 0..count(preview) as u16 {
         let square = Rect::new(
             area.x + place % columns * width,
             area.y + place / columns * height,
             width.saturating_sub(1),
             height,
         );
-        characters(planes, (usize::from(place), size), square, buffer);
+        let made = preview.made_slice(slice).nth(usize::from(place).wrapping_sub(NAMES.len()));
+        let planes = made.map_or(planes, |(_, made)| [made; 4]);
+        let plane = if made.is_some() { 0 } else { usize::from(place) };
+        characters(planes, (plane, preview.size), square, buffer);
     }
 }
 
@@ -170,6 +183,8 @@ fn characters(
 /// What stands where, and which colour is which class.
 pub(super) struct Legend<'a> {
     pub(super) classes: &'a [String],
+    /// Names of what the method made beside.
+    pub(super) made: Vec<&'a str>,
     pub(super) theme: Theme,
 }
 
@@ -179,7 +194,8 @@ impl Legend<'_> {
             return;
         }
         let line = |row: u16| Rect { y: area.y + row, height: 1, ..area };
-        Line::from(NAMES.join(" · ")).style(self.theme.faint()).render(line(0), buffer);
+        let names: Vec<&str> = NAMES.into_iter().chain(self.made.iter().copied()).collect();
+        Line::from(names.join(" · ")).style(self.theme.faint()).render(line(0), buffer);
         let class = |(index, name): (usize, &String)| {
             let [r, g, b] = colour(index as u8);
             let style =

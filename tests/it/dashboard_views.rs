@@ -107,6 +107,7 @@ fn with_cases(folder: &Path) -> RunDirectory {
         annotation: plane(|x, y| if y == 16 && (8..24).contains(&x) { 1 } else { UNANNOTATED }),
         prediction: plane(|x, y| u8::from((8..20).contains(&x) && (8..24).contains(&y))),
         truth: plane(|x, y| u8::from((8..24).contains(&x) && (8..24).contains(&y))),
+        made: Vec::new(),
     };
     let pictures = directory.previews().join("step-00006000");
     preview.write(&pictures.join("worst-patient002.png")).unwrap();
@@ -134,6 +135,12 @@ fn cases_stand_worst_first_with_a_picture() {
     let coloured = Theme { has_colour: true, is_ascii: false };
     let blocks = screen_with(&run, (120, 30), "4", coloured);
     assert!(blocks.contains('▀') && blocks.contains("worst patient002"), "{blocks}");
+    let picture = folder.path().join("cases/previews/step-00006000/worst-patient002.png");
+    let mut preview = Preview::read(&picture).unwrap();
+    let plane: Vec<u8> = preview.image.iter().map(|value| 255 - value).collect();
+    preview.made = ["mask", "painted"].map(|name| (name.to_owned(), plane.clone())).to_vec();
+    preview.write(&picture).unwrap();
+    insta::assert_snapshot!("cases_with_made_images", screen_with(&run, (120, 30), "4", PLAIN));
     let damaged = folder.path().join("cases/previews/step-00006000/worst-patient002.png");
     std::fs::write(damaged, "no picture").unwrap();
     let shown = screen_with(&run, (120, 30), "4", PLAIN);
