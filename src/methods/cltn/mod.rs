@@ -10,7 +10,7 @@ mod params;
 use super::{Recipe, Setup};
 use crate::data::IMAGE_LABEL;
 use crate::data::batch::Batch;
-use crate::error::{Failure, Result};
+use crate::error::{Context, Failure, Result};
 use crate::losses::adversarial::{squared_verdict, verdict};
 use crate::losses::consistency::mean_absolute;
 use crate::losses::{SMOOTH, dice, partial_cross_entropy};
@@ -18,14 +18,18 @@ use crate::native::{GroupSum, global_sum};
 use crate::nets::label_transfer::{Generator, Judge, Transfer};
 use crate::nets::spectral::Power;
 use crate::parameters::Scope;
+use crate::pseudo_labels::lesion::otsu;
 use crate::train::learner::Learner;
 use crate::train::{Method, Objective, StepContext};
 use params::Lesion;
 pub use params::Params;
-use tch::Tensor;
+use tch::{Device, Kind, Tensor};
 
 /// Keeps logarithms of masks finite.
 const LEAST_SHARE: f64 = 1e-7;
+
+/// Levels of an 8-bit mask above 0.
+const LEVELS: f64 = 255.0;
 
 /// The method with its two players.
 pub struct Cltn {
@@ -144,16 +148,27 @@ fn centred(image: &Tensor) -> Tensor {
 }
 
 impl Cltn {
+    /// The generator that predicts.
+    fn healer(&self) -> &Generator {
+        self.average.as_ref().map_or(&self.heal, |(_, heal)| heal)
+    }
+
     fn train_judges(
         &mut self,
         images: &Images,
-        [harmed, healed]: [&Tensor; 2],
+        [harmed, healed]: [&Transfer; 2],
         cx: &mut StepContext<'_>,
     ) -> Result<()> {
         let (group, samples, weight) = (cx.group(), images.samples, self.params.adversarial);
-        let term = |judge: &Judge, real: &Tensor, made: &Tensor| {
-            distance(judge, real, true, samples, group)
-                + distance(judge, &made.detach(), false, samples, group)
+        let term = |judge: &Judge, real: &Tensor, made: &Transfer| {
+            let of_made = |made: &Tensor| distance(judge, &made.detach(), false, samples, group);
+            let real = distance(judge, real, true, samples, group);
+            let painted = of_made(&made.painted);
+            if self.params.judge_composed {
+                real + (painted + of_made(&made.composed)) * 0.5
+            } else {
+                real + painted
+            }
         };
         let (diseased, healthy) = (&images.diseased, &images.healthy);
         let objective = Objective::new()
@@ -207,6 +222,30 @@ fn class_logits(mask: &Tensor) -> Tensor {
     Tensor::cat(&[1.0 - &mask, mask], 1).log()
 }
 
+/// Masks `[N, 1, H, W]` in [0, 1] stretched so that `thresholds`, `[N, 1, 1, 1]` in (0, 1), become one half.
+fn split_in_half(mask: &Tensor, thresholds: &Tensor) -> Tensor {
+    let below = mask / thresholds * 0.5;
+    let above: Tensor = 1.0 - (1.0 - mask) / (1.0 - thresholds) * 0.5;
+    above.where_self(&mask.gt_tensor(thresholds), &below)
+}
+
+/// Otsu's threshold of each of the masks `[N, 1, H, W]` outside of `black`, `[N, 1, 1, 1]` in (0, 1).
+fn otsu_thresholds(mask: &Tensor, black: &Tensor) -> Result<Tensor> {
+    let levels = (mask * LEVELS).round().to_kind(Kind::Uint8);
+    let of_one = |sample: i64| {
+        let lit = black.get(sample).logical_not();
+        let levels = levels.get(sample).masked_select(&lit).to_device(Device::Cpu);
+        let levels: Vec<u8> = Vec::try_from(levels).context(|| "cannot fetch a mask")?;
+        // Between two levels, so that rounding decides nothing.
+        Ok((f64::from(otsu(&levels).min(u8::MAX - 1)) + 0.5) / LEVELS)
+    };
+    let thresholds = (0..mask.size()[0]).map(of_one).collect::<Result<Vec<f64>>>()?;
+    Ok(Tensor::from_slice(&thresholds)
+        .view([-1, 1, 1, 1])
+        .to_kind(mask.kind())
+        .to_device(mask.device()))
+}
+
 /// Mean of a mask over the pixels of all ranks, in [0, 1].
 fn mean_over(mask: &Tensor, samples: usize, group: &dyn GroupSum) -> Tensor {
     let pixels = mask.size().iter().skip(1).product::<i64>() * samples.max(1) as i64;
@@ -218,7 +257,7 @@ impl Method for Cltn {
         let images = Images::of(batch)?;
         let healed = self.heal.forward(&images.diseased);
         let harmed = self.harm.forward(&images.healthy);
-        self.train_judges(&images, [&harmed.painted, &healed.painted], cx)?;
+        self.train_judges(&images, [&harmed, &healed], cx)?;
         let objective = self.generators_objective(&images, [&healed, &harmed], cx.group());
         let annotation = &batch.main().annotation;
         let objective = objective.term("lesion_label", self.params.lesion_label, || {
@@ -242,17 +281,32 @@ impl Method for Cltn {
 
     fn predict(&self, image: &Tensor) -> Result<Tensor> {
         tch::no_grad(|| {
-            let healer = self.average.as_ref().map_or(&self.heal, |(_, heal)| heal);
-            let mut mask = healer.mask(&centred(image));
-            if self.params.lesion == Lesion::HalfOfLargest {
-                let largest = mask.amax([1i64, 2, 3].as_slice(), true);
-                mask = &mask / largest.clamp_min(LEAST_SHARE);
-            }
-            if self.params.black_is_background {
-                let black = image.amax([1i64].as_slice(), true).le(0.0);
-                mask = mask.masked_fill(&black, 0.0);
-            }
-            Ok(class_logits(&mask))
+            let mask = self.healer().mask(&centred(image));
+            let black = image.amax([1i64].as_slice(), true).le(0.0);
+            let black = black.logical_and(&Tensor::from(self.params.black_is_background));
+            let mask = mask.masked_fill(&black, 0.0);
+            Ok(class_logits(&match self.params.lesion {
+                Lesion::Half => mask,
+                Lesion::HalfOfLargest => {
+                    let largest = mask.amax([1i64, 2, 3].as_slice(), true);
+                    &mask / largest.clamp_min(LEAST_SHARE)
+                }
+                Lesion::Otsu => split_in_half(&mask, &otsu_thresholds(&mask, &black)?),
+            }))
+        })
+    }
+
+    fn pictures(&self, image: &Tensor) -> Result<Vec<(&'static str, Tensor)>> {
+        tch::no_grad(|| {
+            let healed = self.healer().forward(&centred(image));
+            let again = self.harm.forward(&healed.painted).painted;
+            let shown = |image: Tensor| (image + 1.0) * 0.5;
+            Ok(vec![
+                ("mask", healed.mask),
+                ("painted", shown(healed.painted)),
+                ("composed", shown(healed.composed)),
+                ("cycle", shown(again)),
+            ])
         })
     }
 

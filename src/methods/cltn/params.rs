@@ -44,6 +44,11 @@ pub struct Params {
     /// Layers of the discriminators that judge small parts, 3 to 12.
     #[serde(default = "five")]
     pub(super) local_layers: u32,
+    /// Whether the discriminators learn from composed images too, which are as much made as painted
+    /// ones. As released they do not, and then an empty mask, which leaves the input as it is, passes
+    /// for healthy as long as painted images differ from real ones in anything else, such as sharpness.
+    #[serde(default)]
+    pub(super) judge_composed: bool,
     /// What the painter's style is read from.
     #[serde(default)]
     pub(super) style: Style,
@@ -80,6 +85,9 @@ pub(super) enum Lesion {
     /// What is painted more than half as much as the most painted pixel of the image, so that every
     /// image shows a lesion.
     HalfOfLargest,
+    /// What is painted more than Otsu's threshold of the image's pixels, black ones left out where they are
+    /// background: so that every image shows a lesion, however much is painted around it.
+    Otsu,
 }
 
 fn yes() -> bool {

@@ -12,6 +12,7 @@ mod watershed;
 
 pub use crf_label::{FIELD, crf_scores, cut_corners, stretched_levels};
 pub use grey::{dark_pixels_cleared, reversed_levels, stored_grey};
+pub use morphology::otsu;
 pub use watershed::watershed_label;
 
 use crate::error::{Failure, Result};

@@ -7,7 +7,7 @@
 /// with the greatest variance between both; 0 where all pixels have one level.
 ///
 /// Otsu, *A Threshold Selection Method from Gray-Level Histograms*, 1979, in OpenCV's arithmetic.
-pub(super) fn otsu(grey: &[u8]) -> u8 {
+pub fn otsu(grey: &[u8]) -> u8 {
     let mut histogram = [0_u32; 256];
     for &level in grey {
         histogram[usize::from(level)] += 1;
