@@ -1,7 +1,13 @@
 //! The dense step of the elimination of a network: some of its nodes go, the others are linked anew.
 //!
-//! Knows conductances and nothing of pixels, seeds or classes. In single precision: it is half the memory and
-//! twice as many numbers at once, and whoever solves with it corrects the rest.
+//! Knows conductances and nothing of pixels, seeds or classes.
+
+/// Terminals that are treated side by side: one vector register of doubles, and as many classes as
+/// cardiac data sets have.
+pub(super) const LANES: usize = 4;
+
+/// A value for each of [`LANES`] terminals.
+pub(super) type Lanes = [f64; LANES];
 
 /// How many nodes are eliminated together: at most as many columns as fit the nearest cache.
 const PANELS: [usize; 4] = [8, 4, 2, 1];
@@ -9,30 +15,33 @@ const PANELS: [usize; 4] = [8, 4, 2, 1];
 /// Nodes that are linked to each other, and each to the terminals.
 pub(super) struct Front {
     node_count: usize,
+    groups: usize,
     /// Conductance between nodes `i > j` at `j * node_count + i`; the rest is unused.
-    pub(super) links: Vec<f32>,
-    /// Conductance between each node and all terminals together.
-    pub(super) pulls: Vec<f32>,
+    pub(super) links: Vec<f64>,
+    /// Conductance between node `i` and the terminals of group `g` at `i * groups + g`.
+    pub(super) pulls: Vec<Lanes>,
 }
 
 /// How the nodes that are gone depend on those after them.
 pub(super) struct Gone {
     /// For each eliminated node `k` the shares of the nodes `k + 1 ..` in its potential.
-    pub(super) shares: Vec<f32>,
-    /// For each eliminated node its conductance to all others and the terminals.
-    pub(super) totals: Vec<f32>,
+    pub(super) shares: Vec<f64>,
+    /// For each eliminated node and group the shares of the terminals.
+    pub(super) terminal_shares: Vec<Lanes>,
 }
 
 impl Front {
-    /// `node_count` nodes without links, in the memory of `links`, whatever that holds.
-    pub(super) fn new(node_count: usize, mut links: Vec<f32>) -> Self {
+    /// `node_count` nodes without links, for `groups` times [`LANES`] terminals, in the memory of
+    /// `links`, whatever that holds.
+    pub(super) fn new(node_count: usize, groups: usize, mut links: Vec<f64>) -> Self {
         links.clear();
         links.resize(node_count * node_count, 0.0);
-        Self { node_count, links, pulls: vec![0.0; node_count] }
+        let pulls = vec![[0.0; LANES]; node_count * groups];
+        Self { node_count, groups, links, pulls }
     }
 
     /// Adds conductance between two different nodes.
-    pub(super) fn link(&mut self, one: usize, other: usize, conductance: f32) {
+    pub(super) fn link(&mut self, one: usize, other: usize, conductance: f64) {
         self.links[one.min(other) * self.node_count + one.max(other)] += conductance;
     }
 
@@ -43,10 +52,10 @@ impl Front {
     /// relative precision however far conductances lie apart.
     ///
     /// `memory` is what the other front is put into; the memory of this one is handed back.
-    pub(super) fn eliminate(mut self, count: usize, memory: Vec<f32>) -> (Gone, Self, Vec<f32>) {
+    pub(super) fn eliminate(mut self, count: usize, memory: Vec<f64>) -> (Gone, Self, Vec<f64>) {
         let mut gone = Gone {
             shares: Vec::with_capacity((0..count).map(|k| self.node_count - k - 1).sum()),
-            totals: Vec::with_capacity(count),
+            terminal_shares: Vec::with_capacity(count * self.groups),
         };
         let mut start = 0;
         while start < count {
@@ -73,7 +82,7 @@ impl Front {
 
     /// Brings the links of `node` up to date with the nodes from `start` on that are gone; the
     /// shares of the nodes after them begin at `columns`.
-    fn catch_up(&mut self, node: usize, start: usize, shares: &[f32], columns: &[usize]) {
+    fn catch_up(&mut self, node: usize, start: usize, shares: &[f64], columns: &[usize]) {
         let n = self.node_count;
         let (before, own) = self.links.split_at_mut(node * n);
         for (earlier, column) in (start..node).zip(columns) {
@@ -88,20 +97,23 @@ impl Front {
 
     /// Turns the links of `node` into shares and hands its pulls on.
     fn remove(&mut self, node: usize, gone: &mut Gone) {
-        let n = self.node_count;
+        let (n, groups) = (self.node_count, self.groups);
         let links = &self.links[node * n + node + 1..][..n - node - 1];
-        let own = self.pulls[node];
-        let total = links.iter().sum::<f32>() + own;
+        let (before, after) = self.pulls.split_at_mut((node + 1) * groups);
+        let own = &before[node * groups..];
+        let total = links.iter().sum::<f64>() + own.as_flattened().iter().sum::<f64>();
         let first = gone.shares.len();
         gone.shares.extend(links.iter().map(|link| link / total));
-        gone.totals.push(total);
-        for (share, pull) in gone.shares[first..].iter().zip(&mut self.pulls[node + 1..]) {
-            *pull += share * own;
+        gone.terminal_shares.extend(own.iter().map(|lanes| lanes.map(|pull| pull / total)));
+        for (share, pulls) in gone.shares[first..].iter().zip(after.chunks_exact_mut(groups)) {
+            for (pull, own) in pulls.as_flattened_mut().iter_mut().zip(own.as_flattened()) {
+                *pull += share * own;
+            }
         }
     }
 
     /// Links all nodes after the `N` from `first` on anew, which are gone.
-    fn spread<const N: usize>(&mut self, first: usize, shares: &[f32], columns: &[usize]) {
+    fn spread<const N: usize>(&mut self, first: usize, shares: &[f64], columns: &[usize]) {
         let n = self.node_count;
         let nodes: [usize; N] = std::array::from_fn(|place| first + place);
         let (gone, left) = self.links.split_at_mut((first + N) * n);
@@ -115,19 +127,20 @@ impl Front {
     }
 
     /// The nodes from `count` on.
-    fn rest(&self, count: usize, mut links: Vec<f32>) -> Self {
+    fn rest(&self, count: usize, mut links: Vec<f64>) -> Self {
         let left = self.node_count - count;
         links.clear();
         links.reserve(left * left);
         for column in self.links.chunks_exact(self.node_count.max(1)).skip(count) {
             links.extend_from_slice(&column[count..]);
         }
-        Self { node_count: left, links, pulls: self.pulls[count..].to_vec() }
+        let pulls = self.pulls[count * self.groups..].to_vec();
+        Self { node_count: left, groups: self.groups, links, pulls }
     }
 }
 
 /// Adds `factor` times `source` to `target`, for all sources at once.
-fn add<const N: usize>(sources: [&[f32]; N], factors: [f32; N], target: &mut [f32]) {
+fn add<const N: usize>(sources: [&[f64]; N], factors: [f64; N], target: &mut [f64]) {
     let sources = sources.map(|source| &source[..target.len()]);
     for (index, sum) in target.iter_mut().enumerate() {
         let mut value = *sum;

@@ -1,20 +1,10 @@
 //! The potentials of a grid of resistors, some of whose pixels are held at a terminal.
 //!
 //! Solved directly, by nested dissection (George, SIAM J. Numer. Anal. 10(2), 1973): a line of pixels
-//! cuts the grid into two halves that are solved on their own and then linked along the line. The
-//! elimination is in single precision; what it leaves over is solved for again, measured in double. Knows
+//! cuts the grid into two halves that are solved on their own and then linked along the line. Knows
 //! conductances, and neither images nor classes.
 
-use super::front::{Front, Gone};
-
-/// Terminals that are treated side by side: as many classes as cardiac data sets have.
-pub(super) const LANES: usize = 4;
-
-/// A value for each of [`LANES`] terminals.
-type Lanes<T> = [T; LANES];
-
-/// Solutions at most: each leaves about a hundred thousandth of what was there before.
-const ROUNDS: usize = 6;
+use super::front::{Front, Gone, LANES, Lanes};
 
 /// Marks a pixel that is held at no terminal.
 pub(super) const FREE: u8 = u8::MAX;
@@ -32,15 +22,6 @@ pub(super) struct Grid {
     pub(super) terminal_count: usize,
 }
 
-/// How far the potentials are from solving the network.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Excess {
-    /// The free pixel that is furthest from the mean of its neighbours, weighted by the conductances.
-    pub(super) pixel: usize,
-    /// How far it is, in potential; not a number where the mean is none.
-    pub(super) by: f64,
-}
-
 /// Pixels of a piece of the grid that is not cut any further.
 const SMALLEST: usize = 16;
 
@@ -52,12 +33,10 @@ struct Piece {
 }
 
 impl Grid {
-    /// The potential of every pixel for each terminal at 1 and the others at 0, [`Grid::groups`] times
-    /// [`LANES`] for each pixel, and how well they are known; lanes beyond the last terminal are 0.
-    ///
-    /// Solves until no free pixel is further than `tolerance` from the mean of its neighbours, or for so many
-    /// rounds. All conductances must be positive, and at least one pixel must be held at a terminal.
-    pub(super) fn potentials(&self, tolerance: f64) -> (Vec<f64>, Excess) {
+    /// The potential of every pixel for each terminal at 1 and the others at 0, `groups` times
+    /// [`LANES`] for each pixel; lanes beyond the last terminal are 0. All conductances must be
+    /// positive, and at least one pixel must be held at a terminal.
+    pub(super) fn potentials(&self) -> Vec<Lanes> {
         let groups = self.groups();
         let mut potentials = vec![[0.0; LANES]; self.terminals.len() * groups];
         for (pixel, &terminal) in self.terminals.iter().enumerate() {
@@ -71,53 +50,10 @@ impl Grid {
             Dissection { grid: self, places, solved: Vec::new(), spare: Vec::new() };
         let whole = Piece { rows: [0, self.rows], columns: [0, self.columns] };
         dissection.eliminate(whole);
-        let mut currents = vec![[0.0; LANES]; potentials.len()];
-        let mut excess = self.excess(&potentials, &mut currents);
-        for _ in 0..ROUNDS {
-            for solved in &dissection.solved {
-                solved.collect(&mut currents, groups);
-            }
-            for solved in dissection.solved.iter().rev() {
-                solved.substitute(&mut currents, groups);
-            }
-            for (sums, news) in potentials.iter_mut().zip(&currents) {
-                sums.iter_mut().zip(news).for_each(|(sum, &new)| *sum += f64::from(new));
-            }
-            excess = self.excess(&potentials, &mut currents);
-            if excess.by <= tolerance {
-                break;
-            }
+        for solved in dissection.solved.iter().rev() {
+            solved.substitute(&mut potentials, groups);
         }
-        (potentials.into_flattened(), excess)
-    }
-
-    /// The current that flows into every free pixel and has nowhere to go, into `currents`.
-    fn excess(&self, potentials: &[Lanes<f64>], currents: &mut [Lanes<f32>]) -> Excess {
-        let groups = self.groups();
-        let mut worst = Excess { pixel: 0, by: 0.0 };
-        for (index, current) in currents.iter_mut().enumerate() {
-            let (pixel, group) = (index / groups, index % groups);
-            *current = [0.0; LANES];
-            if self.terminals[pixel] != FREE {
-                continue;
-            }
-            let own = potentials[index];
-            let (mut sums, mut total) = ([0.0; LANES], 0.0);
-            for (near, conductance) in self.neighbours(pixel) {
-                total += conductance;
-                let there = potentials[near * groups + group];
-                for ((sum, there), own) in sums.iter_mut().zip(there).zip(own) {
-                    *sum += conductance * (there - own);
-                }
-            }
-            *current = sums.map(|sum| sum as f32);
-            let most = |most: f64, sum: &f64| if sum.abs() <= most { most } else { sum.abs() };
-            let by = sums.iter().fold(0.0, most) / total;
-            if by.is_nan() || by > worst.by {
-                worst = Excess { pixel, by };
-            }
-        }
-        worst
+        potentials
     }
 
     /// How often [`LANES`] terminals are needed.
@@ -183,12 +119,13 @@ struct Dissection<'a> {
     places: Vec<u32>,
     solved: Vec<Solved>,
     /// Memory of fronts that are done with: pages that the system gives anew cost as much as filling them.
-    spare: Vec<Vec<f32>>,
+    spare: Vec<Vec<f64>>,
 }
 
 /// Pixels, in the order of a front of which the first are eliminated, and how these depend on the others.
 struct Solved {
     pixels: Vec<u32>,
+    count: usize,
     gone: Gone,
 }
 
@@ -206,7 +143,7 @@ impl Dissection<'_> {
             self.places[pixel as usize] = place as u32;
         }
         let memory = self.spare.pop().unwrap_or_default();
-        let mut front = Front::new(pixels.len(), memory);
+        let mut front = Front::new(pixels.len(), self.grid.groups(), memory);
         for (around, rest) in halves.into_iter().flatten() {
             self.merge(&around, &rest, &mut front);
             self.spare.push(rest.links);
@@ -219,12 +156,13 @@ impl Dissection<'_> {
         let (gone, rest, memory) = front.eliminate(count, memory);
         self.spare.push(memory);
         let around = pixels[count..].to_vec();
-        self.solved.push(Solved { pixels, gone });
+        self.solved.push(Solved { pixels, count, gone });
         (around, rest)
     }
 
     /// Adds what an eliminated half has left between the pixels around it.
     fn merge(&self, around: &[u32], rest: &Front, front: &mut Front) {
+        let groups = self.grid.groups();
         let places: Vec<usize> =
             around.iter().map(|&pixel| self.places[pixel as usize] as usize).collect();
         for (from, &place) in places.iter().enumerate() {
@@ -232,17 +170,24 @@ impl Dissection<'_> {
             for (&other, &conductance) in places[from + 1..].iter().zip(links) {
                 front.link(place, other, conductance);
             }
-            front.pulls[place] += rest.pulls[from];
+            let pulls = &rest.pulls[from * groups..][..groups];
+            let sums = &mut front.pulls[place * groups..][..groups];
+            for (sum, pull) in sums.as_flattened_mut().iter_mut().zip(pulls.as_flattened()) {
+                *sum += pull;
+            }
         }
     }
 
     /// Adds the grid's own links of the pixels that are eliminated next.
     fn link(&self, line: &[u32], front: &mut Front) {
+        let groups = self.grid.groups();
         for (place, &pixel) in line.iter().enumerate() {
             for (near, conductance) in self.grid.neighbours(pixel as usize) {
-                let conductance = conductance as f32;
-                if self.grid.terminals[near] != FREE {
-                    front.pulls[place] += conductance;
+                let terminal = self.grid.terminals[near];
+                if terminal != FREE {
+                    let terminal = usize::from(terminal);
+                    let lanes = &mut front.pulls[place * groups + terminal / LANES];
+                    lanes[terminal % LANES] += conductance;
                 } else if self.places[near] != u32::MAX && self.places[near] as usize > place {
                     // Those before it in the front have linked it, those not in it are gone.
                     front.link(place, self.places[near] as usize, conductance);
@@ -253,40 +198,15 @@ impl Dissection<'_> {
 }
 
 impl Solved {
-    /// Hands the currents of the eliminated pixels on to those around, and leaves what they do to the pixels
-    /// themselves.
-    fn collect(&self, currents: &mut [Lanes<f32>], groups: usize) {
-        for group in 0..groups {
-            let current = |&pixel: &u32| currents[pixel as usize * groups + group];
-            let mut local: Vec<Lanes<f32>> = self.pixels.iter().map(current).collect();
-            let mut shares = self.gone.shares.as_slice();
-            for (node, total) in self.gone.totals.iter().enumerate() {
-                let (own, behind) = shares.split_at(self.pixels.len() - node - 1);
-                shares = behind;
-                let current = local[node];
-                for (share, lanes) in own.iter().zip(&mut local[node + 1..]) {
-                    for (sum, current) in lanes.iter_mut().zip(current) {
-                        *sum += share * current;
-                    }
-                }
-                local[node] = current.map(|current| current / total);
-            }
-            for (&pixel, lanes) in self.pixels.iter().zip(local) {
-                currents[pixel as usize * groups + group] = lanes;
-            }
-        }
-    }
-
-    /// The potentials of the eliminated pixels from those of the pixels around and what [`Self::collect`]
-    /// left.
-    fn substitute(&self, potentials: &mut [Lanes<f32>], groups: usize) {
+    /// The potentials of the eliminated pixels from those of the pixels around.
+    fn substitute(&self, potentials: &mut [Lanes], groups: usize) {
         for group in 0..groups {
             let potential = |&pixel: &u32| potentials[pixel as usize * groups + group];
-            let mut local: Vec<Lanes<f32>> = self.pixels.iter().map(potential).collect();
+            let mut local: Vec<Lanes> = self.pixels.iter().map(potential).collect();
             let mut end = self.gone.shares.len();
-            for node in (0..self.gone.totals.len()).rev() {
+            for node in (0..self.count).rev() {
                 let start = end - (self.pixels.len() - node - 1);
-                let mut sum = local[node];
+                let mut sum = self.gone.terminal_shares[node * groups + group];
                 for (share, lanes) in self.gone.shares[start..end].iter().zip(&local[node + 1..]) {
                     for (sum, potential) in sum.iter_mut().zip(lanes) {
                         *sum += share * potential;
@@ -295,7 +215,7 @@ impl Solved {
                 local[node] = sum;
                 end = start;
             }
-            for (&pixel, lanes) in self.pixels[..self.gone.totals.len()].iter().zip(local) {
+            for (&pixel, lanes) in self.pixels[..self.count].iter().zip(local) {
                 potentials[pixel as usize * groups + group] = lanes;
             }
         }

@@ -4,7 +4,8 @@
 //! HiLab-git/WSL4MIS (a594da8d, `code/dataloaders/dataset.py`) makes pseudo labels of ACDC scribbles.
 //! Knows one slice; which slices there are, and in which file, is for others to say.
 
-use super::network::{FREE, Grid, LANES};
+use super::front::LANES;
+use super::network::{FREE, Grid};
 use crate::error::{Failure, Result};
 
 /// How strongly differences of intensity hold a walk back.
@@ -147,17 +148,15 @@ impl Scribbled<'_> {
             terminals: self.scribble.iter().map(|&label| terminal_of[usize::from(label)]).collect(),
             terminal_count: seeded.len(),
         };
-        let (potentials, excess) = grid.potentials(TOLERANCE);
-        if excess.by.is_nan() || excess.by > TOLERANCE {
-            let (row, column) = (excess.pixel / self.columns, excess.pixel % self.columns);
-            return Err(Failure::new(format!(
-                "the random walk does not come out at row {row}, column {column}: a probability is {:e} from the mean of its neighbours, expected at most {TOLERANCE:e}",
-                excess.by
-            ))
-            .hint("look at the intensities of this slice: they may hold numbers beyond all measure"));
-        }
-        let rows = potentials.chunks_exact(grid.groups() * LANES);
-        Ok(rows.flat_map(|row| row[..seeded.len()].iter().copied()).collect())
+        let potentials = grid.potentials();
+        let lanes = grid.groups() * LANES;
+        let probabilities: Vec<f64> = potentials
+            .as_flattened()
+            .chunks_exact(lanes)
+            .flat_map(|row| row[..seeded.len()].iter().copied())
+            .collect();
+        verify(&grid, &probabilities)?;
+        Ok(probabilities)
     }
 }
 
@@ -165,4 +164,34 @@ impl Scribbled<'_> {
 /// `rescale_intensity`.
 fn rescale(value: f32) -> f32 {
     (value.clamp(-0.35, 1.35) + 0.35) / 1.7 * 2.0 - 1.0
+}
+
+/// Refuses probabilities that do not solve the network: every free pixel must have the mean of its
+/// neighbours, weighted by the conductances.
+fn verify(grid: &Grid, probabilities: &[f64]) -> Result<()> {
+    let count = grid.terminal_count;
+    let mut means = vec![0.0; count];
+    for (pixel, own) in probabilities.chunks_exact(count).enumerate() {
+        if grid.terminals[pixel] != FREE {
+            continue;
+        }
+        let mut total = 0.0;
+        means.fill(0.0);
+        for (near, conductance) in grid.neighbours(pixel) {
+            total += conductance;
+            for (mean, probability) in means.iter_mut().zip(&probabilities[near * count..]) {
+                *mean += conductance * probability;
+            }
+        }
+        let off = means.iter().zip(own).map(|(mean, own)| (mean / total - own).abs());
+        let off = off.fold(0.0, |worst: f64, off| if off <= worst { worst } else { off });
+        if off.is_nan() || off > TOLERANCE {
+            let (row, column) = (pixel / grid.columns, pixel % grid.columns);
+            return Err(Failure::new(format!(
+                "the random walk does not come out at row {row}, column {column}: a probability is {off:e} from the mean of its neighbours, expected at most {TOLERANCE:e}"
+            ))
+            .hint("look at the intensities of this slice: they may hold numbers beyond all measure"));
+        }
+    }
+    Ok(())
 }

@@ -87,7 +87,7 @@ proptest! {
         for row in slice.probabilities().unwrap().chunks_exact(
             (0..4).filter(|class| scribble.contains(class)).count().max(1),
         ) {
-            prop_assert!((row.iter().sum::<f64>() - 1.0).abs() < 1e-8);
+            prop_assert!((row.iter().sum::<f64>() - 1.0).abs() < 1e-12);
             prop_assert!(row.iter().all(|&probability| (0.0..=1.0 + 1e-12).contains(&probability)));
         }
         slice.random_walker(Absent::AllBackground).unwrap();
