@@ -43,6 +43,42 @@ pub enum Command {
     Config(Config),
     /// List the training methods
     Methods,
+    /// Measure what this machine reaches; start it with mpirun or srun for more than one process
+    #[command(subcommand)]
+    Bench(Bench),
+}
+
+/// What `scrimp bench` measures.
+#[derive(Debug, Subcommand)]
+pub enum Bench {
+    /// Training steps of a configuration, without a run directory
+    Step(BenchConfig),
+    /// Reading and augmenting the batches of a configuration
+    Data(BenchConfig),
+    /// Sums over the ranks, from short to long
+    Comm(BenchComm),
+}
+
+/// Arguments of `scrimp bench step` and `data`.
+#[derive(Debug, Args)]
+pub struct BenchConfig {
+    /// The configuration
+    #[arg(value_name = "CONFIG")]
+    pub config: PathBuf,
+    /// Change a key, as for `scrimp train`
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub overrides: Vec<String>,
+    /// A short look, of a few seconds
+    #[arg(long)]
+    pub quick: bool,
+}
+
+/// Arguments of `scrimp bench comm`.
+#[derive(Debug, Args)]
+pub struct BenchComm {
+    /// A short look, without the longest sums
+    #[arg(long)]
+    pub quick: bool,
 }
 
 /// Arguments of `scrimp train`.

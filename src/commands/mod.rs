@@ -3,6 +3,8 @@
 #[cfg(feature = "hdf5")]
 mod annotate;
 #[cfg(feature = "torch")]
+mod bench;
+#[cfg(feature = "torch")]
 mod checkpoint;
 mod config;
 #[cfg(feature = "torch")]
@@ -56,12 +58,16 @@ pub fn run(cli: &Cli) -> Result<Exit> {
         Command::Checkpoint(arguments) => checkpoint::run(arguments),
         #[cfg(feature = "torch")]
         Command::Methods => methods::run(),
+        #[cfg(feature = "torch")]
+        Command::Bench(arguments) => bench::run(arguments),
         #[cfg(not(feature = "torch"))]
         Command::Train(_) => Err(absent("train", "torch")),
         #[cfg(not(feature = "torch"))]
         Command::Evaluate(_) => Err(absent("evaluate", "torch")),
         #[cfg(not(feature = "torch"))]
         Command::Checkpoint(_) => Err(absent("checkpoint", "torch")),
+        #[cfg(not(feature = "torch"))]
+        Command::Bench(_) => Err(absent("bench", "torch")),
         #[cfg(not(feature = "torch"))]
         Command::Methods => Err(absent("methods", "torch")),
     }

@@ -8,6 +8,9 @@ mod annotating;
 #[cfg(test)]
 mod architecture;
 #[cfg(test)]
+#[cfg(feature = "mpi")]
+mod bench;
+#[cfg(test)]
 mod cli;
 #[cfg(test)]
 #[cfg(feature = "mpi")]

@@ -1,0 +1,235 @@
+//! `scrimp bench`: what this machine reaches, beside what its memory and its processors could.
+//!
+//! Prints tables and writes nothing else. Every rank takes part; times are those of the slowest.
+
+use super::print;
+use super::run::{self, Place};
+use crate::cli;
+use crate::comm::environment::{Placement, Variables};
+use crate::comm::{Communicator, agree, with_device};
+use crate::config;
+use crate::error::{Exit, Failure, Result};
+use crate::native;
+use crate::random::Key;
+use crate::train::StepContext;
+use std::fmt::Write;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tch::{Device, Kind, Tensor};
+
+/// Bytes of the shortest sum.
+const SHORTEST: usize = 1 << 10;
+/// Bytes of the longest one.
+const LONGEST: [usize; 2] = [1 << 26, 1 << 22];
+/// Bytes that are summed over and over for one line.
+const VOLUME: usize = 1 << 26;
+/// Steps in front of those that are timed.
+const WARM_UP: u64 = 2;
+/// Timed steps or batches; the second number is that of a quick look, as above.
+const TIMED: [u64; 2] = [20, 4];
+/// Rows and columns of the matrices whose product is timed.
+const MATRIX: i64 = 1024;
+/// Elements that are copied.
+const COPIED: i64 = 1 << 24;
+
+/// Measures what the arguments say.
+pub(super) fn run(arguments: &cli::Bench) -> Result<Exit> {
+    let (comm, variables) = run::connect()?;
+    let text = match arguments {
+        cli::Bench::Comm(arguments) => sums(&comm, &variables, arguments.quick)?,
+        cli::Bench::Step(arguments) => Bench::new(arguments, &comm, &variables)?.steps()?,
+        cli::Bench::Data(arguments) => Bench::new(arguments, &comm, &variables)?.batches()?,
+    };
+    if comm.rank() == 0 {
+        print(&text)?;
+    }
+    Ok(Exit::Done)
+}
+
+/// Sums over the ranks from short to long, on the GPUs where there are any.
+fn sums(comm: &Arc<dyn Communicator>, variables: &Variables, quick: bool) -> Result<String> {
+    let ranks = comm.ranks();
+    if ranks < 2 {
+        return Err(Failure::usage("sums over ranks need at least 2 ranks, started on 1")
+            .hint("run `mpirun -n 2 scrimp bench comm`"));
+    }
+    let placement = Placement::find(&**comm, variables)?;
+    let has_gpu = native::cuda_devices() > placement.local_rank;
+    let device = if has_gpu { Device::Cuda(placement.local_rank) } else { Device::Cpu };
+    let comm = with_device(Arc::clone(comm), device)?;
+    let mut text = format!(
+        "sums over {ranks} ranks on {}; bus bandwidth is 2 (ranks - 1) / ranks of the bytes in a second\n\
+         {:>12} {:>12} {:>12}\n",
+        if has_gpu { "GPUs" } else { "CPUs" },
+        "bytes",
+        "time, us",
+        "bus, GB/s"
+    );
+    let mut bytes = SHORTEST;
+    while bytes <= LONGEST[usize::from(quick)] {
+        let tensor = Tensor::ones([(bytes / 4) as i64], (Kind::Float, device));
+        let repeats = (VOLUME / bytes).clamp(5, if quick { 20 } else { 200 });
+        let time = slowest(&*comm, repeats, || {
+            comm.sum(&tensor);
+            settle(&tensor);
+            Ok(())
+        })?;
+        let bus = 2.0 * (ranks - 1) as f64 / ranks as f64 * bytes as f64 / time.as_secs_f64();
+        let _ =
+            writeln!(text, "{bytes:>12} {:>12.1} {:>12.2}", 1e6 * time.as_secs_f64(), bus / 1e9);
+        bytes *= 4;
+    }
+    Ok(text)
+}
+
+/// Waits until the device has made `tensor`.
+fn settle(tensor: &Tensor) {
+    if let Device::Cuda(index) = tensor.device() {
+        tch::Cuda::synchronize(index as i64);
+    }
+}
+
+/// The median time of `work` on the slowest rank; every rank begins each at the same moment.
+fn slowest(
+    comm: &dyn Communicator,
+    repeats: usize,
+    mut work: impl FnMut() -> Result<()>,
+) -> Result<Duration> {
+    let mut times = Vec::with_capacity(repeats);
+    for _ in 0..=repeats {
+        comm.barrier()?;
+        let start = Instant::now();
+        let done = work();
+        times.push(start.elapsed());
+        agree(comm, done)?;
+    }
+    // The first one takes memory and opens connections.
+    let nanoseconds = comm.max(median(&mut times[1..]).as_nanos() as i64)?;
+    Ok(Duration::from_nanos(nanoseconds.unsigned_abs()))
+}
+
+fn median(times: &mut [Duration]) -> Duration {
+    times.sort_unstable();
+    times.get(times.len() / 2).copied().unwrap_or_default()
+}
+
+/// A configuration that is about to run.
+struct Bench {
+    plan: config::plan::RunPlan,
+    place: Place,
+    ranks: Arc<dyn Communicator>,
+    dataset: Arc<crate::data::Dataset>,
+    timed: u64,
+}
+
+impl Bench {
+    fn new(
+        arguments: &cli::BenchConfig,
+        host_ranks: &Arc<dyn Communicator>,
+        variables: &Variables,
+    ) -> Result<Self> {
+        let comm = &**host_ranks;
+        let plan = config::read(&arguments.config, &arguments.overrides)
+            .and_then(|config| run::resolve(&config, comm.ranks()));
+        let plan = agree(comm, plan)?;
+        let place = agree(comm, Place::take(&plan, comm, variables))?;
+        let ranks = with_device(Arc::clone(host_ranks), place.device)?;
+        let dataset = agree(comm, run::dataset(&plan))?;
+        let dataset = run::labelled(&plan, dataset, comm, place.threads)?;
+        Ok(Self { plan, place, ranks, dataset, timed: TIMED[usize::from(arguments.quick)] })
+    }
+
+    /// Steps of the method, with reading and augmentation, without a run directory.
+    fn steps(&self) -> Result<String> {
+        let (plan, comm) = (&self.plan, &*self.ranks);
+        let mut loader = agree(comm, run::loader(plan, &self.dataset, comm))?;
+        let method = run::method(plan, &self.dataset, self.place.device, &self.ranks);
+        let mut method = agree(comm, method)?;
+        let (mut steps, mut waits) = (Vec::new(), Vec::new());
+        for step in 1..=WARM_UP + self.timed {
+            comm.barrier()?;
+            let start = Instant::now();
+            let batch = agree(comm, loader.batch(step))?.to(run::kind(plan), self.place.device);
+            waits.push(start.elapsed());
+            let key = Key::new(plan.train.seed);
+            let mut cx = StepContext::new(step, plan.train.total_steps, key, &self.ranks);
+            let done = method.step(&batch, &mut cx).and_then(|()| cx.into_report().fetch());
+            steps.push(start.elapsed());
+            agree(comm, done)?;
+        }
+        let [step, wait] = [steps, waits].map(|mut times| median(&mut times[WARM_UP as usize..]));
+        let step = Duration::from_nanos(comm.max(step.as_nanos() as i64)?.unsigned_abs());
+        let images = plan.train.batch_size as f64 / step.as_secs_f64();
+        let mut text = self.machine()?;
+        let _ = writeln!(
+            text,
+            "a step of `{}`, {} slices of {} x {} on {} ranks: {:.1} ms, {images:.1} images/s, \
+             {:.1} ms of it waiting for data; median of {} steps",
+            plan.method,
+            plan.train.batch_size,
+            plan.data.size,
+            plan.data.size,
+            comm.ranks(),
+            1e3 * step.as_secs_f64(),
+            1e3 * wait.as_secs_f64(),
+            self.timed
+        );
+        Ok(text)
+    }
+
+    /// Batches as a rank reads and augments them, nobody training meanwhile.
+    fn batches(&self) -> Result<String> {
+        let (plan, comm) = (&self.plan, &*self.ranks);
+        let mut loader = agree(comm, run::loader(plan, &self.dataset, comm))?;
+        let (mut step, mut bytes) = (0, 0);
+        let repeats = 5 * self.timed as usize;
+        let time = slowest(comm, repeats, || {
+            step += 1;
+            let batch = loader.batch(step)?;
+            bytes = 4 * batch.main().image.numel();
+            Ok(())
+        })?;
+        let images = plan.train.batch_size as f64 / time.as_secs_f64();
+        let mut text = self.machine()?;
+        let _ = writeln!(
+            text,
+            "a batch of {} slices of {} x {} on {} ranks: {:.2} ms, {images:.0} images/s, {:.2} GB/s of \
+             images a rank; median of {repeats} batches",
+            plan.train.batch_size,
+            plan.data.size,
+            plan.data.size,
+            comm.ranks(),
+            1e3 * time.as_secs_f64(),
+            bytes as f64 / time.as_secs_f64() / 1e9
+        );
+        Ok(text)
+    }
+
+    /// What the memory and the processors of a rank reach, all ranks at once.
+    fn machine(&self) -> Result<String> {
+        let options = (Kind::Float, self.place.device);
+        let source = Tensor::rand([COPIED], options);
+        let mut target = source.zeros_like();
+        let copy = slowest(&*self.ranks, self.timed as usize, || {
+            target.copy_(&source);
+            settle(&target);
+            Ok(())
+        })?;
+        let matrix = Tensor::rand([MATRIX, MATRIX], options);
+        let product = slowest(&*self.ranks, self.timed as usize, || {
+            settle(&matrix.matmul(&matrix));
+            Ok(())
+        })?;
+        let moved = 8.0 * COPIED as f64 / copy.as_secs_f64();
+        let multiplied = 2.0 * (MATRIX as f64).powi(3) / product.as_secs_f64();
+        Ok(format!(
+            "{} ranks, {} threads each, on {:?}: a rank copies {:.1} GB/s (read and written) and multiplies \
+             matrices at {:.0} GFLOP/s in fp32\n",
+            self.ranks.ranks(),
+            self.place.threads,
+            self.place.device,
+            moved / 1e9,
+            multiplied / 1e9
+        ))
+    }
+}

@@ -1,0 +1,64 @@
+//! `scrimp bench`, as somebody runs it before anything else.
+
+use crate::cli::{complaint, scrimp};
+use crate::running::SMOKE;
+use std::path::Path;
+use std::process::{Command, Output};
+use tempfile::tempdir;
+
+/// Runs `scrimp bench` on two ranks in `folder`.
+fn on_two_ranks(folder: &Path, arguments: &[&str]) -> Output {
+    let output = Command::new("mpirun")
+        .args(["--oversubscribe", "-n", "2", env!("CARGO_BIN_EXE_scrimp"), "bench"])
+        .args(arguments)
+        .current_dir(folder)
+        .env("OMPI_ALLOW_RUN_AS_ROOT", "1")
+        .env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", complaint(&output));
+    output
+}
+
+#[test]
+fn sums_want_somebody_to_sum_with() {
+    insta::assert_snapshot!(complaint(&scrimp(&["bench", "comm", "--quick"])), @r"
+    exit code 2
+    error: sums over ranks need at least 2 ranks, started on 1
+
+    hint: run `mpirun -n 2 scrimp bench comm`
+    ");
+}
+
+#[test]
+fn sums_are_timed_from_short_to_long_and_told_once() {
+    let output = on_two_ranks(Path::new("/"), &["comm", "--quick"]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    let rows: Vec<Vec<f64>> = text
+        .lines()
+        .skip(2)
+        .map(|line| line.split_whitespace().map(|number| number.parse().unwrap()).collect())
+        .collect();
+    let sizes: Vec<f64> = rows.iter().map(|row| row[0]).collect();
+    assert_eq!(sizes, [1024.0, 4096.0, 16384.0, 65536.0, 262_144.0, 1_048_576.0, 4_194_304.0]);
+    for row in rows {
+        let bus = row[0] / (row[1] * 1e-6) / 1e9;
+        assert!(row[1] > 0.0 && (row[2] - bus).abs() <= 0.006 + 0.1 * bus, "{row:?}");
+    }
+}
+
+#[test]
+fn steps_and_batches_are_timed_without_a_run() {
+    let folder = tempdir().unwrap();
+    let config = format!("{}/{SMOKE}", env!("CARGO_MANIFEST_DIR"));
+    for (what, expected) in [("step", "a step of `partial-ce`"), ("data", "a batch of")] {
+        let settings = ["--quick", "--set", "train.threads=1", "--set", "train.device=cpu"];
+        let output =
+            on_two_ranks(folder.path(), &[&[what, config.as_str()], &settings[..]].concat());
+        let text = String::from_utf8(output.stdout).unwrap();
+        let [machine, line] = text.lines().collect::<Vec<_>>()[..] else { panic!("{text}") };
+        assert!(machine.starts_with("2 ranks, 1 threads each, on Cpu: a rank copies"), "{text}");
+        assert!(line.starts_with(expected) && line.contains("on 2 ranks"), "{text}");
+    }
+    assert_eq!(folder.path().read_dir().unwrap().count(), 0);
+}
