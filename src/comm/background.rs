@@ -3,7 +3,7 @@
 //! One thread of each rank sums the tensors that it is given, one after another. It knows no ranks:
 //! what a sum is, it is told when it starts.
 
-use crate::error::{Context, Failure, Result};
+use crate::error::{Context, Result};
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -43,8 +43,7 @@ impl Background {
                 Err(failure) => drop(opened.send(Err(failure))),
             })
             .context(|| "cannot start the thread that sums over the ranks")?;
-        let gone = || Failure::new("the thread that sums over the ranks has panicked");
-        is_open.recv().map_err(|_| gone())??;
+        is_open.recv().context(|| "the thread that sums over the ranks has panicked")??;
         Ok(Self { work: Some(work), thread: Some(thread) })
     }
 
@@ -96,6 +95,7 @@ impl Drop for Background {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Failure;
     use std::time::Duration;
 
     #[test]
@@ -111,7 +111,7 @@ mod tests {
         background.sum(tensor.shallow_clone());
         background.sum(tensor.shallow_clone());
         background.finish();
-        assert_eq!(tensor.double_value(&[]), 4.0);
+        assert_eq!(tensor, Tensor::from(4.0f32));
         background.finish();
     }
 

@@ -159,12 +159,12 @@ impl Line {
             let total = &mut scratch[0];
             total.resize(total.len().max(all.len()), T::default());
             let total = &mut total[..all.len()];
-            self.total_of_all(all, total);
+            self.all_reduce(all, total);
             all.copy_from_slice(total);
             return;
         }
         self.by_share(all, scratch, |parts, [sent, received]| {
-            self.from_all_to_all(sent, received);
+            self.all_to_all(sent, received);
             let own = &mut parts[self.ranks.rank() as usize];
             let size = received.len() / self.ranks.size() as usize;
             own.copy_from_slice(&received[..own.len()]);
@@ -181,7 +181,7 @@ impl Line {
     fn gather<T: Number>(&self, all: &mut [T], scratch: &mut [Vec<T>; 2]) {
         self.by_share(all, scratch, |parts, [sent, received]| {
             let size = received.len() / self.ranks.size() as usize;
-            self.from_each(&sent[self.ranks.rank() as usize * size..][..size], received);
+            self.all_gather(&sent[self.ranks.rank() as usize * size..][..size], received);
             for (part, arrived) in parts.iter_mut().zip(received.chunks_exact(size)) {
                 part.copy_from_slice(&arrived[..part.len()]);
             }
@@ -225,7 +225,7 @@ impl Line {
         }
     }
 
-    fn total_of_all<T: Number>(&self, own: &[T], total: &mut [T]) {
+    fn all_reduce<T: Number>(&self, own: &[T], total: &mut [T]) {
         let sum = SystemOperation::sum();
         match self.wait {
             Wait::Awake => self.ranks.all_reduce_into(own, total, sum),
@@ -235,7 +235,7 @@ impl Line {
         }
     }
 
-    fn from_all_to_all<T: Number>(&self, sent: &[T], received: &mut [T]) {
+    fn all_to_all<T: Number>(&self, sent: &[T], received: &mut [T]) {
         match self.wait {
             Wait::Awake => self.ranks.all_to_all_into(sent, received),
             Wait::Asleep => scope(|scope| {
@@ -244,7 +244,7 @@ impl Line {
         }
     }
 
-    fn from_each<T: Number>(&self, own: &[T], received: &mut [T]) {
+    fn all_gather<T: Number>(&self, own: &[T], received: &mut [T]) {
         match self.wait {
             Wait::Awake => self.ranks.all_gather_into(own, received),
             Wait::Asleep => scope(|scope| {

@@ -41,7 +41,7 @@ pub(super) fn dataset(plan: &RunPlan) -> Result<Arc<Dataset>> {
         DataSource::LesionPhantom(plan) => generated_lesions(plan)?,
     };
     if plan.data.colour == Colour::GreyWorld {
-        dataset.to_grey_world();
+        dataset.even_out_light();
     }
     Ok(Arc::new(dataset))
 }

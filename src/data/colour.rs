@@ -12,13 +12,13 @@ const DARKEST: f64 = 1.0 / 255.0;
 impl Dataset {
     /// Scales each channel of each slice to a mean of one half over the pixels that are not
     /// black, as if the light were grey (Buchsbaum, 1980); what would exceed 1 is 1.
-    pub fn to_grey_world(&mut self) {
-        self.cases.iter_mut().for_each(Case::to_grey_world);
+    pub fn even_out_light(&mut self) {
+        self.cases.iter_mut().for_each(Case::even_out_light);
     }
 }
 
 impl Case {
-    fn to_grey_world(&mut self) {
+    fn even_out_light(&mut self) {
         let pixels = self.shape[1] * self.shape[2];
         for slice in self.image.chunks_exact_mut(self.channels * pixels) {
             let lit: Vec<bool> = (0..pixels)
@@ -28,7 +28,9 @@ impl Case {
             for plane in slice.chunks_exact_mut(pixels) {
                 let sum: f64 = plane.iter().map(|&value| f64::from(value)).sum();
                 let gain = (MEAN / (sum / count as f64).max(DARKEST)) as f32;
-                plane.iter_mut().for_each(|value| *value = (*value * gain).min(1.0));
+                for value in plane {
+                    *value = (*value * gain).min(1.0);
+                }
             }
         }
     }
@@ -59,7 +61,7 @@ mod tests {
         for gains in [[1.0, 1.0, 1.0], [0.5, 0.4, 0.3], [1.3, 0.1, 0.7]] {
             let planes = gains.map(|gain| [0.0, 0.25 * gain, 0.75 * gain]).concat();
             let mut case = case(3, &planes);
-            case.to_grey_world();
+            case.even_out_light();
             for (found, expected) in case.image.iter().zip(expected) {
                 assert!((found - expected).abs() < 1e-6, "{gains:?}: {:?}", case.image);
             }
@@ -69,10 +71,10 @@ mod tests {
     #[test]
     fn bright_spots_are_cut_and_black_images_stay_black() {
         let mut spot = case(1, &[0.01, 0.01, 0.01, 0.97]);
-        spot.to_grey_world();
-        assert_eq!(spot.image[3], 1.0);
+        spot.even_out_light();
+        assert_eq!(spot.image[3..], [1.0]);
         let mut black = case(3, &[0.0; 12]);
-        black.to_grey_world();
+        black.even_out_light();
         assert_eq!(black.image, [0.0; 12]);
     }
 }

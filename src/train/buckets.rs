@@ -31,7 +31,10 @@ struct State {
 
 impl std::fmt::Debug for State {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("State").field("buckets", &self.buckets).field("order", &self.order).finish()
+        f.debug_struct("State")
+            .field("buckets", &self.buckets)
+            .field("order", &self.order)
+            .finish_non_exhaustive()
     }
 }
 
