@@ -325,3 +325,22 @@ impl Method for Cltn {
         [&mut self.generators, &mut self.judges].into_iter().chain(average).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn otsu_finds_what_is_painted_most_however_much_is_painted_around_it() {
+        let around = [0.0f32, 0.41, 0.44, 0.4, 0.93, 0.9];
+        let alone = [0.0f32, 0.01, 0.02, 0.01, 0.2, 0.21];
+        let mask = Tensor::from_slice(&[around, alone].concat()).view([2, 1, 2, 3]);
+        let black = mask.le(0.0);
+        let split = split_in_half(&mask, &otsu_thresholds(&mask, &black).unwrap());
+        let found = Vec::<bool>::try_from(split.gt(0.5).view(-1)).unwrap();
+        assert_eq!(found, [[false, false, false, false, true, true]; 2].concat());
+        assert!(split.min().double_value(&[]) >= 0.0 && split.max().double_value(&[]) <= 1.0);
+        let all_black = otsu_thresholds(&mask.zeros_like(), &mask.ge(0.0)).unwrap();
+        assert!(split_in_half(&mask.zeros_like(), &all_black).max().double_value(&[]) < 0.5);
+    }
+}
