@@ -67,7 +67,7 @@ fn sums(comm: &Arc<dyn Communicator>, variables: &Variables, quick: bool) -> Res
     );
     let mut bytes = SHORTEST;
     while bytes <= LONGEST[usize::from(quick)] {
-        let tensor = Tensor::ones([(bytes / 4) as i64], (Kind::Float, device));
+        let tensor = Tensor::zeros([(bytes / 4) as i64], (Kind::Float, device));
         let repeats = (VOLUME / bytes).clamp(5, if quick { 20 } else { 200 });
         let time = slowest(&*comm, repeats, || {
             comm.sum(&tensor);
