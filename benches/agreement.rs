@@ -87,7 +87,13 @@ impl Training {
         let definition = methods::find(&config.method.name)?;
         let key = Key::new(SEED).purpose("weights");
         let setup = Setup {
-            learner: LearnerSetup { key, kind, device: Device::Cpu, moments: Moments::Whole },
+            learner: LearnerSetup {
+                key,
+                kind,
+                computed: kind,
+                device: Device::Cpu,
+                moments: Moments::Whole,
+            },
             classes: dataset.classes.len() as i64,
             passes: Passes::new(false, None),
             slices: Vec::new(),

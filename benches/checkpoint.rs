@@ -69,6 +69,7 @@ fn learner(model: &str) -> Result<Learner> {
     let setup = LearnerSetup {
         key: Key::new(1),
         kind: Kind::Float,
+        computed: Kind::Float,
         device: Device::Cpu,
         moments: Moments::Whole,
     };

@@ -162,7 +162,13 @@ impl Contestant {
         let key = Key::new(1).purpose("weights");
         let moments = Moments::Whole;
         let setup = Setup {
-            learner: LearnerSetup { key, kind: Kind::Float, device: Device::Cpu, moments },
+            learner: LearnerSetup {
+                key,
+                kind: Kind::Float,
+                computed: Kind::Float,
+                device: Device::Cpu,
+                moments,
+            },
             classes: 4,
             passes: Passes::new(false, None),
             slices: Vec::new(),

@@ -23,11 +23,19 @@ const TURNS: usize = 3;
 /// Steps in front of the timed ones, in which memory is taken and kernels are chosen.
 const WARMUP_STEPS: usize = 2;
 const TIMED_STEPS: usize = 5;
+const LOCAL: &[&str] = &["net.batch_norm=local"];
 /// Who is timed, by what stands behind the program's name.
-const CONTESTANTS: [Contestant; 6] = [
+const CONTESTANTS: [Contestant; 7] = [
     Contestant { name: "scrimp, partial-ce", side: Side::Baseline },
-    Contestant { name: "scrimp, local batch norm", side: Side::Scrimp("local") },
-    Contestant { name: "scrimp, global batch norm", side: Side::Scrimp("global") },
+    Contestant { name: "scrimp, local batch norm", side: Side::Scrimp(LOCAL) },
+    Contestant {
+        name: "scrimp, global batch norm",
+        side: Side::Scrimp(&["net.batch_norm=global"]),
+    },
+    Contestant {
+        name: "scrimp, local, bf16",
+        side: Side::Scrimp(&["net.batch_norm=local", "train.precision=bf16"]),
+    },
     Contestant { name: "PyTorch", side: Side::PyTorch(&[]) },
     Contestant { name: "PyTorch, channels last", side: Side::PyTorch(&["--channels-last"]) },
     Contestant {
@@ -45,8 +53,8 @@ struct Contestant {
 enum Side {
     /// Our partial cross-entropy, to see how much more other methods cost.
     Baseline,
-    /// With this `net.batch_norm`.
-    Scrimp(&'static str),
+    /// With these settings.
+    Scrimp(&'static [&'static str]),
     /// With these options of `step.py`.
     PyTorch(&'static [&'static str]),
 }
@@ -82,7 +90,7 @@ fn output(command: &mut Command, hint: &str) -> Result<Vec<u8>> {
 }
 
 /// Trains once; step times by the run log.
-fn train(method: &str, batch_norm: &str, steps: usize, run: &Path) -> Result<Vec<f64>> {
+fn train(method: &str, settings: &[&str], steps: usize, run: &Path) -> Result<Vec<f64>> {
     // The other one has masks for methods that learn from them.
     let plays = method == "maskmixadv";
     let config = if plays { "phantom-maskmixadv" } else { "phantom-partial-ce" };
@@ -100,9 +108,11 @@ fn train(method: &str, batch_norm: &str, steps: usize, run: &Path) -> Result<Vec
         "train.log_every=1",
         "train.evaluate_every=1000",
         &format!("train.total_steps={steps}"),
-        &format!("net.batch_norm={batch_norm}"),
         &format!("method.name={method}"),
-    ] {
+    ]
+    .iter()
+    .chain(settings)
+    {
         command.args(["--set", setting]);
     }
     if plays {
@@ -119,10 +129,10 @@ fn train(method: &str, batch_norm: &str, steps: usize, run: &Path) -> Result<Vec
     Ok(step_ms.collect())
 }
 
-fn time_ours(method: &str, batch_norm: &str) -> Result<Times> {
+fn time_ours(method: &str, settings: &[&str]) -> Result<Times> {
     let folder = tempfile::tempdir().context(|| "cannot make a temporary folder")?;
     let steps = WARMUP_STEPS + TIMED_STEPS;
-    let step_ms = train(method, batch_norm, steps, &folder.path().join("run"))?;
+    let step_ms = train(method, settings, steps, &folder.path().join("run"))?;
     Ok(Times { step_ms: step_ms.into_iter().skip(WARMUP_STEPS).collect() })
 }
 
@@ -163,8 +173,8 @@ fn run() -> Result<()> {
         for (contestant, times) in &mut measured {
             eprintln!("turn {turn} of {TURNS}: {}", contestant.name);
             let new = match contestant.side {
-                Side::Baseline => time_ours("partial-ce", "local"),
-                Side::Scrimp(batch_norm) => time_ours(&method, batch_norm),
+                Side::Baseline => time_ours("partial-ce", LOCAL),
+                Side::Scrimp(settings) => time_ours(&method, settings),
                 Side::PyTorch(options) => time_theirs(&method, options),
             }?;
             times.step_ms.extend(new.step_ms);

@@ -38,13 +38,20 @@ pub struct Parameters {
     entries: Vec<Entry>,
     key: Key,
     kind: Kind,
+    computed: Kind,
     device: Device,
 }
 
 impl Parameters {
     /// Without tensors yet; `key` decides the initial values, `kind` the precision.
     pub fn new(key: Key, kind: Kind, device: Device) -> Self {
-        Self { entries: Vec::new(), key, kind, device }
+        Self { entries: Vec::new(), key, kind, computed: kind, device }
+    }
+
+    /// The same, for networks whose convolutions compute in numbers of kind `computed`.
+    #[must_use]
+    pub fn computing_in(self, computed: Kind) -> Self {
+        Self { computed, ..self }
     }
 
     /// Where a network registers its tensors.
@@ -84,6 +91,11 @@ impl Scope<'_> {
 
     fn path(&self, name: &str) -> String {
         if self.prefix.is_empty() { name.to_owned() } else { format!("{}.{name}", self.prefix) }
+    }
+
+    /// In which numbers convolutions compute, whatever those that are stored.
+    pub fn computed(&self) -> Kind {
+        self.parameters.computed
     }
 
     /// The full name of this place.

@@ -152,16 +152,22 @@ impl Place {
         let usable = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = plan.train.threads_on(usable, placement.ranks_on_node);
         tch::set_num_threads(threads as i32);
+        native::allow_tf32(plan.train.precision == Precision::Tf32)?;
         Ok(Self { device, threads, ranks_on_node: placement.ranks_on_node })
     }
 }
 
-/// The precision of weights and images.
+/// The precision of weights, images and losses.
 pub(super) fn kind(plan: &RunPlan) -> Kind {
     match plan.train.precision {
-        Precision::Fp32 => Kind::Float,
+        Precision::Fp32 | Precision::Tf32 | Precision::Bf16 => Kind::Float,
         Precision::Fp64 => Kind::Double,
     }
+}
+
+/// The precision of convolutions.
+fn computed(plan: &RunPlan) -> Kind {
+    if plan.train.precision == Precision::Bf16 { Kind::BFloat16 } else { kind(plan) }
 }
 
 /// The method of a plan with its initial weights.
@@ -179,6 +185,7 @@ pub(super) fn method(
         learner: LearnerSetup {
             key: Key::new(plan.train.seed).purpose("weights"),
             kind: kind(plan),
+            computed: computed(plan),
             device,
             moments: if plan.train.shard_optimizer {
                 Moments::Share { rank: comm.rank(), ranks: comm.ranks() }

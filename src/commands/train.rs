@@ -233,6 +233,8 @@ fn started(
         seed: plan.train.seed,
         precision: match plan.train.precision {
             Precision::Fp32 => "fp32".to_owned(),
+            Precision::Tf32 => "tf32".to_owned(),
+            Precision::Bf16 => "bf16".to_owned(),
             Precision::Fp64 => "fp64".to_owned(),
         },
         device: device_name(device),

@@ -293,6 +293,12 @@ pub enum Normalisation {
 pub enum Precision {
     /// Single precision.
     Fp32,
+    /// Single precision; on GPUs the products of convolutions and matrices with 10 bits of mantissa.
+    /// The same as `fp32` on CPUs.
+    Tf32,
+    /// Convolutions and the features between them with 7 bits of mantissa. Weights, moments,
+    /// normalisations and losses in single precision.
+    Bf16,
     /// Double precision, to verify that ranks agree.
     Fp64,
 }

@@ -34,6 +34,7 @@ unsafe extern "C" {
     ) -> *mut c_char;
     fn scrimp_normal(out: *mut Handle, keys: Handle, like: Handle, portable: bool) -> *mut c_char;
     fn scrimp_keep_memory();
+    fn scrimp_allow_tf32(allowed: bool) -> *mut c_char;
     fn scrimp_channels_last(out: *mut Handle, x: Handle) -> *mut c_char;
     fn scrimp_neighbour_sums(
         out: *mut Handle,
@@ -175,6 +176,13 @@ pub fn keep_memory() {
     // SAFETY: sets options of the allocator and one environment variable; the caller promises that
     // no other thread reads the environment meanwhile.
     unsafe { scrimp_keep_memory() }
+}
+
+/// Whether GPUs may shorten the factors of single-precision products to 10 bits of mantissa, in
+/// convolutions and matrix products alike. libtorch's own default is yes for convolutions.
+pub fn allow_tf32(allowed: bool) -> Result<()> {
+    // SAFETY: sets two options of libtorch; the argument is a plain value.
+    checked(unsafe { scrimp_allow_tf32(allowed) })
 }
 
 /// The number of GPUs that libtorch can use; 0 where its CUDA half is not installed.

@@ -12,6 +12,8 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <cstring>
+#include <type_traits>
 #include <vector>
 
 // One binary, the widest vectors of the machine that it runs on.
@@ -143,7 +145,7 @@ void for_blocks(int64_t first, int64_t last, Body body) {
     }                                                                                              \
   }
 
-// Per-channel coefficients in the tensor's own precision.
+// Per-channel coefficients in the precision of computing.
 template <typename T>
 struct Affine {
   const T* scale;
@@ -190,16 +192,91 @@ std::vector<T> narrowed(const double* values, int64_t count) {
   return std::vector<T>(values, values + count);
 }
 
-template <typename T>
+// What elements of a type are computed in.
+template <typename S>
+struct Computed {
+  using type = S;
+};
+template <>
+struct Computed<at::BFloat16> {
+  using type = float;
+};
+
+// Eight significant bits at the head of a float: widening appends zeros, narrowing rounds to even.
+SCRIMP_CLONES inline void widen_block(const uint16_t* __restrict from, int64_t count,
+                                      float* __restrict to) {
+  for (int64_t e = 0; e < count; ++e) {
+    const uint32_t bits = static_cast<uint32_t>(from[e]) << 16;
+    std::memcpy(to + e, &bits, sizeof bits);
+  }
+}
+SCRIMP_CLONES inline void narrow_block(const float* __restrict from, int64_t count,
+                                       uint16_t* __restrict to) {
+  for (int64_t e = 0; e < count; ++e) {
+    uint32_t bits;
+    std::memcpy(&bits, from + e, sizeof bits);
+    const uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+    // Rounding must not carry a NaN over into infinity.
+    to[e] = static_cast<uint16_t>(from[e] == from[e] ? rounded : 0x7fc0u);
+  }
+}
+
+// Blocks of rows in the precision of computing: where they lie if they are stored in it, copies if not.
+template <typename S>
+class Rows {
+ public:
+  using T = typename Computed<S>::type;
+  explicit Rows(int64_t channels) : channels_(channels) {
+    if constexpr (!std::is_same_v<S, T>) copy_.resize(BLOCK_ROWS * channels);
+  }
+  const T* read(const S* from, int64_t rows) {
+    if constexpr (std::is_same_v<S, T>) {
+      return from;
+    } else {
+      widen_block(reinterpret_cast<const uint16_t*>(from), rows * channels_, copy_.data());
+      return copy_.data();
+    }
+  }
+  // The rows at `from`, to be changed; `write` then brings them to `to`.
+  T* copied(const S* from, S* to, int64_t rows) {
+    if constexpr (!std::is_same_v<S, T>) {
+      read(from, rows);
+    } else if (from != to) {
+      std::copy(from, from + rows * channels_, to);
+    }
+    return room(to);
+  }
+  // Where the results of a block go that `write` then brings to `to`.
+  T* room(S* to) {
+    if constexpr (std::is_same_v<S, T>) {
+      return to;
+    } else {
+      return copy_.data();
+    }
+  }
+  void write(S* to, int64_t rows) {
+    if constexpr (!std::is_same_v<S, T>) {
+      narrow_block(copy_.data(), rows * channels_, reinterpret_cast<uint16_t*>(to));
+    }
+  }
+
+ private:
+  int64_t channels_;
+  std::vector<T> copy_;
+};
+
+template <typename S>
 void moments_typed(const at::Tensor& x, double* total) {
+  using T = typename Computed<S>::type;
   const int64_t channels = x.size(1), rows = x.numel() / channels;
-  const T* data = x.const_data_ptr<T>();
+  const S* data = x.const_data_ptr<S>();
   std::vector<double> partial(PIECES * 2 * channels, 0.0);
   for_pieces(rows, [&](int64_t piece, int64_t first, int64_t last) {
     double* mine = partial.data() + piece * 2 * channels;
     std::vector<T> sum(channels), square(channels);
+    Rows<S> inputs(channels);
     for_blocks(first, last, [&](int64_t row, int64_t count) {
-      const T* block = data + row * channels;
+      const T* block = inputs.read(data + row * channels, count);
       moments_block(block, count, channels, sum.data(), square.data());
       // Moments about the pivot become moments about zero, in double.
       for (int64_t c = 0; c < channels; ++c) {
@@ -214,43 +291,52 @@ void moments_typed(const at::Tensor& x, double* total) {
   }
 }
 
-template <typename T>
+template <typename S>
 void activate_typed(const at::Tensor& x, const Activation& activation, at::Tensor& y) {
+  using T = typename Computed<S>::type;
   const int64_t channels = x.size(1), rows = x.numel() / channels;
   const auto scale = narrowed<T>(activation.scale, channels);
   const auto shift = narrowed<T>(activation.shift, channels);
   const Affine<T> affine{scale.data(), shift.data(), nullptr, static_cast<T>(activation.slope)};
-  const T* from = x.const_data_ptr<T>();
-  T* to = y.mutable_data_ptr<T>();
+  const S* from = x.const_data_ptr<S>();
+  S* to = y.mutable_data_ptr<S>();
   for_pieces(rows, [&](int64_t, int64_t first, int64_t last) {
+    Rows<S> inputs(channels), outputs(channels);
     for_blocks(first, last, [&](int64_t row, int64_t count) {
-      activate_block(from + row * channels, count, channels, affine, to + row * channels);
-      drop_rows(activation, x, row, count, to + row * channels);
+      S* target = to + row * channels;
+      T* out = outputs.room(target);
+      activate_block(inputs.read(from + row * channels, count), count, channels, affine, out);
+      drop_rows(activation, x, row, count, out);
+      outputs.write(target, count);
     });
   });
 }
 
-template <typename T>
+template <typename S>
 void deactivate_typed(const at::Tensor& x, const at::Tensor& dy, const Activation& activation,
                       const double* mean, at::Tensor& g, double* sums) {
+  using T = typename Computed<S>::type;
   const int64_t channels = x.size(1), rows = x.numel() / channels;
   const auto scale = narrowed<T>(activation.scale, channels);
   const auto shift = narrowed<T>(activation.shift, channels);
   const auto centre = narrowed<T>(mean, channels);
   const Affine<T> affine{scale.data(), shift.data(), centre.data(), static_cast<T>(activation.slope)};
-  const T* inputs = x.const_data_ptr<T>();
-  const T* from = dy.const_data_ptr<T>();
-  T* to = g.mutable_data_ptr<T>();
+  const S* data = x.const_data_ptr<S>();
+  const S* from = dy.const_data_ptr<S>();
+  S* to = g.mutable_data_ptr<S>();
   std::vector<double> partial(PIECES * 2 * channels, 0.0);
   for_pieces(rows, [&](int64_t piece, int64_t first, int64_t last) {
     double* mine = partial.data() + piece * 2 * channels;
     std::vector<T> block_sums(2 * channels);
+    Rows<S> inputs(channels), outputs(channels);
     for_blocks(first, last, [&](int64_t row, int64_t count) {
-      T* out = to + row * channels;
-      std::copy(from + row * channels, from + (row + count) * channels, out);
+      S* target = to + row * channels;
+      T* out = outputs.copied(from + row * channels, target, count);
       drop_rows(activation, x, row, count, out);
       std::fill(block_sums.begin(), block_sums.end(), T(0));
-      deactivate_block(inputs + row * channels, count, channels, affine, out, block_sums.data());
+      const T* block = inputs.read(data + row * channels, count);
+      deactivate_block(block, count, channels, affine, out, block_sums.data());
+      outputs.write(target, count);
       for (int64_t c = 0; c < 2 * channels; ++c) mine[c] += block_sums[c];
     });
   });
@@ -259,17 +345,24 @@ void deactivate_typed(const at::Tensor& x, const at::Tensor& dy, const Activatio
   }
 }
 
-template <typename T>
+template <typename S>
 void centre_typed(const at::Tensor& x, const double* scale, const double* mean,
                   const double* offset, const double* tilt, at::Tensor& g) {
+  using T = typename Computed<S>::type;
   const int64_t channels = x.size(1), rows = x.numel() / channels;
   const auto a = narrowed<T>(scale, channels), m = narrowed<T>(mean, channels);
   const auto o = narrowed<T>(offset, channels), t = narrowed<T>(tilt, channels);
   const Centring<T> centring{a.data(), m.data(), o.data(), t.data()};
-  const T* inputs = x.const_data_ptr<T>();
-  T* out = g.mutable_data_ptr<T>();
+  const S* data = x.const_data_ptr<S>();
+  S* to = g.mutable_data_ptr<S>();
   for_pieces(rows, [&](int64_t, int64_t first, int64_t last) {
-    centre_block(inputs + first * channels, last - first, channels, centring, out + first * channels);
+    Rows<S> inputs(channels), outputs(channels);
+    for_blocks(first, last, [&](int64_t row, int64_t count) {
+      S* target = to + row * channels;
+      T* out = outputs.copied(target, target, count);
+      centre_block(inputs.read(data + row * channels, count), count, channels, centring, out);
+      outputs.write(target, count);
+    });
   });
 }
 
@@ -277,6 +370,8 @@ void centre_typed(const at::Tensor& x, const double* scale, const double* mean,
   do {                                                     \
     if ((tensor).scalar_type() == at::kFloat) {            \
       function<float>(__VA_ARGS__);                        \
+    } else if ((tensor).scalar_type() == at::kBFloat16) {  \
+      function<at::BFloat16>(__VA_ARGS__);                 \
     } else {                                               \
       function<double>(__VA_ARGS__);                       \
     }                                                      \

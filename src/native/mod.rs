@@ -6,8 +6,8 @@
 mod ffi;
 
 pub use ffi::{
-    Element, channels_last, cuda_devices, keep_memory, neighbour_sums, normal, normalise,
-    normalise_evaluate, on_gradient, with_bytes, with_slice, with_slice_mut,
+    Element, allow_tf32, channels_last, cuda_devices, keep_memory, neighbour_sums, normal,
+    normalise, normalise_evaluate, on_gradient, with_bytes, with_slice, with_slice_mut,
 };
 
 use std::sync::Arc;

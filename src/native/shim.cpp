@@ -4,6 +4,7 @@
 // Tensors cross the border as `at::Tensor*`, which is what tch holds.
 
 #include <ATen/ATen.h>
+#include <ATen/Context.h>
 #include <ATen/Dispatch.h>
 #include <ATen/Parallel.h>
 #include <torch/csrc/autograd/custom_function.h>
@@ -98,8 +99,14 @@ Tensor normal_from(const Tensor& keys, int64_t count, at::ScalarType kind) {
 
 // `portable` asks for plain tensor operations, as other devices use them.
 bool has_kernels(const Tensor& x, bool portable) {
+  const auto kind = x.scalar_type();
   return !portable && x.is_cpu() &&
-         (x.scalar_type() == at::kFloat || x.scalar_type() == at::kDouble);
+         (kind == at::kFloat || kind == at::kDouble || kind == at::kBFloat16);
+}
+
+// In what numbers of this kind are computed with: half precision loses too much on the way.
+at::ScalarType computed_in(at::ScalarType kind) {
+  return kind == at::kBFloat16 || kind == at::kHalf ? at::kFloat : kind;
 }
 
 Tensor per_channel(const Tensor& v, const Tensor& like) {
@@ -169,8 +176,10 @@ struct Normalise : torch::autograd::Function<Normalise> {
       scrimp::activate(x, activation, y);
       return y;
     }
-    auto y = at::leaky_relu(x * per_channel(scale, x) + per_channel(shift, x), slope);
-    return keys.has_value() ? y * dropout_scale(x, *keys, dropout) : y;
+    auto wide = x.to(computed_in(x.scalar_type()));
+    auto y = at::leaky_relu(wide * per_channel(scale, wide) + per_channel(shift, wide), slope);
+    if (keys.has_value()) y = y * dropout_scale(wide, *keys, dropout);
+    return y.to(x.scalar_type());
   }
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
@@ -184,6 +193,7 @@ struct Normalise : torch::autograd::Function<Normalise> {
     const auto group = group_of(context->saved_data["group"]);
     const auto channels = x.size(1);
     auto dy = gradients[0].to(x.scalar_type()).contiguous(at::MemoryFormat::ChannelsLast);
+    const auto computed = computed_in(x.scalar_type());
 
     // g = dL/d(normalised and scaled); sums of g and of g*(x - mean) on this rank.
     auto sums = at::zeros({2 * channels}, x.options().dtype(at::kDouble));
@@ -196,17 +206,18 @@ struct Normalise : torch::autograd::Function<Normalise> {
                                     dropout};
       scrimp::deactivate(x, dy, activation, mean.data_ptr<double>(), g, sums.data_ptr<double>());
     } else {
-      auto before = x * per_channel(scale, x) + per_channel(shift, x);
-      g = at::where(before > 0, dy, dy * slope);
-      if (keys.defined()) g = g * dropout_scale(x, keys, dropout);
+      auto input = x.to(computed), gradient = dy.to(computed);
+      auto before = input * per_channel(scale, input) + per_channel(shift, input);
+      g = at::where(before > 0, gradient, gradient * slope);
+      if (keys.defined()) g = g * dropout_scale(input, keys, dropout);
       auto wide = g.to(at::kDouble);
       sums.narrow(0, 0, channels).copy_(wide.sum({0, 2, 3}));
       sums.narrow(0, channels, channels)
           .copy_((wide * (x.to(at::kDouble) - mean.view({1, -1, 1, 1}))).sum({0, 2, 3}));
     }
     // This rank's share of the gradients of weight and bias; the learner sums them over ranks.
-    auto d_bias = sums.narrow(0, 0, channels).to(x.scalar_type(), false, true);
-    auto d_weight = (sums.narrow(0, channels, channels) * inverse_deviation).to(x.scalar_type());
+    auto d_bias = sums.narrow(0, 0, channels).to(computed, false, true);
+    auto d_weight = (sums.narrow(0, channels, channels) * inverse_deviation).to(computed);
     auto total = sums.clone();
     group->sum(total);
     auto offset = total.narrow(0, 0, channels) / count;
@@ -215,8 +226,9 @@ struct Normalise : torch::autograd::Function<Normalise> {
       scrimp::centre(x, scale.data_ptr<double>(), mean.data_ptr<double>(),
                      offset.data_ptr<double>(), tilt.data_ptr<double>(), g);
     } else {
-      g = per_channel(scale, x) *
-          (g - per_channel(offset, x) - (x - per_channel(mean, x)) * per_channel(tilt, x));
+      auto centred = x.to(computed) - per_channel(mean, g);
+      g = per_channel(scale, g) * (g - per_channel(offset, g) - centred * per_channel(tilt, g));
+      g = g.to(x.scalar_type());
     }
     Tensor none;
     return {g, d_weight, d_bias, none, none, none, none, none, none, none, none};
@@ -283,9 +295,10 @@ char* scrimp_normal(Tensor** out, Tensor* keys, Tensor* like, bool portable) {
     auto shape = like->sizes().vec();
     shape[0] = keys->numel();
     const auto count = c10::multiply_integers(shape.begin() + 1, shape.end());
-    if (!has_kernels(*like, portable)) {
+    if (!has_kernels(*like, portable) || like->scalar_type() == at::kBFloat16) {
       auto column = keys->to(like->device()).view({-1, 1});
-      *out = new Tensor(normal_from(column, count, like->scalar_type()).reshape(shape));
+      auto values = normal_from(column, count, computed_in(like->scalar_type()));
+      *out = new Tensor(values.to(like->scalar_type()).reshape(shape));
       return;
     }
     auto values = at::empty(shape, like->options());
@@ -305,6 +318,14 @@ void scrimp_keep_memory() {
   mallopt(M_TOP_PAD, 64 << 20);
 #endif
   setenv("THP_MEM_ALLOC_ENABLE", "1", 0);
+}
+
+// Whether GPUs may shorten the factors of single-precision products to 10 bits of mantissa.
+char* scrimp_allow_tf32(bool allowed) {
+  return guarded([&] {
+    at::globalContext().setAllowTF32CuBLAS(allowed);
+    at::globalContext().setAllowTF32CuDNN(allowed);
+  });
 }
 
 // A copy whose strides say channels-last even where there is one channel.

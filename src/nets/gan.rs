@@ -68,7 +68,6 @@ impl Discriminator {
     /// patches, `[N, 1]` of wholes.
     pub fn forward(&self, maps: &Tensor) -> Tensor {
         let mut x = maps.shallow_clone();
-        let slope = Tensor::full([1], SLOPE, (x.kind(), x.device()));
         for (number, layer) in self.layers.iter().enumerate() {
             x = layer.forward(&x);
             let hidden = number + 1 < self.layers.len();
@@ -76,9 +75,10 @@ impl Discriminator {
                 x = instance_norm(&x);
             }
             if hidden {
-                x = x.prelu(&slope);
+                x = x.prelu(&Tensor::full([1], SLOPE, (x.kind(), x.device())));
             }
         }
+        let x = x.to_kind(maps.kind());
         match self.judge {
             Judge::Patches => x,
             Judge::Wholes => x.mean_dim([2i64, 3].as_slice(), false, x.kind()),

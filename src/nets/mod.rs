@@ -12,7 +12,7 @@ use crate::native::{self, GroupSum, Normalisation, NormalisedChannels, TrainingP
 use crate::parameters::Scope;
 use crate::random::Key;
 use std::sync::Arc;
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 /// Share of a training batch in the running statistics of normalisations.
 pub const MOMENTUM: f64 = 0.1;
@@ -37,13 +37,55 @@ pub enum Pass {
     Evaluate,
 }
 
+/// In which numbers convolutions compute. Weights are stored wider where that is less than single
+/// precision: an update adds less to them than such numbers can tell.
+#[derive(Debug, Clone, Copy)]
+pub struct Arithmetic {
+    /// Kind of numbers.
+    pub computed: Kind,
+}
+
+impl Arithmetic {
+    /// Of the networks that register here.
+    pub fn of(scope: &Scope<'_>) -> Self {
+        Self { computed: scope.computed() }
+    }
+
+    /// `x` in these numbers.
+    pub fn narrow(self, x: &Tensor) -> Tensor {
+        x.to_kind(self.computed)
+    }
+
+    /// The convolution of `x` with a weight, its result in these numbers.
+    pub fn convolve(
+        self,
+        x: &Tensor,
+        weight: &Tensor,
+        bias: Option<&Tensor>,
+        step: Step,
+    ) -> Tensor {
+        let bias = bias.map(|bias| self.narrow(bias));
+        let (stride, padding) = ([step.stride; 2], [step.padding; 2]);
+        self.narrow(x).conv2d(&self.narrow(weight), bias, stride, padding, [1, 1], 1)
+    }
+}
+
+/// How a convolution moves over an image, in pixels, alike in rows and columns.
+#[derive(Debug, Clone, Copy)]
+pub struct Step {
+    /// From one place to the next.
+    pub stride: i64,
+    /// Zeros around the image.
+    pub padding: i64,
+}
+
 /// A convolution with bias, initialised as PyTorch does: U(-1/sqrt(fan in), 1/sqrt(fan in)).
 #[derive(Debug)]
 pub struct Convolution {
     weight: Tensor,
     bias: Tensor,
-    stride: i64,
-    padding: i64,
+    step: Step,
+    arithmetic: Arithmetic,
 }
 
 impl Convolution {
@@ -53,8 +95,8 @@ impl Convolution {
         Self {
             weight: scope.uniform("weight", &[channels_out, channels_in, side, side], bound),
             bias: scope.uniform("bias", &[channels_out], bound),
-            stride: 1,
-            padding: side / 2,
+            step: Step { stride: 1, padding: side / 2 },
+            arithmetic: Arithmetic::of(scope),
         }
     }
 
@@ -65,7 +107,8 @@ impl Convolution {
         channels_out: i64,
         stride: i64,
     ) -> Self {
-        Self { stride, padding: 1, ..Self::new(scope, channels_in, channels_out, 4) }
+        let step = Step { stride, padding: 1 };
+        Self { step, ..Self::new(scope, channels_in, channels_out, 4) }
     }
 
     /// The same convolution with the same values, through which no gradient reaches its weights.
@@ -74,14 +117,19 @@ impl Convolution {
         Self { weight: self.weight.detach(), bias: self.bias.detach(), ..*self }
     }
 
-    /// `[N, channels_in, H, W]` to `[N, channels_out, H, W]`.
+    /// `[N, channels_in, H, W]` to `[N, channels_out, H, W]`, in the numbers of its arithmetic.
     pub fn forward(&self, x: &Tensor) -> Tensor {
         self.forward_with(x, &self.weight)
     }
 
+    /// The same in the precision of its weights: for what leaves the network.
+    pub fn forward_wide(&self, x: &Tensor) -> Tensor {
+        self.forward(x).to_kind(self.weight.kind())
+    }
+
     /// The same with another weight of the same shape in place of its own.
     fn forward_with(&self, x: &Tensor, weight: &Tensor) -> Tensor {
-        x.conv2d(weight, Some(&self.bias), [self.stride; 2], [self.padding; 2], [1, 1], 1)
+        self.arithmetic.convolve(x, weight, Some(&self.bias), self.step)
     }
 }
 

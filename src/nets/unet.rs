@@ -121,7 +121,7 @@ impl Decoder {
         for (level, skip) in self.levels.iter().zip(coarse_to_fine) {
             x = level.forward(&x, skip, pass)?;
         }
-        Ok(self.out.forward(&x))
+        Ok(self.out.forward_wide(&x))
     }
 }
 

@@ -51,6 +51,8 @@ pub struct LearnerSetup {
     pub key: Key,
     /// Precision of weights, gradients and moments.
     pub kind: Kind,
+    /// Precision of convolutions.
+    pub computed: Kind,
     /// Where they live.
     pub device: Device,
     /// Whose share of the optimiser's moments this rank keeps.
@@ -158,7 +160,8 @@ impl Learner {
         setup: LearnerSetup,
         build: impl FnOnce(&mut Scope<'_>) -> N,
     ) -> (Self, N) {
-        let mut parameters = Parameters::new(setup.key.purpose(name), setup.kind, setup.device);
+        let parameters = Parameters::new(setup.key.purpose(name), setup.kind, setup.device);
+        let mut parameters = parameters.computing_in(setup.computed);
         let networks = build(&mut parameters.root());
         let flat = Flat::new(&parameters);
         (Self { name, parameters, flat, descent: None, updates: 0 }, networks)

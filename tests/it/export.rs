@@ -119,6 +119,7 @@ fn logits(run: &Path, image: &Tensor) -> Tensor {
     let learner = LearnerSetup {
         key: Key::new(1),
         kind: Kind::Float,
+        computed: Kind::Float,
         device: Device::Cpu,
         moments: Moments::Whole,
     };

@@ -30,6 +30,7 @@ fn method() -> Cltn {
         learner: LearnerSetup {
             key: Key::new(0),
             kind: Kind::Double,
+            computed: Kind::Double,
             device: Device::Cpu,
             moments: Moments::Whole,
         },

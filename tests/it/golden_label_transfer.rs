@@ -4,6 +4,7 @@ use crate::golden::{Golden, assert_close, fill, fill_by_rule_b, sums};
 use scrimp::losses::adversarial::{squared_verdict, verdict};
 use scrimp::losses::consistency::mean_absolute;
 use scrimp::native::Alone;
+use scrimp::nets::Arithmetic;
 use scrimp::nets::label_transfer::{
     Attention, Generator, GeneratorSize, Judge, attention_mask, blend, blended, class_scores,
     enlarged, heat_of,
@@ -83,7 +84,9 @@ fn golden_class_scores_and_their_features() {
     let keys = ["x", "gap_w", "gmp_w", "conv_w", "conv_b"];
     let [x, gap, gmp, weight, bias] = keys.map(|key| group.leaf(key));
     let scores = class_scores(&x, [&gap, &gmp]);
-    let attention = Attention { weight: weight.shallow_clone(), bias: bias.shallow_clone() };
+    let arithmetic = Arithmetic { computed: x.kind() };
+    let (weights, biases) = (weight.shallow_clone(), bias.shallow_clone());
+    let attention = Attention { weight: weights, bias: biases, arithmetic };
     let features = attention.forward(&x, [&gap, &gmp]).relu();
     group.output("cam_logit", &scores);
     group.output("feat", &features);

@@ -253,6 +253,7 @@ impl Iterations {
             learner: LearnerSetup {
                 key: Key::new(0),
                 kind: Kind::Double,
+                computed: Kind::Double,
                 device: Device::Cpu,
                 moments: Moments::Whole,
             },

@@ -103,6 +103,7 @@ fn setup() -> Setup {
         learner: LearnerSetup {
             key: Key::new(0),
             kind: Kind::Double,
+            computed: Kind::Double,
             device: Device::Cpu,
             moments: Moments::Whole,
         },

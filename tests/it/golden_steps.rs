@@ -26,6 +26,7 @@ fn method(terms: &str, learning_rate: f64) -> PartialCe {
         learner: LearnerSetup {
             key: Key::new(0),
             kind: Kind::Double,
+            computed: Kind::Double,
             device: Device::Cpu,
             moments: Moments::Whole,
         },

@@ -16,7 +16,7 @@ use scrimp::train::checkpoint::{
     CheckpointStore, Header, Progress, Retention, RunState, Saver, load,
 };
 use scrimp::train::learner::{LearnerSetup, Moments};
-use scrimp::train::{Method, StepContext};
+use scrimp::train::{Method, StepContext, StepNumbers};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -96,6 +96,10 @@ struct Bench {
 
 impl Bench {
     fn new(definition: &MethodDef) -> Self {
+        Self::computing_in(Kind::Float, definition)
+    }
+
+    fn computing_in(computed: Kind, definition: &MethodDef) -> Self {
         tch::set_num_threads(1);
         let config = config::read(&repository(&smoke_config(definition)), &[]).unwrap();
         let params = (definition.check)(&config).unwrap();
@@ -112,6 +116,7 @@ impl Bench {
         let learner = LearnerSetup {
             key: Key::new(1),
             kind: Kind::Float,
+            computed,
             device: Device::Cpu,
             moments: Moments::Whole,
         };
@@ -141,10 +146,11 @@ impl Bench {
         }
     }
 
-    fn step(&mut self, step: u64) {
+    fn step(&mut self, step: u64) -> StepNumbers {
         let batch = self.loader.batch(step).unwrap().to(Kind::Float, Device::Cpu);
         let mut context = StepContext::new(step, 10, Key::new(1), &self.communicator);
         self.method.step(&batch, &mut context).unwrap();
+        context.into_report().fetch().unwrap()
     }
 
     /// Copies of every tensor that a checkpoint holds, by learner.
@@ -158,12 +164,35 @@ impl Bench {
 }
 
 #[test]
+fn every_method_starts_alike_with_convolutions_in_bf16() {
+    for definition in METHODS {
+        let [plain, short] = [Kind::Float, Kind::BFloat16].map(|computed| {
+            let mut bench = Bench::computing_in(computed, definition);
+            let numbers = bench.step(1);
+            let tensors = bench.tensors();
+            let kept = tensors.iter().flat_map(|(_, tensors)| tensors);
+            assert!(kept.into_iter().all(|tensor| tensor.kind() != Kind::BFloat16));
+            numbers
+        });
+        assert_ne!(plain, short, "`{}` computes everything in single precision", definition.name);
+        for ((name, expected), (_, found)) in plain.losses.iter().zip(&short.losses) {
+            let difference = (found - expected).abs() / expected.abs().max(0.1);
+            assert!(difference < 0.03, "{}: {name} {found}, not {expected}", definition.name);
+        }
+        for ((name, _, expected), (_, _, found)) in plain.learners.iter().zip(&short.learners) {
+            let difference = (found - expected).abs() / expected;
+            assert!(difference < 0.1, "{}: {name} {found}, not {expected}", definition.name);
+        }
+    }
+}
+
+#[test]
 fn every_learner_learns() {
     for definition in METHODS {
         let mut bench = Bench::new(definition);
         let before = bench.tensors();
         // Some change with every second step of their smoke configuration only.
-        (1..=3).for_each(|step| bench.step(step));
+        (1..=3).for_each(|step| drop(bench.step(step)));
         for ((name, old), (_, new)) in before.iter().zip(bench.tensors()) {
             assert!(old[0] != new[0], "the weights of `{name}` stay as they are");
         }

@@ -26,10 +26,11 @@ fn channels(count: i64, kind: Kind) -> NormalisedChannels {
 const SETTINGS: Normalisation =
     Normalisation { momentum: 0.1, epsilon: 1e-5, slope: 0.01, dropout: 0.3, portable: false };
 
-/// Output, gradients of input, weight and bias, and running statistics after one pass.
-fn one_pass(kind: Kind, portable: bool) -> Vec<Tensor> {
-    let x = wave(&[3, 5, 7, 6], 0.37).to_kind(kind).set_requires_grad(true);
-    let channels = channels(5, kind);
+/// Output, gradients of input, weight and bias, and running statistics after one pass over an input
+/// of numbers that `kind` and `stored` both have, with parameters of kind `stored`.
+fn one_pass((kind, stored): (Kind, Kind), portable: bool) -> Vec<Tensor> {
+    let x = wave(&[3, 5, 7, 6], 0.37).to_kind(Kind::BFloat16).to_kind(kind).set_requires_grad(true);
+    let channels = channels(5, stored);
     let keys: Vec<i64> = (0..3).map(|sample| Key::new(4).number(sample).bits() as i64).collect();
     let keys = Tensor::from_slice(&keys);
     let group: Arc<dyn GroupSum> = Arc::new(Alone);
@@ -44,8 +45,25 @@ fn one_pass(kind: Kind, portable: bool) -> Vec<Tensor> {
 #[test]
 fn kernels_and_tensor_operations_agree() {
     for (kind, tolerance) in [(Kind::Float, 1e-5), (Kind::Double, 1e-13)] {
-        for (kernels, portable) in one_pass(kind, false).iter().zip(&one_pass(kind, true)) {
+        let [kernels, portable] = [false, true].map(|portable| one_pass((kind, kind), portable));
+        for (kernels, portable) in kernels.iter().zip(&portable) {
             assert_close("kernel", kernels, portable, tolerance);
+        }
+    }
+}
+
+#[test]
+fn features_in_bf16_are_rounded_and_nothing_else_is() {
+    let exact = one_pass((Kind::Float, Kind::Float), false);
+    for portable in [false, true] {
+        let rounded = one_pass((Kind::BFloat16, Kind::Float), portable);
+        for (number, (rounded, exact)) in rounded.iter().zip(&exact).enumerate() {
+            let is_feature = number < 2;
+            assert_eq!(rounded.kind() == Kind::BFloat16, is_feature);
+            // Half a unit in the last of eight bits, once in the gradient that comes in and once in the
+            // one that goes out; running statistics see the input alone.
+            let tolerance = if number < 4 { 0.008 } else { 1e-6 };
+            assert_close("bf16", rounded, exact, tolerance);
         }
     }
 }

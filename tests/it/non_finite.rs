@@ -109,6 +109,7 @@ fn method(plan: &RunPlan, dataset: &Dataset) -> Box<dyn Method> {
         learner: LearnerSetup {
             key,
             kind: Kind::Float,
+            computed: Kind::Float,
             device: Device::Cpu,
             moments: Moments::Whole,
         },

@@ -30,6 +30,7 @@ impl Chain {
         let setup = LearnerSetup {
             key: Key::new(1),
             kind: Kind::Float,
+            computed: Kind::Float,
             device: Device::Cpu,
             moments: Moments::Whole,
         };

@@ -3,6 +3,7 @@
 
 use super::{Attention, class_scores, heat_of, mirrored};
 use crate::nets::spectral::{Power, SpectralNorm};
+use crate::nets::{Arithmetic, Step};
 use crate::parameters::Scope;
 use tch::Tensor;
 
@@ -30,6 +31,7 @@ pub struct Judge {
     attention: Attention,
     last: Weight,
     hidden: Vec<(Tensor, Weight, i64)>,
+    arithmetic: Arithmetic,
 }
 
 /// A weight and its singular vectors.
@@ -57,7 +59,7 @@ impl Judge {
             (bias, weight, if layer < halvings { 2 } else { 1 })
         });
         let hidden = hidden.collect();
-        Self { scorers, attention, last, hidden }
+        Self { scorers, attention, last, hidden, arithmetic: Arithmetic::of(scope) }
     }
 
     /// The smallest image that `layers` can judge, in rows and columns.
@@ -74,6 +76,7 @@ impl Judge {
             attention: self.attention.frozen(),
             last: self.last.frozen(),
             hidden: hidden.map(|(b, w, stride)| (b.detach(), w.frozen(), *stride)).collect(),
+            arithmetic: self.arithmetic,
         }
     }
 
@@ -82,9 +85,7 @@ impl Judge {
         let slope = Tensor::full([1], SLOPE, (image.kind(), image.device()));
         let mut x = image.shallow_clone();
         for (bias, weight, stride) in &self.hidden {
-            let weight = weight.divided(power);
-            let wider = mirrored(&x, 1);
-            x = wider.conv2d(&weight, Some(bias), [*stride; 2], [0; 2], [1; 2], 1).prelu(&slope);
+            x = self.patches(&x, &weight.divided(power), Some(bias), *stride).prelu(&slope);
         }
         let [by_mean, by_largest] = self.scorers.each_ref().map(|scorer| scorer.divided(power));
         let scores = class_scores(&x, [&by_mean, &by_largest]);
@@ -92,15 +93,14 @@ impl Judge {
         let raw = self.scorers.each_ref().map(|scorer| &scorer.raw);
         let x = self.attention.forward(&x, raw).prelu(&slope);
         let heat = heat_of(&x);
-        let patches = mirrored(&x, 1).conv2d(
-            &self.last.divided(power),
-            None::<Tensor>,
-            [1; 2],
-            [0; 2],
-            [1; 2],
-            1,
-        );
+        let patches = self.patches(&x, &self.last.divided(power), None, 1);
         Verdict { patches, scores, heat }
+    }
+
+    /// A convolution over an image that goes on beyond its rim as in a mirror.
+    fn patches(&self, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, stride: i64) -> Tensor {
+        let step = Step { stride, padding: 0 };
+        self.arithmetic.convolve(&mirrored(x, 1), weight, bias, step).to_kind(x.kind())
     }
 }
 

@@ -13,6 +13,7 @@ pub use blend::blended;
 pub use generator::{Generator, GeneratorSize, Transfer, attention_mask, blend, enlarged};
 pub use judge::{Judge, Verdict};
 
+use super::{Arithmetic, Step};
 use crate::parameters::Scope;
 use tch::Tensor;
 
@@ -22,6 +23,7 @@ struct Mirrored {
     weight: Tensor,
     stride: i64,
     margin: i64,
+    arithmetic: Arithmetic,
 }
 
 impl Mirrored {
@@ -29,7 +31,7 @@ impl Mirrored {
     fn new(scope: &mut Scope<'_>, [from, to]: [i64; 2], side: i64) -> Self {
         let bound = 1.0 / ((from * side * side) as f64).sqrt();
         let weight = scope.uniform("weight", &[to, from, side, side], bound);
-        Self { weight, stride: 1, margin: side / 2 }
+        Self { weight, stride: 1, margin: side / 2, arithmetic: Arithmetic::of(scope) }
     }
 
     /// The same with 3 x 3 taps and stride 2, which halves the size.
@@ -39,8 +41,9 @@ impl Mirrored {
 
     /// `[N, from, H, W]` to `[N, to, H / stride, W / stride]`.
     fn forward(&self, x: &Tensor) -> Tensor {
-        let stride = [self.stride; 2];
-        mirrored(x, self.margin).conv2d(&self.weight, None::<Tensor>, stride, [0; 2], [1; 2], 1)
+        let step = Step { stride: self.stride, padding: 0 };
+        let wider = mirrored(x, self.margin);
+        self.arithmetic.convolve(&wider, &self.weight, None, step).to_kind(x.kind())
     }
 }
 
@@ -88,6 +91,8 @@ pub struct Attention {
     pub weight: Tensor,
     /// `[to]`.
     pub bias: Tensor,
+    /// Of its convolution.
+    pub arithmetic: Arithmetic,
 }
 
 impl Attention {
@@ -97,11 +102,12 @@ impl Attention {
         Self {
             weight: scope.uniform("weight", &[channels, 2 * channels, 1, 1], bound),
             bias: scope.uniform("bias", &[channels], bound),
+            arithmetic: Arithmetic::of(scope),
         }
     }
 
     fn frozen(&self) -> Self {
-        Self { weight: self.weight.detach(), bias: self.bias.detach() }
+        Self { weight: self.weight.detach(), bias: self.bias.detach(), ..*self }
     }
 
     /// The 1 x 1 convolution of the channels of `x`, `[N, C, H, W]`, stacked on themselves, each time
@@ -111,7 +117,8 @@ impl Attention {
     pub fn forward(&self, x: &Tensor, scores: [&Tensor; 2]) -> Tensor {
         let factors = Tensor::cat(&scores, 1).view([1, -1, 1, 1]);
         let halves = (&self.weight * factors).chunk(2, 1);
-        x.conv2d(&(&halves[0] + &halves[1]), Some(&self.bias), [1; 2], [0; 2], [1; 2], 1)
+        let (weight, step) = (&halves[0] + &halves[1], Step { stride: 1, padding: 0 });
+        self.arithmetic.convolve(x, &weight, Some(&self.bias), step).to_kind(x.kind())
     }
 }
 
