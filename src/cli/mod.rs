@@ -57,6 +57,8 @@ pub enum Bench {
     Data(BenchConfig),
     /// Sums over the ranks, from short to long
     Comm(BenchComm),
+    /// Saving and restoring what a configuration trains
+    Checkpoint(BenchCheckpoint),
 }
 
 /// Arguments of `scrimp bench step` and `data`.
@@ -79,6 +81,17 @@ pub struct BenchComm {
     /// A short look, without the longest sums
     #[arg(long)]
     pub quick: bool,
+}
+
+/// Arguments of `scrimp bench checkpoint`.
+#[derive(Debug, Args)]
+pub struct BenchCheckpoint {
+    /// What would be saved
+    #[command(flatten)]
+    pub of: BenchConfig,
+    /// Where to write: the file system that run directories lie on
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub to: PathBuf,
 }
 
 /// Arguments of `scrimp train`.

@@ -240,6 +240,7 @@ pub(super) fn loader(
         seed: plan.train.seed,
     };
     let loader = Loader::new(dataset, loader, comm.rank(), comm.ranks())?;
+    let loader = loader.in_micro_batches(plan.train.micro_batches);
     Ok(match &plan.data.shapes {
         Some(plan) => loader.with_shapes(shapes(plan, dataset)?),
         None => loader,

@@ -181,6 +181,10 @@ pub struct TrainConfig {
     /// Slices of one step over all ranks together (default 12).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub batch_size: Option<usize>,
+    /// Into how many parts a step's slices are cut, which are computed one after the other: less
+    /// memory for as large a batch (default 1).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub micro_batches: Option<usize>,
     /// Where all random numbers come from (default 2022).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,

@@ -108,6 +108,9 @@ pub struct TrainPlan {
     pub total_steps: u64,
     /// Slices of one step over all ranks together, at least one for each rank.
     pub batch_size: usize,
+    /// Into how many parts they are cut, which are computed one after the other; in each part there
+    /// is at least one for each rank.
+    pub micro_batches: usize,
     /// Where all random numbers come from.
     pub seed: u64,
     /// In which floating-point numbers to compute.
@@ -223,6 +226,8 @@ impl RunPlan {
             0 => "nothing held out".to_owned(),
             fold => format!("fold {fold} held out"),
         };
+        let parts = train.micro_batches;
+        let in_parts = if parts == 1 { String::new() } else { format!(", in {parts} parts") };
         let share = |rank| local_share(train.batch_size, *ranks, rank).len();
         let (most, least) = (share(0), share(ranks - 1));
         let shares = if most == least { format!("{most}") } else { format!("{least} or {most}") };
@@ -234,7 +239,7 @@ impl RunPlan {
                 self.method, data.annotation
             ),
             format!(
-                "{} steps of {} slices of {} x {} on {ranks}, {shares} slices each",
+                "{} steps of {} slices of {} x {} on {ranks}, {shares} slices each{in_parts}",
                 train.total_steps, train.batch_size, data.size, data.size
             ),
             format!(
@@ -297,6 +302,7 @@ impl TrainPlan {
             total_steps: self.total_steps,
             batch_size: Some(self.batch_size),
             seed: Some(self.seed),
+            micro_batches: Some(self.micro_batches),
             precision: Some(self.precision),
             log_every: Some(self.log_every.0),
             evaluate_every: Some(self.evaluate_every.0),
@@ -414,6 +420,18 @@ fn train(config: &RunConfig, ranks: usize) -> Result<TrainPlan> {
             "start at most {batch_size} processes, or use `--set train.batch_size={ranks}`"
         )));
     }
+    let micro_batches = written.micro_batches.unwrap_or(1);
+    at_least_one(config, "train.micro_batches", micro_batches as u64)?;
+    if batch_size / micro_batches < ranks {
+        let most = batch_size / ranks;
+        let message = format!(
+            "a batch of {batch_size} in {micro_batches} parts has less than one slice for each of \
+             {ranks} ranks"
+        );
+        return Err(config
+            .refuse("train.micro_batches", message)
+            .hint(format!("use at most `--set train.micro_batches={most}`")));
+    }
     let keep_checkpoints = written.keep_checkpoints.unwrap_or(2);
     at_least_one(config, "train.keep_checkpoints", keep_checkpoints as u64)?;
     let keep_best = written.keep_best.unwrap_or(1);
@@ -421,6 +439,7 @@ fn train(config: &RunConfig, ranks: usize) -> Result<TrainPlan> {
     Ok(TrainPlan {
         total_steps: at_least_one(config, "train.total_steps", written.total_steps)?,
         batch_size,
+        micro_batches,
         seed: written.seed.unwrap_or(2022),
         precision: written.precision.unwrap_or(Precision::Fp32),
         log_every: cadence("log_every", written.log_every, 10)?,
@@ -498,6 +517,7 @@ mod tests {
         [train]
         total_steps = 5
         batch_size = 12
+        micro_batches = 1
         seed = 2022
         precision = "fp32"
         log_every = 10
@@ -553,6 +573,9 @@ mod tests {
         5 steps of 12 slices of 256 x 256 on 5 ranks, 2 or 3 slices each
         logs every 10 steps, evaluates every 200, saves every 1000 and keeps the best and the last 2
         ");
+        let parts = summary(&format!("{LEAST}micro_batches = 3\n"), 2);
+        let expected = "5 steps of 12 slices of 256 x 256 on 2 ranks, 6 slices each, in 3 parts";
+        assert_eq!(parts.lines().nth(1), Some(expected));
         let masks = "[data.shapes]\norientation = \"released\"\npath = \"masks\"\n";
         let lines = summary(&format!("{LEAST}{masks}"), 1);
         assert_eq!(
@@ -582,6 +605,22 @@ mod tests {
         assert!(resolve(&allowed, 1).unwrap().data.shapes.unwrap().allow_own);
         let other = text.replace("shapes.phantom]\nseed = 3", "shapes.phantom]\nseed = 4");
         assert!(resolve(&other, 1).is_ok());
+    }
+
+    #[test]
+    fn refuses_parts_of_a_batch_that_some_rank_has_nothing_of() {
+        let text = format!("{LEAST}micro_batches = 5\n");
+        insta::assert_snapshot!(resolve(&text, 3).unwrap_err(), @r"
+        error: a batch of 12 in 5 parts has less than one slice for each of 3 ranks
+          --> a.toml:7:17
+          |
+        7 | micro_batches = 5
+          |                 ^
+
+        hint: use at most `--set train.micro_batches=4`
+        ");
+        assert!(resolve(&text.replace("= 5\n", "= 4\n"), 3).is_ok());
+        assert!(resolve(&text.replace("micro_batches = 5", "micro_batches = 0"), 1).is_err());
     }
 
     #[test]

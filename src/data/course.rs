@@ -122,6 +122,8 @@ pub(super) struct Course {
     pub(super) order: Order,
     pub(super) rank: usize,
     pub(super) ranks: usize,
+    /// Into how many parts, one trained on after the other, a batch is cut.
+    pub(super) micro_batches: usize,
     pub(super) shapes: Option<Arc<Shapes>>,
     /// That of the healthy images beside.
     pub(super) healthy: Option<Arc<Course>>,
@@ -141,9 +143,17 @@ pub struct Origin {
 }
 
 impl Course {
-    /// The positions of this rank's part of a global batch of so many samples.
-    pub(super) fn share(&self, samples: usize) -> Range<usize> {
-        local_share(samples, self.ranks, self.rank)
+    /// The positions of every micro-batch in a global batch of so many samples: none is empty, and
+    /// all are the same on every number of ranks.
+    pub(super) fn micro_batches(&self, samples: usize) -> impl Iterator<Item = Range<usize>> {
+        let count = self.micro_batches.min(samples);
+        (0..count).map(move |number| local_share(samples, count, number))
+    }
+
+    /// This rank's part of the samples at `positions` of a global batch.
+    pub(super) fn share(&self, positions: &Range<usize>) -> Range<usize> {
+        let share = local_share(positions.len(), self.ranks, self.rank);
+        positions.start + share.start..positions.start + share.end
     }
 
     fn case(&self, slice: usize) -> (&Case, usize) {
@@ -151,10 +161,14 @@ impl Course {
         (&self.dataset.cases[case], slice)
     }
 
-    /// This rank's part of the batch of `step`, whose slices are `global`.
-    pub(super) fn samples(&self, step: u64, global: &[usize]) -> Result<Samples> {
-        let mine = self.share(global.len());
-        let (image, annotation) = self.tensors(step, global)?;
+    /// The samples at positions `mine` of the batch of `step`, whose slices are `global`.
+    pub(super) fn samples(
+        &self,
+        step: u64,
+        global: &[usize],
+        mine: Range<usize>,
+    ) -> Result<Samples> {
+        let (image, annotation) = self.tensors(step, global, mine.clone())?;
         Ok(Samples {
             image,
             annotation,
@@ -164,8 +178,7 @@ impl Course {
     }
 
     /// Images `[N, C, H, W]` f32 and annotations `[N, H, W]` u8.
-    fn tensors(&self, step: u64, global: &[usize]) -> Result<(Tensor, Tensor)> {
-        let mine = self.share(global.len());
+    fn tensors(&self, step: u64, global: &[usize], mine: Range<usize>) -> Result<(Tensor, Tensor)> {
         let (count, size) = (mine.len() as i64, self.plan.size as i64);
         let channels = self.dataset.channels();
         let extents = [count, channels as i64, size, size];
@@ -264,8 +277,12 @@ impl Course {
 }
 
 impl Origin {
-    pub(super) fn new(course: &Arc<Course>, step: u64, global: &[usize]) -> Self {
-        let positions = course.share(global.len());
+    pub(super) fn new(
+        course: &Arc<Course>,
+        step: u64,
+        global: &[usize],
+        positions: Range<usize>,
+    ) -> Self {
         let slices = global[positions.clone()].to_vec();
         Self { course: Arc::clone(course), step, positions, slices }
     }
@@ -277,7 +294,7 @@ impl Origin {
 
     /// This rank's part of work on all of them.
     pub fn own_slices(&self) -> Range<usize> {
-        self.course.share(self.course.slices.len())
+        self.course.share(&(0..self.course.slices.len()))
     }
 
     /// Training slice `slice` resized without any augmentation: `[1, C, H, W]` f32.

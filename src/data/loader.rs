@@ -10,6 +10,7 @@ use super::shapes::Shapes;
 use super::{Dataset, IMAGE_LABEL};
 use crate::error::{Context, Failure, Result};
 use crate::random::Key;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 
@@ -22,7 +23,7 @@ const AHEAD: usize = 2;
 pub struct Loader {
     course: Arc<Course>,
     /// What is being prepared, from the step after the last one asked for.
-    ahead: Option<Receiver<(u64, Result<Batch>)>>,
+    ahead: Option<Receiver<(u64, Result<Vec<Batch>>)>>,
 }
 
 impl Loader {
@@ -53,7 +54,17 @@ impl Loader {
             let LoaderPlan { batch_size, drop_last, seed, .. } = plan;
             let order = Order { slice_count: slices.len(), batch_size, drop_last, seed };
             let dataset = Arc::clone(dataset);
-            Ok(Course { dataset, slices, plan, order, rank, ranks, shapes: None, healthy: None })
+            Ok(Course {
+                dataset,
+                slices,
+                plan,
+                order,
+                rank,
+                ranks,
+                micro_batches: 1,
+                shapes: None,
+                healthy: None,
+            })
         };
         if !plan.with_healthy {
             let slices = annotated_slices(dataset, plan.fold, &plan.annotation)?;
@@ -80,6 +91,13 @@ impl Loader {
         Self { course: Arc::new(course), ahead: None }
     }
 
+    /// Cuts every batch into `count` parts, at least 1, of sizes that differ by at most one.
+    #[must_use]
+    pub fn in_micro_batches(self, count: usize) -> Self {
+        let course = Course { micro_batches: count, ..Arc::unwrap_or_clone(self.course) };
+        Self { course: Arc::new(course), ahead: None }
+    }
+
     /// The order of the samples.
     pub fn order(&self) -> Order {
         self.course.order
@@ -95,9 +113,18 @@ impl Loader {
         order.batch(step).into_iter().map(name).collect()
     }
 
-    /// This rank's part of the batch of `step`, counted from 1. Steps asked for in order are
-    /// ready; any other step works too, and preparing goes on from there.
+    /// This rank's part of the batch of `step`, counted from 1, where batches are whole.
     pub fn batch(&mut self, step: u64) -> Result<Batch> {
+        let mut parts = self.micro_batches(step)?;
+        match (parts.pop(), parts.len()) {
+            (Some(batch), 0) => Ok(batch),
+            _ => Err(Failure::new("a batch in parts was asked for as a whole")),
+        }
+    }
+
+    /// This rank's part of every micro-batch of `step`, counted from 1. Steps asked for in order are
+    /// ready; any other step works too, and preparing goes on from there.
+    pub fn micro_batches(&mut self, step: u64) -> Result<Vec<Batch>> {
         let ready = self.ahead.as_ref().and_then(|ahead| ahead.recv().ok());
         if let Some((prepared, batch)) = ready
             && prepared == step
@@ -110,21 +137,34 @@ impl Loader {
     }
 }
 
-/// This rank's part of the batch of one step.
-fn prepare(course: &Arc<Course>, step: u64) -> Result<Batch> {
+/// This rank's part of every micro-batch of one step.
+fn prepare(course: &Arc<Course>, step: u64) -> Result<Vec<Batch>> {
     let global = course.order.batch(step);
-    let samples = course.samples(step, &global)?;
-    let mut batch =
-        Batch::new(samples, global.len()).with_origin(Origin::new(course, step, &global));
+    let parts = course.micro_batches(global.len());
+    parts.map(|positions| part(course, step, &global, &positions)).collect()
+}
+
+/// This rank's part of the samples at `positions` of the batch of `step`, whose slices are `global`.
+fn part(
+    course: &Arc<Course>,
+    step: u64,
+    global: &[usize],
+    positions: &Range<usize>,
+) -> Result<Batch> {
+    let mine = course.share(positions);
+    let samples = course.samples(step, global, mine.clone())?;
+    let origin = Origin::new(course, step, global, mine.clone());
+    let mut batch = Batch::new(samples, positions.len()).with_origin(origin);
     if let Some(healthy) = &course.healthy {
-        batch = batch.with_healthy(healthy.samples(step, &healthy.order.batch(step))?);
+        let beside = healthy.order.batch(step);
+        batch = batch.with_healthy(healthy.samples(step, &beside, mine.clone())?);
     }
     let Some(shapes) = &course.shapes else { return Ok(batch) };
-    Ok(batch.with_shapes(course.masks(shapes, step, course.share(global.len()))?))
+    Ok(batch.with_shapes(course.masks(shapes, step, mine)?))
 }
 
 /// Prepares `first` and the steps after it until nobody receives them any more.
-fn prepare_from(course: &Arc<Course>, first: u64) -> Result<Receiver<(u64, Result<Batch>)>> {
+fn prepare_from(course: &Arc<Course>, first: u64) -> Result<Receiver<(u64, Result<Vec<Batch>>)>> {
     let (sender, receiver) = sync_channel(AHEAD);
     let course = Arc::clone(course);
     std::thread::Builder::new()

@@ -313,7 +313,7 @@ impl Method for Scribble2Label {
         let done = cx.step - 1;
         // Before the step and not after the last one: evaluations and checkpoints between the two
         // must not see running statistics that single slices have moved.
-        if done > 0 && done.is_multiple_of(self.params.period) {
+        if done > 0 && done.is_multiple_of(self.params.period) && cx.is_first() {
             self.predict_all(batch.origin()?, cx)?;
         }
         if done < self.params.warm_up {

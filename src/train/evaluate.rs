@@ -141,9 +141,13 @@ pub fn recompute_statistics(
     batches: u64,
     (kind, device): (Kind, Device),
 ) -> Result<()> {
-    for number in 1..=batches {
-        let batch = loader.batch(number)?.to(kind, device);
-        method.adapt_statistics(&batch.main().image, 1.0 / number as f64)?;
+    let mut seen = 0;
+    for step in 1..=batches {
+        for batch in loader.micro_batches(step)? {
+            seen += 1;
+            let batch = batch.to(kind, device);
+            method.adapt_statistics(&batch.main().image, 1.0 / f64::from(seen))?;
+        }
     }
     Ok(())
 }

@@ -148,7 +148,7 @@ impl Learner {
         let (learner, networks) = Self::follower(name, setup, build);
         let gradients = learner.flat.gradients(&learner.parameters)?;
         let own = setup.moments.range(gradients.numel());
-        let optimizer = Optimizer::new(config.optimizer, &part(&learner.flat.weights, &own));
+        let optimizer = Optimizer::new(config.optimizer, &narrowed(&learner.flat.weights, &own));
         let buckets = Buckets::new(&learner.parameters, &learner.flat, &gradients)?;
         let descent = Some(Descent { config, optimizer, gradients, buckets, own });
         Ok((Self { descent, ..learner }, networks))
@@ -167,7 +167,8 @@ impl Learner {
         (Self { name, parameters, flat, descent: None, updates: 0 }, networks)
     }
 
-    /// Minimises `objective` by one step: backward, sum over ranks, clip, finite check, update.
+    /// Minimises `objective` by one step: backward, sum over ranks, clip, finite check, update. In all
+    /// but the last micro-batch of a step it is backward alone.
     ///
     /// The gradient is the sum over ranks, because every term is already normalised over the
     /// global batch. A gradient that is not finite leaves weights and moments as they are; the
@@ -177,14 +178,21 @@ impl Learner {
         let descent = self.descent.as_mut().ok_or_else(follows)?;
         let Descent { config, optimizer, gradients, buckets, own } = descent;
         let is_shared = own.len() < gradients.numel();
-        let _ = gradients.zero_();
-        let total = objective.total()?;
+        let part = cx.part;
+        if part.is_first {
+            let _ = gradients.zero_();
+        }
+        let total = objective.total(part.share)?;
         // A rank's share of everything is not a share of every part.
-        let overlaps = cx.communicator().overlaps() && !is_shared;
+        let overlaps = cx.communicator().overlaps() && !is_shared && part.is_last;
         if overlaps {
             buckets.begin(cx.communicator());
         }
         total.f_backward().context(|| format!("backward of `{}` failed", self.name))?;
+        cx.report.take(self.name, objective, part.share);
+        if !part.is_last {
+            return Ok(());
+        }
         let norm = if overlaps {
             buckets.finish()?;
             cx.norm_of(gradients)
@@ -199,28 +207,31 @@ impl Learner {
         self.updates += 1;
         let learning_rate =
             cx.rate_share * config.schedule.learning_rate(config.lr, cx.step, cx.total_steps);
-        let weights = part(&self.flat.weights, own);
+        let weights = narrowed(&self.flat.weights, own);
         optimizer.step(&Update {
             weights: &weights,
-            gradients: &part(gradients, own),
+            gradients: &narrowed(gradients, own),
             finite: &finite,
             learning_rate,
             number: self.updates,
         });
         if let Some(shares) = &self.flat.shares {
-            keep_in_unit_interval(&weights, &part(shares, own));
+            keep_in_unit_interval(&weights, &narrowed(shares, own));
         }
         if is_shared {
             cx.gather_weights(&self.flat.weights)?;
         }
-        cx.report.record(self.name, objective, learning_rate, (norm, finite));
+        cx.report.record(self.name, learning_rate, (norm, finite));
         Ok(())
     }
 
     /// Moves the weights towards those of `leader`, whose networks are built alike: what is kept of
     /// the own ones is `keep`, in [0, 1]. Running statistics stay as they are, and so does everything
-    /// in a step whose gradient was not finite.
+    /// in a step whose gradient was not finite, and before the last micro-batch of a step.
     pub fn follow(&mut self, leader: &Self, keep: f64, cx: &StepContext<'_>) -> Result<()> {
+        if !cx.part.is_last {
+            return Ok(());
+        }
         if self.descent.is_some() || self.flat.slots != leader.flat.slots {
             return Err(Failure::new(format!("`{}` cannot follow `{}`", self.name, leader.name)));
         }
@@ -290,7 +301,7 @@ impl Learner {
 }
 
 /// A range of a flat tensor, as a view.
-fn part(flat: &Tensor, range: &Range<usize>) -> Tensor {
+fn narrowed(flat: &Tensor, range: &Range<usize>) -> Tensor {
     flat.narrow(0, range.start as i64, range.len() as i64)
 }
 

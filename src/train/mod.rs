@@ -69,11 +69,11 @@ impl Objective {
         self
     }
 
-    /// The weighted sum.
-    fn total(&self) -> Result<Tensor> {
+    /// `share` of the weighted sum.
+    fn total(&self, share: f64) -> Result<Tensor> {
         self.terms
             .iter()
-            .map(|(_, weight, value)| value * *weight)
+            .map(|(_, weight, value)| value * (weight * share))
             .reduce(|sum, term| sum + term)
             .ok_or_else(|| Failure::new("an objective without terms cannot be minimised"))
     }
@@ -89,9 +89,38 @@ pub struct StepContext<'a> {
     pub logged: bool,
     /// By what learning rates are multiplied in this step.
     pub rate_share: f64,
+    part: Part,
     key: Key,
     communicator: &'a Arc<dyn Communicator>,
     report: StepReport,
+}
+
+/// Which of a step's micro-batches is trained on: gradients add up over them, and weights move with
+/// the last.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Part {
+    /// Its share of the samples of the step, in (0, 1].
+    share: f64,
+    is_first: bool,
+    is_last: bool,
+}
+
+/// Runs one iteration on every micro-batch of a step, one after the other.
+pub fn step_in_parts(
+    method: &mut dyn Method,
+    batches: &[Batch],
+    cx: &mut StepContext<'_>,
+) -> Result<()> {
+    let samples: usize = batches.iter().map(|batch| batch.global_size).sum();
+    for (number, batch) in batches.iter().enumerate() {
+        cx.part = Part {
+            share: batch.global_size as f64 / samples.max(1) as f64,
+            is_first: number == 0,
+            is_last: number + 1 == batches.len(),
+        };
+        method.step(batch, cx)?;
+    }
+    Ok(())
 }
 
 impl<'a> StepContext<'a> {
@@ -108,10 +137,16 @@ impl<'a> StepContext<'a> {
             total_steps,
             logged: true,
             rate_share: 1.0,
+            part: Part { share: 1.0, is_first: true, is_last: true },
             key,
             communicator,
             report: StepReport::default(),
         }
+    }
+
+    /// Whether this is the first micro-batch of the step, before which nothing has moved.
+    pub fn is_first(&self) -> bool {
+        self.part.is_first
     }
 
     /// The ranks over which losses are normalised.
@@ -134,8 +169,8 @@ impl<'a> StepContext<'a> {
     /// only where it will be read.
     pub fn observe(&mut self, name: &'static str, value: impl FnOnce(&dyn GroupSum) -> Tensor) {
         if self.logged {
-            let value = tch::no_grad(|| value(&**self.communicator));
-            self.report.observations.push((name, value));
+            let value = tch::no_grad(|| value(&**self.communicator) * self.part.share);
+            add_to(&mut self.report.observations, name, value);
         }
     }
 
@@ -220,17 +255,28 @@ pub struct StepNumbers {
     pub learners: Vec<(String, f64, f64)>,
 }
 
+/// Adds a number to that of the same name, or as the first of this name.
+fn add_to<N: PartialEq>(numbers: &mut Vec<(N, Tensor)>, name: N, value: Tensor) {
+    match numbers.iter_mut().find(|(known, _)| *known == name) {
+        Some((_, sum)) => *sum = &*sum + value,
+        None => numbers.push((name, value)),
+    }
+}
+
 impl StepReport {
+    /// Takes the terms of a micro-batch with its share of the step's samples.
+    fn take(&mut self, learner: &'static str, objective: Objective, share: f64) {
+        for (name, _, value) in objective.terms {
+            add_to(&mut self.losses, format!("{learner}/{name}"), value.detach() * share);
+        }
+    }
+
     fn record(
         &mut self,
         learner: &'static str,
-        objective: Objective,
         learning_rate: f64,
         (norm, finite): (Tensor, Tensor),
     ) {
-        for (name, _, value) in objective.terms {
-            self.losses.push((format!("{learner}/{name}"), value.detach()));
-        }
         self.learners.push((learner, learning_rate, norm));
         self.finite = Some(match self.finite.take() {
             Some(before) => before.logical_and(&finite),

@@ -10,7 +10,7 @@ use super::evaluate::{Evaluator, Scores, recompute_statistics};
 use super::non_finite::{Rollback, Stumble, Unread};
 use super::recorder::FlightRecorder;
 use super::stopping::{Reason, StopRequests, Stopping};
-use super::{Method, StepContext, StepReport};
+use super::{Method, StepContext, StepReport, step_in_parts};
 use crate::comm::{Communicator, agree};
 use crate::config::NonFinite;
 use crate::config::plan::{Cadence, TrainPlan};
@@ -251,13 +251,13 @@ impl Trainer {
         let step = self.state.step + 1;
         let (kind, device) = self.parts.target;
         self.parts.recorder.begin_step(step);
-        let batch = self.parts.loader.batch(step)?;
+        let parts = self.parts.loader.micro_batches(step)?;
         self.pace.data_wait += start.elapsed();
         self.parts.recorder.enter(flight::Phase::Step);
-        let images = batch.global_size;
-        let batch = batch.to(kind, device);
+        let images: usize = parts.iter().map(|batch| batch.global_size).sum();
+        let parts: Vec<Batch> = parts.into_iter().map(|batch| batch.to(kind, device)).collect();
         self.unread.before_step(&self.parts.method.learners());
-        let report = self.one_step(&batch, step)?;
+        let report = self.one_step(&parts, step)?;
         self.unread.after_step(step, report, &self.parts.method.learners());
         self.state.step = step;
         self.pace.steps += 1;
@@ -267,15 +267,13 @@ impl Trainer {
         Ok(())
     }
 
-    fn one_step(&mut self, batch: &Batch, step: u64) -> Result<StepReport> {
+    fn one_step(&mut self, batches: &[Batch], step: u64) -> Result<StepReport> {
         let plan = &self.parts.plan;
         let key = Key::new(plan.seed);
         let mut cx = StepContext::new(step, plan.total_steps, key, &self.communicator);
         cx.logged = self.logs(step);
         cx.rate_share = self.state.rollback.map_or(1.0, |rollback| rollback.rate_share(step));
-        self.parts
-            .method
-            .step(batch, &mut cx)
+        step_in_parts(&mut *self.parts.method, batches, &mut cx)
             .map_err(|failure| failure.during(format!("step {step} failed")))?;
         Ok(cx.into_report())
     }

@@ -62,3 +62,23 @@ fn steps_and_batches_are_timed_without_a_run() {
     }
     assert_eq!(folder.path().read_dir().unwrap().count(), 0);
 }
+
+#[test]
+fn checkpoints_are_timed_beside_plain_files_and_leave_nothing() {
+    let folder = tempdir().unwrap();
+    let config = format!("{}/{SMOKE}", env!("CARGO_MANIFEST_DIR"));
+    let arguments = ["checkpoint", &config, "--quick", "--set", "train.device=cpu"];
+    let output = on_two_ranks(folder.path(), &arguments);
+    let text = String::from_utf8(output.stdout).unwrap();
+    let [saves, plain] = text.lines().collect::<Vec<_>>()[..] else { panic!("{text}") };
+    // Weights and momentum of 1 813 764 parameters in single precision, and some words about them.
+    assert!(saves.starts_with("a checkpoint of `partial-ce`, 14.5 MB from 2 ranks"), "{text}");
+    assert!(plain.starts_with("as many bytes in plain files"), "{text}");
+    assert_eq!(folder.path().read_dir().unwrap().count(), 0);
+    std::fs::create_dir(folder.path().join("bench-checkpoint")).unwrap();
+    let to = folder.path().to_str().unwrap();
+    let refused = scrimp(&["bench", "checkpoint", &config, "--quick", "--to", to]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(complaint(&refused).contains("cannot make the folder"), "{}", complaint(&refused));
+    assert!(folder.path().join("bench-checkpoint").is_dir());
+}

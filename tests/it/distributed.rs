@@ -102,6 +102,21 @@ fn rank_agreement_of_methods_that_label_for_themselves() {
 }
 
 #[test]
+fn rank_agreement_in_micro_batches() {
+    for config in [SMOKE, "configs/smoke/scribble2label.toml", "configs/smoke/maskmixadv.toml"] {
+        let folder = TempDir::new().unwrap();
+        let train = |name: &str, micro_batches: &str| {
+            verification_of(config, &folder.path().join(name)).set(micro_batches)
+        };
+        let alone = train("alone", "train.micro_batches=2").succeed();
+        let shared = train("shared", "train.micro_batches=2").under_mpirun(2).succeed();
+        assert_same_run(&shared, &alone);
+        let whole = train("whole", "train.micro_batches=1").succeed();
+        assert_ne!(whole.steps()[&20].loss, alone.steps()[&20].loss);
+    }
+}
+
+#[test]
 fn rank_agreement_of_label_transfer() {
     let folder = TempDir::new().unwrap();
     let train = |name: &str| {

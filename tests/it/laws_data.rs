@@ -139,6 +139,34 @@ mod loader {
     }
 
     #[test]
+    fn micro_batches_are_the_batch_in_parts_on_any_number_of_ranks() {
+        let dataset = phantom();
+        let mut whole = Loader::new(&dataset, plan(), 0, 1).unwrap();
+        for (micro_batches, ranks) in [(2, 1), (2, 2), (5, 1), (3, 3)] {
+            let loader = |rank| Loader::new(&dataset, plan(), rank, ranks).unwrap();
+            let loaders = (0..ranks).map(|rank| loader(rank).in_micro_batches(micro_batches));
+            let mut loaders: Vec<Loader> = loaders.collect();
+            // Step 3 ends the epoch with 2 of 12 slices: then there are 2 parts at most.
+            for step in 1..=4 {
+                let of_ranks: Vec<Vec<Batch>> =
+                    loaders.iter_mut().map(|loader| loader.micro_batches(step).unwrap()).collect();
+                let expected = whole.batch(step).unwrap();
+                let parts = micro_batches.min(expected.global_size);
+                assert!(of_ranks.iter().all(|batches| batches.len() == parts));
+                let in_order: Vec<&Batch> = (0..parts)
+                    .flat_map(|part| of_ranks.iter().map(move |batches| &batches[part]))
+                    .collect();
+                let images: Vec<&Tensor> = in_order.iter().map(|b| &b.main().image).collect();
+                assert_eq!(Tensor::cat(&images, 0), expected.main().image);
+                let positions = in_order.iter().flat_map(|b| b.main().positions.clone());
+                assert!(positions.eq(expected.main().positions.iter().copied()));
+                let sizes: usize = of_ranks[0].iter().map(|batch| batch.global_size).sum();
+                assert_eq!(sizes, expected.global_size);
+            }
+        }
+    }
+
+    #[test]
     fn preparing_ahead_and_jumping_change_nothing() {
         let dataset = phantom();
         let fresh = |step| Loader::new(&dataset, plan(), 0, 1).unwrap().batch(step).unwrap();

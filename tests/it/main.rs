@@ -119,6 +119,9 @@ mod laws_metrics;
 mod methods;
 #[cfg(test)]
 #[cfg(feature = "torch")]
+mod micro_batches;
+#[cfg(test)]
+#[cfg(feature = "torch")]
 mod native;
 #[cfg(test)]
 #[cfg(feature = "torch")]

@@ -2,16 +2,19 @@
 //!
 //! Prints tables and writes nothing else. Every rank takes part; times are those of the slowest.
 
+mod checkpoint;
+
 use super::print;
 use super::run::{self, Place};
 use crate::cli;
 use crate::comm::environment::{Placement, Variables};
 use crate::comm::{Communicator, agree, with_device};
 use crate::config;
+use crate::data::batch::Batch;
 use crate::error::{Exit, Failure, Result};
 use crate::native;
 use crate::random::Key;
-use crate::train::StepContext;
+use crate::train::{StepContext, step_in_parts};
 use std::fmt::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -39,6 +42,10 @@ pub(super) fn run(arguments: &cli::Bench) -> Result<Exit> {
         cli::Bench::Comm(arguments) => sums(&comm, &variables, arguments.quick)?,
         cli::Bench::Step(arguments) => Bench::new(arguments, &comm, &variables)?.steps()?,
         cli::Bench::Data(arguments) => Bench::new(arguments, &comm, &variables)?.batches()?,
+        cli::Bench::Checkpoint(arguments) => {
+            let bench = Bench::new(&arguments.of, &comm, &variables)?;
+            checkpoint::saves(&bench, &arguments.to)?
+        }
     };
     if comm.rank() == 0 {
         print(&text)?;
@@ -149,11 +156,14 @@ impl Bench {
         for step in 1..=WARM_UP + self.timed {
             comm.barrier()?;
             let start = Instant::now();
-            let batch = agree(comm, loader.batch(step))?.to(run::kind(plan), self.place.device);
+            let batches = agree(comm, loader.micro_batches(step))?.into_iter();
+            let batches = batches.map(|batch| batch.to(run::kind(plan), self.place.device));
+            let batches: Vec<Batch> = batches.collect();
             waits.push(start.elapsed());
             let key = Key::new(plan.train.seed);
             let mut cx = StepContext::new(step, plan.train.total_steps, key, &self.ranks);
-            let done = method.step(&batch, &mut cx).and_then(|()| cx.into_report().fetch());
+            let done = step_in_parts(&mut *method, &batches, &mut cx);
+            let done = done.and_then(|()| cx.into_report().fetch());
             steps.push(start.elapsed());
             agree(comm, done)?;
         }
@@ -185,8 +195,8 @@ impl Bench {
         let repeats = 5 * self.timed as usize;
         let time = slowest(comm, repeats, || {
             step += 1;
-            let batch = loader.batch(step)?;
-            bytes = 4 * batch.main().image.numel();
+            let batches = loader.micro_batches(step)?;
+            bytes = batches.iter().map(|batch| 4 * batch.main().image.numel()).sum();
             Ok(())
         })?;
         let images = plan.train.batch_size as f64 / time.as_secs_f64();
