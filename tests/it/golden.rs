@@ -85,6 +85,35 @@ pub(crate) fn assert_close(what: &str, actual: &Tensor, expected: &Tensor, toler
     );
 }
 
+/// Fails unless every row, the sum and the sum of squares of one tensor, agrees by its own measure: the
+/// root of its squares. Rows of squares up to `noise` are rounding, and have to stay so.
+pub(crate) fn assert_rows_close(
+    what: &str,
+    (actual, expected): (&Tensor, &Tensor),
+    tolerance: f64,
+    noise: f64,
+) {
+    let rows = |table: &Tensor| -> Vec<[f64; 2]> {
+        let numbers = Vec::<f64>::try_from(table.to_kind(Kind::Double).view(-1)).unwrap();
+        numbers.chunks_exact(2).map(|row| [row[0], row[1]]).collect()
+    };
+    let (actual, expected) = (rows(actual), rows(expected));
+    assert_eq!(actual.len(), expected.len(), "{what}: number of rows");
+    let mut compared = 0;
+    for (row, (found, wanted)) in actual.iter().zip(&expected).enumerate() {
+        if wanted[1] <= noise {
+            assert!(found[1] <= 4.0 * noise, "{what}: row {row} is {found:?}, not {wanted:?}");
+            continue;
+        }
+        let of_sum = (found[0] - wanted[0]).abs() / wanted[1].sqrt();
+        let of_squares = (found[1] - wanted[1]).abs() / wanted[1];
+        let apart = of_sum.max(of_squares);
+        assert!(apart <= tolerance, "{what}: row {row} is {found:?}, not {wanted:?}: {apart:e}");
+        compared += 1;
+    }
+    assert!(2 * compared > actual.len(), "{what}: {compared} of {} rows compared", actual.len());
+}
+
 /// Fills a network by the rule of the golden files: value `sin(0.7 i + 1.3 k)` for element `i` of
 /// floating entry `k` in state order, scaled by role.
 pub(crate) fn fill(entries: &[Entry]) {

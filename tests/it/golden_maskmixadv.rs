@@ -1,6 +1,6 @@
 //! MaskMixAdv against its released code: operator, losses, networks and two whole iterations.
 
-use crate::golden::{Golden, assert_close, fill, sums};
+use crate::golden::{Golden, assert_rows_close, fill, sums};
 use scrimp::comm::{Communicator, Solo};
 use scrimp::data::augment::zoom_labels;
 use scrimp::data::batch::{Batch, Samples};
@@ -206,7 +206,8 @@ fn golden_discriminators() {
     real.backward();
     golden.assert_close("dis.grad.x", &maps.grad(), TOLERANCE);
     let gradients: Vec<Tensor> = tensors(parameters.entries()).map(Tensor::grad).collect();
-    golden.assert_close("dis.grad_stats", &sums(gradients.iter()), TOLERANCE);
+    let found = sums(gradients.iter());
+    assert_rows_close("dis.grad_stats", (&found, &golden.get("dis.grad_stats")), 1e-4, 0.0);
     let (_parameters, net) = discriminator(1, Judge::Wholes);
     golden.assert_close("disin.out.y", &net.forward(&maps), TOLERANCE);
 }
@@ -357,13 +358,14 @@ fn golden_two_iterations_as_released() {
         let rate = golden.get("iter.out.lr").get(iteration).double_value(&[]);
         assert!((numbers.learners[0].1 - rate).abs() < 1e-12);
         let expected = golden.get("iter.out.checksum").get(iteration);
-        assert_close("checksums", &iterations.checksum(), &expected, 1e-4);
+        assert_rows_close("checksums", (&iterations.checksum(), &expected), 1e-5, 0.0);
     }
     let golden = &iterations.golden;
     let learners = iterations.method.learners();
     let state = |learner: usize| sums(tensors(learners[learner].entries()));
-    golden.assert_close("iter.out.state_stats_g", &state(0), 1e-4);
-    golden.assert_close("iter.out.state_stats_d", &state(1), 1e-4);
+    for (learner, key) in [(0, "iter.out.state_stats_g"), (1, "iter.out.state_stats_d")] {
+        assert_rows_close(key, (&state(learner), &golden.get(key)), 1e-5, 0.0);
+    }
     let image = golden.get("iter.in.image").get(0).narrow(0, 0, 1).to_kind(Kind::Double);
     let logits = iterations.method.predict(&image).unwrap();
     golden.assert_close("iter.out.eval_logits", &logits, 1e-4);
@@ -401,6 +403,8 @@ fn golden_first_gradients() {
         let learners = iterations.method.learners();
         let trainable = learners[learner].entries().iter().filter(|e| e.tensor.requires_grad());
         let gradients: Vec<Tensor> = trainable.map(|entry| entry.tensor.grad()).collect();
-        golden.assert_close(key, &sums(gradients.iter()), 1e-4);
+        // Gradients of biases in front of a batch normalisation are nothing but rounding.
+        let rows = (&sums(gradients.iter()), &golden.get(key));
+        assert_rows_close(key, rows, 3e-4, 5e-9);
     }
 }
