@@ -95,6 +95,7 @@ impl Training {
                 moments: Moments::Whole,
             },
             classes: dataset.classes.len() as i64,
+            channels: 1,
             passes: Passes::new(false, None),
             slices: Vec::new(),
             size: 0,

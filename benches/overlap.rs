@@ -170,6 +170,7 @@ impl Contestant {
                 moments,
             },
             classes: 4,
+            channels: 1,
             passes: Passes::new(false, None),
             slices: Vec::new(),
             size: SIZE as i64,

@@ -15,7 +15,7 @@ use crate::data::import::{lesion_phantom, masks, phantom};
 use crate::data::loader::{Loader, LoaderPlan};
 use crate::data::pseudo::Labelling;
 use crate::data::shapes::Shapes;
-use crate::data::{Dataset, IGNORE, augment, store};
+use crate::data::{Dataset, IGNORE, IMAGE_LABEL, augment, store};
 use crate::error::{Failure, Result};
 use crate::methods::{self, Passes, Setup};
 use crate::native;
@@ -194,8 +194,9 @@ pub(super) fn method(
             },
         },
         classes: dataset.classes.len() as i64,
+        channels: dataset.channels() as i64,
         passes: Passes::new(plan.net.dropout, statistics),
-        slices: training_slices(dataset, plan.data.fold)
+        slices: training_slices(dataset, plan.data.fold, &plan.data.annotation)
             .into_iter()
             .map(|(case, _)| dataset.cases[case].shape)
             .map(|[_, rows, columns]| [rows, columns])
@@ -212,14 +213,12 @@ pub(super) fn loader(
     comm: &dyn Communicator,
 ) -> Result<Loader> {
     let method = methods::find(&plan.method)?;
-    if dataset.channels() != 1 && !method.needs_healthy {
+    if plan.data.annotation == IMAGE_LABEL && !method.needs_healthy {
         return Err(Failure::usage(format!(
-            "`{}` takes grey images, and those of `{}` have {} channels",
-            method.name,
-            dataset.name,
-            dataset.channels()
+            "`{}` learns where things are, and `{IMAGE_LABEL}` only says that there are some",
+            method.name
         ))
-        .hint("`cltn` takes colours; `scrimp methods` says what each method does"));
+        .hint("`cltn` learns from such labels; `scrimp prepare pseudo-labels --help` says what to do with its masks"));
     }
     let loader = LoaderPlan {
         fold: plan.data.fold,

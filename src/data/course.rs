@@ -8,7 +8,7 @@ use super::augment::{Draw, Resample, Sample, Slice, apply, zoom_labels};
 use super::batch::Samples;
 use super::order::Order;
 use super::shapes::Shapes;
-use super::{Case, Dataset, IMAGE_LABEL};
+use super::{Case, DENSE, Dataset, IMAGE_LABEL};
 use crate::error::{Failure, Result};
 use crate::native::with_slice_mut;
 use crate::shares::local_share;
@@ -40,15 +40,25 @@ pub struct LoaderPlan {
     pub seed: u64,
 }
 
-/// The slices of all cases that `fold` does not hold out, as index of the case and slice.
-pub fn training_slices(dataset: &Dataset, fold: u32) -> Vec<(usize, usize)> {
-    let cases = dataset.cases.iter().enumerate();
-    let cases = cases.filter(|(_, case)| fold == 0 || case.fold != fold);
+/// The slices that `annotation` is learned from, as index of the case and slice: those of all cases that
+/// `fold` does not hold out and that have more than dense labels. Cases with nothing else are there to be
+/// scored, unless it is these labels that are learned from.
+pub fn training_slices(dataset: &Dataset, fold: u32, annotation: &str) -> Vec<(usize, usize)> {
+    let is_for_scores = |case: &Case| {
+        annotation != DENSE && case.annotations.keys().all(|kind| kind.as_str() == DENSE)
+    };
+    let cases = kept(dataset, fold).filter(|(_, case)| !is_for_scores(case));
     cases.flat_map(|(index, case)| (0..case.shape[0]).map(move |slice| (index, slice))).collect()
 }
 
-/// The same. Refuses a fold that no case has or that leaves nothing to train on, and a case without
-/// the annotation.
+/// The cases that `fold` does not hold out, with their indices.
+fn kept(dataset: &Dataset, fold: u32) -> impl Iterator<Item = (usize, &Case)> {
+    let cases = dataset.cases.iter().enumerate();
+    cases.filter(move |(_, case)| fold == 0 || case.fold != fold)
+}
+
+/// The same slices. Refuses a fold that no case has or that leaves nothing to train on, and a case
+/// without the annotation.
 pub(super) fn annotated_slices(
     dataset: &Dataset,
     fold: u32,
@@ -57,9 +67,10 @@ pub(super) fn annotated_slices(
     if fold != 0 {
         dataset.held_out(fold)?;
     }
-    let slices = training_slices(dataset, fold);
+    let slices = training_slices(dataset, fold, annotation);
     refuse_without(slices.iter().map(|(index, _)| &dataset.cases[*index]), annotation)?;
     if slices.is_empty() {
+        refuse_without(kept(dataset, fold).map(|(_, case)| case), annotation)?;
         return Err(Failure::usage(format!(
             "fold {fold} holds out every case of `{}`, expected some to train on",
             dataset.name
@@ -83,7 +94,7 @@ pub(super) fn labelled_slices(
     let label = |&(case, slice): &(usize, usize)| {
         dataset.cases[case].annotation_slice(IMAGE_LABEL, slice)?.first().copied()
     };
-    let slices = training_slices(dataset, fold);
+    let slices = training_slices(dataset, fold, annotation);
     let of = |class: u8| -> Vec<_> {
         slices.iter().copied().filter(|slice| label(slice) == Some(class)).collect()
     };
@@ -192,10 +203,18 @@ impl Course {
                 let outputs = images.zip(labels.chunks_exact_mut(pixels));
                 for (position, (image, annotation)) in mine.zip(outputs) {
                     let source = self.annotated(global[position]);
-                    let mut sample = Sample { shape: [self.plan.size; 2], image, annotation };
+                    let shape = [self.plan.size; 2];
                     if self.plan.with_healthy {
+                        let mut sample = Sample { shape, image, annotation };
                         self.transfer((step, position), &source, &mut sample);
-                    } else {
+                        continue;
+                    }
+                    // Each channel by itself, with what happens to all of them.
+                    let [rows, columns] = source.shape;
+                    let planes = source.image.chunks_exact(rows * columns);
+                    for (plane, image) in planes.zip(image.chunks_exact_mut(pixels)) {
+                        let source = Slice { image: plane, ..source };
+                        let mut sample = Sample { shape, image, annotation: &mut *annotation };
                         apply(self.plan.augment, self.draw(step, position), &source, &mut sample);
                     }
                 }
@@ -315,7 +334,8 @@ impl Origin {
         course.labels(self.positions.clone(), |position, out| {
             let slice = self.slices[position - first];
             let source = course.annotated(slice);
-            let source = Slice { annotation: codes(slice), outside: 0, ..source };
+            let image = &source.image[..source.shape.iter().product()];
+            let source = Slice { image, annotation: codes(slice), outside: 0, ..source };
             let mut sample = Sample { shape: [size; 2], image: &mut unread, annotation: out };
             apply(course.plan.augment, course.draw(self.step, position), &source, &mut sample);
         })

@@ -86,7 +86,7 @@ impl Recipe for Dmpls {
             )));
         }
         let (segmenter, net) = Learner::new("segmenter", params.learner, setup.learner, |scope| {
-            UNetCct::new(scope, 1, setup.classes)
+            UNetCct::new(scope, setup.channels, setup.classes)
         })?;
         Ok(Self { segmenter, net, passes: setup.passes.clone(), params })
     }

@@ -37,6 +37,8 @@ pub struct Setup {
     pub learner: LearnerSetup,
     /// The number of classes, with the background.
     pub classes: i64,
+    /// Channels of an image: 1 for grey, 3 for colour.
+    pub channels: i64,
     /// How its networks run in training.
     pub passes: Passes,
     /// Rows and columns of every slice that is trained on, as stored.

@@ -139,7 +139,7 @@ impl Recipe for Scribble2Label {
         params.check()?;
         let classes = setup.classes;
         let (segmenter, net) = Learner::new("segmenter", params.learner, setup.learner, |scope| {
-            UNet::new(scope, 1, classes)
+            UNet::new(scope, setup.channels, classes)
         })?;
         let mut places = Vec::with_capacity(setup.slices.len());
         let mut total = 0;

@@ -126,10 +126,11 @@ impl Recipe for Ustm {
     fn build(params: Params, setup: &Setup) -> Result<Self> {
         params.check()?;
         let (segmenter, net) = Learner::new("segmenter", params.learner, setup.learner, |scope| {
-            UNet::new(scope, 1, setup.classes)
+            UNet::new(scope, setup.channels, setup.classes)
         })?;
-        let (teacher, teacher_net) =
-            Learner::follower("teacher", setup.learner, |scope| UNet::new(scope, 1, setup.classes));
+        let (teacher, teacher_net) = Learner::follower("teacher", setup.learner, |scope| {
+            UNet::new(scope, setup.channels, setup.classes)
+        });
         Ok(Self { segmenter, net, teacher, teacher_net, passes: setup.passes.clone(), params })
     }
 }

@@ -126,6 +126,7 @@ fn logits(run: &Path, image: &Tensor) -> Tensor {
     let setup = Setup {
         learner,
         classes: CLASSES as i64,
+        channels: 1,
         passes: Passes::new(false, None),
         slices: Vec::new(),
         size: 0,

@@ -35,6 +35,7 @@ fn method() -> Cltn {
             moments: Moments::Whole,
         },
         classes: 2,
+        channels: 1,
         passes: Passes::new(false, None),
         slices: Vec::new(),
         size: 96,

@@ -259,6 +259,7 @@ impl Iterations {
                 moments: Moments::Whole,
             },
             classes: 4,
+            channels: 1,
             passes: Passes::new(false, None),
             slices: Vec::new(),
             size: 0,

@@ -108,6 +108,7 @@ fn setup() -> Setup {
             moments: Moments::Whole,
         },
         classes: 4,
+        channels: 1,
         passes: Passes::new(false, None),
         slices: vec![[32; 2]; 3],
         size: 32,

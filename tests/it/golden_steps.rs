@@ -31,6 +31,7 @@ fn method(terms: &str, learning_rate: f64) -> PartialCe {
             moments: Moments::Whole,
         },
         classes: 4,
+        channels: 1,
         passes: Passes::new(false, None),
         slices: Vec::new(),
         size: 0,

@@ -4,6 +4,7 @@ use crate::cli::{complaint, scrimp};
 use crate::running::Train;
 use scrimp::data::pseudo::NETWORK;
 use scrimp::data::{Case, Dataset, IMAGE_LABEL, store};
+use scrimp::runlog::RunEvent;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
@@ -143,7 +144,32 @@ fn a_part_that_chose_nothing_is_scored_and_one_that_was_trained_on_is_not() {
 }
 
 #[test]
-fn colours_are_refused_by_methods_that_take_grey_images() {
+fn a_plain_network_learns_the_labels_of_a_first_stage_in_colour() {
+    let (folder, first) = first_stage();
+    let images = folder.path().join("labelled.h5");
+    labelled(&first, &images, &[]);
+    let path = format!("data.path={}", images.display());
+    let train = |name: &str| {
+        let run = folder.path().join(name);
+        Train::new("configs/lesion-phantom-student.toml", &run).sets(&[&path, "data.size=32"])
+    };
+    let ended = train("run").sets(&["train.total_steps=2", "train.log_every=1"]).succeed();
+    assert_eq!(ended.steps().len(), 2);
+    // Those that are there to be scored have dense labels alone.
+    let started = ended.events().into_iter().find_map(|event| match event {
+        RunEvent::RunStarted(started) => Some(started.train_slices),
+        _ => None,
+    });
+    let dataset = store::read(&images).unwrap();
+    let with_labels = dataset.cases.iter().filter(|case| case.annotations.contains_key(NETWORK));
+    assert_eq!(started, Some(with_labels.count() as u64));
+    let term = train("grey").set("method.params.gated_crf.weight=0.1").finish();
+    assert_eq!(term.code, Some(2));
+    assert!(term.stderr.contains("`gated_crf` takes grey images"), "{}", term.stderr);
+}
+
+#[test]
+fn labels_of_whole_images_are_refused_by_methods_that_learn_where_things_are() {
     let folder = TempDir::new().unwrap();
     let images = folder.path().join("lesions.h5");
     let packed =
@@ -159,5 +185,5 @@ fn colours_are_refused_by_methods_that_take_grey_images() {
     std::fs::write(&config, text).unwrap();
     let ended = Train::new(config.to_str().unwrap(), &folder.path().join("run")).finish();
     assert_eq!(ended.code, Some(2), "{}", ended.stderr);
-    assert!(ended.stderr.contains("`partial-ce` takes grey images"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("`partial-ce` learns where things are"), "{}", ended.stderr);
 }

@@ -121,13 +121,21 @@ impl Bench {
             moments: Moments::Whole,
         };
         let classes = dataset.classes.len() as i64;
-        let slices = training_slices(&dataset, 1);
+        let annotation = if definition.needs_healthy { IMAGE_LABEL } else { SCRIBBLE };
+        let slices = training_slices(&dataset, 1, annotation);
         let slices = slices.iter().map(|_| [phantom.size; 2]).collect();
         let passes = Passes::new(true, None);
-        let setup = Setup { learner, classes, passes, slices, size: 32 };
+        let setup = Setup {
+            learner,
+            classes,
+            channels: dataset.channels() as i64,
+            passes,
+            slices,
+            size: 32,
+        };
         let plan = LoaderPlan {
             fold: 1,
-            annotation: if definition.needs_healthy { IMAGE_LABEL } else { SCRIBBLE }.to_owned(),
+            annotation: annotation.to_owned(),
             batch_size: 4,
             drop_last: false,
             with_healthy: definition.needs_healthy,

@@ -114,6 +114,7 @@ fn method(plan: &RunPlan, dataset: &Dataset) -> Box<dyn Method> {
             moments: Moments::Whole,
         },
         classes: dataset.classes.len() as i64,
+        channels: 1,
         passes: Passes::new(false, None),
         slices: Vec::new(),
         size: 0,

@@ -59,6 +59,13 @@ impl Recipe for MaskMixAdv {
 
     fn build(params: Params, setup: &Setup) -> Result<Self> {
         params.check()?;
+        if setup.channels > 1 {
+            let message = format!(
+                "`maskmixadv` restores grey images, these have {} channels",
+                setup.channels
+            );
+            return Err(Failure::usage(message).hint("`scrimp methods` lists the others"));
+        }
         let (segmenter, net) = Learner::new("segmenter", params.learner, setup.learner, |scope| {
             UNetMae::new(scope, 1, setup.classes, params.hide == Hide::Features)
         })?;

@@ -39,8 +39,11 @@ impl Recipe for PartialCe {
 
     fn build(params: Params, setup: &Setup) -> Result<Self> {
         params.check()?;
+        if setup.channels > 1 {
+            params.refuse_colour()?;
+        }
         let (segmenter, net) = Learner::new("segmenter", params.learner, setup.learner, |scope| {
-            UNet::new(scope, 1, setup.classes)
+            UNet::new(scope, setup.channels, setup.classes)
         })?;
         Ok(Self { segmenter, net, passes: setup.passes.clone(), params })
     }

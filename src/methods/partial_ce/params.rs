@@ -157,9 +157,33 @@ impl Params {
     }
 }
 
+impl Params {
+    /// Refuses terms that compare the one intensity of grey pixels.
+    pub(super) fn refuse_colour(&self) -> Result<()> {
+        let terms = [
+            ("gated_crf", self.gated_crf.weight),
+            ("mumford_shah", self.mumford_shah.weight),
+            ("intensity_variance", self.intensity_variance.weight),
+        ];
+        let Some((name, _)) = terms.into_iter().find(|(_, weight)| *weight > 0.0) else {
+            return Ok(());
+        };
+        let message = format!("`{name}` takes grey images, and these are in colour");
+        Err(Failure::usage(message)
+            .hint(format!("leave it out: `--set method.params.{name}.weight=0.0`")))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn terms_of_grey_images_are_refused_in_colour() {
+        assert!(params("entropy = 0.1\ndice = 1.0").refuse_colour().is_ok());
+        let refused = params("gated_crf = { weight = 0.1 }").refuse_colour().unwrap_err();
+        assert_eq!(refused.message(), "`gated_crf` takes grey images, and these are in colour");
+    }
 
     fn params(text: &str) -> Params {
         let learner = "[learner]\nlr = 0.01\noptimizer = { sgd = {} }\n";
