@@ -7,6 +7,7 @@ use crate::comm::environment::Variables;
 use crate::comm::{Communicator, agree, with_device};
 use crate::config;
 use crate::config::plan::RunPlan;
+use crate::data::course::training_slices;
 use crate::data::{Case, Dataset, IMAGE_LABEL};
 use crate::error::{Context, Exit, Failure, Result};
 use crate::methods;
@@ -75,11 +76,13 @@ fn evaluate(
 /// Refuses a fold that the run has trained on.
 fn refuse_trained(plan: &RunPlan, dataset: &Dataset, fold: u32) -> Result<()> {
     let by_image_label = methods::find(&plan.method)?.needs_healthy;
+    dataset.held_out(fold)?;
+    let slices = training_slices(dataset, plan.data.fold, &plan.data.annotation);
+    let mut cases = slices.iter().map(|(case, _)| &dataset.cases[*case]);
     let is_trained_on = |case: &&Case| {
-        case.fold != plan.data.fold
-            && (!by_image_label || case.annotations.contains_key(IMAGE_LABEL))
+        case.fold == fold && (!by_image_label || case.annotations.contains_key(IMAGE_LABEL))
     };
-    match dataset.held_out(fold)?.into_iter().find(is_trained_on) {
+    match cases.find(is_trained_on) {
         None => Ok(()),
         Some(case) => Err(Failure::usage(format!(
             "the run has trained on case `{}` of fold {fold}, so that its score would mean nothing",

@@ -163,6 +163,9 @@ fn a_plain_network_learns_the_labels_of_a_first_stage_in_colour() {
     let dataset = store::read(&images).unwrap();
     let with_labels = dataset.cases.iter().filter(|case| case.annotations.contains_key(NETWORK));
     assert_eq!(started, Some(with_labels.count() as u64));
+    let run = folder.path().join("run");
+    let scored = scrimp(&["evaluate", text(&run), "--fold", "2"]);
+    assert!(scored.status.success(), "{}", complaint(&scored));
     let term = train("grey").set("method.params.gated_crf.weight=0.1").finish();
     assert_eq!(term.code, Some(2));
     assert!(term.stderr.contains("`gated_crf` takes grey images"), "{}", term.stderr);
