@@ -1,4 +1,4 @@
-"""Times training steps under DistributedDataParallel: batch 12 in all, 256x256.
+"""Times training steps under DistributedDataParallel, by default of 12 images of 256x256 in all.
 
     python step.py --ranks 2
     mpirun -n 2 python step.py --method ustm
@@ -24,8 +24,6 @@ from torch.nn.parallel import DistributedDataParallel
 from methods import IGNORE, METHODS, TOTAL_STEPS
 from training import poly_lr, set_lr, sgd
 
-GLOBAL_BATCH = 12
-SIZE = 256
 BASE_LR = 0.03
 # Different batches in turn, so that no cache holds the inputs.
 BATCHES = 4
@@ -37,7 +35,10 @@ def arguments():
     parser.add_argument("--ranks", type=int, default=1, help="processes to start (without mpirun)")
     parser.add_argument("--steps", type=int, default=20, help="timed steps")
     parser.add_argument("--warmup", type=int, default=3, help="steps before them")
+    parser.add_argument("--batch", type=int, default=12, help="images of all ranks together")
+    parser.add_argument("--size", type=int, default=256, help="rows and columns of an image")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--tf32", action="store_true", help="short products in fp32 (cuda)")
     parser.add_argument("--bf16", action="store_true", help="autocast to bfloat16")
     parser.add_argument("--channels-last", action="store_true")
     parser.add_argument("--sync-bn", action="store_true", help="batch norm over all ranks (cuda)")
@@ -48,14 +49,14 @@ def arguments():
     return options
 
 
-def random_batches(rank, ranks, device, layout):
+def random_batches(rank, ranks, device, layout, options):
     """This rank's share of random images with scribbles on one pixel in a hundred."""
-    samples = GLOBAL_BATCH // ranks + (rank < GLOBAL_BATCH % ranks)
+    samples, size = options.batch // ranks + (rank < options.batch % ranks), options.size
     generator = torch.Generator().manual_seed(rank)
     batches = []
     for _ in range(BATCHES):
-        image = torch.rand(samples, 1, SIZE, SIZE, generator=generator)
-        label = torch.randint(0, IGNORE, (samples, SIZE, SIZE), generator=generator)
+        image = torch.rand(samples, 1, size, size, generator=generator)
+        label = torch.randint(0, IGNORE, (samples, size, size), generator=generator)
         label[torch.rand(label.shape, generator=generator) > 0.01] = IGNORE
         batches.append((image.to(device, memory_format=layout), label.to(device)))
     return batches
@@ -77,13 +78,15 @@ def build(options, device, layout):
 def train(rank, ranks, options):
     """One rank: joins the others, trains, and prints if it is the first."""
     torch.set_num_threads(1)
+    # PyTorch's default is short products in convolutions and long ones elsewhere.
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = options.tf32
     os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
     os.environ.setdefault("MASTER_PORT", "29511")
     on_gpu = options.device == "cuda"
     device = torch.device("cuda", rank % torch.cuda.device_count()) if on_gpu else torch.device("cpu")
     dist.init_process_group("nccl" if on_gpu else "gloo", rank=rank, world_size=ranks)
     layout = torch.channels_last if options.channels_last else torch.contiguous_format
-    batches = random_batches(rank, ranks, device, layout)
+    batches = random_batches(rank, ranks, device, layout, options)
     method = build(options, device, layout)
     optimizer = sgd(method.parameters(), BASE_LR)
     precision = torch.autocast(device.type, torch.bfloat16) if options.bf16 else nullcontext()

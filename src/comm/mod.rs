@@ -43,8 +43,8 @@ pub trait Communicator: GroupSum {
         false
     }
     /// Starts what [`GroupSum::sum`] does, bits included; `tensor` may be used again after
-    /// [`Communicator::finish_sums`]. All ranks start the same ones in the same order; what else they
-    /// call meanwhile is of no importance.
+    /// [`Communicator::finish_sums`]. All ranks start the same ones in the same order, also among other
+    /// sums of the same thread.
     fn start_sum(&self, tensor: Tensor) {
         self.sum(&tensor);
     }

@@ -10,7 +10,7 @@
 use crate::comm::{Communicator, agree, check_root, give_up};
 use crate::error::{Context, Exit, Failure, Result};
 use crate::native::GroupSum;
-use cudarc::driver::CudaContext;
+use cudarc::driver::{CudaContext, CudaStream};
 use cudarc::nccl::sys::{cudaStream_t, ncclComm_t, ncclDataType_t, ncclRedOp_t, ncclUniqueId};
 use libloading::Library;
 use std::ffi::{CStr, c_char, c_int, c_void};
@@ -100,12 +100,16 @@ unsafe impl Send for Handle {}
 
 /// The ranks of `control`, each with a GPU of its own.
 ///
-/// Tensors on the GPU are summed and broadcast by NCCL, on the device's legacy default stream;
-/// everything else, tensors in host memory included, goes over `control`.
+/// Tensors on the GPU are summed and broadcast by NCCL, on the device's legacy default stream, which
+/// is torch's, or beside it; everything else, tensors in host memory included, goes over `control`.
 pub struct Nccl {
     handle: Mutex<Handle>,
     functions: Functions,
     context: Arc<CudaContext>,
+    /// Where torch computes.
+    computing: Arc<CudaStream>,
+    /// Where sums run that nobody waits for yet.
+    beside: Arc<CudaStream>,
     device: usize,
     control: Arc<dyn Communicator>,
 }
@@ -120,10 +124,11 @@ impl Nccl {
     ///
     /// Every rank must call it. It fails on all ranks when one has no such GPU or no NCCL.
     pub fn join(control: Arc<dyn Communicator>, device: usize) -> Result<Self> {
-        let (context, functions) = agree(
-            control.as_ref(),
-            primary_context(device).and_then(|context| Ok((context, Functions::load()?))),
-        )?;
+        let opened = primary_context(device).and_then(|context| {
+            let beside = context.new_stream().context(|| format!("no stream on GPU {device}"))?;
+            Ok((context.default_stream(), beside, context, Functions::load()?))
+        });
+        let (computing, beside, context, functions) = agree(control.as_ref(), opened)?;
         let mut id = ncclUniqueId { internal: [0; 128] };
         let found = if control.rank() == 0 {
             // SAFETY: `id` is where nccl.h wants the 128 bytes written.
@@ -143,15 +148,22 @@ impl Nccl {
         let code = unsafe { (functions.init_rank)(&raw mut handle, ranks, id, rank) };
         agree(control.as_ref(), functions.check(code, "join the ranks"))?;
         tracing::info!(rank, ranks, device, "joined over NCCL");
-        Ok(Self { handle: Mutex::new(Handle(handle)), functions, context, device, control })
+        let handle = Mutex::new(Handle(handle));
+        Ok(Self { handle, functions, context, computing, beside, device, control })
     }
 
     fn handle(&self) -> MutexGuard<'_, Handle> {
         self.handle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Enqueues one collective on `tensor`; only its result on the device says when it is done.
-    fn collective(&self, operation: &Operation, tensor: &Tensor) -> Result<()> {
+    /// Enqueues one collective on `tensor`, which the work before it on `stream` has made; only its
+    /// result on the device says when it is done.
+    fn collective(
+        &self,
+        operation: &Operation,
+        tensor: &Tensor,
+        stream: &CudaStream,
+    ) -> Result<()> {
         if tensor.device() != Device::Cuda(self.device) {
             return Err(Failure::new(format!(
                 "a tensor on `{:?}` was given to the rank on `Cuda({})`",
@@ -169,13 +181,15 @@ impl Nccl {
         }
         let handle = self.handle();
         self.context.bind_to_thread().context(|| format!("cannot use GPU {}", self.device))?;
-        let (address, stream) = (tensor.data_ptr(), std::ptr::null_mut());
+        let (address, stream) = (tensor.data_ptr(), stream.cu_stream().cast());
         // SAFETY: `address` is the start of `count` contiguous elements of `kind` on this rank's
-        // device, checked above; in-place operation is allowed by nccl.h. A null stream is the
-        // legacy default stream, which is torch's current stream unless somebody changes it, so
-        // the collective runs after the kernels that wrote the tensor and before those that read
-        // it, and torch cannot hand out the memory again before. The communicator is alive until
-        // `drop`, and its mutex is held.
+        // device, checked above; in-place operation is allowed by nccl.h. `stream` is one of the
+        // two of this rank. On `computing`, the legacy default stream, which is torch's current
+        // stream unless somebody changes it, the collective runs after the kernels that wrote the
+        // tensor and before those that read it, and torch cannot hand out the memory again before.
+        // `beside` has been made to wait for `computing`, and `computing` waits for it before the
+        // tensor is read (`start_sum`, `finish_sums`), which belongs to a learner that outlives
+        // both. The communicator is alive until `drop`, and its mutex is held.
         let code = unsafe {
             match *operation {
                 Operation::Sum => (self.functions.all_reduce)(
@@ -235,7 +249,7 @@ impl GroupSum for Nccl {
     fn sum(&self, tensor: &Tensor) {
         if tensor.device() == Device::Cpu {
             self.control.sum(tensor);
-        } else if let Err(failure) = self.collective(&Operation::Sum, tensor) {
+        } else if let Err(failure) = self.collective(&Operation::Sum, tensor, &self.computing) {
             give_up(self, failure);
         }
     }
@@ -251,7 +265,37 @@ impl Communicator for Nccl {
             return self.control.broadcast(root, tensor);
         }
         check_root(root, self.ranks())?;
-        self.collective(&Operation::Broadcast { root }, tensor)
+        self.collective(&Operation::Broadcast { root }, tensor, &self.computing)
+    }
+
+    fn overlaps(&self) -> bool {
+        true
+    }
+
+    // One communicator serves both streams: NCCL runs what it is given in the order of the calls, and
+    // every rank makes them in one order, that of its backward.
+    fn start_sum(&self, tensor: Tensor) {
+        if tensor.device() == Device::Cpu {
+            self.control.sum(&tensor);
+            return;
+        }
+        let waiting = self.beside.join(&self.computing);
+        let started = waiting
+            .context(|| format!("cannot order the work of GPU {}", self.device))
+            .and_then(|()| self.collective(&Operation::Sum, &tensor, &self.beside));
+        if let Err(failure) = started {
+            give_up(self, failure);
+        }
+    }
+
+    fn finish_sums(&self) {
+        // The host does not wait: what torch computes next does.
+        let waiting = self.computing.join(&self.beside);
+        if let Err(failure) =
+            waiting.context(|| format!("cannot order the work of GPU {}", self.device))
+        {
+            give_up(self, failure);
+        }
     }
 
     fn barrier(&self) -> Result<()> {
