@@ -14,6 +14,7 @@ use crate::native::GroupSum;
 use crate::shares::local_share;
 use environment::{Start, Variables};
 use std::io::Write;
+use std::ops::Range;
 use std::sync::Arc;
 use tch::{Device, Tensor};
 
@@ -35,7 +36,7 @@ pub trait Communicator: GroupSum {
     fn gather_shares(&self, tensor: &Tensor) -> Result<()> {
         (0..self.ranks()).try_for_each(|rank| {
             let share = local_share(tensor.numel(), self.ranks(), rank);
-            self.broadcast(rank, &tensor.narrow(0, share.start as i64, share.len() as i64))
+            self.broadcast(rank, &slice_of(tensor, &share))
         })
     }
     /// Whether what [`Communicator::start_sum`] starts goes on while its caller does something else.
@@ -178,6 +179,11 @@ fn exit_of(code: u8) -> Exit {
         .into_iter()
         .find(|exit| *exit as u8 == code)
         .unwrap_or(Exit::Failed)
+}
+
+/// A range of a 1-dimensional tensor, as a view.
+fn slice_of(tensor: &Tensor, range: &Range<usize>) -> Tensor {
+    tensor.narrow(0, range.start as i64, range.len() as i64)
 }
 
 fn check_root(root: usize, ranks: usize) -> Result<()> {

@@ -7,9 +7,10 @@
 
 #![expect(unsafe_code, reason = "NCCL is a C library, called with the addresses of tensors")]
 
-use crate::comm::{Communicator, agree, check_root, give_up};
+use crate::comm::{Communicator, agree, check_root, give_up, slice_of};
 use crate::error::{Context, Exit, Failure, Result};
 use crate::native::GroupSum;
+use crate::shares::local_share;
 use cudarc::driver::{CudaContext, CudaStream};
 use cudarc::nccl::sys::{cudaStream_t, ncclComm_t, ncclDataType_t, ncclRedOp_t, ncclUniqueId};
 use libloading::Library;
@@ -38,6 +39,23 @@ struct Functions {
         ncclComm_t,
         cudaStream_t,
     ) -> c_int,
+    reduce_scatter: unsafe extern "C" fn(
+        *const c_void,
+        Address,
+        usize,
+        ncclDataType_t,
+        ncclRedOp_t,
+        ncclComm_t,
+        cudaStream_t,
+    ) -> c_int,
+    all_gather: unsafe extern "C" fn(
+        *const c_void,
+        Address,
+        usize,
+        ncclDataType_t,
+        ncclComm_t,
+        cudaStream_t,
+    ) -> c_int,
     broadcast: unsafe extern "C" fn(
         *const c_void,
         Address,
@@ -47,6 +65,8 @@ struct Functions {
         ncclComm_t,
         cudaStream_t,
     ) -> c_int,
+    async_error: unsafe extern "C" fn(ncclComm_t, *mut c_int) -> c_int,
+    version: unsafe extern "C" fn(*mut c_int) -> c_int,
     finalize: unsafe extern "C" fn(ncclComm_t) -> c_int,
     destroy: unsafe extern "C" fn(ncclComm_t) -> c_int,
     last_error: unsafe extern "C" fn(ncclComm_t) -> *const c_char,
@@ -66,7 +86,11 @@ impl Functions {
                 get_unique_id: *library.get(b"ncclGetUniqueId").context(failed)?,
                 init_rank: *library.get(b"ncclCommInitRank").context(failed)?,
                 all_reduce: *library.get(b"ncclAllReduce").context(failed)?,
+                reduce_scatter: *library.get(b"ncclReduceScatter").context(failed)?,
+                all_gather: *library.get(b"ncclAllGather").context(failed)?,
                 broadcast: *library.get(b"ncclBroadcast").context(failed)?,
+                async_error: *library.get(b"ncclCommGetAsyncError").context(failed)?,
+                version: *library.get(b"ncclGetVersion").context(failed)?,
                 finalize: *library.get(b"ncclCommFinalize").context(failed)?,
                 destroy: *library.get(b"ncclCommDestroy").context(failed)?,
                 last_error: *library.get(b"ncclGetLastError").context(failed)?,
@@ -75,6 +99,14 @@ impl Functions {
             std::mem::forget(library);
             Ok(functions)
         }
+    }
+
+    /// The version of the library, for example 2.28.9.
+    fn version(&self) -> Result<String> {
+        let mut number: c_int = 0;
+        // SAFETY: NCCL writes one number to where it is told.
+        self.check(unsafe { (self.version)(&raw mut number) }, "tell its version")?;
+        Ok(format!("{}.{}.{}", number / 10_000, number / 100 % 100, number % 100))
     }
 
     /// Turns a result code into a failure with NCCL's own words.
@@ -116,7 +148,23 @@ pub struct Nccl {
 
 enum Operation {
     Sum,
-    Broadcast { root: usize },
+    /// A sum of which each rank gets its share, all of one size.
+    SumShares,
+    /// Shares of all ranks, all of one size, put together.
+    GatherShares,
+    Broadcast {
+        root: usize,
+    },
+}
+
+impl Operation {
+    fn verb(&self) -> &'static str {
+        match self {
+            Self::Sum | Self::SumShares => "sum",
+            Self::GatherShares => "gather",
+            Self::Broadcast { .. } => "broadcast",
+        }
+    }
 }
 
 impl Nccl {
@@ -147,7 +195,8 @@ impl Nccl {
         // rank 0's, and `handle` lives until the call returns.
         let code = unsafe { (functions.init_rank)(&raw mut handle, ranks, id, rank) };
         agree(control.as_ref(), functions.check(code, "join the ranks"))?;
-        tracing::info!(rank, ranks, device, "joined over NCCL");
+        let version = functions.version()?;
+        tracing::info!(rank, ranks, device, version, "joined over NCCL");
         let handle = Mutex::new(Handle(handle));
         Ok(Self { handle, functions, context, computing, beside, device, control })
     }
@@ -182,8 +231,13 @@ impl Nccl {
         let handle = self.handle();
         self.context.bind_to_thread().context(|| format!("cannot use GPU {}", self.device))?;
         let (address, stream) = (tensor.data_ptr(), stream.cu_stream().cast());
+        let share = count / self.ranks();
+        let own =
+            address.wrapping_byte_add(self.rank() * share * tensor.kind().elt_size_in_bytes());
         // SAFETY: `address` is the start of `count` contiguous elements of `kind` on this rank's
-        // device, checked above; in-place operation is allowed by nccl.h. `stream` is one of the
+        // device, checked above, and `own` that of this rank's share of them, where their number is
+        // a multiple of the ranks', as callers of those two operations see to; in-place operation
+        // is allowed by nccl.h, there with the share in its place. `stream` is one of the
         // two of this rank. On `computing`, the legacy default stream, which is torch's current
         // stream unless somebody changes it, the collective runs after the kernels that wrote the
         // tensor and before those that read it, and torch cannot hand out the memory again before.
@@ -201,6 +255,18 @@ impl Nccl {
                     handle.0,
                     stream,
                 ),
+                Operation::SumShares => (self.functions.reduce_scatter)(
+                    address,
+                    own,
+                    share,
+                    kind,
+                    ncclRedOp_t::ncclSum,
+                    handle.0,
+                    stream,
+                ),
+                Operation::GatherShares => {
+                    (self.functions.all_gather)(own, address, share, kind, handle.0, stream)
+                }
                 Operation::Broadcast { root } => (self.functions.broadcast)(
                     address,
                     address,
@@ -212,8 +278,23 @@ impl Nccl {
                 ),
             }
         };
-        let name = if matches!(operation, Operation::Sum) { "sum" } else { "broadcast" };
-        self.functions.check(code, name)
+        self.functions.check(code, operation.verb())
+    }
+
+    /// Whether NCCL can cut `tensor` into shares: it wants them equal.
+    fn has_equal_shares(&self, tensor: &Tensor) -> bool {
+        tensor.device() != Device::Cpu && tensor.numel().is_multiple_of(self.ranks())
+    }
+
+    /// Fails where something that was enqueued before could not be done, for example because a rank
+    /// or a link is gone.
+    fn check_earlier_work(&self) -> Result<()> {
+        let mut state: c_int = 0;
+        // SAFETY: the communicator is alive and its mutex is held; NCCL writes one number.
+        let asked = unsafe { (self.functions.async_error)(self.handle().0, &raw mut state) };
+        self.functions.check(asked, "tell how it does")?;
+        // 7: in progress.
+        if state == 7 { Ok(()) } else { self.functions.check(state, "do what it was given") }
     }
 }
 
@@ -302,8 +383,32 @@ impl Communicator for Nccl {
         self.control.barrier()
     }
 
+    // What every step ends with.
     fn max(&self, value: i64) -> Result<i64> {
+        let earlier = self.check_earlier_work();
+        if let Err(failure) = earlier {
+            give_up(self, failure);
+        }
         self.control.max(value)
+    }
+
+    fn sum_own_share(&self, tensor: &Tensor) {
+        if !self.has_equal_shares(tensor) {
+            self.sum(tensor);
+        } else if let Err(failure) = self.collective(&Operation::SumShares, tensor, &self.computing)
+        {
+            give_up(self, failure);
+        }
+    }
+
+    fn gather_shares(&self, tensor: &Tensor) -> Result<()> {
+        if self.has_equal_shares(tensor) {
+            return self.collective(&Operation::GatherShares, tensor, &self.computing);
+        }
+        (0..self.ranks()).try_for_each(|rank| {
+            let share = local_share(tensor.numel(), self.ranks(), rank);
+            self.broadcast(rank, &slice_of(tensor, &share))
+        })
     }
 
     fn gather(&self, message: &[u8]) -> Result<Vec<Vec<u8>>> {
@@ -390,6 +495,7 @@ mod tests {
                 let code = unsafe { (functions.get_unique_id)(&raw mut id) };
                 functions.check(code, "make an id").unwrap();
                 assert!(id.internal.iter().any(|&byte| byte != 0));
+                assert!(functions.version().unwrap().starts_with("2."));
                 // Invalid argument, as nccl.h numbers it.
                 let text = functions.check(4, "sum").unwrap_err().to_string();
                 assert!(text.starts_with("error: NCCL could not sum: result 4, `"), "{text}");
