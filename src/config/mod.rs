@@ -9,6 +9,7 @@ mod phantoms;
 pub mod plan;
 mod source;
 mod time_span;
+mod training;
 mod voice;
 
 use crate::error::{Context, Exit, Failure, Result};
@@ -370,6 +371,14 @@ impl RunConfig {
     /// A refusal of what `key` (for example `train.batch_size`) says, with its place.
     pub fn refuse(&self, key: &str, message: impl Into<String>) -> Failure {
         self.source.refuse(key, message)
+    }
+
+    /// `count` where it counts something, and a refusal of what `key` says where it is 0.
+    fn at_least_one(&self, key: &str, count: u64) -> Result<u64> {
+        if count == 0 {
+            return Err(self.refuse(key, format!("`{key}` is 0, expected at least 1")));
+        }
+        Ok(count)
     }
 }
 

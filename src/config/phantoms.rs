@@ -2,7 +2,6 @@
 //!
 //! Knows their numbers, not what they draw.
 
-use super::plan::at_least_one;
 use super::{Difficulty, LesionPhantomConfig, PhantomConfig, RunConfig};
 use crate::error::Result;
 
@@ -80,7 +79,7 @@ pub(super) fn phantom(
 ) -> Result<PhantomPlan> {
     let counts = [("cases", written.cases), ("slices", written.slices), ("size", written.size)];
     for (key, count) in counts {
-        at_least_one(config, &format!("{table}.{key}"), count.unwrap_or(1) as u64)?;
+        config.at_least_one(&format!("{table}.{key}"), count.unwrap_or(1) as u64)?;
     }
     Ok(PhantomPlan {
         cases: written.cases.unwrap_or(40),
@@ -103,7 +102,7 @@ pub(super) fn lesion_phantom(
         ("size", written.size),
     ];
     for (key, count) in counts {
-        at_least_one(config, &format!("data.lesion_phantom.{key}"), count.unwrap_or(1) as u64)?;
+        config.at_least_one(&format!("data.lesion_phantom.{key}"), count.unwrap_or(1) as u64)?;
     }
     Ok(LesionPhantomPlan {
         cases: written.cases.unwrap_or(200),

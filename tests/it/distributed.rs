@@ -103,16 +103,13 @@ fn rank_agreement_of_methods_that_label_for_themselves() {
 
 #[test]
 fn rank_agreement_in_micro_batches() {
-    for config in [SMOKE, "configs/smoke/scribble2label.toml", "configs/smoke/maskmixadv.toml"] {
+    for config in [SMOKE, "configs/smoke/scribble2label.toml"] {
         let folder = TempDir::new().unwrap();
-        let train = |name: &str, micro_batches: &str| {
-            verification_of(config, &folder.path().join(name)).set(micro_batches)
+        let train = |name: &str| {
+            verification_of(config, &folder.path().join(name)).set("train.micro_batches=2")
         };
-        let alone = train("alone", "train.micro_batches=2").succeed();
-        let shared = train("shared", "train.micro_batches=2").under_mpirun(2).succeed();
-        assert_same_run(&shared, &alone);
-        let whole = train("whole", "train.micro_batches=1").succeed();
-        assert_ne!(whole.steps()[&20].loss, alone.steps()[&20].loss);
+        let alone = train("alone").succeed();
+        assert_same_run(&train("shared").under_mpirun(2).succeed(), &alone);
     }
 }
 
