@@ -155,7 +155,19 @@ impl Place {
         native::allow_tf32(plan.train.precision == Precision::Tf32)?;
         Ok(Self { device, threads, ranks_on_node: placement.ranks_on_node })
     }
+
+    /// Threads that prepare batches beside those that compute: on CPUs these need all processors.
+    pub(super) fn loader_threads(self) -> usize {
+        if self.device == Device::Cpu {
+            return 1;
+        }
+        let usable = std::thread::available_parallelism().map_or(1, usize::from);
+        (usable / self.ranks_on_node.max(1)).clamp(1, LOADER_THREADS)
+    }
 }
+
+/// Threads that prepare batches: a GPU is faster than one of them, and leaves the processors to them.
+const LOADER_THREADS: usize = 8;
 
 /// The precision of weights, images and losses.
 pub(super) fn kind(plan: &RunPlan) -> Kind {

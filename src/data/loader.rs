@@ -1,4 +1,4 @@
-//! From a data set in memory to the batches of a rank, prepared ahead of time on one thread.
+//! From a data set in memory to the batches of a rank, prepared ahead of time on threads of their own.
 //!
 //! Each batch is a pure function of its step; preparing ahead changes nothing but the waiting.
 //! Knows no methods and no communicator: rank and ranks come as two numbers.
@@ -16,14 +16,41 @@ use std::sync::mpsc::{Receiver, sync_channel};
 
 pub use super::course::LoaderPlan;
 
-/// Batches prepared and not yet asked for. Two hide one slow batch, and cost little memory.
+/// Batches that a thread has prepared and that nobody has asked for yet. Two hide one slow batch, and
+/// cost little memory.
 const AHEAD: usize = 2;
 
 /// The batches of one rank.
 pub struct Loader {
     course: Arc<Course>,
+    threads: usize,
     /// What is being prepared, from the step after the last one asked for.
-    ahead: Option<Receiver<(u64, Result<Vec<Batch>>)>>,
+    ahead: Option<Ahead>,
+}
+
+/// A batch in parts, with its step.
+type Prepared = (u64, Result<Vec<Batch>>);
+
+/// What is being prepared. Thread `i` of `n` prepares every `n`-th step.
+struct Ahead {
+    threads: Vec<Receiver<Prepared>>,
+    taken: usize,
+}
+
+impl Ahead {
+    /// Prepares `first` and the steps after it until nobody receives them any more.
+    fn from(course: &Arc<Course>, first: u64, threads: usize) -> Result<Self> {
+        let stride = threads as u64;
+        let threads = (first..first + stride).map(|first| prepare_from(course, first, stride));
+        Ok(Self { threads: threads.collect::<Result<_>>()?, taken: 0 })
+    }
+
+    /// The next batch in the order of steps.
+    fn next(&mut self) -> Option<Prepared> {
+        let thread = self.taken % self.threads.len().max(1);
+        self.taken += 1;
+        self.threads.get(thread)?.recv().ok()
+    }
 }
 
 impl Loader {
@@ -68,7 +95,7 @@ impl Loader {
         };
         if !plan.with_healthy {
             let slices = annotated_slices(dataset, plan.fold, &plan.annotation)?;
-            return Ok(Self { course: Arc::new(course(plan, slices)?), ahead: None });
+            return Ok(Self { course: Arc::new(course(plan, slices)?), threads: 1, ahead: None });
         }
         let [diseased, healthy] = labelled_slices(dataset, plan.fold, &plan.annotation)?;
         // Full batches of both, so that losses of the two sides count as many images.
@@ -80,7 +107,13 @@ impl Loader {
         };
         let healthy = Some(Arc::new(course(beside, healthy)?));
         let course = Course { healthy, ..course(plan, diseased)? };
-        Ok(Self { course: Arc::new(course), ahead: None })
+        Ok(Self { course: Arc::new(course), threads: 1, ahead: None })
+    }
+
+    /// Prepares batches on so many threads, at least 1; which does not change them.
+    #[must_use]
+    pub fn prepared_by(self, threads: usize) -> Self {
+        Self { threads, ahead: None, ..self }
     }
 
     /// Puts a mask of `shapes` beside every sample, see [`Batch::shapes`].
@@ -88,14 +121,14 @@ impl Loader {
     pub fn with_shapes(self, shapes: Shapes) -> Self {
         let shapes = Some(Arc::new(shapes));
         let course = Course { shapes, ..Arc::unwrap_or_clone(self.course) };
-        Self { course: Arc::new(course), ahead: None }
+        Self { course: Arc::new(course), ahead: None, ..self }
     }
 
     /// Cuts every batch into `count` parts, at least 1, of sizes that differ by at most one.
     #[must_use]
     pub fn in_micro_batches(self, count: usize) -> Self {
         let course = Course { micro_batches: count, ..Arc::unwrap_or_clone(self.course) };
-        Self { course: Arc::new(course), ahead: None }
+        Self { course: Arc::new(course), ahead: None, ..self }
     }
 
     /// The order of the samples.
@@ -125,14 +158,14 @@ impl Loader {
     /// This rank's part of every micro-batch of `step`, counted from 1. Steps asked for in order are
     /// ready; any other step works too, and preparing goes on from there.
     pub fn micro_batches(&mut self, step: u64) -> Result<Vec<Batch>> {
-        let ready = self.ahead.as_ref().and_then(|ahead| ahead.recv().ok());
+        let ready = self.ahead.as_mut().and_then(Ahead::next);
         if let Some((prepared, batch)) = ready
             && prepared == step
         {
             return batch;
         }
         let batch = prepare(&self.course, step)?;
-        self.ahead = Some(prepare_from(&self.course, step + 1)?);
+        self.ahead = Some(Ahead::from(&self.course, step + 1, self.threads)?);
         Ok(batch)
     }
 }
@@ -163,8 +196,8 @@ fn part(
     Ok(batch.with_shapes(course.masks(shapes, step, mine)?))
 }
 
-/// Prepares `first` and the steps after it until nobody receives them any more.
-fn prepare_from(course: &Arc<Course>, first: u64) -> Result<Receiver<(u64, Result<Vec<Batch>>)>> {
+/// Prepares `first` and every `stride`-th step after it until nobody receives them any more.
+fn prepare_from(course: &Arc<Course>, first: u64, stride: u64) -> Result<Receiver<Prepared>> {
     let (sender, receiver) = sync_channel(AHEAD);
     let course = Arc::clone(course);
     std::thread::Builder::new()
@@ -172,7 +205,7 @@ fn prepare_from(course: &Arc<Course>, first: u64) -> Result<Receiver<(u64, Resul
         .spawn(move || {
             let mut step = first;
             while sender.send((step, prepare(&course, step))).is_ok() {
-                step += 1;
+                step += stride;
             }
         })
         .context(|| "cannot start the thread that prepares batches")?;

@@ -170,9 +170,11 @@ mod loader {
     fn preparing_ahead_and_jumping_change_nothing() {
         let dataset = phantom();
         let fresh = |step| Loader::new(&dataset, plan(), 0, 1).unwrap().batch(step).unwrap();
-        let mut loader = Loader::new(&dataset, plan(), 0, 1).unwrap();
-        for step in [1, 2, 3, 4, 9, 10, 2, 3, 3] {
-            assert_equal(&loader.batch(step).unwrap(), &fresh(step));
+        for threads in 1..=3 {
+            let mut loader = Loader::new(&dataset, plan(), 0, 1).unwrap().prepared_by(threads);
+            for step in [1, 2, 3, 4, 5, 9, 10, 2, 3, 3] {
+                assert_equal(&loader.batch(step).unwrap(), &fresh(step));
+            }
         }
     }
 

@@ -149,7 +149,8 @@ impl Bench {
     /// Steps of the method, with reading and augmentation, without a run directory.
     fn steps(&self) -> Result<String> {
         let (plan, comm) = (&self.plan, &*self.ranks);
-        let mut loader = agree(comm, run::loader(plan, &self.dataset, comm))?;
+        let loader = agree(comm, run::loader(plan, &self.dataset, comm))?;
+        let mut loader = loader.prepared_by(self.place.loader_threads());
         let method = run::method(plan, &self.dataset, self.place.device, &self.ranks);
         let mut method = agree(comm, method)?;
         let (mut steps, mut waits) = (Vec::new(), Vec::new());
@@ -190,7 +191,8 @@ impl Bench {
     /// Batches as a rank reads and augments them, nobody training meanwhile.
     fn batches(&self) -> Result<String> {
         let (plan, comm) = (&self.plan, &*self.ranks);
-        let mut loader = agree(comm, run::loader(plan, &self.dataset, comm))?;
+        let loader = agree(comm, run::loader(plan, &self.dataset, comm))?;
+        let mut loader = loader.prepared_by(self.place.loader_threads());
         let (mut step, mut bytes) = (0, 0);
         let repeats = 5 * self.timed as usize;
         let time = slowest(comm, repeats, || {
