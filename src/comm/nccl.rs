@@ -24,30 +24,25 @@ const LIBRARY: &str = "libnccl.so.2";
 
 type Address = *mut c_void;
 
+/// A collective that adds up: from, to, elements, their kind, how, who, where.
+type Reduction = unsafe extern "C" fn(
+    *const c_void,
+    Address,
+    usize,
+    ncclDataType_t,
+    ncclRedOp_t,
+    ncclComm_t,
+    cudaStream_t,
+) -> c_int;
+
 /// The functions of NCCL 2 that are called here.
 ///
 /// Results are plain numbers and not cudarc's enum: a newer NCCL may return codes that it lacks.
 struct Functions {
     get_unique_id: unsafe extern "C" fn(*mut ncclUniqueId) -> c_int,
     init_rank: unsafe extern "C" fn(*mut ncclComm_t, c_int, ncclUniqueId, c_int) -> c_int,
-    all_reduce: unsafe extern "C" fn(
-        *const c_void,
-        Address,
-        usize,
-        ncclDataType_t,
-        ncclRedOp_t,
-        ncclComm_t,
-        cudaStream_t,
-    ) -> c_int,
-    reduce_scatter: unsafe extern "C" fn(
-        *const c_void,
-        Address,
-        usize,
-        ncclDataType_t,
-        ncclRedOp_t,
-        ncclComm_t,
-        cudaStream_t,
-    ) -> c_int,
+    all_reduce: Reduction,
+    reduce_scatter: Reduction,
     all_gather: unsafe extern "C" fn(
         *const c_void,
         Address,
