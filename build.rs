@@ -8,11 +8,14 @@ fn main() {
 
 #[cfg(feature = "torch")]
 mod torch {
-    use std::path::PathBuf;
+    use std::path::{Path, PathBuf};
+    use std::process::Command;
 
     pub(super) fn build() {
         println!("cargo:rerun-if-env-changed=LIBTORCH");
+        println!("cargo:rerun-if-env-changed=CUDA_HOME");
         println!("cargo:rerun-if-changed=src/native/shim.cpp");
+        println!("cargo:rerun-if-changed=src/native/shim_cuda.cpp");
         println!("cargo:rerun-if-changed=src/native/kernels.h");
         println!("cargo:rerun-if-changed=src/native/noise.h");
         println!("cargo:rerun-if-changed=src/native/neighbours.h");
@@ -23,18 +26,14 @@ mod torch {
             root.display()
         );
         let library = root.join("lib");
-        cc::Build::new()
-            .cpp(true)
-            .std("c++17")
-            .opt_level(3)
+        compiler(&root)
             // The wheel ships GNU OpenMP beside libtorch; at::parallel_for expands to it.
             .flag("-fopenmp")
             .define("AT_PARALLEL_OPENMP", "1")
-            .warnings(false)
-            .include(root.join("include"))
-            .include(root.join("include/torch/csrc/api/include"))
             .file("src/native/shim.cpp")
             .compile("scrimp_shim");
+        let cuda = build_cuda(&root).unwrap_or_default();
+        println!("cargo:rustc-env=SCRIMP_CUDA_LIBRARY={}", cuda.display());
         println!("cargo:rustc-link-search=native={}", library.display());
         println!("cargo:rustc-link-lib=torch_cpu");
         println!("cargo:rustc-link-lib=c10");
@@ -42,5 +41,38 @@ mod torch {
         println!("cargo:rustc-link-arg=-Wl,-rpath,{}", library.display());
         // RUNPATH, not RPATH: LD_LIBRARY_PATH of another machine may override it.
         println!("cargo:rustc-link-arg=-Wl,--enable-new-dtags");
+    }
+
+    fn compiler(root: &Path) -> cc::Build {
+        let mut build = cc::Build::new();
+        build.cpp(true).std("c++17").opt_level(3).warnings(false);
+        build.include(root.join("include")).include(root.join("include/torch/csrc/api/include"));
+        build
+    }
+
+    /// Compiles the CUDA half into a library of its own, which is linked to nothing: the program loads it
+    /// after libtorch's, where there is a GPU. None where libtorch or CUDA's headers are missing for it.
+    fn build_cuda(root: &Path) -> Option<PathBuf> {
+        let home = std::env::var_os("CUDA_HOME").map_or("/usr/local/cuda".into(), PathBuf::from);
+        let headers = [root.join("../nvidia/cu13/include"), home.join("include")];
+        let headers = headers.iter().find(|headers| headers.join("crt/host_defines.h").exists());
+        let (Some(headers), true) = (headers, root.join("include/ATen/cuda/CUDAGraph.h").exists())
+        else {
+            println!(
+                "cargo:warning=built without GPUs: no headers of CUDA beside libtorch or in CUDA_HOME"
+            );
+            return None;
+        };
+        let target = PathBuf::from(std::env::var_os("OUT_DIR")?).join("libscrimp_cuda.so");
+        let compiler = compiler(root).include(headers).get_compiler();
+        let status = Command::from(compiler.to_command())
+            .args(["-shared", "-fPIC", "-w", "src/native/shim_cuda.cpp", "-o"])
+            .arg(&target)
+            .status();
+        assert!(status.is_ok_and(|status| status.success()), "cannot compile shim_cuda.cpp");
+        // Beside the program too, so that both can be moved together.
+        let beside = target.ancestors().nth(4)?.join("libscrimp_cuda.so");
+        let _ = std::fs::copy(&target, beside);
+        Some(target)
     }
 }

@@ -136,7 +136,7 @@ impl Place {
         variables: &Variables,
     ) -> Result<Self> {
         let placement = Placement::find(comm, variables)?;
-        let gpus = if plan.train.device == DeviceChoice::Cpu { 0 } else { native::cuda_devices() };
+        let gpus = if plan.train.device == DeviceChoice::Cpu { 0 } else { native::cuda::devices() };
         if gpus == 0 && plan.train.device == DeviceChoice::Cuda {
             return Err(Failure::new("`train.device` is `cuda`, but libtorch finds no GPU")
                 .hint("check `nvidia-smi`, run `SCRIMP_CUDA=1 ./launch/setup`, or set `train.device = \"auto\"`"));
@@ -149,6 +149,9 @@ impl Place {
             .hint("start fewer ranks on each node, or use `--set train.device=cpu`"));
         }
         let device = if gpus > 0 { Device::Cuda(placement.local_rank) } else { Device::Cpu };
+        if let Device::Cuda(index) = device {
+            native::cuda::open(index)?;
+        }
         let usable = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = plan.train.threads_on(usable, placement.ranks_on_node);
         tch::set_num_threads(threads as i32);

@@ -59,22 +59,27 @@ unsafe extern "C" {
 }
 
 /// Turns the error text of the shim into a failure, and frees it.
-fn checked(text: *mut c_char) -> Result<()> {
+pub(super) fn checked(text: *mut c_char) -> Result<()> {
     if text.is_null() {
         return Ok(());
     }
-    // SAFETY: a non-null text is a NUL-terminated string from strdup that nobody else holds.
-    let message = unsafe {
-        let message = CStr::from_ptr(text).to_string_lossy().into_owned();
-        scrimp_free_text(text);
-        message
-    };
+    let message = adopted_text(text);
     let first_line = message.lines().next().unwrap_or_default().to_owned();
     Err(Failure::new(first_line).during("libtorch refused an operation"))
 }
 
+/// Takes over a text of the shim, which must not be null.
+pub(super) fn adopted_text(text: *mut c_char) -> String {
+    // SAFETY: the shim's texts are NUL-terminated strings from strdup that nobody else holds.
+    unsafe {
+        let words = CStr::from_ptr(text).to_string_lossy().into_owned();
+        scrimp_free_text(text);
+        words
+    }
+}
+
 /// The address that tch holds; the shim reads it as `at::Tensor*`.
-fn handle(tensor: &Tensor) -> Handle {
+pub(super) fn handle(tensor: &Tensor) -> Handle {
     tensor.as_ptr().cast_mut().cast()
 }
 
@@ -183,17 +188,6 @@ pub fn keep_memory() {
 pub fn allow_tf32(allowed: bool) -> Result<()> {
     // SAFETY: sets two options of libtorch; the argument is a plain value.
     checked(unsafe { scrimp_allow_tf32(allowed) })
-}
-
-/// The number of GPUs that libtorch can use; 0 where its CUDA half is not installed.
-///
-/// Linking drops `libtorch_cuda.so`, because nothing refers to it: it is loaded here.
-pub fn cuda_devices() -> usize {
-    // SAFETY: loading runs the library's initialisers, which register CUDA with libtorch; it is
-    // made for being loaded this way and stays loaded.
-    let Ok(library) = (unsafe { libloading::Library::new("libtorch_cuda.so") }) else { return 0 };
-    std::mem::forget(library);
-    usize::try_from(tch::Cuda::device_count()).unwrap_or(0)
 }
 
 /// A copy of `[N, C, H, W]` whose memory runs along C first, also where C is 1.

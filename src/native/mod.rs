@@ -1,13 +1,15 @@
 //! What tch lacks, over the same libtorch: normalisation over all ranks, sums over ranks inside
 //! formulas, a word when a gradient is there, weighted sums over neighbouring pixels, and checked access to a CPU tensor's memory.
 //!
-//! This is the C ABI of `shim.cpp` and nothing else; it knows no networks and no communicators.
+//! This is the C ABI of `shim.cpp` and `shim_cuda.cpp` and nothing else; it knows no networks and no communicators.
 
+pub mod cuda;
 mod ffi;
+pub mod nccl;
 
 pub use ffi::{
-    Element, allow_tf32, channels_last, cuda_devices, keep_memory, neighbour_sums, normal,
-    normalise, normalise_evaluate, on_gradient, with_bytes, with_slice, with_slice_mut,
+    Element, allow_tf32, channels_last, keep_memory, neighbour_sums, normal, normalise,
+    normalise_evaluate, on_gradient, with_bytes, with_slice, with_slice_mut,
 };
 
 use std::sync::Arc;

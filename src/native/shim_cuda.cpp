@@ -1,0 +1,152 @@
+// The C ABI of src/native/cuda.rs over libtorch's CUDA half: streams, graphs, memory.
+//
+// Built as libscrimp_cuda.so and loaded where there is a GPU, so that the program itself needs nothing
+// of CUDA. It is linked to nothing: what it lacks is in libtorch_cuda.so, loaded before it.
+// Every function returns nullptr, or an error text from strdup that the caller frees.
+
+#include <ATen/cuda/CUDAGraph.h>
+#include <c10/cuda/CUDACachingAllocator.h>
+#include <c10/cuda/CUDAEvent.h>
+#include <c10/cuda/CUDAException.h>
+#include <c10/cuda/CUDAFunctions.h>
+#include <c10/cuda/CUDAStream.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <stdexcept>
+
+namespace {
+
+using c10::cuda::CUDAEvent;
+using c10::cuda::CUDAStream;
+
+template <typename Body>
+char* guarded(Body body) {
+  try {
+    body();
+    return nullptr;
+  } catch (const std::exception& error) {
+    return strdup(error.what());
+  } catch (...) {
+    return strdup("unknown C++ exception");
+  }
+}
+
+// A stream beside the one on which torch computes, and the two events that order them.
+struct SideStream {
+  CUDAStream stream;
+  CUDAEvent main_reached, side_reached;
+};
+
+// The memory of one device in bytes; mirrored by `native::cuda::Memory` in Rust.
+struct DeviceMemory {
+  uint64_t free, total, allocated, allocated_peak;
+};
+
+}  // namespace
+
+extern "C" {
+
+// Makes `device` current on this thread, and a stream of its own the one on which torch computes
+// here: the default one cannot be recorded into a graph.
+char* scrimp_cuda_open(int device) {
+  return guarded([&] {
+    c10::cuda::set_device(static_cast<c10::DeviceIndex>(device));
+    c10::cuda::setCurrentCUDAStream(c10::cuda::getStreamFromPool(false, device));
+  });
+}
+
+// Makes `device` current on this thread.
+char* scrimp_cuda_use(int device) {
+  return guarded([&] { c10::cuda::set_device(static_cast<c10::DeviceIndex>(device)); });
+}
+
+// The name of the device and the place of its card, as text from strdup.
+char* scrimp_cuda_describe(char** out, int device) {
+  return guarded([&] {
+    char bus[32] = "?";
+    cudaDeviceProp properties;
+    C10_CUDA_CHECK(cudaGetDeviceProperties(&properties, device));
+    C10_CUDA_CHECK(cudaDeviceGetPCIBusId(bus, sizeof bus, device));
+    *out = strdup((std::string(properties.name) + " at " + bus).c_str());
+  });
+}
+
+// The stream on which torch computes on this thread, as a cudaStream_t.
+char* scrimp_cuda_current_stream(void** out, int device) {
+  return guarded([&] { *out = c10::cuda::getCurrentCUDAStream(device).stream(); });
+}
+
+char* scrimp_cuda_synchronise(int device) {
+  return guarded([&] {
+    c10::cuda::set_device(static_cast<c10::DeviceIndex>(device));
+    c10::cuda::device_synchronize();
+  });
+}
+
+char* scrimp_cuda_memory(DeviceMemory* out, int device) {
+  return guarded([&] {
+    c10::cuda::set_device(static_cast<c10::DeviceIndex>(device));
+    size_t free = 0, total = 0;
+    C10_CUDA_CHECK(cudaMemGetInfo(&free, &total));
+    const auto statistics = c10::cuda::CUDACachingAllocator::getDeviceStats(device);
+    const auto& allocated = statistics.allocated_bytes[0];
+    *out = {free, total, static_cast<uint64_t>(allocated.current),
+            static_cast<uint64_t>(allocated.peak)};
+  });
+}
+
+char* scrimp_cuda_side_new(SideStream** out, int device) {
+  return guarded([&] { *out = new SideStream{c10::cuda::getStreamFromPool(true, device)}; });
+}
+
+void scrimp_cuda_side_free(SideStream* side) { delete side; }
+
+void* scrimp_cuda_side_stream(const SideStream* side) { return side->stream.stream(); }
+
+// What is enqueued on the side from now on runs after what torch has enqueued on this thread so far.
+char* scrimp_cuda_side_follows(SideStream* side) {
+  return guarded([&] {
+    side->main_reached.record(c10::cuda::getCurrentCUDAStream(side->stream.device_index()));
+    side->main_reached.block(side->stream);
+  });
+}
+
+// What torch enqueues on this thread from now on runs after what the side has so far.
+char* scrimp_cuda_follow_side(SideStream* side) {
+  return guarded([&] {
+    side->side_reached.record(side->stream);
+    side->side_reached.block(c10::cuda::getCurrentCUDAStream(side->stream.device_index()));
+  });
+}
+
+// Keeps the memory of a tensor from being handed out again before the side has done what it was
+// given so far, also if the tensor is gone by then.
+char* scrimp_cuda_side_holds(const SideStream* side, const at::Tensor* tensor) {
+  return guarded([&] {
+    c10::cuda::CUDACachingAllocator::recordStream(tensor->storage().data_ptr(), side->stream);
+  });
+}
+
+// Records what this thread enqueues from now on instead of running it. `pool` is null or a graph whose
+// memory is shared: the two must never run at the same time.
+char* scrimp_cuda_graph_begin(at::cuda::CUDAGraph** out, at::cuda::CUDAGraph* pool) {
+  return guarded([&] {
+    auto graph = std::make_unique<at::cuda::CUDAGraph>();
+    graph->capture_begin(pool == nullptr ? at::cuda::MempoolId_t{0, 0} : pool->pool(),
+                         cudaStreamCaptureModeThreadLocal);
+    *out = graph.release();
+  });
+}
+
+// Ends the recording; also to be called when what was recorded has failed.
+char* scrimp_cuda_graph_end(at::cuda::CUDAGraph* graph) {
+  return guarded([&] { graph->capture_end(); });
+}
+
+char* scrimp_cuda_graph_replay(at::cuda::CUDAGraph* graph) {
+  return guarded([&] { graph->replay(); });
+}
+
+void scrimp_cuda_graph_free(at::cuda::CUDAGraph* graph) { delete graph; }
+}
