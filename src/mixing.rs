@@ -30,43 +30,50 @@ struct Views {
     hidden: f64,
 }
 
+/// Complementary masks for all samples: `order` is a permutation of 0 to 1023, `ratio` in [0, 1]
+/// the share of cells that the first branch sees. As [`CellMasks::of`] takes them.
+pub fn divided(order: &[usize], ratio: f64) -> Vec<f64> {
+    cells(&[Views { order: order.to_vec(), ratio, hidden: 1.0 }])
+}
+
+/// Complementary masks from keys: one for all samples, or one for each.
+pub fn drawn(keys: &[Key], ratio: f64) -> Vec<f64> {
+    let draw = |key: &Key| Views { order: cells_of(*key), ratio, hidden: 1.0 };
+    cells(&keys.iter().map(draw).collect::<Vec<_>>())
+}
+
+/// Masks from a key for each sample that overlap by a random share: uniformly from views of
+/// everything to complementary ones.
+pub fn overlapping(keys: &[Key], ratio: f64) -> Vec<f64> {
+    let draw = |key: &Key| {
+        let hidden = key.purpose("hidden").draws().uniform();
+        Views { order: cells_of(*key), ratio, hidden }
+    };
+    cells(&keys.iter().map(draw).collect::<Vec<_>>())
+}
+
+/// What the first branch sees of every sample, then what the second does.
+fn cells(samples: &[Views]) -> Vec<f64> {
+    let seen = |visible: &dyn Fn(&Views, usize) -> bool| -> Vec<f64> {
+        let of_sample = |views: &Views| -> Vec<f64> {
+            let of_cell = |&place: &usize| if visible(views, place) { 1.0 } else { 0.0 };
+            views.order.iter().map(of_cell).collect()
+        };
+        samples.iter().flat_map(of_sample).collect()
+    };
+    let first = |views: &Views, place| {
+        place < cell_count(views.ratio + (1.0 - views.ratio) * (1.0 - views.hidden))
+    };
+    let second = |views: &Views, place| place >= cell_count(views.ratio * views.hidden);
+    [seen(&first), seen(&second)].concat()
+}
+
 impl CellMasks {
-    /// Complementary masks for all samples: `order` is a permutation of 0 to 1023, `ratio` in [0, 1]
-    /// the share of cells that the first branch sees.
-    pub fn new(order: &[usize], ratio: f64) -> Self {
-        Self::of(&[Views { order: order.to_vec(), ratio, hidden: 1.0 }])
-    }
-
-    /// Complementary masks from keys: one for all samples, or one for each.
-    pub fn drawn(keys: &[Key], ratio: f64) -> Self {
-        let draw = |key: &Key| Views { order: cells_of(*key), ratio, hidden: 1.0 };
-        Self::of(&keys.iter().map(draw).collect::<Vec<_>>())
-    }
-
-    /// Masks from a key for each sample that overlap by a random share: uniformly from views of
-    /// everything to complementary ones.
-    pub fn overlapping(keys: &[Key], ratio: f64) -> Self {
-        let draw = |key: &Key| {
-            let hidden = key.purpose("hidden").draws().uniform();
-            Views { order: cells_of(*key), ratio, hidden }
-        };
-        Self::of(&keys.iter().map(draw).collect::<Vec<_>>())
-    }
-
-    fn of(samples: &[Views]) -> Self {
-        let cells = |visible: &dyn Fn(&Views, usize) -> bool| {
-            let mut cells = Vec::new();
-            for views in samples {
-                let of_cell = |&place: &usize| if visible(views, place) { 1.0f32 } else { 0.0 };
-                cells.extend(views.order.iter().map(of_cell));
-            }
-            Tensor::from_slice(&cells).view([samples.len() as i64, 1, GRID, GRID])
-        };
-        let first = |views: &Views, place| {
-            place < cell_count(views.ratio + (1.0 - views.ratio) * (1.0 - views.hidden))
-        };
-        let second = |views: &Views, place| place >= cell_count(views.ratio * views.hidden);
-        Self { cells: [cells(&first), cells(&second)] }
+    /// The masks of both branches from the cells that they see: 1 or 0 for every cell of every sample,
+    /// first those of one branch, then those of the other, `[2 * samples * 1024]`.
+    pub fn of(cells: &Tensor) -> Self {
+        let cells = cells.view([2, -1, 1, GRID, GRID]);
+        Self { cells: [cells.get(0), cells.get(1)] }
     }
 
     /// Both masks at the size and precision of `like`, `[N, C, H, W]`: `[1 or N, 1, H, W]` of 1 for
@@ -74,10 +81,7 @@ impl CellMasks {
     pub fn at_size_of(&self, like: &Tensor) -> [Tensor; 2] {
         let size = like.size();
         self.cells.each_ref().map(|cells| {
-            cells
-                .upsample_nearest2d([size[2], size[3]], None, None)
-                .to_kind(like.kind())
-                .to_device(like.device())
+            cells.to_kind(like.kind()).upsample_nearest2d([size[2], size[3]], None, None)
         })
     }
 }
@@ -120,6 +124,10 @@ mod tests {
     use super::*;
     use tch::{Device, Kind};
 
+    fn masks(cells: &[f64], image: &Tensor) -> [Tensor; 2] {
+        CellMasks::of(&Tensor::from_slice(cells)).at_size_of(image)
+    }
+
     fn share_of_ones(mask: &Tensor) -> f64 {
         mask.mean(Kind::Double).double_value(&[])
     }
@@ -128,13 +136,13 @@ mod tests {
     fn halves_are_complementary_and_each_sample_can_have_its_own() {
         let keys = [Key::new(1), Key::new(2)];
         let image = Tensor::zeros([2, 3, 64, 128], (Kind::Double, Device::Cpu));
-        let [first, second] = CellMasks::drawn(&keys, 0.5).at_size_of(&image);
+        let [first, second] = masks(&drawn(&keys, 0.5), &image);
         assert_eq!((first.size(), first.kind()), (vec![2, 1, 64, 128], Kind::Double));
         assert!((&first + &second).equal(&first.ones_like()));
         for (sample, key) in keys.iter().enumerate() {
             let mask = first.get(sample as i64);
             assert!((share_of_ones(&mask) - 0.5).abs() < 1e-12);
-            let [alone, _] = CellMasks::drawn(&[*key], 0.5).at_size_of(&image);
+            let [alone, _] = masks(&drawn(&[*key], 0.5), &image);
             assert!(alone.get(0).equal(&mask));
         }
         assert!(!first.get(0).equal(&first.get(1)));
@@ -144,7 +152,7 @@ mod tests {
     fn overlapping_views_leave_nothing_unseen_and_hide_any_share() {
         let image = Tensor::zeros([1, 1, 32, 32], (Kind::Float, Device::Cpu));
         let hidden = |number| {
-            let masks = CellMasks::overlapping(&[Key::new(number)], 0.5).at_size_of(&image);
+            let masks = masks(&overlapping(&[Key::new(number)], 0.5), &image);
             assert!((&masks[0] + &masks[1]).min().double_value(&[]) >= 1.0);
             let [first, second] = masks.each_ref().map(|mask| 1.0 - share_of_ones(mask));
             assert!((first - second).abs() <= 1.0 / 1024.0, "{first} {second}");
@@ -159,10 +167,10 @@ mod tests {
     #[test]
     fn a_mix_takes_each_branch_where_it_saw_and_their_mean_where_both_did() {
         let image = Tensor::ones([1, 2, 32, 32], (Kind::Double, Device::Cpu));
-        let mean = |masks: [Tensor; 2]| {
-            mix([&(&image * 2.0), &(&image * 3.0)], &masks).mean(Kind::Double).double_value(&[])
+        let mean = |views: [Tensor; 2]| {
+            mix([&(&image * 2.0), &(&image * 3.0)], &views).mean(Kind::Double).double_value(&[])
         };
-        let quarter = CellMasks::drawn(&[Key::new(3)], 0.25).at_size_of(&image);
+        let quarter = masks(&drawn(&[Key::new(3)], 0.25), &image);
         assert!((mean(quarter) - 2.75).abs() < 1e-12);
         assert!((mean([image.ones_like(), image.ones_like()]) - 2.5).abs() < 1e-12);
     }

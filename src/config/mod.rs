@@ -228,6 +228,9 @@ pub struct TrainConfig {
     /// Whether each process keeps the optimiser's moments of its share of the weights alone; the training is the same (default false).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shard_optimizer: Option<bool>,
+    /// Whether steps are recorded once and replayed by one call to the GPU; the training is the same (default false).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub graph: Option<bool>,
 }
 
 /// What becomes of the brightness and the cast of images.

@@ -371,6 +371,7 @@ mod tests {
         hang_limit = "30s"
         on_non_finite = "stop"
         shard_optimizer = false
+        graph = false
         "#);
     }
 

@@ -47,6 +47,8 @@ pub struct TrainPlan {
     pub on_non_finite: NonFinite,
     /// Whether each rank keeps the moments of its share of the weights alone.
     pub shard_optimizer: bool,
+    /// Whether steps are recorded once and replayed by one call to the GPU.
+    pub graph: bool,
 }
 
 /// Every so many steps, at least 1.
@@ -114,6 +116,7 @@ impl TrainPlan {
             hang_limit: written.hang_limit.map_or(Some(HANG_LIMIT), |span| span.0),
             on_non_finite: written.on_non_finite.unwrap_or(NonFinite::Stop),
             shard_optimizer: written.shard_optimizer.unwrap_or(false),
+            graph: written.graph.unwrap_or(false),
         })
     }
 
@@ -156,6 +159,7 @@ impl TrainPlan {
             hang_limit: Some(TimeSpan(self.hang_limit)),
             on_non_finite: Some(self.on_non_finite),
             shard_optimizer: Some(self.shard_optimizer),
+            graph: Some(self.graph),
         }
     }
 }

@@ -70,6 +70,29 @@ impl Batch {
         self
     }
 
+    /// Whether the other batch has tensors of the same shapes for samples at the same positions, so that
+    /// [`Batch::take_in`] can be used.
+    pub fn is_like(&self, other: &Self) -> bool {
+        let shapes = |batch: &Self| batch.tensors().iter().map(|t| t.size()).collect::<Vec<_>>();
+        self.global_size == other.global_size
+            && self.main.positions == other.main.positions
+            && self.shapes.is_some() == other.shapes.is_some()
+            && shapes(self) == shapes(other)
+    }
+
+    /// Copies the tensors of the other batch over its own, which stay where they are.
+    pub fn take_in(&mut self, other: &Self) {
+        for (own, other) in self.tensors().into_iter().zip(other.tensors()) {
+            own.shallow_clone().copy_(other);
+        }
+    }
+
+    fn tensors(&self) -> Vec<&Tensor> {
+        let samples = std::iter::once(&self.main).chain(&self.healthy);
+        let samples = samples.flat_map(|samples| [&samples.image, &samples.annotation]);
+        samples.chain(&self.shapes).collect()
+    }
+
     /// The samples to learn from.
     pub fn main(&self) -> &Samples {
         &self.main

@@ -120,7 +120,7 @@ fn pixels(probabilities: &Tensor, masks: &Masks, samples: usize, group: &dyn Gro
         return count.clamp_min(1.0);
     }
     let count = elements(&probabilities.narrow(1, 0, 1), samples);
-    Tensor::from(count).to_device(probabilities.device()).to_kind(probabilities.kind())
+    Tensor::full([], count, (probabilities.kind(), probabilities.device()))
 }
 
 /// `[size]`: how many of the offsets up to `radius` stay within, from each place on.

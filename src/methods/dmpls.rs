@@ -11,10 +11,12 @@ use crate::losses::{SMOOTH, dice, partial_cross_entropy};
 use crate::mixing::label_map;
 use crate::nets::Pass;
 use crate::nets::unet::{CHANNELS, UNetCct, channel_dropout};
+use crate::random::Key;
 use crate::train::learner::{Learner, LearnerConfig};
+use crate::train::moment::Moment;
 use crate::train::{Method, Objective, StepContext};
 use serde::{Deserialize, Serialize};
-use tch::{Device, Tensor};
+use tch::Tensor;
 
 /// Keeps the share of the main decoder above 0, as released.
 const LEAST_SHARE: f64 = 1e-10;
@@ -67,8 +69,8 @@ pub struct Dmpls {
 pub struct Chance {
     /// For each level, finest first, the channels that the auxiliary decoder sees: `[N, C]` of 0 and 1.
     pub kept: Vec<Tensor>,
-    /// Share of the main decoder in the pseudo label, in (0, 1].
-    pub share: f64,
+    /// Share of the main decoder in the pseudo label, in (0, 1]: 0-dimensional.
+    pub share: Tensor,
 }
 
 impl Recipe for Dmpls {
@@ -107,7 +109,7 @@ impl Dmpls {
         })?;
         let logits = [logits.0, logits.1];
         let probabilities = logits.each_ref().map(|logits| logits.softmax(1, logits.kind()));
-        let pseudo = pseudo_label(&probabilities, chance.share);
+        let pseudo = pseudo_label(&probabilities, &chance.share);
         let annotation = &samples.annotation;
         let group = cx.group();
         let ce = |logits: &Tensor| partial_cross_entropy(logits, annotation, group);
@@ -124,37 +126,42 @@ impl Dmpls {
     }
 
     fn chance(&self, samples: &Samples, cx: &StepContext<'_>) -> Chance {
-        let keys = cx.sample_keys("channels", &samples.positions);
-        let device = samples.image.device();
+        let (varying, device) = (cx.varying(), samples.image.device());
         let keep = |(level, &channels): (usize, &i64)| {
-            let keys = keys.iter().map(|key| key.number(level as u64));
-            kept_channels(&keys.collect::<Vec<_>>(), channels, device)
+            let positions = samples.positions.clone();
+            let kept = varying.numbers(device, move |moment| {
+                let keys = moment.sample_keys("channels", &positions);
+                let of_level = |key: &Key| kept_channels(key.number(level as u64), channels);
+                keys.iter().flat_map(of_level).collect()
+            });
+            kept.view([-1, channels])
         };
-        let share = match self.params.share {
-            Share::Random => cx.key("share").draws().uniform() + LEAST_SHARE,
-            Share::Half => 0.5,
-        };
-        Chance { kept: CHANNELS.iter().enumerate().map(keep).collect(), share }
+        let share = self.params.share;
+        let share = varying.numbers(device, move |moment| match share {
+            Share::Random => vec![moment.key("share").draws().uniform() + LEAST_SHARE],
+            Share::Half => vec![0.5],
+        });
+        Chance { kept: CHANNELS.iter().enumerate().map(keep).collect(), share: share.get(0) }
     }
 }
 
-/// Every second channel on average, drawn for each sample: `[N, channels]` of 0 and 1.
-fn kept_channels(keys: &[crate::random::Key], channels: i64, device: Device) -> Tensor {
-    let mut kept: Vec<i64> = Vec::new();
-    for key in keys {
-        let mut draws = key.draws();
-        kept.extend((0..channels).map(|_| draws.below(2) as i64));
-    }
-    Tensor::from_slice(&kept).view([keys.len() as i64, channels]).to_device(device)
+/// Every second channel on average: 0 or 1 for each.
+fn kept_channels(key: Key, channels: i64) -> impl Iterator<Item = f64> {
+    let mut draws = key.draws();
+    (0..channels).map(move |_| draws.below(2) as f64)
 }
 
 /// The class of `share` times the first plus the rest of the second: `[N, H, W]` from `[N, C, H, W]`.
-pub fn pseudo_label(probabilities: &[Tensor; 2], share: f64) -> Tensor {
+pub fn pseudo_label(probabilities: &[Tensor; 2], share: &Tensor) -> Tensor {
     let [main, auxiliary] = probabilities.each_ref().map(Tensor::detach);
     label_map(&(main * share + auxiliary * (1.0 - share)))
 }
 
 impl Method for Dmpls {
+    fn form(&self, _moment: &Moment) -> Option<u32> {
+        Some(0)
+    }
+
     fn step(&mut self, batch: &Batch, cx: &mut StepContext<'_>) -> Result<()> {
         let chance = self.chance(batch.main(), cx);
         self.iterate(batch, &chance, cx)

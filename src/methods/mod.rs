@@ -13,13 +13,17 @@ pub mod ustm;
 use crate::config::RunConfig;
 use crate::data::batch::Samples;
 use crate::error::{Context, Failure, Result};
+use crate::native::cuda::upload;
 use crate::native::{Alone, GroupSum};
-use crate::nets::Pass;
+use crate::nets::{LayerKeys, Pass};
 use crate::random::Key;
 use crate::train::learner::LearnerSetup;
+use crate::train::moment::Moment;
 use crate::train::{Method, StepContext};
 use serde::{Serialize, de::DeserializeOwned};
+use std::rc::Rc;
 use std::sync::Arc;
+use tch::{Device, Tensor};
 
 /// Every method, in the order in which `scrimp methods` lists them.
 pub static METHODS: &[MethodDef] = &[
@@ -62,9 +66,8 @@ impl Passes {
 
     /// One training pass over the samples; passes of different purpose drop different elements.
     pub fn train(&self, purpose: &str, samples: &Samples, cx: &StepContext<'_>) -> Pass {
-        let keys =
-            if self.dropout { cx.sample_keys(purpose, &samples.positions) } else { Vec::new() };
-        Pass::Train { group: Arc::clone(&self.statistics), keys }
+        let (purpose, positions) = (purpose.to_owned(), samples.positions.clone());
+        self.train_with(samples, cx, move |moment| moment.sample_keys(&purpose, &positions))
     }
 
     /// The same over samples that are there `times` times, one repetition after the other: each
@@ -75,18 +78,39 @@ impl Passes {
         samples: &Samples,
         cx: &StepContext<'_>,
     ) -> Pass {
-        let repetition = |number: u64| {
-            let keys = cx.sample_keys(purpose, &samples.positions);
-            keys.into_iter().map(move |key| key.number(number))
-        };
-        let keys =
-            if self.dropout { (0..times).flat_map(repetition).collect() } else { Vec::new() };
+        let (purpose, positions) = (purpose.to_owned(), samples.positions.clone());
+        self.train_with(samples, cx, move |moment| {
+            let keys = moment.sample_keys(&purpose, &positions);
+            let repetition = |number| keys.iter().map(move |key| key.number(number));
+            (0..times).flat_map(repetition).collect()
+        })
+    }
+
+    fn train_with(
+        &self,
+        samples: &Samples,
+        cx: &StepContext<'_>,
+        of_samples: impl Fn(&Moment) -> Vec<Key> + 'static,
+    ) -> Pass {
+        let of_samples = Rc::new(of_samples);
+        let (varying, device) = (Rc::clone(cx.varying()), samples.image.device());
+        let keys: LayerKeys = Rc::new(move |layer: &str| {
+            let (of_samples, layer) = (Rc::clone(&of_samples), layer.to_owned());
+            varying.keys(device, move |moment| {
+                of_samples(moment).into_iter().map(|key| key.purpose(&layer)).collect()
+            })
+        });
+        let keys = self.dropout.then_some(keys);
         Pass::Train { group: Arc::clone(&self.statistics), keys }
     }
 
     /// One training pass in which every rank normalises its samples alone; one key for each sample.
-    pub fn train_alone(&self, keys: Vec<Key>) -> Pass {
-        Pass::Train { group: Arc::new(Alone), keys: if self.dropout { keys } else { Vec::new() } }
+    pub fn train_alone(&self, keys: Vec<Key>, device: Device) -> Pass {
+        let keys: LayerKeys = Rc::new(move |layer: &str| {
+            let bits = keys.iter().map(|key| key.purpose(layer).bits().cast_signed());
+            upload(&Tensor::from_slice(&bits.collect::<Vec<_>>()), device)
+        });
+        Pass::Train { group: Arc::new(Alone), keys: self.dropout.then_some(keys) }
     }
 
     /// A pass that moves running statistics by `share`, in (0, 1], and serves nothing else.
@@ -184,7 +208,6 @@ mod tests {
     use crate::config::parse;
     use crate::data::batch::Batch;
     use crate::train::learner::Learner;
-    use tch::Tensor;
 
     /// A method that learns from masks and does nothing.
     struct Shaped;

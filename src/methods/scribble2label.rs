@@ -197,8 +197,9 @@ impl Scribble2Label {
         let entry = &self.average.entries()[0].tensor;
         let fresh = entry.detach().zeros_like();
         let key = cx.key("average");
+        let device = fresh.device();
         let predict = |slice: usize, pass: &Pass| -> Result<()> {
-            let image = input(slice).to_kind(fresh.kind()).to_device(fresh.device());
+            let image = input(slice).to_kind(fresh.kind()).to_device(device);
             let logits = tch::no_grad(|| self.net.forward(&image, pass))?;
             cx.note_progress();
             self.keep(slice, &logits.softmax(1, logits.kind()), &fresh)
@@ -206,7 +207,9 @@ impl Scribble2Label {
         match self.params.predicts {
             Predicts::Evaluation => own.clone().try_for_each(|s| predict(s, &Pass::Evaluate))?,
             Predicts::Training => self.in_turn(own, cx.group(), || {
-                own.clone().try_for_each(|slice| predict(slice, &self.one_slice(key, slice)))
+                own.clone().try_for_each(|slice| {
+                    predict(slice, &self.one_slice(key.number(slice as u64), device))
+                })
             })?,
         }
         // Each slice is one rank's; the others have zeros there.
@@ -219,8 +222,8 @@ impl Scribble2Label {
         })
     }
 
-    fn one_slice(&self, key: Key, slice: usize) -> Pass {
-        self.passes.train_alone(vec![key.number(slice as u64)])
+    fn one_slice(&self, key: Key, device: Device) -> Pass {
+        self.passes.train_alone(vec![key], device)
     }
 
     /// Lets the ranks of a group predict their parts of the slices at once, and leaves the running
@@ -310,7 +313,7 @@ pub fn sure_labels(annotation: &Tensor, codes: &Tensor) -> Tensor {
 
 impl Method for Scribble2Label {
     fn step(&mut self, batch: &Batch, cx: &mut StepContext<'_>) -> Result<()> {
-        let done = cx.step - 1;
+        let done = cx.moment().step - 1;
         // Before the step and not after the last one: evaluations and checkpoints between the two
         // must not see running statistics that single slices have moved.
         if done > 0 && done.is_multiple_of(self.params.period) && cx.is_first() {

@@ -162,7 +162,7 @@ impl Ustm {
         let logits = self.net.forward(&samples.image, &pass)?;
         let turned = samples.image.rot90(chance.turns, [2i64, 3].as_slice());
         let lesson = tch::no_grad(|| self.lesson(samples, &turned, chance, cx))?;
-        let weight = self.params.weight(cx.step - 1);
+        let weight = self.params.weight(cx.moment().step - 1);
         let group = cx.group();
         let objective = Objective::new()
             .term("partial_ce", self.params.partial_ce, || {
@@ -178,7 +178,7 @@ impl Ustm {
         cx.observe("teacher/sure", |group| {
             global_sum(&lesson.mask.sum(lesson.mask.kind()), group) / pixels.max(1) as f64
         });
-        self.teacher.follow(&self.segmenter, kept(cx.step - 1, self.params.decay), cx)
+        self.teacher.follow(&self.segmenter, kept(cx.moment().step - 1, self.params.decay), cx)
     }
 
     fn lesson(
@@ -205,7 +205,7 @@ impl Ustm {
         let mut shape = target.size();
         shape.insert(0, predictions.len() as i64 * TOGETHER);
         let all = Tensor::cat(&predictions, 0).view(shape.as_slice());
-        let threshold = threshold(cx.step - 1, cx.total_steps);
+        let threshold = threshold(cx.moment().step - 1, cx.moment().total_steps);
         let mask = sure_mask(&all, threshold);
         Ok(Lesson { target: target.softmax(1, target.kind()), mask })
     }

@@ -10,12 +10,16 @@ pub mod unet;
 use crate::error::Result;
 use crate::native::{self, GroupSum, Normalisation, NormalisedChannels, TrainingPass};
 use crate::parameters::Scope;
-use crate::random::Key;
+use std::rc::Rc;
 use std::sync::Arc;
 use tch::{Kind, Tensor};
 
 /// Share of a training batch in the running statistics of normalisations.
 pub const MOMENTUM: f64 = 0.1;
+
+/// The keys with which a layer of a given name drops elements: one for each sample of the local batch, as
+/// `random::Key::bits`, `i64 [N]` on the device of the samples.
+pub type LayerKeys = Rc<dyn Fn(&str) -> Tensor>;
 
 /// How a network is run.
 pub enum Pass {
@@ -23,8 +27,8 @@ pub enum Pass {
     Train {
         /// The ranks whose samples are normalised together.
         group: Arc<dyn GroupSum>,
-        /// One key per sample of the local batch, for dropout; empty: no dropout.
-        keys: Vec<Key>,
+        /// For dropout; none: no dropout.
+        keys: Option<LayerKeys>,
     },
     /// Batch statistics without dropout, for moving the running ones alone.
     Statistics {
@@ -180,12 +184,8 @@ impl NormalisedActivation {
         };
         let mut counter = self.batches_tracked.shallow_clone();
         let _ = tch::no_grad(|| counter.g_add_scalar_(1));
-        let dropped = self.settings.dropout > 0.0 && !keys.is_empty();
-        let keys = dropped.then(|| {
-            let bits: Vec<i64> =
-                keys.iter().map(|key| key.purpose(&self.name).bits() as i64).collect();
-            Tensor::from_slice(&bits)
-        });
+        let keys = keys.as_ref().filter(|_| self.settings.dropout > 0.0);
+        let keys = keys.map(|keys| keys(&self.name));
         native::normalise(
             x,
             &self.channels,

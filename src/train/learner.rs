@@ -4,6 +4,7 @@
 //! optimiser follow another learner's ([`Learner::follow`]) or are a method's own ([`Learner::rewrite`]).
 
 use super::buckets::Buckets;
+use super::moment::Moment;
 use super::optimizer::{Optimizer, OptimizerConfig, Update, settle};
 use super::schedule::Schedule;
 use super::{Objective, StepContext};
@@ -41,6 +42,18 @@ impl LearnerConfig {
             )));
         }
         Ok(())
+    }
+
+    /// The factors of an update as a function of the moment, where `now` is that of update `number`.
+    fn factors(self, number: u64, now: &Moment) -> impl Fn(&Moment) -> Vec<f64> + 'static {
+        let Self { lr, schedule, optimizer, .. } = self;
+        let step = now.step;
+        move |moment: &Moment| {
+            let rate = schedule.learning_rate(lr, moment.step, moment.total_steps);
+            // Every step of a form updates once, so that both numbers grow together.
+            let number = (number + moment.step).saturating_sub(step);
+            optimizer.factors(moment.rate_share * rate, number)
+        }
     }
 }
 
@@ -205,23 +218,21 @@ impl Learner {
             let _ = gradients.g_mul_(&factor);
         }
         self.updates += 1;
-        let learning_rate =
-            cx.rate_share * config.schedule.learning_rate(config.lr, cx.step, cx.total_steps);
+        let factors =
+            cx.varying().numbers(gradients.device(), config.factors(self.updates, cx.moment()));
         let weights = narrowed(&self.flat.weights, own);
-        optimizer.step(&Update {
-            weights: &weights,
-            gradients: &narrowed(gradients, own),
-            finite: &finite,
-            learning_rate,
-            number: self.updates,
-        });
+        let gradients = narrowed(gradients, own);
+        let factors = factors.unbind(0);
+        let update =
+            Update { weights: &weights, gradients: &gradients, finite: &finite, factors: &factors };
+        optimizer.step(&update);
         if let Some(shares) = &self.flat.shares {
             keep_in_unit_interval(&weights, &narrowed(shares, own));
         }
         if is_shared {
             cx.gather_weights(&self.flat.weights)?;
         }
-        cx.report.record(self.name, learning_rate, (norm, finite));
+        cx.report.record(self.name, factors[0].shallow_clone(), (norm, finite));
         Ok(())
     }
 
@@ -263,7 +274,7 @@ impl Learner {
         self.updates
     }
 
-    /// Sets the number of updates when a checkpoint is restored.
+    /// Sets the number of updates, when a checkpoint is restored or a step was replayed.
     pub fn restore_updates(&mut self, updates: u64) {
         self.updates = updates;
     }

@@ -6,10 +6,12 @@ mod buckets;
 pub mod checkpoint;
 pub mod evaluate;
 pub mod learner;
+pub mod moment;
 pub mod non_finite;
 pub mod optimizer;
 pub mod preview;
 pub mod recorder;
+pub mod replay;
 pub mod schedule;
 pub mod stopping;
 pub mod trainer;
@@ -22,11 +24,19 @@ use crate::native::GroupSum;
 use crate::random::Key;
 use crate::shares::local_share;
 use learner::Learner;
+use moment::{Moment, Varying};
+use std::rc::Rc;
 use std::sync::Arc;
 use tch::{Kind, Tensor};
 
 /// A training method: one iteration, a prediction, and what must survive a restart.
 pub trait Method {
+    /// Which steps do the same work with other numbers, all of which come from the batch or from
+    /// [`StepContext::varying`]: they have the same form, and one can be replayed as another. `None`
+    /// where a step does what depends on more, or reads from the device.
+    fn form(&self, _moment: &Moment) -> Option<u32> {
+        None
+    }
     /// Runs one iteration on this rank's share of the batch.
     fn step(&mut self, batch: &Batch, cx: &mut StepContext<'_>) -> Result<()>;
     /// Class logits `[N, C, H, W]` for images `[N, 1, H, W]`, with running statistics.
@@ -50,7 +60,31 @@ pub trait Method {
 /// The sum that is differentiated and the numbers that are logged are the same object.
 #[derive(Debug, Default)]
 pub struct Objective {
-    terms: Vec<(&'static str, f64, Tensor)>,
+    terms: Vec<(&'static str, Weight, Tensor)>,
+}
+
+/// By what a term is multiplied.
+#[derive(Debug)]
+pub enum Weight {
+    /// The same in every step. A term of weight 0 is neither computed nor logged.
+    Fixed(f64),
+    /// One of the numbers of [`StepContext::varying`].
+    Varying(Tensor),
+}
+
+impl From<f64> for Weight {
+    fn from(weight: f64) -> Self {
+        Self::Fixed(weight)
+    }
+}
+
+impl From<&Weight> for Weight {
+    fn from(weight: &Weight) -> Self {
+        match weight {
+            Weight::Fixed(weight) => Self::Fixed(*weight),
+            Weight::Varying(weight) => Self::Varying(weight.shallow_clone()),
+        }
+    }
 }
 
 impl Objective {
@@ -59,11 +93,16 @@ impl Objective {
         Self::default()
     }
 
-    /// Adds `weight * value`; `value` gives a 0-dimensional tensor, equal on all ranks. A term of
-    /// weight 0 is neither computed nor logged.
+    /// Adds `weight * value`; `value` gives a 0-dimensional tensor, equal on all ranks.
     #[must_use]
-    pub fn term(mut self, name: &'static str, weight: f64, value: impl FnOnce() -> Tensor) -> Self {
-        if weight != 0.0 {
+    pub fn term(
+        mut self,
+        name: &'static str,
+        weight: impl Into<Weight>,
+        value: impl FnOnce() -> Tensor,
+    ) -> Self {
+        let weight = weight.into();
+        if !matches!(weight, Weight::Fixed(0.0)) {
             self.terms.push((name, weight, value()));
         }
         self
@@ -73,7 +112,10 @@ impl Objective {
     fn total(&self, share: f64) -> Result<Tensor> {
         self.terms
             .iter()
-            .map(|(_, weight, value)| value * (weight * share))
+            .map(|(_, weight, value)| match weight {
+                Weight::Fixed(weight) => value * (weight * share),
+                Weight::Varying(weight) => value * (weight * share).to_kind(value.kind()),
+            })
             .reduce(|sum, term| sum + term)
             .ok_or_else(|| Failure::new("an objective without terms cannot be minimised"))
     }
@@ -81,16 +123,10 @@ impl Objective {
 
 /// Where in the run a step is, and where its report is gathered.
 pub struct StepContext<'a> {
-    /// Counts from 1.
-    pub step: u64,
-    /// Length of the run.
-    pub total_steps: u64,
     /// Whether the numbers of this step will be read, on all ranks alike.
     pub logged: bool,
-    /// By what learning rates are multiplied in this step.
-    pub rate_share: f64,
+    varying: Rc<Varying>,
     part: Part,
-    key: Key,
     communicator: &'a Arc<dyn Communicator>,
     report: StepReport,
 }
@@ -124,24 +160,31 @@ pub fn step_in_parts(
 }
 
 impl<'a> StepContext<'a> {
-    /// The context of one step; `key` is the key of the whole run.
-    pub fn new(
-        step: u64,
-        total_steps: u64,
-        key: Key,
-        communicator: &'a Arc<dyn Communicator>,
-    ) -> Self {
-        let key = key.purpose("step").number(step);
+    /// The context of the step at `moment`.
+    pub fn new(moment: Moment, communicator: &'a Arc<dyn Communicator>) -> Self {
+        Self::with(Rc::new(Varying::of(moment)), communicator)
+    }
+
+    /// The context of a step whose numbers may be replaced.
+    fn with(varying: Rc<Varying>, communicator: &'a Arc<dyn Communicator>) -> Self {
         Self {
-            step,
-            total_steps,
             logged: true,
-            rate_share: 1.0,
+            varying,
             part: Part { share: 1.0, is_first: true, is_last: true },
-            key,
             communicator,
             report: StepReport::default(),
         }
+    }
+
+    /// Where in the run this is. What a step computes from it on the host is the same in all steps of
+    /// one [`Method::form`].
+    pub fn moment(&self) -> &Moment {
+        self.varying.moment()
+    }
+
+    /// For the numbers of a step that differ from those of others.
+    pub fn varying(&self) -> &Rc<Varying> {
+        &self.varying
     }
 
     /// Whether this is the first micro-batch of the step, before which nothing has moved.
@@ -156,13 +199,12 @@ impl<'a> StepContext<'a> {
 
     /// The key of this step for one purpose, equal on all ranks.
     pub fn key(&self, purpose: &str) -> Key {
-        self.key.purpose(purpose)
+        self.moment().key(purpose)
     }
 
     /// One key per sample, from its position in the global batch.
     pub fn sample_keys(&self, purpose: &str, positions: &[u64]) -> Vec<Key> {
-        let key = self.key(purpose);
-        positions.iter().map(|position| key.number(*position)).collect()
+        self.moment().sample_keys(purpose, positions)
     }
 
     /// Reports a number that nobody minimises: 0-dimensional, equal on all ranks, and computed
@@ -240,7 +282,8 @@ fn norm(flat: &Tensor) -> Tensor {
 pub struct StepReport {
     losses: Vec<(String, Tensor)>,
     observations: Vec<(&'static str, Tensor)>,
-    learners: Vec<(&'static str, f64, Tensor)>,
+    /// Name, learning rate, norm of the gradient.
+    learners: Vec<(&'static str, Tensor, Tensor)>,
     finite: Option<Tensor>,
 }
 
@@ -274,7 +317,7 @@ impl StepReport {
     fn record(
         &mut self,
         learner: &'static str,
-        learning_rate: f64,
+        learning_rate: Tensor,
         (norm, finite): (Tensor, Tensor),
     ) {
         self.learners.push((learner, learning_rate, norm));
@@ -284,6 +327,38 @@ impl StepReport {
         });
     }
 
+    /// The same numbers in memory of their own, put together by a few operations on the device.
+    fn gathered(&self) -> Self {
+        let numbers = self.tensors();
+        if numbers.is_empty() {
+            return Self { finite: self.finite.as_ref().map(Tensor::copy), ..Self::default() };
+        }
+        let all = Tensor::cat(&numbers, 0).unbind(0);
+        let (losses, rest) = all.split_at(self.losses.len());
+        let (observations, learners) = rest.split_at(self.observations.len());
+        let losses = self.losses.iter().zip(losses);
+        let observations = self.observations.iter().zip(observations);
+        let learners = self.learners.iter().zip(learners.chunks_exact(2));
+        let own = Tensor::shallow_clone;
+        Self {
+            losses: losses.map(|((name, _), value)| (name.clone(), own(value))).collect(),
+            observations: observations.map(|((name, _), value)| (*name, own(value))).collect(),
+            learners: learners
+                .map(|((name, ..), pair)| (*name, own(&pair[0]), own(&pair[1])))
+                .collect(),
+            finite: self.finite.as_ref().map(Tensor::copy),
+        }
+    }
+
+    /// All numbers, each `f64 [1]`.
+    fn tensors(&self) -> Vec<Tensor> {
+        (self.losses.iter().map(|(_, value)| value))
+            .chain(self.observations.iter().map(|(_, value)| value))
+            .chain(self.learners.iter().flat_map(|(_, rate, norm)| [rate, norm]))
+            .map(|value| value.to_kind(Kind::Double).view([1]))
+            .collect()
+    }
+
     /// 0-dimensional boolean on the device: whether every gradient of the step was finite.
     pub fn finite(&self) -> Option<&Tensor> {
         self.finite.as_ref()
@@ -291,26 +366,22 @@ impl StepReport {
 
     /// Fetches all numbers with one transfer.
     pub fn fetch(&self) -> Result<StepNumbers> {
-        let tensors: Vec<Tensor> = (self.losses.iter().map(|(_, value)| value))
-            .chain(self.observations.iter().map(|(_, value)| value))
-            .chain(self.learners.iter().map(|(_, _, norm)| norm))
-            .map(|value| value.to_kind(Kind::Double).view([1]))
-            .collect();
+        let tensors = self.tensors();
         if tensors.is_empty() {
             return Ok(StepNumbers::default());
         }
         let values: Vec<f64> = Vec::try_from(Tensor::cat(&tensors, 0))
             .map_err(|error| Failure::new("cannot fetch the losses").because(&error))?;
         let (losses, values) = values.split_at(self.losses.len());
-        let (observations, norms) = values.split_at(self.observations.len());
+        let (observations, learners) = values.split_at(self.observations.len());
         let names = self.losses.iter().map(|(name, _)| name.clone());
         let observed = self.observations.iter().map(|(name, _)| (*name).to_owned());
-        let learners = self.learners.iter().zip(norms);
+        let learners = self.learners.iter().zip(learners.chunks_exact(2));
         Ok(StepNumbers {
             losses: names.zip(losses.iter().copied()).collect(),
             observations: observed.zip(observations.iter().copied()).collect(),
             learners: learners
-                .map(|((name, rate, _), norm)| ((*name).to_owned(), *rate, *norm))
+                .map(|((name, ..), pair)| ((*name).to_owned(), pair[0], pair[1]))
                 .collect(),
         })
     }

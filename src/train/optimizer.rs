@@ -68,9 +68,26 @@ pub(super) struct Update<'a> {
     pub(super) gradients: &'a Tensor,
     /// 0-dimensional boolean: whether the gradient is finite.
     pub(super) finite: &'a Tensor,
-    pub(super) learning_rate: f64,
-    /// Counts updates of this learner from 1.
-    pub(super) number: u64,
+    /// Those of [`OptimizerConfig::factors`], each 0-dimensional.
+    pub(super) factors: &'a [Tensor],
+}
+
+impl OptimizerConfig {
+    /// What an update multiplies and divides by; the learning rate is the first. `number` counts updates
+    /// from 1.
+    pub(super) fn factors(self, learning_rate: f64, number: u64) -> Vec<f64> {
+        let adam = |config: AdamConfig, weight_decay: f64| {
+            let number = number as i32;
+            let step_size = learning_rate / (1.0 - config.beta1.powi(number));
+            let correction = (1.0 - config.beta2.powi(number)).sqrt();
+            vec![learning_rate, step_size, correction, 1.0 - learning_rate * weight_decay]
+        };
+        match self {
+            Self::Sgd(_) => vec![learning_rate],
+            Self::AdamW(config) => adam(config, config.weight_decay),
+            Self::Adam(config) => adam(config, 0.0),
+        }
+    }
 }
 
 /// `tensor <- where(finite, value, tensor)` in place.
@@ -114,26 +131,26 @@ impl Optimizer {
 fn sgd(config: SgdConfig, momentum: &Tensor, update: &Update<'_>) {
     let direction = update.gradients + update.weights * config.weight_decay;
     settle(momentum, &(momentum * config.momentum + direction), update.finite);
-    let moved = update.weights - momentum * update.learning_rate;
-    settle(update.weights, &moved, update.finite);
+    if let [learning_rate] = update.factors {
+        let moved = update.weights - momentum * learning_rate;
+        settle(update.weights, &moved, update.finite);
+    }
 }
 
 fn adam(config: AdamConfig, moments: [&Tensor; 2], update: &Update<'_>) {
     let gradients = update.gradients + update.weights * config.weight_decay;
-    let plain = AdamConfig { weight_decay: 0.0, ..config };
-    adamw(plain, moments, &Update { gradients: &gradients, ..*update });
+    adamw(config, moments, &Update { gradients: &gradients, ..*update });
 }
 
 fn adamw(config: AdamConfig, [first, second]: [&Tensor; 2], update: &Update<'_>) {
     let gradient = update.gradients;
     settle(first, &first.lerp(gradient, 1.0 - config.beta1), update.finite);
     settle(second, &second.lerp(&gradient.square(), 1.0 - config.beta2), update.finite);
-    let number = update.number as i32;
-    let step_size = update.learning_rate / (1.0 - config.beta1.powi(number));
-    let correction = (1.0 - config.beta2.powi(number)).sqrt();
-    let denominator = second.sqrt() / correction + config.epsilon;
-    let decayed = update.weights * (1.0 - update.learning_rate * config.weight_decay);
-    settle(update.weights, &(decayed - first / denominator * step_size), update.finite);
+    if let [_, step_size, correction, kept] = update.factors {
+        let denominator = second.sqrt() / correction + config.epsilon;
+        let decayed = update.weights * kept;
+        settle(update.weights, &(decayed - first / denominator * step_size), update.finite);
+    }
 }
 
 #[cfg(test)]
@@ -141,8 +158,8 @@ mod tests {
     use super::*;
     use tch::{Device, Kind, nn, nn::OptimizerConfig as _};
 
-    fn update<'a>(weights: &'a Tensor, gradients: &'a Tensor, finite: &'a Tensor) -> Update<'a> {
-        Update { weights, gradients, finite, learning_rate: 0.03, number: 1 }
+    fn factors(config: OptimizerConfig, number: u64) -> Vec<Tensor> {
+        config.factors(0.03, number).into_iter().map(Tensor::from).collect()
     }
 
     /// Ten steps of ours and of libtorch's own optimiser on the same quadratic.
@@ -153,7 +170,10 @@ mod tests {
         for number in 1..=10 {
             let slope = Tensor::linspace(-2.0, 3.0, 8, (Kind::Double, Device::Cpu));
             let gradient = (&ours * &slope + 0.5).detach();
-            optimizer.step(&Update { number, ..update(&ours, &gradient, &yes) });
+            let factors = factors(config, number);
+            let update =
+                Update { weights: &ours, gradients: &gradient, finite: &yes, factors: &factors };
+            optimizer.step(&update);
             let loss = (theirs.square() * &slope * 0.5 + theirs * 0.5).sum(Kind::Double);
             reference.zero_grad();
             loss.backward();
@@ -213,7 +233,14 @@ mod tests {
             let gradients = Tensor::full([4], f64::NAN, (Kind::Float, Device::Cpu));
             let finite = gradients.isfinite().all();
             let mut optimizer = Optimizer::new(config, &weights);
-            optimizer.step(&update(&weights, &gradients, &finite));
+            let factors = factors(config, 1);
+            let update = Update {
+                weights: &weights,
+                gradients: &gradients,
+                finite: &finite,
+                factors: &factors,
+            };
+            optimizer.step(&update);
             assert!(weights.equal(&Tensor::ones([4], (Kind::Float, Device::Cpu))));
             assert!(
                 optimizer.moments().iter().all(|(_, m)| m.abs().max().double_value(&[]) == 0.0)

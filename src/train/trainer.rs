@@ -7,10 +7,12 @@ use super::checkpoint::{
     refuse_differing_ranks, share_from_first_rank,
 };
 use super::evaluate::{Evaluator, Scores, recompute_statistics};
+use super::moment::Moment;
 use super::non_finite::{Rollback, Stumble, Unread};
 use super::recorder::FlightRecorder;
+use super::replay::{self, Due, Replay};
 use super::stopping::{Reason, StopRequests, Stopping};
-use super::{Method, StepContext, StepReport, step_in_parts};
+use super::{Method, StepReport};
 use crate::comm::{Communicator, agree};
 use crate::config::NonFinite;
 use crate::config::plan::{Cadence, TrainPlan};
@@ -74,6 +76,8 @@ pub struct Trainer {
     is_restored: bool,
     saved_step: Option<u64>,
     unread: Unread,
+    /// Where steps are to be replayed.
+    replay: Option<Replay>,
     pace: Pace,
 }
 
@@ -92,6 +96,7 @@ impl Trainer {
         let communicator = Arc::clone(&parts.communicator);
         let (requests, deadline) = parts.stop.clone();
         let unread = Unread::new(parts.plan.on_non_finite);
+        let replay = parts.plan.graph.then(|| Replay::on(parts.target.1));
         let store = CheckpointStore::new(parts.directory.checkpoints());
         let retention =
             Retention { last: parts.plan.keep_checkpoints, every: parts.plan.keep_every };
@@ -105,6 +110,7 @@ impl Trainer {
             is_restored: false,
             saved_step: None,
             unread,
+            replay,
             pace: Pace::default(),
         }
     }
@@ -115,6 +121,9 @@ impl Trainer {
         loaded.restore(self.parts.method.learners_mut(), &*self.communicator)?;
         self.state = found.manifest.run;
         self.is_restored = true;
+        if let Some(replay) = &mut self.replay {
+            replay.forget();
+        }
         let own = self.parts.directory.checkpoints();
         let is_own = found.path.parent() == Some(&own);
         self.saved_step = is_own.then_some(self.state.step);
@@ -257,7 +266,7 @@ impl Trainer {
         let images: usize = parts.iter().map(|batch| batch.global_size).sum();
         let parts: Vec<Batch> = parts.into_iter().map(|batch| batch.to(kind, device)).collect();
         self.unread.before_step(&self.parts.method.learners());
-        let report = self.one_step(&parts, step)?;
+        let report = self.one_step(parts, step)?;
         self.unread.after_step(step, report, &self.parts.method.learners());
         self.state.step = step;
         self.pace.steps += 1;
@@ -267,15 +276,23 @@ impl Trainer {
         Ok(())
     }
 
-    fn one_step(&mut self, batches: &[Batch], step: u64) -> Result<StepReport> {
+    fn one_step(&mut self, batches: Vec<Batch>, step: u64) -> Result<StepReport> {
         let plan = &self.parts.plan;
-        let key = Key::new(plan.seed);
-        let mut cx = StepContext::new(step, plan.total_steps, key, &self.communicator);
-        cx.logged = self.logs(step);
-        cx.rate_share = self.state.rollback.map_or(1.0, |rollback| rollback.rate_share(step));
-        step_in_parts(&mut *self.parts.method, batches, &mut cx)
-            .map_err(|failure| failure.during(format!("step {step} failed")))?;
-        Ok(cx.into_report())
+        let rate_share = self.state.rollback.map_or(1.0, |rollback| rollback.rate_share(step));
+        let moment = Moment::new(step, plan.total_steps, Key::new(plan.seed));
+        let moment = moment.with_rate_share(rate_share);
+        let (logged, communicator) = (self.logs(step), &self.communicator);
+        let due = Due { batches, moment, logged, communicator };
+        let method = &mut *self.parts.method;
+        let report = match &mut self.replay {
+            Some(replay) => replay.step(method, due),
+            None => replay::compute(method, &due),
+        };
+        let news = self.replay.as_mut().and_then(Replay::take_news);
+        if let Some(message) = news {
+            self.emit(&RunEvent::Warning { message });
+        }
+        report.map_err(|failure| failure.during(format!("step {step} failed")))
     }
 
     /// Writes the numbers of the last step and the pace since the last line. Refuses to go on from

@@ -8,6 +8,7 @@ use scrimp::methods::{Passes, Recipe, Setup};
 use scrimp::parameters::{Entry, Role};
 use scrimp::random::Key;
 use scrimp::train::learner::{LearnerSetup, Moments};
+use scrimp::train::moment::Moment;
 use scrimp::train::{Method, StepContext, StepNumbers};
 use std::ops::Range;
 use std::sync::Arc;
@@ -157,7 +158,8 @@ fn golden_two_iterations_of_label_transfer() {
         let batch =
             Batch::new(samples(&image("real_A")), 1).with_healthy(samples(&image("real_B")));
         let communicator: Arc<dyn Communicator> = Arc::new(Solo);
-        let mut cx = StepContext::new(u64::from(iteration), 7000, Key::new(0), &communicator);
+        let mut cx =
+            StepContext::new(Moment::new(u64::from(iteration), 7000, Key::new(0)), &communicator);
         method.step(&batch, &mut cx).unwrap();
         let numbers = cx.into_report().fetch().unwrap();
         assert_losses(&golden, iteration, &numbers);

@@ -8,7 +8,7 @@ use scrimp::losses::adversarial::verdict;
 use scrimp::losses::{SMOOTH, dice, masked_mean_square, one_hot, partial_cross_entropy};
 use scrimp::methods::maskmixadv::{MaskMixAdv, Params};
 use scrimp::methods::{Passes, Recipe, Setup};
-use scrimp::mixing::{CellMasks, expected_class, label_map, mix};
+use scrimp::mixing::{CellMasks, divided, expected_class, label_map, mix};
 use scrimp::native::Alone;
 use scrimp::nets::Pass;
 use scrimp::nets::gan::{Discriminator, Judge};
@@ -16,6 +16,7 @@ use scrimp::nets::unet::UNetMae;
 use scrimp::parameters::{Entry, Parameters};
 use scrimp::random::Key;
 use scrimp::train::learner::{LearnerSetup, Moments};
+use scrimp::train::moment::Moment;
 use scrimp::train::{Method, StepContext, StepNumbers};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -31,7 +32,7 @@ fn order(perm: &Tensor) -> Vec<usize> {
 }
 
 fn masks(perm: &Tensor, ratio: f64) -> CellMasks {
-    CellMasks::new(&order(perm), ratio)
+    CellMasks::of(&Tensor::from_slice(&divided(&order(perm), ratio)))
 }
 
 fn blank(size: i64) -> Tensor {
@@ -227,7 +228,7 @@ fn golden_network_segments_and_reconstructs() {
     golden.assert_close("net.fill.stats", &sums(tensors(parameters.entries())), 1e-6);
     let x = golden.get("net.in.x").to_kind(Kind::Double);
     // Evaluation first: training moves the running statistics.
-    let train = Pass::Train { group: Arc::new(Alone), keys: Vec::new() };
+    let train = Pass::Train { group: Arc::new(Alone), keys: None };
     for (pass, name) in [(Pass::Evaluate, "eval"), (train, "train")] {
         let features = tch::no_grad(|| net.features(&x, &pass)).unwrap();
         let logits = tch::no_grad(|| net.segment(&features, &pass)).unwrap();
@@ -285,7 +286,7 @@ impl Iterations {
         let masks = masks(&stored("iter.in.perm"), 0.5);
         let communicator: Arc<dyn Communicator> = Arc::new(Solo);
         let step = iteration as u64 + 1;
-        let mut cx = StepContext::new(step, 60_000, Key::new(0), &communicator);
+        let mut cx = StepContext::new(Moment::new(step, 60_000, Key::new(0)), &communicator);
         self.method.iterate(&batch, &[masks], &mut cx).unwrap();
         cx.into_report().fetch().unwrap()
     }
@@ -382,7 +383,7 @@ fn golden_pseudo_label_of_the_first_iteration() {
     let image = golden.get("iter.in.image").get(0).to_kind(Kind::Double);
     let masks = masks(&golden.get("iter.in.perm").get(0), 0.5).at_size_of(&image);
     let branch = |mask: &Tensor| {
-        let pass = Pass::Train { group: Arc::new(Alone), keys: Vec::new() };
+        let pass = Pass::Train { group: Arc::new(Alone), keys: None };
         let features = net.features(&(&image * mask), &pass).unwrap();
         net.segment(&features, &pass).unwrap().softmax(1, Kind::Double)
     };

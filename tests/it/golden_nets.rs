@@ -11,7 +11,7 @@ use std::sync::Arc;
 use tch::{Device, Kind, Tensor};
 
 fn train() -> Pass {
-    Pass::Train { group: Arc::new(Alone), keys: Vec::new() }
+    Pass::Train { group: Arc::new(Alone), keys: None }
 }
 
 fn parameters() -> Parameters {

@@ -17,6 +17,7 @@ use scrimp::nets::unet::CHANNELS;
 use scrimp::parameters::Entry;
 use scrimp::random::Key;
 use scrimp::train::learner::{LearnerSetup, Moments};
+use scrimp::train::moment::Moment;
 use scrimp::train::{Method, StepContext, StepNumbers};
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
@@ -146,7 +147,7 @@ fn step(
     body: impl FnOnce(&mut StepContext<'_>) -> scrimp::error::Result<()>,
 ) -> BTreeMap<String, f64> {
     let communicator: Arc<dyn Communicator> = Arc::new(Solo);
-    let mut cx = StepContext::new(number, 60_000, Key::new(0), &communicator);
+    let mut cx = StepContext::new(Moment::new(number, 60_000, Key::new(0)), &communicator);
     body(&mut cx).unwrap();
     let StepNumbers { losses, observations, .. } = cx.into_report().fetch().unwrap();
     losses.into_iter().chain(observations).collect()
@@ -204,10 +205,10 @@ fn golden_two_updates_of_ustm() {
 fn golden_dmpls_losses_and_pseudo_label() {
     let golden = Golden::open(FILE);
     let logits = ["main", "aux"].map(|name| leaf(&golden, &format!("dmpls.in.logits_{name}")));
-    let share = golden.get("dmpls.in.alpha").double_value(&[0]);
+    let share = golden.get("dmpls.in.alpha").view([]);
     let annotation = golden.labels("dmpls.in.scribble");
     let probabilities = logits.each_ref().map(|logits| logits.softmax(1, Kind::Double));
-    let pseudo = dmpls::pseudo_label(&probabilities, share);
+    let pseudo = dmpls::pseudo_label(&probabilities, &share);
     golden.assert_close("dmpls.out.pseudo", &pseudo, 0.0);
     let mean = |[first, second]: [Tensor; 2]| (first + second) * 0.5;
     let ce = mean(logits.each_ref().map(|z| partial_cross_entropy(z, &annotation, &Alone)));
@@ -241,7 +242,7 @@ fn golden_two_updates_of_dmpls() {
     for iteration in 0..2 {
         let keep = golden.get("dmpls_step.in.keep").get(iteration);
         let kept = keep.split_with_sizes(CHANNELS, 1);
-        let share = golden.get("dmpls_step.in.alpha").double_value(&[iteration]);
+        let share = golden.get("dmpls_step.in.alpha").get(iteration);
         let chance = dmpls::Chance { kept, share };
         let found = step(iteration as u64 + 1, |cx| method.iterate(&batch, &chance, cx));
         let mean = |term: &str| {

@@ -137,6 +137,9 @@ mod reference;
 mod regularisers;
 #[cfg(test)]
 #[cfg(feature = "mpi")]
+mod replay;
+#[cfg(test)]
+#[cfg(feature = "mpi")]
 mod resume;
 #[cfg(test)]
 #[cfg(feature = "mpi")]

@@ -16,6 +16,7 @@ use scrimp::train::checkpoint::{
     CheckpointStore, Header, Progress, Retention, RunState, Saver, load,
 };
 use scrimp::train::learner::{LearnerSetup, Moments};
+use scrimp::train::moment::Moment;
 use scrimp::train::{Method, StepContext, StepNumbers};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -156,7 +157,7 @@ impl Bench {
 
     fn step(&mut self, step: u64) -> StepNumbers {
         let batch = self.loader.batch(step).unwrap().to(Kind::Float, Device::Cpu);
-        let mut context = StepContext::new(step, 10, Key::new(1), &self.communicator);
+        let mut context = StepContext::new(Moment::new(step, 10, Key::new(1)), &self.communicator);
         self.method.step(&batch, &mut context).unwrap();
         context.into_report().fetch().unwrap()
     }

@@ -7,6 +7,7 @@ use scrimp::native::global_sum;
 use scrimp::random::Key;
 use scrimp::shares::local_share;
 use scrimp::train::learner::{Learner, LearnerConfig, LearnerSetup, Moments};
+use scrimp::train::moment::Moment;
 use scrimp::train::{Method, Objective, StepContext, StepNumbers, step_in_parts};
 use std::ops::Range;
 use std::sync::Arc;
@@ -98,7 +99,7 @@ fn trained(micro_batches: usize, ranks: &Arc<dyn Communicator>) -> (Vec<f64>, Ve
             let share = local_share(part.len(), ranks.ranks(), ranks.rank());
             batch(step, part.start + share.start..part.start + share.end, part.len())
         });
-        let mut cx = StepContext::new(step, 3, Key::new(1), ranks);
+        let mut cx = StepContext::new(Moment::new(step, 3, Key::new(1)), ranks);
         step_in_parts(&mut fit, &parts.collect::<Vec<_>>(), &mut cx).unwrap();
         cx.into_report().fetch().unwrap()
     });

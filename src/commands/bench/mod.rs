@@ -10,11 +10,12 @@ use crate::cli;
 use crate::comm::environment::{Placement, Variables};
 use crate::comm::{Communicator, agree, with_device};
 use crate::config;
-use crate::data::batch::Batch;
 use crate::error::{Exit, Failure, Result};
 use crate::native;
 use crate::random::Key;
-use crate::train::{StepContext, step_in_parts};
+use crate::train::StepNumbers;
+use crate::train::moment::Moment;
+use crate::train::replay::{self, Due, Replay};
 use std::fmt::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,10 +27,12 @@ const SHORTEST: usize = 1 << 10;
 const LONGEST: [usize; 2] = [1 << 26, 1 << 22];
 /// Bytes that are summed over and over for one line.
 const VOLUME: usize = 1 << 26;
-/// Steps in front of those that are timed.
+/// Steps between two looks at a loss.
+const TOGETHER: usize = 5;
+/// Measurements in front of those that count.
 const WARM_UP: u64 = 2;
-/// Timed steps or batches; the second number is that of a quick look, as above.
-const TIMED: [u64; 2] = [20, 4];
+/// Timed looks or batches; the second number is that of a quick look, as above.
+const TIMED: [u64; 2] = [10, 2];
 /// Rows and columns of the matrices whose product is timed.
 const MATRIX: i64 = 1024;
 /// Elements that are copied.
@@ -156,29 +159,44 @@ impl Bench {
         let mut loader = loader.prepared_by(self.place.loader_threads());
         let method = run::method(plan, &self.dataset, self.place.device, &self.ranks);
         let mut method = agree(comm, method)?;
-        let (mut steps, mut waits) = (Vec::new(), Vec::new());
-        for step in 1..=WARM_UP + self.timed {
-            comm.barrier()?;
+        let mut replay = plan.train.graph.then(|| Replay::on(self.place.device));
+        let mut steps = (1..).map(|step| {
+            let moment = Moment::new(step, plan.train.total_steps, Key::new(plan.train.seed));
             let start = Instant::now();
             let batches = agree(comm, loader.micro_batches(step))?.into_iter();
             let batches = batches.map(|batch| batch.to(run::kind(plan), self.place.device));
-            let batches: Vec<Batch> = batches.collect();
-            waits.push(start.elapsed());
-            let key = Key::new(plan.train.seed);
-            let mut cx = StepContext::new(step, plan.train.total_steps, key, &self.ranks);
-            let done = step_in_parts(&mut *method, &batches, &mut cx);
-            let done = done.and_then(|()| cx.into_report().fetch());
-            steps.push(start.elapsed());
-            agree(comm, done)?;
+            let batches = batches.collect();
+            let waited = start.elapsed();
+            let due = Due { batches, moment, logged: false, communicator: &self.ranks };
+            let report = match &mut replay {
+                Some(replay) => replay.step(&mut *method, due),
+                None => replay::compute(&mut *method, &due),
+            };
+            Ok((agree(comm, report)?, waited))
+        });
+        let (mut times, mut waits) = (Vec::new(), Vec::new());
+        for _ in 0..WARM_UP + self.timed {
+            comm.barrier()?;
+            let (start, mut wait) = (Instant::now(), Duration::ZERO);
+            let mut last = None;
+            for step in steps.by_ref().take(TOGETHER) {
+                let (report, waited) = step?;
+                wait += waited;
+                last = Some(report);
+            }
+            // Only a number that is read says when a GPU is done.
+            agree(comm, last.map_or(Ok(StepNumbers::default()), |report| report.fetch()))?;
+            times.push(start.elapsed() / TOGETHER as u32);
+            waits.push(wait / TOGETHER as u32);
         }
-        let [step, wait] = [steps, waits].map(|mut times| median(&mut times[WARM_UP as usize..]));
+        let [step, wait] = [times, waits].map(|mut times| median(&mut times[WARM_UP as usize..]));
         let step = Duration::from_nanos(comm.max(step.as_nanos() as i64)?.unsigned_abs());
         let images = plan.train.batch_size as f64 / step.as_secs_f64();
         let mut text = self.machine()?;
         let _ = writeln!(
             text,
             "a step of `{}`, {} slices of {} x {} on {} ranks: {:.1} ms, {images:.1} images/s, \
-             {:.1} ms of it waiting for data; median of {} steps",
+             {:.1} ms of it waiting for data; median of {} times {TOGETHER} steps",
             plan.method,
             plan.train.batch_size,
             plan.data.size,
@@ -197,7 +215,7 @@ impl Bench {
         let loader = agree(comm, run::loader(plan, &self.dataset, comm))?;
         let mut loader = loader.prepared_by(self.place.loader_threads());
         let (mut step, mut bytes) = (0, 0);
-        let repeats = 5 * self.timed as usize;
+        let repeats = 10 * self.timed as usize;
         let time = slowest(comm, repeats, || {
             step += 1;
             let batches = loader.micro_batches(step)?;

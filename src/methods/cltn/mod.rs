@@ -268,7 +268,7 @@ impl Method for Cltn {
         });
         self.generators.update(objective, cx)?;
         if let Some((average, _)) = &mut self.average {
-            let keep = (1.0 - 1.0 / (cx.step as f64 + 1.0)).min(self.params.average);
+            let keep = (1.0 - 1.0 / (cx.moment().step as f64 + 1.0)).min(self.params.average);
             average.follow(&self.generators, keep, cx)?;
         }
         for (name, transfer) in

@@ -11,7 +11,8 @@ use crate::data::batch::{Batch, Samples};
 use crate::error::{Failure, Result};
 use crate::losses::adversarial::{accuracy, gradient_penalty, verdict};
 use crate::losses::{SMOOTH, dice, masked_mean_square, one_hot, partial_cross_entropy};
-use crate::mixing::{CellMasks, expected_class, label_map, mix};
+use crate::mixing::{self, CellMasks, expected_class, label_map, mix};
+use crate::native::cuda::upload;
 use crate::native::{GroupSum, global_sum, with_slice_mut};
 use crate::nets::Pass;
 use crate::nets::gan::{Discriminator, Judge};
@@ -19,7 +20,8 @@ use crate::nets::unet::UNetMae;
 use crate::pseudo_labels::keep_largest;
 use crate::random::Key;
 use crate::train::learner::Learner;
-use crate::train::{Method, Objective, StepContext};
+use crate::train::moment::Moment;
+use crate::train::{Method, Objective, StepContext, Weight};
 pub use params::Params;
 use params::{Adversary, Hide, Maps, Masks, PredictsFrom, Shape};
 use tch::{Device, Kind, Tensor};
@@ -112,7 +114,7 @@ impl MaskMixAdv {
             });
         let game = self.game(&mixed, &pseudo, cx);
         if let Game::Played { fake, weight } = &game {
-            objective = objective.term("adversarial", *weight, || {
+            objective = objective.term("adversarial", weight, || {
                 let logits = self.discriminator.frozen().forward(fake);
                 verdict(&logits, true, batch.global_size, cx.group())
             });
@@ -189,15 +191,34 @@ impl MaskMixAdv {
         Ok(host.to_device(labels.device()).to_kind(Kind::Int64))
     }
 
+    /// Whether the discriminator does anything in a step.
+    fn plays(&self, moment: &Moment) -> bool {
+        self.params.adversary == Adversary::Detached
+            || self.params.adversarial_weight(moment.step, moment.total_steps).is_some()
+    }
+
+    /// It grows over the run.
+    fn adversarial_weight(&self, device: Device, cx: &StepContext<'_>) -> Weight {
+        if self.params.shape.weight == 0.0 {
+            return Weight::Fixed(0.0);
+        }
+        let params = self.params.clone();
+        let weight = cx.varying().numbers(device, move |now| {
+            vec![params.adversarial_weight(now.step, now.total_steps).unwrap_or(0.0)]
+        });
+        Weight::Varying(weight.get(0))
+    }
+
     /// What the discriminator sees of the prediction, and whether it sends a gradient.
     fn game(&self, mixed: &Tensor, pseudo: &Tensor, cx: &StepContext<'_>) -> Game {
         let numbers = || pseudo.unsqueeze(1).to_kind(mixed.kind());
         if self.params.adversary == Adversary::Detached {
             return Game::Watched { fake: numbers() };
         }
-        let Some(weight) = self.params.adversarial_weight(cx.step, cx.total_steps) else {
+        if !self.plays(cx.moment()) {
             return Game::Off;
-        };
+        }
+        let weight = self.adversarial_weight(mixed.device(), cx);
         let fake = match self.params.shape.maps {
             Maps::OneHot => mixed.shallow_clone(),
             Maps::ExpectedClass => expected_class(mixed),
@@ -264,7 +285,7 @@ enum Game {
     /// It learns from `fake` and changes nothing.
     Watched { fake: Tensor },
     /// It learns from `fake`, and the network to please it.
-    Played { fake: Tensor, weight: f64 },
+    Played { fake: Tensor, weight: Weight },
 }
 
 /// Squared error over what could not be seen, mean over the restorations.
@@ -285,19 +306,28 @@ fn observe_agreement(logits: &[Tensor; 2], global_size: usize, cx: &mut StepCont
 }
 
 impl Method for MaskMixAdv {
+    fn form(&self, moment: &Moment) -> Option<u32> {
+        // What is cleaned is cleaned on the host.
+        (!self.params.largest_component).then_some(u32::from(self.plays(moment)))
+    }
+
     fn step(&mut self, batch: &Batch, cx: &mut StepContext<'_>) -> Result<()> {
-        let positions = &batch.main().positions;
+        let samples = batch.main();
         let levels = if self.params.hide == Hide::Features { LEVELS } else { 1 };
-        let visible = self.params.visible;
         let masks: Vec<CellMasks> = (0..levels as u64)
             .map(|level| {
-                let key = cx.key("mask").number(level);
-                let keys: Vec<_> = positions.iter().map(|&position| key.number(position)).collect();
-                match self.params.masks {
-                    Masks::Shared => CellMasks::drawn(&[key], visible),
-                    Masks::PerSample => CellMasks::drawn(&keys, visible),
-                    Masks::Overlapping => CellMasks::overlapping(&keys, visible),
-                }
+                let (masks, visible) = (self.params.masks, self.params.visible);
+                let positions = samples.positions.clone();
+                let cells = cx.varying().numbers(samples.image.device(), move |moment| {
+                    let key = moment.key("mask").number(level);
+                    let keys: Vec<_> = positions.iter().map(|&place| key.number(place)).collect();
+                    match masks {
+                        Masks::Shared => mixing::drawn(&[key], visible),
+                        Masks::PerSample => mixing::drawn(&keys, visible),
+                        Masks::Overlapping => mixing::overlapping(&keys, visible),
+                    }
+                });
+                CellMasks::of(&cells)
             })
             .collect();
         self.iterate(batch, &masks, cx)
@@ -312,7 +342,8 @@ impl Method for MaskMixAdv {
             PredictsFrom::Whole => see(image),
             PredictsFrom::Parts => {
                 // The same parts of every image, so that evaluations can be compared.
-                let parts = CellMasks::drawn(&[Key::new(0)], self.params.visible);
+                let cells = mixing::drawn(&[Key::new(0)], self.params.visible);
+                let parts = CellMasks::of(&upload(&Tensor::from_slice(&cells), image.device()));
                 let parts = parts.at_size_of(image);
                 let [first, second] = parts.each_ref().map(|part| see(&(image * part)));
                 let [first, second] = [softmax(&first?), softmax(&second?)];

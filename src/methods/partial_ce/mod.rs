@@ -18,10 +18,11 @@ use crate::losses::{Masking, partial_cross_entropy, partial_dice};
 use crate::nets::Pass;
 use crate::nets::unet::UNet;
 use crate::train::learner::Learner;
-use crate::train::{Method, Objective, StepContext};
+use crate::train::moment::Moment;
+use crate::train::{Method, Objective, StepContext, Weight};
 pub use params::Params;
 use std::cell::LazyCell;
-use tch::Tensor;
+use tch::{Device, Tensor};
 
 /// The method.
 pub struct PartialCe {
@@ -50,6 +51,16 @@ impl Recipe for PartialCe {
 }
 
 impl PartialCe {
+    /// It grows over the run.
+    fn intensity_variance_weight(&self, device: Device, cx: &StepContext<'_>) -> Weight {
+        let term = self.params.intensity_variance.clone();
+        if term.weight == 0.0 {
+            return Weight::Fixed(0.0);
+        }
+        let weight = cx.varying().numbers(device, move |now| vec![term.weight_at(now.step)]);
+        Weight::Varying(weight.get(0))
+    }
+
     /// Every term that has a weight; `logits` is `[N, C, H, W]` of the batch's main samples.
     fn objective(&self, logits: &Tensor, batch: &Batch, cx: &StepContext<'_>) -> Result<Objective> {
         let params = &self.params;
@@ -71,10 +82,14 @@ impl PartialCe {
             .term("mumford_shah", params.mumford_shah.weight, || {
                 mumford_shah(&probabilities, image, params.mumford_shah.energy, group)
             })
-            .term("intensity_variance", params.intensity_variance.weight_at(cx.step), || {
-                let sign = params.intensity_variance.sign;
-                intensity_variance(&probabilities, image, sign, total, group)
-            });
+            .term(
+                "intensity_variance",
+                self.intensity_variance_weight(logits.device(), cx),
+                || {
+                    let sign = params.intensity_variance.sign;
+                    intensity_variance(&probabilities, image, sign, total, group)
+                },
+            );
         if params.gated_crf.weight == 0.0 {
             return Ok(objective);
         }
@@ -84,6 +99,10 @@ impl PartialCe {
 }
 
 impl Method for PartialCe {
+    fn form(&self, _moment: &Moment) -> Option<u32> {
+        Some(0)
+    }
+
     fn step(&mut self, batch: &Batch, cx: &mut StepContext<'_>) -> Result<()> {
         let samples = batch.main();
         let pass = self.passes.train("main", samples, cx);

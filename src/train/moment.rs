@@ -1,0 +1,163 @@
+//! Where in a run a step is, and the numbers of a step that follow from that alone.
+//!
+//! They come to the device as tensors, so that a step that was recorded finds new ones in their place
+//! when it is replayed. Knows no methods and no batches.
+
+use crate::native::cuda::upload;
+use crate::random::Key;
+use std::cell::{Cell, RefCell};
+use tch::{Device, Kind, Tensor};
+
+/// Where in a run a step is.
+#[derive(Debug, Clone, Copy)]
+pub struct Moment {
+    /// Counts from 1.
+    pub step: u64,
+    /// Length of the run.
+    pub total_steps: u64,
+    /// By what learning rates are multiplied in this step.
+    pub rate_share: f64,
+    key: Key,
+}
+
+impl Moment {
+    /// The same with another share of the learning rates.
+    #[must_use]
+    pub fn with_rate_share(self, rate_share: f64) -> Self {
+        Self { rate_share, ..self }
+    }
+
+    /// A step of a run with this key.
+    pub fn new(step: u64, total_steps: u64, key: Key) -> Self {
+        let key = key.purpose("step").number(step);
+        Self { step, total_steps, rate_share: 1.0, key }
+    }
+
+    /// The key of this step for one purpose, equal on all ranks.
+    pub fn key(&self, purpose: &str) -> Key {
+        self.key.purpose(purpose)
+    }
+
+    /// One key per sample, from its position in the global batch.
+    pub fn sample_keys(&self, purpose: &str, positions: &[u64]) -> Vec<Key> {
+        let key = self.key(purpose);
+        positions.iter().map(|position| key.number(*position)).collect()
+    }
+}
+
+/// Computes numbers of a step as 64 bits each, always equally many.
+type Formula = Box<dyn Fn(&Moment) -> Vec<i64>>;
+
+/// The numbers of a step that vary with the moment.
+pub struct Varying {
+    moment: Moment,
+    /// How many were asked for.
+    used: Cell<usize>,
+    kept: Option<Kept>,
+}
+
+/// Numbers in one place, with the formulas to compute them anew.
+struct Kept {
+    /// 64 bits each: `i64 [room]`.
+    place: Tensor,
+    /// In the order in which the step asks for their numbers, which is always the same.
+    formulas: RefCell<Vec<Formula>>,
+    /// How many of them were asked for again.
+    asked: Cell<usize>,
+}
+
+impl Varying {
+    /// Numbers of `moment` alone.
+    pub fn of(moment: Moment) -> Self {
+        Self { moment, used: Cell::new(0), kept: None }
+    }
+
+    /// Numbers that [`Varying::renew`] replaces by those of another moment, with room for so many. On a
+    /// GPU they are not there before.
+    pub(super) fn kept(moment: Moment, room: usize, device: Device) -> Self {
+        let place = Tensor::zeros([room as i64], (Kind::Int64, device));
+        let kept = Kept { place, formulas: RefCell::default(), asked: Cell::new(0) };
+        Self { moment, used: Cell::new(0), kept: Some(kept) }
+    }
+
+    /// How many numbers were asked for.
+    pub(super) fn used(&self) -> usize {
+        self.used.get()
+    }
+
+    /// The moment itself, for what does the same work in every step of its form.
+    pub fn moment(&self) -> &Moment {
+        &self.moment
+    }
+
+    /// Numbers on `device`: `f64 [count]`.
+    pub fn numbers(&self, device: Device, of: impl Fn(&Moment) -> Vec<f64> + 'static) -> Tensor {
+        let bits = move |moment: &Moment| -> Vec<i64> {
+            of(moment).into_iter().map(|number| number.to_bits().cast_signed()).collect()
+        };
+        self.bits(device, Box::new(bits)).view_dtype(Kind::Double)
+    }
+
+    /// Keys on `device`, as `random::Key::bits`: `i64 [count]`.
+    pub fn keys(&self, device: Device, of: impl Fn(&Moment) -> Vec<Key> + 'static) -> Tensor {
+        let bits = move |moment: &Moment| -> Vec<i64> {
+            of(moment).into_iter().map(|key| key.bits().cast_signed()).collect()
+        };
+        self.bits(device, Box::new(bits))
+    }
+
+    fn bits(&self, device: Device, formula: Formula) -> Tensor {
+        let now = Tensor::from_slice(&formula(&self.moment));
+        let start = self.used.replace(self.used.get() + now.numel());
+        let Some(Kept { place, formulas, asked }) = &self.kept else {
+            return upload(&now, device);
+        };
+        let place = place.narrow(0, start as i64, now.size()[0]);
+        let mut formulas = formulas.borrow_mut();
+        if asked.replace(asked.get() + 1) == formulas.len() {
+            formulas.push(formula);
+            if place.device() == Device::Cpu {
+                // Past autograd, which may have kept other numbers of the same memory.
+                place.data().copy_(&now);
+            }
+        }
+        place
+    }
+
+    /// Puts the numbers of another moment in place of those that were asked for, with one transfer, and
+    /// lets the step ask for them again.
+    pub(super) fn renew(&self, moment: &Moment) {
+        let Some(Kept { place, formulas, asked }) = &self.kept else { return };
+        asked.set(0);
+        self.used.set(0);
+        let bits: Vec<i64> = formulas.borrow().iter().flat_map(|formula| formula(moment)).collect();
+        let mut target = place.narrow(0, 0, bits.len() as i64);
+        target.copy_(&upload(&Tensor::from_slice(&bits), place.device()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kept_numbers_are_those_of_the_moment_they_were_renewed_for() {
+        let moment = |step| Moment::new(step, 10, Key::new(3));
+        let ask = |varying: &Varying| {
+            let shares = |moment: &Moment| vec![moment.step as f64, 0.5];
+            let numbers = varying.numbers(Device::Cpu, shares);
+            let keys = varying.keys(Device::Cpu, |moment| moment.sample_keys("dropout", &[0, 7]));
+            (numbers, keys)
+        };
+        let kept = Varying::kept(moment(2), 10, Device::Cpu);
+        let (first, _) = ask(&kept);
+        assert!(first.equal(&ask(&Varying::of(moment(2))).0) && kept.used() == 4);
+        for step in [2, 5] {
+            kept.renew(&moment(step));
+            let (numbers, keys) = ask(&kept);
+            let (now, keys_now) = ask(&Varying::of(moment(step)));
+            assert!(numbers.equal(&now) && keys.equal(&keys_now), "step {step}");
+            assert_eq!(first.double_value(&[0]), step as f64, "the place is the same");
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! Steps that are recorded once and replayed: one call to the GPU in place of a thousand.
+//!
+//! Steps of one form do the same work on the same memory, with other numbers in it. On a CPU, where
+//! there is nothing to save, a replayed step is computed again from what was recorded of it, so that
+//! everything but the recording itself is the same. Knows the trait [`Method`] and no method.
+
+use super::learner::Learner;
+use super::moment::{Moment, Varying};
+use super::{Method, StepContext, StepReport, step_in_parts};
+use crate::comm::Communicator;
+use crate::data::batch::Batch;
+use crate::error::Result;
+use crate::native::cuda::Graph;
+use std::rc::Rc;
+use std::sync::Arc;
+use tch::Device;
+
+/// Steps of a form before one is recorded: libtorch chooses its algorithms in the first ones, and ranks
+/// agree on the order of their gradients.
+const WARM_UP: u32 = 3;
+
+/// All recorded steps of a run on one rank.
+pub struct Replay {
+    forms: Vec<Form>,
+    /// Where steps compute; none once they cannot be replayed.
+    device: Option<Device>,
+    news: Option<String>,
+}
+
+/// Steps that do the same work.
+struct Form {
+    /// That of the method, and whether the numbers of the step are read.
+    work: (u32, bool),
+    /// How many were computed as they came.
+    warm: u32,
+    /// The most numbers that varied in one of them.
+    numbers: usize,
+    recording: Option<Recording>,
+}
+
+/// A recorded step.
+struct Recording {
+    /// None on a CPU.
+    graph: Option<Graph>,
+    /// What is learnt from: their memory gets the contents of every further step's.
+    batches: Vec<Batch>,
+    varying: Rc<Varying>,
+    /// What every replay reports anew in the same place.
+    report: StepReport,
+    /// How often each learner was updated in it.
+    updates: Vec<u64>,
+}
+
+/// A step that is due.
+pub struct Due<'a> {
+    /// This rank's part of the batch, in its micro-batches.
+    pub batches: Vec<Batch>,
+    /// Where in the run.
+    pub moment: Moment,
+    /// Whether its numbers will be read.
+    pub logged: bool,
+    /// All ranks.
+    pub communicator: &'a Arc<dyn Communicator>,
+}
+
+/// Computes a step.
+pub fn compute(method: &mut dyn Method, due: &Due<'_>) -> Result<StepReport> {
+    compute_with(method, &due.batches, due, &Rc::new(Varying::of(due.moment)))
+}
+
+fn compute_with(
+    method: &mut dyn Method,
+    batches: &[Batch],
+    due: &Due<'_>,
+    varying: &Rc<Varying>,
+) -> Result<StepReport> {
+    let mut cx = StepContext::with(Rc::clone(varying), due.communicator);
+    cx.logged = due.logged;
+    step_in_parts(method, batches, &mut cx)?;
+    Ok(cx.into_report())
+}
+
+fn updates_of(method: &dyn Method) -> Vec<u64> {
+    method.learners().into_iter().map(Learner::updates).collect()
+}
+
+impl Replay {
+    /// Nothing is recorded yet; steps compute on `device`.
+    pub fn on(device: Device) -> Self {
+        Self { forms: Vec::new(), device: Some(device), news: None }
+    }
+
+    /// Forgets all recordings, which count updates from where they were.
+    pub fn forget(&mut self) {
+        self.forms.clear();
+    }
+
+    /// What a user should know, once.
+    pub fn take_news(&mut self) -> Option<String> {
+        self.news.take()
+    }
+
+    /// Computes or replays a step.
+    pub fn step(&mut self, method: &mut dyn Method, due: Due<'_>) -> Result<StepReport> {
+        let Some(device) = self.device else { return compute(method, &due) };
+        let Some(work) = method.form(&due.moment) else {
+            self.give_up("steps of this method do not all do the same work");
+            return compute(method, &due);
+        };
+        let form = self.form((work, due.logged));
+        if let Some(recording) = &mut form.recording {
+            // The last batch of an epoch may be smaller.
+            return if recording.take_in(&due.batches) {
+                recording.replay(method, &due)
+            } else {
+                compute(method, &due)
+            };
+        }
+        if form.warm < WARM_UP {
+            let varying = Rc::new(Varying::of(due.moment));
+            let report = compute_with(method, &due.batches, &due, &varying)?;
+            form.warm += 1;
+            form.numbers = form.numbers.max(varying.used());
+            return Ok(report);
+        }
+        let varying = Rc::new(Varying::kept(due.moment, form.numbers, device));
+        if device == Device::Cpu {
+            self.remember(method, due, varying)
+        } else {
+            self.record(method, due, varying)
+        }
+    }
+
+    /// That of steps that do `work`, with what is known of it.
+    fn form(&mut self, work: (u32, bool)) -> &mut Form {
+        let known = self.forms.iter().position(|form| form.work == work);
+        let place = known.unwrap_or(self.forms.len());
+        if known.is_none() {
+            self.forms.push(Form { work, warm: 0, numbers: 0, recording: None });
+        }
+        &mut self.forms[place]
+    }
+
+    fn give_up(&mut self, reason: &str) {
+        self.news = Some(format!("`train.graph`: {reason}; they are computed one by one"));
+        self.device = None;
+        self.forms.clear();
+    }
+
+    fn keep(&mut self, method: &dyn Method, due: &Due<'_>, recording: Recording) {
+        if let Some(work) = method.form(&due.moment) {
+            self.form((work, due.logged)).recording = Some(recording);
+        }
+    }
+
+    /// Computes a step on a CPU, which is its own recording.
+    fn remember(
+        &mut self,
+        method: &mut dyn Method,
+        mut due: Due<'_>,
+        varying: Rc<Varying>,
+    ) -> Result<StepReport> {
+        let report = compute_with(method, &due.batches, &due, &varying)?;
+        let batches = std::mem::take(&mut due.batches);
+        let nothing = StepReport::default();
+        let recording =
+            Recording { graph: None, batches, varying, report: nothing, updates: Vec::new() };
+        self.keep(method, &due, recording);
+        Ok(report)
+    }
+
+    /// Records a step on a GPU and replays it; computes it where it cannot be recorded.
+    fn record(
+        &mut self,
+        method: &mut dyn Method,
+        mut due: Due<'_>,
+        varying: Rc<Varying>,
+    ) -> Result<StepReport> {
+        let before = updates_of(method);
+        let graphs = self.forms.iter().filter_map(|form| form.recording.as_ref());
+        let pool = graphs.filter_map(|recording| recording.graph.as_ref()).next();
+        let recorded = Graph::record(pool, || {
+            Ok(compute_with(method, &due.batches, &due, &varying)?.gathered())
+        });
+        let after = updates_of(method);
+        // Nothing has been updated yet.
+        for (learner, updates) in method.learners_mut().into_iter().zip(&before) {
+            learner.restore_updates(*updates);
+        }
+        let (graph, report) = match recorded {
+            Ok(recorded) => recorded,
+            Err(failure) => {
+                self.give_up(&format!("steps cannot be recorded: {}", failure.message()));
+                return compute(method, &due);
+            }
+        };
+        let updates = after.iter().zip(&before).map(|(after, before)| after - before).collect();
+        let batches = std::mem::take(&mut due.batches);
+        let recording = Recording { graph: Some(graph), batches, varying, report, updates };
+        let report = recording.replay(method, &due)?;
+        self.keep(method, &due, recording);
+        Ok(report)
+    }
+}
+
+impl Recording {
+    /// Copies the contents of `batches` over its own; false where they are not of one shape.
+    fn take_in(&mut self, batches: &[Batch]) -> bool {
+        let fits = self.batches.len() == batches.len()
+            && self.batches.iter().zip(batches).all(|(own, batch)| own.is_like(batch));
+        if fits {
+            self.batches.iter_mut().zip(batches).for_each(|(own, batch)| own.take_in(batch));
+        }
+        fits
+    }
+
+    fn replay(&self, method: &mut dyn Method, due: &Due<'_>) -> Result<StepReport> {
+        self.varying.renew(&due.moment);
+        let Some(graph) = &self.graph else {
+            return compute_with(method, &self.batches, due, &self.varying);
+        };
+        graph.replay()?;
+        for (learner, updates) in method.learners_mut().into_iter().zip(&self.updates) {
+            learner.restore_updates(learner.updates() + updates);
+        }
+        Ok(self.report.gathered())
+    }
+}

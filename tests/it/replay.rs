@@ -1,0 +1,83 @@
+//! `train.graph`: replayed steps train what computed steps train, to the last bit.
+//!
+//! On a CPU a replayed step is computed from what was recorded of it: the moment of the recorded step,
+//! its batch's memory with new contents, and the numbers that were renewed. A number that a method took
+//! from the moment itself would be that of the wrong step.
+
+use crate::running::{Ended, SMOKE, Train};
+use scrimp::runlog::Step;
+use scrimp::train::checkpoint::{FileDigest, read_manifest};
+use std::collections::BTreeMap;
+use tempfile::TempDir;
+
+/// Two of three batches are full, half of the steps are logged, dropout and augmentation draw all the time.
+const RUN: [&str; 6] = [
+    "train.total_steps=24",
+    "train.log_every=2",
+    "train.evaluate_every=8",
+    "train.save_every=24",
+    "train.batch_size=6",
+    "net.dropout=true",
+];
+
+fn numbers(run: &Ended) -> Vec<(u64, BTreeMap<String, f64>)> {
+    let of = |step: Step| {
+        let named = |prefix: &str, of: BTreeMap<String, f64>| {
+            of.into_iter().map(move |(name, n)| (format!("{prefix}{name}"), n)).collect::<Vec<_>>()
+        };
+        let all = [
+            named("", step.loss),
+            named("", step.observed),
+            named("lr ", step.lr),
+            named("norm ", step.grad_norm),
+        ];
+        (step.step, all.concat().into_iter().collect())
+    };
+    run.steps().into_values().map(of).collect()
+}
+
+fn digests(run: &Ended) -> Vec<FileDigest> {
+    read_manifest(&run.run.checkpoints().join("step-00000024")).unwrap().manifest.files
+}
+
+/// A run as it comes and one that is replayed, of `ranks` ranks.
+fn both(folder: &TempDir, config: &str, keys: &[&str], ranks: usize) -> [Ended; 2] {
+    ["false", "true"].map(|graph| {
+        let run = folder.path().join(graph);
+        let train = Train::new(config, &run).sets(&RUN).sets(keys);
+        let train = train.set(&format!("train.graph={graph}"));
+        let train = if ranks > 1 { train.under_mpirun(ranks) } else { train };
+        train.succeed()
+    })
+}
+
+#[test]
+fn replayed_steps_are_those_that_would_have_been_computed() {
+    let rising = ["method.params.shape.warm_up=0.3", "method.params.masks=overlapping"];
+    let adam = "method.params.learner.optimizer={ adamw = { weight_decay = 0.01 } }";
+    let ramp =
+        "method.params.intensity_variance={ weight = 0.1, ramp_units = 3, ramp_unit_steps = 4 }";
+    for (config, keys, ranks) in [
+        (SMOKE, vec![adam, ramp], 2),
+        (SMOKE, vec!["train.micro_batches=2", "method.params.learner.clip_norm=0.5"], 1),
+        ("configs/smoke/maskmixadv.toml", rising.to_vec(), 1),
+        ("configs/smoke/maskmixadv.toml", vec!["method.params.adversary=detached"], 2),
+        ("configs/smoke/dmpls.toml", vec![], 1),
+    ] {
+        let folder = TempDir::new().unwrap();
+        let [computed, replayed] = both(&folder, config, &keys, ranks);
+        assert_eq!(numbers(&computed), numbers(&replayed), "{config} {keys:?}");
+        assert_eq!(digests(&computed), digests(&replayed), "{config} {keys:?}");
+        assert_eq!(replayed.warnings(), computed.warnings(), "{config} {keys:?}");
+    }
+}
+
+#[test]
+fn what_cannot_be_replayed_is_computed_with_a_warning() {
+    let folder = TempDir::new().unwrap();
+    let [computed, replayed] = both(&folder, "configs/smoke/scribble2label.toml", &[], 1);
+    assert_eq!(digests(&computed), digests(&replayed));
+    let warnings = replayed.warnings();
+    let warned = warnings.iter().filter(|warning| warning.contains("`train.graph`"));
+    assert_eq!(warned.count(), 1, "{warnings:?}");
+}
