@@ -141,14 +141,10 @@ impl Place {
             return Err(Failure::new("`train.device` is `cuda`, but libtorch finds no GPU")
                 .hint("check `nvidia-smi`, run `SCRIMP_CUDA=1 ./launch/setup`, or set `train.device = \"auto\"`"));
         }
-        if gpus > 0 && placement.ranks_on_node > gpus {
-            return Err(Failure::usage(format!(
-                "{} ranks on this node share {gpus} GPUs, expected one GPU for each",
-                placement.ranks_on_node
-            ))
-            .hint("start fewer ranks on each node, or use `--set train.device=cpu`"));
-        }
-        let device = if gpus > 0 { Device::Cuda(placement.local_rank) } else { Device::Cpu };
+        let device = match gpus {
+            0 => Device::Cpu,
+            gpus => Device::Cuda(own_gpu(gpus, placement, plan.train.device)?),
+        };
         if let Device::Cuda(index) = device {
             native::cuda::open(index)?;
         }
@@ -167,6 +163,18 @@ impl Place {
         let usable = std::thread::available_parallelism().map_or(1, usize::from);
         (usable / self.ranks_on_node.max(1)).clamp(1, LOADER_THREADS)
     }
+}
+
+/// The GPU of this rank, counted from 0. Ranks share GPUs where the configuration says that it must be
+/// GPUs, which is slow and good for tests.
+fn own_gpu(gpus: usize, placement: Placement, choice: DeviceChoice) -> Result<usize> {
+    let ranks = placement.ranks_on_node;
+    if ranks > gpus && choice != DeviceChoice::Cuda {
+        let message = format!("{ranks} ranks on this node share {gpus} GPUs, expected one for each");
+        return Err(Failure::usage(message)
+            .hint("start fewer ranks on each node, or use `--set train.device=cpu`"));
+    }
+    Ok(placement.local_rank % gpus)
 }
 
 /// Threads that prepare batches: a GPU is faster than one of them, and leaves the processors to them.
@@ -284,4 +292,19 @@ pub(super) fn connect() -> Result<(Arc<dyn Communicator>, Variables)> {
     native::keep_memory();
     let variables: Variables = std::env::vars().collect();
     Ok((comm::connect(&variables)?, variables))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranks_share_a_gpu_only_where_it_must_be_one() {
+        let third = Placement { local_rank: 2, ranks_on_node: 3 };
+        assert_eq!(own_gpu(4, third, DeviceChoice::Auto).unwrap(), 2);
+        assert_eq!(own_gpu(2, third, DeviceChoice::Cuda).unwrap(), 0);
+        let refused = own_gpu(2, third, DeviceChoice::Auto).unwrap_err();
+        let expected = "3 ranks on this node share 2 GPUs, expected one for each";
+        assert_eq!(refused.message(), expected);
+    }
 }
