@@ -170,7 +170,8 @@ impl Place {
 fn own_gpu(gpus: usize, placement: Placement, choice: DeviceChoice) -> Result<usize> {
     let ranks = placement.ranks_on_node;
     if ranks > gpus && choice != DeviceChoice::Cuda {
-        let message = format!("{ranks} ranks on this node share {gpus} GPUs, expected one for each");
+        let message =
+            format!("{ranks} ranks on this node share {gpus} GPUs, expected one for each");
         return Err(Failure::usage(message)
             .hint("start fewer ranks on each node, or use `--set train.device=cpu`"));
     }

@@ -53,7 +53,8 @@ fn both(folder: &TempDir, config: &str, keys: &[&str], ranks: usize) -> [Ended; 
 
 #[test]
 fn replayed_steps_are_those_that_would_have_been_computed() {
-    let rising = ["method.params.shape.warm_up=0.3", "method.params.masks=overlapping"];
+    let clipped = "method.params.learner.clip_norm=1.0";
+    let rising = ["method.params.shape.warm_up=0.3", "method.params.masks=overlapping", clipped];
     let adam = "method.params.learner.optimizer={ adamw = { weight_decay = 0.01 } }";
     let ramp =
         "method.params.intensity_variance={ weight = 0.1, ramp_units = 3, ramp_unit_steps = 4 }";
@@ -61,7 +62,7 @@ fn replayed_steps_are_those_that_would_have_been_computed() {
         (SMOKE, vec![adam, ramp], 2),
         (SMOKE, vec!["train.micro_batches=2", "method.params.learner.clip_norm=0.5"], 1),
         ("configs/smoke/maskmixadv.toml", rising.to_vec(), 1),
-        ("configs/smoke/maskmixadv.toml", vec!["method.params.adversary=detached"], 2),
+        ("configs/smoke/maskmixadv.toml", vec!["method.params.adversary=detached", clipped], 2),
         ("configs/smoke/dmpls.toml", vec![], 1),
     ] {
         let folder = TempDir::new().unwrap();
