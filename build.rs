@@ -16,6 +16,11 @@ mod torch {
         println!("cargo:rerun-if-changed=src/native/kernels.h");
         println!("cargo:rerun-if-changed=src/native/noise.h");
         println!("cargo:rerun-if-changed=src/native/neighbours.h");
+        println!("cargo:rerun-if-changed=src/native/kernel_table.h");
+        println!("cargo:rerun-if-changed=src/native/plain_kernels.h");
+        println!("cargo:rerun-if-changed=src/native/device_kernels.h");
+        println!("cargo:rerun-if-changed=src/native/device_table.h");
+        println!("cargo:rerun-if-changed=src/native/device_twin.h");
         let root = std::env::var_os("LIBTORCH").map(PathBuf::from).unwrap_or_default();
         assert!(
             root.join("include/ATen/ATen.h").exists(),

@@ -1,7 +1,9 @@
 //! Calls into `shim.cpp`: the only code that crosses the C ABI.
 #![expect(unsafe_code, reason = "this file is the foreign-function border to libtorch")]
 
-use super::{GroupSum, Neighbourhood, Normalisation, NormalisedChannels, PairKernel, TrainingPass};
+use super::{
+    Form, GroupSum, Neighbourhood, Normalisation, NormalisedChannels, PairKernel, TrainingPass,
+};
 use crate::error::{Failure, Result};
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -32,7 +34,8 @@ unsafe extern "C" {
         parameters: *const Handle,
         settings: *const Normalisation,
     ) -> *mut c_char;
-    fn scrimp_normal(out: *mut Handle, keys: Handle, like: Handle, portable: bool) -> *mut c_char;
+    fn scrimp_normal(out: *mut Handle, keys: Handle, like: Handle, form: Form) -> *mut c_char;
+    fn scrimp_use_device_kernels(kernels: *const c_void);
     fn scrimp_keep_memory();
     fn scrimp_allow_tf32(allowed: bool) -> *mut c_char;
     fn scrimp_channels_last(out: *mut Handle, x: Handle) -> *mut c_char;
@@ -63,14 +66,19 @@ fn checked(text: *mut c_char) -> Result<()> {
     if text.is_null() {
         return Ok(());
     }
-    // SAFETY: a non-null text is a NUL-terminated string from strdup that nobody else holds.
-    let message = unsafe {
-        let message = CStr::from_ptr(text).to_string_lossy().into_owned();
-        scrimp_free_text(text);
-        message
-    };
+    let message = adopted_text(text);
     let first_line = message.lines().next().unwrap_or_default().to_owned();
     Err(Failure::new(first_line).during("libtorch refused an operation"))
+}
+
+/// Takes over a text of the shim, which must not be null.
+fn adopted_text(text: *mut c_char) -> String {
+    // SAFETY: the shim's texts are NUL-terminated strings from strdup that nobody else holds.
+    unsafe {
+        let words = CStr::from_ptr(text).to_string_lossy().into_owned();
+        scrimp_free_text(text);
+        words
+    }
 }
 
 /// The address that tch holds; the shim reads it as `at::Tensor*`.
@@ -159,15 +167,42 @@ pub fn normalise_evaluate(
 }
 
 /// Standard normal numbers, `[keys, ...]` with the other extents, the precision and the device of
-/// `like`: those of each key, as `random::Key::bits`, depend on nothing else. With `portable` by plain tensor operations, as
-/// on devices without kernels of our own, which may round otherwise.
-pub fn normal(keys: &[u64], like: &Tensor, portable: bool) -> Result<Tensor> {
+/// `like`: those of each key, as `random::Key::bits`, depend on nothing else. Forms round differently.
+pub fn normal(keys: &[u64], like: &Tensor, form: Form) -> Result<Tensor> {
     let bits: Vec<i64> = keys.iter().map(|&key| key as i64).collect();
     let keys = Tensor::from_slice(&bits);
     let mut out: Handle = std::ptr::null_mut();
     // SAFETY: both handles belong to tensors borrowed for this call.
-    checked(unsafe { scrimp_normal(&raw mut out, handle(&keys), handle(like), portable) })?;
+    checked(unsafe { scrimp_normal(&raw mut out, handle(&keys), handle(like), form) })?;
     Ok(adopted(out))
+}
+
+/// Compiles the kernels for a GPU, counted from 0 among the visible ones, and computes with them from now
+/// on: for tensors of that GPU they are [`Form::Own`]. To be called before the first step, and before a
+/// graph is recorded; takes seconds.
+///
+/// `library` is `libscrimp_cuda.so`. An error, with the compiler's log, leaves plain tensor operations
+/// in place: a reason to warn, not to end.
+pub fn use_cuda_kernels(library: &'static libloading::Library, device: usize) -> Result<()> {
+    type Compile = unsafe extern "C" fn(c_int, *const c_char) -> *mut c_char;
+    type Table = unsafe extern "C" fn() -> *const c_void;
+    const SOURCE: &str = concat!(include_str!("device_kernels.h"), "\0");
+    let missing = |error: libloading::Error| {
+        Failure::new(error.to_string()).during("the kernels for GPUs cannot be found")
+    };
+    // SAFETY: both symbols have these types in cuda_kernels.cpp, and `library` is never unloaded. The
+    // source ends with a NUL and is only read; the table is a static, made by the shim's compiler.
+    unsafe {
+        let compile = library.get::<Compile>(b"scrimp_cuda_compile_kernels\0").map_err(missing)?;
+        let table = library.get::<Table>(b"scrimp_cuda_kernels\0").map_err(missing)?;
+        let log = compile(device as c_int, SOURCE.as_ptr().cast());
+        if !log.is_null() {
+            let what = "the kernels for GPUs cannot be compiled";
+            return Err(Failure::new(adopted_text(log)).during(what));
+        }
+        scrimp_use_device_kernels(table());
+    }
+    Ok(())
 }
 
 /// Makes the allocator keep the memory of activations between steps instead of returning it to the
