@@ -106,8 +106,9 @@ struct Table {
 
   // A pointer to parameters, checked: what the kernel takes for granted.
   static void* parameters(const at::Tensor& tensor, at::ScalarType kind) {
-    TORCH_CHECK(tensor.scalar_type() == kind && tensor.is_contiguous(),
-                "the tensors of normalised channels must be contiguous and of one kind");
+    TORCH_CHECK((kind == at::kFloat || kind == at::kDouble) && tensor.scalar_type() == kind &&
+                    tensor.is_contiguous(),
+                "the tensors of normalised channels must be contiguous, and all f32 or all f64");
     return tensor.mutable_data_ptr();
   }
 
