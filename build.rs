@@ -16,9 +16,15 @@ mod torch {
         println!("cargo:rerun-if-env-changed=CUDA_HOME");
         println!("cargo:rerun-if-changed=src/native/shim.cpp");
         println!("cargo:rerun-if-changed=src/native/shim_cuda.cpp");
+        println!("cargo:rerun-if-changed=src/native/cuda_kernels.cpp");
         println!("cargo:rerun-if-changed=src/native/kernels.h");
         println!("cargo:rerun-if-changed=src/native/noise.h");
         println!("cargo:rerun-if-changed=src/native/neighbours.h");
+        println!("cargo:rerun-if-changed=src/native/kernel_table.h");
+        println!("cargo:rerun-if-changed=src/native/plain_kernels.h");
+        println!("cargo:rerun-if-changed=src/native/device_kernels.h");
+        println!("cargo:rerun-if-changed=src/native/device_table.h");
+        println!("cargo:rerun-if-changed=src/native/device_twin.h");
         let root = std::env::var_os("LIBTORCH").map(PathBuf::from).unwrap_or_default();
         assert!(
             root.join("include/ATen/ATen.h").exists(),
@@ -66,10 +72,11 @@ mod torch {
         let target = PathBuf::from(std::env::var_os("OUT_DIR")?).join("libscrimp_cuda.so");
         let compiler = compiler(root).include(headers).get_compiler();
         let status = Command::from(compiler.to_command())
-            .args(["-shared", "-fPIC", "-w", "src/native/shim_cuda.cpp", "-o"])
+            .args(["-shared", "-fPIC", "-w"])
+            .args(["src/native/shim_cuda.cpp", "src/native/cuda_kernels.cpp", "-o"])
             .arg(&target)
             .status();
-        assert!(status.is_ok_and(|status| status.success()), "cannot compile shim_cuda.cpp");
+        assert!(status.is_ok_and(|status| status.success()), "cannot compile what needs CUDA");
         // Beside the program too, so that both can be moved together.
         let beside = target.ancestors().nth(4)?.join("libscrimp_cuda.so");
         let _ = std::fs::copy(&target, beside);

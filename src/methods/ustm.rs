@@ -9,7 +9,7 @@ use crate::data::batch::{Batch, Samples};
 use crate::error::{Failure, Result};
 use crate::losses::consistency::{masked_consistency, uncertainty};
 use crate::losses::partial_cross_entropy;
-use crate::native::{global_sum, normal};
+use crate::native::{Form, global_sum, normal};
 use crate::nets::Pass;
 use crate::nets::unet::UNet;
 use crate::train::learner::{Learner, LearnerConfig};
@@ -216,7 +216,7 @@ impl Ustm {
                 let keys = cx.sample_keys(purpose, &samples.positions);
                 keys.into_iter().map(move |key| key.number(number).bits())
             });
-            normal(&keys.collect::<Vec<_>>(), &samples.image, false)
+            normal(&keys.collect::<Vec<_>>(), &samples.image, Form::Own)
         };
         let passes = 0..PASSES / TOGETHER as usize;
         Ok(Chance {

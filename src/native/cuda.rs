@@ -1,6 +1,6 @@
 //! GPUs: streams beside each other, recorded work, memory.
 //!
-//! Calls into `shim_cuda.cpp`, which is loaded where a GPU is used; nothing CUDA is needed before. It
+//! Calls into `shim_cuda.cpp` and `cuda_kernels.cpp`, one library that is loaded where a GPU is used; nothing CUDA is needed before. It
 //! knows no networks, no communicators and no steps.
 #![expect(unsafe_code, reason = "this file is the foreign-function border to libtorch's CUDA half")]
 
@@ -26,7 +26,11 @@ type OfDevice<T> = unsafe extern "C" fn(*mut T, c_int) -> ErrorText;
 /// A call on one object of the library.
 type OnObject = unsafe extern "C" fn(Pointer) -> ErrorText;
 
-/// The functions of `shim_cuda.cpp`, which says what each does.
+unsafe extern "C" {
+    fn scrimp_use_device_kernels(kernels: *const c_void);
+}
+
+/// The functions of `shim_cuda.cpp` and `cuda_kernels.cpp`, which say what each does.
 struct Functions {
     open: unsafe extern "C" fn(c_int) -> ErrorText,
     select: unsafe extern "C" fn(c_int) -> ErrorText,
@@ -44,6 +48,8 @@ struct Functions {
     graph_end: OnObject,
     graph_replay: OnObject,
     graph_free: unsafe extern "C" fn(Pointer),
+    compile_kernels: unsafe extern "C" fn(c_int, *const c_char) -> ErrorText,
+    kernels: unsafe extern "C" fn() -> *const c_void,
 }
 
 /// Loads libtorch's CUDA half; false where it is not installed.
@@ -99,6 +105,8 @@ fn load_functions() -> std::result::Result<Functions, String> {
             graph_end: *library.get(b"scrimp_cuda_graph_end").map_err(words)?,
             graph_replay: *library.get(b"scrimp_cuda_graph_replay").map_err(words)?,
             graph_free: *library.get(b"scrimp_cuda_graph_free").map_err(words)?,
+            compile_kernels: *library.get(b"scrimp_cuda_compile_kernels").map_err(words)?,
+            kernels: *library.get(b"scrimp_cuda_kernels").map_err(words)?,
         };
         std::mem::forget(library);
         Ok(functions)
@@ -111,10 +119,33 @@ pub fn devices() -> usize {
 }
 
 /// Makes a GPU, counted from 0 among the visible ones, the current one of this thread, with a stream of
-/// its own for everything that torch computes here. To be called before anything lives on the GPU.
+/// its own for everything that torch computes here, and compiles the kernels for it. To be called before
+/// anything lives on the GPU; takes seconds.
 pub fn open(device: usize) -> Result<()> {
     // SAFETY: the arguments are plain values.
-    checked(unsafe { (functions()?.open)(device as c_int) })
+    checked(unsafe { (functions()?.open)(device as c_int) })?;
+    if let Err(failure) = compile_kernels(device) {
+        tracing::warn!("{}; plain tensor operations are slower", failure.message());
+    }
+    Ok(())
+}
+
+/// Compiles the kernels for a GPU, which are those of [`super::Form::Own`] there from now on. An error,
+/// with the compiler's log, leaves plain tensor operations in their place.
+fn compile_kernels(device: usize) -> Result<()> {
+    const SOURCE: &str = concat!(include_str!("device_kernels.h"), "\0");
+    let functions = functions()?;
+    // SAFETY: the source ends with a NUL and is only read; the table is a static of the library, which
+    // is never unloaded, and made by the compiler of the shim that takes it.
+    unsafe {
+        let log = (functions.compile_kernels)(device as c_int, SOURCE.as_ptr().cast());
+        if !log.is_null() {
+            let log = adopted_text(log);
+            return Err(Failure::new(format!("cannot compile kernels for GPU {device}: {log}")));
+        }
+        scrimp_use_device_kernels((functions.kernels)());
+    }
+    Ok(())
 }
 
 /// Makes a GPU the current one of this thread.

@@ -1,7 +1,9 @@
 //! Calls into `shim.cpp`: the only code that crosses the C ABI.
 #![expect(unsafe_code, reason = "this file is the foreign-function border to libtorch")]
 
-use super::{GroupSum, Neighbourhood, Normalisation, NormalisedChannels, PairKernel, TrainingPass};
+use super::{
+    Form, GroupSum, Neighbourhood, Normalisation, NormalisedChannels, PairKernel, TrainingPass,
+};
 use crate::error::{Failure, Result};
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -32,7 +34,7 @@ unsafe extern "C" {
         parameters: *const Handle,
         settings: *const Normalisation,
     ) -> *mut c_char;
-    fn scrimp_normal(out: *mut Handle, keys: Handle, like: Handle, portable: bool) -> *mut c_char;
+    fn scrimp_normal(out: *mut Handle, keys: Handle, like: Handle, form: Form) -> *mut c_char;
     fn scrimp_keep_memory();
     fn scrimp_allow_tf32(allowed: bool) -> *mut c_char;
     fn scrimp_channels_last(out: *mut Handle, x: Handle) -> *mut c_char;
@@ -164,14 +166,13 @@ pub fn normalise_evaluate(
 }
 
 /// Standard normal numbers, `[keys, ...]` with the other extents, the precision and the device of
-/// `like`: those of each key, as `random::Key::bits`, depend on nothing else. With `portable` by plain tensor operations, as
-/// on devices without kernels of our own, which may round otherwise.
-pub fn normal(keys: &[u64], like: &Tensor, portable: bool) -> Result<Tensor> {
+/// `like`: those of each key, as `random::Key::bits`, depend on nothing else. Forms round differently.
+pub fn normal(keys: &[u64], like: &Tensor, form: Form) -> Result<Tensor> {
     let bits: Vec<i64> = keys.iter().map(|&key| key as i64).collect();
     let keys = Tensor::from_slice(&bits);
     let mut out: Handle = std::ptr::null_mut();
     // SAFETY: both handles belong to tensors borrowed for this call.
-    checked(unsafe { scrimp_normal(&raw mut out, handle(&keys), handle(like), portable) })?;
+    checked(unsafe { scrimp_normal(&raw mut out, handle(&keys), handle(like), form) })?;
     Ok(adopted(out))
 }
 

@@ -16,6 +16,9 @@
 #include <type_traits>
 #include <vector>
 
+#include "device_kernels.h"
+#include "kernel_table.h"
+
 // One binary, the widest vectors of the machine that it runs on.
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
 #define SCRIMP_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
@@ -23,32 +26,9 @@
 #define SCRIMP_CLONES
 #endif
 
-namespace scrimp {
+namespace scrimp::host {
 
-// y = dropout(leaky(x*scale + shift)); keys is null without dropout.
-struct Activation {
-  const double* scale;
-  const double* shift;
-  const int64_t* keys;
-  double slope;
-  double dropout;
-};
-
-// Elements whose 32 random bits are below this are dropped.
-inline uint32_t dropout_threshold(double probability) {
-  return static_cast<uint32_t>(std::llround(probability * 4294967296.0));
-}
-
-// random.rs `element_bits`.
-inline uint32_t element_bits(uint64_t key, uint32_t index) {
-  uint32_t x = index ^ static_cast<uint32_t>(key);
-  x = (x ^ (x >> 16)) * 0x7feb352du;
-  x = (x ^ (x >> 15)) * 0x846ca68bu;
-  x = (x ^ (x >> 16)) ^ static_cast<uint32_t>(key >> 32);
-  x = (x ^ (x >> 16)) * 0x7feb352du;
-  x = (x ^ (x >> 15)) * 0x846ca68bu;
-  return x ^ (x >> 16);
-}
+using device::element_bits;
 
 constexpr int64_t PIECES = 64;
 // Rows whose sums stay in the tensor's own precision before they are added up in double.
@@ -173,23 +153,27 @@ SCRIMP_LOOPS(double)
 template <typename T>
 void drop_rows(const Activation& activation, const at::Tensor& x, int64_t first, int64_t rows,
                T* values) {
-  if (activation.keys == nullptr) return;
+  if (!activation.keys.defined()) return;
+  const auto* keys = activation.keys.const_data_ptr<int64_t>();
   const int64_t channels = x.size(1), pixels = x.size(2) * x.size(3);
   const Dropping<T> dropping{dropout_threshold(activation.dropout),
                              static_cast<T>(1.0 / (1.0 - activation.dropout))};
   for (int64_t row = first; row < first + rows;) {
     const int64_t pixel = row % pixels;
     const int64_t count = std::min(pixels - pixel, first + rows - row);
-    drop_block(static_cast<uint64_t>(activation.keys[row / pixels]),
+    drop_block(static_cast<uint64_t>(keys[row / pixels]),
                static_cast<uint32_t>(pixel * channels), count * channels, dropping,
                values + (row - first) * channels);
     row += count;
   }
 }
 
+// A row of [rows, C] in the precision of computing.
 template <typename T>
-std::vector<T> narrowed(const double* values, int64_t count) {
-  return std::vector<T>(values, values + count);
+std::vector<T> narrowed(const at::Tensor& rows, int64_t row) {
+  const auto channels = rows.size(1);
+  const double* values = rows.const_data_ptr<double>() + row * channels;
+  return std::vector<T>(values, values + channels);
 }
 
 // What elements of a type are computed in.
@@ -295,8 +279,8 @@ template <typename S>
 void activate_typed(const at::Tensor& x, const Activation& activation, at::Tensor& y) {
   using T = typename Computed<S>::type;
   const int64_t channels = x.size(1), rows = x.numel() / channels;
-  const auto scale = narrowed<T>(activation.scale, channels);
-  const auto shift = narrowed<T>(activation.shift, channels);
+  const auto scale = narrowed<T>(activation.coefficients, SCALE);
+  const auto shift = narrowed<T>(activation.coefficients, SHIFT);
   const Affine<T> affine{scale.data(), shift.data(), nullptr, static_cast<T>(activation.slope)};
   const S* from = x.const_data_ptr<S>();
   S* to = y.mutable_data_ptr<S>();
@@ -314,12 +298,12 @@ void activate_typed(const at::Tensor& x, const Activation& activation, at::Tenso
 
 template <typename S>
 void deactivate_typed(const at::Tensor& x, const at::Tensor& dy, const Activation& activation,
-                      const double* mean, at::Tensor& g, double* sums) {
+                      at::Tensor& g, double* sums) {
   using T = typename Computed<S>::type;
   const int64_t channels = x.size(1), rows = x.numel() / channels;
-  const auto scale = narrowed<T>(activation.scale, channels);
-  const auto shift = narrowed<T>(activation.shift, channels);
-  const auto centre = narrowed<T>(mean, channels);
+  const auto scale = narrowed<T>(activation.coefficients, SCALE);
+  const auto shift = narrowed<T>(activation.coefficients, SHIFT);
+  const auto centre = narrowed<T>(activation.coefficients, MEAN);
   const Affine<T> affine{scale.data(), shift.data(), centre.data(), static_cast<T>(activation.slope)};
   const S* data = x.const_data_ptr<S>();
   const S* from = dy.const_data_ptr<S>();
@@ -346,12 +330,12 @@ void deactivate_typed(const at::Tensor& x, const at::Tensor& dy, const Activatio
 }
 
 template <typename S>
-void centre_typed(const at::Tensor& x, const double* scale, const double* mean,
-                  const double* offset, const double* tilt, at::Tensor& g) {
+void centre_typed(const at::Tensor& x, const at::Tensor& coefficients,
+                  const at::Tensor& corrections, const at::Tensor& g) {
   using T = typename Computed<S>::type;
   const int64_t channels = x.size(1), rows = x.numel() / channels;
-  const auto a = narrowed<T>(scale, channels), m = narrowed<T>(mean, channels);
-  const auto o = narrowed<T>(offset, channels), t = narrowed<T>(tilt, channels);
+  const auto a = narrowed<T>(coefficients, SCALE), m = narrowed<T>(coefficients, MEAN);
+  const auto o = narrowed<T>(corrections, 0), t = narrowed<T>(corrections, 1);
   const Centring<T> centring{a.data(), m.data(), o.data(), t.data()};
   const S* data = x.const_data_ptr<S>();
   S* to = g.mutable_data_ptr<S>();
@@ -377,27 +361,34 @@ void centre_typed(const at::Tensor& x, const double* scale, const double* mean,
     }                                                      \
   } while (false)
 
-// Adds the sums of x and of x^2 per channel to total[0..C] and total[C..2C].
-inline void moments(const at::Tensor& x, double* total) {
-  SCRIMP_DISPATCH(moments_typed, x, x, total);
+inline bool serve(const at::Tensor& x) { return x.is_cpu() && has_kernels(x.scalar_type()); }
+
+inline void moments(const at::Tensor& x, const at::Tensor& total) {
+  auto* sums = total.mutable_data_ptr<double>();
+  std::fill(sums, sums + 2 * x.size(1), 0.0);
+  SCRIMP_DISPATCH(moments_typed, x, x, sums);
 }
 
-inline void activate(const at::Tensor& x, const Activation& activation, at::Tensor& y) {
+inline at::Tensor activate(const at::Tensor& x, const Activation& activation) {
+  auto y = at::empty_like(x);
   SCRIMP_DISPATCH(activate_typed, x, x, activation, y);
+  return y;
 }
 
-// g = gradient before the activation; adds sum(g) and sum(g*(x - mean)) per channel to sums.
-inline void deactivate(const at::Tensor& x, const at::Tensor& dy, const Activation& activation,
-                       const double* mean, at::Tensor& g, double* sums) {
-  SCRIMP_DISPATCH(deactivate_typed, x, x, dy, activation, mean, g, sums);
+inline Deactivated deactivate(const at::Tensor& x, const at::Tensor& dy,
+                              const Activation& activation) {
+  Deactivated result{at::empty_like(x), at::zeros({2, x.size(1)}, at::kDouble)};
+  SCRIMP_DISPATCH(deactivate_typed, x, x, dy, activation, result.g,
+                  result.sums.mutable_data_ptr<double>());
+  return result;
 }
 
-// g <- scale*(g - offset - (x - mean)*tilt), in place.
-inline void centre(const at::Tensor& x, const double* scale, const double* mean,
-                   const double* offset, const double* tilt, at::Tensor& g) {
-  SCRIMP_DISPATCH(centre_typed, x, x, scale, mean, offset, tilt, g);
+inline at::Tensor centre(const at::Tensor& x, const at::Tensor& coefficients,
+                         const at::Tensor& corrections, const at::Tensor& g) {
+  SCRIMP_DISPATCH(centre_typed, x, x, coefficients, corrections, g);
+  return g;
 }
 
 #undef SCRIMP_DISPATCH
 
-}  // namespace scrimp
+}  // namespace scrimp::host

@@ -75,15 +75,28 @@ pub struct Normalisation {
     pub slope: f64,
     /// Probability that an element is dropped, with keys given.
     pub dropout: f64,
-    /// Uses plain tensor operations, as on devices without kernels of our own.
-    pub portable: bool,
+    /// How it is computed.
+    pub form: Form,
+}
+
+/// How normalisation and noise are computed: the same formulas, to rounding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(i32)]
+pub enum Form {
+    /// By kernels of our own where there are some for the tensor's kind and device, else as `Plain`.
+    Own = 0,
+    /// By tensor operations, on any device.
+    Plain = 1,
+    /// By the kernels for devices on the CPU, one thread after the other: for tests.
+    DeviceTwin = 2,
 }
 
 /// Who takes part in the statistics of a training pass, and which elements are dropped.
 pub struct TrainingPass<'a> {
     /// The ranks whose samples are normalised together.
     pub group: &'a Arc<dyn GroupSum>,
-    /// One key (`i64 [N]`) per sample, as `random::Key::bits`; no dropout without it.
+    /// One key (`i64 [N]`) per sample, as `random::Key::bits`; no dropout without it. Keys in another
+    /// place than the samples are copied there.
     pub keys: Option<&'a Tensor>,
 }
 

@@ -1,25 +1,18 @@
-// Standard normal numbers from the counter generator of random.rs, by Box and Muller: elements 2j
-// and 2j + 1 of a sample are made from its random bits 2j and 2j + 1.
+// Standard normal numbers in CPU memory from the counter generator of random.rs: elements 2j and 2j + 1
+// of a sample are made from its random bits 2j and 2j + 1. The formula stands in device_kernels.h.
 
 #pragma once
 
 #include <ATen/ATen.h>
+#include <ATen/Dispatch.h>
 #include <ATen/Parallel.h>
 
-#include <cmath>
 #include <cstdint>
 
-#include "kernels.h"
+#include "device_kernels.h"
+#include "kernel_table.h"
 
-namespace scrimp {
-
-// 24 of 32 random bits as a fraction in [0, 1), exact in single precision.
-template <typename T>
-inline T fraction(uint32_t bits) {
-  return static_cast<T>(bits >> 8) * static_cast<T>(1.0 / 16777216.0);
-}
-
-constexpr double TWO_PI = 6.283185307179586;
+namespace scrimp::host {
 
 // Fills `count` elements of each of `samples` samples.
 template <typename T>
@@ -29,15 +22,24 @@ void fill_normal(const int64_t* keys, int64_t samples, int64_t count, T* out) {
       const auto key = static_cast<uint64_t>(keys[sample]);
       T* values = out + sample * count;
       for (int64_t e = 0; e < count; e += 2) {
-        const auto index = static_cast<uint32_t>(e);
-        // From the other end of [0, 1), so that the logarithm is finite.
-        const T radius = std::sqrt(-2 * std::log(1 - fraction<T>(element_bits(key, index))));
-        const T angle = static_cast<T>(TWO_PI) * fraction<T>(element_bits(key, index + 1));
-        values[e] = radius * std::cos(angle);
-        if (e + 1 < count) values[e + 1] = radius * std::sin(angle);
+        T pair[2];
+        device::normal_pair(key, static_cast<uint32_t>(e), pair);
+        values[e] = pair[0];
+        if (e + 1 < count) values[e + 1] = pair[1];
       }
     }
   });
 }
 
-}  // namespace scrimp
+inline at::Tensor normal(const at::Tensor& keys, const at::Tensor& like) {
+  const auto shape = shape_of_normal(keys, like);
+  auto values = at::empty(shape, like.options().dtype(computed_in(like.scalar_type())));
+  const auto count = c10::multiply_integers(shape.begin() + 1, shape.end());
+  AT_DISPATCH_FLOATING_TYPES(values.scalar_type(), "normal", [&] {
+    fill_normal(keys.const_data_ptr<int64_t>(), shape[0], count,
+                values.mutable_data_ptr<scalar_t>());
+  });
+  return values.to(like.scalar_type());
+}
+
+}  // namespace scrimp::host

@@ -8,7 +8,7 @@ pub mod spectral;
 pub mod unet;
 
 use crate::error::Result;
-use crate::native::{self, GroupSum, Normalisation, NormalisedChannels, TrainingPass};
+use crate::native::{self, Form, GroupSum, Normalisation, NormalisedChannels, TrainingPass};
 use crate::parameters::Scope;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -163,7 +163,7 @@ impl NormalisedActivation {
                 epsilon: 1e-5,
                 slope: 0.01,
                 dropout,
-                portable: false,
+                form: Form::Own,
             },
             name: scope.name().to_owned(),
         }

@@ -1,9 +1,10 @@
 //! The native shim: its kernels against plain tensor operations, and dropout against `random`.
 
 use crate::golden::assert_close;
+use scrimp::native::cuda;
 use scrimp::native::{
-    Alone, GroupSum, Normalisation, NormalisedChannels, TrainingPass, normal, normalise,
-    with_slice, with_slice_mut,
+    Alone, Form, GroupSum, Normalisation, NormalisedChannels, TrainingPass, normal, normalise,
+    normalise_evaluate, with_slice, with_slice_mut,
 };
 use scrimp::random::{Key, element_bits};
 use std::sync::Arc;
@@ -14,56 +15,136 @@ fn wave(shape: &[i64], factor: f64) -> Tensor {
     ((Tensor::arange(count, (Kind::Double, Device::Cpu)) * factor).sin() * 2.0 + 0.7).view(shape)
 }
 
-fn channels(count: i64, kind: Kind) -> NormalisedChannels {
+fn channels_on(device: Device, count: i64, kind: Kind) -> NormalisedChannels {
+    let place = |values: Tensor| values.to_kind(kind).to_device(device);
     NormalisedChannels {
-        weight: (wave(&[count], 0.3) + 1.0).to_kind(kind).set_requires_grad(true),
-        bias: wave(&[count], 0.9).to_kind(kind).set_requires_grad(true),
-        running_mean: Tensor::zeros([count], (kind, Device::Cpu)),
-        running_var: Tensor::ones([count], (kind, Device::Cpu)),
+        weight: place(wave(&[count], 0.3) + 1.0).set_requires_grad(true),
+        bias: place(wave(&[count], 0.9)).set_requires_grad(true),
+        running_mean: Tensor::zeros([count], (kind, device)),
+        running_var: Tensor::ones([count], (kind, device)),
     }
 }
 
-const SETTINGS: Normalisation =
-    Normalisation { momentum: 0.1, epsilon: 1e-5, slope: 0.01, dropout: 0.3, portable: false };
-
-/// Output, gradients of input, weight and bias, and running statistics after one pass over an input
-/// of numbers that `kind` and `stored` both have, with parameters of kind `stored`.
-fn one_pass((kind, stored): (Kind, Kind), portable: bool) -> Vec<Tensor> {
-    let x = wave(&[3, 5, 7, 6], 0.37).to_kind(Kind::BFloat16).to_kind(kind).set_requires_grad(true);
-    let channels = channels(5, stored);
-    let keys: Vec<i64> = (0..3).map(|sample| Key::new(4).number(sample).bits() as i64).collect();
-    let keys = Tensor::from_slice(&keys);
-    let group: Arc<dyn GroupSum> = Arc::new(Alone);
-    let pass = TrainingPass { group: &group, keys: Some(&keys) };
-    let y = normalise(&x, &channels, Normalisation { portable, ..SETTINGS }, &pass).unwrap();
-    (&y * wave(&[3, 5, 7, 6], 0.11).to_kind(kind)).sum(kind).backward();
-    let gradients = [x.grad(), channels.weight.grad(), channels.bias.grad()];
-    let statistics = [channels.running_mean, channels.running_var];
-    std::iter::once(y.detach()).chain(gradients).chain(statistics).collect()
+fn channels(count: i64, kind: Kind) -> NormalisedChannels {
+    channels_on(Device::Cpu, count, kind)
 }
 
-#[test]
-fn kernels_and_tensor_operations_agree() {
-    for (kind, tolerance) in [(Kind::Float, 1e-5), (Kind::Double, 1e-13)] {
-        let [kernels, portable] = [false, true].map(|portable| one_pass((kind, kind), portable));
-        for (kernels, portable) in kernels.iter().zip(&portable) {
-            assert_close("kernel", kernels, portable, tolerance);
+const SETTINGS: Normalisation =
+    Normalisation { momentum: 0.1, epsilon: 1e-5, slope: 0.01, dropout: 0.3, form: Form::Own };
+
+fn with_form(form: Form) -> Normalisation {
+    Normalisation { form, ..SETTINGS }
+}
+
+/// `[N, C, H, W]`: an odd number of elements; channels that fill packs of 16 bytes in each kind; more
+/// packs than the kernels for devices have threads on the host; pixels smaller than a step of all threads.
+const SHAPES: [[i64; 4]; 5] =
+    [[3, 5, 7, 6], [2, 16, 9, 5], [2, 6, 90, 41], [5, 1, 3, 3], [3, 24, 1, 1]];
+
+/// One pass over numbers that all kinds have, with features of kind `features` and parameters of kind
+/// `parameters`.
+struct OnePass {
+    shape: [i64; 4],
+    features: Kind,
+    parameters: Kind,
+    dropout: bool,
+    form: Form,
+    device: Device,
+}
+
+impl OnePass {
+    fn keys(&self) -> Tensor {
+        let keys = (0..self.shape[0] as u64).map(|sample| Key::new(4).number(sample).bits() as i64);
+        Tensor::from_slice(&keys.collect::<Vec<_>>())
+    }
+
+    /// Output, gradients of input, weight and bias, running statistics, and the output of evaluation.
+    fn results(&self) -> Vec<Tensor> {
+        let features = |factor| {
+            let numbers = wave(&self.shape, factor).to_kind(Kind::BFloat16);
+            numbers.to_kind(self.features).to_device(self.device)
+        };
+        let x = features(0.37).set_requires_grad(true);
+        let channels = channels_on(self.device, self.shape[1], self.parameters);
+        let group: Arc<dyn GroupSum> = Arc::new(Alone);
+        let keys = self.dropout.then(|| self.keys());
+        let pass = TrainingPass { group: &group, keys: keys.as_ref() };
+        let settings = with_form(self.form);
+        let y = normalise(&x, &channels, settings, &pass).unwrap();
+        (&y * features(0.11)).sum(self.features).backward();
+        let evaluated = normalise_evaluate(&x, &channels, settings).unwrap();
+        let gradients = [x.grad(), channels.weight.grad(), channels.bias.grad()];
+        let rest = [channels.running_mean, channels.running_var, evaluated];
+        std::iter::once(y.detach()).chain(gradients).chain(rest).collect()
+    }
+}
+
+fn compare(shape: [i64; 4], kind: Kind, tolerance: f64, ways: &[(Form, Device)]) {
+    for dropout in [true, false] {
+        let plain = OnePass {
+            shape,
+            features: kind,
+            parameters: kind,
+            dropout,
+            form: Form::Plain,
+            device: Device::Cpu,
+        };
+        let expected = plain.results();
+        for &(form, device) in ways {
+            let results = OnePass { form, device, ..plain }.results();
+            for (number, (found, expected)) in results.iter().zip(&expected).enumerate() {
+                let what = format!("{form:?} on {device:?}, {kind:?} {shape:?}, result {number}");
+                assert_close(&what, &found.to_device(Device::Cpu), expected, tolerance);
+            }
         }
     }
 }
 
 #[test]
+fn all_forms_of_normalisation_agree() {
+    let ways = [(Form::Own, Device::Cpu), (Form::DeviceTwin, Device::Cpu)];
+    for shape in SHAPES {
+        compare(shape, Kind::Float, 1e-5, &ways);
+        compare(shape, Kind::Double, 1e-13, &ways);
+    }
+}
+
+#[test]
+fn normalisation_on_a_gpu_agrees_with_the_cpu() {
+    if cuda::devices() == 0 {
+        println!("skipped: there is no GPU");
+        return;
+    }
+    cuda::open(0).unwrap();
+    let ways = [Form::Own, Form::Plain].map(|form| (form, Device::Cuda(0)));
+    for shape in SHAPES {
+        compare(shape, Kind::Float, 1e-5, &ways);
+        compare(shape, Kind::Double, 1e-12, &ways);
+    }
+    let like = Tensor::zeros([0, 1, 9, 9], (Kind::Double, Device::Cuda(0)));
+    let [own, plain] = [Form::Own, Form::Plain].map(|form| normal(&[1, 2], &like, form).unwrap());
+    assert_close("normal", &own, &plain, 1e-12);
+}
+
+#[test]
 fn features_in_bf16_are_rounded_and_nothing_else_is() {
-    let exact = one_pass((Kind::Float, Kind::Float), false);
-    for portable in [false, true] {
-        let rounded = one_pass((Kind::BFloat16, Kind::Float), portable);
-        for (number, (rounded, exact)) in rounded.iter().zip(&exact).enumerate() {
-            let is_feature = number < 2;
-            assert_eq!(rounded.kind() == Kind::BFloat16, is_feature);
-            // Half a unit in the last of eight bits, once in the gradient that comes in and once in the
-            // one that goes out; running statistics see the input alone.
-            let tolerance = if number < 4 { 0.008 } else { 1e-6 };
-            assert_close("bf16", rounded, exact, tolerance);
+    let pass = |shape, features, form| {
+        let (parameters, device) = (Kind::Float, Device::Cpu);
+        OnePass { shape, features, parameters, dropout: true, form, device }.results()
+    };
+    for shape in SHAPES {
+        let exact = pass(shape, Kind::Float, Form::Own);
+        for form in [Form::Own, Form::Plain, Form::DeviceTwin] {
+            let rounded = pass(shape, Kind::BFloat16, form);
+            for (number, (rounded, exact)) in rounded.iter().zip(&exact).enumerate() {
+                let is_feature = number < 2 || number == 6;
+                assert_eq!(rounded.kind() == Kind::BFloat16, is_feature);
+                // Half a unit in the last of eight bits, once in the gradient that comes in and once in
+                // the one that goes out; running statistics see the input alone.
+                let tolerance = if (4..6).contains(&number) { 1e-6 } else { 0.008 };
+                let what = format!("bf16 {form:?} {shape:?}, result {number}");
+                assert_close(&what, rounded, exact, tolerance);
+            }
         }
     }
 }
@@ -72,10 +153,18 @@ fn features_in_bf16_are_rounded_and_nothing_else_is() {
 fn normal_numbers_are_those_of_their_key_alone_and_spread_as_they_should() {
     let like = Tensor::zeros([0, 1, 64, 65], (Kind::Float, Device::Cpu));
     let keys = [1, 2, 3].map(|seed| Key::new(seed).bits());
-    let all = normal(&keys, &like, false).unwrap();
+    let all = normal(&keys, &like, Form::Own).unwrap();
     assert_eq!(all.size(), [3, 1, 64, 65]);
-    assert!(normal(&keys[2..], &like, false).unwrap() == all.narrow(0, 2, 1));
-    assert_close("normal", &all, &normal(&keys, &like, true).unwrap(), 1e-5);
+    assert!(normal(&keys[2..], &like, Form::Own).unwrap() == all.narrow(0, 2, 1));
+    for form in [Form::Plain, Form::DeviceTwin] {
+        assert_close("normal", &all, &normal(&keys, &like, form).unwrap(), 1e-5);
+    }
+    let halves = [Form::Own, Form::Plain, Form::DeviceTwin]
+        .map(|form| normal(&keys, &like.to_kind(Kind::BFloat16), form).unwrap());
+    for half in &halves {
+        assert_eq!(half.kind(), Kind::BFloat16);
+        assert_close("normal in bf16", half, &all, 0.004);
+    }
     let (mean, deviation) = (all.mean(Kind::Double), all.std(true));
     assert!(
         mean.double_value(&[]).abs() < 0.03 && (deviation.double_value(&[]) - 1.0).abs() < 0.03
@@ -85,8 +174,10 @@ fn normal_numbers_are_those_of_their_key_alone_and_spread_as_they_should() {
     let neighbours = (all.narrow(3, 0, 64) * all.narrow(3, 1, 64)).mean(Kind::Double);
     assert!(neighbours.double_value(&[]).abs() < 0.03);
     let odd = Tensor::zeros([1, 1, 3, 3], (Kind::Double, Device::Cpu));
-    let [kernels, portable] = [false, true].map(|portable| normal(&keys, &odd, portable).unwrap());
-    assert_close("normal", &kernels, &portable, 1e-12);
+    let [own, plain, twin] =
+        [Form::Own, Form::Plain, Form::DeviceTwin].map(|form| normal(&keys, &odd, form).unwrap());
+    assert_close("normal", &own, &plain, 1e-12);
+    assert_close("normal", &twin, &plain, 1e-12);
 }
 
 #[test]
@@ -156,26 +247,55 @@ fn an_empty_local_batch_normalises_to_an_empty_one() {
             let _ = tensor.g_add_scalar_(1.0);
         }
     }
-    let x = Tensor::zeros([0, 3, 4, 4], (Kind::Float, Device::Cpu)).set_requires_grad(true);
     let group: Arc<dyn GroupSum> = Arc::new(Others);
-    let channels = channels(3, Kind::Float);
-    let y =
-        normalise(&x, &channels, SETTINGS, &TrainingPass { group: &group, keys: None }).unwrap();
-    assert_eq!(y.size(), [0, 3, 4, 4]);
-    y.sum(Kind::Float).backward();
-    assert_eq!(channels.weight.grad().abs().max().double_value(&[]), 0.0);
+    for form in [Form::Own, Form::Plain, Form::DeviceTwin] {
+        let x = Tensor::zeros([0, 3, 4, 4], (Kind::Float, Device::Cpu)).set_requires_grad(true);
+        let channels = channels(3, Kind::Float);
+        let (pass, settings) = (TrainingPass { group: &group, keys: None }, with_form(form));
+        let y = normalise(&x, &channels, settings, &pass).unwrap();
+        assert_eq!(y.size(), [0, 3, 4, 4]);
+        y.sum(Kind::Float).backward();
+        assert_eq!(channels.weight.grad().abs().max().double_value(&[]), 0.0);
+    }
 }
 
 #[test]
 fn a_rank_that_normalises_alone_may_be_without_samples() {
-    let x = Tensor::zeros([0, 3, 4, 4], (Kind::Float, Device::Cpu)).set_requires_grad(true);
     let group: Arc<dyn GroupSum> = Arc::new(Alone);
-    let channels = channels(3, Kind::Float);
-    let y =
-        normalise(&x, &channels, SETTINGS, &TrainingPass { group: &group, keys: None }).unwrap();
-    y.sum(Kind::Float).backward();
-    assert_eq!(channels.weight.grad().abs().max().double_value(&[]), 0.0);
-    assert!(channels.running_var.equal(&channels.running_var.ones_like()));
+    for form in [Form::Own, Form::Plain, Form::DeviceTwin] {
+        let x = Tensor::zeros([0, 3, 4, 4], (Kind::Float, Device::Cpu)).set_requires_grad(true);
+        let channels = channels(3, Kind::Float);
+        let (pass, settings) = (TrainingPass { group: &group, keys: None }, with_form(form));
+        let y = normalise(&x, &channels, settings, &pass).unwrap();
+        y.sum(Kind::Float).backward();
+        assert_eq!(channels.weight.grad().abs().max().double_value(&[]), 0.0);
+        assert!(channels.running_var.equal(&channels.running_var.ones_like()));
+    }
+}
+
+#[test]
+fn what_is_not_a_number_stays_that_in_every_form() {
+    let group: Arc<dyn GroupSum> = Arc::new(Alone);
+    for form in [Form::Own, Form::Plain, Form::DeviceTwin] {
+        for kind in [Kind::Float, Kind::BFloat16] {
+            let x = wave(&[2, 8, 4, 4], 0.2).to_kind(kind);
+            let _ = x.select(1, 3).fill_(f64::NAN);
+            let pass = TrainingPass { group: &group, keys: None };
+            let y = normalise(&x, &channels(8, Kind::Float), with_form(form), &pass).unwrap();
+            let lost =
+                y.isnan().to_kind(Kind::Int64).sum_dim_intlist([0, 2, 3].as_slice(), false, None);
+            assert_eq!(Vec::<i64>::try_from(lost).unwrap(), [0, 0, 0, 32, 0, 0, 0, 0]);
+        }
+    }
+}
+
+#[test]
+fn dropout_wants_one_key_for_every_sample() {
+    let group: Arc<dyn GroupSum> = Arc::new(Alone);
+    let x = wave(&[2, 3, 4, 4], 0.2).to_kind(Kind::Float);
+    let keys = Tensor::from_slice(&[1i64]);
+    let pass = TrainingPass { group: &group, keys: Some(&keys) };
+    assert!(normalise(&x, &channels(3, Kind::Float), SETTINGS, &pass).is_err());
 }
 
 #[test]
