@@ -157,14 +157,26 @@ impl Place {
     }
 
     /// Threads that prepare batches beside those that compute: on CPUs these need all processors.
-    pub(super) fn loader_threads(self) -> usize {
+    fn loader_threads(self) -> usize {
         if self.device == Device::Cpu {
             return 1;
         }
         let usable = std::thread::available_parallelism().map_or(1, usize::from);
         (usable / self.ranks_on_node.max(1)).clamp(1, LOADER_THREADS)
     }
+
+    /// The loader as it is fastest here: with a GPU, the data are there, where they fit.
+    pub(super) fn feed(self, loader: Loader) -> Loader {
+        let loader = loader.prepared_by(self.loader_threads());
+        match self.device {
+            Device::Cuda(_) => loader.resident_on(self.device, FREE_DEVICE_BYTES / 2),
+            _ => loader,
+        }
+    }
 }
+
+/// Memory that every GPU is taken to have free.
+const FREE_DEVICE_BYTES: u64 = 8 << 30;
 
 /// Threads that prepare batches: a GPU is faster than one of them, and leaves the processors to them.
 const LOADER_THREADS: usize = 8;

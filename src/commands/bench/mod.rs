@@ -150,7 +150,7 @@ impl Bench {
     fn steps(&self) -> Result<String> {
         let (plan, comm) = (&self.plan, &*self.ranks);
         let loader = agree(comm, run::loader(plan, &self.dataset, comm))?;
-        let mut loader = loader.prepared_by(self.place.loader_threads());
+        let mut loader = self.place.feed(loader);
         let method = run::method(plan, &self.dataset, self.place.device, &self.ranks);
         let mut method = agree(comm, method)?;
         let (mut steps, mut waits) = (Vec::new(), Vec::new());
@@ -192,12 +192,15 @@ impl Bench {
     fn batches(&self) -> Result<String> {
         let (plan, comm) = (&self.plan, &*self.ranks);
         let loader = agree(comm, run::loader(plan, &self.dataset, comm))?;
-        let mut loader = loader.prepared_by(self.place.loader_threads());
+        let mut loader = self.place.feed(loader);
         let (mut step, mut bytes) = (0, 0);
         let repeats = 5 * self.timed as usize;
         let time = slowest(comm, repeats, || {
             step += 1;
             let batches = loader.micro_batches(step)?;
+            for batch in &batches {
+                settle(&batch.main().image);
+            }
             bytes = batches.iter().map(|batch| 4 * batch.main().image.numel()).sum();
             Ok(())
         })?;
