@@ -155,7 +155,7 @@ fn build(
     (place, ranks): (Place, &Arc<dyn Communicator>),
     (supervision, deadline): (&Supervision, Option<Instant>),
 ) -> Result<(Trainer, RunEvent, SharedLog)> {
-    let loader = run::loader(plan, dataset, &**ranks)?.prepared_by(place.loader_threads());
+    let loader = place.feed(run::loader(plan, dataset, &**ranks)?)?;
     let train_slices = loader.order().slice_count as u64;
     if ranks.rank() == 0 {
         let path = directory.config();

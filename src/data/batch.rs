@@ -7,6 +7,7 @@
 use super::course::Origin;
 use super::{Case, DENSE, Dataset, augment};
 use crate::error::{Failure, Result};
+use crate::native::cuda::upload;
 use tch::{Device, Kind, Tensor};
 
 /// Images with their annotation, this rank's part of a global batch.
@@ -61,9 +62,9 @@ impl Batch {
     /// the network, annotations and masks as i64.
     #[must_use]
     pub fn to(mut self, kind: Kind, device: Device) -> Self {
-        let labels = |labels: &Tensor| labels.to_device(device).to_kind(Kind::Int64);
+        let labels = |labels: &Tensor| upload(labels, device).to_kind(Kind::Int64);
         for samples in std::iter::once(&mut self.main).chain(&mut self.healthy) {
-            samples.image = samples.image.to_kind(kind).to_device(device);
+            samples.image = upload(&samples.image.to_kind(kind), device);
             samples.annotation = labels(&samples.annotation);
         }
         self.shapes = self.shapes.as_ref().map(labels);

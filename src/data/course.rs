@@ -8,6 +8,7 @@ use super::augment::{Draw, Resample, Sample, Slice, apply, zoom_labels};
 use super::batch::Samples;
 use super::order::Order;
 use super::shapes::Shapes;
+use super::table::Layout;
 use super::{Case, DENSE, Dataset, IMAGE_LABEL};
 use crate::error::{Failure, Result};
 use crate::native::with_slice_mut;
@@ -138,6 +139,8 @@ pub(super) struct Course {
     pub(super) shapes: Option<Arc<Shapes>>,
     /// That of the healthy images beside.
     pub(super) healthy: Option<Arc<Course>>,
+    /// Where the slices lie on a device; none where batches are made on the host.
+    pub(super) layout: Option<Arc<Layout>>,
 }
 
 /// Where the samples of a batch come from, and the way to all slices that are trained on.
@@ -179,13 +182,23 @@ impl Course {
         global: &[usize],
         mine: Range<usize>,
     ) -> Result<Samples> {
-        let (image, annotation) = self.tensors(step, global, mine.clone())?;
-        Ok(Samples {
+        let tensors = self.tensors(step, global, mine.clone())?;
+        Ok(self.named(tensors, global, mine))
+    }
+
+    /// Image and annotation with where they come from.
+    pub(super) fn named(
+        &self,
+        (image, annotation): (Tensor, Tensor),
+        global: &[usize],
+        mine: Range<usize>,
+    ) -> Samples {
+        Samples {
             image,
             annotation,
             cases: mine.clone().map(|position| self.slices[global[position]]).collect(),
             positions: mine.map(|position| position as u64).collect(),
-        })
+        }
     }
 
     /// Images `[N, C, H, W]` f32 and annotations `[N, H, W]` u8.
@@ -247,7 +260,7 @@ impl Course {
     }
 
     /// A training slice with the annotation of the plan.
-    fn annotated(&self, slice: usize) -> Slice<'_> {
+    pub(super) fn annotated(&self, slice: usize) -> Slice<'_> {
         let (case, slice) = self.case(slice);
         Slice {
             shape: [case.shape[1], case.shape[2]],
@@ -290,7 +303,7 @@ impl Course {
     }
 
     /// What happens to the sample at `position` of the global batch, and to the mask beside it.
-    fn draw(&self, step: u64, position: usize) -> Draw {
+    pub(super) fn draw(&self, step: u64, position: usize) -> Draw {
         Draw::sample(&mut self.order.augmentation(step, position).draws())
     }
 }

@@ -6,13 +6,16 @@
 use super::batch::Batch;
 use super::course::{Course, Origin, annotated_slices, labelled_slices};
 use super::order::Order;
+use super::resident::{self, Resident};
 use super::shapes::Shapes;
+use super::table::{Layout, Table};
 use super::{Dataset, IMAGE_LABEL};
 use crate::error::{Context, Failure, Result};
 use crate::random::Key;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
+use tch::Device;
 
 pub use super::course::LoaderPlan;
 
@@ -24,12 +27,28 @@ const AHEAD: usize = 2;
 pub struct Loader {
     course: Arc<Course>,
     threads: usize,
+    /// The slices on a device, as the course's layout says; none where batches are made on the host.
+    resident: Option<Resident>,
     /// What is being prepared, from the step after the last one asked for.
     ahead: Option<Ahead>,
 }
 
 /// A batch in parts, with its step.
-type Prepared = (u64, Result<Vec<Batch>>);
+type Prepared = (u64, Result<Vec<Part>>);
+
+/// A part of a batch as a thread prepares it.
+enum Part {
+    /// Made on the host.
+    Batch(Batch),
+    /// To be gathered on the device.
+    Table {
+        table: Table,
+        /// The slices of the global batch.
+        global: Arc<[usize]>,
+        /// The positions of the part in it, on all ranks.
+        positions: Range<usize>,
+    },
+}
 
 /// What is being prepared. Thread `i` of `n` prepares every `n`-th step.
 struct Ahead {
@@ -91,11 +110,12 @@ impl Loader {
                 micro_batches: 1,
                 shapes: None,
                 healthy: None,
+                layout: None,
             })
         };
         if !plan.with_healthy {
             let slices = annotated_slices(dataset, plan.fold, &plan.annotation)?;
-            return Ok(Self { course: Arc::new(course(plan, slices)?), threads: 1, ahead: None });
+            return Ok(Self::of(course(plan, slices)?));
         }
         let [diseased, healthy] = labelled_slices(dataset, plan.fold, &plan.annotation)?;
         // Full batches of both, so that losses of the two sides count as many images.
@@ -107,7 +127,11 @@ impl Loader {
         };
         let healthy = Some(Arc::new(course(beside, healthy)?));
         let course = Course { healthy, ..course(plan, diseased)? };
-        Ok(Self { course: Arc::new(course), threads: 1, ahead: None })
+        Ok(Self::of(course))
+    }
+
+    fn of(course: Course) -> Self {
+        Self { course: Arc::new(course), threads: 1, resident: None, ahead: None }
     }
 
     /// Prepares batches on so many threads, at least 1; which does not change them.
@@ -116,12 +140,58 @@ impl Loader {
         Self { threads, ahead: None, ..self }
     }
 
-    /// Puts a mask of `shapes` beside every sample, see [`Batch::shapes`].
+    /// Puts a mask of `shapes` beside every sample, see [`Batch::shapes`]. To be called before
+    /// [`Loader::resident_on`]: the batches are made on the host afterwards.
     #[must_use]
     pub fn with_shapes(self, shapes: Shapes) -> Self {
-        let shapes = Some(Arc::new(shapes));
-        let course = Course { shapes, ..Arc::unwrap_or_clone(self.course) };
-        Self { course: Arc::new(course), ahead: None, ..self }
+        let (shapes, layout) = (Some(Arc::new(shapes)), None);
+        let course = Course { shapes, layout, ..Arc::unwrap_or_clone(self.course) };
+        Self { course: Arc::new(course), resident: None, ahead: None, ..self }
+    }
+
+    /// Copies the training slices and the masks beside them to `device` once, and makes the batches
+    /// there: the same ones, as tensors of that device. What threads prepare is then only where each
+    /// pixel comes from, and work on the device is not waited for.
+    ///
+    /// Where they take more than `budget_bytes` or more than there is, the log says so and batches are
+    /// made on the host as before; likewise with healthy images beside, whose augmentation
+    /// knows the host alone.
+    #[must_use]
+    pub fn resident_on(self, device: Device, budget_bytes: u64) -> Self {
+        if self.course.healthy.is_some() {
+            tracing::info!("images are augmented on the host, as label transfer needs it");
+            return self;
+        }
+        let bytes = self.resident_bytes();
+        if bytes > budget_bytes {
+            tracing::warn!(
+                "the training slices take {bytes} bytes and may take {budget_bytes} on the device: \
+                 batches are made on the host, which is slower"
+            );
+            return self;
+        }
+        match Resident::new(&self.course, device) {
+            Ok(resident) => {
+                let layout = Some(Arc::new(Layout::new(&self.course, device)));
+                let course = Course { layout, ..Arc::unwrap_or_clone(self.course) };
+                Self { course: Arc::new(course), resident: Some(resident), ahead: None, ..self }
+            }
+            Err(failure) => {
+                let failure = failure.during("batches are made on the host, which is slower");
+                tracing::warn!("{failure}");
+                self
+            }
+        }
+    }
+
+    /// Bytes that the training slices and the masks beside them take on a device.
+    pub fn resident_bytes(&self) -> u64 {
+        resident::bytes(&self.course)
+    }
+
+    /// Whether batches are made on a device, see [`Loader::resident_on`].
+    pub fn is_resident(&self) -> bool {
+        self.resident.is_some()
     }
 
     /// Cuts every batch into `count` parts, at least 1, of sizes that differ by at most one.
@@ -162,22 +232,54 @@ impl Loader {
         if let Some((prepared, batch)) = ready
             && prepared == step
         {
-            return batch;
+            return self.made(step, batch?);
         }
         let batch = prepare(&self.course, step)?;
         self.ahead = Some(Ahead::from(&self.course, step + 1, self.threads)?);
-        Ok(batch)
+        self.made(step, batch)
+    }
+
+    /// The batches that `parts` are or describe.
+    fn made(&self, step: u64, parts: Vec<Part>) -> Result<Vec<Batch>> {
+        parts.into_iter().map(|part| self.made_part(step, part)).collect()
+    }
+
+    fn made_part(&self, step: u64, part: Part) -> Result<Batch> {
+        let (table, global, positions) = match part {
+            Part::Batch(batch) => return Ok(batch),
+            Part::Table { table, global, positions } => (table, global, positions),
+        };
+        let resident = self.resident.as_ref();
+        let resident = resident.ok_or_else(|| Failure::new("there are no slices on the device"))?;
+        let gathered = resident.gather(&table);
+        let mine = self.course.share(&positions);
+        let tensors = (gathered.image, gathered.annotation);
+        let samples = self.course.named(tensors, &global, mine.clone());
+        let batch = Batch::new(samples, positions.len());
+        let batch = batch.with_origin(Origin::new(&self.course, step, &global, mine));
+        Ok(match gathered.masks {
+            Some(masks) => batch.with_shapes(masks),
+            None => batch,
+        })
     }
 }
 
 /// This rank's part of every micro-batch of one step.
-fn prepare(course: &Arc<Course>, step: u64) -> Result<Vec<Batch>> {
-    let global = course.order.batch(step);
+fn prepare(course: &Arc<Course>, step: u64) -> Result<Vec<Part>> {
+    let global: Arc<[usize]> = course.order.batch(step).into();
     let parts = course.micro_batches(global.len());
-    parts.map(|positions| part(course, step, &global, &positions)).collect()
+    let prepared = parts.map(|positions| {
+        let Some(layout) = &course.layout else {
+            return Ok(Part::Batch(part(course, step, &global, &positions)?));
+        };
+        let table = Table::new(course, layout, (step, &global), course.share(&positions))?;
+        Ok(Part::Table { table, global: Arc::clone(&global), positions })
+    });
+    prepared.collect()
 }
 
-/// This rank's part of the samples at `positions` of the batch of `step`, whose slices are `global`.
+/// This rank's part of the samples at `positions` of the batch of `step`, whose slices are `global`, made
+/// on the host.
 fn part(
     course: &Arc<Course>,
     step: u64,

@@ -17,9 +17,13 @@ pub mod import;
 pub mod loader;
 pub mod order;
 pub mod pseudo;
+#[cfg(feature = "torch")]
+mod resident;
 pub mod shapes;
 pub mod simulated;
 pub mod store;
+#[cfg(feature = "torch")]
+mod table;
 
 /// The annotation value that means "nobody said what this pixel is".
 pub const IGNORE: u8 = 255;

@@ -95,17 +95,18 @@ impl Shapes {
     /// flipped like the sample that `draw` is of.
     pub fn fill(&self, key: Key, (resample, draw): (Resample, Draw), size: usize, out: &mut [u8]) {
         let (volume, slice) = self.drawn(key);
+        let volume = &self.volumes[volume];
         let [_, rows, columns] = volume.shape;
         let pixels = rows * columns;
         let labels = &volume.labels[slice * pixels..][..pixels];
         apply_to_mask(resample, draw, Mask { shape: [rows, columns], labels }, (size, out));
     }
 
-    /// One volume uniformly, then one of its slices uniformly, empty ones included.
-    fn drawn(&self, key: Key) -> (&MaskVolume, usize) {
+    /// One volume uniformly, then one of its slices uniformly, empty ones included: the numbers of both.
+    pub(super) fn drawn(&self, key: Key) -> (usize, usize) {
         let mut draws = key.draws();
-        let volume = &self.volumes[draws.below(self.volumes.len() as u64) as usize];
-        (volume, draws.below(volume.shape[0] as u64) as usize)
+        let volume = draws.below(self.volumes.len() as u64) as usize;
+        (volume, draws.below(self.volumes[volume].shape[0] as u64) as usize)
     }
 }
 
@@ -159,7 +160,7 @@ mod tests {
         let mut seen: BTreeMap<(&str, usize), usize> = BTreeMap::new();
         for number in 0..30_000 {
             let (volume, slice) = shapes.drawn(Key::new(6).number(number));
-            *seen.entry((&volume.name, slice)).or_default() += 1;
+            *seen.entry((&shapes.volumes[volume].name, slice)).or_default() += 1;
         }
         let about = |found: usize, expected: usize| found.abs_diff(expected) < 300;
         assert!(about(seen[&("a", 0)], 10_000), "{seen:?}");

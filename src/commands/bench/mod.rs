@@ -155,8 +155,8 @@ impl Bench {
     /// Steps of the method, with reading and augmentation, without a run directory.
     fn steps(&self) -> Result<String> {
         let (plan, comm) = (&self.plan, &*self.ranks);
-        let loader = agree(comm, run::loader(plan, &self.dataset, comm))?;
-        let mut loader = loader.prepared_by(self.place.loader_threads());
+        let loader = run::loader(plan, &self.dataset, comm).and_then(|l| self.place.feed(l));
+        let mut loader = agree(comm, loader)?;
         let method = run::method(plan, &self.dataset, self.place.device, &self.ranks);
         let mut method = agree(comm, method)?;
         let mut replay = plan.train.graph.then(|| Replay::on(self.place.device));
@@ -212,13 +212,16 @@ impl Bench {
     /// Batches as a rank reads and augments them, nobody training meanwhile.
     fn batches(&self) -> Result<String> {
         let (plan, comm) = (&self.plan, &*self.ranks);
-        let loader = agree(comm, run::loader(plan, &self.dataset, comm))?;
-        let mut loader = loader.prepared_by(self.place.loader_threads());
+        let loader = run::loader(plan, &self.dataset, comm).and_then(|l| self.place.feed(l));
+        let mut loader = agree(comm, loader)?;
         let (mut step, mut bytes) = (0, 0);
         let repeats = 10 * self.timed as usize;
         let time = slowest(comm, repeats, || {
             step += 1;
             let batches = loader.micro_batches(step)?;
+            for batch in &batches {
+                settle(&batch.main().image);
+            }
             bytes = batches.iter().map(|batch| 4 * batch.main().image.numel()).sum();
             Ok(())
         })?;

@@ -3,7 +3,7 @@
 //! Pixels are areas: the outer edges of slice and sample coincide. Within the slice's own outer
 //! half pixel its border values hold; beyond it the image is 0 and the annotation unknown.
 
-use super::{Axis, Draw, Sample, Slice};
+use super::{Axis, Draw, Grid, Sample, Slice};
 
 /// Applies a draw and the resize to the shape of `sample`.
 pub(super) fn apply(draw: Draw, slice: &Slice<'_>, sample: &mut Sample<'_>) {
@@ -32,6 +32,22 @@ pub(super) fn apply(draw: Draw, slice: &Slice<'_>, sample: &mut Sample<'_>) {
     }
 }
 
+/// The grid of a sample of the shape `to`. Pixels are blended between the elements around their
+/// coordinates; outside is what lies more than half a pixel beyond the first or last element.
+pub(super) fn grid(draw: Draw, shape: [usize; 2], to: [usize; 2]) -> Grid {
+    let axes = match draw {
+        Draw::Keep => Axis::stored(shape),
+        Draw::Turn { quarter_turns, flip_axis } => Axis::turned(shape, quarter_turns, flip_axis),
+        Draw::Rotate { degrees } => {
+            let [rows, columns] = rotated(degrees, shape, to);
+            return Grid { is_single: true, ..Grid::new(Axis::stored(shape), rows, columns) };
+        }
+    };
+    let [rows, columns] = [0, 1].map(|side| coordinates(axes[side].extent, to[side]));
+    let rows = rows.map(|row| [row, 0.0]).collect();
+    Grid::new(axes, rows, columns.map(|column| [0.0, column]).collect())
+}
+
 /// The two elements of an axis between which an output lies, as offsets.
 struct Tap {
     before: usize,
@@ -42,12 +58,16 @@ struct Tap {
 }
 
 fn taps(axis: Axis, to: usize) -> Vec<Tap> {
-    let scale = axis.extent as f64 / to as f64;
-    (0..to).map(|index| tap(axis, (index as f64 + 0.5) * scale - 0.5)).collect()
+    coordinates(axis.extent, to).map(|coordinate| tap(axis, coordinate)).collect()
+}
+
+/// Where each of `to` outputs lies between the first and the last of `extent` elements.
+fn coordinates(extent: usize, to: usize) -> impl Iterator<Item = f64> {
+    let (scale, last) = (extent as f64 / to as f64, (extent - 1) as f64);
+    (0..to).map(move |index| ((index as f64 + 0.5) * scale - 0.5).clamp(0.0, last))
 }
 
 fn tap(axis: Axis, coordinate: f64) -> Tap {
-    let coordinate = coordinate.clamp(0.0, (axis.extent - 1) as f64);
     let before = coordinate as usize;
     Tap {
         before: axis.offset(before),
@@ -58,21 +78,28 @@ fn tap(axis: Axis, coordinate: f64) -> Tap {
 }
 
 fn rotate(degrees: i32, slice: &Slice<'_>, sample: &mut Sample<'_>) {
-    let (sine, cosine) = f64::from(degrees).to_radians().sin_cos();
-    let [middle_row, middle_column] = slice.shape.map(|extent| (extent as f64 - 1.0) / 2.0);
-    let row_scale = slice.shape[0] as f64 / sample.shape[0] as f64;
-    let column_scale = slice.shape[1] as f64 / sample.shape[1] as f64;
+    let [rows, columns] = rotated(degrees, slice.shape, sample.shape);
     let width = sample.shape[1];
     let lines = sample.image.chunks_exact_mut(width).zip(sample.annotation.chunks_exact_mut(width));
-    for (i, (image, annotation)) in lines.enumerate() {
-        let down = (i as f64 + 0.5) * row_scale - 0.5 - middle_row;
-        for (j, (pixel, label)) in image.iter_mut().zip(annotation).enumerate() {
-            let right = (j as f64 + 0.5) * column_scale - 0.5 - middle_column;
-            let y = middle_row + cosine * down + sine * right;
-            let x = middle_column - sine * down + cosine * right;
+    for (row, (image, annotation)) in rows.iter().zip(lines) {
+        for (column, (pixel, label)) in columns.iter().zip(image.iter_mut().zip(annotation)) {
+            let (y, x) = (row[0] + column[0], row[1] + column[1]);
             (*pixel, *label) = between(slice, y as f32, x as f32);
         }
     }
+}
+
+/// The parts that the rows and the columns of a rotated sample give to the coordinates in the slice.
+fn rotated(degrees: i32, shape: [usize; 2], to: [usize; 2]) -> [Vec<[f64; 2]>; 2] {
+    let (sine, cosine) = f64::from(degrees).to_radians().sin_cos();
+    let middle = shape.map(|extent| (extent as f64 - 1.0) / 2.0);
+    let from_middle = |side: usize| {
+        let scale = shape[side] as f64 / to[side] as f64;
+        (0..to[side]).map(move |index| (index as f64 + 0.5) * scale - 0.5 - middle[side])
+    };
+    let rows = from_middle(0).map(|down| [middle[0] + cosine * down, middle[1] - sine * down]);
+    let columns = from_middle(1).map(|right| [sine * right, cosine * right]);
+    [rows.collect(), columns.collect()]
 }
 
 /// Intensity and label at a point of the slice, in pixels from the centre of the first one.

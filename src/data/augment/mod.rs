@@ -5,10 +5,12 @@
 //! tensors, no cases and no steps.
 
 mod bilinear;
+mod grid;
 pub mod pillow;
 mod reference;
 pub mod transfer;
 
+pub use grid::{Grid, grid, mask_grid, outside_label};
 pub use reference::{zoom_image, zoom_labels};
 
 use crate::random::Draws;
@@ -119,12 +121,16 @@ pub fn apply_to_mask(
 ) {
     debug_assert_eq!(mask.labels.len(), mask.shape.iter().product::<usize>());
     debug_assert_eq!(out.len(), size * size);
+    reference::resize(mask.labels, mask_axes(resample, draw, mask.shape), out, size);
+}
+
+/// The axes of a mask of `shape` beside a sample that is drawn so.
+fn mask_axes(resample: Resample, draw: Draw, shape: [usize; 2]) -> [Axis; 2] {
     match (resample, draw) {
         (Resample::Reference | Resample::Bilinear, Draw::Turn { quarter_turns, flip_axis }) => {
-            let axes = Axis::turned(mask.shape, quarter_turns, flip_axis);
-            reference::resize(mask.labels, axes, out, size);
+            Axis::turned(shape, quarter_turns, flip_axis)
         }
-        _ => reference::resize(mask.labels, Axis::stored(mask.shape), out, size),
+        _ => Axis::stored(shape),
     }
 }
 

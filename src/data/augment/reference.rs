@@ -4,7 +4,8 @@
 //! order of evaluation follow `scipy.ndimage` 1.17, where a rounding error decides which pixel is
 //! taken; do not simplify them.
 
-use super::{Axis, Draw, Sample, Slice};
+use super::grid::MISSING;
+use super::{Axis, Draw, Grid, Sample, Slice};
 
 /// Enlarges or shrinks an image to `to` rows and columns by order-0 zoom.
 pub fn zoom_image(image: &[f32], from: [usize; 2], to: [usize; 2]) -> Vec<f32> {
@@ -52,6 +53,34 @@ pub(super) fn apply(draw: Draw, slice: &Slice<'_>, sample: &mut Sample<'_>) {
         tile,
         sample,
     );
+}
+
+/// The grid of the nearest pixels of a sample of the shape `to`; outside the slice there are none.
+pub(super) fn grid(draw: Draw, shape: [usize; 2], to: [usize; 2]) -> Grid {
+    let degrees = match draw {
+        Draw::Keep => return resize_grid(Axis::stored(shape), to),
+        Draw::Turn { quarter_turns, flip_axis } => {
+            return resize_grid(Axis::turned(shape, quarter_turns, flip_axis), to);
+        }
+        Draw::Rotate { degrees } => degrees,
+    };
+    let rotation = Rotation::new(degrees, shape, to[1]);
+    let rows = zoom_indices(shape[0], to[0]).map(|row| rotation.start(row as f64));
+    let rows = with_missing(rows, to[0]);
+    let columns = with_missing(rotation.columns.iter().copied(), to[1]);
+    Grid::new(Axis::stored(shape), rows, columns)
+}
+
+/// The grid by which [`resize`] makes `to` rows and columns.
+pub(super) fn resize_grid(axes: [Axis; 2], to: [usize; 2]) -> Grid {
+    let rows = zoom_indices(axes[0].extent, to[0]).map(|row| [row as f64, 0.0]);
+    let columns = zoom_indices(axes[1].extent, to[1]).map(|column| [0.0, column as f64]);
+    Grid::new(axes, with_missing(rows, to[0]), with_missing(columns, to[1]))
+}
+
+/// As many lines as the sample has.
+fn with_missing(lines: impl Iterator<Item = [f64; 2]>, to: usize) -> Vec<[f64; 2]> {
+    lines.chain(std::iter::repeat(MISSING)).take(to).collect()
 }
 
 /// The source index of each of `to` outputs of an order-0 zoom of `from` elements.
@@ -121,9 +150,14 @@ fn gather_both(
     }
 }
 
+/// The label of what a rotation brings in from outside a slice with these labels.
+pub(super) fn label_outside(labels: &[u8], wanted: u8) -> u8 {
+    if labels.contains(&wanted) { wanted } else { 0 }
+}
+
 /// Rotates by whole degrees about the middle, then zooms.
 fn rotate(degrees: i32, slice: &Slice<'_>, sample: &mut Sample<'_>) {
-    let fill = if slice.annotation.contains(&slice.outside) { slice.outside } else { 0 };
+    let fill = label_outside(slice.annotation, slice.outside);
     let mut rotation = Rotation::new(degrees, slice.shape, sample.shape[1]);
     let mut rows = zoom_indices(slice.shape[0], sample.shape[0]);
     let width = sample.shape[1];
@@ -174,9 +208,14 @@ impl Rotation {
         Self { sine, cosine, offset, last, stride: shape[1] as i32, columns, sources }
     }
 
+    /// Where the first column of a line of the rotated slice lies.
+    fn start(&self, row: f64) -> [f64; 2] {
+        [self.offset[0] + self.cosine * row, self.offset[1] - self.sine * row]
+    }
+
     /// The stored pixel for each known column of a line of the rotated slice; -1 where there is none.
     fn sources(&mut self, row: f64) -> &[i32] {
-        let start = [self.offset[0] + self.cosine * row, self.offset[1] - self.sine * row];
+        let start = self.start(row);
         let (last, stride) = (self.last, self.stride);
         for (source, column) in self.sources.iter_mut().zip(&self.columns) {
             let (y, x) = (start[0] + column[0], start[1] + column[1]);

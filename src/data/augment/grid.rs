@@ -1,0 +1,68 @@
+//! Where the pixels of an augmented sample lie in its slice, as a few numbers for each row and column.
+//!
+//! For those who gather many samples at once: the numbers are those that `apply` goes by, so that
+//! the pixels can be the same. Knows no pixels.
+
+use super::{Axis, Draw, Resample, Slice, bilinear, mask_axes, reference};
+
+/// The coordinates of a line that has no source, whatever is added to them.
+pub(super) const MISSING: [f64; 2] = [f64::NEG_INFINITY; 2];
+
+/// Where the pixels of one sample lie in its slice.
+///
+/// Pixel `[i, j]` lies at the coordinates `rows[i] + columns[j]`, in pixels from the first element
+/// of the turned slice; the resampling says what is made of coordinates between elements and outside.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Grid {
+    /// The part of both coordinates that a row gives; negative infinity where the resize leaves the
+    /// row empty.
+    pub rows: Vec<[f64; 2]>,
+    /// The part that a column gives, likewise.
+    pub columns: Vec<[f64; 2]>,
+    /// The last element of the turned slice along its rows and its columns.
+    pub last: [usize; 2],
+    /// The offset of its first element in the slice as stored.
+    pub first: usize,
+    /// How far two elements that are neighbours along an axis lie apart in the slice as stored.
+    pub steps: [isize; 2],
+    /// Coordinates are rounded to single precision before they are used.
+    pub is_single: bool,
+}
+
+impl Grid {
+    pub(super) fn new(axes: [Axis; 2], rows: Vec<[f64; 2]>, columns: Vec<[f64; 2]>) -> Self {
+        Self {
+            rows,
+            columns,
+            last: axes.map(|axis| axis.extent - 1),
+            first: axes[0].first + axes[1].first,
+            steps: axes.map(|axis| axis.step),
+            is_single: false,
+        }
+    }
+}
+
+/// The grid by which [`super::apply`] makes `size` rows of as many columns from a slice of `shape`,
+/// no extent of which may be 0.
+pub fn grid(resample: Resample, draw: Draw, shape: [usize; 2], size: usize) -> Grid {
+    match resample {
+        Resample::Reference => reference::grid(draw, shape, [size; 2]),
+        Resample::Bilinear => bilinear::grid(draw, shape, [size; 2]),
+        Resample::None => reference::grid(Draw::Keep, shape, [size; 2]),
+    }
+}
+
+/// The grid of the nearest pixels by which [`super::apply_to_mask`] makes a mask.
+pub fn mask_grid(resample: Resample, draw: Draw, shape: [usize; 2], size: usize) -> Grid {
+    reference::resize_grid(mask_axes(resample, draw, shape), [size; 2])
+}
+
+/// The label that [`super::apply`] gives to what a rotation brings in from outside `slice`.
+pub fn outside_label(resample: Resample, slice: &Slice<'_>) -> u8 {
+    match resample {
+        Resample::Reference | Resample::None => {
+            reference::label_outside(slice.annotation, slice.outside)
+        }
+        Resample::Bilinear => slice.outside,
+    }
+}
