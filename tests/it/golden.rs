@@ -1,11 +1,28 @@
 //! Reads golden files and compares tensors; what they mean stands in the tests that use them.
 
+use scrimp::native::{allow_tf32, cuda};
 use scrimp::parameters::Entry;
 use std::collections::HashMap;
 use std::path::PathBuf;
-use tch::{Kind, Tensor};
+use std::sync::OnceLock;
+use tch::{Device, Kind, Tensor};
 
-/// The tensors of one golden file.
+/// Where networks and losses compute: on the GPU where `SCRIMP_TEST_DEVICE` is `cuda`.
+pub(crate) fn device() -> Device {
+    static DEVICE: OnceLock<Device> = OnceLock::new();
+    *DEVICE.get_or_init(|| match std::env::var("SCRIMP_TEST_DEVICE").as_deref() {
+        Ok("cuda") => {
+            assert!(cuda::devices() > 0, "`SCRIMP_TEST_DEVICE` is `cuda`, and there is no GPU");
+            cuda::open(0).unwrap();
+            allow_tf32(false).unwrap();
+            Device::Cuda(0)
+        }
+        Ok("cpu") | Err(_) => Device::Cpu,
+        Ok(other) => panic!("`SCRIMP_TEST_DEVICE` is `{other}`, expected `cpu` or `cuda`"),
+    })
+}
+
+/// The tensors of one golden file, on [`device`].
 pub(crate) struct Golden {
     file: PathBuf,
     tensors: HashMap<String, Tensor>,
@@ -42,7 +59,8 @@ impl Golden {
     fn read(file: PathBuf) -> Self {
         let tensors = Tensor::read_safetensors(&file)
             .unwrap_or_else(|error| panic!("golden file `{}`: {error}", file.display()));
-        Self { file, tensors: tensors.into_iter().collect() }
+        let placed = tensors.into_iter().map(|(key, tensor)| (key, tensor.to_device(device())));
+        Self { file, tensors: placed.collect() }
     }
 
     /// A tensor as stored.
@@ -73,7 +91,8 @@ impl Golden {
 
 /// Fails unless the largest difference is within `tolerance` of the largest expected magnitude.
 pub(crate) fn assert_close(what: &str, actual: &Tensor, expected: &Tensor, tolerance: f64) {
-    let (actual, expected) = (actual.to_kind(Kind::Double), expected.to_kind(Kind::Double));
+    let host = |tensor: &Tensor| tensor.to_device(Device::Cpu).to_kind(Kind::Double);
+    let (actual, expected) = (host(actual), host(expected));
     assert_eq!(actual.numel(), expected.numel(), "{what}: number of elements");
     let expected = expected.view_as(&actual);
     let magnitude = f64::try_from(expected.abs().max()).unwrap();

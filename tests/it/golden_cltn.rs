@@ -1,6 +1,6 @@
 //! CLTN: two whole iterations against the released training loop.
 
-use crate::golden::{Golden, assert_close, fill_by_rule_b, sums};
+use crate::golden::{Golden, assert_close, device, fill_by_rule_b, sums};
 use scrimp::comm::{Communicator, Solo};
 use scrimp::data::batch::{Batch, Samples};
 use scrimp::methods::cltn::{Cltn, Params};
@@ -12,7 +12,7 @@ use scrimp::train::moment::Moment;
 use scrimp::train::{Method, StepContext, StepNumbers};
 use std::ops::Range;
 use std::sync::Arc;
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 /// The networks in the order of their learners, with the number of their first entry.
 const NETWORKS: [[(&str, usize); 4]; 2] = [
@@ -32,7 +32,7 @@ fn method() -> Cltn {
             key: Key::new(0),
             kind: Kind::Double,
             computed: Kind::Double,
-            device: Device::Cpu,
+            device: device(),
             moments: Moments::Whole,
         },
         classes: 2,
@@ -67,7 +67,7 @@ fn networks(method: &Cltn) -> Vec<(&'static str, usize, usize, Range<usize>)> {
 fn samples(image: &Tensor) -> Samples {
     Samples {
         image: (image.to_kind(Kind::Double) + 1.0) / 2.0,
-        annotation: Tensor::zeros([1, 96, 96], (Kind::Int64, Device::Cpu)),
+        annotation: Tensor::zeros([1, 96, 96], (Kind::Int64, device())),
         cases: vec![(0, 0)],
         positions: vec![0],
     }

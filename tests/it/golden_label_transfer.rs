@@ -1,6 +1,6 @@
 //! The layers and networks of CLTN against their released code.
 
-use crate::golden::{Golden, assert_close, fill, fill_by_rule_b, sums};
+use crate::golden::{Golden, assert_close, device, fill, fill_by_rule_b, sums};
 use scrimp::losses::adversarial::{squared_verdict, verdict};
 use scrimp::losses::consistency::mean_absolute;
 use scrimp::native::Alone;
@@ -12,7 +12,7 @@ use scrimp::nets::label_transfer::{
 use scrimp::nets::spectral::{Power, SpectralNorm};
 use scrimp::parameters::{Entry, Parameters, Role};
 use scrimp::random::Key;
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 const FILE: &str = "cltn";
 /// Rounding of the reference in single precision, relative to the largest magnitude.
@@ -118,7 +118,7 @@ fn golden_masks_blend_features_and_images() {
 fn golden_spectral_norms() {
     let group = Group::open("sn");
     let (weight, bias, x) = (group.leaf("weight_orig"), group.plain("bias"), group.plain("x"));
-    let mut parameters = Parameters::new(Key::new(0), Kind::Double, Device::Cpu);
+    let mut parameters = Parameters::new(Key::new(0), Kind::Double, device());
     let norm = SpectralNorm::new(&mut parameters.root(), 5, 48);
     for (entry, input) in parameters.entries().iter().zip(["u", "v"]) {
         entry.tensor.shallow_clone().copy_(&group.plain(input));
@@ -191,7 +191,7 @@ const GENERATORS: [(&str, GeneratorSize); 3] = [
 fn golden_generators() {
     let golden = Golden::open(FILE);
     for (name, size) in GENERATORS {
-        let mut parameters = Parameters::new(Key::new(0), Kind::Double, Device::Cpu);
+        let mut parameters = Parameters::new(Key::new(0), Kind::Double, device());
         let net = Generator::new(&mut parameters.root(), size);
         let by_rule_b = name == "gen_b";
         if by_rule_b {
@@ -235,7 +235,7 @@ fn golden_judges() {
     for (name, layers, width) in
         [("dis_local", 5, 8), ("dis_global", 7, 4), ("dis_local_b", 5, 8), ("dis_global_b", 7, 4)]
     {
-        let mut parameters = Parameters::new(Key::new(0), Kind::Double, Device::Cpu);
+        let mut parameters = Parameters::new(Key::new(0), Kind::Double, device());
         let net = Judge::new(&mut parameters.root(), layers, width);
         let entries = parameters.entries();
         if name.ends_with("_b") {
@@ -281,12 +281,12 @@ fn networks_have_the_published_size() {
         });
         kept.map(|entry| entry.tensor.numel()).sum()
     };
-    let mut light = Parameters::new(Key::new(0), Kind::Float, Device::Cpu);
+    let mut light = Parameters::new(Key::new(0), Kind::Float, device());
     Generator::new(&mut light.root(), GeneratorSize { width: 54, full_for: None });
     assert_eq!(light.trainable_count(), 11_267_370);
     assert_eq!(count(light.entries(), true), 12_480_426);
     for (layers, expected) in [(7, 37_830_186), (5, 2_344_410)] {
-        let mut judge = Parameters::new(Key::new(0), Kind::Float, Device::Cpu);
+        let mut judge = Parameters::new(Key::new(0), Kind::Float, device());
         Judge::new(&mut judge.root(), layers, 54);
         assert_eq!(judge.trainable_count(), expected);
     }

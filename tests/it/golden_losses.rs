@@ -1,6 +1,6 @@
 //! Losses against the reference implementations: value and gradient.
 
-use crate::golden::{Golden, assert_close};
+use crate::golden::{Golden, assert_close, device};
 use scrimp::losses::contour::{Contours, contour_length, soft_contours};
 use scrimp::losses::entropy::mean_entropy;
 use scrimp::losses::gated_crf::{Field, Kernel, gated_crf};
@@ -284,9 +284,8 @@ fn golden_ramps() {
 
 #[test]
 fn a_batch_without_annotation_has_no_loss_and_no_gradient() {
-    let logits =
-        Tensor::ones([2, 4, 3, 3], (Kind::Float, tch::Device::Cpu)).set_requires_grad(true);
-    let nothing = Tensor::full([2, 3, 3], 255, (Kind::Int64, tch::Device::Cpu));
+    let logits = Tensor::ones([2, 4, 3, 3], (Kind::Float, device())).set_requires_grad(true);
+    let nothing = Tensor::full([2, 3, 3], 255, (Kind::Int64, device()));
     let loss = partial_cross_entropy(&logits, &nothing, &Alone);
     loss.backward();
     assert_eq!(loss.double_value(&[]), 0.0);

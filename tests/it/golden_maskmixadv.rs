@@ -1,6 +1,6 @@
 //! MaskMixAdv against its released code: operator, losses, networks and two whole iterations.
 
-use crate::golden::{Golden, assert_rows_close, fill, sums};
+use crate::golden::{Golden, assert_rows_close, device, fill, sums};
 use scrimp::comm::{Communicator, Solo};
 use scrimp::data::augment::zoom_labels;
 use scrimp::data::batch::{Batch, Samples};
@@ -20,7 +20,7 @@ use scrimp::train::moment::Moment;
 use scrimp::train::{Method, StepContext, StepNumbers};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 const FILE: &str = "maskmixadv";
 /// Rounding of the reference in single precision, relative to the largest magnitude.
@@ -32,11 +32,11 @@ fn order(perm: &Tensor) -> Vec<usize> {
 }
 
 fn masks(perm: &Tensor, ratio: f64) -> CellMasks {
-    CellMasks::of(&Tensor::from_slice(&divided(&order(perm), ratio)))
+    CellMasks::of(&Tensor::from_slice(&divided(&order(perm), ratio)).to_device(device()))
 }
 
 fn blank(size: i64) -> Tensor {
-    Tensor::zeros([1, 1, size, size], (Kind::Float, Device::Cpu))
+    Tensor::zeros([1, 1, size, size], (Kind::Float, device()))
 }
 
 #[test]
@@ -163,7 +163,7 @@ fn golden_mixed_predictions_and_pseudo_labels() {
 }
 
 fn discriminator(channels: i64, judge: Judge) -> (Parameters, Discriminator) {
-    let mut parameters = Parameters::new(Key::new(0), Kind::Double, Device::Cpu);
+    let mut parameters = Parameters::new(Key::new(0), Kind::Double, device());
     let net = Discriminator::new(&mut parameters.root(), channels, judge, false);
     fill(parameters.entries());
     (parameters, net)
@@ -200,6 +200,7 @@ fn golden_discriminators() {
     let slices = small.chunks_exact(64 * 64);
     let large: Vec<u8> = slices.flat_map(|s| zoom_labels(s, [64, 64], [256, 256])).collect();
     let large = Tensor::from_slice(&large).view([2, 1, 256, 256]).to_kind(Kind::Double);
+    let large = large.to_device(device());
     golden.assert_close("dis.out.logits_256", &net.forward(&large), TOLERANCE);
     golden.assert_close("dis.out.bce_fake", &verdict(&logits, false, 2, &Alone), TOLERANCE);
     let real = verdict(&logits, true, 2, &Alone);
@@ -221,7 +222,7 @@ fn tensors(entries: &[Entry]) -> impl Iterator<Item = &Tensor> {
 #[test]
 fn golden_network_segments_and_reconstructs() {
     let golden = Golden::open(FILE);
-    let mut parameters = Parameters::new(Key::new(0), Kind::Double, Device::Cpu);
+    let mut parameters = Parameters::new(Key::new(0), Kind::Double, device());
     let net = UNetMae::new(&mut parameters.root(), 1, 4, false);
     assert_eq!(parameters.trainable_count(), 2_446_629);
     fill(parameters.entries());
@@ -256,7 +257,7 @@ impl Iterations {
                 key: Key::new(0),
                 kind: Kind::Double,
                 computed: Kind::Double,
-                device: Device::Cpu,
+                device: device(),
                 moments: Moments::Whole,
             },
             classes: 4,
@@ -377,7 +378,7 @@ fn golden_two_iterations_as_released() {
 fn golden_pseudo_label_of_the_first_iteration() {
     let iterations = Iterations::new();
     let golden = &iterations.golden;
-    let mut parameters = Parameters::new(Key::new(0), Kind::Double, Device::Cpu);
+    let mut parameters = Parameters::new(Key::new(0), Kind::Double, device());
     let net = UNetMae::new(&mut parameters.root(), 1, 4, false);
     fill(parameters.entries());
     let image = golden.get("iter.in.image").get(0).to_kind(Kind::Double);

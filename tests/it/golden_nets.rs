@@ -1,6 +1,6 @@
 //! The networks against the reference implementations: outputs, running statistics, gradients.
 
-use crate::golden::{Golden, assert_close, assert_rows_close, fill, sums};
+use crate::golden::{Golden, assert_close, assert_rows_close, device, fill, sums};
 use scrimp::losses::partial_cross_entropy;
 use scrimp::native::Alone;
 use scrimp::nets::Pass;
@@ -8,7 +8,7 @@ use scrimp::nets::unet::{UNet, UNetCct, channel_dropout, feature_dropout};
 use scrimp::parameters::{Flat, Parameters, Role};
 use scrimp::random::Key;
 use std::sync::Arc;
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 fn train() -> Pass {
     Pass::Train { group: Arc::new(Alone), keys: None }
@@ -19,7 +19,7 @@ fn parameters() -> Parameters {
 }
 
 fn parameters_of(kind: Kind) -> Parameters {
-    Parameters::new(Key::new(0), kind, Device::Cpu)
+    Parameters::new(Key::new(0), kind, device())
 }
 
 fn floating(parameters: &Parameters) -> impl Iterator<Item = &Tensor> {

@@ -1,7 +1,7 @@
 //! Scribble2Label, USTM and DMPLS against the released code: losses with gradients, and two whole
 //! updates each.
 
-use crate::golden::{Golden, assert_close, fill, fill_shifted, sums};
+use crate::golden::{Golden, assert_close, device, fill, fill_shifted, sums};
 use scrimp::comm::{Communicator, Solo};
 use scrimp::data::IGNORE;
 use scrimp::data::augment::{Draw, Resample, Sample, Slice, apply, zoom_image};
@@ -22,7 +22,7 @@ use scrimp::train::{Method, StepContext, StepNumbers};
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 const FILE: &str = "pseudo-labels";
 /// Rounding of the reference in single precision, relative to the largest magnitude.
@@ -105,7 +105,7 @@ fn setup() -> Setup {
             key: Key::new(0),
             kind: Kind::Double,
             computed: Kind::Double,
-            device: Device::Cpu,
+            device: device(),
             moments: Moments::Whole,
         },
         classes: 4,

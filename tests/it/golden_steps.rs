@@ -1,6 +1,6 @@
 //! Three whole training iterations against the reference: losses, weights, running statistics.
 
-use crate::golden::{Golden, assert_close, fill, sums};
+use crate::golden::{Golden, assert_close, device, fill, sums};
 use scrimp::comm::{Communicator, Solo};
 use scrimp::data::batch::{Batch, Samples};
 use scrimp::methods::partial_ce::{Params, PartialCe};
@@ -11,7 +11,7 @@ use scrimp::train::moment::Moment;
 use scrimp::train::schedule::Schedule;
 use scrimp::train::{Method, StepContext};
 use std::sync::Arc;
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 /// How far the sums may be from the reference's: 5e-6 by its rounding in single precision, 1e-4
 /// where that rounding gives an input of a leaky rectification next to zero the other slope.
@@ -28,7 +28,7 @@ fn method(terms: &str, learning_rate: f64) -> PartialCe {
             key: Key::new(0),
             kind: Kind::Double,
             computed: Kind::Double,
-            device: Device::Cpu,
+            device: device(),
             moments: Moments::Whole,
         },
         classes: 4,
