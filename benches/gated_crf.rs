@@ -10,7 +10,7 @@
 
 use scrimp::error::{Context, Failure, Result};
 use scrimp::losses::gated_crf::{Field, Kernel, gated_crf};
-use scrimp::native::Alone;
+use scrimp::native::{Alone, Form};
 use serde::Deserialize;
 use std::path::Path;
 use std::process::{Command, ExitCode};
@@ -26,7 +26,7 @@ const FIELD: Field<'static> = Field {
     radius: 5,
     source: None,
     destination: None,
-    portable: false,
+    form: Form::Own,
 };
 /// Both sides take turns, so that a busy moment of the machine does not hit one of them alone.
 const TURNS: usize = 3;

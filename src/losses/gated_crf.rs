@@ -6,9 +6,11 @@
 
 use super::elements;
 use crate::error::Result;
-use crate::native::{GroupSum, Neighbourhood, PairKernel, global_sum, neighbour_sums};
+use crate::native::{
+    Form, GroupSum, Neighbourhood, PairKernel, global_sum, neighbour_sums, sums_neighbours,
+};
 use serde::{Deserialize, Serialize};
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 /// A summand of the weight of a pair of pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -36,6 +38,9 @@ impl Kernel {
     }
 }
 
+/// Most kernels of a field whose sums are computed by kernels of a device.
+const MOST_KERNELS: usize = 8;
+
 /// Which pairs of pixels count, and how much.
 #[derive(Debug, Clone, Copy)]
 pub struct Field<'a> {
@@ -47,8 +52,8 @@ pub struct Field<'a> {
     pub source: Option<&'a Tensor>,
     /// Of the pixels that look around, those where this is at least 1 count; `[N, 1, H, W]`.
     pub destination: Option<&'a Tensor>,
-    /// Uses plain tensor operations, as on devices without kernels of our own.
-    pub portable: bool,
+    /// How sums over neighbours are computed.
+    pub form: Form,
 }
 
 /// Energy per pixel of the global batch: `Σ_i Σ_j K_ij (1 - <p_i, p_j>)` over the neighbours `j` of
@@ -76,11 +81,12 @@ pub fn gated_crf(
         let ones = image.ones_like();
         let both = [&masks.source, &masks.destination].map(|mask| mask.as_ref().unwrap_or(&ones));
         let gates = (!masks.is_empty()).then_some(both);
-        let hood = Neighbourhood { kernels: &kernels, radius: field.radius, masks: gates };
-        let sums = if field.portable || fixed.device() != Device::Cpu {
-            Ok(neighbour_sums_by_tensors(&fixed, image, &hood))
-        } else {
+        let form = field.form;
+        let hood = Neighbourhood { kernels: &kernels, radius: field.radius, form, masks: gates };
+        let sums = if sums_neighbours(&fixed, form) && kernels.len() <= MOST_KERNELS {
             neighbour_sums(&fixed, image, &hood)
+        } else {
+            Ok(neighbour_sums_by_tensors(&fixed, image, &hood))
         };
         (masks, pixels, outside, sums)
     });

@@ -1,4 +1,4 @@
-// Kernel bodies for devices: normalisation, rectification, dropout and noise, in one source that NVRTC
+// Kernel bodies for devices: normalisation, rectification, dropout, noise and sums over neighbours, in one source that NVRTC
 // compiles for a GPU and the host's compiler for its twin. Knows no tensors and no launches.
 //
 // No thread waits for another or shares memory with it, so that on the host a kernel is a loop over
@@ -25,6 +25,7 @@ static_assert(sizeof(long) == 8 && sizeof(int) == 4, "keys and elements are coun
 
 #ifndef __CUDACC_RTC__
 using std::cos;
+using std::exp;
 using std::log;
 using std::sin;
 using std::sqrt;
@@ -68,6 +69,23 @@ struct ChannelWork {
   void *d_weight, *d_bias;
   // As in ElementWork.
   double *coefficients, *corrections;
+  long threads;
+};
+
+// Most terms of the weight of a pair of pixels.
+constexpr int MOST_TERMS = 8;
+
+// Work on pixels. Planar tensors of one type, float or double: probabilities and sums [N, C, H, W], the
+// others [N, 1, H, W]; source and destination are both null where every pixel counts.
+struct NeighbourWork {
+  const void *probabilities, *image, *source, *destination;
+  void* sums;
+  // The weights of all neighbours of a pixel, [N, H, W].
+  double* totals;
+  // Term t is weight * exp(-distance*(dx^2 + dy^2) - intensity*(difference of intensities)^2).
+  double weight[MOST_TERMS], distance[MOST_TERMS], intensity[MOST_TERMS];
+  long terms, radius;
+  long samples, channels, height, width;
   long threads;
 };
 
@@ -369,6 +387,61 @@ SCRIMP_INLINE void normal(const ElementWork& work, long thread) {
   }
 }
 
+// The weight of a pixel and one that is (dy, dx) away, both as places in a plane.
+template <typename T>
+SCRIMP_INLINE T pair_weight(const NeighbourWork& work, const T* const* planes, const long* places,
+                            long squared) {
+  const T difference = planes[0][places[0]] - planes[0][places[1]];
+  T weight = 0;
+  for (long term = 0; term < work.terms; ++term) {
+    const auto far = static_cast<T>(work.distance[term] * squared);
+    const auto unlike = static_cast<T>(work.intensity[term]) * difference * difference;
+    weight += static_cast<T>(work.weight[term]) * exp(-far - unlike);
+  }
+  if (planes[1] == nullptr) return weight;
+  // Half of the two directions together, because both pixels get the same weight.
+  return weight * T(0.5) * (planes[2][places[0]] * planes[1][places[1]] +
+                            planes[2][places[1]] * planes[1][places[0]]);
+}
+
+// sums <- weighted sums of the neighbours' probabilities, `Width` channels at a time.
+template <typename T, int Width>
+SCRIMP_INLINE void neighbours(const NeighbourWork& work, long thread) {
+  const long plane = work.height * work.width, pixels = work.samples * plane;
+  const auto* image = static_cast<const T*>(work.image);
+  const auto* source = static_cast<const T*>(work.source);
+  const auto* destination = static_cast<const T*>(work.destination);
+  for (long pixel = thread; pixel < pixels; pixel += work.threads) {
+    const long sample = pixel / plane, place = pixel % plane;
+    const long y = place / work.width, x = place % work.width, first = sample * plane;
+    const T* planes[3] = {image + first, source == nullptr ? nullptr : source + first,
+                          source == nullptr ? nullptr : destination + first};
+    for (long channel = 0; channel < work.channels; channel += Width) {
+      const long volume = (sample * work.channels + channel) * plane;
+      const auto* from = static_cast<const T*>(work.probabilities) + volume;
+      T sums[Width] = {};
+      double total = 0.0;
+      for (long dy = -work.radius; dy <= work.radius; ++dy) {
+        if (y + dy < 0 || y + dy >= work.height) continue;
+        for (long dx = -work.radius; dx <= work.radius; ++dx) {
+          if (x + dx < 0 || x + dx >= work.width || (dx == 0 && dy == 0)) continue;
+          const long places[2] = {place, place + dy * work.width + dx};
+          const T weight = pair_weight<T>(work, planes, places, dy * dy + dx * dx);
+          total += weight;
+          for (int lane = 0; lane < Width; ++lane) {
+            if (channel + lane < work.channels) sums[lane] += weight * from[lane * plane + places[1]];
+          }
+        }
+      }
+      auto* to = static_cast<T*>(work.sums) + volume;
+      for (int lane = 0; lane < Width; ++lane) {
+        if (channel + lane < work.channels) to[lane * plane + place] = sums[lane];
+      }
+      work.totals[pixel] = total;
+    }
+  }
+}
+
 // All kernels, as KERNEL(operation, Work, Element, Width): 16 bytes at a time, or one element.
 #define SCRIMP_PACKED(KERNEL, operation)            \
   KERNEL(operation, ElementWork, float, 4)          \
@@ -388,7 +461,9 @@ SCRIMP_INLINE void normal(const ElementWork& work, long thread) {
   KERNEL(corrections, ChannelWork, double, 1)       \
   KERNEL(normal, ElementWork, float, 1)             \
   KERNEL(normal, ElementWork, double, 1)            \
-  KERNEL(normal, ElementWork, bfloat16, 1)
+  KERNEL(normal, ElementWork, bfloat16, 1)          \
+  KERNEL(neighbours, NeighbourWork, float, 4)       \
+  KERNEL(neighbours, NeighbourWork, double, 4)
 
 // Threads of a block.
 #define SCRIMP_BLOCK_THREADS 128

@@ -194,8 +194,43 @@ struct Table {
     return values;
   }
 
+  static NeighbourSums neighbour_sums(const Neighbours& of) {
+    const auto& p = of.probabilities;
+    TORCH_CHECK(of.count <= MOST_TERMS, "the weight of a pair of pixels has at most ", MOST_TERMS,
+                " terms here, found ", of.count);
+    NeighbourSums result{at::empty_like(p), at::Tensor()};
+    auto totals = at::empty({p.size(0), p.size(2) * p.size(3)}, p.options().dtype(at::kDouble));
+    NeighbourWork work{};
+    work.probabilities = p.const_data_ptr();
+    work.image = of.image.const_data_ptr();
+    if (of.source.defined()) {
+      work.source = of.source.const_data_ptr();
+      work.destination = of.destination.const_data_ptr();
+    }
+    work.sums = result.sums.mutable_data_ptr();
+    work.totals = totals.template mutable_data_ptr<double>();
+    for (int64_t term = 0; term < of.count; ++term) {
+      work.weight[term] = of.kernels[term].weight;
+      work.distance[term] = of.kernels[term].distance;
+      work.intensity[term] = of.kernels[term].intensity;
+    }
+    work.terms = of.count;
+    work.radius = of.radius;
+    work.samples = p.size(0);
+    work.channels = p.size(1);
+    work.height = p.size(2);
+    work.width = p.size(3);
+    work.threads = totals.numel();
+    if (work.threads > 0) {
+      Launcher::launch(kernel_name("neighbours", p.scalar_type(), 4), &work, work.threads, p);
+    }
+    result.totals = totals.sum(1);
+    return result;
+  }
+
   static constexpr Kernels TABLE{serve,      moments,     coefficients, activate,
-                                 deactivate, corrections, centre,       normal};
+                                 deactivate, corrections, centre,       normal,
+                                 neighbour_sums};
 };
 
 }  // namespace scrimp::device

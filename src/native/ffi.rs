@@ -45,7 +45,9 @@ unsafe extern "C" {
         kernels: *const PairKernel,
         count: i64,
         radius: i64,
+        form: Form,
     ) -> *mut c_char;
+    fn scrimp_sums_neighbours(probabilities: Handle, form: Form) -> bool;
     fn scrimp_on_gradient(
         variable: Handle,
         context: *mut c_void,
@@ -199,17 +201,24 @@ pub fn channels_last(x: &Tensor) -> Result<Tensor> {
     Ok(adopted(out))
 }
 
+/// Whether [`neighbour_sums`] can be made of such a tensor in this form.
+pub fn sums_neighbours(probabilities: &Tensor, form: Form) -> bool {
+    // SAFETY: the handle belongs to a tensor borrowed for this call.
+    unsafe { scrimp_sums_neighbours(handle(probabilities), form) }
+}
+
 /// For every pixel the weighted sum of its neighbours' `probabilities` (`[N, C, H, W]`), and the sum
 /// of the weights of all pairs in both directions, `f64 [N]`; records no gradient.
 ///
 /// `image` is `[N, 1, H, W]` and decides the weights. With masks the weight of a pair is that of its
-/// two directions together, halved, so that it stays symmetric. For CPU tensors in f32 or f64.
+/// two directions together, halved, so that it stays symmetric. For tensors in f32 or f64, where
+/// [`sums_neighbours`].
 pub fn neighbour_sums(
     probabilities: &Tensor,
     image: &Tensor,
     neighbourhood: &Neighbourhood<'_>,
 ) -> Result<[Tensor; 2]> {
-    let Neighbourhood { kernels, radius, masks } = neighbourhood;
+    let Neighbourhood { kernels, radius, masks, form } = neighbourhood;
     let kind = probabilities.kind();
     if !matches!(kind, Kind::Float | Kind::Double) || probabilities.dim() != 4 {
         return Err(Failure::new(format!(
@@ -228,8 +237,12 @@ pub fn neighbour_sums(
     }
     let planes: Vec<Tensor> = planes.map(|plane| plane.to_kind(kind).contiguous()).collect();
     let probabilities = probabilities.contiguous();
-    for tensor in planes.iter().chain([&probabilities]) {
-        address(tensor)?;
+    if let Some(plane) = planes.iter().find(|plane| plane.device() != probabilities.device()) {
+        return Err(Failure::new(format!(
+            "image and masks of neighbours must be on {:?}, found {:?}",
+            probabilities.device(),
+            plane.device()
+        )));
     }
     let inputs = [handle(&probabilities), handle(&planes[0])];
     let masks: Vec<Handle> = planes[1..].iter().map(handle).collect();
@@ -246,6 +259,7 @@ pub fn neighbour_sums(
             kernels.as_ptr(),
             count,
             *radius,
+            *form,
         )
     })?;
     Ok(out.map(adopted))

@@ -1,4 +1,4 @@
-// What a normalisation asks of the place where its tensors are: one table of functions for each way to
+// What formulas ask of the place where its tensors are: one table of functions for each way to
 // compute. Plain enough to cross from one shared library to another of the same compiler; knows no
 // gradients and no ranks.
 //
@@ -42,6 +42,28 @@ struct Corrections {
   at::Tensor rows;
 };
 
+// weight * exp(-distance*(dx^2 + dy^2) - intensity*(difference of intensities)^2); mirrored by
+// `native::PairKernel` in Rust.
+struct PairKernel {
+  double weight, distance, intensity;
+};
+
+// Contiguous tensors of one kind, float or double: probabilities [N, C, H, W], the others [N, 1, H, W].
+// Source and destination are undefined where every pixel counts.
+struct Neighbours {
+  const at::Tensor &probabilities, &image, &source, &destination;
+  // The sum of these is the weight of a pair.
+  const PairKernel* kernels;
+  int64_t count, radius;
+};
+
+struct NeighbourSums {
+  // As the probabilities.
+  at::Tensor sums;
+  // The weights of all pairs in both directions, float64 [N].
+  at::Tensor totals;
+};
+
 struct Kernels {
   // Whether these functions work with tensors of the kind and in the place of `x`.
   bool (*serve)(const at::Tensor& x);
@@ -64,6 +86,8 @@ struct Kernels {
                        const at::Tensor& corrections, const at::Tensor& g);
   // Standard normal numbers [N, ...] with the other extents, kind and place of `like`; keys as above.
   at::Tensor (*normal)(const at::Tensor& keys, const at::Tensor& like);
+  // Null where there are no kernels for it.
+  NeighbourSums (*neighbour_sums)(const Neighbours& of);
 };
 
 // Elements whose 32 random bits are below this are dropped.

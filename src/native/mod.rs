@@ -9,7 +9,7 @@ pub mod nccl;
 
 pub use ffi::{
     Element, allow_tf32, channels_last, keep_memory, neighbour_sums, normal, normalise,
-    normalise_evaluate, on_gradient, with_bytes, with_slice, with_slice_mut,
+    normalise_evaluate, on_gradient, sums_neighbours, with_bytes, with_slice, with_slice_mut,
 };
 
 use std::sync::Arc;
@@ -120,6 +120,8 @@ pub struct Neighbourhood<'a> {
     pub kernels: &'a [PairKernel],
     /// In pixels, at least 1.
     pub radius: i64,
+    /// How the sums are computed; there are none by tensor operations here.
+    pub form: Form,
     /// Factors of the pixel that is looked at and of the one that looks, each `[N, 1, H, W]`.
     pub masks: Option<[&'a Tensor; 2]>,
 }

@@ -16,18 +16,13 @@
 #include <cstring>
 #include <vector>
 
+#include "kernel_table.h"
 #include "kernels.h"
 
 // Into each clone, with that clone's vectors.
 #define SCRIMP_INTO_CLONES __attribute__((always_inline)) inline
 
 namespace scrimp {
-
-// weight * exp(-distance*(dx^2 + dy^2) - intensity*(difference of intensities)^2); mirrored by
-// `native::PairKernel` in Rust.
-struct PairKernel {
-  double weight, distance, intensity;
-};
 
 // e^x for x <= 0, without branches or calls, so that loops over it become vectors: x = n ln 2 + r,
 // |r| <= ln(2)/2, a polynomial in r, and n added to the exponent. Adding the large constant rounds
@@ -199,6 +194,20 @@ void neighbour_sums_typed(const at::Tensor& probabilities, const at::Tensor& ima
       totals[n] = sum_sample(sample, kernels, radius);
     }
   });
+}
+
+inline NeighbourSums neighbour_sums(const Neighbours& of) {
+  const auto& p = of.probabilities;
+  const std::vector<PairKernel> list(of.kernels, of.kernels + of.count);
+  NeighbourSums result{at::zeros_like(p), at::zeros({p.size(0)}, p.options().dtype(at::kDouble))};
+  if (p.scalar_type() == at::kFloat) {
+    neighbour_sums_typed<float>(p, of.image, of.source, of.destination, list, of.radius, result.sums,
+                                result.totals);
+  } else {
+    neighbour_sums_typed<double>(p, of.image, of.source, of.destination, list, of.radius,
+                                 result.sums, result.totals);
+  }
+  return result;
 }
 
 }  // namespace scrimp

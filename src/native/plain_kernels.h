@@ -126,6 +126,7 @@ inline Tensor normal(const Tensor& keys, const Tensor& like) {
 }
 
 inline const Kernels TABLE{serve,      moments,     coefficients, activate,
-                           deactivate, corrections, centre,       normal};
+                           deactivate, corrections, centre,       normal,
+                           nullptr};
 
 }  // namespace scrimp::plain

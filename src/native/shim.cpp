@@ -73,7 +73,8 @@ c10::intrusive_ptr<Group> group_of(const c10::IValue& value) {
 const scrimp::Kernels CPU_KERNELS{scrimp::host::serve,         scrimp::host::moments,
                                   scrimp::plain::coefficients, scrimp::host::activate,
                                   scrimp::host::deactivate,    scrimp::plain::corrections,
-                                  scrimp::host::centre,        scrimp::host::normal};
+                                  scrimp::host::centre,        scrimp::host::normal,
+                                  scrimp::neighbour_sums};
 std::atomic<const scrimp::Kernels*> device_kernels{nullptr};
 
 const scrimp::Kernels& kernels_for(const Tensor& x, Form form) {
@@ -244,28 +245,26 @@ char* scrimp_channels_last(Tensor** out, Tensor* x) {
   });
 }
 
+// Whether there are kernels for sums over neighbours of such a tensor.
+bool scrimp_sums_neighbours(const Tensor* probabilities, Form form) {
+  return kernels_for(*probabilities, form).neighbour_sums != nullptr;
+}
+
 // Sums over neighbours: `out[0]` [N, C, H, W] as the probabilities, `out[1]` float64 [N]. All tensors
-// are contiguous, on the CPU and of one kind, float or double; `masks` is null, or the source's and
+// are contiguous, in one place and of one kind, float or double; `masks` is null, or the source's and
 // the destination's. The caller has compared the shapes.
 char* scrimp_neighbour_sums(Tensor** out, Tensor* const* inputs, Tensor* const* masks,
-                            const scrimp::PairKernel* kernels, int64_t count, int64_t radius) {
+                            const scrimp::PairKernel* kernels, int64_t count, int64_t radius,
+                            Form form) {
   return guarded([&] {
     at::NoGradGuard no_grad;
-    const auto &probabilities = *inputs[0], &image = *inputs[1];
     const auto source = masks == nullptr ? Tensor() : *masks[0];
     const auto destination = masks == nullptr ? Tensor() : *masks[1];
-    const std::vector<scrimp::PairKernel> list(kernels, kernels + count);
-    auto sums = at::zeros_like(probabilities);
-    auto total = at::zeros({probabilities.size(0)}, probabilities.options().dtype(at::kDouble));
-    if (probabilities.scalar_type() == at::kFloat) {
-      scrimp::neighbour_sums_typed<float>(probabilities, image, source, destination, list, radius,
-                                          sums, total);
-    } else {
-      scrimp::neighbour_sums_typed<double>(probabilities, image, source, destination, list, radius,
-                                           sums, total);
-    }
-    out[0] = new Tensor(sums);
-    out[1] = new Tensor(total);
+    const auto function = kernels_for(*inputs[0], form).neighbour_sums;
+    TORCH_CHECK(function != nullptr, "there are no kernels here for sums over neighbours");
+    auto result = function({*inputs[0], *inputs[1], source, destination, kernels, count, radius});
+    out[0] = new Tensor(std::move(result.sums));
+    out[1] = new Tensor(std::move(result.totals));
   });
 }
 

@@ -7,7 +7,7 @@ use scrimp::losses::gated_crf::{Field, Kernel, gated_crf};
 use scrimp::losses::intensity_variance::{Sign, intensity_spreads, intensity_variance};
 use scrimp::losses::mumford_shah::{MumfordShah, mumford_shah};
 use scrimp::losses::{Masking, SMOOTH, dice, partial_cross_entropy, partial_dice};
-use scrimp::native::{Alone, Neighbourhood, PairKernel, neighbour_sums};
+use scrimp::native::{Alone, Form, Neighbourhood, PairKernel, neighbour_sums};
 use scrimp::train::schedule::ramp_up;
 use tch::{Kind, Tensor};
 
@@ -78,7 +78,7 @@ const RELEASED: Field<'static> = Field {
     radius: 5,
     source: None,
     destination: None,
-    portable: false,
+    form: Form::Own,
 };
 /// Those of the keys `gatedcrf_masked`, without their masks.
 const OF_TWO: Field<'static> = Field {
@@ -159,12 +159,12 @@ fn golden_gated_crf() {
     let given = Regularisers::open();
     let masks = ["gatedcrf_masked.in.mask_src", "gatedcrf_masked.in.mask_dst"];
     let [source, destination] = masks.map(|key| given.golden.get(key));
-    for portable in [false, true] {
-        let released = Field { portable, ..RELEASED };
+    for form in [Form::Own, Form::Plain, Form::DeviceTwin] {
+        let released = Field { form, ..RELEASED };
         given.check("gatedcrf", |z| given.field(z, released));
         given.check_total("gatedcrf", 0.1, |z| given.field(z, released));
         let (source, destination) = (Some(&source), Some(&destination));
-        let masked = Field { portable, source, destination, ..OF_TWO };
+        let masked = Field { form, source, destination, ..OF_TWO };
         given.check("gatedcrf_masked", |z| given.field(z, masked));
         let p = softmax(&given.golden.get("in.logits")).set_requires_grad(true);
         gated_crf(&p, &given.image, &released, given.samples(), &Alone).unwrap().backward();
@@ -182,7 +182,7 @@ fn golden_gated_crf() {
 fn golden_weights_of_the_gated_crf() {
     let given = Regularisers::open();
     let kernels = [PairKernel { weight: 1.0, distance: 1.0 / 72.0, intensity: 50.0 }];
-    let hood = Neighbourhood { kernels: &kernels, radius: 5, masks: None };
+    let hood = Neighbourhood { kernels: &kernels, radius: 5, form: Form::Own, masks: None };
     let [height, width] = [given.image.size()[2], given.image.size()[3]];
     let inner = |map: &Tensor| map.narrow(-2, 5, height - 10).narrow(-1, 5, width - 10);
     let [sums, _] = neighbour_sums(&given.image.ones_like(), &given.image, &hood).unwrap();

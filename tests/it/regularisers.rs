@@ -7,7 +7,7 @@ use scrimp::losses::entropy::mean_entropy;
 use scrimp::losses::gated_crf::{Field, Kernel, gated_crf};
 use scrimp::losses::intensity_variance::{Sign, intensity_variance};
 use scrimp::losses::mumford_shah::{MumfordShah, mumford_shah};
-use scrimp::native::{Alone, GroupSum, Neighbourhood, PairKernel, neighbour_sums};
+use scrimp::native::{Alone, Form, GroupSum, Neighbourhood, PairKernel, neighbour_sums};
 use tch::{Device, Kind, Tensor};
 
 const SAMPLES: i64 = 5;
@@ -49,8 +49,8 @@ const KERNELS: [Kernel; 2] = [
     Kernel { weight: 0.3, sigma_xy: 3.0, sigma_intensity: 0.0 },
 ];
 
-fn field(portable: bool) -> Field<'static> {
-    Field { kernels: &KERNELS, radius: 5, source: None, destination: None, portable }
+fn field(form: Form) -> Field<'static> {
+    Field { kernels: &KERNELS, radius: 5, source: None, destination: None, form }
 }
 
 fn energy(p: &Tensor, of: &Share, field: Field<'_>, group: &dyn GroupSum) -> Tensor {
@@ -67,16 +67,16 @@ const TERMS: [(&str, Term); 13] = [
     ("contours as coded", |p, of, group| contours(p, of, Contours::AsCoded, group)),
     ("all contours", |p, of, group| contours(p, of, Contours::All, group)),
     ("contours of the foreground", |p, of, group| contours(p, of, Contours::Foreground, group)),
-    ("gated crf", |p, of, group| energy(p, of, field(false), group)),
+    ("gated crf", |p, of, group| energy(p, of, field(Form::Own), group)),
     ("gated crf, source", |p, of, group| {
-        energy(p, of, Field { source: Some(&of.masks[0]), ..field(false) }, group)
+        energy(p, of, Field { source: Some(&of.masks[0]), ..field(Form::Own) }, group)
     }),
     ("gated crf, destination", |p, of, group| {
-        energy(p, of, Field { destination: Some(&of.masks[1]), ..field(false) }, group)
+        energy(p, of, Field { destination: Some(&of.masks[1]), ..field(Form::Own) }, group)
     }),
     ("gated crf, both", |p, of, group| {
         let [source, destination] = of.masks.each_ref().map(Some);
-        energy(p, of, Field { source, destination, ..field(false) }, group)
+        energy(p, of, Field { source, destination, ..field(Form::Own) }, group)
     }),
     ("mumford-shah as published", |p, of, group| {
         mumford_shah(p, &of.image, MumfordShah::Published, group)
@@ -152,16 +152,19 @@ fn the_gated_crf_is_the_same_in_kernels_and_in_tensor_operations() {
         for (source, destination) in masked {
             // Also where the radius reaches beyond the image.
             for radius in [1, 5, 20] {
-                let [kernels, operations] = [false, true].map(|portable| {
+                let forms = [Form::Own, Form::Plain, Form::DeviceTwin];
+                let [kernels, operations, twin] = forms.map(|form| {
                     let logits = share.logits.copy().set_requires_grad(true);
                     let p = logits.softmax(1, kind);
-                    let field = Field { radius, source, destination, ..field(portable) };
+                    let field = Field { radius, source, destination, ..field(form) };
                     let value = energy(&p, &share, field, &Alone);
                     value.backward();
                     [value.detach(), logits.grad()]
                 });
                 assert_close("value", &kernels[0], &operations[0], tolerance);
                 assert_close("gradient", &kernels[1], &operations[1], tolerance);
+                assert_close("value of the twin", &twin[0], &operations[0], tolerance);
+                assert_close("gradient of the twin", &twin[1], &operations[1], tolerance);
             }
         }
     }
@@ -174,7 +177,7 @@ fn weights_of_pairs_are_exponentials() {
     let here = image.zeros_like();
     let _ = here.narrow(3, 0, 1).fill_(1.0);
     let kernels = [PairKernel { weight: 2.0, distance: 1e-4, intensity: 0.6 }];
-    let hood = Neighbourhood { kernels: &kernels, radius: 399, masks: None };
+    let hood = Neighbourhood { kernels: &kernels, radius: 399, form: Form::Own, masks: None };
     let place = Tensor::arange(400, (Kind::Double, Device::Cpu));
     let expected = (place.square() * -1e-4 - image.view([-1]).square() * 0.6).exp() * 2.0;
     for (kind, tolerance) in [(Kind::Float, 1e-6), (Kind::Double, 1e-13)] {
@@ -196,7 +199,7 @@ fn weights_of_pairs_are_exponentials() {
 fn neighbours_are_summed_only_in_maps_that_fit() {
     let maps = Tensor::zeros([2, 4, 8, 8], (Kind::Float, Device::Cpu));
     let image = |shape: [i64; 4]| Tensor::zeros(shape, (Kind::Float, Device::Cpu));
-    let hood = Neighbourhood { kernels: &[], radius: 2, masks: None };
+    let hood = Neighbourhood { kernels: &[], radius: 2, form: Form::Own, masks: None };
     assert!(neighbour_sums(&maps, &image([2, 1, 8, 8]), &hood).is_ok());
     for shape in [[2, 1, 8, 7], [1, 1, 8, 8], [2, 4, 8, 8]] {
         assert!(neighbour_sums(&maps, &image(shape), &hood).is_err());

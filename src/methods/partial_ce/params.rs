@@ -3,6 +3,7 @@
 use crate::error::{Failure, Result};
 use crate::losses::contour::Contours;
 use crate::losses::gated_crf::{Field, Kernel};
+use crate::native::Form;
 use crate::losses::intensity_variance::Sign;
 use crate::losses::mumford_shah::MumfordShah;
 use crate::train::learner::LearnerConfig;
@@ -73,7 +74,7 @@ impl GatedCrf {
             radius: self.radius,
             source: None,
             destination: None,
-            portable: false,
+            form: Form::Own,
         }
     }
 }
