@@ -120,13 +120,15 @@ def train(rank, ranks, options):
     device = torch.device("cuda", rank % torch.cuda.device_count()) if on_gpu else torch.device("cpu")
     if on_gpu:
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if on_gpu else "gloo", rank=rank, world_size=ranks)
+    if ranks > 1:
+        dist.init_process_group("nccl" if on_gpu else "gloo", rank=rank, world_size=ranks)
     layout = torch.channels_last if options.channels_last else torch.contiguous_format
     batches = random_batches(rank, ranks, device, layout, options)
     step_ms, loss = time_steps(build(options, ranks, device, layout), batches, options)
     if rank == 0:
         print(json.dumps({"ranks": ranks, "loss": loss, "step_ms": step_ms}))
-    dist.destroy_process_group()
+    if ranks > 1:
+        dist.destroy_process_group()
 
 
 def main():
