@@ -1,13 +1,14 @@
-"""Times training steps under DistributedDataParallel, by default of 12 images of 256x256 in all.
+"""Times training steps, on several ranks under DistributedDataParallel, by default of 12 images of 256x256 in all.
 
     python step.py --ranks 2
     mpirun -n 2 python step.py --method ustm
     python step.py --ranks 2 --bf16 --channels-last
-    python step.py --device cuda --bf16 --channels-last --compile
+    python step.py --device cuda --bf16 --channels-last --compile --warmup 20 --steps 100 --read-every 5
 
 Ranks on the CPU talk over gloo with one thread each, ranks on GPUs over NCCL. Batch norm is local to
 each rank, DDP's default; `--sync-bn` joins it (PyTorch has that for GPUs only). Rank 0 prints one
-JSON line with `step_ms`, a list without the steps of the warm-up. `cargo bench --bench step` calls this script. Needs torch.
+JSON line with `step_ms`, a list without the steps of the warm-up: the time between two looks at the loss
+over the steps between them. `cargo bench --bench step` and `launch/gpu-benchmark` call this script. Needs torch.
 """
 
 import argparse
@@ -21,10 +22,8 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch.nn.parallel import DistributedDataParallel
 
-from methods import IGNORE, METHODS, TOTAL_STEPS
-from training import poly_lr, set_lr, sgd
+from methods import CLASSES, IGNORE, METHODS, Setup
 
-BASE_LR = 0.03
 # Different batches in turn, so that no cache holds the inputs.
 BATCHES = 4
 
@@ -43,15 +42,21 @@ def arguments():
     parser.add_argument("--bf16", action="store_true", help="autocast to bfloat16")
     parser.add_argument("--channels-last", action="store_true")
     parser.add_argument("--sync-bn", action="store_true", help="batch norm over all ranks (cuda)")
-    parser.add_argument("--compile", action="store_true", help="torch.compile")
+    parser.add_argument("--compile", action="store_true", help="torch.compile of forward passes with their losses")
+    modes = ["default", "reduce-overhead", "max-autotune"]
+    parser.add_argument("--compile-mode", choices=modes, help="default: with CUDA graphs on cuda")
     options = parser.parse_args()
+    if options.read_every < 1 or options.steps < 1 or options.steps % options.read_every:
+        parser.error("--steps must be a multiple of --read-every, and both at least 1")
+    if options.compile_mode is None:
+        options.compile_mode = "reduce-overhead" if options.device == "cuda" else "default"
     if options.sync_bn and options.device == "cpu":
         parser.error("--sync-bn needs --device cuda: torch.nn.SyncBatchNorm has no CPU kernels")
     return options
 
 
 def random_batches(rank, ranks, device, layout, options):
-    """This rank's share of random images with scribbles on one pixel in a hundred."""
+    """This rank's share of random images with scribbles on one pixel in a hundred, and of label maps."""
     samples, size = options.batch // ranks + (rank < options.batch % ranks), options.size
     generator = torch.Generator().manual_seed(rank)
     batches = []
@@ -59,21 +64,49 @@ def random_batches(rank, ranks, device, layout, options):
         image = torch.rand(samples, 1, size, size, generator=generator)
         label = torch.randint(0, IGNORE, (samples, size, size), generator=generator)
         label[torch.rand(label.shape, generator=generator) > 0.01] = IGNORE
-        batches.append((image.to(device, memory_format=layout), label.to(device)))
+        shapes = torch.randint(0, CLASSES, label.shape, generator=generator)
+        batches.append((image.to(device, memory_format=layout), label.to(device), shapes.to(device)))
     return batches
 
 
-def build(options, device, layout):
+def build(options, ranks, device, layout):
     torch.manual_seed(2022)
 
     def place(net):
         net = net.to(device, memory_format=layout)
-        if options.sync_bn:
-            net = torch.nn.SyncBatchNorm.convert_sync_batchnorm(net)
-        net = DistributedDataParallel(net, device_ids=[device] if device.type == "cuda" else None)
-        return torch.compile(net) if options.compile else net
+        return torch.nn.SyncBatchNorm.convert_sync_batchnorm(net) if options.sync_bn else net
 
-    return METHODS[options.method](place)
+    def share(net):
+        if ranks == 1:
+            return net
+        return DistributedDataParallel(net, device_ids=[device] if device.type == "cuda" else None)
+
+    def compiled(function):
+        if not options.compile:
+            return function
+        return torch.compile(function, mode=options.compile_mode, dynamic=False)
+
+    precision = torch.autocast(device.type, torch.bfloat16) if options.bf16 else nullcontext()
+    return METHODS[options.method](Setup(place, share, compiled, precision))
+
+
+def time_steps(method, batches, options):
+    """Times of a step in milliseconds, and the last loss."""
+    step_ms = []
+    start = time.perf_counter()
+    for step in range(options.warmup + options.steps):
+        # The step before has left nothing that is still needed in the memory of CUDA graphs.
+        torch.compiler.cudagraph_mark_step_begin()
+        loss = method.iterate(batches[step % BATCHES], step)
+        timed = step + 1 - options.warmup
+        # Users log the loss; on a GPU this is also what ends the step.
+        if timed >= 0 and timed % options.read_every == 0:
+            value = loss.item()
+            now = time.perf_counter()
+            if timed > 0:
+                step_ms.append((now - start) * 1e3 / options.read_every)
+            start = now
+    return step_ms, value
 
 
 def train(rank, ranks, options):
@@ -85,31 +118,17 @@ def train(rank, ranks, options):
     os.environ.setdefault("MASTER_PORT", "29511")
     on_gpu = options.device == "cuda"
     device = torch.device("cuda", rank % torch.cuda.device_count()) if on_gpu else torch.device("cpu")
-    dist.init_process_group("nccl" if on_gpu else "gloo", rank=rank, world_size=ranks)
+    if on_gpu:
+        torch.cuda.set_device(device)
+    if ranks > 1:
+        dist.init_process_group("nccl" if on_gpu else "gloo", rank=rank, world_size=ranks)
     layout = torch.channels_last if options.channels_last else torch.contiguous_format
     batches = random_batches(rank, ranks, device, layout, options)
-    method = build(options, device, layout)
-    optimizer = sgd(method.parameters(), BASE_LR)
-    precision = torch.autocast(device.type, torch.bfloat16) if options.bf16 else nullcontext()
-    step_ms = []
-    start = time.perf_counter()
-    for step in range(options.warmup + options.steps):
-        image, label = batches[step % BATCHES]
-        set_lr(optimizer, poly_lr(BASE_LR, step, TOTAL_STEPS))
-        optimizer.zero_grad()
-        with precision:
-            loss = method.loss(image, label, step)
-        loss.backward()
-        optimizer.step()
-        method.stepped(step)
-        # Users log the loss; on a GPU this is also what ends the step.
-        if (step + 1) % options.read_every == 0:
-            value = loss.item()
-            step_ms.append((time.perf_counter() - start) * 1e3 / options.read_every)
-            start = time.perf_counter()
+    step_ms, loss = time_steps(build(options, ranks, device, layout), batches, options)
     if rank == 0:
-        print(json.dumps({"ranks": ranks, "loss": value, "step_ms": step_ms[options.warmup // options.read_every :]}))
-    dist.destroy_process_group()
+        print(json.dumps({"ranks": ranks, "loss": loss, "step_ms": step_ms}))
+    if ranks > 1:
+        dist.destroy_process_group()
 
 
 def main():

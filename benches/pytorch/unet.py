@@ -1,7 +1,8 @@
-"""The U-Net and its two-decoder variant for scribble-annotated ACDC slices, in plain PyTorch.
+"""The U-Net and its variants with two decoders for scribble-annotated ACDC slices, in plain PyTorch.
 
-Not to be run; imported by `step.py` and `agreement.py`. The state-dict names are those of WSL4MIS
-(https://github.com/HiLab-git/WSL4MIS), so that weights travel both ways with `strict=True`:
+Not to be run; imported by `methods.py` and `agreement.py`. The state-dict names are those of WSL4MIS
+(https://github.com/HiLab-git/WSL4MIS) and MaskMixAdv (https://github.com/lichen14/MaskMixAdv), so that
+weights travel both ways with `strict=True`:
 
     net.load_state_dict(safetensors.torch.load_file("exported.safetensors"))
 
@@ -127,3 +128,22 @@ class UNet_CCT(nn.Module):
         features = self.encoder(x)
         perturbed = [self.perturb(feature) for feature in features]
         return self.main_decoder(features), self.aux_decoder1(perturbed)
+
+
+class UNet_MAE(nn.Module):
+    """One encoder, a decoder for the classes and one that restores what a mask hid.
+
+    Sees complementary parts of each image, `shown` [1, 1, H, W] being 1 for what belongs to the first.
+    Returns the logits of both parts and the image restored from the first.
+    """
+
+    def __init__(self, channels_in=1, classes=4, dropout=DROPOUT):
+        super().__init__()
+        self.encoder = Encoder(channels_in, dropout)
+        self.seg_decoder = Decoder(classes)
+        self.mae_decoder = Decoder(channels_in)
+
+    def forward(self, x, shown):
+        features = self.encoder(x * shown)
+        first, restored = self.seg_decoder(features), self.mae_decoder(features)
+        return first, self.seg_decoder(self.encoder(x * (1 - shown))), restored
