@@ -1,7 +1,7 @@
 //! Times training steps of `scrimp train` and of PyTorch under `DistributedDataParallel`, in turns.
 //!
-//! `cargo bench --bench step`, with `-- METHOD` for another method than `partial-ce`: `ustm`, `dmpls`, or
-//! `maskmixadv`, which is timed against our own `partial-ce`. Two ranks of one thread each train on batches of 12 images
+//! `cargo bench --bench step`, with `-- METHOD` for another method than `partial-ce`: `ustm`, `dmpls` or
+//! `maskmixadv`, which are timed against our own `partial-ce` too. Two ranks of one thread each train on batches of 12 images
 //! of 256 x 256 on the CPU, both sides started by the same `mpirun`. Our steps are those of the
 //! program, with reading, augmentation and logging; those of `benches/pytorch/step.py`, run by
 //! `SCRIMP_BENCH_PYTHON` (default `python3`), find their batches in memory.
@@ -158,8 +158,7 @@ fn median(values: &mut [f64]) -> f64 {
 fn takes_part(side: Side, method: &str) -> bool {
     match side {
         Side::Baseline => method != "partial-ce",
-        Side::Scrimp(_) => true,
-        Side::PyTorch(_) => method != "maskmixadv",
+        Side::Scrimp(_) | Side::PyTorch(_) => true,
     }
 }
 

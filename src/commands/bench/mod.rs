@@ -195,7 +195,7 @@ impl Bench {
         let mut text = self.machine()?;
         let _ = writeln!(
             text,
-            "a step of `{}`, {} slices of {} x {} on {} ranks: {:.1} ms, {images:.1} images/s, \
+            "a step of `{}`, {} slices of {} x {} on {} ranks: {:.2} ms, {images:.1} images/s, \
              {:.1} ms of it waiting for data; median of {} times {TOGETHER} steps",
             plan.method,
             plan.train.batch_size,

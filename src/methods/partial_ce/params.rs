@@ -3,9 +3,9 @@
 use crate::error::{Failure, Result};
 use crate::losses::contour::Contours;
 use crate::losses::gated_crf::{Field, Kernel};
-use crate::native::Form;
 use crate::losses::intensity_variance::Sign;
 use crate::losses::mumford_shah::MumfordShah;
+use crate::native::Form;
 use crate::train::learner::LearnerConfig;
 use crate::train::schedule::ramp_up;
 use serde::{Deserialize, Serialize};
