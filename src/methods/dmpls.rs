@@ -137,11 +137,11 @@ impl Dmpls {
             kept.view([-1, channels])
         };
         let share = self.params.share;
-        let share = varying.numbers(device, move |moment| match share {
-            Share::Random => vec![moment.key("share").draws().uniform() + LEAST_SHARE],
-            Share::Half => vec![0.5],
+        let share = varying.number(device, move |moment| match share {
+            Share::Random => moment.key("share").draws().uniform() + LEAST_SHARE,
+            Share::Half => 0.5,
         });
-        Chance { kept: CHANNELS.iter().enumerate().map(keep).collect(), share: share.get(0) }
+        Chance { kept: CHANNELS.iter().enumerate().map(keep).collect(), share }
     }
 }
 

@@ -13,10 +13,11 @@ use crate::native::{Form, global_sum, normal};
 use crate::nets::Pass;
 use crate::nets::unet::UNet;
 use crate::train::learner::{Learner, LearnerConfig};
+use crate::train::moment::Moment;
 use crate::train::schedule::ramp_up;
-use crate::train::{Method, Objective, StepContext};
+use crate::train::{Method, Objective, StepContext, Weight};
 use serde::{Deserialize, Serialize};
-use tch::Tensor;
+use tch::{Device, Tensor};
 
 /// Passes of the teacher that tell how sure it is, two of them in one batch.
 const PASSES: usize = 8;
@@ -27,7 +28,7 @@ const NOISE: f64 = 0.1;
 const LARGEST_NOISE: f64 = 0.2;
 
 /// `[method.params]` of `ustm`.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Params {
     /// Weight of the cross-entropy over annotated pixels.
@@ -143,10 +144,11 @@ pub struct Lesson {
     pub mask: Tensor,
 }
 
-/// Where the mean of several predictions, `[passes, N, C, H, W]`, is less uncertain than `threshold`.
-pub fn sure_mask(probabilities: &Tensor, threshold: f64) -> Tensor {
+/// Where the mean of several predictions, `[passes, N, C, H, W]`, is less uncertain than `threshold`,
+/// which is 0-dimensional.
+pub fn sure_mask(probabilities: &Tensor, threshold: &Tensor) -> Tensor {
     let mean = probabilities.mean_dim([0i64].as_slice(), false, probabilities.kind());
-    uncertainty(&mean).lt(threshold).to_kind(mean.kind())
+    uncertainty(&mean).lt_tensor(threshold).to_kind(mean.kind())
 }
 
 impl Ustm {
@@ -162,7 +164,7 @@ impl Ustm {
         let logits = self.net.forward(&samples.image, &pass)?;
         let turned = samples.image.rot90(chance.turns, [2i64, 3].as_slice());
         let lesson = tch::no_grad(|| self.lesson(samples, &turned, chance, cx))?;
-        let weight = self.params.weight(cx.moment().step - 1);
+        let weight = self.consistency_weight(samples.image.device(), cx);
         let group = cx.group();
         let objective = Objective::new()
             .term("partial_ce", self.params.partial_ce, || {
@@ -178,7 +180,18 @@ impl Ustm {
         cx.observe("teacher/sure", |group| {
             global_sum(&lesson.mask.sum(lesson.mask.kind()), group) / pixels.max(1) as f64
         });
-        self.teacher.follow(&self.segmenter, kept(cx.moment().step - 1, self.params.decay), cx)
+        let decay = self.params.decay;
+        let keep = cx.varying().number(turned.device(), move |now| kept(now.step - 1, decay));
+        self.teacher.follow(&self.segmenter, &keep, cx)
+    }
+
+    /// It grows over the run.
+    fn consistency_weight(&self, device: Device, cx: &StepContext<'_>) -> Weight {
+        if self.params.consistency == 0.0 {
+            return Weight::Fixed(0.0);
+        }
+        let params = self.params.clone();
+        Weight::Varying(cx.varying().number(device, move |now| params.weight(now.step - 1)))
     }
 
     fn lesson(
@@ -205,22 +218,26 @@ impl Ustm {
         let mut shape = target.size();
         shape.insert(0, predictions.len() as i64 * TOGETHER);
         let all = Tensor::cat(&predictions, 0).view(shape.as_slice());
-        let threshold = threshold(cx.moment().step - 1, cx.moment().total_steps);
-        let mask = sure_mask(&all, threshold);
+        let threshold =
+            cx.varying().number(turned.device(), |now| threshold(now.step - 1, now.total_steps));
+        let mask = sure_mask(&all, &threshold);
         Ok(Lesson { target: target.softmax(1, target.kind()), mask })
     }
 
     fn chance(samples: &Samples, cx: &StepContext<'_>) -> Result<Chance> {
         let noise = |purpose: &str, times: u64| {
-            let keys = (0..times).flat_map(|number| {
-                let keys = cx.sample_keys(purpose, &samples.positions);
-                keys.into_iter().map(move |key| key.number(number).bits())
+            let (purpose, positions) = (purpose.to_owned(), samples.positions.clone());
+            let keys = cx.varying().keys(samples.image.device(), move |moment| {
+                let keys = moment.sample_keys(&purpose, &positions);
+                (0..times)
+                    .flat_map(|number| keys.iter().map(move |key| key.number(number)))
+                    .collect()
             });
-            normal(&keys.collect::<Vec<_>>(), &samples.image, Form::Own)
+            normal(&keys, &samples.image, Form::Own)
         };
         let passes = 0..PASSES / TOGETHER as usize;
         Ok(Chance {
-            turns: cx.key("turns").draws().below(4) as i64,
+            turns: turns(cx.moment()),
             noise: noise("noise", 1)?,
             passes_noise: passes
                 .map(|number| noise(&format!("noise {number}"), TOGETHER as u64))
@@ -229,7 +246,16 @@ impl Ustm {
     }
 }
 
+/// Quarter turns of a step, 0 to 3.
+fn turns(moment: &Moment) -> i64 {
+    moment.key("turns").draws().below(4) as i64
+}
+
 impl Method for Ustm {
+    fn form(&self, moment: &Moment) -> Option<u32> {
+        Some(turns(moment) as u32)
+    }
+
     fn step(&mut self, batch: &Batch, cx: &mut StepContext<'_>) -> Result<()> {
         let chance = Self::chance(batch.main(), cx)?;
         self.iterate(batch, &chance, cx)

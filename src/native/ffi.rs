@@ -168,13 +168,11 @@ pub fn normalise_evaluate(
 }
 
 /// Standard normal numbers, `[keys, ...]` with the other extents, the precision and the device of
-/// `like`: those of each key, as `random::Key::bits`, depend on nothing else. Forms round differently.
-pub fn normal(keys: &[u64], like: &Tensor, form: Form) -> Result<Tensor> {
-    let bits: Vec<i64> = keys.iter().map(|&key| key as i64).collect();
-    let keys = Tensor::from_slice(&bits);
+/// `like`: those of each key (`i64 [keys]`, as `random::Key::bits`) depend on nothing else. Forms round differently.
+pub fn normal(keys: &Tensor, like: &Tensor, form: Form) -> Result<Tensor> {
     let mut out: Handle = std::ptr::null_mut();
     // SAFETY: both handles belong to tensors borrowed for this call.
-    checked(unsafe { scrimp_normal(&raw mut out, handle(&keys), handle(like), form) })?;
+    checked(unsafe { scrimp_normal(&raw mut out, handle(keys), handle(like), form) })?;
     Ok(adopted(out))
 }
 

@@ -237,9 +237,9 @@ impl Learner {
     }
 
     /// Moves the weights towards those of `leader`, whose networks are built alike: what is kept of
-    /// the own ones is `keep`, in [0, 1]. Running statistics stay as they are, and so does everything
+    /// the own ones is `keep`, 0-dimensional and in [0, 1]. Running statistics stay as they are, and so does everything
     /// in a step whose gradient was not finite, and before the last micro-batch of a step.
-    pub fn follow(&mut self, leader: &Self, keep: f64, cx: &StepContext<'_>) -> Result<()> {
+    pub fn follow(&mut self, leader: &Self, keep: &Tensor, cx: &StepContext<'_>) -> Result<()> {
         if !cx.part.is_last {
             return Ok(());
         }
@@ -248,7 +248,8 @@ impl Learner {
         }
         let early = || Failure::new(format!("`{}` follows before a step", self.name));
         let finite = cx.report.finite().ok_or_else(early)?;
-        let moved = tch::no_grad(|| leader.flat.weights.lerp(&self.flat.weights, keep));
+        let keep = keep.to_kind(self.flat.weights.kind());
+        let moved = tch::no_grad(|| leader.flat.weights.lerp_tensor(&self.flat.weights, &keep));
         settle(&self.flat.weights, &moved, finite);
         self.updates += 1;
         Ok(())

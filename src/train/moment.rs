@@ -98,6 +98,11 @@ impl Varying {
         self.bits(device, Box::new(bits)).view_dtype(Kind::Double)
     }
 
+    /// One number on `device`: 0-dimensional f64.
+    pub fn number(&self, device: Device, of: impl Fn(&Moment) -> f64 + 'static) -> Tensor {
+        self.numbers(device, move |moment| vec![of(moment)]).get(0)
+    }
+
     /// Keys on `device`, as `random::Key::bits`: `i64 [count]`.
     pub fn keys(&self, device: Device, of: impl Fn(&Moment) -> Vec<Key> + 'static) -> Tensor {
         let bits = move |moment: &Moment| -> Vec<i64> {

@@ -61,7 +61,7 @@ impl Method for Fit {
         });
         self.learner.update(objective, cx)?;
         cx.observe("samples", |_| Tensor::from(samples));
-        self.follower.follow(&self.learner, 0.5, cx)
+        self.follower.follow(&self.learner, &Tensor::from(0.5), cx)
     }
     fn predict(&self, image: &Tensor) -> Result<Tensor> {
         Ok(image.shallow_clone())

@@ -122,7 +122,8 @@ fn normalisation_on_a_gpu_agrees_with_the_cpu() {
         compare(shape, Kind::Double, 1e-12, &ways);
     }
     let like = Tensor::zeros([0, 1, 9, 9], (Kind::Double, Device::Cuda(0)));
-    let [own, plain] = [Form::Own, Form::Plain].map(|form| normal(&[1, 2], &like, form).unwrap());
+    let [own, plain] = [Form::Own, Form::Plain]
+        .map(|form| normal(&Tensor::from_slice(&[1i64, 2]), &like, form).unwrap());
     assert_close("normal", &own, &plain, 1e-12);
 }
 
@@ -152,10 +153,11 @@ fn features_in_bf16_are_rounded_and_nothing_else_is() {
 #[test]
 fn normal_numbers_are_those_of_their_key_alone_and_spread_as_they_should() {
     let like = Tensor::zeros([0, 1, 64, 65], (Kind::Float, Device::Cpu));
-    let keys = [1, 2, 3].map(|seed| Key::new(seed).bits());
+    let keys = [1, 2, 3].map(|seed| Key::new(seed).bits().cast_signed());
+    let keys = Tensor::from_slice(&keys);
     let all = normal(&keys, &like, Form::Own).unwrap();
     assert_eq!(all.size(), [3, 1, 64, 65]);
-    assert!(normal(&keys[2..], &like, Form::Own).unwrap() == all.narrow(0, 2, 1));
+    assert!(normal(&keys.narrow(0, 2, 1), &like, Form::Own).unwrap() == all.narrow(0, 2, 1));
     for form in [Form::Plain, Form::DeviceTwin] {
         assert_close("normal", &all, &normal(&keys, &like, form).unwrap(), 1e-5);
     }

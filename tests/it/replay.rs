@@ -64,6 +64,7 @@ fn replayed_steps_are_those_that_would_have_been_computed() {
         ("configs/smoke/maskmixadv.toml", rising.to_vec(), 1),
         ("configs/smoke/maskmixadv.toml", vec!["method.params.adversary=detached", clipped], 2),
         ("configs/smoke/dmpls.toml", vec![], 1),
+        ("configs/smoke/ustm.toml", vec!["train.log_every=24"], 1),
     ] {
         let folder = TempDir::new().unwrap();
         let [computed, replayed] = both(&folder, config, &keys, ranks);

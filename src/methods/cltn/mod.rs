@@ -268,8 +268,11 @@ impl Method for Cltn {
         });
         self.generators.update(objective, cx)?;
         if let Some((average, _)) = &mut self.average {
-            let keep = (1.0 - 1.0 / (cx.moment().step as f64 + 1.0)).min(self.params.average);
-            average.follow(&self.generators, keep, cx)?;
+            let most = self.params.average;
+            let keep = cx.varying().number(annotation.device(), move |now| {
+                (1.0 - 1.0 / (now.step as f64 + 1.0)).min(most)
+            });
+            average.follow(&self.generators, &keep, cx)?;
         }
         for (name, transfer) in
             [("generators/healing_mask", &healed), ("generators/harming_mask", &harmed)]

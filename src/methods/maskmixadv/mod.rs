@@ -203,10 +203,9 @@ impl MaskMixAdv {
             return Weight::Fixed(0.0);
         }
         let params = self.params.clone();
-        let weight = cx.varying().numbers(device, move |now| {
-            vec![params.adversarial_weight(now.step, now.total_steps).unwrap_or(0.0)]
-        });
-        Weight::Varying(weight.get(0))
+        Weight::Varying(cx.varying().number(device, move |now| {
+            params.adversarial_weight(now.step, now.total_steps).unwrap_or(0.0)
+        }))
     }
 
     /// What the discriminator sees of the prediction, and whether it sends a gradient.

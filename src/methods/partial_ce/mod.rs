@@ -57,8 +57,7 @@ impl PartialCe {
         if term.weight == 0.0 {
             return Weight::Fixed(0.0);
         }
-        let weight = cx.varying().numbers(device, move |now| vec![term.weight_at(now.step)]);
-        Weight::Varying(weight.get(0))
+        Weight::Varying(cx.varying().number(device, move |now| term.weight_at(now.step)))
     }
 
     /// Every term that has a weight; `logits` is `[N, C, H, W]` of the batch's main samples.
