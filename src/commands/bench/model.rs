@@ -243,17 +243,17 @@ mod tests {
             assert_eq!(failure.message(), expected, "{sums:?}");
         }
         let link = Link::fit(2, &[(1e3, 2e-3), (1e6, 1e-3)]).unwrap();
-        assert_eq!(link.seconds_per_byte, 0.0);
+        assert!(link.seconds_per_byte == 0.0);
         assert!(link.latency > 0.4e-3 && link.latency < 1e-3, "{link:?}");
         assert!(link.note.unwrap().contains("unlimited") && link.error > 0.1);
         let link = Link::fit(2, &[(1e3, 1e-6), (1e6, 9e-3)]).unwrap();
-        assert_eq!(link.latency, 0.0);
+        assert!(link.latency == 0.0);
         assert!(link.seconds_per_byte > 0.0 && link.note.unwrap().contains("latency"), "{link:?}");
     }
 
     #[test]
     fn short_sums_go_over_a_tree_and_long_ones_round_a_ring() {
-        assert_eq!(LINK.sum(1, 1e9), 0.0);
+        assert!(LINK.sum(1, 1e9) == 0.0);
         assert!((LINK.sum(1024, 0.0) - 20.0 * LINK.latency).abs() < 1e-12);
         assert!((LINK.sum(1000, 0.0) - 20.0 * LINK.latency).abs() < 1e-12);
         let ring = 14.0 * LINK.latency + 1.75e9 * LINK.seconds_per_byte;

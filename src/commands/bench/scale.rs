@@ -50,7 +50,7 @@ pub(super) fn model(
     let mut bench = Bench::new(arguments, host_ranks, variables)?;
     // A last batch of fewer slices is another step.
     bench.plan.data.drop_last = true;
-    let slices = share_of(&bench)?;
+    let slices = agree(&*bench.ranks, share_of(&bench))?;
     let comm = &*bench.ranks;
     let sums = sum_times(comm, bench.place.device, arguments.quick)?;
     let seconds = |&(bytes, time): &(usize, Duration)| (bytes as f64, time.as_secs_f64());
@@ -219,7 +219,7 @@ fn told(bench: &Bench, measured: &Measured, model: &StepModel) -> String {
 fn assumed() -> String {
     "assumed:\n\
      - weak scaling: each has the same slices, and the batch grows; what that does to training is not asked\n\
-     - all links are like those measured; a sum over P takes the shorter of a ring, 2 (P - 1) hops, and a \
+     - all links are like those measured; a sum over P of them takes the shorter of a ring, 2 (P - 1) hops, and a \
      tree, 2 log2 P hops\n\
      - congestion, other jobs and the file system are left out\n\
      - computing takes as long as without sums; its jitter is independent between ranks, which wait for the \
