@@ -59,9 +59,11 @@ pub enum Bench {
     Comm(BenchComm),
     /// Saving and restoring what a configuration trains
     Checkpoint(BenchCheckpoint),
+    /// A model of the step on 8 to 1024 processes, made of what the processes at hand measure
+    Scale(BenchConfig),
 }
 
-/// Arguments of `scrimp bench step` and `data`.
+/// Arguments of `scrimp bench step`, `data` and `scale`.
 #[derive(Debug, Args)]
 pub struct BenchConfig {
     /// The configuration

@@ -3,6 +3,10 @@
 //! Prints tables and writes nothing else. Every rank takes part; times are those of the slowest.
 
 mod checkpoint;
+mod counting;
+mod model;
+mod scale;
+mod steps;
 
 use super::print;
 use super::run::{self, Place};
@@ -12,13 +16,11 @@ use crate::comm::{Communicator, agree, with_device};
 use crate::config;
 use crate::error::{Exit, Failure, Result};
 use crate::native;
-use crate::random::Key;
 use crate::train::StepNumbers;
-use crate::train::moment::Moment;
-use crate::train::replay::{self, Due, Replay};
 use std::fmt::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use steps::Steps;
 use tch::{Device, Kind, Tensor};
 
 /// Bytes of the shortest sum.
@@ -49,6 +51,7 @@ pub(super) fn run(arguments: &cli::Bench) -> Result<Exit> {
             let bench = Bench::new(&arguments.of, &comm, &variables)?;
             checkpoint::saves(&bench, &arguments.to)?
         }
+        cli::Bench::Scale(arguments) => scale::model(arguments, &comm, &variables)?,
     };
     if comm.rank() == 0 {
         print(&text)?;
@@ -78,21 +81,33 @@ fn sums(comm: &Arc<dyn Communicator>, variables: &Variables, quick: bool) -> Res
         "time, us",
         "bus, GB/s"
     );
-    let mut bytes = SHORTEST;
-    while bytes <= LONGEST[usize::from(quick)] {
+    for (bytes, time) in sum_times(&*comm, device, quick)? {
+        let bus = 2.0 * (ranks - 1) as f64 / ranks as f64 * bytes as f64 / time.as_secs_f64();
+        let _ =
+            writeln!(text, "{bytes:>12} {:>12.1} {:>12.2}", 1e6 * time.as_secs_f64(), bus / 1e9);
+    }
+    Ok(text)
+}
+
+/// Bytes of sums on `device`, from short to long, and what each takes.
+fn sum_times(
+    comm: &dyn Communicator,
+    device: Device,
+    quick: bool,
+) -> Result<Vec<(usize, Duration)>> {
+    let lengths = std::iter::successors(Some(SHORTEST), |bytes| Some(bytes * 4));
+    let lengths = lengths.take_while(|&bytes| bytes <= LONGEST[usize::from(quick)]);
+    let timed = |bytes: usize| {
         let tensor = Tensor::zeros([(bytes / 4) as i64], (Kind::Float, device));
         let repeats = (VOLUME / bytes).clamp(5, if quick { 20 } else { 200 });
-        let time = slowest(&*comm, repeats, || {
+        let time = slowest(comm, repeats, || {
             comm.sum(&tensor);
             settle(&tensor);
             Ok(())
         })?;
-        let bus = 2.0 * (ranks - 1) as f64 / ranks as f64 * bytes as f64 / time.as_secs_f64();
-        let _ =
-            writeln!(text, "{bytes:>12} {:>12.1} {:>12.2}", 1e6 * time.as_secs_f64(), bus / 1e9);
-        bytes *= 4;
-    }
-    Ok(text)
+        Ok((bytes, time))
+    };
+    lengths.map(timed).collect()
 }
 
 /// Waits until the device has made `tensor`.
@@ -155,32 +170,14 @@ impl Bench {
     /// Steps of the method, with reading and augmentation, without a run directory.
     fn steps(&self) -> Result<String> {
         let (plan, comm) = (&self.plan, &*self.ranks);
-        let loader = run::loader(plan, &self.dataset, comm).and_then(|l| self.place.feed(l));
-        let mut loader = agree(comm, loader)?;
-        let method = run::method(plan, &self.dataset, self.place.device, &self.ranks);
-        let mut method = agree(comm, method)?;
-        let mut replay = plan.train.graph.then(|| Replay::on(self.place.device));
-        let mut steps = (1..).map(|step| {
-            let moment = Moment::new(step, plan.train.total_steps, Key::new(plan.train.seed));
-            let start = Instant::now();
-            let batches = agree(comm, loader.micro_batches(step))?.into_iter();
-            let batches = batches.map(|batch| batch.to(run::kind(plan), self.place.device));
-            let batches = batches.collect();
-            let waited = start.elapsed();
-            let due = Due { batches, moment, logged: false, communicator: &self.ranks };
-            let report = match &mut replay {
-                Some(replay) => replay.step(&mut *method, due),
-                None => replay::compute(&mut *method, &due),
-            };
-            Ok((agree(comm, report)?, waited))
-        });
+        let mut steps = Steps::new(self, &self.ranks, &self.ranks)?;
         let (mut times, mut waits) = (Vec::new(), Vec::new());
         for _ in 0..WARM_UP + self.timed {
             comm.barrier()?;
             let (start, mut wait) = (Instant::now(), Duration::ZERO);
             let mut last = None;
-            for step in steps.by_ref().take(TOGETHER) {
-                let (report, waited) = step?;
+            for _ in 0..TOGETHER {
+                let (report, waited) = steps.advance()?;
                 wait += waited;
                 last = Some(report);
             }
