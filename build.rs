@@ -9,7 +9,6 @@ fn main() {
 #[cfg(feature = "torch")]
 mod torch {
     use std::path::{Path, PathBuf};
-    use std::process::Command;
 
     pub(super) fn build() {
         println!("cargo:rerun-if-env-changed=LIBTORCH");
@@ -71,7 +70,8 @@ mod torch {
         };
         let target = PathBuf::from(std::env::var_os("OUT_DIR")?).join("libscrimp_cuda.so");
         let compiler = compiler(root).include(headers).get_compiler();
-        let status = Command::from(compiler.to_command())
+        let status = compiler
+            .to_command()
             .args(["-shared", "-fPIC", "-w"])
             .args(["src/native/shim_cuda.cpp", "src/native/cuda_kernels.cpp", "-o"])
             .arg(&target)

@@ -280,7 +280,11 @@ impl Graph {
         let made = catch_unwind(AssertUnwindSafe(work));
         // SAFETY: the graph is alive and its recording was begun on this thread.
         let ended = checked(unsafe { (functions.graph_end)(graph.graph) });
-        let made = made.map_err(|_| Failure::new("an operation cannot be recorded"))??;
+        let made = made.map_err(|panic| {
+            let words = panic.downcast_ref::<String>().map(String::as_str).unwrap_or_default();
+            let first_line = words.lines().next().unwrap_or_default();
+            Failure::new(format!("an operation cannot be recorded: {first_line}"))
+        })??;
         ended?;
         Ok((graph, made))
     }

@@ -21,7 +21,7 @@ const LIBRARY: &str = "libnccl.so.2";
 /// Result of what goes on beside its caller.
 const IN_PROGRESS: c_int = 7;
 /// How long ranks wait for each other before they are called missing.
-const LONGEST_JOIN: Duration = Duration::from_secs(300);
+const LONGEST_JOIN: Duration = Duration::from_mins(5);
 /// Between two questions whether something is done.
 const PAUSE: Duration = Duration::from_micros(100);
 
@@ -200,7 +200,7 @@ impl Nccl {
             (self.functions.init_rank)(&raw mut handle, ranks, unique, rank, &raw mut config)
         };
         let handle = Mutex::new(Handle(handle));
-        let joined = Ranks { handle, functions: self.functions, device, rank, ranks };
+        let joined = Ranks { handle, functions: self.functions, device, rank, size: ranks };
         let deadline = Some(Instant::now() + LONGEST_JOIN);
         let settled = joined.settle(&joined.handle(), code, "join the ranks", deadline);
         if let Err(failure) = settled {
@@ -241,7 +241,8 @@ pub struct Ranks {
     functions: Functions,
     device: usize,
     rank: usize,
-    ranks: usize,
+    /// How many have joined.
+    size: usize,
 }
 
 impl Ranks {
@@ -293,7 +294,7 @@ impl Ranks {
             Some(side) => side.stream(),
             None => cuda::current_stream(self.device)?,
         };
-        let (address, stream, share) = (tensor.data_ptr(), stream.cast(), count / self.ranks);
+        let (address, stream, share) = (tensor.data_ptr(), stream.cast(), count / self.size);
         let own = address.wrapping_byte_add(self.rank * share * tensor.kind().elt_size_in_bytes());
         let (nccl, to) = (&self.functions, handle.0);
         // SAFETY: `address` is the start of `count` contiguous elements of `kind` on this rank's
@@ -334,11 +335,11 @@ impl Ranks {
             return Err(Failure::new("a tensor that is not contiguous cannot go over NCCL"));
         }
         let in_shares = matches!(collective, Collective::SumShares | Collective::GatherShares);
-        if in_shares && !tensor.numel().is_multiple_of(self.ranks) {
+        if in_shares && !tensor.numel().is_multiple_of(self.size) {
             return Err(Failure::new(format!(
                 "{} elements cannot be shared equally by {} ranks",
                 tensor.numel(),
-                self.ranks
+                self.size
             )));
         }
         Ok((data_type(tensor.kind())?, tensor.numel()))

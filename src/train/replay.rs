@@ -177,8 +177,8 @@ impl Replay {
         varying: Rc<Varying>,
     ) -> Result<StepReport> {
         let before = updates_of(method);
-        let graphs = self.forms.iter().filter_map(|form| form.recording.as_ref());
-        let pool = graphs.filter_map(|recording| recording.graph.as_ref()).next();
+        let mut graphs = self.forms.iter().filter_map(|form| form.recording.as_ref());
+        let pool = graphs.find_map(|recording| recording.graph.as_ref());
         let recorded = Graph::record(pool, || {
             Ok(compute_with(method, &due.batches, &due, &varying)?.gathered())
         });

@@ -25,7 +25,6 @@ const MOST: usize = 1024;
 
 /// What was measured, and on what.
 struct Measured {
-    slices: usize,
     link: Link,
     shortest: usize,
     longest: usize,
@@ -60,7 +59,6 @@ pub(super) fn model(
     let alone = alone(&bench)?;
     let (traffic, together) = together(&bench)?;
     let measured = Measured {
-        slices,
         link,
         shortest: lengths().min().unwrap_or_default(),
         longest: lengths().max().unwrap_or_default(),
