@@ -72,6 +72,7 @@ fn functions() -> Result<&'static Functions> {
     loaded.as_ref().map_err(|message| {
         Failure::new(format!("cannot use a GPU: {message}"))
             .hint("run `SCRIMP_CUDA=1 ./launch/setup` and keep `libscrimp_cuda.so` beside `scrimp`")
+            .hint("with a libtorch of your own, set `CUDA_HOME` to a CUDA toolkit and build again")
     })
 }
 
