@@ -27,10 +27,20 @@ pub struct Replay {
     news: Option<String>,
 }
 
+/// What a step does.
+#[derive(PartialEq)]
+struct Work {
+    /// That of the method.
+    form: u32,
+    /// Whether the numbers of the step are read.
+    logged: bool,
+    /// The samples of each micro-batch: the last batch of an epoch may be smaller.
+    samples: Vec<usize>,
+}
+
 /// Steps that do the same work.
 struct Form {
-    /// That of the method, and whether the numbers of the step are read.
-    work: (u32, bool),
+    work: Work,
     /// How many were computed as they came.
     warm: u32,
     /// The most numbers that varied in one of them.
@@ -61,6 +71,14 @@ pub struct Due<'a> {
     pub logged: bool,
     /// All ranks.
     pub communicator: &'a Arc<dyn Communicator>,
+}
+
+impl Due<'_> {
+    /// What the step does; none where it is like no other.
+    fn work(&self, method: &dyn Method) -> Option<Work> {
+        let samples = self.batches.iter().map(|batch| batch.global_size).collect();
+        Some(Work { form: method.form(&self.moment)?, logged: self.logged, samples })
+    }
 }
 
 /// Computes a step.
@@ -103,13 +121,12 @@ impl Replay {
     /// Computes or replays a step.
     pub fn step(&mut self, method: &mut dyn Method, due: Due<'_>) -> Result<StepReport> {
         let Some(device) = self.device else { return compute(method, &due) };
-        let Some(work) = method.form(&due.moment) else {
+        let Some(work) = due.work(method) else {
             self.give_up("steps of this method do not all do the same work");
             return compute(method, &due);
         };
-        let form = self.form((work, due.logged));
+        let form = self.form(work);
         if let Some(recording) = &mut form.recording {
-            // The last batch of an epoch may be smaller.
             return if recording.take_in(&due.batches) {
                 recording.replay(method, &due)
             } else {
@@ -132,7 +149,7 @@ impl Replay {
     }
 
     /// That of steps that do `work`, with what is known of it.
-    fn form(&mut self, work: (u32, bool)) -> &mut Form {
+    fn form(&mut self, work: Work) -> &mut Form {
         let known = self.forms.iter().position(|form| form.work == work);
         let place = known.unwrap_or(self.forms.len());
         if known.is_none() {
@@ -147,12 +164,6 @@ impl Replay {
         self.forms.clear();
     }
 
-    fn keep(&mut self, method: &dyn Method, due: &Due<'_>, recording: Recording) {
-        if let Some(work) = method.form(&due.moment) {
-            self.form((work, due.logged)).recording = Some(recording);
-        }
-    }
-
     /// Computes a step on a CPU, which is its own recording.
     fn remember(
         &mut self,
@@ -161,11 +172,12 @@ impl Replay {
         varying: Rc<Varying>,
     ) -> Result<StepReport> {
         let report = compute_with(method, &due.batches, &due, &varying)?;
+        let work = due.work(method);
         let batches = std::mem::take(&mut due.batches);
         let nothing = StepReport::default();
         let recording =
             Recording { graph: None, batches, varying, report: nothing, updates: Vec::new() };
-        self.keep(method, &due, recording);
+        self.keep(work, recording);
         Ok(report)
     }
 
@@ -195,11 +207,18 @@ impl Replay {
             }
         };
         let updates = after.iter().zip(&before).map(|(after, before)| after - before).collect();
+        let work = due.work(method);
         let batches = std::mem::take(&mut due.batches);
         let recording = Recording { graph: Some(graph), batches, varying, report, updates };
         let report = recording.replay(method, &due)?;
-        self.keep(method, &due, recording);
+        self.keep(work, recording);
         Ok(report)
+    }
+
+    fn keep(&mut self, work: Option<Work>, recording: Recording) {
+        if let Some(work) = work {
+            self.form(work).recording = Some(recording);
+        }
     }
 }
 
