@@ -10,16 +10,8 @@ use scrimp::train::checkpoint::{FileDigest, read_manifest};
 use std::collections::BTreeMap;
 use tempfile::TempDir;
 
-/// The last batch of an epoch is smaller, half of the steps are logged, dropout and augmentation draw all the
-/// time.
-const RUN: [&str; 6] = [
-    "train.total_steps=24",
-    "train.log_every=2",
-    "train.evaluate_every=24",
-    "train.save_every=24",
-    "train.batch_size=6",
-    "net.dropout=true",
-];
+/// Dropout and augmentation draw all the time.
+const RUN: [&str; 2] = ["train.batch_size=4", "net.dropout=true"];
 
 fn numbers(run: &Ended) -> Vec<(u64, BTreeMap<String, f64>)> {
     let of = |step: Step| {
@@ -37,16 +29,24 @@ fn numbers(run: &Ended) -> Vec<(u64, BTreeMap<String, f64>)> {
     run.steps().into_values().map(of).collect()
 }
 
-fn digests(run: &Ended) -> Vec<FileDigest> {
-    read_manifest(&run.run.checkpoints().join("step-00000024")).unwrap().manifest.files
+fn digests(run: &Ended, steps: u64) -> Vec<FileDigest> {
+    read_manifest(&run.run.checkpoints().join(format!("step-{steps:08}"))).unwrap().manifest.files
 }
 
-/// A run as it comes and one that is replayed, of `ranks` ranks.
-fn both(folder: &TempDir, config: &str, keys: &[&str], ranks: usize) -> [Ended; 2] {
+/// A run as it comes and one that is replayed, of so many ranks and steps.
+fn both(
+    folder: &TempDir,
+    (config, keys): (&str, &[&str]),
+    (ranks, steps): (usize, u64),
+) -> [Ended; 2] {
     ["false", "true"].map(|graph| {
         let run = folder.path().join(graph);
-        let train = Train::new(config, &run).sets(&RUN).sets(keys);
-        let train = train.set(&format!("train.graph={graph}"));
+        let train = Train::new(config, &run).sets(&RUN);
+        let train = ["total_steps", "log_every", "evaluate_every", "save_every"]
+            .iter()
+            .fold(train, |train, key| train.set(&format!("train.{key}={steps}")))
+            .sets(keys)
+            .set(&format!("train.graph={graph}"));
         let train = if ranks > 1 { train.under_mpirun(ranks) } else { train };
         train.succeed()
     })
@@ -55,20 +55,23 @@ fn both(folder: &TempDir, config: &str, keys: &[&str], ranks: usize) -> [Ended; 
 #[test]
 fn replayed_steps_are_those_that_would_have_been_computed() {
     let clipped = "method.params.learner.clip_norm=1.0";
-    let rising = ["method.params.shape.warm_up=0.3", "method.params.masks=overlapping", clipped];
     let adam = "method.params.learner.optimizer={ adamw = { weight_decay = 0.01 } }";
     let ramp =
         "method.params.intensity_variance={ weight = 0.1, ramp_units = 3, ramp_unit_steps = 4 }";
-    for (config, keys, ranks) in [
-        (SMOKE, vec![adam, ramp, clipped, "train.micro_batches=2"], 2),
-        ("configs/smoke/maskmixadv.toml", rising.to_vec(), 1),
-        ("configs/smoke/dmpls.toml", vec![], 1),
-        ("configs/smoke/ustm.toml", vec!["train.log_every=24"], 1),
+    // The last batch of an epoch is smaller, and every second step is logged.
+    let uneven = ["train.batch_size=6", "train.log_every=2", "train.micro_batches=2"];
+    let rising = ["method.params.shape.warm_up=0.45", "method.params.masks=overlapping", clipped];
+    for (config, keys, ranks, steps) in [
+        (SMOKE, [&uneven[..], &[adam, ramp, clipped]].concat(), 2, 24),
+        ("configs/smoke/maskmixadv.toml", rising.to_vec(), 1, 14),
+        ("configs/smoke/dmpls.toml", vec![], 1, 8),
+        // In four ways, as its images are turned.
+        ("configs/smoke/ustm.toml", vec![], 1, 24),
     ] {
         let folder = TempDir::new().unwrap();
-        let [computed, replayed] = both(&folder, config, &keys, ranks);
+        let [computed, replayed] = both(&folder, (config, &keys), (ranks, steps));
         assert_eq!(numbers(&computed), numbers(&replayed), "{config} {keys:?}");
-        assert_eq!(digests(&computed), digests(&replayed), "{config} {keys:?}");
+        assert_eq!(digests(&computed, steps), digests(&replayed, steps), "{config} {keys:?}");
         assert_eq!(replayed.warnings(), computed.warnings(), "{config} {keys:?}");
     }
 }
@@ -76,8 +79,9 @@ fn replayed_steps_are_those_that_would_have_been_computed() {
 #[test]
 fn what_cannot_be_replayed_is_computed_with_a_warning() {
     let folder = TempDir::new().unwrap();
-    let [computed, replayed] = both(&folder, "configs/smoke/scribble2label.toml", &[], 1);
-    assert_eq!(digests(&computed), digests(&replayed));
+    let config = "configs/smoke/scribble2label.toml";
+    let [computed, replayed] = both(&folder, (config, &[]), (1, 4));
+    assert_eq!(digests(&computed, 4), digests(&replayed, 4));
     let warnings = replayed.warnings();
     let warned = warnings.iter().filter(|warning| warning.contains("`train.graph`"));
     assert_eq!(warned.count(), 1, "{warnings:?}");
