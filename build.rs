@@ -19,6 +19,7 @@ mod torch {
         println!("cargo:rerun-if-changed=src/native/kernels.h");
         println!("cargo:rerun-if-changed=src/native/noise.h");
         println!("cargo:rerun-if-changed=src/native/neighbours.h");
+        println!("cargo:rerun-if-changed=src/native/guarded.h");
         println!("cargo:rerun-if-changed=src/native/kernel_table.h");
         println!("cargo:rerun-if-changed=src/native/plain_kernels.h");
         println!("cargo:rerun-if-changed=src/native/device_kernels.h");

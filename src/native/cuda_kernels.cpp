@@ -13,7 +13,6 @@
 
 #include <array>
 #include <atomic>
-#include <cstring>
 #include <memory>
 #include <mutex>
 #include <stdexcept>
@@ -23,6 +22,7 @@
 
 #include "device_kernels.h"
 #include "device_table.h"
+#include "guarded.h"
 #include "kernel_table.h"
 
 namespace {
@@ -176,17 +176,10 @@ extern "C" {
 char* scrimp_cuda_compile_kernels(int device, const char* source) {
   static std::mutex one_at_a_time;
   const std::lock_guard<std::mutex> lock(one_at_a_time);
-  try {
+  return scrimp::guarded([&] {
     auto& compiled = compiled_for.at(static_cast<size_t>(device));
     if (compiled.load() == nullptr) compiled.store(compile_for(device, source));
-    return nullptr;
-  } catch (const c10::Error& error) {
-    return strdup(error.what_without_backtrace());
-  } catch (const std::exception& error) {
-    return strdup(error.what());
-  } catch (...) {
-    return strdup("unknown C++ exception");
-  }
+  });
 }
 
 // The table for scrimp_use_device_kernels. It serves tensors of the devices compiled for.

@@ -18,6 +18,7 @@
 #include <string>
 
 #include "device_twin.h"
+#include "guarded.h"
 #include "kernel_table.h"
 #include "kernels.h"
 #include "neighbours.h"
@@ -25,6 +26,7 @@
 #include "plain_kernels.h"
 
 using at::Tensor;
+using scrimp::guarded;
 
 namespace {
 
@@ -148,18 +150,6 @@ struct Normalise : torch::autograd::Function<Normalise> {
             none, none, none};
   }
 };
-
-template <typename Body>
-char* guarded(Body body) {
-  try {
-    body();
-    return nullptr;
-  } catch (const std::exception& error) {
-    return strdup(error.what());
-  } catch (...) {
-    return strdup("unknown C++ exception");
-  }
-}
 
 }  // namespace
 

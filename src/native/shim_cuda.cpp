@@ -11,26 +11,17 @@
 #include <c10/cuda/CUDAFunctions.h>
 #include <c10/cuda/CUDAStream.h>
 
-#include <cstdlib>
 #include <cstring>
-#include <stdexcept>
+#include <memory>
+#include <string>
+
+#include "guarded.h"
 
 namespace {
 
 using c10::cuda::CUDAEvent;
 using c10::cuda::CUDAStream;
-
-template <typename Body>
-char* guarded(Body body) {
-  try {
-    body();
-    return nullptr;
-  } catch (const std::exception& error) {
-    return strdup(error.what());
-  } catch (...) {
-    return strdup("unknown C++ exception");
-  }
-}
+using scrimp::guarded;
 
 // A stream beside the one on which torch computes, and the two events that order them.
 struct SideStream {
