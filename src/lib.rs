@@ -11,6 +11,8 @@
 //! the run log, the metrics and the dashboard.
 
 pub mod error;
+pub mod files;
+pub mod limits;
 pub mod random;
 pub mod shares;
 pub mod signals;

@@ -1,0 +1,45 @@
+//! The largest sizes that a file or a configuration may name, checked before memory is taken.
+//!
+//! They lie far above what anybody needs and below what brings a machine down. What is measured with them
+//! is known to those who ask.
+
+/// Voxels of one volume, 2^30: a CT of 512 x 512 x 4096.
+pub const VOLUME_VOXELS: usize = 1 << 30;
+/// Rows, columns or slices of one volume or picture.
+pub const EXTENT: usize = 1 << 16;
+/// Classes of one data set; 255 is the label of what nobody annotated.
+pub const CLASSES: usize = 255;
+/// Rows and columns of a slice that a network sees.
+pub const NETWORK_SIZE: usize = 1 << 13;
+/// Samples of one global batch.
+pub const BATCH_SIZE: usize = 1 << 20;
+/// Threads of one process.
+pub const THREADS: usize = 1 << 10;
+/// Bytes of one line of a run log.
+pub const LOG_LINE_BYTES: usize = 1 << 20;
+
+/// How many elements an array of these extents has; `None` above `most`, or where the number is too
+/// large to be counted.
+///
+/// ```
+/// use scrimp::limits::{VOLUME_VOXELS, elements};
+/// assert_eq!(elements(&[10, 216, 256], VOLUME_VOXELS), Some(552_960));
+/// assert_eq!(elements(&[usize::MAX, 2, 2], VOLUME_VOXELS), None);
+/// ```
+pub fn elements(extents: &[usize], most: usize) -> Option<usize> {
+    let count = extents.iter().try_fold(1usize, |count, &extent| count.checked_mul(extent))?;
+    (count <= most).then_some(count)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn products_that_are_too_large_are_none_even_with_an_empty_extent_behind() {
+        assert_eq!(elements(&[3, 4], 12), Some(12));
+        assert_eq!(elements(&[3, 4], 11), None);
+        assert_eq!(elements(&[usize::MAX, usize::MAX, 0], 12), None);
+        assert_eq!(elements(&[], 12), Some(1));
+    }
+}
