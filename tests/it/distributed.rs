@@ -27,6 +27,9 @@ fn verification_of(config: &str, run: &Path) -> Train {
     ])
 }
 
+/// Two epochs, where one step takes a while.
+const SHORT: [&str; 3] = ["train.total_steps=8", "train.evaluate_every=4", "train.save_every=8"];
+
 /// Every loss term and gradient norm of a step under its name.
 fn numbers(step: &Step) -> BTreeMap<String, f64> {
     let norms = step.grad_norm.iter().map(|(name, norm)| (format!("{name}/grad_norm"), *norm));
@@ -45,7 +48,8 @@ fn assert_close(found: &Step, expected: &Step, tolerance: f64) {
 
 fn assert_same_run(found: &Ended, expected: &Ended) {
     let (found_steps, expected_steps) = (found.steps(), expected.steps());
-    assert!(found_steps.keys().copied().eq(1..=20) && expected_steps.len() == 20);
+    let count = expected_steps.len() as u64;
+    assert!(count >= 8 && found_steps.keys().copied().eq(1..=count));
     for (step, expected_step) in expected_steps {
         assert_close(&found_steps[&step], &expected_step, 1e-9);
     }
@@ -81,7 +85,7 @@ fn rank_agreement_of_two_players() {
         let folder = TempDir::new().unwrap();
         let train = |name: &str| {
             let run = folder.path().join(name);
-            verification_of("configs/smoke/maskmixadv.toml", &run).sets(&mode)
+            verification_of("configs/smoke/maskmixadv.toml", &run).sets(&mode).sets(&SHORT)
         };
         let alone = train("alone").succeed();
         assert_same_run(&train("shared").under_mpirun(3).succeed(), &alone);
