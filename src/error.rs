@@ -36,7 +36,14 @@ pub struct Failure {
     hints: Vec<String>,
     exit: Exit,
     told_elsewhere: bool,
+    known_to_all: bool,
 }
+
+/// What libtorch, the C++ library and the system say where memory does not suffice.
+const OUT_OF_MEMORY: [&str; 4] =
+    ["out of memory", "can't allocate memory", "bad_alloc", "Cannot allocate memory"];
+/// What libtorch writes between its message and the functions that it was in.
+const FRAMES: &str = "Exception raised from";
 
 impl Failure {
     /// A failure of the run (exit code 1).
@@ -48,6 +55,7 @@ impl Failure {
             hints: Vec::new(),
             exit: Exit::Failed,
             told_elsewhere: false,
+            known_to_all: false,
         }
     }
 
@@ -75,6 +83,25 @@ impl Failure {
         self.told_elsewhere
     }
 
+    /// Marks a failure that every rank knows of, so that all of them end in good order.
+    #[must_use]
+    pub fn known_to_all(mut self) -> Self {
+        self.known_to_all = true;
+        self
+    }
+
+    /// Whether every rank knows of it. Of another failure the other ranks know nothing: they may be
+    /// waiting for this one.
+    pub fn is_known_to_all(&self) -> bool {
+        self.known_to_all || self.told_elsewhere
+    }
+
+    /// Whether memory did not suffice, on the host or on a device.
+    pub fn is_out_of_memory(&self) -> bool {
+        let said = std::iter::once(&self.message).chain(&self.causes);
+        said.into_iter().any(|text| OUT_OF_MEMORY.iter().any(|words| text.contains(words)))
+    }
+
     /// Adds where it happened, verbatim below the message (`  --> FILE:LINE:COLUMN`, an excerpt).
     #[must_use]
     pub fn at(mut self, place: impl Into<String>) -> Self {
@@ -89,14 +116,22 @@ impl Failure {
         self
     }
 
-    /// Adds an underlying error, outermost first, with everything that it wraps.
+    /// Adds an underlying error, outermost first, with everything that it wraps; of libtorch's what it
+    /// says and not the functions that it was in.
     #[must_use]
     pub fn because(mut self, cause: &dyn Error) -> Self {
         let mut next = Some(cause);
         while let Some(cause) = next {
-            self.causes.push(cause.to_string());
+            self.causes.push(without_frames(&cause.to_string()).to_owned());
             next = cause.source();
         }
+        self
+    }
+
+    /// Adds an underlying error as text.
+    #[must_use]
+    pub fn because_of(mut self, cause: &str) -> Self {
+        self.causes.push(without_frames(cause).to_owned());
         self
     }
 
@@ -124,6 +159,11 @@ impl Failure {
     pub fn exit(&self) -> Exit {
         self.exit
     }
+}
+
+/// The text in front of a list of C++ functions.
+fn without_frames(text: &str) -> &str {
+    text.find(FRAMES).map_or(text, |start| text[..start].trim_end())
 }
 
 impl fmt::Display for Failure {
@@ -175,6 +215,18 @@ mod tests {
             "error: cannot read `a.toml`\n  --> a.toml:7:1\n  caused by: disk on fire\n\nhint: run `scrimp methods`"
         );
         assert_eq!(failure.exit() as i32, 2);
+    }
+
+    #[test]
+    fn what_libtorch_says_loses_its_functions_and_is_known_for_what_it_is() {
+        let text = "[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory: \
+                    you tried to allocate 64 bytes.\nException raised from alloc_cpu at alloc_cpu.cpp:127 \
+                    (most recent call first):\nframe #0: c10::ThrowEnforceNotMet";
+        let failure = Failure::new("backward failed").because(&std::io::Error::other(text));
+        assert!(failure.is_out_of_memory());
+        assert!(failure.to_string().ends_with("you tried to allocate 64 bytes."), "{failure}");
+        let failure = Failure::new("CUDA out of memory. Tried to allocate 2.00 GiB");
+        assert!(failure.is_out_of_memory() && !Failure::new("no GPU").is_out_of_memory());
     }
 
     #[test]

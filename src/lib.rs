@@ -13,6 +13,7 @@
 pub mod error;
 pub mod files;
 pub mod limits;
+pub mod panics;
 pub mod random;
 pub mod shares;
 pub mod signals;

@@ -198,28 +198,17 @@ pub struct Flat {
     pub shares: Option<Tensor>,
     /// The tensors in order.
     pub slots: Vec<Slot>,
+    /// All buffers, one tensor for each kind of number, of which they are views.
+    pub buffers: Vec<Tensor>,
 }
 
 impl Flat {
-    /// Moves the trainable tensors of `parameters` into one.
+    /// Moves the trainable tensors of `parameters` into one, and the buffers of each kind into one.
     pub fn new(parameters: &Parameters) -> Self {
-        let mut slots = Vec::new();
-        let mut total = 0;
-        for entry in parameters.trainable() {
-            slots.push(Slot {
-                name: entry.name.clone(),
-                shape: entry.tensor.size(),
-                offset: total,
-            });
-            total += (entry.tensor.numel() as i64 + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
-        }
-        let weights = Tensor::zeros([total], (parameters.kind, parameters.device));
-        for (entry, slot) in parameters.trainable().zip(&slots) {
-            tch::no_grad(|| slot.view(&weights).copy_(&entry.tensor));
-            entry.tensor.shallow_clone().set_data(&slot.view(&weights));
-        }
+        let trainable: Vec<&Entry> = parameters.trainable().collect();
+        let (slots, weights) = moved_into_one(&trainable, (parameters.kind, parameters.device));
         let shares = shares(parameters, &slots, &weights);
-        Self { weights, shares, slots }
+        Self { weights, shares, slots, buffers: flat_buffers(parameters) }
     }
 
     /// `[total]`, zero: where backward accumulates the gradients of `parameters` from now on, each at
@@ -238,6 +227,37 @@ impl Flat {
         }
         Ok(gradients)
     }
+}
+
+/// Makes tensors of one kind views of one, and says where they lie in it.
+fn moved_into_one(entries: &[&Entry], options: (Kind, Device)) -> (Vec<Slot>, Tensor) {
+    let mut slots = Vec::new();
+    let mut total = 0;
+    for entry in entries {
+        slots.push(Slot { name: entry.name.clone(), shape: entry.tensor.size(), offset: total });
+        total += (entry.tensor.numel() as i64 + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+    }
+    let all = Tensor::zeros([total], options);
+    for (entry, slot) in entries.iter().zip(&slots) {
+        tch::no_grad(|| slot.view(&all).copy_(&entry.tensor));
+        entry.tensor.shallow_clone().set_data(&slot.view(&all));
+    }
+    (slots, all)
+}
+
+/// The buffers, those of each kind as views of one tensor.
+fn flat_buffers(parameters: &Parameters) -> Vec<Tensor> {
+    let entries = parameters.entries.iter();
+    let buffers: Vec<&Entry> = entries.filter(|entry| entry.role == Role::Buffer).collect();
+    let mut kinds: Vec<Kind> = buffers.iter().map(|entry| entry.tensor.kind()).collect();
+    kinds.sort_unstable_by_key(|kind| *kind as i32);
+    kinds.dedup();
+    let of_kind = |kind: Kind| {
+        let entries = buffers.iter().filter(|entry| entry.tensor.kind() == kind);
+        let entries: Vec<&Entry> = entries.copied().collect();
+        moved_into_one(&entries, (kind, parameters.device)).1
+    };
+    kinds.into_iter().map(of_kind).collect()
 }
 
 /// Where the tensors lie that stay in [0, 1].
@@ -274,6 +294,22 @@ mod tests {
         let before = a.copy();
         let _ = tch::no_grad(|| flat.weights.g_sub_(&(&gradients * 0.1)));
         assert!((before - &a).allclose(&(a.ones_like() * 0.8), 1e-6, 1e-6, false));
+    }
+
+    #[test]
+    fn buffers_are_views_of_one_tensor_for_each_kind() {
+        let mut parameters = Parameters::new(Key::new(1), Kind::Float, Device::Cpu);
+        let mut root = parameters.root();
+        let mean = root.buffer("mean", &[3], 2.0);
+        let count = root.counter("count");
+        let variance = root.buffer("variance", &[2], 1.0);
+        let flat = Flat::new(&parameters);
+        assert_eq!(flat.buffers.len(), 2);
+        assert_eq!(mean.double_value(&[2]), 2.0);
+        flat.buffers.iter().for_each(|all| drop(all.shallow_clone().fill_(7)));
+        for tensor in [mean, count, variance] {
+            assert!(tensor.eq(7).all().int64_value(&[]) == 1);
+        }
     }
 
     #[test]

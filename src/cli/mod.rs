@@ -157,7 +157,7 @@ pub struct Evaluate {
     /// The statistics with which batch normalisation works
     #[arg(long, default_value = "saved")]
     pub statistics: Statistics,
-    /// Where to write the table of cases [default: `RUN/scores/evaluate-CHECKPOINT-CONVENTION.csv`, with the fold if one is given]
+    /// Where to write the table of cases [default: `RUN/scores/evaluate-CHECKPOINT-CONVENTION.csv`, with statistics and fold if they are given]
     #[arg(long, value_name = "FILE")]
     pub to: Option<PathBuf>,
 }

@@ -156,6 +156,10 @@ pub fn with_device(host: Arc<dyn Communicator>, device: Device) -> Result<Arc<dy
 ///
 /// The first failing rank gets its own failure back and reports it; all others get one that names
 /// that rank, carries its exit code and is marked as told elsewhere. Every rank must call it.
+///
+/// What one rank alone can fail in is agreed on before the first collective call that follows it: ranks that
+/// have gone on wait in that call for ever. A failure between two collective calls cannot be agreed
+/// on any more; whoever has it ends the others ([`Communicator::abort`]).
 pub fn agree<T>(comm: &dyn Communicator, result: Result<T>) -> Result<T> {
     let verdict = match &result {
         Ok(_) => Vec::new(),
@@ -169,7 +173,7 @@ pub fn agree<T>(comm: &dyn Communicator, result: Result<T>) -> Result<T> {
                 .exit_with(exit_of(*code))
                 .told_elsewhere())
         }
-        _ => result,
+        _ => result.map_err(Failure::known_to_all),
     }
 }
 

@@ -1,76 +1,111 @@
 //! `scrimp evaluate`: scores a checkpoint of a run on its held-out fold.
 
-use super::narrate::tell;
+use super::narrate::together;
 use super::run::{self, Place};
 use crate::cli::{self, Convention, Statistics};
 use crate::comm::environment::Variables;
-use crate::comm::{Communicator, agree, with_device};
+use crate::comm::{Communicator, agree};
 use crate::config;
 use crate::config::plan::RunPlan;
 use crate::data::course::training_slices;
 use crate::data::{Case, Dataset, IMAGE_LABEL};
 use crate::error::{Context, Exit, Failure, Result};
+use crate::files::FreshFile;
 use crate::methods;
+use crate::panics;
 use crate::runlog::directory::RunDirectory;
+use crate::runlog::scores::Unit;
 use crate::train::Method;
 use crate::train::checkpoint::{Checkpoint, CheckpointStore, load, read_manifest};
-use crate::train::evaluate::{Scores, Yardstick, recompute_statistics};
-use std::collections::BTreeSet;
-use std::fmt::Write;
-use std::path::Path;
+use crate::train::evaluate::{Yardstick, recompute_statistics};
+use crate::train::scores::Scores;
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tch::Device;
 
 /// Evaluates as the arguments say; every rank of a launcher calls this.
 pub(super) fn run(arguments: &cli::Evaluate) -> Result<Exit> {
-    let (comm, variables) = run::connect()?;
-    evaluate(arguments, &comm, &variables).map_err(|failure| tell(failure, &*comm))?;
+    let (host, variables) = run::connect()?;
+    together(&*host, || evaluate(arguments, &host, &variables))?;
     Ok(Exit::Done)
+}
+
+fn hinted(failure: Failure) -> Failure {
+    if failure.is_out_of_memory() {
+        return failure.hint("run it where there is more memory, or on fewer ranks of a node");
+    }
+    failure
 }
 
 fn evaluate(
     arguments: &cli::Evaluate,
-    comm: &Arc<dyn Communicator>,
+    host: &Arc<dyn Communicator>,
     variables: &Variables,
 ) -> Result<()> {
     let directory = RunDirectory::new(&arguments.run);
     let ready = config::read(&directory.config(), &[])
         .and_then(|config| run::resolve(&config, 1))
         .and_then(|plan| Ok((checkpoint(&directory, &arguments.checkpoint)?, plan)));
-    let (checkpoint, plan) = agree(&**comm, ready)?;
-    let place = agree(&**comm, Place::take(&plan, &**comm, variables))?;
-    let mut dataset = agree(&**comm, run::dataset(&plan))?;
+    let (checkpoint, plan) = agree(&**host, ready)?;
+    let table =
+        if host.rank() == 0 { TableFile::of(arguments, &directory).map(Some) } else { Ok(None) };
+    let table = agree(&**host, table)?;
+    let place = agree(&**host, Place::take(&plan, &**host, variables))?;
+    let ranks = place.join(host)?;
+    let found = panics::caught(|| scored(arguments, &plan, &checkpoint, place, &ranks));
+    let found = panics::unwound_if_alone(found.map_err(hinted))?;
+    let written = table.map_or(Ok(()), |table| report(arguments, table, &found));
+    agree(&**host, written)
+}
+
+/// What was found out, as text.
+struct Found {
+    /// The table of cases.
+    csv: String,
+    /// The means, for a person.
+    means: String,
+    cases: usize,
+}
+
+/// Scores a checkpoint of a run; `ranks` can sum where `place` computes.
+fn scored(
+    arguments: &cli::Evaluate,
+    plan: &RunPlan,
+    checkpoint: &Checkpoint,
+    place: Place,
+    ranks: &Arc<dyn Communicator>,
+) -> Result<Found> {
+    let comm = &**ranks;
+    let mut dataset = agree(comm, run::dataset(plan))?;
     if arguments.statistics == Statistics::Recomputed {
         // Batches are made, which hold the annotation that is learnt from.
-        dataset = run::labelled(&plan, dataset, &**comm, place.threads)?;
+        dataset = run::labelled(plan, dataset, comm, place.threads)?;
     }
-    let method = run::method(&plan, &dataset, place.device, comm);
-    let mut method = agree(&**comm, method)?;
-    let ranks = with_device(Arc::clone(comm), place.device)?;
-    load(&checkpoint.path, &**comm)?.restore(method.learners_mut(), &*ranks)?;
+    let method = run::method(plan, &dataset, place.device, ranks);
+    let mut method = agree(comm, method)?;
+    load(&checkpoint.path, comm)?.restore(method.learners_mut(), comm)?;
     let yardstick = match arguments.convention {
         Convention::Native | Convention::Lesion => Yardstick::Native,
         Convention::Voxels => Yardstick::Voxels,
         Convention::Published => Yardstick::Published,
     };
-    let prepared =
-        statistics(arguments.statistics, &plan, &dataset, (&*method, place.device, &**comm));
-    agree(&**comm, prepared)?;
-    let mut evaluator = run::evaluator(&plan, &dataset, place.device, yardstick);
+    statistics(arguments.statistics, plan, &dataset, (&*method, place.device, comm))?;
+    let mut evaluator = run::evaluator(plan, &dataset, place.device, yardstick);
     evaluator.volume_statistics = arguments.statistics == Statistics::Volume;
     if let Some(fold) = arguments.fold {
-        agree(&**comm, refuse_trained(&plan, &dataset, fold))?;
+        agree(comm, refuse_trained(plan, &dataset, fold))?;
         evaluator.fold = fold;
     }
-    let (csv, table) = if arguments.convention == Convention::Lesion {
-        lesions::tables(&evaluator.lesions(&*method, &**comm)?)
-    } else {
-        let scores = evaluator.run(&*method, &**comm)?;
-        (scores.to_csv(), table(&scores))
-    };
-    let is_root = comm.rank() == 0;
-    let written = if is_root { report(arguments, &directory, (&csv, &table)) } else { Ok(()) };
-    agree(&**comm, written)
+    if arguments.convention == Convention::Lesion {
+        let cases = evaluator.lesions(&*method, comm)?;
+        let (csv, means) = agree(comm, lesions::tables(&cases))?;
+        return Ok(Found { csv, means, cases: cases.len() });
+    }
+    let scores = evaluator.run(&*method, comm)?;
+    let csv = agree(comm, scores.to_csv())?;
+    Ok(Found { csv, means: means(&scores), cases: scores.cases.len() })
 }
 
 /// Refuses a fold that the run has trained on.
@@ -104,15 +139,15 @@ fn statistics(
 ) -> Result<()> {
     match chosen {
         Statistics::Recomputed => {
-            let mut loader = run::loader(plan, dataset, comm)?;
+            let mut loader = agree(comm, run::loader(plan, dataset, comm))?;
             let target = (run::kind(plan), device);
-            recompute_statistics(method, &mut loader, STATISTICS_BATCHES, target)
+            recompute_statistics(method, &mut loader, STATISTICS_BATCHES, target, comm)
         }
-        Statistics::Volume if comm.ranks() > 1 => Err(Failure::usage(format!(
-            "`--statistics volume` works on one process, started on {}",
-            comm.ranks()
-        ))
-        .hint("run it without mpirun")),
+        Statistics::Volume if comm.ranks() > 1 => {
+            let message =
+                format!("`--statistics volume` works on one process, started on {}", comm.ranks());
+            agree(comm, Err(Failure::usage(message).hint("run it without mpirun")))
+        }
         Statistics::Saved | Statistics::Volume => Ok(()),
     }
 }
@@ -141,68 +176,118 @@ pub(super) fn checkpoint(directory: &RunDirectory, name: &str) -> Result<Checkpo
     }
 }
 
-/// Writes the table of cases and prints the means.
-fn report(
-    arguments: &cli::Evaluate,
-    directory: &RunDirectory,
-    (csv, table): (&str, &str),
-) -> Result<()> {
-    let convention = format!("{:?}", arguments.convention).to_lowercase();
-    let fold = arguments.fold.map(|fold| format!("-fold-{fold}")).unwrap_or_default();
-    let to = arguments.to.clone().unwrap_or_else(|| {
-        let name = Path::new(&arguments.checkpoint).file_name().unwrap_or_default();
-        let name = format!("evaluate-{}-{convention}{fold}.csv", name.to_string_lossy());
-        directory.scores().join(name)
-    });
-    if let Some(folder) = to.parent() {
-        std::fs::create_dir_all(folder)
-            .context(|| format!("cannot make `{}`", folder.display()))?;
-    }
-    std::fs::write(&to, csv).context(|| format!("cannot write `{}`", to.display()))?;
-    super::print(table)?;
-    let cases: BTreeSet<&str> =
-        csv.lines().skip(1).filter_map(|line| line.split(',').next()).collect();
-    let count = cases.len();
-    super::print(&format!("{count} cases, {convention} yardstick, in `{}`\n", to.display()))
+/// The file that the table of cases goes to, which is known to be writable before anything is computed.
+struct TableFile {
+    path: PathBuf,
+    file: FreshFile,
 }
 
-fn table(scores: &Scores) -> String {
-    let mut text = format!("{:<18}{:>8}{:>10}{:>10}\n", "structure", "Dice", "HD95", "ASD");
+impl TableFile {
+    /// The file that the arguments name, or one in the run directory.
+    fn of(arguments: &cli::Evaluate, directory: &RunDirectory) -> Result<Self> {
+        let path = arguments.to.clone().unwrap_or_else(|| directory.scores().join(name(arguments)));
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let file = folder
+            .map_or(Ok(()), std::fs::create_dir_all)
+            .and_then(|()| FreshFile::beside(&path))
+            .context(|| format!("cannot write `{}`", path.display()))
+            .map_err(elsewhere)?;
+        Ok(Self { path, file })
+    }
+
+    fn write(mut self, text: &str) -> Result<PathBuf> {
+        let written = self.file.write_all(text.as_bytes());
+        written
+            .and_then(|()| self.file.take_place())
+            .context(|| format!("cannot write `{}`", self.path.display()))
+            .map_err(elsewhere)?;
+        Ok(self.path)
+    }
+}
+
+fn elsewhere(failure: Failure) -> Failure {
+    failure.hint("write the table of cases somewhere else with `--to FILE`")
+}
+
+/// What the table is called unless the arguments say so: by everything that scores depend on.
+fn name(arguments: &cli::Evaluate) -> String {
+    let checkpoint = Path::new(&arguments.checkpoint).file_name().unwrap_or_default();
+    let statistics = match arguments.statistics {
+        Statistics::Saved => "",
+        Statistics::Recomputed => "-recomputed",
+        Statistics::Volume => "-volume",
+    };
+    let fold = arguments.fold.map(|fold| format!("-fold-{fold}")).unwrap_or_default();
+    let convention = convention(arguments);
+    format!("evaluate-{}-{convention}{statistics}{fold}.csv", checkpoint.to_string_lossy())
+}
+
+fn convention(arguments: &cli::Evaluate) -> String {
+    format!("{:?}", arguments.convention).to_lowercase()
+}
+
+/// Prints the means, then writes the table of cases: what was computed is not lost with a full disk.
+fn report(arguments: &cli::Evaluate, table: TableFile, found: &Found) -> Result<()> {
+    super::print(&found.means)?;
+    let path = table.write(&found.csv)?;
+    let (count, convention) = (found.cases, convention(arguments));
+    super::print(&format!("{count} cases, {convention} yardstick, in `{}`\n", path.display()))
+}
+
+/// Means over cases with their units, and how many cases have no distances.
+fn means(scores: &Scores) -> String {
+    let in_unit = |name: &str| match scores.unit() {
+        Some(Unit::Millimetre) => format!("{name}, mm"),
+        Some(Unit::Voxel) => format!("{name}, voxels"),
+        None => name.to_owned(),
+    };
+    let (hd95, asd) = (in_unit("HD95"), in_unit("ASD"));
+    let mut text =
+        format!("{:<18}{:>8}{hd95:>14}{asd:>13}{:>11}\n", "structure", "Dice", "undefined");
     let number = |value: f64, digits: usize| {
         if value.is_nan() { "n/a".to_owned() } else { format!("{value:.digits$}") }
     };
     for structure in scores.structure_means() {
         let [dice, hd95, asd] =
             [number(structure.dice, 4), number(structure.hd95, 2), number(structure.asd, 2)];
+        let undefined = structure.undefined;
         // Writing to a string cannot fail.
-        let _ = writeln!(text, "{:<18}{dice:>8}{hd95:>10}{asd:>10}", structure.name);
+        let _ = writeln!(text, "{:<18}{dice:>8}{hd95:>14}{asd:>13}{undefined:>11}", structure.name);
     }
     let _ = writeln!(text, "{:<18}{:>8}", "mean", number(scores.mean_dice(), 4));
+    if scores.unit().is_none() && !scores.cases.is_empty() {
+        text += "no mean distance: some cases are measured in mm, others, of unknown spacing, in voxels\n";
+    }
     text
 }
 
 /// The five scores of lesions as text.
 mod lesions {
+    use crate::error::{Context, Failure, Result};
     use crate::metrics::LesionScores;
     use std::fmt::Write;
 
     const NAMES: [&str; 5] = ["jaccard", "accuracy", "dice", "sensitivity", "specificity"];
 
     /// One line per case as CSV, and a table of the means.
-    pub(super) fn tables(cases: &[(String, LesionScores)]) -> (String, String) {
-        let mut csv = format!("case,{}\n", NAMES.join(","));
+    pub(super) fn tables(cases: &[(String, LesionScores)]) -> Result<(String, String)> {
+        let doing = || "cannot make the table of scores";
+        let mut csv = csv::Writer::from_writer(Vec::new());
+        csv.write_record(["case"].iter().chain(&NAMES)).context(doing)?;
         let mut sums = [0.0; NAMES.len()];
         for (case, scores) in cases {
             let scores = scores.to_array();
-            let numbers = scores.map(|score| score.to_string()).join(",");
-            // Writing to a string cannot fail.
-            let _ = writeln!(csv, "{case},{numbers}");
+            let numbers = scores.map(|score| score.to_string());
+            csv.write_record(std::iter::once(case).chain(&numbers)).context(doing)?;
             sums.iter_mut().zip(scores).for_each(|(sum, score)| *sum += score);
         }
         let mut table = String::new();
         for (name, sum) in NAMES.iter().zip(sums) {
+            // Writing to a string cannot fail.
             let _ = writeln!(table, "{name:<18}{:>8.4}", sum / cases.len() as f64);
         }
-        (csv, table)
+        let bytes =
+            csv.into_inner().map_err(|error| Failure::new(doing()).because(error.error()))?;
+        Ok((String::from_utf8(bytes).context(doing)?, table))
     }
 }

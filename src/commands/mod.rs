@@ -34,6 +34,7 @@ use crate::cli::{Cli, Command};
 #[cfg(not(feature = "torch"))]
 use crate::error::Failure;
 use crate::error::{Context, Exit, Result};
+use crate::panics;
 use crate::runlog::directory::RunDirectory;
 use std::fmt::Arguments;
 use std::io::{ErrorKind, Write};
@@ -41,6 +42,11 @@ use std::path::Path;
 
 /// Does what the command line asks for.
 pub fn run(cli: &Cli) -> Result<Exit> {
+    panics::tell_as_failures();
+    panics::caught_and_told(|| dispatch(cli))
+}
+
+fn dispatch(cli: &Cli) -> Result<Exit> {
     match &cli.command {
         Command::Config(arguments) => config::run(arguments),
         Command::Launch(arguments) => launch::run(arguments),

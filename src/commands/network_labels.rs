@@ -40,6 +40,7 @@ pub(super) fn label(
     let checkpoint = evaluate::checkpoint(&directory, &arguments.checkpoint)?;
     let place = Place::take(&plan, &**comm, variables)?;
     let mut dataset = run::dataset(&plan)?;
+    let comm = &place.join(comm)?;
     let mut method = run::method(&plan, &dataset, place.device, comm)?;
     load(&checkpoint.path, &**comm)?.restore(method.learners_mut(), &**comm)?;
     let labeller = Labeller {

@@ -3,7 +3,7 @@
 //! Shared by the commands that build a method; the only place where all layers meet.
 
 use crate::comm::environment::{Placement, Variables};
-use crate::comm::{self, Communicator, agree};
+use crate::comm::{self, Communicator, agree, with_device};
 use crate::config::plan::{
     DataSource, LesionPhantomPlan, PhantomPlan, RunPlan, ShapesPlan, ShapesSource,
 };
@@ -162,6 +162,12 @@ impl Place {
         }
         let usable = std::thread::available_parallelism().map_or(1, usize::from);
         (usable / self.ranks_on_node.max(1)).clamp(1, LOADER_THREADS)
+    }
+
+    /// The ranks of `host`, able to sum where each of them computes; each calls this with its own place.
+    /// From here on nobody needs those of the host alone, which cannot sum on a GPU.
+    pub(super) fn join(self, host: &Arc<dyn Communicator>) -> Result<Arc<dyn Communicator>> {
+        with_device(Arc::clone(host), self.device)
     }
 
     /// The loader as it is fastest here: with a GPU, the data are there, where they fit into half of its

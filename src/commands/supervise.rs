@@ -58,15 +58,11 @@ impl Supervision {
         hang_limit: Option<Duration>,
     ) -> Result<Watchdog> {
         let (recorder, rank) = (Arc::clone(&self.recorder), ranks.rank());
-        let log = directory.rank_events(rank);
+        let written = directory.clone();
         let tell = move |failure: &Failure| {
             say(format_args!("{failure}"));
             // The run's own writer belongs to the thread that hangs.
-            if let Ok(mut log) = LogWriter::open(&log, rank as u32) {
-                let message = failure.message().to_owned();
-                let step = recorder.steps_done();
-                log.emit(&RunEvent::RunEnded { status: RunStatus::Failed, step, message });
-            }
+            note_end(&written, rank, recorder.steps_done(), failure);
         };
         Watchdog::start(Watched {
             recorder: Arc::clone(&self.recorder),
@@ -76,6 +72,15 @@ impl Supervision {
             hang_limit,
             say: Box::new(tell),
         })
+    }
+}
+
+/// Writes down on this rank why the run has ended, where its own writer cannot: a log that cannot be
+/// written is no second failure.
+pub(super) fn note_end(directory: &RunDirectory, rank: usize, step: u64, failure: &Failure) {
+    if let Ok(mut log) = LogWriter::open(&directory.rank_events(rank), rank as u32) {
+        let message = failure.sentence();
+        log.emit(&RunEvent::RunEnded { status: RunStatus::Failed, step, message });
     }
 }
 

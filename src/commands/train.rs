@@ -1,18 +1,20 @@
 //! `scrimp train`: sets a run up on every rank, trains, and ends all ranks together.
 
 use super::journal;
-use super::narrate::{Narrated, tell};
+use super::narrate::{Narrated, together};
 use super::resume::Beginning;
 use super::run::{self, Place};
-use super::supervise::{Supervision, clear_reports};
+use super::supervise::{Supervision, clear_reports, note_end};
 use super::{run_directory, say};
 use crate::cli;
 use crate::comm::environment::Variables;
-use crate::comm::{Communicator, agree, with_device};
+use crate::comm::{Communicator, agree};
 use crate::config::plan::RunPlan;
 use crate::config::{self, Precision};
 use crate::data::Dataset;
 use crate::error::{Context, Exit, Failure, Result};
+use crate::files;
+use crate::panics;
 use crate::runlog::claim::{Claim, Fence};
 use crate::runlog::directory::{RunDirectory, host};
 use crate::runlog::io::{EventSink, LogWriter, SharedLog};
@@ -31,21 +33,47 @@ use tch::Device;
 /// Trains as the arguments say; every rank of a launcher calls this.
 pub(super) fn run(arguments: &cli::Train) -> Result<Exit> {
     let (host, variables) = run::connect()?;
-    let supervision = agree(&*host, Supervision::begin(&variables, host.rank()));
-    let prepared = supervision
-        .and_then(|supervision| prepare(arguments, &host, &variables, &supervision))
-        .map_err(|failure| tell(failure, &*host))?;
-    let Some(mut prepared) = prepared else { return Ok(Exit::Done) };
-    match prepared.train(&*host) {
-        Ok(Outcome::Finished) => Ok(Exit::Done),
-        Ok(Outcome::Stopped(_)) => Ok(Exit::Stopped),
-        Err(failure) if failure.is_told_elsewhere() || host.ranks() == 1 => Err(failure),
-        // The others may be waiting for this rank: say why, then end all.
-        Err(failure) => {
-            say(format_args!("{failure}"));
-            host.abort(failure.exit())
-        }
+    together(&*host, || train(arguments, &host, &variables))
+}
+
+fn train(
+    arguments: &cli::Train,
+    host: &Arc<dyn Communicator>,
+    variables: &Variables,
+) -> Result<Exit> {
+    let supervision = agree(&**host, Supervision::begin(variables, host.rank()))?;
+    let (plan, directory) = read(arguments, &**host)?;
+    let claim =
+        if host.rank() == 0 { claim(&directory, &arguments.resume).map(Some) } else { Ok(None) };
+    let claim = agree(&**host, claim)?;
+    if let Some(claim) = &claim {
+        let requests = supervision.requests.clone();
+        claim.when_lost(move |failure| requests.give_up(failure));
     }
+    let fence = claim.as_ref().map_or_else(|| directory.fence(), |claim| Ok(claim.fence()));
+    let fence = agree(&**host, fence)?;
+    let prepared = panics::caught(|| {
+        prepare(&plan, &directory, &arguments.resume, (host, variables), &supervision)
+    });
+    let prepared = prepared.inspect_err(|failure| {
+        // Before there is a log there is nothing that could look as if it went on.
+        if !failure.is_told_elsewhere() && directory.rank_events(0).exists() {
+            note_end(&directory, host.rank(), supervision.recorder.steps_done(), failure);
+        }
+    })?;
+    let Some(mut prepared) = prepared else { return Ok(Exit::Done) };
+    match panics::unwound_if_alone(prepared.train(&**host, &fence).map_err(hinted))? {
+        Outcome::Finished => Ok(Exit::Done),
+        Outcome::Stopped(_) => Ok(Exit::Stopped),
+    }
+}
+
+fn hinted(failure: Failure) -> Failure {
+    if failure.is_out_of_memory() {
+        return failure
+            .hint("lower `train.batch_size` or `data.size`, or raise `train.micro_batches`: `--set KEY=VALUE`");
+    }
+    failure
 }
 
 /// A run that is ready to train on this rank.
@@ -55,28 +83,27 @@ struct Prepared {
     _watchdog: Watchdog,
     /// Writes telemetry until the end.
     _sampler: Sampler,
-    /// Whether the run directory is still that of this run.
-    fence: Fence,
-    /// Rank 0's claim on the run directory, given back at the end.
-    _claim: Option<Claim>,
 }
 
 impl Prepared {
-    fn train(&mut self, ranks: &dyn Communicator) -> Result<Outcome> {
-        let outcome = self.trainer.run();
+    /// Trains to the end; who has the failure writes it down.
+    fn train(&mut self, host: &dyn Communicator, fence: &Fence) -> Result<Outcome> {
+        let outcome = panics::caught(|| self.trainer.run());
         // Whatever the last steps wrote, they may have written it elsewhere.
-        let outcome =
-            outcome.and_then(|outcome| agree(ranks, self.fence.check()).map(|()| outcome));
+        let outcome = outcome.and_then(|outcome| agree(host, fence.check()).map(|()| outcome));
         let step = self.trainer.step();
         let (status, message) = match &outcome {
             Ok(Outcome::Finished) => (RunStatus::Finished, "all steps are done".to_owned()),
             Ok(Outcome::Stopped(reason)) => (RunStatus::Stopped, reason.to_string()),
-            Err(failure) => (RunStatus::Failed, failure.message().to_owned()),
+            Err(failure) => (RunStatus::Failed, failure.sentence()),
         };
-        let told_elsewhere = outcome.as_ref().is_err_and(Failure::is_told_elsewhere);
-        // The log of a run that was taken over is another one's.
-        if !told_elsewhere && self.fence.check().is_ok() {
-            self.trainer.emit(&RunEvent::RunEnded { status, step, message });
+        let ended = RunEvent::RunEnded { status, step, message };
+        match &outcome {
+            Ok(_) => self.trainer.emit(&ended),
+            Err(failure) if failure.is_told_elsewhere() => {}
+            // The log of a run that was taken over is another one's.
+            Err(_) if fence.check().is_err() => {}
+            Err(_) => self.trainer.emit_own(&ended),
         }
         outcome
     }
@@ -88,61 +115,72 @@ pub(super) fn places(config: Option<&Path>, run: Option<&Path>) -> (PathBuf, Run
     (config.map_or_else(|| directory.config(), Path::to_owned), directory)
 }
 
-/// Everything before the first step. `None`: the run is finished already, which rank 0 says.
-fn prepare(
-    arguments: &cli::Train,
-    host_ranks: &Arc<dyn Communicator>,
-    variables: &Variables,
-    supervision: &Supervision,
-) -> Result<Option<Prepared>> {
-    let comm = &*supervision.recorded(host_ranks);
-    let root = comm.rank() == 0;
+/// What is to be run, and where it is written.
+fn read(arguments: &cli::Train, host: &dyn Communicator) -> Result<(RunPlan, RunDirectory)> {
     let (config, directory) = places(arguments.config.as_deref(), arguments.run.as_deref());
     let plan = config::read(&config, &arguments.overrides)
-        .and_then(|config| run::resolve(&config, comm.ranks()));
-    let plan = agree(comm, plan)?;
-    let claim = if root { claim(&directory, &arguments.resume).map(Some) } else { Ok(None) };
-    let claim = agree(comm, claim)?;
-    if let Some(claim) = &claim {
-        let requests = supervision.requests.clone();
-        claim.when_lost(move |failure| requests.give_up(failure));
-    }
-    let fence = claim.as_ref().map_or_else(|| directory.fence(), |claim| Ok(claim.fence()));
-    let fence = agree(comm, fence)?;
-    let watchdog = supervision.watch(host_ranks, &directory, plan.train.hang_limit);
-    let watchdog = agree(comm, watchdog)?;
-    let place = agree(comm, Place::take(&plan, comm, variables))?;
-    let ranks = supervision.recorded(&with_device(Arc::clone(host_ranks), place.device)?);
-    let mut beginning = Beginning::find(&directory, &arguments.resume, comm)?;
-    if beginning.step().is_some_and(|step| step >= plan.train.total_steps) {
-        beginning.take(&directory, comm, &mut |message| {
-            if root {
-                say(format_args!("{message}"));
-            }
-        })?;
-        if root {
-            say(format_args!("`{}` is finished: all steps are done", directory.root().display()));
+        .and_then(|config| run::resolve(&config, host.ranks()));
+    Ok((agree(host, plan)?, directory))
+}
+
+/// Everything between the claim and the first step. `None`: the run is finished already, which rank 0
+/// says.
+fn prepare(
+    plan: &RunPlan,
+    directory: &RunDirectory,
+    resume: &str,
+    (host, variables): (&Arc<dyn Communicator>, &Variables),
+    supervision: &Supervision,
+) -> Result<Option<Prepared>> {
+    let watchdog = supervision.watch(host, directory, plan.train.hang_limit);
+    let watchdog = agree(&**host, watchdog)?;
+    let place = agree(&**host, Place::take(plan, &**host, variables))?;
+    let ranks = supervision.recorded(&place.join(host)?);
+    let deadline = stopping::deadline(plan.train.time_limit, supervision.started, variables);
+    let begun =
+        panics::caught(|| begin((plan, deadline), directory, resume, (place, &ranks), supervision));
+    let begun = panics::unwound_if_alone(begun.map_err(hinted))?;
+    Ok(begun.map(|(trainer, sampler)| Prepared { trainer, _sampler: sampler, _watchdog: watchdog }))
+}
+
+/// What there is to continue, the data and the trainer; `ranks` can sum where `place` computes.
+fn begin(
+    (plan, deadline): (&RunPlan, Option<Instant>),
+    directory: &RunDirectory,
+    resume: &str,
+    (place, ranks): (Place, &Arc<dyn Communicator>),
+    supervision: &Supervision,
+) -> Result<Option<(Trainer, Sampler)>> {
+    let comm = &**ranks;
+    let mut say_on_root = |message: String| {
+        if comm.rank() == 0 {
+            say(format_args!("{message}"));
         }
+    };
+    let mut beginning = Beginning::find(directory, resume, comm)?;
+    if beginning.step().is_some_and(|step| step >= plan.train.total_steps) {
+        beginning.take(directory, comm, &mut say_on_root)?;
+        let name = directory.root().display();
+        say_on_root(format!("`{name}` is finished: all steps are done"));
         return Ok(None);
     }
     let resolved = agree(comm, plan.to_toml())?;
-    agree(comm, beginning.compare(&plan, &resolved))?;
-    let dataset = agree(comm, run::dataset(&plan))?;
-    let dataset = run::labelled(&plan, dataset, comm, place.threads)?;
-    let deadline = stopping::deadline(plan.train.time_limit, supervision.started, variables);
+    agree(comm, beginning.compare(plan, &resolved))?;
+    let dataset = agree(comm, run::dataset(plan))?;
+    let dataset = run::labelled(plan, dataset, comm, place.threads)?;
     let started =
-        build((&plan, resolved), &directory, &dataset, (place, &ranks), (supervision, deadline));
+        build((plan, resolved), directory, &dataset, (place, ranks), (supervision, deadline));
     let (mut trainer, started, log) = agree(comm, started)?;
     trainer.emit(&started);
     let gpu = if let Device::Cuda(index) = place.device { Some(index) } else { None };
     let sampler = Sampler::start(log, gpu);
-    let loaded = beginning.take(&directory, comm, &mut |message| {
+    let loaded = beginning.take(directory, comm, &mut |message| {
         trainer.emit(&RunEvent::Warning { message });
     })?;
     if let Some(loaded) = loaded {
         trainer.restore(loaded)?;
     }
-    Ok(Some(Prepared { trainer, _sampler: sampler, _watchdog: watchdog, fence, _claim: claim }))
+    Ok(Some((trainer, sampler)))
 }
 
 /// Takes the run directory; `never` wants an empty one.
@@ -172,7 +210,7 @@ fn build(
     let train_slices = loader.order().slice_count as u64;
     if ranks.rank() == 0 {
         let path = directory.config();
-        std::fs::write(&path, &resolved)
+        files::replace(&path, resolved.as_bytes())
             .context(|| format!("cannot write `{}`", path.display()))?;
         for line in plan.summary() {
             say(format_args!("{line}"));

@@ -314,6 +314,14 @@ SCRIMP_INLINE void centre(const ElementWork& work, long thread) {
   }
 }
 
+// running + share * (value - running); with all of it, what was there does not matter, were it not even a
+// number.
+template <typename Parameter>
+SCRIMP_INLINE Parameter moved(Parameter running, double value, double share) {
+  if (share == 1.0) return static_cast<Parameter>(value);
+  return running + static_cast<Parameter>((value - running) * share);
+}
+
 // From sums of all ranks: mean, inverse deviation, scale and shift; moves the running statistics.
 // What is not a number stays that.
 template <typename Parameter, int>
@@ -335,8 +343,8 @@ SCRIMP_INLINE void coefficients(const ChannelWork& work, long c) {
   const double unbiased = variance * (count / (count < 2.0 ? 1.0 : count - 1.0));
   auto& running_mean = static_cast<Parameter*>(work.running_mean)[c];
   auto& running_var = static_cast<Parameter*>(work.running_var)[c];
-  running_mean += static_cast<Parameter>((mean - running_mean) * share);
-  running_var += static_cast<Parameter>((unbiased - running_var) * share);
+  running_mean = moved(running_mean, mean, share);
+  running_var = moved(running_var, unbiased, share);
 }
 
 // This rank's gradients of weight and bias; from sums of all ranks, offset and tilt.

@@ -49,9 +49,11 @@ inline void moments(const Tensor& x, const Tensor& total) {
   total.narrow(0, channels, channels).copy_(wide.square().sum({0, 2, 3}));
 }
 
-// running <- running + share * (value - running), in double.
+// running <- running + share * (value - running), in double; with all of it, what was there does not
+// matter, were it not even a number.
 inline void move_towards(const Tensor& running, const Tensor& value, const Tensor& share) {
-  running.add_(((value - running.to(at::kDouble)) * share).to(running.scalar_type()));
+  auto moved = running + ((value - running.to(at::kDouble)) * share).to(running.scalar_type());
+  running.copy_(at::where(share == 1.0, value.to(running.scalar_type()), moved));
 }
 
 inline Tensor coefficients(const Tensor& total, const Channels& of, double momentum,

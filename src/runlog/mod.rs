@@ -15,6 +15,7 @@ pub mod io;
 mod locks;
 pub mod preview;
 mod requests;
+pub mod scores;
 mod sign;
 
 use serde::{Deserialize, Deserializer, Serialize};
@@ -119,8 +120,8 @@ pub enum RunEvent {
     Requested(Requested),
     /// `telemetry`: how the machine under this rank fares, at most twice a second. Every rank.
     Telemetry(Telemetry),
-    /// `run_ended`: nothing follows until somebody continues the run. Rank 0; where ranks hang, the
-    /// one that ends the run.
+    /// `run_ended`: nothing follows until somebody continues the run. Rank 0; where it failed, the rank
+    /// that has the failure, and where ranks hang, the one that ends the run.
     RunEnded {
         /// Why it ended.
         status: RunStatus,
@@ -251,12 +252,19 @@ pub struct StructureScore {
     /// Dice, in `[0, 1]`.
     #[serde(deserialize_with = "number")]
     pub dice: f64,
-    /// 95th percentile of the surface distances, in millimetres where spacing is known, else voxels.
+    /// 95th percentile of the surface distances over the cases where it is defined, in `unit`.
     #[serde(deserialize_with = "number")]
     pub hd95: f64,
-    /// Mean distance from predicted to true surface, in the unit of `hd95`.
+    /// Mean distance from predicted to true surface over the cases where it is defined, in `unit`.
     #[serde(deserialize_with = "number")]
     pub asd: f64,
+    /// In what distances are measured: `mm` where spacing is known, else `voxel`. None where cases
+    /// differ, which leaves their distances without a mean.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<scores::Unit>,
+    /// Cases whose distances are undefined: the structure is missing in the prediction or in the truth.
+    #[serde(default)]
+    pub undefined: u64,
 }
 
 /// What a run does between steps.

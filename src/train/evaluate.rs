@@ -1,18 +1,21 @@
 //! Held-out cases through a method and the metrics, shared out over the ranks.
 //!
-//! Slices are resized to the network's size and predictions back to the case's own, so that scores
-//! are those of whole native volumes. Knows no method but through its trait.
+//! Slices are resized to the network's size; predictions are compared with the truth on the grid that a
+//! [`Yardstick`] says. Knows no method but through its trait.
 
 use super::Method;
-use super::preview::{Previews, picture};
+use super::preview::{Extremes, Scene};
+use super::scores::{CaseScores, Score, Scores, mean};
 use crate::comm::{Communicator, agree};
 use crate::data::Dataset;
 use crate::data::batch::Volume;
 use crate::data::loader::Loader;
 use crate::error::{Context, Result};
 use crate::metrics::{Convention, LabelPair, LesionScores};
-use crate::runlog::StructureScore;
-use std::fmt::Write;
+use crate::panics;
+use crate::runlog::scores::Unit;
+use std::borrow::Cow;
+use std::path::Path;
 use std::sync::Arc;
 use tch::{Device, Kind, Tensor};
 
@@ -27,91 +30,9 @@ pub enum Yardstick {
     /// Native size, voxels.
     Voxels,
     /// Prediction and truth on the network's grid with spacing 10, 1, 1, and Dice 0, HD95 50,
-    /// ASD 10 where prediction or truth are empty: what most papers on ACDC scribbles print
+    /// ASD 10 where prediction or truth are empty; in-plane voxels are the unit: what most papers on ACDC scribbles print
     /// (`lichen14/MaskMixAdv` `code/test_2D_fully.py` at cf584ee).
     Published,
-}
-
-/// Dice, HD95 and ASD of one structure in one case; NaN where undefined.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Score {
-    /// In [0, 1].
-    pub dice: f64,
-    /// 95th percentile of surface distances.
-    pub hd95: f64,
-    /// Mean distance from the predicted to the true surface.
-    pub asd: f64,
-}
-
-/// The scores of one case.
-#[derive(Debug, Clone, PartialEq)]
-pub struct CaseScores {
-    /// Name of the case.
-    pub case: String,
-    /// One per structure: every class but the background.
-    pub scores: Vec<Score>,
-}
-
-impl CaseScores {
-    /// Mean Dice over structures; NaN where none is defined.
-    pub(super) fn mean_dice(&self) -> f64 {
-        mean(self.scores.iter().map(|score| score.dice))
-    }
-}
-
-/// The scores of all held-out cases, equal on every rank.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Scores {
-    /// Names of the structures.
-    pub structures: Vec<String>,
-    /// In the order of the data set.
-    pub cases: Vec<CaseScores>,
-}
-
-/// Mean of the values that are defined; NaN if none is.
-fn mean(values: impl Iterator<Item = f64>) -> f64 {
-    let defined: Vec<f64> = values.filter(|value| !value.is_nan()).collect();
-    defined.iter().sum::<f64>() / defined.len() as f64
-}
-
-impl Scores {
-    /// Means over cases, structure by structure.
-    pub fn structure_means(&self) -> Vec<StructureScore> {
-        self.structures
-            .iter()
-            .enumerate()
-            .map(|(index, name)| {
-                let over_cases = |pick: fn(&Score) -> f64| {
-                    mean(self.cases.iter().map(|case| pick(&case.scores[index])))
-                };
-                StructureScore {
-                    name: name.clone(),
-                    dice: over_cases(|score| score.dice),
-                    hd95: over_cases(|score| score.hd95),
-                    asd: over_cases(|score| score.asd),
-                }
-            })
-            .collect()
-    }
-
-    /// Mean over structures of their mean Dice.
-    pub fn mean_dice(&self) -> f64 {
-        mean(self.structure_means().iter().map(|structure| structure.dice))
-    }
-
-    /// One line per case and structure; undefined values are empty.
-    pub fn to_csv(&self) -> String {
-        let mut text = String::from("case,structure,dice,hd95,asd\n");
-        let number = |value: f64| if value.is_nan() { String::new() } else { value.to_string() };
-        for case in &self.cases {
-            for (structure, score) in self.structures.iter().zip(&case.scores) {
-                let [dice, hd95, asd] = [score.dice, score.hd95, score.asd].map(number);
-                // Writing to a string cannot fail.
-                let _ = writeln!(text, "{},{structure},{dice},{hd95},{asd}", case.case);
-            }
-        }
-        text
-    }
 }
 
 /// Scores a method on the cases that a fold holds out.
@@ -134,16 +55,17 @@ pub struct Evaluator {
 }
 
 /// Makes the running statistics of batch normalisation anew, as the mean over those of the run's
-/// first `batches`, whole and without dropout.
+/// first `batches`, whole and without dropout. Every rank of `ranks` calls this.
 pub fn recompute_statistics(
     method: &dyn Method,
     loader: &mut Loader,
     batches: u64,
     (kind, device): (Kind, Device),
+    ranks: &dyn Communicator,
 ) -> Result<()> {
     let mut seen = 0;
     for step in 1..=batches {
-        for batch in loader.micro_batches(step)? {
+        for batch in agree(ranks, loader.micro_batches(step))? {
             seen += 1;
             let batch = batch.to(kind, device);
             method.adapt_statistics(&batch.main().image, 1.0 / f64::from(seen))?;
@@ -152,96 +74,129 @@ pub fn recompute_statistics(
     Ok(())
 }
 
+/// A held-out case, and what the method says of it.
+struct Predicted<'a> {
+    /// Its place among the held-out cases.
+    case: usize,
+    volume: Volume<'a>,
+    /// The class of every pixel on the network's grid: `[slices, size, size]`.
+    labels: Vec<u8>,
+}
+
 impl Evaluator {
     /// Predicts and scores every held-out case once over all ranks.
-    pub fn run(&self, method: &dyn Method, communicator: &dyn Communicator) -> Result<Scores> {
-        self.run_with_previews(method, communicator).map(|(scores, _)| scores)
+    pub fn run(&self, method: &dyn Method, ranks: &dyn Communicator) -> Result<Scores> {
+        self.run_and_keep(method, ranks).map(|(scores, _)| scores)
     }
 
-    /// The same, and pictures of this rank's worst and best case.
-    pub fn run_with_previews(
+    /// The same, and the predictions of this rank's worst and best case.
+    pub fn run_and_keep(
         &self,
         method: &dyn Method,
-        communicator: &dyn Communicator,
-    ) -> Result<(Scores, Previews)> {
+        ranks: &dyn Communicator,
+    ) -> Result<(Scores, Extremes)> {
         let structures: Vec<String> = self.dataset.classes.iter().skip(1).cloned().collect();
-        if self.fold == 0 {
-            return Ok((Scores { structures, cases: Vec::new() }, Previews::default()));
+        let mut kept = Extremes::default();
+        if self.fold == 0 || structures.is_empty() {
+            return Ok((Scores { structures, cases: Vec::new() }, kept));
         }
-        let columns = 3 * structures.len();
-        let mut previews = Previews::default();
-        let scored = |(case, volume): (usize, &Volume<'_>), prediction: &[u8], row: &mut [f64]| {
-            for (index, values) in row.chunks_exact_mut(3).enumerate() {
-                let score = self.score(volume, prediction, index as u8 + 1)?;
+        let scored = |predicted: Predicted<'_>, row: &mut [f64]| {
+            let scores = self.scores(&predicted)?;
+            for (values, score) in row.chunks_exact_mut(3).zip(&scores) {
                 values.copy_from_slice(&[score.dice, score.hd95, score.asd]);
             }
-            let dice = mean(row.iter().step_by(3).copied());
-            let picture = || {
-                let (kind, device) = self.target;
-                let made =
-                    method.pictures(&volume.input(self.size).to_kind(kind).to_device(device))?;
-                picture(volume, &self.annotation, (prediction, &made), self.size)
-            };
-            previews.consider((case, dice), picture)
+            let dice = mean(scores.iter().map(|score| score.dice));
+            kept.consider(predicted.case, dice, predicted.labels);
+            Ok(())
         };
-        let rows = self.rows(method, columns, communicator, scored)?;
-        let cases = rows.into_iter().map(|(case, row)| {
+        let rows = self.rows(method, 3 * structures.len(), ranks, scored)?;
+        let cases = rows.into_iter().map(|(volume, row)| {
             let scores = row.chunks_exact(3);
             let scores = scores.map(|s| Score { dice: s[0], hd95: s[1], asd: s[2] }).collect();
-            CaseScores { case, scores }
+            CaseScores { case: volume.name().to_owned(), unit: self.unit(&volume), scores }
         });
-        Ok((Scores { structures, cases: cases.collect() }, previews))
+        Ok((Scores { structures, cases: cases.collect() }, kept))
+    }
+
+    /// Writes pictures of the worst and the best of all scored cases into `folder`, those of which this
+    /// rank kept the prediction.
+    pub fn draw(
+        &self,
+        method: &dyn Method,
+        scores: &Scores,
+        kept: &Extremes,
+        folder: &Path,
+    ) -> Result<()> {
+        if scores.cases.is_empty() {
+            return Ok(());
+        }
+        let volumes = Volume::held_out(&self.dataset, self.fold)?;
+        let (kind, device) = self.target;
+        for (name, case, prediction) in kept.of_all(&scores.cases) {
+            let volume = &volumes[case];
+            let parts = volume.input(self.size).split(SLICES_AT_ONCE, 0);
+            let pictures = |part: &Tensor| method.pictures(&part.to_kind(kind).to_device(device));
+            let made = parts.iter().map(pictures).collect::<Result<Vec<_>>>()?;
+            let scene = Scene { volume, annotation: &self.annotation, prediction, size: self.size };
+            // A name that is a path would lie elsewhere.
+            let case = volume.name().replace(['/', '\\'], "_");
+            scene.picture(&made)?.write(&folder.join(format!("{name}-{case}.png")))?;
+        }
+        Ok(())
     }
 
     /// The five scores of class 1 of every held-out case at its own size, as published for lesions.
     pub fn lesions(
         &self,
         method: &dyn Method,
-        communicator: &dyn Communicator,
+        ranks: &dyn Communicator,
     ) -> Result<Vec<(String, LesionScores)>> {
-        let scored = |(_, volume): (usize, &Volume<'_>), prediction: &[u8], row: &mut [f64]| {
+        let scored = |Predicted { volume, labels, .. }: Predicted<'_>, row: &mut [f64]| {
             let is_lesion =
                 |labels: &[u8]| labels.iter().map(|&label| label == 1).collect::<Vec<_>>();
-            let prediction = is_lesion(&volume.enlarge(prediction, self.size));
+            let prediction = is_lesion(&volume.enlarge(&labels, self.size));
             let scores = LesionScores::of(&prediction, &is_lesion(volume.truth()))?;
             row.copy_from_slice(&scores.to_array());
             Ok(())
         };
-        let rows = self.rows(method, 5, communicator, scored)?;
-        let scores = |(case, row): (String, Vec<f64>)| {
+        let rows = self.rows(method, 5, ranks, scored)?;
+        let scores = |(volume, row): (Volume<'_>, Vec<f64>)| {
             let scores = std::array::from_fn(|index| row[index]);
-            (case, LesionScores::from_array(scores))
+            (volume.name().to_owned(), LesionScores::from_array(scores))
         };
         Ok(rows.into_iter().map(scores).collect())
     }
 
-    /// Predicts this rank's held-out cases and lets `score` fill in a row of so many columns for each;
-    /// returns the rows of all cases with their names, on every rank.
+    /// Predicts this rank's held-out cases and lets `score` fill in a row of so many columns, at least
+    /// 1, for each; returns the rows of all cases on every rank.
     fn rows(
         &self,
         method: &dyn Method,
         columns: usize,
-        communicator: &dyn Communicator,
-        mut score: impl FnMut((usize, &Volume<'_>), &[u8], &mut [f64]) -> Result<()>,
-    ) -> Result<Vec<(String, Vec<f64>)>> {
-        let (rank, ranks) = (communicator.rank(), communicator.ranks());
-        let mut own = || {
+        ranks: &dyn Communicator,
+        mut score: impl FnMut(Predicted<'_>, &mut [f64]) -> Result<()>,
+    ) -> Result<Vec<(Volume<'_>, Vec<f64>)>> {
+        let own = panics::caught(|| {
             let volumes = Volume::held_out(&self.dataset, self.fold)?;
             let mut rows = vec![0.0; volumes.len() * columns];
             let cases = volumes.iter().zip(rows.chunks_exact_mut(columns)).enumerate();
-            for (case, (volume, row)) in cases.skip(rank).step_by(ranks) {
-                score((case, volume), &self.predict(method, volume)?, row)?;
-                communicator.note_progress();
+            for (case, (&volume, row)) in cases.skip(ranks.rank()).step_by(ranks.ranks()) {
+                let during = || format!("cannot score case `{}`", volume.name());
+                let labels = self.predict(method, &volume);
+                let scored =
+                    labels.and_then(|labels| score(Predicted { case, volume, labels }, row));
+                scored.map_err(|failure| failure.during(during()))?;
+                ranks.note_progress();
             }
             Ok((volumes, rows))
-        };
-        let (volumes, rows) = agree(communicator, own())?;
+        });
+        let (volumes, rows) = agree(ranks, own)?;
         // Each row is 0 on all ranks but one: the sum is everybody's table.
         let table = Tensor::from_slice(&rows).to_device(self.target.1);
-        communicator.sum(&table);
+        ranks.sum(&table);
         let rows: Vec<f64> = Vec::try_from(table).context(|| "cannot fetch the scores")?;
         let rows = rows.chunks_exact(columns).map(<[f64]>::to_vec);
-        Ok(volumes.iter().map(|volume| volume.name().to_owned()).zip(rows).collect())
+        Ok(volumes.into_iter().zip(rows).collect())
     }
 
     /// The class of every pixel on the network's grid: `[slices, size, size]`.
@@ -262,24 +217,39 @@ impl Evaluator {
         Ok(labels)
     }
 
-    fn score(&self, volume: &Volume<'_>, labels: &[u8], class: u8) -> Result<Score> {
+    /// In what distances of a case are measured.
+    fn unit(&self, volume: &Volume<'_>) -> Unit {
+        match self.yardstick {
+            Yardstick::Native if volume.spacing_mm().is_some() => Unit::Millimetre,
+            _ => Unit::Voxel,
+        }
+    }
+
+    /// The scores of every structure.
+    fn scores(&self, predicted: &Predicted<'_>) -> Result<Vec<Score>> {
+        let (volume, labels) = (&predicted.volume, &predicted.labels);
         let own = volume.spacing_mm().unwrap_or([1.0; 3]);
-        let scores = match self.yardstick {
-            Yardstick::Published => {
-                let truth = volume.truth_on_grid(self.size);
-                let shape = [volume.shape()[0], self.size, self.size];
-                let pair = LabelPair::new(labels, &truth, shape, own)?;
-                Convention::Published.score(&pair, class)
-            }
-            Yardstick::Native | Yardstick::Voxels => {
-                let prediction = volume.enlarge(labels, self.size);
-                let spacing = if self.yardstick == Yardstick::Native { own } else { [1.0; 3] };
-                let pair = LabelPair::new(&prediction, volume.truth(), volume.shape(), spacing)?;
-                Convention::Plain.score(&pair, class)
-            }
+        let [slices, ..] = volume.shape();
+        let on_grid = [slices, self.size, self.size];
+        let native = |spacing| {
+            let prediction = Cow::from(volume.enlarge(labels, self.size));
+            (Convention::Plain, prediction, Cow::from(volume.truth()), (volume.shape(), spacing))
         };
-        let [dice, hd95, asd] =
-            [scores.dice, scores.hd95, scores.asd].map(|value| value.unwrap_or(f64::NAN));
-        Ok(Score { dice, hd95, asd })
+        let (convention, prediction, truth, (shape, spacing)) = match self.yardstick {
+            Yardstick::Published => {
+                let truth = Cow::from(volume.truth_on_grid(self.size));
+                (Convention::Published, Cow::from(labels), truth, (on_grid, own))
+            }
+            Yardstick::Native => native(own),
+            Yardstick::Voxels => native([1.0; 3]),
+        };
+        let pair = LabelPair::new(&prediction, &truth, shape, spacing)?;
+        let score = |class: usize| {
+            let scores = convention.score(&pair, class as u8);
+            let [dice, hd95, asd] =
+                [scores.dice, scores.hd95, scores.asd].map(|value| value.unwrap_or(f64::NAN));
+            Score { dice, hd95, asd }
+        };
+        Ok((1..self.dataset.classes.len()).map(score).collect())
     }
 }

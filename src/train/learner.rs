@@ -306,6 +306,16 @@ impl Learner {
         parts
     }
 
+    /// Whether it has an optimiser.
+    pub(super) fn descends(&self) -> bool {
+        self.descent.is_some()
+    }
+
+    /// Buffers of one kind together, sharing storage.
+    pub(super) fn flat_buffers(&self) -> impl Iterator<Item = Tensor> {
+        self.flat.buffers.iter().map(Tensor::shallow_clone)
+    }
+
     /// Running statistics and counters, sharing storage.
     pub fn buffers(&self) -> impl Iterator<Item = &Entry> {
         self.parameters.entries().iter().filter(|entry| entry.role == Role::Buffer)

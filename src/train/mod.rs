@@ -14,6 +14,7 @@ pub mod preview;
 pub mod recorder;
 pub mod replay;
 pub mod schedule;
+pub mod scores;
 pub mod stopping;
 pub mod trainer;
 pub mod watchdog;
@@ -40,7 +41,8 @@ pub trait Method {
     }
     /// Runs one iteration on this rank's share of the batch.
     fn step(&mut self, batch: &Batch, cx: &mut StepContext<'_>) -> Result<()>;
-    /// Class logits `[N, C, H, W]` for images `[N, 1, H, W]`, with running statistics.
+    /// Class logits `[N, classes, H, W]` for images `[N, C, H, W]` of one channel or three, with running
+    /// statistics.
     fn predict(&self, image: &Tensor) -> Result<Tensor>;
     /// Images `[N, C, H, W]` in [0, 1] that the method makes of images beside its prediction, by name, for
     /// people to look at. Names have no commas.
@@ -48,7 +50,7 @@ pub trait Method {
         Ok(Vec::new())
     }
     /// Moves the running statistics with which [`Method::predict`] normalises by `share`, in (0, 1],
-    /// towards those of these images `[N, 1, H, W]` over all ranks.
+    /// towards those of these images `[N, C, H, W]` over all ranks.
     fn adapt_statistics(&self, image: &Tensor, share: f64) -> Result<()>;
     /// Everything to save, restore, broadcast and compare; the first one predicts.
     fn learners(&self) -> Vec<&Learner>;

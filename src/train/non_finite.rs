@@ -1,7 +1,8 @@
-//! What follows a gradient that is not finite. It has changed no weights: the optimiser saw to that
-//! on the device. The flags of the steps stay there too, until a step is logged.
+//! What follows a gradient that is not finite. Such a step changes nothing: the optimiser leaves weights
+//! as they are on the device, and running statistics and what other learners did are put back there.
+//! The flags of the steps stay on the device too, until a step is logged or saved.
 //!
-//! Decides only; restoring is up to the trainer.
+//! Decides only; going back to a checkpoint is up to the trainer.
 
 use super::learner::Learner;
 use super::{StepNumbers, StepReport};
@@ -14,6 +15,8 @@ use tch::{Kind, Tensor};
 const SKIPS_IN_A_ROW: u32 = 9;
 /// How often a checkpoint is gone back to before the next one is reached.
 const ROLLBACKS: u32 = 2;
+/// Steps whose reports are kept on the device: with one more, their flags are read.
+const MOST_REPORTS: usize = 256;
 /// Slices that a message names.
 const NAMED_SLICES: usize = 6;
 
@@ -46,17 +49,22 @@ impl Rollback {
 /// The steps of which it is not known yet whether their gradients were finite.
 pub(super) struct Unread {
     policy: NonFinite,
+    /// At most [`MOST_REPORTS`].
     reports: Vec<(u64, StepReport)>,
+    /// What is known of the steps before those.
+    stumble: Option<Stumble>,
     skipped_in_a_row: u32,
-    /// Running statistics before the step under way, where it may be skipped.
-    buffers: Vec<Tensor>,
+    /// What the step under way may change, and how it was before.
+    before: Vec<(Tensor, Tensor)>,
 }
 
 /// Steps whose gradients were not finite.
 #[derive(Debug)]
 pub(super) struct Stumble {
-    /// In ascending order, at least one.
-    pub(super) steps: Vec<u64>,
+    /// The first of them.
+    pub(super) first: u64,
+    last: u64,
+    count: u64,
     /// The losses of the first of them.
     losses: StepNumbers,
     /// Whether they are to be left out and nothing more.
@@ -65,27 +73,35 @@ pub(super) struct Stumble {
 
 impl Unread {
     pub(super) fn new(policy: NonFinite) -> Self {
-        Self { policy, reports: Vec::new(), skipped_in_a_row: 0, buffers: Vec::new() }
+        let (reports, before) = (Vec::new(), Vec::new());
+        Self { policy, reports, stumble: None, skipped_in_a_row: 0, before }
     }
 
-    /// Remembers the running statistics, which a forward pass changes whatever comes of it.
+    /// Remembers what a step may change whatever comes of it: running statistics, and where several
+    /// learners descend, the weights and moments of one whose gradient was finite.
     pub(super) fn before_step(&mut self, learners: &[&Learner]) {
-        if self.policy == NonFinite::Skip {
-            let buffers = learners.iter().flat_map(|learner| learner.buffers());
-            self.buffers = buffers.map(|entry| entry.tensor.copy()).collect();
+        let mut tensors: Vec<Tensor> =
+            learners.iter().flat_map(|learner| learner.flat_buffers()).collect();
+        if learners.iter().filter(|learner| learner.descends()).count() > 1 {
+            let parts = learners.iter().flat_map(|learner| learner.flat_parts());
+            tensors.extend(parts.map(|part| part.tensor));
         }
+        self.before = tensors.into_iter().map(|tensor| (tensor.copy(), tensor)).collect();
     }
 
-    /// Takes the report of a step; a skipped one leaves the running statistics as they were.
-    pub(super) fn after_step(&mut self, step: u64, report: StepReport, learners: &[&Learner]) {
+    /// Takes the report of a step; one that stumbled leaves everything as it was.
+    pub(super) fn after_step(&mut self, step: u64, report: StepReport) -> Result<()> {
+        let changed = std::mem::take(&mut self.before);
         if let Some(finite) = report.finite() {
-            let buffers = learners.iter().flat_map(|learner| learner.buffers());
-            for (entry, before) in buffers.zip(self.buffers.drain(..)) {
-                let mut target = entry.tensor.shallow_clone();
-                tch::no_grad(|| target.copy_(&target.where_self(finite, &before)));
+            for (before, mut tensor) in changed {
+                tch::no_grad(|| tensor.copy_(&tensor.where_self(finite, &before)));
             }
         }
+        if self.reports.len() == MOST_REPORTS {
+            self.fold()?;
+        }
         self.reports.push((step, report));
+        Ok(())
     }
 
     /// The report of the last step.
@@ -93,31 +109,49 @@ impl Unread {
         self.reports.last().map(|(_, report)| report)
     }
 
-    /// Reads the flags of all steps since the last call, with one transfer.
+    /// Reads the flags of all steps since the last call, with one transfer, and gives those that
+    /// stumbled; equal on all ranks.
     pub(super) fn read(&mut self) -> Result<Option<Stumble>> {
+        self.fold()?;
+        Ok(self.stumble.take())
+    }
+
+    /// Reads flags with one transfer, and keeps of the steps what there is to say about them.
+    fn fold(&mut self) -> Result<()> {
         let reports = std::mem::take(&mut self.reports);
         let flag = |report: &StepReport| report.finite().map(|flag| flag.to_kind(Kind::Uint8));
         let flagged: Vec<_> =
             reports.iter().filter_map(|(step, r)| Some((*step, r, flag(r)?))).collect();
         if flagged.is_empty() {
-            return Ok(None);
+            return Ok(());
         }
         let flags: Vec<&Tensor> = flagged.iter().map(|(_, _, flag)| flag).collect();
         let flags: Vec<u8> = Vec::try_from(Tensor::stack(&flags, 0))
             .context(|| "cannot fetch whether gradients were finite")?;
-        let mut is_skipped = self.policy == NonFinite::Skip;
-        let mut stumbles = Vec::new();
         for ((step, report, _), flag) in flagged.into_iter().zip(flags) {
             self.skipped_in_a_row = if flag == 0 { self.skipped_in_a_row + 1 } else { 0 };
-            is_skipped &= self.skipped_in_a_row <= SKIPS_IN_A_ROW;
             if flag == 0 {
-                stumbles.push((step, report));
+                self.note(step, report)?;
             }
         }
-        let Some((_, first)) = stumbles.first() else { return Ok(None) };
-        let losses = first.fetch()?;
-        let steps = stumbles.iter().map(|(step, _)| *step).collect();
-        Ok(Some(Stumble { steps, losses, is_skipped }))
+        Ok(())
+    }
+
+    fn note(&mut self, step: u64, report: &StepReport) -> Result<()> {
+        let may_skip = self.policy == NonFinite::Skip && self.skipped_in_a_row <= SKIPS_IN_A_ROW;
+        match &mut self.stumble {
+            Some(stumble) => {
+                stumble.last = step;
+                stumble.count += 1;
+                stumble.is_skipped &= may_skip;
+            }
+            none => {
+                let losses = report.fetch()?;
+                let (first, last, count) = (step, step, 1);
+                *none = Some(Stumble { first, last, count, losses, is_skipped: may_skip });
+            }
+        }
+        Ok(())
     }
 }
 
@@ -139,22 +173,20 @@ impl Stumble {
 
     /// `the gradient of step 7 was not finite; it changed no weights`, or of how many steps.
     pub(super) fn sentence(&self) -> String {
-        match &self.steps[..] {
-            [first, .., last] => format!(
-                "the gradients of {} steps from {first} to {last} were not finite; they changed no weights",
-                self.steps.len()
-            ),
-            steps => {
-                let first = steps.first().copied().unwrap_or_default();
-                format!("the gradient of step {first} was not finite; it changed no weights")
-            }
+        let Self { first, last, count, .. } = self;
+        if *count == 1 {
+            return format!("the gradient of step {first} was not finite; it changed no weights");
         }
+        format!(
+            "the gradients of {count} steps from {first} to {last} were not finite; they changed no weights"
+        )
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::train::learner::{LearnerConfig, LearnerSetup, Moments};
 
     #[test]
     fn a_stretch_is_tried_again_twice_and_the_next_one_afresh() {
@@ -177,7 +209,7 @@ mod tests {
         let mut unread = Unread::new(policy);
         for (step, flag) in (1..).zip(flags) {
             let report = StepReport { finite: Some(Tensor::from(*flag)), ..StepReport::default() };
-            unread.after_step(step, report, &[]);
+            unread.after_step(step, report).unwrap();
         }
         unread
     }
@@ -187,7 +219,7 @@ mod tests {
         let flags = [true, false, true, false];
         let mut some = unread(NonFinite::Stop, &flags);
         let stumble = some.read().unwrap().unwrap();
-        assert_eq!((&stumble.steps[..], stumble.is_skipped), (&[2, 4][..], false));
+        assert_eq!((stumble.first, stumble.is_skipped), (2, false));
         assert!(some.read().unwrap().is_none());
         assert!(unread(NonFinite::Stop, &[true, true]).read().unwrap().is_none());
         insta::assert_snapshot!(stumble.failure(&["a:3".to_owned(), "b:0".to_owned()]), @r"
@@ -207,5 +239,60 @@ mod tests {
         assert!(!skipped(&[false; SKIPS_IN_A_ROW as usize + 1]).is_skipped);
         let parted = [&[false; 5][..], &[true], &[false; 5]].concat();
         assert!(skipped(&parted).is_skipped);
+    }
+
+    fn learner(name: &'static str) -> Learner {
+        let config: LearnerConfig =
+            toml::from_str("lr = 1.0\noptimizer = { sgd = { momentum = 0.9 } }").unwrap();
+        let (kind, device) = (Kind::Float, tch::Device::Cpu);
+        let key = crate::random::Key::new(1);
+        let setup = LearnerSetup { key, kind, computed: kind, device, moments: Moments::Whole };
+        let build = |scope: &mut crate::parameters::Scope<'_>| {
+            scope.constant("weight", &[3], 1.0);
+            scope.buffer("running_mean", &[3], 2.0);
+        };
+        Learner::new(name, config, setup, build).unwrap().0
+    }
+
+    /// All numbers of some learners after a step that sets them to NaN and has this flag.
+    fn after_step(learners: &[&Learner], finite: bool) -> Vec<f64> {
+        let mut unread = Unread::new(NonFinite::Stop);
+        unread.before_step(learners);
+        for learner in learners {
+            let tensors = learner.flat_parts().into_iter().map(|part| part.tensor);
+            tch::no_grad(|| {
+                tensors.chain(learner.flat_buffers()).for_each(|mut t| drop(t.fill_(f64::NAN)));
+            });
+        }
+        let report = StepReport { finite: Some(Tensor::from(finite)), ..StepReport::default() };
+        unread.after_step(1, report).unwrap();
+        let numbers = |learner: &&Learner| {
+            let entries = learner.entries().iter().map(|entry| entry.tensor.double_value(&[0]));
+            entries.collect::<Vec<_>>()
+        };
+        learners.iter().flat_map(numbers).collect()
+    }
+
+    #[test]
+    fn a_step_that_stumbles_is_empty_for_all_of_its_learners() {
+        let (one, other) = (learner("one"), learner("other"));
+        assert_eq!(after_step(&[&one, &other], false), [1.0, 2.0, 1.0, 2.0]);
+        assert!(after_step(&[&one, &other], true).iter().all(|number| number.is_nan()));
+        // The optimiser of a single one has looked at the flag already.
+        let alone = after_step(&[&learner("one")], false);
+        assert!(alone[0].is_nan() && alone[1] == 2.0);
+    }
+
+    #[test]
+    fn reports_do_not_pile_up_and_none_is_forgotten() {
+        let mut flags = [true; 3 * MOST_REPORTS];
+        flags[4] = false;
+        flags[2 * MOST_REPORTS] = false;
+        let mut unread = unread(NonFinite::Skip, &flags);
+        assert!(unread.reports.len() <= MOST_REPORTS && unread.last().is_some());
+        let stumble = unread.read().unwrap().unwrap();
+        let expected = (5, 2 * MOST_REPORTS as u64 + 1, 2);
+        assert_eq!((stumble.first, stumble.last, stumble.count), expected);
+        assert!(stumble.is_skipped && unread.read().unwrap().is_none());
     }
 }

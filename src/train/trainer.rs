@@ -1,12 +1,16 @@
 //! The loop: batch, step, and once in a while a line in the log, an evaluation, a checkpoint.
 //!
-//! The trainer knows the trait [`Method`] and writes files; it does not know who reads them.
+//! The trainer knows the trait [`Method`] and writes files; it does not know who reads them. What is for
+//! looking at alone, log lines, scores and pictures, costs a warning where it cannot be written; what a run goes
+//! on from must be written in the end.
+
+mod scoring;
 
 use super::checkpoint::{
-    Best, CheckpointStore, Header, Loaded, Progress, Retention, RunState, Saver,
-    refuse_differing_ranks, share_from_first_rank,
+    CheckpointStore, Header, Loaded, Progress, Retention, RunState, Saver, refuse_differing_ranks,
+    share_from_first_rank,
 };
-use super::evaluate::{Evaluator, Scores, recompute_statistics};
+use super::evaluate::Evaluator;
 use super::moment::Moment;
 use super::non_finite::{Rollback, Stumble, Unread};
 use super::recorder::FlightRecorder;
@@ -18,7 +22,7 @@ use crate::config::NonFinite;
 use crate::config::plan::{Cadence, TrainPlan};
 use crate::data::batch::Batch;
 use crate::data::loader::Loader;
-use crate::error::{Context, Failure, Result};
+use crate::error::{Failure, Result};
 use crate::random::Key;
 use crate::runlog::directory::RunDirectory;
 use crate::runlog::io::EventSink;
@@ -133,7 +137,7 @@ impl Trainer {
         Ok(())
     }
 
-    /// Writes an event to this rank's log.
+    /// Writes an event of the whole run, which rank 0 tells for all.
     pub fn emit(&mut self, event: &RunEvent) {
         if self.communicator.rank() == 0 {
             self.parts.events.emit(event);
@@ -143,6 +147,11 @@ impl Trainer {
     /// Steps that are done.
     pub fn step(&self) -> u64 {
         self.state.step
+    }
+
+    /// Writes an event of this rank alone to its log.
+    pub fn emit_own(&mut self, event: &RunEvent) {
+        self.parts.events.emit(event);
     }
 
     /// Trains to the end, or until somebody asks for a stop.
@@ -162,34 +171,55 @@ impl Trainer {
             let plan = &self.parts.plan;
             let (evaluate, save) = (plan.evaluate_every.due(step), plan.save_every.due(step));
             let log = self.logs(step);
-            if log && let Some(stumble) = self.log_together()? {
-                self.roll_back(&stumble)?;
-                continue;
+            if log {
+                self.log()?;
+                if let Some(stumble) = self.look_back()? {
+                    self.roll_back(&stumble)?;
+                    continue;
+                }
             }
-            let improved = if evaluate || last { self.evaluate()? } else { false };
+            let improved = if evaluate || last { self.evaluate_or_save()? } else { false };
             if save || last || improved {
                 self.save()?;
             }
             if let Some(reason) = self.vote(log)?.filter(|_| !last) {
-                self.tell_stop_request();
-                self.save()?;
-                self.finish_save()?;
-                return Ok(Outcome::Stopped(reason));
+                return self.stop(reason);
             }
         }
         self.finish_save()?;
         Ok(Outcome::Finished)
     }
 
-    /// Logs on all ranks. Where they fail they fail together: what they were saving is kept.
-    fn log_together(&mut self) -> Result<Option<Stumble>> {
-        let logged = self.log();
-        let logged = agree(&*self.communicator, logged);
-        if logged.is_err() {
-            let progress = self.saver.finish()?;
-            self.note(progress);
+    /// Saves and leaves. Where the last steps stumbled, the run is what it was before them.
+    fn stop(&mut self, reason: Reason) -> Result<Outcome> {
+        self.tell_stop_request();
+        if let Some(stumble) = self.look_back()? {
+            self.roll_back(&stumble)?;
         }
-        logged
+        self.save()?;
+        self.finish_save()?;
+        Ok(Outcome::Stopped(reason))
+    }
+
+    /// Finds out together whether a gradient since the last look was not finite. Refuses to go on from
+    /// one, or returns it where a checkpoint is to be gone back to. Where the ranks fail, what they
+    /// were saving is kept.
+    fn look_back(&mut self) -> Result<Option<Stumble>> {
+        let read = self.unread.read();
+        let stumble = agree(&*self.communicator, read)?;
+        let Some(stumble) = stumble else { return Ok(None) };
+        if stumble.is_skipped {
+            let message = format!("{}; skipped", stumble.sentence());
+            self.emit(&RunEvent::Warning { message });
+            return Ok(None);
+        }
+        if self.parts.plan.on_non_finite == NonFinite::Rollback {
+            return Ok(Some(stumble));
+        }
+        let progress = self.saver.finish()?;
+        self.note(progress);
+        let failure = self.failure_of(&stumble);
+        agree(&*self.communicator, Err(failure))
     }
 
     /// Whether to stop, and why. Requests in the run directory are looked at in logged steps only.
@@ -269,7 +299,7 @@ impl Trainer {
         let parts: Vec<Batch> = parts.into_iter().map(|batch| batch.to(kind, device)).collect();
         self.unread.before_step(&self.parts.method.learners());
         let report = self.one_step(parts, step)?;
-        self.unread.after_step(step, report, &self.parts.method.learners());
+        self.unread.after_step(step, report)?;
         self.state.step = step;
         self.pace.steps += 1;
         self.pace.images += images;
@@ -297,12 +327,12 @@ impl Trainer {
         report.map_err(|failure| failure.during(format!("step {step} failed")))
     }
 
-    /// Writes the numbers of the last step and the pace since the last line. Refuses to go on from
-    /// a gradient that was not finite, or returns it where a checkpoint is to be gone back to.
-    fn log(&mut self) -> Result<Option<Stumble>> {
+    /// Writes the numbers of the last step and the pace since the last line.
+    fn log(&mut self) -> Result<()> {
         self.parts.recorder.enter(flight::Phase::Logging);
         let step = self.state.step;
-        let numbers = self.unread.last().map(StepReport::fetch).transpose()?.unwrap_or_default();
+        let numbers = self.unread.last().map(StepReport::fetch).transpose();
+        let numbers = agree(&*self.communicator, numbers)?.unwrap_or_default();
         let pace = std::mem::take(&mut self.pace);
         let steps = f64::from(pace.steps.max(1));
         let step_ms = pace.total.as_secs_f64() * 1e3 / steps;
@@ -325,21 +355,11 @@ impl Trainer {
             communication_ms: self.parts.recorder.take_sum_time().as_secs_f64() * 1e3 / steps,
             memory_bytes: resident_memory_bytes(),
         }));
-        let Some(stumble) = self.unread.read()? else { return Ok(None) };
-        if stumble.is_skipped {
-            let message = format!("{}; skipped", stumble.sentence());
-            self.emit(&RunEvent::Warning { message });
-            return Ok(None);
-        }
-        match self.parts.plan.on_non_finite {
-            NonFinite::Rollback => Ok(Some(stumble)),
-            NonFinite::Stop | NonFinite::Skip => Err(self.failure_of(&stumble)),
-        }
+        Ok(())
     }
 
     fn failure_of(&self, stumble: &Stumble) -> Failure {
-        let first = stumble.steps.first().copied().unwrap_or_default();
-        stumble.failure(&self.parts.loader.slices(first))
+        stumble.failure(&self.parts.loader.slices(stumble.first))
     }
 
     /// Goes back to the newest checkpoint and lowers the rate up to the next one; fails where that
@@ -348,7 +368,9 @@ impl Trainer {
         let step = self.state.step;
         let save_every = self.parts.plan.save_every.steps();
         let Some(rollback) = Rollback::after(self.state.rollback, step, save_every) else {
-            return Err(self.failure_of(stumble).during("going back to a checkpoint did not help"));
+            let failure = self.failure_of(stumble);
+            let failure = failure.during("going back to a checkpoint did not help");
+            return agree(&*self.communicator, Err(failure));
         };
         let message = format!(
             "{}; going back to the newest checkpoint, {} of the learning rate up to step {}",
@@ -357,7 +379,9 @@ impl Trainer {
             rollback.until
         );
         self.emit(&RunEvent::Warning { message });
-        self.finish_save()?;
+        // One that failed is no reason not to go back to an older one.
+        let progress = self.saver.finish()?;
+        self.note(progress);
         let store = CheckpointStore::new(self.parts.directory.checkpoints());
         let (found, _) = store.newest_sound(&*self.communicator)?;
         let found = found.ok_or_else(|| self.failure_of(stumble).during("no checkpoint is sound"));
@@ -372,57 +396,17 @@ impl Trainer {
         Ok(())
     }
 
-    /// Scores the held-out cases; true when the mean Dice is among the best so far.
-    fn evaluate(&mut self) -> Result<bool> {
-        let start = Instant::now();
-        self.parts.recorder.enter(flight::Phase::Evaluating);
-        let step = self.state.step;
-        self.emit(&RunEvent::Phase { step, phase: Phase::Evaluating });
-        let Parts { method, loader, statistics_batches, target, .. } = &mut self.parts;
-        recompute_statistics(&**method, loader, *statistics_batches, *target)?;
-        let evaluator = &self.parts.evaluator;
-        let (scores, previews) =
-            evaluator.run_with_previews(&*self.parts.method, &*self.communicator)?;
-        let folder = self.parts.directory.previews().join(format!("step-{step:08}"));
-        if let Err(failure) = previews.write(&scores.cases, &folder) {
-            // Pictures are for looking at; a run goes on without them.
-            self.parts.events.emit(&RunEvent::Warning { message: failure.message().to_owned() });
-        }
-        let mean_dice = scores.mean_dice();
-        let improved = self.state.take_score(Best { step, mean_dice }, self.parts.plan.keep_best);
-        let root = self.communicator.rank() == 0 && !scores.cases.is_empty();
-        let written = if root { self.write_scores(&scores) } else { Ok(()) };
-        agree(&*self.communicator, written)?;
-        if !root {
-            return Ok(improved);
-        }
-        self.parts.events.emit(&RunEvent::Evaluated(runlog::Evaluated {
-            step,
-            mean_dice,
-            best_mean_dice: self.state.best().map_or(f64::NAN, |best| best.mean_dice),
-            best_step: self.state.best().map_or(0, |best| best.step),
-            seconds: start.elapsed().as_secs_f64(),
-            cases: scores.cases.len() as u64,
-            structures: scores.structure_means(),
-        }));
-        Ok(improved)
-    }
-
-    fn write_scores(&self, scores: &Scores) -> Result<()> {
-        let folder = self.parts.directory.scores();
-        let path = folder.join(format!("step-{:08}.csv", self.state.step));
-        std::fs::create_dir_all(&folder)
-            .and_then(|()| std::fs::write(&path, scores.to_csv()))
-            .context(|| format!("cannot write `{}`", path.display()))
-    }
-
     /// Starts saving where this step is not saved yet; waits for the copy, and for an earlier save.
+    /// Refuses to save what followed a gradient of which nobody knows whether it was finite.
     fn save(&mut self) -> Result<()> {
         let step = self.state.step;
         if self.saved_step == Some(step) {
             return Ok(());
         }
         self.parts.recorder.enter(flight::Phase::Saving);
+        if let Some(stumble) = self.look_back()? {
+            return agree(&*self.communicator, Err(self.failure_of(&stumble)));
+        }
         let progress = self.saver.finish()?;
         self.note(progress);
         let begun = self.saver.begin(self.state.clone(), &self.parts.method.learners());
@@ -436,7 +420,7 @@ impl Trainer {
         self.parts.recorder.enter(flight::Phase::Saving);
         self.emit(&RunEvent::Phase { step: self.state.step, phase: Phase::Saving });
         match self.saver.finish()? {
-            Progress::Failed(failure) => Err(failure),
+            Progress::Failed(failure) => Err(failure.known_to_all()),
             progress => {
                 self.note(progress);
                 Ok(())

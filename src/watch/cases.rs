@@ -10,27 +10,13 @@ use super::theme::STRONG;
 use super::ui::Ui;
 use crate::runlog::directory::RunDirectory;
 use crate::runlog::preview::Preview;
+use crate::runlog::scores::{CaseRow, from_csv};
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::text::Line;
 use ratatui::widgets::{Cell, Row, Table, Widget};
 use ratatui_image::protocol::Protocol;
 use std::path::PathBuf;
-
-/// The scores of one structure in one case; NaN where undefined.
-#[derive(Debug, Clone, PartialEq)]
-pub struct CaseRow {
-    /// The name of the case.
-    pub case: String,
-    /// The name of the structure.
-    pub structure: String,
-    /// In `[0, 1]`.
-    pub dice: f64,
-    /// 95th percentile of surface distances.
-    pub hd95: f64,
-    /// Mean surface distance.
-    pub asd: f64,
-}
 
 /// What is on disk about the held-out cases of an evaluation.
 #[derive(Default)]
@@ -57,7 +43,7 @@ impl CasesShown {
     /// Reads what there is about the evaluation after `step`. What is missing or no table is empty.
     pub fn read(directory: &RunDirectory, step: u64) -> Self {
         let table = directory.scores().join(format!("step-{step:08}.csv"));
-        let mut rows = parse(&std::fs::read_to_string(table).unwrap_or_default());
+        let mut rows = from_csv(&std::fs::read_to_string(table).unwrap_or_default());
         rows.sort_by(|a, b| {
             let key = |row: &CaseRow| if row.dice.is_nan() { -1.0 } else { row.dice };
             key(a).total_cmp(&key(b))
@@ -85,19 +71,6 @@ impl CasesShown {
             self.opened = Some((index, preview.map_err(|failure| failure.message().to_owned())));
         }
     }
-}
-
-/// `case,structure,dice,hd95,asd` with empty values where undefined.
-fn parse(text: &str) -> Vec<CaseRow> {
-    let number = |text: &str| text.parse().unwrap_or(f64::NAN);
-    let row = |line: &str| {
-        // From the right: only the name of a case may hold a comma.
-        let mut fields = line.rsplitn(5, ',');
-        let [asd, hd95, dice] = [fields.next()?, fields.next()?, fields.next()?].map(number);
-        let (structure, case) = (fields.next()?.to_owned(), fields.next()?.to_owned());
-        Some(CaseRow { case, structure, dice, hd95, asd })
-    };
-    text.lines().skip(1).filter_map(row).collect()
 }
 
 /// Where the table and the picture stand.
@@ -159,8 +132,11 @@ pub(super) fn panel(run: &Shown<'_>, ui: &Ui, area: Rect, buffer: &mut Buffer) {
 }
 
 fn table(run: &Shown<'_>, (cases, top): (&CasesShown, usize), area: Rect, buffer: &mut Buffer) {
-    let title =
-        format!("step {} · {}, worst first", cases.step, numbers::count(cases.rows.len(), "score"));
+    let unit = cases.rows.first().and_then(|row| row.unit);
+    let unit = unit.filter(|unit| cases.rows.iter().all(|row| row.unit == Some(*unit)));
+    let unit = unit.map(|unit| format!(", in {}", unit.name())).unwrap_or_default();
+    let count = numbers::count(cases.rows.len(), "score");
+    let title = format!("step {} · {count}, worst first{unit}", cases.step);
     let inside = framed(run.theme, &title, area, buffer);
     let number = |value: f64| {
         let text = if value.is_nan() { numbers::absent() } else { numbers::value(value) };
@@ -200,7 +176,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let directory = RunDirectory::new(folder.path());
         std::fs::create_dir_all(directory.scores()).unwrap();
-        let text = "case,structure,dice,hd95,asd\na,LV,0.9,2,1\nb,x,LV,0.4,20.5,7\nc,RV,,,\nbad\n";
+        let text =
+            "case,structure,dice,hd95,asd\na,LV,0.9,2,1\n\"b,x\",LV,0.4,20.5,7\nc,RV,,,\nbad\n";
         std::fs::write(directory.scores().join("step-00000007.csv"), text).unwrap();
         let shown = CasesShown::read(&directory, 7);
         let cases: Vec<&str> = shown.rows.iter().map(|row| row.case.as_str()).collect();

@@ -69,7 +69,14 @@ fn step() -> impl Strategy<Value = RunEvent> {
 fn evaluated() -> impl Strategy<Value = RunEvent> {
     (step_number(), prop::collection::vec(("[a-z]{0,9}", number()), 0..5)).prop_map(
         |(step, scores)| {
-            let score = |(name, dice)| StructureScore { name, dice, hd95: dice, asd: dice };
+            let score = |(name, dice)| StructureScore {
+                name,
+                dice,
+                hd95: dice,
+                asd: dice,
+                unit: None,
+                undefined: 0,
+            };
             RunEvent::Evaluated(Evaluated {
                 step,
                 mean_dice: 0.5,

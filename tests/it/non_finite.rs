@@ -1,10 +1,13 @@
-//! A gradient that is not finite changes no weights, under every policy, and no run loops for ever.
+//! A gradient that is not finite changes no weights, under every policy, no run loops for ever, and no
+//! run that fails loses what it could save.
 
-use scrimp::comm::{Communicator, Solo};
+use safetensors::{Dtype, SafeTensors};
+use scrimp::comm::{Communicator, Solo, threads};
 use scrimp::config;
 use scrimp::config::plan::RunPlan;
 use scrimp::data::Dataset;
 use scrimp::data::augment::Resample;
+use scrimp::data::batch::Batch;
 use scrimp::data::import::phantom::{Difficulty, Phantom, generate};
 use scrimp::data::loader::{Loader, LoaderPlan};
 use scrimp::error::{Exit, Result};
@@ -14,13 +17,15 @@ use scrimp::random::Key;
 use scrimp::runlog::RunEvent;
 use scrimp::runlog::directory::RunDirectory;
 use scrimp::runlog::io::EventSink;
-use scrimp::train::Method;
 use scrimp::train::checkpoint::Header;
 use scrimp::train::evaluate::{Evaluator, Yardstick};
+use scrimp::train::learner::Learner;
 use scrimp::train::learner::{LearnerSetup, Moments};
+use scrimp::train::moment::Moment;
 use scrimp::train::recorder::FlightRecorder;
-use scrimp::train::stopping::StopRequests;
+use scrimp::train::stopping::{Reason, StopRequests};
 use scrimp::train::trainer::{Outcome, Parts, Trainer};
+use scrimp::train::{Method, StepContext};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -30,43 +35,60 @@ use tempfile::TempDir;
 /// Sums of a method's gradient are larger than this, those of batch normalisation smaller.
 const GRADIENT: usize = 100_000;
 
-/// A single rank whose memory is struck when its gradients are summed.
+/// Ranks whose memory is struck, and which are asked to stop, when their gradients are summed.
 struct Struck {
+    inner: Arc<dyn Communicator>,
     is_struck: fn(u64) -> bool,
+    /// After this sum a stop is asked for; 0: never.
+    stop_after: u64,
+    requests: StopRequests,
     sums: AtomicU64,
+}
+
+impl Struck {
+    fn new(inner: Arc<dyn Communicator>, is_struck: fn(u64) -> bool, stop_after: u64) -> Self {
+        let requests = StopRequests::default();
+        Self { inner, is_struck, stop_after, requests, sums: AtomicU64::new(0) }
+    }
 }
 
 impl GroupSum for Struck {
     fn ranks(&self) -> usize {
-        1
+        self.inner.ranks()
     }
     fn sum(&self, tensor: &Tensor) {
-        if tensor.numel() > GRADIENT
-            && (self.is_struck)(self.sums.fetch_add(1, Ordering::Relaxed) + 1)
-        {
+        self.inner.sum(tensor);
+        if tensor.numel() < GRADIENT {
+            return;
+        }
+        let sum = self.sums.fetch_add(1, Ordering::Relaxed) + 1;
+        if (self.is_struck)(sum) {
             let _ = tensor.get(7).fill_(f64::NAN);
+        }
+        if sum == self.stop_after {
+            self.requests.ask(Reason::Requested);
         }
     }
 }
 
 impl Communicator for Struck {
     fn rank(&self) -> usize {
-        0
+        self.inner.rank()
     }
     fn broadcast(&self, root: usize, tensor: &Tensor) -> Result<()> {
-        Solo.broadcast(root, tensor)
+        self.inner.broadcast(root, tensor)
     }
     fn barrier(&self) -> Result<()> {
-        Solo.barrier()
+        self.inner.barrier()
     }
     fn max(&self, value: i64) -> Result<i64> {
-        Solo.max(value)
+        self.inner.max(value)
     }
     fn gather(&self, message: &[u8]) -> Result<Vec<Vec<u8>>> {
-        Solo.gather(message)
+        self.inner.gather(message)
     }
     fn abort(&self, exit: Exit) -> ! {
-        Solo.abort(exit)
+        self.inner.abort(exit)
     }
 }
 
@@ -129,15 +151,27 @@ fn trainer(
     is_struck: fn(u64) -> bool,
     run: &Path,
 ) -> (Trainer, Events) {
-    let overrides = [
-        format!("train.on_non_finite={policy}"),
+    let plan = [format!("train.on_non_finite={policy}"), "train.save_every=4".to_owned()];
+    trainer_of(&plan, dataset, Struck::new(Arc::new(Solo), is_struck, 0), run, |method| method)
+}
+
+/// A run of 12 steps that evaluates after the last, on this rank.
+fn trainer_of(
+    overrides: &[String],
+    dataset: Dataset,
+    ranks: Struck,
+    run: &Path,
+    change: impl FnOnce(Box<dyn Method>) -> Box<dyn Method>,
+) -> (Trainer, Events) {
+    let mut plan = vec![
         "train.total_steps=12".to_owned(),
-        "train.save_every=4".to_owned(),
         "train.evaluate_every=12".to_owned(),
         "method.params.learner.schedule=constant".to_owned(),
     ];
+    plan.extend_from_slice(overrides);
+    let overrides = plan;
     let config = config::read(Path::new("configs/smoke/partial-ce.toml"), &overrides).unwrap();
-    let mut plan = RunPlan::resolve(config.clone(), 1).unwrap();
+    let mut plan = RunPlan::resolve(config.clone(), ranks.ranks()).unwrap();
     plan.method_params = (methods::find(&plan.method).unwrap().check)(&config).unwrap();
     let dataset = Arc::new(dataset);
     let loader = LoaderPlan {
@@ -155,8 +189,8 @@ fn trainer(
     let target = (Kind::Float, Device::Cpu);
     let trainer = Trainer::new(Parts {
         header: Header { method: plan.method.clone(), config: String::new() },
-        method: method(&plan, &dataset),
-        loader: Loader::new(&dataset, loader, 0, 1).unwrap(),
+        method: change(method(&plan, &dataset)),
+        loader: Loader::new(&dataset, loader, ranks.rank(), ranks.ranks()).unwrap(),
         evaluator: Evaluator {
             dataset: Arc::clone(&dataset),
             fold: 1,
@@ -166,9 +200,9 @@ fn trainer(
             volume_statistics: false,
             annotation: "scribble".to_owned(),
         },
-        communicator: Arc::new(Struck { is_struck, sums: AtomicU64::new(0) }),
+        stop: (ranks.requests.clone(), None),
+        communicator: Arc::new(ranks),
         recorder: Arc::new(FlightRecorder::new()),
-        stop: (StopRequests::default(), None),
         directory: RunDirectory::new(run),
         events: Box::new(events.clone()),
         statistics_batches: 0,
@@ -213,11 +247,7 @@ fn skip_goes_on_and_tells_until_it_is_ten_in_a_row() {
 #[test]
 fn a_skipped_step_leaves_the_running_statistics_as_they_were() {
     let folder = TempDir::new().unwrap();
-    let mut dataset = phantoms();
-    // Of a fold that is learnt from; every epoch of 8 slices holds these two.
-    let damaged = dataset.cases.iter_mut().find(|case| case.fold != 1).unwrap();
-    damaged.image.fill(f32::NAN);
-    let (mut trainer, events) = trainer("skip", dataset, |_| false, folder.path());
+    let (mut trainer, events) = trainer("skip", damaged(), |_| false, folder.path());
     assert_eq!(trainer.run().unwrap(), Outcome::Finished);
     let skipped = events.warnings().len();
     assert!((4..12).contains(&skipped), "{:?}", events.warnings());
@@ -227,6 +257,135 @@ fn a_skipped_step_leaves_the_running_statistics_as_they_were() {
     });
     // A network whose statistics are not finite calls everything background.
     assert!(evaluated.unwrap().mean_dice > 0.0);
+}
+
+/// The phantoms, the slices of one of whose cases are not numbers: of a fold that is learnt from, so that
+/// every epoch of 8 slices, two steps, has two of them.
+fn damaged() -> Dataset {
+    let mut dataset = phantoms();
+    let damaged = dataset.cases.iter_mut().find(|case| case.fold != 1).unwrap();
+    damaged.image.fill(f32::NAN);
+    dataset
+}
+
+/// Whether all checkpoints of a run hold numbers alone, and their names.
+fn checkpoints(run: &Path) -> (bool, Vec<String>) {
+    let folder = run.join("checkpoints");
+    let mut names = Vec::new();
+    let mut are_finite = true;
+    for entry in folder.read_dir().into_iter().flatten().flatten() {
+        names.push(entry.file_name().into_string().unwrap());
+        for shard in entry.path().read_dir().unwrap().flatten() {
+            if shard.path().extension().is_none_or(|kind| kind != "safetensors") {
+                continue;
+            }
+            let bytes = std::fs::read(shard.path()).unwrap();
+            let tensors = SafeTensors::deserialize(&bytes).unwrap();
+            for (_, tensor) in tensors.tensors().iter().filter(|(_, t)| t.dtype() == Dtype::F32) {
+                let numbers = tensor.data().chunks_exact(4);
+                let mut numbers = numbers.map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
+                are_finite &= numbers.all(f32::is_finite);
+            }
+        }
+    }
+    names.sort();
+    (are_finite, names)
+}
+
+#[test]
+fn a_stop_at_a_step_that_is_not_logged_saves_nothing_poisoned() {
+    let folder = TempDir::new().unwrap();
+    let outcomes = |policy: &str, ranks: usize| {
+        let run = folder.path().join(format!("{policy}-{ranks}"));
+        let plan = [
+            format!("train.on_non_finite={policy}"),
+            "train.log_every=50".to_owned(),
+            "train.save_every=50".to_owned(),
+        ];
+        let ended = threads::run(ranks, |comm| {
+            let struck = Struck::new(comm, |_| false, 9);
+            trainer_of(&plan, damaged(), struck, &run, |method| method).0.run()
+        });
+        (ended, checkpoints(&run))
+    };
+    for ranks in [1, 2] {
+        let (ended, saved) = outcomes("stop", ranks);
+        let failure = ended[0].as_ref().unwrap_err();
+        assert!(failure.message().contains("not finite"), "{failure}");
+        assert!(ended.iter().all(|outcome| outcome.as_ref().unwrap_err().is_known_to_all()));
+        assert_eq!(saved, (true, Vec::new()), "on {ranks} ranks");
+        let (ended, saved) = outcomes("skip", ranks);
+        assert_eq!(*ended[0].as_ref().unwrap(), Outcome::Stopped(Reason::Requested));
+        assert_eq!(saved, (true, vec!["step-00000009".to_owned()]), "on {ranks} ranks");
+        let (ended, saved) = outcomes("rollback", ranks);
+        assert_eq!(*ended[0].as_ref().unwrap(), Outcome::Stopped(Reason::Requested));
+        assert_eq!(saved, (true, vec!["step-00000000".to_owned()]), "on {ranks} ranks");
+    }
+}
+
+/// A method that needs more memory for a prediction than there is.
+struct Exhausted(Box<dyn Method>);
+
+impl Method for Exhausted {
+    fn form(&self, moment: &Moment) -> Option<u32> {
+        self.0.form(moment)
+    }
+    fn step(&mut self, batch: &Batch, cx: &mut StepContext<'_>) -> Result<()> {
+        self.0.step(batch, cx)
+    }
+    fn predict(&self, image: &Tensor) -> Result<Tensor> {
+        Ok(image + Tensor::zeros([1 << 46], (Kind::Float, Device::Cpu)))
+    }
+    fn adapt_statistics(&self, image: &Tensor, share: f64) -> Result<()> {
+        self.0.adapt_statistics(image, share)
+    }
+    fn learners(&self) -> Vec<&Learner> {
+        self.0.learners()
+    }
+    fn learners_mut(&mut self) -> Vec<&mut Learner> {
+        self.0.learners_mut()
+    }
+}
+
+#[test]
+fn an_evaluation_that_fails_loses_no_steps() {
+    let folder = TempDir::new().unwrap();
+    let plan = ["train.evaluate_every=5".to_owned(), "train.save_every=50".to_owned()];
+    for ranks in [1, 2] {
+        let run = folder.path().join(format!("on-{ranks}"));
+        let ended = threads::run(ranks, |comm| {
+            let struck = Struck::new(comm, |_| false, 0);
+            // Its memory does not suffice, on rank 0 alone.
+            let alone = struck.rank() == 0;
+            let exhaust = |method| -> Box<dyn Method> {
+                if alone { Box::new(Exhausted(method)) } else { method }
+            };
+            trainer_of(&plan, phantoms(), struck, &run, exhaust).0.run()
+        });
+        let failure = ended[0].as_ref().unwrap_err();
+        assert!(failure.is_out_of_memory() && failure.is_known_to_all(), "{failure}");
+        assert_eq!(failure.message(), "the evaluation after step 5 failed");
+        let text = failure.to_string();
+        assert!(text.contains("can't allocate memory") && !text.contains("frame #"), "{text}");
+        assert!(text.contains("hint: step 5 is saved"), "{text}");
+        assert_eq!(checkpoints(&run), (true, vec!["step-00000005".to_owned()]), "on {ranks} ranks");
+    }
+}
+
+#[test]
+fn scores_and_pictures_that_cannot_be_written_are_a_warning() {
+    let folder = TempDir::new().unwrap();
+    for name in ["scores", "previews"] {
+        // In the place of a folder.
+        std::fs::write(folder.path().join(name), "").unwrap();
+    }
+    let (mut trainer, events) = trainer("stop", phantoms(), |_| false, folder.path());
+    assert_eq!(trainer.run().unwrap(), Outcome::Finished);
+    let warnings = events.warnings();
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    assert!(warnings[0].contains("/previews/") && warnings[1].contains("/scores/"), "{warnings:?}");
+    assert!(warnings.iter().all(|warning| warning.ends_with("; training goes on")));
+    assert!(folder.path().join("checkpoints/step-00000012").exists());
 }
 
 #[test]

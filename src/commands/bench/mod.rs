@@ -8,6 +8,7 @@ mod model;
 mod scale;
 mod steps;
 
+use super::narrate::together;
 use super::print;
 use super::run::{self, Place};
 use crate::cli;
@@ -16,6 +17,7 @@ use crate::comm::{Communicator, agree, with_device};
 use crate::config;
 use crate::error::{Exit, Failure, Result};
 use crate::native;
+use crate::panics::unwound_if_alone;
 use crate::train::StepNumbers;
 use std::fmt::Write;
 use std::sync::Arc;
@@ -43,16 +45,22 @@ const COPIED: i64 = 1 << 24;
 /// Measures what the arguments say.
 pub(super) fn run(arguments: &cli::Bench) -> Result<Exit> {
     let (comm, variables) = run::connect()?;
-    let text = match arguments {
-        cli::Bench::Comm(arguments) => sums(&comm, &variables, arguments.quick)?,
-        cli::Bench::Step(arguments) => Bench::new(arguments, &comm, &variables)?.steps()?,
-        cli::Bench::Data(arguments) => Bench::new(arguments, &comm, &variables)?.batches()?,
+    let text = together(&*comm, || match arguments {
+        cli::Bench::Comm(arguments) => sums(&comm, &variables, arguments.quick),
+        cli::Bench::Step(arguments) => {
+            let bench = Bench::new(arguments, &comm, &variables)?;
+            unwound_if_alone(bench.steps())
+        }
+        cli::Bench::Data(arguments) => {
+            let bench = Bench::new(arguments, &comm, &variables)?;
+            unwound_if_alone(bench.batches())
+        }
         cli::Bench::Checkpoint(arguments) => {
             let bench = Bench::new(&arguments.of, &comm, &variables)?;
-            checkpoint::saves(&bench, &arguments.to)?
+            unwound_if_alone(checkpoint::saves(&bench, &arguments.to))
         }
-        cli::Bench::Scale(arguments) => scale::model(arguments, &comm, &variables)?,
-    };
+        cli::Bench::Scale(arguments) => scale::model(arguments, &comm, &variables),
+    })?;
     if comm.rank() == 0 {
         print(&text)?;
     }
@@ -161,7 +169,8 @@ impl Bench {
             .and_then(|config| run::resolve(&config, comm.ranks()));
         let plan = agree(comm, plan)?;
         let place = agree(comm, Place::take(&plan, comm, variables))?;
-        let ranks = with_device(Arc::clone(host_ranks), place.device)?;
+        let ranks = place.join(host_ranks)?;
+        let comm = &*ranks;
         let dataset = agree(comm, run::dataset(&plan))?;
         let dataset = run::labelled(&plan, dataset, comm, place.threads)?;
         Ok(Self { plan, place, ranks, dataset, timed: TIMED[usize::from(arguments.quick)] })

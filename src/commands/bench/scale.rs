@@ -11,6 +11,7 @@ use crate::cli;
 use crate::comm::environment::Variables;
 use crate::comm::{Communicator, Solo, agree};
 use crate::error::{Failure, Result};
+use crate::panics::unwound_if_alone;
 use std::fmt::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -49,15 +50,19 @@ pub(super) fn model(
     let mut bench = Bench::new(arguments, host_ranks, variables)?;
     // A last batch of fewer slices is another step.
     bench.plan.data.drop_last = true;
-    let slices = agree(&*bench.ranks, share_of(&bench))?;
+    unwound_if_alone(modelled(&bench, arguments.quick))
+}
+
+fn modelled(bench: &Bench, quick: bool) -> Result<String> {
+    let slices = agree(&*bench.ranks, share_of(bench))?;
     let comm = &*bench.ranks;
-    let sums = sum_times(comm, bench.place.device, arguments.quick)?;
+    let sums = sum_times(comm, bench.place.device, quick)?;
     let seconds = |&(bytes, time): &(usize, Duration)| (bytes as f64, time.as_secs_f64());
     let link = Link::fit(comm.ranks(), &sums.iter().map(seconds).collect::<Vec<_>>());
     let link = agree(comm, link)?;
     let lengths = || sums.iter().map(|&(bytes, _)| bytes);
-    let alone = alone(&bench)?;
-    let (traffic, together) = together(&bench)?;
+    let alone = alone(bench)?;
+    let (traffic, together) = together(bench)?;
     let measured = Measured {
         link,
         shortest: lengths().min().unwrap_or_default(),
@@ -68,7 +73,7 @@ pub(super) fn model(
     };
     let model = StepModel::new(link, measured.traffic.clone(), &measured.alone);
     let model = agree(comm, model)?;
-    Ok([table(&bench, slices, &model), told(&bench, &measured, &model), assumed()].concat())
+    Ok([table(bench, slices, &model), told(bench, &measured, &model), assumed()].concat())
 }
 
 /// The slices of a rank, equal on all of them.

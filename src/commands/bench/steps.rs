@@ -69,6 +69,7 @@ impl<'a> Steps<'a> {
             Some(replay) => replay.step(&mut *self.method, due),
             None => replay::compute(&mut *self.method, &due),
         };
-        Ok((agree(&*self.agrees, report)?, waited))
+        // A step that fails on one rank leaves the others in its sums: it is too late to agree.
+        Ok((report?, waited))
     }
 }

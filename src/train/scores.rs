@@ -1,0 +1,127 @@
+//! What an evaluation measured: scores of cases, and their means over cases and structures.
+//!
+//! Numbers and names alone; knows no network and no metric.
+
+use crate::error::Result;
+use crate::runlog::StructureScore;
+use crate::runlog::scores::{CaseRow, Unit, to_csv};
+
+/// Dice, HD95 and ASD of one structure in one case; NaN where undefined.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Score {
+    /// In [0, 1].
+    pub dice: f64,
+    /// 95th percentile of surface distances.
+    pub hd95: f64,
+    /// Mean distance from the predicted to the true surface.
+    pub asd: f64,
+}
+
+/// The scores of one case.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CaseScores {
+    /// Name of the case.
+    pub case: String,
+    /// In what its distances are measured.
+    pub unit: Unit,
+    /// One per structure: every class but the background.
+    pub scores: Vec<Score>,
+}
+
+impl CaseScores {
+    /// Mean Dice over structures; NaN where none is defined.
+    pub(super) fn mean_dice(&self) -> f64 {
+        mean(self.scores.iter().map(|score| score.dice))
+    }
+}
+
+/// The scores of all held-out cases, equal on every rank.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Scores {
+    /// Names of the structures.
+    pub structures: Vec<String>,
+    /// In the order of the data set.
+    pub cases: Vec<CaseScores>,
+}
+
+/// Mean of the values that are defined; NaN if none is.
+pub(super) fn mean(values: impl Iterator<Item = f64>) -> f64 {
+    let defined: Vec<f64> = values.filter(|value| !value.is_nan()).collect();
+    defined.iter().sum::<f64>() / defined.len() as f64
+}
+
+impl Scores {
+    /// In what distances are measured; none where cases differ.
+    pub fn unit(&self) -> Option<Unit> {
+        let first = self.cases.first()?.unit;
+        self.cases.iter().all(|case| case.unit == first).then_some(first)
+    }
+
+    /// Means over cases, structure by structure. Millimetres and voxels have no mean.
+    pub fn structure_means(&self) -> Vec<StructureScore> {
+        let unit = self.unit();
+        let of_structure = |(index, name): (usize, &String)| {
+            let over_cases = |pick: fn(&Score) -> f64| {
+                mean(self.cases.iter().map(|case| pick(&case.scores[index])))
+            };
+            let distance = |pick| if unit.is_some() { over_cases(pick) } else { f64::NAN };
+            let is_undefined = |case: &&CaseScores| case.scores[index].hd95.is_nan();
+            StructureScore {
+                name: name.clone(),
+                dice: over_cases(|score| score.dice),
+                hd95: distance(|score| score.hd95),
+                asd: distance(|score| score.asd),
+                unit,
+                undefined: self.cases.iter().filter(is_undefined).count() as u64,
+            }
+        };
+        self.structures.iter().enumerate().map(of_structure).collect()
+    }
+
+    /// Mean over structures of their mean Dice.
+    pub fn mean_dice(&self) -> f64 {
+        mean(self.structure_means().iter().map(|structure| structure.dice))
+    }
+
+    /// One line per case and structure; undefined values are empty.
+    pub fn to_csv(&self) -> Result<String> {
+        let rows = self.cases.iter().flat_map(|case| {
+            self.structures.iter().zip(&case.scores).map(|(structure, score)| CaseRow {
+                case: case.case.clone(),
+                structure: structure.clone(),
+                dice: score.dice,
+                hd95: score.hd95,
+                asd: score.asd,
+                unit: Some(case.unit),
+            })
+        });
+        to_csv(&rows.collect::<Vec<_>>())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn case(name: &str, unit: Unit, hd95: f64) -> CaseScores {
+        let scores = vec![Score { dice: 0.5, hd95, asd: 1.0 }];
+        CaseScores { case: name.to_owned(), unit, scores }
+    }
+
+    #[test]
+    fn units_are_not_mixed_and_undefined_distances_are_counted() {
+        let structures = vec!["LV".to_owned()];
+        let cases = vec![
+            case("a", Unit::Voxel, 2.0),
+            case("b", Unit::Voxel, f64::NAN),
+            case("c", Unit::Voxel, 4.0),
+        ];
+        let mut scores = Scores { structures, cases };
+        let means = &scores.structure_means()[0];
+        assert_eq!((means.hd95, means.unit, means.undefined), (3.0, Some(Unit::Voxel), 1));
+        scores.cases[0].unit = Unit::Millimetre;
+        let means = &scores.structure_means()[0];
+        assert!(means.hd95.is_nan() && means.asd.is_nan() && means.unit.is_none());
+        assert_eq!(means.dice, 0.5);
+    }
+}
