@@ -1,10 +1,10 @@
 //! `scrimp train`: sets a run up on every rank, trains, and ends all ranks together.
 
-use super::journal;
 use super::narrate::{Narrated, tell};
 use super::resume::Beginning;
 use super::run::{self, Place};
 use super::supervise::{Supervision, clear_reports};
+use super::{examine, journal};
 use super::{run_directory, say};
 use crate::cli;
 use crate::comm::environment::Variables;
@@ -114,7 +114,9 @@ fn prepare(
     }
     let resolved = agree(comm, plan.to_toml())?;
     agree(comm, beginning.compare(&plan, &resolved))?;
-    let dataset = agree(comm, run::dataset(&plan))?;
+    let dataset = run::dataset(&plan);
+    let examined = dataset.and_then(|dataset| examine::data(&plan, &dataset).map(|()| dataset));
+    let dataset = agree(comm, examined)?;
     let dataset = run::labelled(&plan, dataset, comm, place.threads)?;
     let deadline = stopping::deadline(plan.train.time_limit, supervision.started, variables);
     let started =
