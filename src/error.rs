@@ -166,20 +166,26 @@ fn without_frames(text: &str) -> &str {
     text.find(FRAMES).map_or(text, |start| text[..start].trim_end())
 }
 
+/// What files and command lines hold is quoted; it controls no terminal.
+fn visible(text: &str) -> String {
+    let is_hidden = |letter: char| letter.is_control() && letter != '\n' && letter != '\t';
+    text.replace(is_hidden, "\u{fffd}")
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "error: {}", self.message)?;
+        write!(f, "error: {}", visible(&self.message))?;
         if let Some(place) = &self.place {
-            write!(f, "\n{place}")?;
+            write!(f, "\n{}", visible(place))?;
         }
         for cause in &self.causes {
-            write!(f, "\n  caused by: {cause}")?;
+            write!(f, "\n  caused by: {}", visible(cause))?;
         }
         if !self.hints.is_empty() {
             writeln!(f)?;
         }
         for hint in &self.hints {
-            write!(f, "\nhint: {hint}")?;
+            write!(f, "\nhint: {}", visible(hint))?;
         }
         Ok(())
     }
@@ -227,6 +233,15 @@ mod tests {
         assert!(failure.to_string().ends_with("you tried to allocate 64 bytes."), "{failure}");
         let failure = Failure::new("CUDA out of memory. Tried to allocate 2.00 GiB");
         assert!(failure.is_out_of_memory() && !Failure::new("no GPU").is_out_of_memory());
+    }
+
+    #[test]
+    fn what_is_quoted_controls_no_terminal() {
+        let failure = Failure::usage("unknown method `\x1b[2Jx`").at("  --> \u{9b}31m\n | a");
+        assert_eq!(
+            failure.to_string(),
+            "error: unknown method `\u{fffd}[2Jx`\n  --> \u{fffd}31m\n | a"
+        );
     }
 
     #[test]

@@ -13,6 +13,12 @@ pub const CLASSES: usize = 255;
 pub const NETWORK_SIZE: usize = 1 << 13;
 /// Samples of one global batch.
 pub const BATCH_SIZE: usize = 1 << 20;
+/// Pixels of one global batch, 2^36.
+pub const BATCH_PIXELS: usize = 1 << 36;
+/// Steps of a run, and of everything that is counted in steps.
+pub const STEPS: u64 = 1 << 40;
+/// Checkpoints that a run keeps.
+pub const CHECKPOINTS: usize = 1 << 20;
 /// Threads of one process.
 pub const THREADS: usize = 1 << 10;
 /// Slices of one preview of a case.

@@ -329,7 +329,7 @@ pub struct ChosenCheckpoint {
 /// What `scrimp config` does.
 #[derive(Debug, Subcommand)]
 pub enum Config {
-    /// Say whether a configuration is sound
+    /// Say whether a configuration and the data that it names are sound
     Check(ConfigSource),
     /// Print a configuration with every default filled in
     Show(ConfigSource),

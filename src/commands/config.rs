@@ -1,4 +1,4 @@
-//! `scrimp config`: says whether a configuration is sound, or prints what it resolves to.
+//! `scrimp config`: says whether a configuration and its data are sound, or prints what it resolves to.
 
 use super::print;
 use crate::cli::{Config, ConfigSource};
@@ -10,8 +10,8 @@ pub(super) fn run(command: &Config) -> Result<Exit> {
     match command {
         Config::Check(source) => {
             let plan = check(source)?;
-            let name = source.config.display();
-            print(&format!("`{name}` is sound\n{}\n", plan.summary().join("\n")))?;
+            let verdict = verdict(&plan, &source.config.display().to_string())?;
+            print(&format!("{verdict}\n{}\n", plan.summary().join("\n")))?;
         }
         Config::Show(source) => print(&check(source)?.to_toml()?)?,
     }
@@ -26,4 +26,24 @@ fn check(source: &ConfigSource) -> Result<RunPlan> {
     // Without libtorch there are no methods to ask about their parameters.
     #[cfg(not(feature = "torch"))]
     RunPlan::resolve(config, 1)
+}
+
+/// What is said of a plan in which nothing is wrong, and of how much of it was looked at.
+#[cfg(feature = "torch")]
+fn verdict(plan: &RunPlan, name: &str) -> Result<String> {
+    Ok(match super::examine::all(plan)? {
+        None => format!("`{name}` is sound, and so are its data"),
+        Some(path) => format!(
+            "nothing is wrong in `{name}` itself; its data were not looked at, since there is no `{}`",
+            path.display()
+        ),
+    })
+}
+
+#[cfg(not(feature = "torch"))]
+fn verdict(_plan: &RunPlan, name: &str) -> Result<String> {
+    Ok(format!(
+        "nothing is wrong in `{name}` itself; parameters of the method and data were not looked at: this \
+         build has no `torch`"
+    ))
 }

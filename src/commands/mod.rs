@@ -9,6 +9,8 @@ mod checkpoint;
 mod config;
 #[cfg(feature = "torch")]
 mod evaluate;
+#[cfg(feature = "torch")]
+mod examine;
 mod export;
 pub mod journal;
 mod launch;

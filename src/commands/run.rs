@@ -15,7 +15,7 @@ use crate::data::import::{lesion_phantom, masks, phantom};
 use crate::data::loader::{Loader, LoaderPlan};
 use crate::data::pseudo::Labelling;
 use crate::data::shapes::Shapes;
-use crate::data::{Dataset, IGNORE, IMAGE_LABEL, augment, store};
+use crate::data::{Dataset, IGNORE, augment, store};
 use crate::error::{Failure, Result};
 use crate::methods::{self, Passes, Setup};
 use crate::native;
@@ -29,7 +29,9 @@ use tch::{Device, Kind};
 /// A configuration as it will run on `ranks` processes, the method's defaults filled in.
 pub(super) fn resolve(config: &RunConfig, ranks: usize) -> Result<RunPlan> {
     let mut plan = RunPlan::resolve(config.clone(), ranks)?;
-    plan.method_params = (methods::find(&config.method.name)?.check)(config)?;
+    let method = methods::find(&config.method.name)
+        .map_err(|failure| failure.at(config.place("method.name")))?;
+    plan.method_params = (method.check)(config)?;
     Ok(plan)
 }
 
@@ -91,7 +93,7 @@ fn generated_lesions(plan: &LesionPhantomPlan) -> Result<Dataset> {
 }
 
 /// The masks of a plan, in memory; `target` is what the run trains on.
-fn shapes(plan: &ShapesPlan, target: &Dataset) -> Result<Shapes> {
+pub(super) fn shapes(plan: &ShapesPlan, target: &Dataset) -> Result<Shapes> {
     let class_count = target.classes.len();
     let shapes = match &plan.source {
         ShapesSource::Path(path) => {
@@ -149,7 +151,8 @@ impl Place {
             native::cuda::open(index)?;
         }
         let usable = std::thread::available_parallelism().map_or(1, usize::from);
-        let threads = plan.train.threads_on(usable, placement.ranks_on_node);
+        let wished = variables.get("OMP_NUM_THREADS").map(String::as_str);
+        let threads = plan.train.threads_on(usable, placement.ranks_on_node, wished);
         tch::set_num_threads(threads as i32);
         native::allow_tf32(plan.train.precision == Precision::Tf32)?;
         Ok(Self { device, threads, ranks_on_node: placement.ranks_on_node })
@@ -254,20 +257,22 @@ pub(super) fn loader(
     dataset: &Arc<Dataset>,
     comm: &dyn Communicator,
 ) -> Result<Loader> {
-    let method = methods::find(&plan.method)?;
-    if plan.data.annotation == IMAGE_LABEL && !method.needs_healthy {
-        return Err(Failure::usage(format!(
-            "`{}` learns where things are, and `{IMAGE_LABEL}` only says that there are some",
-            method.name
-        ))
-        .hint("`cltn` learns from such labels; `scrimp prepare pseudo-labels --help` says what to do with its masks"));
-    }
-    let loader = LoaderPlan {
+    let loader = Loader::new(dataset, loader_plan(plan)?, comm.rank(), comm.ranks())?;
+    let loader = loader.in_micro_batches(plan.train.micro_batches);
+    Ok(match &plan.data.shapes {
+        Some(plan) => loader.with_shapes(shapes(plan, dataset)?),
+        None => loader,
+    })
+}
+
+/// Which samples a plan learns from, and in which form.
+pub(super) fn loader_plan(plan: &RunPlan) -> Result<LoaderPlan> {
+    Ok(LoaderPlan {
         fold: plan.data.fold,
         annotation: plan.data.annotation.clone(),
         batch_size: plan.train.batch_size,
         drop_last: plan.data.drop_last,
-        with_healthy: method.needs_healthy,
+        with_healthy: methods::find(&plan.method)?.needs_healthy,
         size: plan.data.size,
         augment: match plan.data.augment {
             Resample::Reference => augment::Resample::Reference,
@@ -279,12 +284,6 @@ pub(super) fn loader(
             Outside::Background => 0,
         },
         seed: plan.train.seed,
-    };
-    let loader = Loader::new(dataset, loader, comm.rank(), comm.ranks())?;
-    let loader = loader.in_micro_batches(plan.train.micro_batches);
-    Ok(match &plan.data.shapes {
-        Some(plan) => loader.with_shapes(shapes(plan, dataset)?),
-        None => loader,
     })
 }
 

@@ -1,10 +1,10 @@
 //! `scrimp train`: sets a run up on every rank, trains, and ends all ranks together.
 
-use super::journal;
 use super::narrate::{Narrated, together};
 use super::resume::Beginning;
 use super::run::{self, Place};
 use super::supervise::{Supervision, clear_reports, note_end};
+use super::{examine, journal};
 use super::{run_directory, say};
 use crate::cli;
 use crate::comm::environment::Variables;
@@ -166,7 +166,9 @@ fn begin(
     }
     let resolved = agree(comm, plan.to_toml())?;
     agree(comm, beginning.compare(plan, &resolved))?;
-    let dataset = agree(comm, run::dataset(plan))?;
+    let dataset = run::dataset(plan);
+    let examined = dataset.and_then(|dataset| examine::data(plan, &dataset).map(|()| dataset));
+    let dataset = agree(comm, examined)?;
     let dataset = run::labelled(plan, dataset, comm, place.threads)?;
     let started =
         build((plan, resolved), directory, &dataset, (place, ranks), (supervision, deadline));

@@ -7,15 +7,18 @@
 mod changes;
 mod phantoms;
 pub mod plan;
+mod shown;
 mod source;
 mod time_span;
 mod training;
 mod voice;
 
 use crate::error::{Context, Exit, Failure, Result};
+use crate::files;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use source::Source;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 pub use changes::{Change, changes};
@@ -55,7 +58,7 @@ pub struct DataConfig {
     /// `random_walker_present` are made of the scribbles where they are not in there (default `scribble`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub annotation: Option<String>,
-    /// Rows and columns that the network sees, a multiple of 16 (default 256).
+    /// Rows and columns that the network sees, a multiple of 16 up to 8192 (default 256).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub size: Option<usize>,
     /// What becomes of the brightness and the cast of images (default `as_stored`).
@@ -183,7 +186,7 @@ pub struct TrainConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub batch_size: Option<usize>,
     /// Into how many parts a step's slices are cut, which are computed one after the other: less
-    /// memory for as large a batch (default 1).
+    /// memory for as large a batch; `cltn` takes them whole (default 1).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub micro_batches: Option<usize>,
     /// Where all random numbers come from (default 2022).
@@ -210,7 +213,7 @@ pub struct TrainConfig {
     /// Keeps the checkpoints of every so many steps for good; 0: none (default 0).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub keep_every: Option<u64>,
-    /// Threads of each rank; 0: the cores of its node shared among the node's ranks (default 0).
+    /// Threads of each rank, at most 1024; 0: as many as `OMP_NUM_THREADS` says, else the cores of its node shared among the node's ranks (default 0).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub threads: Option<usize>,
     /// Where to compute (default `auto`).
@@ -339,8 +342,8 @@ pub enum DeviceChoice {
 /// Reads a configuration file and applies `KEY=VALUE` overrides to it.
 pub fn read(path: &Path, overrides: &[String]) -> Result<RunConfig> {
     let name = path.display().to_string();
-    let text = std::fs::read_to_string(path)
-        .context(|| format!("cannot read the configuration `{name}`"))
+    let text = files::read_text(path, files::SMALL_BYTES)
+        .context(|| format!("cannot read the configuration `{}`", shown::quoted(&name)))
         .map_err(|failure| {
             failure.exit_with(Exit::Usage).hint("list the configurations at hand with `ls configs`")
         })?;
@@ -372,16 +375,34 @@ impl RunConfig {
     }
 
     /// A refusal of what `key` (for example `train.batch_size`) says, with its place.
-    pub fn refuse(&self, key: &str, message: impl Into<String>) -> Failure {
-        self.source.refuse(key, message)
+    pub fn refuse(&self, key: &str, message: impl AsRef<str>) -> Failure {
+        self.source.refuse(key, message.as_ref())
     }
 
-    /// `count` where it counts something, and a refusal of what `key` says where it is 0.
-    fn at_least_one(&self, key: &str, count: u64) -> Result<u64> {
-        if count == 0 {
-            return Err(self.refuse(key, format!("`{key}` is 0, expected at least 1")));
+    /// Where `key` says what it says, as [`Failure::at`] takes it.
+    pub fn place(&self, key: &str) -> String {
+        self.source.place(key)
+    }
+
+    /// `count` where it lies in `allowed`, and a refusal of what `key` says elsewhere.
+    fn within(&self, key: &str, count: u64, allowed: RangeInclusive<u64>) -> Result<u64> {
+        if allowed.contains(&count) {
+            return Ok(count);
         }
-        Ok(count)
+        let (least, most) = (allowed.start(), allowed.end());
+        Err(self.refuse(key, format!("`{key}` is {count}, expected {least} to {most}")))
+    }
+}
+
+impl DataConfig {
+    /// The annotation to learn from.
+    pub fn annotation(&self) -> &str {
+        self.annotation.as_deref().unwrap_or("scribble")
+    }
+
+    /// Rows and columns that the network sees.
+    pub fn size(&self) -> usize {
+        self.size.unwrap_or(256)
     }
 }
 

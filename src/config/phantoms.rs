@@ -1,9 +1,15 @@
-//! Synthetic data sets of a plan: their defaults filled in, counts of nothing refused.
+//! Synthetic data sets of a plan: their defaults filled in, counts of nothing and of too much refused.
 //!
 //! Knows their numbers, not what they draw.
 
 use super::{Difficulty, LesionPhantomConfig, PhantomConfig, RunConfig};
 use crate::error::Result;
+use crate::limits::{EXTENT, VOLUME_VOXELS, elements};
+
+/// The smallest image in which everything drawn is still wider than a pixel.
+const SMALLEST_SIZE: u64 = 32;
+/// Red, green and blue.
+const COLOURS: usize = 3;
 
 /// A synthetic cardiac data set.
 #[derive(Debug, Clone, PartialEq)]
@@ -71,20 +77,34 @@ impl LesionPhantomPlan {
     }
 }
 
+/// Refuses a data set of these extents that would not fit into memory.
+fn refuse_too_many(config: &RunConfig, table: &str, extents: &[usize]) -> Result<()> {
+    if elements(extents, VOLUME_VOXELS).is_some() {
+        return Ok(());
+    }
+    let message = format!(
+        "`[{table}]` asks for {extents:?} values in memory, expected at most {VOLUME_VOXELS} in all"
+    );
+    Err(config.refuse(table, message).hint("ask for fewer or smaller images"))
+}
+
 /// The plan of a cardiac phantom in `table`, for example `data.phantom`.
 pub(super) fn phantom(
     config: &RunConfig,
     table: &str,
     written: &PhantomConfig,
 ) -> Result<PhantomPlan> {
-    let counts = [("cases", written.cases), ("slices", written.slices), ("size", written.size)];
-    for (key, count) in counts {
-        config.at_least_one(&format!("{table}.{key}"), count.unwrap_or(1) as u64)?;
+    let (cases, slices) = (written.cases.unwrap_or(40), written.slices.unwrap_or(8));
+    let size = written.size.unwrap_or(128);
+    for (key, count) in [("cases", cases), ("slices", slices)] {
+        config.within(&format!("{table}.{key}"), count as u64, 1..=EXTENT as u64)?;
     }
+    config.within(&format!("{table}.size"), size as u64, SMALLEST_SIZE..=EXTENT as u64)?;
+    refuse_too_many(config, table, &[cases, slices, size, size])?;
     Ok(PhantomPlan {
-        cases: written.cases.unwrap_or(40),
-        slices: written.slices.unwrap_or(8),
-        size: written.size.unwrap_or(128),
+        cases,
+        slices,
+        size,
         difficulty: written.difficulty.unwrap_or(Difficulty::Easy),
         seed: written.seed.unwrap_or(1),
     })
@@ -95,21 +115,23 @@ pub(super) fn lesion_phantom(
     config: &RunConfig,
     written: &LesionPhantomConfig,
 ) -> Result<LesionPhantomPlan> {
-    let counts = [
-        ("cases", written.cases),
-        ("healthy", written.healthy),
-        ("validation", written.validation),
-        ("size", written.size),
-    ];
-    for (key, count) in counts {
-        config.at_least_one(&format!("data.lesion_phantom.{key}"), count.unwrap_or(1) as u64)?;
+    const TABLE: &str = "data.lesion_phantom";
+    let (cases, healthy) = (written.cases.unwrap_or(200), written.healthy.unwrap_or(200));
+    let (validation, test) = (written.validation.unwrap_or(32), written.test.unwrap_or(32));
+    let size = written.size.unwrap_or(64);
+    let counts = [("cases", cases, 1), ("healthy", healthy, 1), ("validation", validation, 1)];
+    let sizes = [("test", test, 0), ("size", size, SMALLEST_SIZE)];
+    for (key, count, least) in counts.into_iter().chain(sizes) {
+        config.within(&format!("{TABLE}.{key}"), count as u64, least..=EXTENT as u64)?;
     }
+    let images = cases + healthy + validation + test;
+    refuse_too_many(config, TABLE, &[images, COLOURS, size, size])?;
     Ok(LesionPhantomPlan {
-        cases: written.cases.unwrap_or(200),
-        healthy: written.healthy.unwrap_or(200),
-        validation: written.validation.unwrap_or(32),
-        test: written.test.unwrap_or(32),
-        size: written.size.unwrap_or(64),
+        cases,
+        healthy,
+        validation,
+        test,
+        size,
         seed: written.seed.unwrap_or(1),
     })
 }

@@ -3,14 +3,15 @@
 //! After [`RunPlan::resolve`] nothing is optional and nothing is checked twice. Whether files exist
 //! and what devices there are is not known here: a plan means the same on every machine.
 
-use super::phantoms;
 use super::{
     Colour, DataConfig, MethodConfig, NetConfig, Normalisation, Orientation, Outside, Resample,
     RunConfig, ShapesConfig,
 };
+use super::{phantoms, shown};
 use crate::error::{Context, Result};
+use crate::limits::{BATCH_PIXELS, NETWORK_SIZE, STEPS, elements};
 use crate::shares::local_share;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 pub use super::phantoms::{LesionPhantomPlan, PhantomPlan};
 pub use super::training::{Cadence, TrainPlan};
@@ -106,8 +107,20 @@ impl RunPlan {
         let net = NetPlan {
             dropout: config.net.dropout.unwrap_or(true),
             batch_norm: config.net.batch_norm.unwrap_or(Normalisation::Global),
-            recompute_statistics: config.net.recompute_statistics.unwrap_or(0),
+            recompute_statistics: config.within(
+                "net.recompute_statistics",
+                config.net.recompute_statistics.unwrap_or(0),
+                0..=STEPS,
+            )?,
         };
+        let (batch, size) = (train.batch_size, data.size);
+        if elements(&[batch, size, size], BATCH_PIXELS).is_none() {
+            let message = format!(
+                "a batch of {batch} slices of {size} x {size} pixels is too large, expected at most \
+                 {BATCH_PIXELS} pixels"
+            );
+            return Err(config.refuse("train.batch_size", message));
+        }
         let MethodConfig { name: method, params: method_params } = config.method;
         Ok(Self { ranks, data, net, method, method_params, train })
     }
@@ -151,7 +164,7 @@ impl RunPlan {
     pub fn summary(&self) -> Vec<String> {
         let Self { ranks, data, train, .. } = self;
         let source = match &data.source {
-            DataSource::Packed(path) => format!("`{}`", path.display()),
+            DataSource::Packed(path) => shown_path(path),
             DataSource::Phantom(phantom) => phantom.summary(),
             DataSource::LesionPhantom(phantom) => phantom.summary(),
         };
@@ -169,7 +182,8 @@ impl RunPlan {
         let mut lines = vec![
             format!(
                 "trains `{}` on annotation `{}` of {source}, {held_out}",
-                self.method, data.annotation
+                shown::quoted(&self.method),
+                shown::quoted(&data.annotation)
             ),
             format!(
                 "{} steps of {} slices of {} x {} on {ranks}, {shares} slices each{in_parts}",
@@ -189,6 +203,10 @@ impl RunPlan {
     }
 }
 
+fn shown_path(path: &Path) -> String {
+    format!("`{}`", shown::quoted(&path.display().to_string()))
+}
+
 impl ShapesPlan {
     fn written_out(&self) -> ShapesConfig {
         let (path, phantom) = match &self.source {
@@ -205,7 +223,7 @@ impl ShapesPlan {
 
     fn summary(&self) -> String {
         let source = match &self.source {
-            ShapesSource::Path(path) => format!("`{}`", path.display()),
+            ShapesSource::Path(path) => shown_path(path),
             ShapesSource::Phantom(phantom) => phantom.summary(),
         };
         let swapped = match self.orientation {
@@ -246,7 +264,12 @@ fn source(config: &RunConfig) -> Result<DataSource> {
 fn data(config: &RunConfig) -> Result<DataPlan> {
     let written = &config.data;
     let source = source(config)?;
-    let size = written.size.unwrap_or(256);
+    let size = written.size();
+    if size > NETWORK_SIZE {
+        let message =
+            format!("`data.size` is {size}, expected a multiple of 16 up to {NETWORK_SIZE}");
+        return Err(config.refuse("data.size", message));
+    }
     if size == 0 || !size.is_multiple_of(16) {
         let down = (size / 16 * 16).max(16);
         let message = format!("`data.size` is {size}, expected a multiple of 16");
@@ -260,7 +283,7 @@ fn data(config: &RunConfig) -> Result<DataPlan> {
         source,
         shapes,
         fold: written.fold.unwrap_or(1),
-        annotation: written.annotation.clone().unwrap_or_else(|| "scribble".to_owned()),
+        annotation: written.annotation().to_owned(),
         size,
         colour: written.colour.unwrap_or(Colour::AsStored),
         augment: written.augment.unwrap_or(Resample::Reference),
@@ -402,7 +425,7 @@ mod tests {
         "#);
         insta::assert_snapshot!(also("[data.phantom]").message(), @"both `[data.phantom]` and `[data.lesion_phantom]` say what to train on");
         let none = text.replace("healthy = 7", "validation = 0");
-        insta::assert_snapshot!(resolve(&none, 1).unwrap_err().message(), @"`data.lesion_phantom.validation` is 0, expected at least 1");
+        insta::assert_snapshot!(resolve(&none, 1).unwrap_err().message(), @"`data.lesion_phantom.validation` is 0, expected 1 to 65536");
     }
 
     #[test]

@@ -3,11 +3,14 @@
 //! Types are read from the edited text, places are shown in the text as it was written. This module
 //! does not know which keys exist.
 
-use super::voice;
+use super::{shown, voice};
 use crate::error::{Failure, Result};
 use serde::de::DeserializeOwned;
 use std::ops::Range;
 use toml_edit::{Document, DocumentMut, Item, Key, TableLike, Value};
+
+/// The deepest table that an override reaches into.
+const DEEPEST: usize = 32;
 
 /// One configuration text and the overrides that were applied to it.
 #[derive(Debug, Clone, Default)]
@@ -36,13 +39,16 @@ struct Override {
 impl Override {
     fn parse(text: &str) -> Result<Self> {
         let refuse = |what: &str| {
-            Failure::usage(format!("`--set {text}` {what}"))
+            Failure::usage(format!("`--set {}` {what}", shown::quoted(text)))
                 .hint("write it as `--set train.total_steps=100`")
         };
         let (key, value) = text.split_once('=').ok_or_else(|| refuse("has no `=`"))?;
         let Ok(path) = Key::parse(key.trim()) else {
             return Err(refuse("does not begin with a key"));
         };
+        if path.len() > DEEPEST {
+            return Err(refuse("names a table in a table in a table, too deep to hold anything"));
+        }
         let value = value.trim();
         // What TOML does not understand is a word: a path or a name, as it is typed in a shell.
         let value = value.parse::<Value>().unwrap_or_else(|_| Value::from(value));
@@ -59,8 +65,8 @@ impl Override {
         for key in tables {
             let item = table.entry_format(key).or_insert_with(toml_edit::table);
             table = item.as_table_like_mut().ok_or_else(|| {
-                let text = &self.text;
-                let key = key.get();
+                let text = shown::quoted(&self.text);
+                let key = shown::quoted(key.get());
                 Failure::usage(format!("`--set {text}` goes into `{key}`, which is not a table"))
             })?;
         }
@@ -81,7 +87,8 @@ impl Source {
         let mut document: DocumentMut = text.parse().map_err(|error: toml_edit::TomlError| {
             let message = error.message().lines().collect::<Vec<_>>().join(", ");
             let place = source.excerpt(&error.span().unwrap_or_default());
-            Failure::usage(format!("`{name}` is not TOML: {message}")).at(place)
+            let name = shown::quoted(name);
+            Failure::usage(shown::sentence(&format!("`{name}` is not TOML: {message}"))).at(place)
         })?;
         if !source.overrides.is_empty() {
             for change in &source.overrides {
@@ -113,29 +120,35 @@ impl Source {
     }
 
     /// A refusal of the value at `key`, with its place.
-    pub(super) fn refuse(&self, key: &str, message: impl Into<String>) -> Failure {
-        Failure::usage(message).at(self.place(key, Part::Value))
+    pub(super) fn refuse(&self, key: &str, message: &str) -> Failure {
+        Failure::usage(shown::sentence(message)).at(self.place(key))
+    }
+
+    /// Where the value at `key` stands: the override that says something about it, else its line, else
+    /// the file.
+    pub(super) fn place(&self, key: &str) -> String {
+        self.place_of(key, Part::Value)
     }
 
     fn mistake(&self, error: &toml::de::Error, key: &str) -> Failure {
         let mistake = voice::translate(error.message(), key);
         let part = if mistake.is_key { Part::Key } else { Part::Value };
-        let failure = Failure::usage(mistake.message).at(self.place(&mistake.place, part));
-        mistake.hints.into_iter().fold(failure, Failure::hint)
+        let message = shown::sentence(&mistake.message);
+        let failure = Failure::usage(message).at(self.place_of(&mistake.place, part));
+        mistake.hints.iter().fold(failure, |failure, hint| failure.hint(shown::sentence(hint)))
     }
 
-    /// The override that says something about `key`, else its line, else the file.
-    fn place(&self, key: &str, part: Part) -> String {
+    fn place_of(&self, key: &str, part: Part) -> String {
         let says = |change: &&Override| {
             let prefix = change.key();
             key == prefix || key.strip_prefix(&prefix).is_some_and(|rest| rest.starts_with('.'))
         };
         if let Some(change) = self.overrides.iter().rev().find(says) {
-            return format!("  --> --set {}", change.text);
+            return format!("  --> --set {}", shown::quoted(&change.text));
         }
         match spot(&self.written, key, part) {
             Some(span) => self.excerpt(&span),
-            None => format!("  --> {}", self.name),
+            None => format!("  --> {}", shown::quoted(&self.name)),
         }
     }
 
@@ -150,8 +163,9 @@ impl Source {
         let column = self.written[line_start..start].chars().count() + 1;
         let width = self.written[start..end].lines().next().unwrap_or_default().chars().count();
         let margin = " ".repeat(number.to_string().len());
-        let carets = " ".repeat(column - 1) + &"^".repeat(width.max(1));
-        let name = &self.name;
+        let (line, marked) = shown::around(line, column - 1..column - 1 + width);
+        let carets = " ".repeat(marked.start) + &"^".repeat(marked.len().max(1));
+        let name = shown::quoted(&self.name);
         format!(
             "  --> {name}:{number}:{column}\n{margin} |\n{number} | {line}\n{margin} | {carets}"
         )

@@ -6,7 +6,9 @@ use std::fmt;
 use std::time::Duration;
 
 /// What is expected of a text that is none.
-const EXPECTED: &str = "a time such as `90s`, `45m` or `2h30m`, or `none`";
+const EXPECTED: &str = "a time such as `90s`, `45m` or `2h30m`, up to 87600 hours, or `none`";
+/// Ten years: what is longer is as good as `none`, and some is too long to be added to a time of day.
+const LONGEST_S: u64 = 87_600 * 3600;
 
 /// A length of time in whole seconds; none: without end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,7 +27,8 @@ impl TimeSpan {
             seconds = seconds.checked_add(count.checked_mul(length)?)?;
             rest = after;
         }
-        (rest.is_empty() && seconds > 0).then_some(Self(Some(Duration::from_secs(seconds))))
+        (rest.is_empty() && (1..=LONGEST_S).contains(&seconds))
+            .then_some(Self(Some(Duration::from_secs(seconds))))
     }
 }
 
@@ -98,6 +101,7 @@ mod tests {
             "1d",
             "2 h",
             "99999999999999999999h",
+            "87600h1s",
         ] {
             assert_eq!(TimeSpan::parse(text), None, "{text}");
         }

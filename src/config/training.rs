@@ -4,6 +4,7 @@
 
 use super::{DeviceChoice, NonFinite, Precision, RunConfig, TimeSpan, TrainConfig};
 use crate::error::Result;
+use crate::limits::{BATCH_SIZE, CHECKPOINTS, STEPS, THREADS};
 use std::time::Duration;
 
 /// How long a step may stand still where nothing else is said.
@@ -72,18 +73,21 @@ impl TrainPlan {
     pub(super) fn resolve(config: &RunConfig, ranks: usize) -> Result<Self> {
         let written = &config.train;
         let cadence = |key: &str, steps: Option<u64>, default| {
-            config.at_least_one(&format!("train.{key}"), steps.unwrap_or(default)).map(Cadence)
+            let key = format!("train.{key}");
+            config.within(&key, steps.unwrap_or(default), 1..=STEPS).map(Cadence)
         };
-        let batch_size = written.batch_size.unwrap_or(12);
-        config.at_least_one("train.batch_size", batch_size as u64)?;
+        let count = |key: &str, count: usize, most: usize| {
+            config.within(&format!("train.{key}"), count as u64, 1..=most as u64)?;
+            Ok(count)
+        };
+        let batch_size = count("batch_size", written.batch_size.unwrap_or(12), BATCH_SIZE)?;
         if batch_size < ranks {
             let message = format!("world size {ranks} is larger than the batch of {batch_size}");
             return Err(config.refuse("train.batch_size", message).hint(format!(
                 "start at most {batch_size} processes, or use `--set train.batch_size={ranks}`"
             )));
         }
-        let micro_batches = written.micro_batches.unwrap_or(1);
-        config.at_least_one("train.micro_batches", micro_batches as u64)?;
+        let micro_batches = count("micro_batches", written.micro_batches.unwrap_or(1), BATCH_SIZE)?;
         if batch_size / micro_batches < ranks {
             let most = batch_size / ranks;
             let message = format!(
@@ -94,12 +98,8 @@ impl TrainPlan {
                 .refuse("train.micro_batches", message)
                 .hint(format!("use at most `--set train.micro_batches={most}`")));
         }
-        let keep_checkpoints = written.keep_checkpoints.unwrap_or(2);
-        config.at_least_one("train.keep_checkpoints", keep_checkpoints as u64)?;
-        let keep_best = written.keep_best.unwrap_or(1);
-        config.at_least_one("train.keep_best", keep_best as u64)?;
         Ok(Self {
-            total_steps: config.at_least_one("train.total_steps", written.total_steps)?,
+            total_steps: config.within("train.total_steps", written.total_steps, 1..=STEPS)?,
             batch_size,
             micro_batches,
             seed: written.seed.unwrap_or(2022),
@@ -107,10 +107,18 @@ impl TrainPlan {
             log_every: cadence("log_every", written.log_every, 10)?,
             evaluate_every: cadence("evaluate_every", written.evaluate_every, 200)?,
             save_every: cadence("save_every", written.save_every, 1000)?,
-            keep_checkpoints,
-            keep_best,
-            keep_every: written.keep_every.unwrap_or(0),
-            threads: written.threads.unwrap_or(0),
+            keep_checkpoints: count(
+                "keep_checkpoints",
+                written.keep_checkpoints.unwrap_or(2),
+                CHECKPOINTS,
+            )?,
+            keep_best: count("keep_best", written.keep_best.unwrap_or(1), CHECKPOINTS)?,
+            keep_every: config.within(
+                "train.keep_every",
+                written.keep_every.unwrap_or(0),
+                0..=STEPS,
+            )?,
+            threads: within_threads(config)?,
             device: written.device.unwrap_or(DeviceChoice::Auto),
             time_limit: written.time_limit.and_then(|span| span.0),
             hang_limit: written.hang_limit.map_or(Some(HANG_LIMIT), |span| span.0),
@@ -120,10 +128,18 @@ impl TrainPlan {
         })
     }
 
-    /// Threads of each rank on a node with `cores`, of which `ranks` share: the configured number,
-    /// else an equal share of the cores, at least 1.
-    pub fn threads_on(&self, cores: usize, ranks: usize) -> usize {
-        if self.threads > 0 { self.threads } else { (cores / ranks.max(1)).max(1) }
+    /// Threads of each rank on a node with `cores`, of which `ranks` share: the configured number, else
+    /// that of `omp_num_threads`, the value of the variable of this name, else an equal share of the
+    /// cores; at least 1.
+    pub fn threads_on(&self, cores: usize, ranks: usize, omp_num_threads: Option<&str>) -> usize {
+        if self.threads > 0 {
+            return self.threads;
+        }
+        // With nested parallelism it is a list, whose first number is that of the outermost level.
+        let first = omp_num_threads.and_then(|list| list.split(',').next());
+        let asked = first.and_then(|number| number.trim().parse::<usize>().ok());
+        let asked = asked.filter(|threads| (1..=THREADS).contains(threads));
+        asked.unwrap_or((cores / ranks.max(1)).max(1))
     }
 
     /// Which checkpoints are kept, in words.
@@ -162,6 +178,12 @@ impl TrainPlan {
             graph: Some(self.graph),
         }
     }
+}
+
+fn within_threads(config: &RunConfig) -> Result<usize> {
+    let threads = config.train.threads.unwrap_or(0);
+    config.within("train.threads", threads as u64, 0..=THREADS as u64)?;
+    Ok(threads)
 }
 
 #[cfg(test)]
@@ -210,9 +232,15 @@ mod tests {
     #[test]
     fn threads_share_the_cores_unless_configured() {
         let mut train = resolve(LEAST, 1).unwrap().train;
-        assert_eq!([(16, 3), (2, 4), (8, 1)].map(|(c, r)| train.threads_on(c, r)), [5, 1, 8]);
+        let shares = [(16, 3), (2, 4), (8, 1)].map(|(c, r)| train.threads_on(c, r, None));
+        assert_eq!(shares, [5, 1, 8]);
+        for (variable, threads) in
+            [("2", 2), (" 6,2", 6), ("0", 8), ("", 8), ("many", 8), ("-1", 8), ("99999999", 8)]
+        {
+            assert_eq!(train.threads_on(8, 1, Some(variable)), threads, "{variable}");
+        }
         train.threads = 3;
-        assert_eq!(train.threads_on(16, 1), 3);
+        assert_eq!(train.threads_on(16, 1, Some("5")), 3);
     }
 
     #[test]

@@ -86,9 +86,12 @@ fn kind(expected: &str) -> &str {
 
 /// The known name that `name` was probably meant to be.
 pub fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let most = |candidate: &str| candidate.len().max(name.len()).div_ceil(3);
     known
+        // Comparing takes as much memory as the product of the lengths.
+        .filter(|candidate| candidate.len().abs_diff(name.len()) <= most(candidate))
         .map(|candidate| (strsim::damerau_levenshtein(name, candidate), candidate))
-        .filter(|(distance, candidate)| *distance <= candidate.len().max(name.len()).div_ceil(3))
+        .filter(|(distance, candidate)| *distance <= most(candidate))
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
 }

@@ -136,11 +136,12 @@ impl<'a> Volume<'a> {
 
     fn new(case: &'a Case) -> Result<Self> {
         let truth = case.annotations.get(DENSE).ok_or_else(|| {
-            Failure::new(format!(
-                "case `{}` has no `{DENSE}` annotation to evaluate with",
-                case.name
+            let name = &case.name;
+            Failure::usage(format!(
+                "held-out case `{name}` has no `{DENSE}` annotation to evaluate with"
             ))
             .hint("pack dense labels too, for example `scrimp prepare nifti --dense DIR ...`")
+            .hint("or train on all cases without evaluations: `--set data.fold=0`")
         })?;
         Ok(Self { case, truth })
     }

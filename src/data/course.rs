@@ -6,10 +6,10 @@
 use super::augment::transfer::{TransferDraw, resize_planes};
 use super::augment::{Draw, Resample, Sample, Slice, apply, zoom_labels};
 use super::batch::Samples;
-use super::order::Order;
+use super::order::{Epochs, Order};
 use super::shapes::Shapes;
 use super::table::Layout;
-use super::{Case, DENSE, Dataset, IMAGE_LABEL};
+use super::{Case, DENSE, Dataset, IGNORE, IMAGE_LABEL};
 use crate::error::{Failure, Result};
 use crate::native::with_slice_mut;
 use crate::shares::local_share;
@@ -58,16 +58,14 @@ fn kept(dataset: &Dataset, fold: u32) -> impl Iterator<Item = (usize, &Case)> {
     cases.filter(move |(_, case)| fold == 0 || case.fold != fold)
 }
 
-/// The same slices. Refuses a fold that no case has or that leaves nothing to train on, and a case
-/// without the annotation.
+/// The same slices. Refuses a fold that no case has or that leaves nothing to train on, a case without
+/// the annotation, and annotation that shows no two classes.
 pub(super) fn annotated_slices(
     dataset: &Dataset,
     fold: u32,
     annotation: &str,
 ) -> Result<Vec<(usize, usize)>> {
-    if fold != 0 {
-        dataset.held_out(fold)?;
-    }
+    refuse_set(dataset, fold)?;
     let slices = training_slices(dataset, fold, annotation);
     refuse_without(slices.iter().map(|(index, _)| &dataset.cases[*index]), annotation)?;
     if slices.is_empty() {
@@ -78,7 +76,58 @@ pub(super) fn annotated_slices(
         ))
         .hint("set `data.fold` to another fold, or pack more cases"));
     }
+    refuse_untold(dataset, &slices, annotation)?;
     Ok(slices)
+}
+
+/// Refuses a data set without cases or with nothing to tell apart, with images of different channels, and
+/// a fold that no case has.
+fn refuse_set(dataset: &Dataset, fold: u32) -> Result<()> {
+    let name = &dataset.name;
+    let Some(first) = dataset.cases.first() else {
+        return Err(Failure::usage(format!("`{name}` has no cases")));
+    };
+    if dataset.classes.len() < 2 {
+        return Err(Failure::usage(format!(
+            "`{name}` has {} classes, expected the background and at least one other",
+            dataset.classes.len()
+        ))
+        .hint("pack it again with the names of all classes"));
+    }
+    if let Some(case) = dataset.cases.iter().find(|case| case.channels != first.channels) {
+        return Err(Failure::usage(format!(
+            "case `{}` of `{name}` has images of {} channels and case `{}` of {}, expected the same",
+            first.name, first.channels, case.name, case.channels
+        ))
+        .hint("pack grey images and coloured ones apart"));
+    }
+    if fold != 0 {
+        dataset.held_out(fold)?;
+    }
+    Ok(())
+}
+
+/// Refuses slices of which nothing is annotated, or only one class: nothing can be learnt of them.
+fn refuse_untold(dataset: &Dataset, slices: &[(usize, usize)], annotation: &str) -> Result<()> {
+    let mut is_shown = [false; 256];
+    for &(case, slice) in slices {
+        let labels = dataset.cases[case].annotation_slice(annotation, slice).unwrap_or_default();
+        labels.iter().for_each(|&label| is_shown[usize::from(label)] = true);
+    }
+    is_shown[usize::from(IGNORE)] = false;
+    let mut shown = dataset.classes.iter().zip(is_shown).filter(|(_, is_shown)| *is_shown);
+    let count = slices.len();
+    let message = match (shown.next(), shown.next()) {
+        (Some(_), Some(_)) => return Ok(()),
+        (None, _) => format!("no pixel of `{annotation}` is annotated in {count} training slices"),
+        (Some((class, _)), None) => format!(
+            "`{annotation}` shows nothing but `{class}` in {count} training slices, expected at least \
+             two classes"
+        ),
+    };
+    Err(Failure::usage(message).hint(
+        "look whether the labels were packed with the right values for classes and for unlabelled pixels",
+    ))
 }
 
 /// The same slices of diseased and of healthy images, as image-level labels tell them apart. Cases
@@ -89,9 +138,7 @@ pub(super) fn labelled_slices(
     fold: u32,
     annotation: &str,
 ) -> Result<[Vec<(usize, usize)>; 2]> {
-    if fold != 0 {
-        dataset.held_out(fold)?;
-    }
+    refuse_set(dataset, fold)?;
     let label = |&(case, slice): &(usize, usize)| {
         dataset.cases[case].annotation_slice(IMAGE_LABEL, slice)?.first().copied()
     };
@@ -131,7 +178,7 @@ pub(super) struct Course {
     /// Index of the case, and slice.
     pub(super) slices: Vec<(usize, usize)>,
     pub(super) plan: LoaderPlan,
-    pub(super) order: Order,
+    pub(super) epochs: Arc<Epochs>,
     pub(super) rank: usize,
     pub(super) ranks: usize,
     /// Into how many parts, one trained on after the other, a batch is cut.
@@ -168,6 +215,11 @@ impl Course {
     pub(super) fn share(&self, positions: &Range<usize>) -> Range<usize> {
         let share = local_share(positions.len(), self.ranks, self.rank);
         positions.start + share.start..positions.start + share.end
+    }
+
+    /// The order of the samples.
+    pub(super) fn order(&self) -> Order {
+        self.epochs.order()
     }
 
     fn case(&self, slice: usize) -> (&Case, usize) {
@@ -254,7 +306,8 @@ impl Course {
             ));
             return;
         }
-        let draw = TransferDraw::sample(&mut self.order.augmentation(step, position).draws(), size);
+        let draw =
+            TransferDraw::sample(&mut self.order().augmentation(step, position).draws(), size);
         draw.apply(source.image, shape, (size, sample.image));
         draw.apply_to_labels(source.annotation, source.shape, (size, sample.annotation));
     }
@@ -280,7 +333,7 @@ impl Course {
     ) -> Result<Tensor> {
         let transform = |position| (self.plan.augment, self.draw(step, position));
         self.labels(positions, |position, out| {
-            let key = self.order.shapes(step, position);
+            let key = self.order().shapes(step, position);
             shapes.fill(key, transform(position), self.plan.size, out);
         })
     }
@@ -304,7 +357,7 @@ impl Course {
 
     /// What happens to the sample at `position` of the global batch, and to the mask beside it.
     pub(super) fn draw(&self, step: u64, position: usize) -> Draw {
-        Draw::sample(&mut self.order.augmentation(step, position).draws())
+        Draw::sample(&mut self.order().augmentation(step, position).draws())
     }
 }
 

@@ -5,7 +5,7 @@
 
 use super::batch::Batch;
 use super::course::{Course, Origin, annotated_slices, labelled_slices};
-use super::order::Order;
+use super::order::{Epochs, Order};
 use super::resident::{self, Resident};
 use super::shapes::Shapes;
 use super::table::{Layout, Table};
@@ -74,7 +74,8 @@ impl Ahead {
 
 impl Loader {
     /// Refuses a held-out fold that no case has or that leaves nothing to train on, an annotation
-    /// that a training case lacks, and more ranks than a batch has samples.
+    /// that a training case lacks or that shows no two classes, images of different channels, and more
+    /// ranks than a batch has samples.
     pub fn new(
         dataset: &Arc<Dataset>,
         plan: LoaderPlan,
@@ -97,14 +98,19 @@ impl Loader {
                 ))
                 .hint("set a smaller `train.batch_size`"));
             }
+            if u32::try_from(slices.len()).is_err() {
+                let count = slices.len();
+                return Err(Failure::usage(format!("{count} training slices are too many")));
+            }
             let LoaderPlan { batch_size, drop_last, seed, .. } = plan;
             let order = Order { slice_count: slices.len(), batch_size, drop_last, seed };
+            let epochs = Arc::new(Epochs::new(order));
             let dataset = Arc::clone(dataset);
             Ok(Course {
                 dataset,
                 slices,
                 plan,
-                order,
+                epochs,
                 rank,
                 ranks,
                 micro_batches: 1,
@@ -203,17 +209,17 @@ impl Loader {
 
     /// The order of the samples.
     pub fn order(&self) -> Order {
-        self.course.order
+        self.course.order()
     }
 
     /// Where the samples of the batch of `step` over all ranks come from: `CASE:SLICE`.
     pub fn slices(&self, step: u64) -> Vec<String> {
-        let Course { dataset, slices, order, .. } = &*self.course;
+        let Course { dataset, slices, epochs, .. } = &*self.course;
         let name = |index: usize| {
             let (case, slice) = slices[index];
             format!("{}:{slice}", dataset.cases[case].name)
         };
-        order.batch(step).into_iter().map(name).collect()
+        epochs.batch(step).into_iter().map(name).collect()
     }
 
     /// This rank's part of the batch of `step`, counted from 1, where batches are whole.
@@ -266,7 +272,7 @@ impl Loader {
 
 /// This rank's part of every micro-batch of one step.
 fn prepare(course: &Arc<Course>, step: u64) -> Result<Vec<Part>> {
-    let global: Arc<[usize]> = course.order.batch(step).into();
+    let global: Arc<[usize]> = course.epochs.batch(step).into();
     let parts = course.micro_batches(global.len());
     let prepared = parts.map(|positions| {
         let Some(layout) = &course.layout else {
@@ -291,7 +297,7 @@ fn part(
     let origin = Origin::new(course, step, global, mine.clone());
     let mut batch = Batch::new(samples, positions.len()).with_origin(origin);
     if let Some(healthy) = &course.healthy {
-        let beside = healthy.order.batch(step);
+        let beside = healthy.epochs.batch(step);
         batch = batch.with_healthy(healthy.samples(step, &beside, mine.clone())?);
     }
     let Some(shapes) = &course.shapes else { return Ok(batch) };
@@ -312,4 +318,80 @@ fn prepare_from(course: &Arc<Course>, first: u64, stride: u64) -> Result<Receive
         })
         .context(|| "cannot start the thread that prepares batches")?;
     Ok(receiver)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::augment::Resample;
+    use crate::data::import::phantom::{Difficulty, Phantom, generate};
+    use crate::data::{Case, DENSE, IGNORE, SCRIBBLE};
+
+    /// What is said of a small data set after `change`.
+    fn refused(change: impl Fn(&mut Dataset)) -> String {
+        let difficulty = Difficulty::Easy;
+        let phantom = Phantom { cases: 5, slices: 1, size: 32, difficulty, seed: 3 };
+        let mut dataset = generate(&phantom).unwrap();
+        change(&mut dataset);
+        let plan = LoaderPlan {
+            fold: 1,
+            annotation: SCRIBBLE.into(),
+            batch_size: 2,
+            drop_last: false,
+            with_healthy: false,
+            size: 32,
+            augment: Resample::None,
+            outside: IGNORE,
+            seed: 1,
+        };
+        let Err(failure) = Loader::new(&Arc::new(dataset), plan, 0, 1) else {
+            return "nothing".to_owned();
+        };
+        assert_eq!(failure.exit(), crate::error::Exit::Usage);
+        failure.message().to_owned()
+    }
+
+    fn relabel(dataset: &mut Dataset, label: impl Fn(u8) -> u8) {
+        for case in &mut dataset.cases {
+            let labels = case.annotations.get_mut(SCRIBBLE).unwrap();
+            labels.iter_mut().for_each(|found| *found = label(*found));
+        }
+    }
+
+    #[test]
+    fn data_of_which_nothing_can_be_learnt_are_refused() {
+        assert_eq!(refused(|_| ()), "nothing");
+        assert_eq!(refused(|set| set.cases.clear()), "`phantom` has no cases");
+        assert_eq!(
+            refused(|set| set.classes.truncate(1)),
+            "`phantom` has 1 classes, expected the background and at least one other"
+        );
+        assert_eq!(
+            refused(|set| relabel(set, |_| IGNORE)),
+            "no pixel of `scribble` is annotated in 4 training slices"
+        );
+        assert_eq!(
+            refused(|set| relabel(set, |label| if label == 2 { 2 } else { IGNORE })),
+            "`scribble` shows nothing but `myocardium` in 4 training slices, expected at least two classes"
+        );
+        // What is held out is not learnt from.
+        let all_but_the_first = |set: &mut Dataset| {
+            let labels = set.cases[0].annotations[SCRIBBLE].clone();
+            relabel(set, |_| IGNORE);
+            set.cases[0].annotations.insert(SCRIBBLE.into(), labels);
+        };
+        assert!(refused(all_but_the_first).starts_with("no pixel of `scribble`"));
+        let coloured = |set: &mut Dataset| {
+            let Case { image, channels, .. } = &mut set.cases[2];
+            (*image, *channels) = (image.repeat(3), 3);
+        };
+        assert_eq!(
+            refused(coloured),
+            "case `phantom0001` of `phantom` has images of 1 channels and case `phantom0003` of 3, expected the same"
+        );
+        let without = |set: &mut Dataset| {
+            set.cases.iter_mut().for_each(|case| drop(case.annotations.remove(DENSE)));
+        };
+        assert_eq!(refused(without), "nothing", "whether they can be scored is not asked here");
+    }
 }

@@ -4,6 +4,7 @@
 //! `loader`, and what a method may look at is a `Batch`, which never holds the dense truth.
 
 use crate::error::{Failure, Result};
+use crate::limits;
 use std::collections::{BTreeMap, BTreeSet};
 
 pub mod augment;
@@ -122,12 +123,19 @@ impl Case {
         Some(&self.annotations.get(kind)?[slice * pixels..][..pixels])
     }
 
-    /// Refuses arrays of another length than `shape` and `channels` say, other channels than grey or
+    /// Refuses shapes of more than [`limits::VOLUME_VOXELS`], arrays of another length than `shape` and `channels` say, other channels than grey or
     /// red, green and blue, intensities outside `[0, 1]`, labels that are neither one of `class_count`
     /// classes nor, where pixels may be unknown, [`IGNORE`], and an [`IMAGE_LABEL`] that is not one
     /// of two classes, the same all over a slice.
     pub fn check(&self, class_count: usize) -> Result<()> {
-        let voxels: usize = self.shape.iter().product();
+        let Some(voxels) = limits::elements(&self.shape, limits::VOLUME_VOXELS) else {
+            return Err(Failure::new(format!(
+                "case `{}` is too large, its shape is {:?}, expected at most {} voxels",
+                self.name,
+                self.shape,
+                limits::VOLUME_VOXELS
+            )));
+        };
         if voxels == 0 {
             return Err(Failure::new(format!(
                 "case `{}` is empty, its shape is {:?}",
@@ -266,6 +274,11 @@ mod tests {
         assert_eq!(
             case.check(3).unwrap_err().message(),
             "`scribble` of case `case01` has 23 voxels, expected 24 for shape [2, 3, 4]"
+        );
+        let case = Case { shape: [1 << 63, 2, 12], ..small_case(1) };
+        assert_eq!(
+            case.check(3).unwrap_err().message(),
+            "case `case01` is too large, its shape is [9223372036854775808, 2, 12], expected at most 1073741824 voxels"
         );
     }
 

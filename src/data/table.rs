@@ -108,7 +108,7 @@ impl Table {
             }
             let Some(shapes) = &course.shapes else { return };
             for (position, row) in mine.zip(masks.chunks_exact_mut(width)) {
-                let (volume, slice) = shapes.drawn(course.order.shapes(step, position));
+                let (volume, slice) = shapes.drawn(course.order().shapes(step, position));
                 let [_, rows, columns] = shapes.volumes()[volume].shape;
                 let draw = course.draw(step, position);
                 let grid = mask_grid(course.plan.augment, draw, [rows, columns], size);

@@ -33,9 +33,9 @@ pub fn soft_contours(probabilities: &Tensor) -> Tensor {
 
 /// Mean of [`soft_contours`] over the chosen maps of the global batch.
 ///
-/// `probabilities` is `[N, C, H, W]`, this rank's share of `samples`; `positions` are those of its
-/// samples in the global batch, counted from 0. As coded, a batch of one sample has the value 0 (the
-/// reference gives 0/0).
+/// `probabilities` is `[N, C, H, W]`, this rank's share of `samples`, those of the global batch;
+/// `positions` are those of its samples there, counted from 0. Of a global batch in micro-batches each has
+/// a summand of the mean. As coded, a batch of one sample has the value 0 (the reference gives 0/0).
 pub fn contour_length(
     probabilities: &Tensor,
     contours: Contours,

@@ -33,10 +33,21 @@ fn elements(share: &Tensor, samples: usize) -> f64 {
 /// Mean over annotated pixels of all ranks; 0 if there are none (the reference gives 0/0).
 /// With dense annotation this is the ordinary cross-entropy.
 pub fn partial_cross_entropy(logits: &Tensor, annotation: &Tensor, group: &dyn GroupSum) -> Tensor {
-    let local = logits.cross_entropy_loss::<Tensor>(annotation, None, Reduction::Sum, IGNORE, 0.0);
     let count = annotation.ne(IGNORE).sum(logits.kind());
     group.sum(&count);
-    global_sum(&local, group) / count.clamp_min(1.0)
+    partial_cross_entropy_over(logits, annotation, &count, group)
+}
+
+/// The same over `pixels`, 0-dimensional: the annotated ones of all micro-batches of a step, whose values
+/// then add up to the mean.
+pub fn partial_cross_entropy_over(
+    logits: &Tensor,
+    annotation: &Tensor,
+    pixels: &Tensor,
+    group: &dyn GroupSum,
+) -> Tensor {
+    let local = logits.cross_entropy_loss::<Tensor>(annotation, None, Reduction::Sum, IGNORE, 0.0);
+    global_sum(&local, group) / pixels.to_kind(logits.kind()).clamp_min(1.0)
 }
 
 /// Labels `[N, H, W]` as one channel per class, in the shape and precision of `like`

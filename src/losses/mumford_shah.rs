@@ -23,7 +23,7 @@ pub enum MumfordShah {
 /// `losses.MumfordShah_Loss` at 027198c for `Published`, at a594da8 for `Head`).
 ///
 /// `probabilities` is `[N, C, H, W]`, `image` `[N, 1, H, W]` with intensities of at least 0. A sum over
-/// pixels, classes and samples: it grows with all of them.
+/// pixels, classes and samples: it grows with all of them, and micro-batches have summands of it.
 pub fn mumford_shah(
     probabilities: &Tensor,
     image: &Tensor,

@@ -4,16 +4,17 @@
 //! `code/train_weakly_supervised_ours.py` at a594da8. With a fixed share of one half it is the
 //! ablation of the paper's table 2.
 
-use super::{Passes, Recipe, Setup};
+use super::{Passes, Recipe, Setup, annotated_cross_entropy};
 use crate::data::batch::{Batch, Samples};
-use crate::error::{Failure, Result};
-use crate::losses::{SMOOTH, dice, partial_cross_entropy};
+use crate::error::Result;
+use crate::losses::{SMOOTH, dice};
 use crate::mixing::label_map;
 use crate::nets::Pass;
 use crate::nets::unet::{CHANNELS, UNetCct, channel_dropout};
 use crate::random::Key;
 use crate::train::learner::{Learner, LearnerConfig};
 use crate::train::moment::Moment;
+use crate::train::numbers;
 use crate::train::{Method, Objective, StepContext};
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
@@ -25,11 +26,11 @@ const LEAST_SHARE: f64 = 1e-10;
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Params {
-    /// Weight of the cross-entropy over annotated pixels, mean of both decoders.
-    #[serde(default = "one")]
+    /// Weight of the cross-entropy over annotated pixels, mean of both decoders; above 0.
+    #[serde(default = "one", deserialize_with = "numbers::positive")]
     partial_ce: f64,
     /// Weight of the Dice loss against the pseudo label, mean of both decoders.
-    #[serde(default = "half")]
+    #[serde(default = "half", deserialize_with = "numbers::weight")]
     pseudo_dice: f64,
     /// Share of the main decoder in the mean that makes the pseudo label.
     #[serde(default)]
@@ -81,12 +82,6 @@ impl Recipe for Dmpls {
     type Params = Params;
 
     fn build(params: Params, setup: &Setup) -> Result<Self> {
-        if params.partial_ce <= 0.0 || params.pseudo_dice < 0.0 {
-            return Err(Failure::usage(format!(
-                "`partial_ce` must be above 0 and `pseudo_dice` at least 0, found {} and {}",
-                params.partial_ce, params.pseudo_dice
-            )));
-        }
         let (segmenter, net) = Learner::new("segmenter", params.learner, setup.learner, |scope| {
             UNetCct::new(scope, setup.channels, setup.classes)
         })?;
@@ -112,7 +107,7 @@ impl Dmpls {
         let pseudo = pseudo_label(&probabilities, &chance.share);
         let annotation = &samples.annotation;
         let group = cx.group();
-        let ce = |logits: &Tensor| partial_cross_entropy(logits, annotation, group);
+        let ce = |logits: &Tensor| annotated_cross_entropy(logits, annotation, cx);
         // As released: its mask counts every pixel once for each sample.
         let smooth = SMOOTH / batch.global_size.max(1) as f64;
         let pse = |probabilities: &Tensor| dice(probabilities, &pseudo, smooth, group);

@@ -11,8 +11,10 @@ pub mod scribble2label;
 pub mod ustm;
 
 use crate::config::RunConfig;
+use crate::data::IMAGE_LABEL;
 use crate::data::batch::Samples;
 use crate::error::{Context, Failure, Result};
+use crate::losses::{partial_cross_entropy, partial_cross_entropy_over};
 use crate::native::cuda::upload;
 use crate::native::{Alone, GroupSum};
 use crate::nets::{LayerKeys, Pass};
@@ -119,6 +121,26 @@ impl Passes {
     }
 }
 
+/// Cross-entropy over the annotated pixels of the global batch, in however many micro-batches it comes.
+///
+/// `logits` is `[N, C, H, W]` of samples whose own annotation `[N, H, W]` is: labels that a method makes
+/// are counted in each micro-batch by itself.
+fn annotated_cross_entropy(logits: &Tensor, annotation: &Tensor, cx: &StepContext<'_>) -> Tensor {
+    let group = cx.group();
+    match cx.annotated_pixels() {
+        None => partial_cross_entropy(logits, annotation, group),
+        Some(pixels) => cx.summand(partial_cross_entropy_over(logits, annotation, pixels, group)),
+    }
+}
+
+/// What a configuration asks a method to learn from.
+pub struct Asked<'a> {
+    /// The kind of annotation.
+    pub annotation: &'a str,
+    /// Rows and columns of every sample.
+    pub size: usize,
+}
+
 /// What a method file states about itself; `define` turns it into a table entry.
 pub trait Recipe: Method + Sized + 'static {
     /// The name in `method.name`, in kebab case.
@@ -131,13 +153,20 @@ pub trait Recipe: Method + Sized + 'static {
     const NEEDS_SHAPES: bool = false;
     /// Whether it learns from healthy images beside diseased ones, told apart by image-level labels.
     const NEEDS_HEALTHY: bool = false;
-    /// `[method.params]`; refuses unknown keys.
+    /// Whether a step may be cut into micro-batches: not where one learner learns from what another has
+    /// become in the same step, which it becomes with the last of them.
+    const IN_MICRO_BATCHES: bool = true;
+    /// `[method.params]`; refuses unknown keys, and numbers outside of what `train::numbers` says.
     type Params: DeserializeOwned + Serialize;
-    /// Refuses parameters that cannot learn from an annotation of this kind.
-    fn refuse(_params: &Self::Params, _annotation: &str) -> Result<()> {
+    /// Refuses parameters that contradict each other or the data that they are asked to learn from.
+    fn refuse(_params: &Self::Params, _asked: &Asked<'_>) -> Result<()> {
         Ok(())
     }
-    /// Networks and learners, equal on every rank.
+    /// Refuses images of so many channels: 1 for grey, 3 for colour.
+    fn refuse_images(_params: &Self::Params, _channels: usize) -> Result<()> {
+        Ok(())
+    }
+    /// Networks and learners, equal on every rank, from parameters that were not refused.
     fn build(params: Self::Params, setup: &Setup) -> Result<Self>;
 }
 
@@ -153,9 +182,13 @@ pub struct MethodDef {
     pub needs_shapes: bool,
     /// Whether it learns from healthy images beside diseased ones.
     pub needs_healthy: bool,
+    /// Whether a step may be cut into micro-batches.
+    pub in_micro_batches: bool,
     /// Reads `[method.params]`, refuses mistakes with their line, and fills in every default; refuses
     /// a configuration that lacks what the method learns from.
     pub check: fn(&RunConfig) -> Result<toml::Table>,
+    /// Refuses images of so many channels, given the table that `check` returned.
+    pub refuse_images: fn(&toml::Table, usize) -> Result<()>,
     /// Builds the method from the table that `check` returned.
     pub build: fn(&toml::Table, &Setup) -> Result<Box<dyn Method>>,
 }
@@ -167,22 +200,55 @@ const fn define<R: Recipe>() -> MethodDef {
         paper: R::PAPER,
         needs_shapes: R::NEEDS_SHAPES,
         needs_healthy: R::NEEDS_HEALTHY,
-        check: |config| {
-            if R::NEEDS_SHAPES && config.data.shapes.is_none() {
-                return Err(refuse_without_shapes(config, R::NAME));
-            }
-            let params: R::Params = config.method_params()?;
-            R::refuse(&params, config.data.annotation.as_deref().unwrap_or_default())?;
-            toml::Table::try_from(params).context(|| format!("cannot write out `{}`", R::NAME))
-        },
+        in_micro_batches: R::IN_MICRO_BATCHES,
+        check: check::<R>,
+        refuse_images: |params, channels| R::refuse_images(&read::<R>(params)?, channels),
         build: |params, setup| {
-            let params = params
-                .clone()
-                .try_into()
-                .context(|| format!("cannot read the parameters of `{}`", R::NAME))?;
+            let params = read::<R>(params)?;
+            R::refuse_images(&params, setup.channels as usize)?;
             Ok(Box::new(R::build(params, setup)?))
         },
     }
+}
+
+/// The parameters in a table that [`check`] returned.
+fn read<R: Recipe>(params: &toml::Table) -> Result<R::Params> {
+    params.clone().try_into().context(|| format!("cannot read the parameters of `{}`", R::NAME))
+}
+
+fn check<R: Recipe>(config: &RunConfig) -> Result<toml::Table> {
+    if R::NEEDS_SHAPES && config.data.shapes.is_none() {
+        return Err(refuse_without_shapes(config, R::NAME));
+    }
+    let annotation = config.data.annotation();
+    if annotation == IMAGE_LABEL && !R::NEEDS_HEALTHY {
+        return Err(refuse_image_label(config, R::NAME));
+    }
+    if !R::IN_MICRO_BATCHES && config.train.micro_batches.is_some_and(|count| count > 1) {
+        return Err(refuse_micro_batches(config, R::NAME));
+    }
+    let params: R::Params = config.method_params()?;
+    let asked = Asked { annotation, size: config.data.size() };
+    R::refuse(&params, &asked).map_err(|failure| failure.at(config.place("method.params")))?;
+    toml::Table::try_from(params).context(|| format!("cannot write out `{}`", R::NAME))
+}
+
+fn refuse_image_label(config: &RunConfig, name: &str) -> Failure {
+    let message = format!(
+        "`{name}` learns where things are, and `{IMAGE_LABEL}` only says that there are some"
+    );
+    config.refuse("data.annotation", message).hint(
+        "`cltn` learns from such labels; `scrimp prepare pseudo-labels --help` says what to do with its masks",
+    )
+}
+
+fn refuse_micro_batches(config: &RunConfig, name: &str) -> Failure {
+    let message = format!(
+        "`{name}` takes no micro-batches: its learners learn from each other within one step"
+    );
+    config.refuse("train.micro_batches", message).hint(
+        "use `--set train.micro_batches=1` with a smaller `train.batch_size`, or more processes",
+    )
 }
 
 fn refuse_without_shapes(config: &RunConfig, name: &str) -> Failure {

@@ -4,17 +4,18 @@
 //! `code/train_weakly_supervised_pCE_S2L_2D.py` at a594da8. One average for each training slice, in
 //! its own size; the average is a learner without optimiser, so that checkpoints hold it.
 
-use super::{Passes, Recipe, Setup};
+use super::{Passes, Recipe, Setup, annotated_cross_entropy};
 use crate::data::augment::zoom_image;
 use crate::data::batch::Batch;
 use crate::data::course::Origin;
-use crate::error::{Context, Failure, Result};
+use crate::error::{Context, Result};
 use crate::losses::partial_cross_entropy;
 use crate::native::GroupSum;
 use crate::nets::unet::UNet;
 use crate::nets::{MOMENTUM, Pass};
 use crate::random::Key;
 use crate::train::learner::{Learner, LearnerConfig};
+use crate::train::numbers;
 use crate::train::{Method, Objective, StepContext};
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
@@ -27,23 +28,23 @@ const IGNORE: i64 = crate::data::IGNORE as i64;
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Params {
-    /// Weight of the cross-entropy over annotated pixels.
-    #[serde(default = "one")]
+    /// Weight of the cross-entropy over annotated pixels, above 0.
+    #[serde(default = "one", deserialize_with = "numbers::positive")]
     partial_ce: f64,
     /// Weight of the cross-entropy over pixels that the average is sure of.
-    #[serde(default = "half")]
+    #[serde(default = "half", deserialize_with = "numbers::weight")]
     pseudo_ce: f64,
     /// Steps with the annotation alone.
-    #[serde(default = "warm_up")]
+    #[serde(default = "warm_up", deserialize_with = "numbers::steps")]
     warm_up: u64,
-    /// Steps from one prediction of all training slices to the next.
-    #[serde(default = "period")]
+    /// Steps from one prediction of all training slices to the next, at least 1.
+    #[serde(default = "period", deserialize_with = "numbers::some_steps")]
     period: u64,
     /// What is kept of the average at each of these, in [0, 1).
-    #[serde(default = "kept")]
+    #[serde(default = "kept", deserialize_with = "numbers::share")]
     kept: f64,
     /// The probability above which the average is sure, in (0, 1).
-    #[serde(default = "kept")]
+    #[serde(default = "kept", deserialize_with = "numbers::part")]
     threshold: f64,
     /// How the network predicts for the average.
     #[serde(default)]
@@ -84,24 +85,6 @@ fn kept() -> f64 {
     0.8
 }
 
-impl Params {
-    fn check(&self) -> Result<()> {
-        if self.partial_ce <= 0.0 || self.pseudo_ce < 0.0 || self.period == 0 {
-            return Err(Failure::usage(format!(
-                "expected `partial_ce` above 0, `pseudo_ce` of at least 0 and `period` of at least 1, found {}, {} and {}",
-                self.partial_ce, self.pseudo_ce, self.period
-            )));
-        }
-        if !(0.0..1.0).contains(&self.kept) || self.threshold <= 0.0 || self.threshold >= 1.0 {
-            return Err(Failure::usage(format!(
-                "expected `kept` in [0, 1) and `threshold` in (0, 1), found {} and {}",
-                self.kept, self.threshold
-            )));
-        }
-        Ok(())
-    }
-}
-
 /// The part of the flat average that belongs to one slice: `classes` maps, one after the other.
 #[derive(Debug)]
 struct Place {
@@ -136,7 +119,6 @@ impl Recipe for Scribble2Label {
     type Params = Params;
 
     fn build(params: Params, setup: &Setup) -> Result<Self> {
-        params.check()?;
         let classes = setup.classes;
         let (segmenter, net) = Learner::new("segmenter", params.learner, setup.learner, |scope| {
             UNet::new(scope, setup.channels, classes)
@@ -171,7 +153,7 @@ impl Scribble2Label {
         let weight = if codes.is_some() { self.params.pseudo_ce } else { 0.0 };
         let objective = Objective::new()
             .term("partial_ce", self.params.partial_ce, || {
-                partial_cross_entropy(&logits, annotation, group)
+                annotated_cross_entropy(&logits, annotation, cx)
             })
             .term("pseudo_ce", weight, || {
                 let labels = codes.map(|codes| sure_labels(annotation, codes));

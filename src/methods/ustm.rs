@@ -4,16 +4,16 @@
 //! `code/train_weakly_supervised_ustm_2D.py` at a594da8: quarter turns, and constants for two
 //! classes although there are four. The teacher is never in evaluation mode.
 
-use super::{Passes, Recipe, Setup};
+use super::{Passes, Recipe, Setup, annotated_cross_entropy};
 use crate::data::batch::{Batch, Samples};
-use crate::error::{Failure, Result};
+use crate::error::Result;
 use crate::losses::consistency::{masked_consistency, uncertainty};
-use crate::losses::partial_cross_entropy;
 use crate::native::{Form, global_sum, normal};
 use crate::nets::Pass;
 use crate::nets::unet::UNet;
 use crate::train::learner::{Learner, LearnerConfig};
 use crate::train::moment::Moment;
+use crate::train::numbers;
 use crate::train::schedule::ramp_up;
 use crate::train::{Method, Objective, StepContext, Weight};
 use serde::{Deserialize, Serialize};
@@ -31,20 +31,20 @@ const LARGEST_NOISE: f64 = 0.2;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Params {
-    /// Weight of the cross-entropy over annotated pixels.
-    #[serde(default = "one")]
+    /// Weight of the cross-entropy over annotated pixels, above 0.
+    #[serde(default = "one", deserialize_with = "numbers::positive")]
     partial_ce: f64,
     /// Weight of the consistency with the teacher once it has risen to its full value.
-    #[serde(default = "one")]
+    #[serde(default = "one", deserialize_with = "numbers::weight")]
     consistency: f64,
     /// Steps of one unit of the ramp: the weight changes every so many steps; at least 1.
-    #[serde(default = "ramp_unit_steps")]
+    #[serde(default = "ramp_unit_steps", deserialize_with = "numbers::some_steps")]
     ramp_unit_steps: u64,
     /// Units over which the weight grows, beginning with 0.0067 of it; at least 1.
-    #[serde(default = "ramp_units")]
+    #[serde(default = "ramp_units", deserialize_with = "numbers::some_steps")]
     ramp_units: u64,
     /// Largest share of its own weights that the teacher keeps in a step, in [0, 1).
-    #[serde(default = "decay")]
+    #[serde(default = "decay", deserialize_with = "numbers::share")]
     decay: f64,
     /// The student's learner.
     learner: LearnerConfig,
@@ -67,19 +67,6 @@ fn decay() -> f64 {
 }
 
 impl Params {
-    fn check(&self) -> Result<()> {
-        if self.partial_ce <= 0.0 || self.consistency < 0.0 || !(0.0..1.0).contains(&self.decay) {
-            return Err(Failure::usage(format!(
-                "expected `partial_ce` above 0, `consistency` of at least 0 and `decay` in [0, 1), found {}, {} and {}",
-                self.partial_ce, self.consistency, self.decay
-            )));
-        }
-        if self.ramp_unit_steps == 0 || self.ramp_units == 0 {
-            return Err(Failure::usage("`ramp_unit_steps` and `ramp_units` must be at least 1"));
-        }
-        Ok(())
-    }
-
     /// The weight of the consistency after `done` steps.
     pub fn weight(&self, done: u64) -> f64 {
         let units = done / self.ramp_unit_steps;
@@ -125,7 +112,6 @@ impl Recipe for Ustm {
     type Params = Params;
 
     fn build(params: Params, setup: &Setup) -> Result<Self> {
-        params.check()?;
         let (segmenter, net) = Learner::new("segmenter", params.learner, setup.learner, |scope| {
             UNet::new(scope, setup.channels, setup.classes)
         })?;
@@ -168,7 +154,7 @@ impl Ustm {
         let group = cx.group();
         let objective = Objective::new()
             .term("partial_ce", self.params.partial_ce, || {
-                partial_cross_entropy(&logits, &samples.annotation, group)
+                annotated_cross_entropy(&logits, &samples.annotation, cx)
             })
             .term("consistency", weight, || {
                 let turned = logits.rot90(chance.turns, [2i64, 3].as_slice());

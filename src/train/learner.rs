@@ -5,6 +5,7 @@
 
 use super::buckets::Buckets;
 use super::moment::Moment;
+use super::numbers;
 use super::optimizer::{Optimizer, OptimizerConfig, Update, settle};
 use super::schedule::Schedule;
 use super::{Objective, StepContext};
@@ -21,29 +22,19 @@ use tch::{Device, Kind, Tensor};
 #[serde(deny_unknown_fields)]
 pub struct LearnerConfig {
     /// Base learning rate, above 0.
+    #[serde(deserialize_with = "numbers::positive")]
     pub lr: f64,
     /// How the learning rate changes over the run.
     #[serde(default)]
     pub schedule: Schedule,
     /// Largest norm of the gradient of all parameters together; 0: no limit.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "numbers::weight")]
     pub clip_norm: f64,
     /// `{ sgd = { momentum, weight_decay } }` or `{ adamw = { beta1, beta2, epsilon, weight_decay } }`.
     pub optimizer: OptimizerConfig,
 }
 
 impl LearnerConfig {
-    /// Refuses values that cannot train.
-    pub fn check(&self) -> Result<()> {
-        if !(self.lr > 0.0 && self.lr.is_finite() && self.clip_norm >= 0.0) {
-            return Err(Failure::usage(format!(
-                "`lr` must be above 0 and `clip_norm` at least 0, found {} and {}",
-                self.lr, self.clip_norm
-            )));
-        }
-        Ok(())
-    }
-
     /// The factors of an update as a function of the moment, where `now` is that of update `number`.
     fn factors(self, number: u64, now: &Moment) -> impl Fn(&Moment) -> Vec<f64> + 'static {
         let Self { lr, schedule, optimizer, .. } = self;
@@ -157,7 +148,6 @@ impl Learner {
         setup: LearnerSetup,
         build: impl FnOnce(&mut Scope<'_>) -> N,
     ) -> Result<(Self, N)> {
-        config.check()?;
         let (learner, networks) = Self::follower(name, setup, build);
         let gradients = learner.flat.gradients(&learner.parameters)?;
         let own = setup.moments.range(gradients.numel());

@@ -9,6 +9,7 @@ mod judges;
 pub mod learner;
 pub mod moment;
 pub mod non_finite;
+pub mod numbers;
 pub mod optimizer;
 pub mod preview;
 pub mod recorder;
@@ -20,6 +21,7 @@ pub mod trainer;
 pub mod watchdog;
 
 use crate::comm::Communicator;
+use crate::data::IGNORE;
 use crate::data::batch::Batch;
 use crate::error::{Failure, Result};
 use crate::native::GroupSum;
@@ -130,6 +132,8 @@ pub struct StepContext<'a> {
     pub logged: bool,
     varying: Rc<Varying>,
     part: Part,
+    /// The annotated pixels of a step in several micro-batches.
+    annotated: Option<Tensor>,
     communicator: &'a Arc<dyn Communicator>,
     report: StepReport,
 }
@@ -144,6 +148,14 @@ struct Part {
     is_last: bool,
 }
 
+/// The annotated pixels of all micro-batches over all ranks, 0-dimensional i64.
+fn annotated_pixels(batches: &[Batch], group: &dyn GroupSum) -> Option<Tensor> {
+    let pixels = |batch: &Batch| batch.main().annotation.ne(i64::from(IGNORE)).sum(Kind::Int64);
+    let count = batches.iter().map(pixels).reduce(|sum, count| sum + count)?;
+    group.sum(&count);
+    Some(count)
+}
+
 /// Runs one iteration on every micro-batch of a step, one after the other.
 pub fn step_in_parts(
     method: &mut dyn Method,
@@ -151,6 +163,7 @@ pub fn step_in_parts(
     cx: &mut StepContext<'_>,
 ) -> Result<()> {
     let samples: usize = batches.iter().map(|batch| batch.global_size).sum();
+    cx.annotated = if batches.len() > 1 { annotated_pixels(batches, cx.group()) } else { None };
     for (number, batch) in batches.iter().enumerate() {
         cx.part = Part {
             share: batch.global_size as f64 / samples.max(1) as f64,
@@ -174,6 +187,7 @@ impl<'a> StepContext<'a> {
             logged: true,
             varying,
             part: Part { share: 1.0, is_first: true, is_last: true },
+            annotated: None,
             communicator,
             report: StepReport::default(),
         }
@@ -193,6 +207,23 @@ impl<'a> StepContext<'a> {
     /// Whether this is the first micro-batch of the step, before which nothing has moved.
     pub fn is_first(&self) -> bool {
         self.part.is_first
+    }
+
+    /// The samples of the whole step over all ranks, where its micro-batch has so many.
+    pub fn samples_of_step(&self, micro_batch: usize) -> usize {
+        (micro_batch as f64 / self.part.share).round() as usize
+    }
+
+    /// The annotated pixels of the whole step over all ranks, 0-dimensional i64; `None` where it has one
+    /// micro-batch, whose own these are.
+    pub fn annotated_pixels(&self) -> Option<&Tensor> {
+        self.annotated.as_ref()
+    }
+
+    /// The value of a term of which every micro-batch has a summand, as an objective takes it: what it
+    /// makes of the micro-batches, each weighted with its share of the samples, is their sum.
+    pub fn summand(&self, of_micro_batch: Tensor) -> Tensor {
+        if self.part.share < 1.0 { of_micro_batch / self.part.share } else { of_micro_batch }
     }
 
     /// The ranks over which losses are normalised.

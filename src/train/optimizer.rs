@@ -3,6 +3,7 @@
 //! An update is a handful of kernels however many parameters there are, and a gradient that is not
 //! finite changes nothing: the flag stays on the device and selects the old state there.
 
+use super::numbers;
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
@@ -23,8 +24,10 @@ pub enum OptimizerConfig {
 #[serde(deny_unknown_fields, default)]
 pub struct SgdConfig {
     /// Share of the previous update direction that is kept, in [0, 1).
+    #[serde(deserialize_with = "numbers::share")]
     pub momentum: f64,
     /// L2 penalty, added to the gradient of every parameter.
+    #[serde(deserialize_with = "numbers::weight")]
     pub weight_decay: f64,
 }
 
@@ -39,13 +42,17 @@ impl Default for SgdConfig {
 #[serde(deny_unknown_fields, default)]
 pub struct AdamConfig {
     /// Decay of the running mean of gradients, in [0, 1).
+    #[serde(deserialize_with = "numbers::share")]
     pub beta1: f64,
     /// Decay of the running mean of squared gradients, in [0, 1).
+    #[serde(deserialize_with = "numbers::share")]
     pub beta2: f64,
-    /// Added to the root of the second moment.
+    /// Added to the root of the second moment, above 0.
+    #[serde(deserialize_with = "numbers::positive")]
     pub epsilon: f64,
     /// `AdamW`: share of each weight that a step of learning rate 1 removes. Adam: L2 penalty, added to
     /// the gradient of every parameter.
+    #[serde(deserialize_with = "numbers::weight")]
     pub weight_decay: f64,
 }
 
@@ -77,7 +84,7 @@ impl OptimizerConfig {
     /// from 1.
     pub(super) fn factors(self, learning_rate: f64, number: u64) -> Vec<f64> {
         let adam = |config: AdamConfig, weight_decay: f64| {
-            let number = number as i32;
+            let number = i32::try_from(number).unwrap_or(i32::MAX);
             let step_size = learning_rate / (1.0 - config.beta1.powi(number));
             let correction = (1.0 - config.beta2.powi(number)).sqrt();
             vec![learning_rate, step_size, correction, 1.0 - learning_rate * weight_decay]

@@ -20,6 +20,45 @@ fn refusal(folder: &Path, train: impl Fn() -> Train) -> String {
     alone
 }
 
+/// The same configuration and data through `scrimp config check`, without the run.
+fn checked(config: &str, overrides: &[&str]) -> (Option<i32>, String) {
+    let words = overrides.iter().flat_map(|override_| ["--set", override_]);
+    let output = scrimp(&["config", "check", config].into_iter().chain(words).collect::<Vec<_>>());
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8(said).unwrap())
+}
+
+#[test]
+fn what_a_run_would_refuse_is_refused_by_the_check_of_its_configuration() {
+    let folder = TempDir::new().unwrap();
+    let packed = folder.path().join("set.h5");
+    let mut dataset = small();
+    store::write(&packed, &dataset).unwrap();
+    let path = format!("data.path={}", packed.display());
+    let sound = checked(ON_A_FILE, &[&path]);
+    assert_eq!((sound.0, sound.1.contains("and so are its data")), (Some(0), true), "{}", sound.1);
+    for (override_, message) in [
+        ("data.fold=7", "fold 7 of `phantom` holds out no cases"),
+        ("data.annotation=points", "has no annotation `points`"),
+        ("data.shapes.path=/nowhere/masks", "there is no `/nowhere/masks`"),
+    ] {
+        let (code, said) = checked(ON_A_FILE, &[&path, override_]);
+        let expected = if message.starts_with("there") { 0 } else { 2 };
+        assert!(code == Some(expected) && said.contains(message), "{said}");
+        assert_eq!(said.contains("is sound"), false, "{said}");
+    }
+    for case in &mut dataset.cases {
+        case.annotations.get_mut(SCRIBBLE).unwrap().fill(IGNORE);
+    }
+    fs::remove_file(&packed).unwrap();
+    store::write(&packed, &dataset).unwrap();
+    let (code, said) = checked(ON_A_FILE, &[&path]);
+    assert!(code == Some(2) && said.contains("no pixel of `scribble` is annotated"), "{said}");
+    let (code, said) = checked(ON_A_FILE, &["data.path=nowhere.h5"]);
+    let expected = "its data were not looked at, since there is no `nowhere.h5`";
+    assert!(code == Some(0) && said.contains(expected), "{said}");
+}
+
 fn refusal_of_config(config: &str, overrides: &[&str]) -> String {
     let folder = TempDir::new().unwrap();
     let run = folder.path().join("run");
@@ -115,6 +154,19 @@ fn a_fold_that_leaves_nothing_to_train_on() {
     error: fold 1 holds out every case of `phantom`, expected some to train on
 
     hint: set `data.fold` to another fold, or pack more cases
+    ");
+}
+
+#[test]
+fn held_out_cases_that_nothing_can_be_said_of() {
+    let mut dataset = small();
+    dataset.cases[0].annotations.remove(DENSE);
+    insta::assert_snapshot!(refusal_of_data(&dataset, |_| {}), @r"
+    exit code 2
+    error: held-out case `phantom0001` has no `dense` annotation to evaluate with
+
+    hint: pack dense labels too, for example `scrimp prepare nifti --dense DIR ...`
+    hint: or train on all cases without evaluations: `--set data.fold=0`
     ");
 }
 

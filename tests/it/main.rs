@@ -16,6 +16,8 @@ mod cli;
 #[cfg(feature = "mpi")]
 mod comm;
 #[cfg(test)]
+mod configuration;
+#[cfg(test)]
 mod dashboard;
 #[cfg(test)]
 mod dashboard_export;

@@ -10,6 +10,7 @@ use scrimp::data::import::phantom::{Difficulty, Phantom, generate};
 use scrimp::data::loader::{Loader, LoaderPlan};
 use scrimp::data::shapes::Shapes;
 use scrimp::data::{IGNORE, IMAGE_LABEL, SCRIBBLE};
+use scrimp::error::Exit;
 use scrimp::methods::{METHODS, MethodDef, Passes, Setup};
 use scrimp::random::Key;
 use scrimp::train::checkpoint::{
@@ -17,7 +18,7 @@ use scrimp::train::checkpoint::{
 };
 use scrimp::train::learner::{LearnerSetup, Moments};
 use scrimp::train::moment::Moment;
-use scrimp::train::{Method, StepContext, StepNumbers};
+use scrimp::train::{Method, StepContext, StepNumbers, step_in_parts};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -88,6 +89,45 @@ fn every_method_refuses_a_parameter_that_it_does_not_know() {
     }
 }
 
+/// Every number in a table, by its dotted key.
+fn numbers(prefix: &str, table: &toml::Table, found: &mut Vec<(String, bool)>) {
+    for (key, value) in table {
+        let key = format!("{prefix}.{key}");
+        match value {
+            toml::Value::Table(table) => numbers(&key, table, found),
+            toml::Value::Float(_) => found.push((key, true)),
+            toml::Value::Integer(_) => found.push((key, false)),
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn every_method_refuses_numbers_that_nothing_can_be_computed_with() {
+    for method in METHODS {
+        let check = |overrides: &[String]| {
+            let config = config::read(&repository(&smoke_config(method)), overrides).unwrap();
+            (method.check)(&config)
+        };
+        let mut found = Vec::new();
+        numbers("method.params", &check(&[]).unwrap(), &mut found);
+        assert!(found.len() > 2, "{}", method.name);
+        for (key, is_float) in found {
+            let values: &[&str] = if is_float {
+                &["nan", "inf", "-inf", "-1"]
+            } else {
+                &["-1", "9223372036854775807"]
+            };
+            for value in values {
+                let override_ = format!("{key}={value}");
+                let failure = check(std::slice::from_ref(&override_)).expect_err(&override_);
+                assert_eq!(failure.exit(), Exit::Usage);
+                assert!(failure.to_string().contains(&format!("--set {override_}")), "{failure}");
+            }
+        }
+    }
+}
+
 /// A method on a small phantom, one step at a time, without a trainer.
 struct Bench {
     method: Box<dyn Method>,
@@ -101,8 +141,12 @@ impl Bench {
     }
 
     fn computing_in(computed: Kind, definition: &MethodDef) -> Self {
+        Self::with((Kind::Float, computed), definition, &[])
+    }
+
+    fn with((kind, computed): (Kind, Kind), definition: &MethodDef, overrides: &[String]) -> Self {
         tch::set_num_threads(1);
-        let config = config::read(&repository(&smoke_config(definition)), &[]).unwrap();
+        let config = config::read(&repository(&smoke_config(definition)), overrides).unwrap();
         let params = (definition.check)(&config).unwrap();
         let difficulty = Difficulty::Easy;
         let phantom = Phantom { cases: 5, slices: 2, size: 32, difficulty, seed: 1 };
@@ -116,7 +160,7 @@ impl Bench {
         let dataset = Arc::new(dataset.unwrap());
         let learner = LearnerSetup {
             key: Key::new(1),
-            kind: Kind::Float,
+            kind,
             computed,
             device: Device::Cpu,
             moments: Moments::Whole,
@@ -162,6 +206,16 @@ impl Bench {
         context.into_report().fetch().unwrap()
     }
 
+    /// The flat weights of every learner after a step whose micro-batches are so many times the batch.
+    fn weights_after_equal_parts(&mut self, times: usize) -> Vec<(&'static str, Tensor)> {
+        let mut part = || self.loader.batch(1).unwrap().to(Kind::Double, Device::Cpu);
+        let parts: Vec<_> = (0..times).map(|_| part()).collect();
+        let mut context = StepContext::new(Moment::new(1, 10, Key::new(1)), &self.communicator);
+        step_in_parts(&mut *self.method, &parts, &mut context).unwrap();
+        let flat = |l: &scrimp::train::learner::Learner| l.flat_parts()[0].tensor.copy();
+        self.method.learners().into_iter().map(|l| (l.name(), flat(l))).collect()
+    }
+
     /// Copies of every tensor that a checkpoint holds, by learner.
     fn tensors(&self) -> Vec<(&'static str, Vec<Tensor>)> {
         let copies = |learner: &scrimp::train::learner::Learner| {
@@ -193,6 +247,39 @@ fn every_method_starts_alike_with_convolutions_in_bf16() {
             assert!(difference < 0.1, "{}: {name} {found}, not {expected}", definition.name);
         }
     }
+}
+
+#[test]
+fn every_method_learns_from_equal_micro_batches_what_it_learns_from_one_of_them() {
+    // Its norms are estimated better with each pass, whatever is learnt in it.
+    let overrides = ["method.params.shape.spectral_norm=false".to_owned()];
+    for definition in METHODS.iter().filter(|definition| definition.in_micro_batches) {
+        let overrides = if definition.name == "maskmixadv" { &overrides[..] } else { &[] };
+        let after = |times| {
+            let mut bench = Bench::with((Kind::Double, Kind::Double), definition, overrides);
+            bench.weights_after_equal_parts(times)
+        };
+        for ((name, one), (_, three)) in after(1).iter().zip(after(3)) {
+            let difference = (one - three).abs().max().double_value(&[]);
+            assert!(difference < 1e-9, "{}: `{name}` differs by {difference:e}", definition.name);
+        }
+    }
+}
+
+#[test]
+fn a_method_whose_learners_learn_from_each_other_within_a_step_refuses_micro_batches() {
+    let method = METHODS.iter().find(|method| !method.in_micro_batches).unwrap();
+    let check = |count: usize| {
+        let override_ = [format!("train.micro_batches={count}")];
+        (method.check)(&config::read(&repository(&smoke_config(method)), &override_).unwrap())
+    };
+    assert!(check(1).is_ok());
+    insta::assert_snapshot!(check(2).unwrap_err(), @r"
+    error: `cltn` takes no micro-batches: its learners learn from each other within one step
+      --> --set train.micro_batches=2
+
+    hint: use `--set train.micro_batches=1` with a smaller `train.batch_size`, or more processes
+    ");
 }
 
 #[test]

@@ -3,6 +3,8 @@
 use scrimp::comm::{Communicator, Solo, threads};
 use scrimp::data::batch::{Batch, Samples};
 use scrimp::error::Result;
+use scrimp::methods::partial_ce::{Params, PartialCe};
+use scrimp::methods::{Passes, Recipe, Setup};
 use scrimp::native::global_sum;
 use scrimp::random::Key;
 use scrimp::shares::local_share;
@@ -15,6 +17,16 @@ use tch::{Device, Kind, Tensor};
 
 const PIXELS: i64 = 16;
 const SAMPLES: usize = 7;
+
+fn setup() -> LearnerSetup {
+    LearnerSetup {
+        key: Key::new(1),
+        kind: Kind::Double,
+        computed: Kind::Double,
+        device: Device::Cpu,
+        moments: Moments::Whole,
+    }
+}
 
 /// Fits one number to each pixel, and lets a follower trail behind.
 struct Fit {
@@ -29,18 +41,11 @@ impl Fit {
             "lr = 0.1\nschedule = \"constant\"\nclip_norm = 0.5\noptimizer = { adamw = {} }",
         )
         .unwrap();
-        let setup = LearnerSetup {
-            key: Key::new(1),
-            kind: Kind::Double,
-            computed: Kind::Double,
-            device: Device::Cpu,
-            moments: Moments::Whole,
-        };
         let (learner, pixels) =
-            Learner::new("fit", config, setup, |scope| scope.uniform("pixels", &[PIXELS], 1.0))
+            Learner::new("fit", config, setup(), |scope| scope.uniform("pixels", &[PIXELS], 1.0))
                 .unwrap();
         let (follower, _) =
-            Learner::follower("trail", setup, |scope| scope.uniform("pixels", &[PIXELS], 1.0));
+            Learner::follower("trail", setup(), |scope| scope.uniform("pixels", &[PIXELS], 1.0));
         Self { learner, pixels, follower }
     }
 
@@ -137,5 +142,90 @@ fn micro_batches_are_shared_out_over_the_ranks() {
         for found in threads::run(2, |comm| Ok(trained(micro_batches, &comm).0)) {
             assert_near(&found.unwrap(), &weights);
         }
+    }
+}
+
+/// Rows and columns of the samples that a network sees.
+const SIZE: i64 = 16;
+
+/// Partial cross-entropy with every term whose value is a sum or a mean over samples or pixels.
+fn with_all_terms() -> PartialCe {
+    let params: Params = toml::from_str(
+        "entropy = 0.3\ncontour_length = { weight = 0.7 }\nmumford_shah = { weight = 0.01 }\n\
+         intensity_variance = { weight = 0.5, ramp_units = 0 }\ngated_crf = { weight = 0.2, radius = 2 }\n\
+         learner = { lr = 0.1, optimizer = { sgd = {} } }",
+    )
+    .unwrap();
+    let setup = Setup {
+        learner: setup(),
+        classes: 3,
+        channels: 1,
+        passes: Passes::new(false, None),
+        slices: Vec::new(),
+        size: SIZE,
+    };
+    PartialCe::build(params, &setup).unwrap()
+}
+
+/// The samples at `mine`: one image for all, so that the statistics of every micro-batch are the same,
+/// and annotation of 0 to 6 rows, so that no two micro-batches have as many pixels of it.
+fn annotated(mine: &Range<usize>, samples: usize) -> Batch {
+    let pixels = Tensor::arange(SIZE * SIZE, (Kind::Double, Device::Cpu));
+    let image = (pixels * 0.37).sin().square().view([1, 1, SIZE, SIZE]);
+    let count = mine.len() as i64;
+    let place = |start: i64| Tensor::arange_start(start, start + SIZE, (Kind::Int64, Device::Cpu));
+    let annotation: Vec<Tensor> = mine
+        .clone()
+        .map(|position| {
+            let classes = place(position as i64).remainder(3).expand([SIZE, SIZE], false);
+            let is_open = place(0).ge(position as i64).unsqueeze(1);
+            classes.masked_fill(&is_open, 255)
+        })
+        .collect();
+    let none = Tensor::zeros([0, SIZE, SIZE], (Kind::Int64, Device::Cpu));
+    let annotation = if count == 0 { none } else { Tensor::stack(&annotation, 0) };
+    let image = image.expand([count, 1, SIZE, SIZE], false).contiguous();
+    let positions = mine.clone().map(|position| position as u64).collect();
+    let cases = mine.clone().map(|position| (position, 0)).collect();
+    Batch::new(Samples { image, annotation, cases, positions }, samples)
+}
+
+/// Weights and numbers after one step of so many micro-batches on one of the ranks.
+fn regularised(micro_batches: usize, ranks: &Arc<dyn Communicator>) -> (Vec<f64>, StepNumbers) {
+    let mut method = with_all_terms();
+    let parts = (0..micro_batches).map(|number| local_share(SAMPLES, micro_batches, number));
+    let parts = parts.map(|part| {
+        let share = local_share(part.len(), ranks.ranks(), ranks.rank());
+        annotated(&(part.start + share.start..part.start + share.end), part.len())
+    });
+    let mut cx = StepContext::new(Moment::new(1, 3, Key::new(1)), ranks);
+    step_in_parts(&mut method, &parts.collect::<Vec<_>>(), &mut cx).unwrap();
+    let flat = method.learners()[0].flat_parts()[0].tensor.detach();
+    (Vec::try_from(flat).unwrap(), cx.into_report().fetch().unwrap())
+}
+
+#[test]
+fn every_term_is_normalised_over_the_batch_however_it_is_cut() {
+    tch::set_num_threads(1);
+    let solo: Arc<dyn Communicator> = Arc::new(Solo);
+    let (weights, numbers) = regularised(1, &solo);
+    assert_eq!(numbers.losses.len(), 6);
+    let check = |(found, found_numbers): (Vec<f64>, StepNumbers), what: &str| {
+        for ((name, found), (_, expected)) in found_numbers.losses.iter().zip(&numbers.losses) {
+            let difference = (found - expected).abs();
+            assert!(
+                difference <= 1e-10 * expected.abs().max(1.0),
+                "{name} of {what}: {found} {expected}"
+            );
+        }
+        let differences = found.iter().zip(&weights).map(|(a, b)| (a - b).abs());
+        let largest = differences.fold(0.0, f64::max);
+        assert!(largest < 1e-9, "weights of {what} differ by {largest:e}");
+    };
+    for micro_batches in [2, 3, 7] {
+        check(regularised(micro_batches, &solo), &format!("{micro_batches} parts"));
+    }
+    for found in threads::run(2, |comm| Ok(regularised(3, &comm))) {
+        check(found.unwrap(), "3 parts on 2 ranks");
     }
 }

@@ -7,7 +7,7 @@
 
 mod params;
 
-use super::{Recipe, Setup};
+use super::{Asked, Recipe, Setup};
 use crate::data::IMAGE_LABEL;
 use crate::data::batch::Batch;
 use crate::error::{Context, Failure, Result};
@@ -68,10 +68,12 @@ impl Recipe for Cltn {
     const PAPER: &'static str =
         "Du et al., Computers in Biology and Medicine 2024; code: mlcb-jlu/MedImgSeg";
     const NEEDS_HEALTHY: bool = true;
+    const IN_MICRO_BATCHES: bool = false;
     type Params = Params;
 
-    fn refuse(params: &Params, annotation: &str) -> Result<()> {
-        if params.lesion_label == 0.0 || annotation != IMAGE_LABEL {
+    fn refuse(params: &Params, asked: &Asked<'_>) -> Result<()> {
+        params.check(asked.size as i64)?;
+        if params.lesion_label == 0.0 || asked.annotation != IMAGE_LABEL {
             return Ok(());
         }
         let message = format!(
@@ -83,7 +85,6 @@ impl Recipe for Cltn {
     }
 
     fn build(params: Params, setup: &Setup) -> Result<Self> {
-        params.check(setup.size)?;
         let size = params.generator(setup.size);
         let pair = |scope: &mut Scope<'_>| {
             ["genA2B", "genB2A"].map(|name| Generator::new(&mut scope.sub(name), size))

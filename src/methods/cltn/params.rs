@@ -3,46 +3,48 @@
 use crate::error::{Failure, Result};
 use crate::nets::label_transfer::{GeneratorSize, Judge};
 use crate::train::learner::LearnerConfig;
-use serde::{Deserialize, Serialize};
+use crate::train::numbers;
+use serde::de::{Error, Unexpected};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// `[method.params]` of `cltn`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Params {
-    /// Weight of all that the discriminators say, to both sides.
-    #[serde(default = "one")]
+    /// Weight of all that the discriminators say, to both sides; above 0.
+    #[serde(default = "one", deserialize_with = "numbers::positive")]
     pub(super) adversarial: f64,
     /// Weight of the distance between an image and what both generators in turn make of it.
-    #[serde(default = "ten")]
+    #[serde(default = "ten", deserialize_with = "numbers::weight")]
     pub(super) cycle: f64,
     /// Weight of the distance between an image and what the generator of its own class makes of it.
-    #[serde(default = "ten")]
+    #[serde(default = "ten", deserialize_with = "numbers::weight")]
     pub(super) identity: f64,
     /// Weight of the generators' class scores, from whose features the mask is made.
-    #[serde(default = "thousand")]
+    #[serde(default = "thousand", deserialize_with = "numbers::weight")]
     pub(super) class_score: f64,
     /// Weight of the distance between an image and its restoration by the decoder of the content.
-    #[serde(default = "ten")]
+    #[serde(default = "ten", deserialize_with = "numbers::weight")]
     pub(super) reconstruction: f64,
     /// Weight of cross-entropy and Dice between the healing mask and the annotation, where a first run
     /// has labelled the diseased images: the second stage.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "numbers::weight")]
     pub(super) lesion_label: f64,
     /// What a running average of the generators, which then makes the predictions, keeps of itself in
     /// each step, in [0, 1); 0: there is none.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "numbers::share")]
     pub(super) average: f64,
     /// Channels of the generators at full resolution; four times as many at the bottom.
-    #[serde(default = "fifty_four")]
+    #[serde(default = "fifty_four", deserialize_with = "numbers::width")]
     pub(super) width: i64,
     /// Channels of the discriminators after their first layer.
-    #[serde(default = "fifty_four")]
+    #[serde(default = "fifty_four", deserialize_with = "numbers::width")]
     pub(super) judge_width: i64,
     /// Layers of the discriminators that judge large parts of an image, 3 to 12.
-    #[serde(default = "seven")]
+    #[serde(default = "seven", deserialize_with = "layers")]
     pub(super) global_layers: u32,
     /// Layers of the discriminators that judge small parts, 3 to 12.
-    #[serde(default = "five")]
+    #[serde(default = "five", deserialize_with = "layers")]
     pub(super) local_layers: u32,
     /// Whether the discriminators learn from composed images too, which are as much made as painted
     /// ones. As released they do not, and then an empty mask, which leaves the input as it is, passes
@@ -118,28 +120,19 @@ fn five() -> u32 {
     5
 }
 
+/// Layers of a discriminator.
+fn layers<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<u32, D::Error> {
+    let layers = u32::deserialize(from)?;
+    if (3..=12).contains(&layers) {
+        return Ok(layers);
+    }
+    Err(D::Error::invalid_value(Unexpected::Unsigned(layers.into()), &"3 to 12 layers"))
+}
+
 impl Params {
-    /// Refuses networks that cannot be built, and images of `size` rows and columns that they cannot
-    /// take.
+    /// Refuses images of `size` rows and columns that the networks cannot take.
     pub(super) fn check(&self, size: i64) -> Result<()> {
-        if self.width < 1 || self.judge_width < 1 {
-            return Err(Failure::usage(format!(
-                "`width` and `judge_width` must be at least 1, found {} and {}",
-                self.width, self.judge_width
-            )));
-        }
-        if !(0.0..1.0).contains(&self.average) {
-            return Err(Failure::usage(format!(
-                "`average` must be at least 0 and below 1, found {}",
-                self.average
-            )));
-        }
         let layers = [self.global_layers, self.local_layers];
-        if layers.iter().any(|layers| !(3..=12).contains(layers)) {
-            return Err(Failure::usage(format!(
-                "`global_layers` and `local_layers` must be between 3 and 12, found {layers:?}"
-            )));
-        }
         let smallest = layers.into_iter().map(Judge::smallest_image).max().unwrap_or(8);
         if size % 4 != 0 || size < smallest {
             return Err(Failure::usage(format!(

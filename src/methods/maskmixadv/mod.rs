@@ -6,11 +6,11 @@
 
 mod params;
 
-use super::{Passes, Recipe, Setup};
+use super::{Asked, Passes, Recipe, Setup, annotated_cross_entropy};
 use crate::data::batch::{Batch, Samples};
 use crate::error::{Failure, Result};
 use crate::losses::adversarial::{accuracy, gradient_penalty, verdict};
-use crate::losses::{SMOOTH, dice, masked_mean_square, one_hot, partial_cross_entropy};
+use crate::losses::{SMOOTH, dice, masked_mean_square, one_hot};
 use crate::mixing::{self, CellMasks, expected_class, label_map, mix};
 use crate::native::cuda::upload;
 use crate::native::{GroupSum, global_sum, with_slice_mut};
@@ -59,15 +59,19 @@ impl Recipe for MaskMixAdv {
     const NEEDS_SHAPES: bool = true;
     type Params = Params;
 
-    fn build(params: Params, setup: &Setup) -> Result<Self> {
-        params.check()?;
-        if setup.channels > 1 {
-            let message = format!(
-                "`maskmixadv` restores grey images, these have {} channels",
-                setup.channels
-            );
-            return Err(Failure::usage(message).hint("`scrimp methods` lists the others"));
+    fn refuse(params: &Params, _asked: &Asked<'_>) -> Result<()> {
+        params.check()
+    }
+
+    fn refuse_images(_params: &Params, channels: usize) -> Result<()> {
+        if channels == 1 {
+            return Ok(());
         }
+        let message = format!("`maskmixadv` restores grey images, these have {channels} channels");
+        Err(Failure::usage(message).hint("`scrimp methods` lists the others"))
+    }
+
+    fn build(params: Params, setup: &Setup) -> Result<Self> {
         let (segmenter, net) = Learner::new("segmenter", params.learner, setup.learner, |scope| {
             UNetMae::new(scope, 1, setup.classes, params.hide == Hide::Features)
         })?;
@@ -101,11 +105,9 @@ impl MaskMixAdv {
         let annotation = &samples.annotation;
         let (ce, pse) = (self.params.partial_ce / 2.0, self.params.pseudo_dice / 2.0);
         let mut objective = Objective::new()
-            .term("partial_ce_first", ce, || {
-                partial_cross_entropy(first_logits, annotation, cx.group())
-            })
+            .term("partial_ce_first", ce, || annotated_cross_entropy(first_logits, annotation, cx))
             .term("partial_ce_second", ce, || {
-                partial_cross_entropy(second_logits, annotation, cx.group())
+                annotated_cross_entropy(second_logits, annotation, cx)
             })
             .term("pseudo_dice_first", pse, || dice(&first, &pseudo, smooth, cx.group()))
             .term("pseudo_dice_second", pse, || dice(&second, &pseudo, smooth, cx.group()))

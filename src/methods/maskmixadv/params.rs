@@ -3,6 +3,7 @@
 use crate::error::{Failure, Result};
 use crate::nets::gan::Judge;
 use crate::train::learner::LearnerConfig;
+use crate::train::numbers;
 use crate::train::optimizer::{AdamConfig, OptimizerConfig};
 use crate::train::schedule::Schedule;
 use serde::{Deserialize, Serialize};
@@ -15,16 +16,16 @@ pub struct Params {
     #[serde(default)]
     pub(super) adversary: Adversary,
     /// Weight of the cross-entropy over annotated pixels, mean of both branches.
-    #[serde(default = "ten")]
+    #[serde(default = "ten", deserialize_with = "numbers::weight")]
     pub(super) partial_ce: f64,
     /// Weight of the Dice loss against the mixed pseudo label, mean of both branches.
-    #[serde(default = "half")]
+    #[serde(default = "half", deserialize_with = "numbers::weight")]
     pub(super) pseudo_dice: f64,
     /// Weight of the squared error of the reconstruction over hidden pixels.
-    #[serde(default = "ten")]
+    #[serde(default = "ten", deserialize_with = "numbers::weight")]
     pub(super) reconstruction: f64,
     /// Share of the 32 x 32 cells that the first branch sees, strictly between 0 and 1.
-    #[serde(default = "half")]
+    #[serde(default = "half", deserialize_with = "numbers::part")]
     pub(super) visible: f64,
     /// Whose mask a mask is.
     #[serde(default)]
@@ -103,8 +104,10 @@ pub(super) enum PredictsFrom {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Shape {
     /// Weight of the network's adversarial term.
+    #[serde(deserialize_with = "numbers::weight")]
     pub(super) weight: f64,
     /// Share of the run before the game begins; then the weight grows over as long again.
+    #[serde(deserialize_with = "numbers::share")]
     pub(super) warm_up: f64,
     /// How label maps are shown to the discriminator.
     pub(super) maps: Maps,
@@ -113,8 +116,10 @@ pub(super) struct Shape {
     /// Divides the discriminator's weights by their largest singular values.
     pub(super) spectral_norm: bool,
     /// Weight of the squared slope of the discriminator at real maps (R1); 0 for none.
+    #[serde(deserialize_with = "numbers::weight")]
     pub(super) gradient_penalty: f64,
     /// Pixels over which the edges of real maps are blurred, odd, so that sharpness betrays nothing.
+    #[serde(deserialize_with = "numbers::width")]
     pub(super) blur: i64,
 }
 
@@ -164,9 +169,9 @@ fn discriminator_learner() -> LearnerConfig {
 impl Params {
     pub(super) fn check(&self) -> Result<()> {
         let refuse = |message: &str| Err(Failure::usage(message.to_owned()));
-        if !(self.visible > 0.0 && self.visible < 1.0) {
+        if self.partial_ce + self.pseudo_dice + self.reconstruction == 0.0 {
             return refuse(
-                "`visible` must be above 0 and below 1: both branches must see something",
+                "`partial_ce`, `pseudo_dice` and `reconstruction` are all 0: nothing is learnt",
             );
         }
         if self.reconstruct_both && self.hide == Hide::Features {
@@ -177,13 +182,7 @@ impl Params {
         if self.predicts_from == PredictsFrom::Parts && self.hide == Hide::Features {
             return refuse("`predicts_from = \"parts\"` needs `hide = \"image\"`");
         }
-        let Shape { weight, warm_up, gradient_penalty, blur, .. } = self.shape;
-        if !(weight >= 0.0 && gradient_penalty >= 0.0 && (0.0..1.0).contains(&warm_up)) {
-            return refuse(
-                "`shape.weight` and `shape.gradient_penalty` must be at least 0, `shape.warm_up` in [0, 1)",
-            );
-        }
-        if blur < 1 || blur % 2 == 0 {
+        if self.shape.blur % 2 == 0 {
             return refuse("`shape.blur` must be an odd number of pixels; 1 leaves maps sharp");
         }
         Ok(())
@@ -206,9 +205,13 @@ impl Params {
 mod tests {
     use super::*;
 
-    fn params(text: &str) -> Params {
+    fn read(text: &str) -> std::result::Result<Params, toml::de::Error> {
         let learner = "[learner]\nlr = 0.01\noptimizer = { sgd = {} }\n";
-        toml::from_str(&format!("{text}\n{learner}")).unwrap()
+        toml::from_str(&format!("{text}\n{learner}"))
+    }
+
+    fn params(text: &str) -> Params {
+        read(text).unwrap()
     }
 
     #[test]
@@ -224,13 +227,16 @@ mod tests {
     #[test]
     fn contradictions_are_refused() {
         for text in [
-            "visible = 1.0",
             "hide = \"features\"\nreconstruct_both = true",
+            "hide = \"features\"\npredicts_from = \"parts\"",
             "shape = { blur = 2 }",
-            "shape = { warm_up = 1.0 }",
+            "partial_ce = 0\npseudo_dice = 0\nreconstruction = 0",
         ] {
             assert!(params(text).check().is_err(), "{text}");
         }
         assert!(params("").check().is_ok());
+        for text in ["visible = 1.0", "shape = { warm_up = 1.0 }", "shape = { weight = nan }"] {
+            assert!(read(text).is_err(), "{text}");
+        }
     }
 }

@@ -6,7 +6,7 @@
 
 mod params;
 
-use super::{Passes, Recipe, Setup};
+use super::{Asked, Passes, Recipe, Setup, annotated_cross_entropy};
 use crate::data::batch::Batch;
 use crate::error::Result;
 use crate::losses::contour::contour_length;
@@ -14,7 +14,7 @@ use crate::losses::entropy::mean_entropy;
 use crate::losses::gated_crf::gated_crf;
 use crate::losses::intensity_variance::intensity_variance;
 use crate::losses::mumford_shah::mumford_shah;
-use crate::losses::{Masking, partial_cross_entropy, partial_dice};
+use crate::losses::{Masking, partial_dice};
 use crate::nets::Pass;
 use crate::nets::unet::UNet;
 use crate::train::learner::Learner;
@@ -38,11 +38,15 @@ impl Recipe for PartialCe {
     const PAPER: &'static str = "Lin et al., CVPR 2016; code: HiLab-git/WSL4MIS";
     type Params = Params;
 
+    fn refuse(params: &Params, _asked: &Asked<'_>) -> Result<()> {
+        params.check()
+    }
+
+    fn refuse_images(params: &Params, channels: usize) -> Result<()> {
+        if channels > 1 { params.refuse_colour() } else { Ok(()) }
+    }
+
     fn build(params: Params, setup: &Setup) -> Result<Self> {
-        params.check()?;
-        if setup.channels > 1 {
-            params.refuse_colour()?;
-        }
         let (segmenter, net) = Learner::new("segmenter", params.learner, setup.learner, |scope| {
             UNet::new(scope, setup.channels, setup.classes)
         })?;
@@ -68,7 +72,7 @@ impl PartialCe {
         let probabilities = LazyCell::new(|| logits.softmax(1, logits.kind()));
         let objective = Objective::new()
             .term("partial_ce", params.cross_entropy, || {
-                partial_cross_entropy(logits, annotation, group)
+                annotated_cross_entropy(logits, annotation, cx)
             })
             .term("partial_dice", params.dice, || {
                 partial_dice(&probabilities, annotation, Masking::PerSample, group)
@@ -76,10 +80,12 @@ impl PartialCe {
             .term("entropy", params.entropy, || mean_entropy(&probabilities, total, group))
             .term("contour_length", params.contour_length.weight, || {
                 let contours = params.contour_length.contours;
-                contour_length(&probabilities, contours, &samples.positions, total, group)
+                let (places, of_step) = (&samples.positions, cx.samples_of_step(total));
+                cx.summand(contour_length(&probabilities, contours, places, of_step, group))
             })
             .term("mumford_shah", params.mumford_shah.weight, || {
-                mumford_shah(&probabilities, image, params.mumford_shah.energy, group)
+                let energy = params.mumford_shah.energy;
+                cx.summand(mumford_shah(&probabilities, image, energy, group))
             })
             .term(
                 "intensity_variance",

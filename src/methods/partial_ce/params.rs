@@ -7,21 +7,23 @@ use crate::losses::intensity_variance::Sign;
 use crate::losses::mumford_shah::MumfordShah;
 use crate::native::Form;
 use crate::train::learner::LearnerConfig;
+use crate::train::numbers;
 use crate::train::schedule::ramp_up;
-use serde::{Deserialize, Serialize};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// `[method.params]` of `partial-ce`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Params {
     /// Weight of the cross-entropy over annotated pixels.
-    #[serde(default = "one")]
+    #[serde(default = "one", deserialize_with = "numbers::weight")]
     pub(super) cross_entropy: f64,
     /// Weight of the Dice loss over annotated pixels.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "numbers::weight")]
     pub(super) dice: f64,
     /// Weight of the mean entropy of predictions, in [0, 1], over all pixels; 0.1 as published.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "numbers::weight")]
     pub(super) entropy: f64,
     /// The length of contours, called total variation in the released code.
     #[serde(default)]
@@ -44,6 +46,7 @@ pub struct Params {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct ContourLength {
     /// Weight of the term; 0.01 as published.
+    #[serde(deserialize_with = "numbers::weight")]
     pub(super) weight: f64,
     /// Whose contours are measured.
     pub(super) contours: Contours,
@@ -54,10 +57,13 @@ pub(super) struct ContourLength {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct GatedCrf {
     /// Weight of the term; 0.1 as published.
+    #[serde(deserialize_with = "numbers::weight")]
     pub(super) weight: f64,
     /// Two pixels at most this many apart in rows and in columns are a pair; at least 1.
+    #[serde(deserialize_with = "numbers::width")]
     pub(super) radius: i64,
     /// What is summed for the weight of a pair: `weight`, its fall over `sigma_xy` pixels and over a difference `sigma_intensity` of intensities; a sigma of 0 leaves its factor out.
+    #[serde(deserialize_with = "kernels")]
     pub(super) kernels: Vec<Kernel>,
 }
 
@@ -84,6 +90,7 @@ impl GatedCrf {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Energy {
     /// Weight of the term, which is a sum over all pixels of the batch; 0.000001 as published.
+    #[serde(deserialize_with = "numbers::weight")]
     pub(super) weight: f64,
     /// Which energy.
     pub(super) energy: MumfordShah,
@@ -94,12 +101,15 @@ pub(super) struct Energy {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct IntensityVariance {
     /// Weight of the term at the end of its ramp; 0.1 as published.
+    #[serde(deserialize_with = "numbers::weight")]
     pub(super) weight: f64,
     /// What becomes smaller.
     pub(super) sign: Sign,
     /// Steps of one unit of the ramp: the weight changes every so many steps, whatever an epoch is; at least 1.
+    #[serde(deserialize_with = "numbers::some_steps")]
     pub(super) ramp_unit_steps: u64,
     /// Units over which the weight grows, beginning with 0.0067 of it; 0: it is there from the start.
+    #[serde(deserialize_with = "numbers::steps")]
     pub(super) ramp_units: u64,
 }
 
@@ -124,35 +134,33 @@ fn one() -> f64 {
     1.0
 }
 
+/// The narrowest fall of a kernel: its square is still a number of single precision.
+const LEAST_SIGMA: f64 = 1e-9;
+/// The most kernels that are summed.
+const MOST_KERNELS: usize = 64;
+
+/// Kernels of a gated CRF, at least one, whose weights and sigmas can be computed with.
+fn kernels<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<Vec<Kernel>, D::Error> {
+    let kernels = Vec::<Kernel>::deserialize(from)?;
+    let falls = |sigma: f64| sigma == 0.0 || (LEAST_SIGMA..=f64::from(f32::MAX)).contains(&sigma);
+    let is_one = |kernel: &Kernel| {
+        numbers::is_weight(kernel.weight) && falls(kernel.sigma_xy) && falls(kernel.sigma_intensity)
+    };
+    if (1..=MOST_KERNELS).contains(&kernels.len()) && kernels.iter().all(is_one) {
+        return Ok(kernels);
+    }
+    Err(D::Error::custom(format!(
+        "expected 1 to {MOST_KERNELS} kernels with finite weights of at least 0, and sigmas that are 0 or \
+         at least {LEAST_SIGMA}"
+    )))
+}
+
 impl Params {
     pub(super) fn check(&self) -> Result<()> {
-        let refuse = |message: &str| Err(Failure::usage(message.to_owned()));
-        if self.cross_entropy <= 0.0 && self.dice <= 0.0 {
-            return refuse(
+        if self.cross_entropy == 0.0 && self.dice == 0.0 {
+            return Err(Failure::usage(
                 "`cross_entropy` and `dice` are both 0: nothing is learnt from annotation",
-            );
-        }
-        let weights = [
-            self.cross_entropy,
-            self.dice,
-            self.entropy,
-            self.contour_length.weight,
-            self.gated_crf.weight,
-            self.mumford_shah.weight,
-            self.intensity_variance.weight,
-        ];
-        if !weights.iter().all(|weight| *weight >= 0.0 && weight.is_finite()) {
-            return refuse("weights of terms must be at least 0");
-        }
-        let GatedCrf { radius, kernels, .. } = &self.gated_crf;
-        let falls = |kernel: &Kernel| kernel.sigma_xy >= 0.0 && kernel.sigma_intensity >= 0.0;
-        if *radius < 1 || kernels.is_empty() || !kernels.iter().all(falls) {
-            return refuse(
-                "`gated_crf` needs a `radius` of at least 1 and `kernels` whose sigmas are at least 0",
-            );
-        }
-        if self.intensity_variance.ramp_unit_steps == 0 {
-            return refuse("`intensity_variance.ramp_unit_steps` must be at least 1");
+            ));
         }
         Ok(())
     }
@@ -186,9 +194,13 @@ mod tests {
         assert_eq!(refused.message(), "`gated_crf` takes grey images, and these are in colour");
     }
 
-    fn params(text: &str) -> Params {
+    fn read(text: &str) -> std::result::Result<Params, toml::de::Error> {
         let learner = "[learner]\nlr = 0.01\noptimizer = { sgd = {} }\n";
-        toml::from_str(&format!("{text}\n{learner}")).unwrap()
+        toml::from_str(&format!("{text}\n{learner}"))
+    }
+
+    fn params(text: &str) -> Params {
+        read(text).unwrap()
     }
 
     #[test]
@@ -221,16 +233,18 @@ mod tests {
 
     #[test]
     fn contradictions_are_refused() {
+        assert!(params("cross_entropy = 0.0\nentropy = 0.1").check().is_err());
         for text in [
-            "cross_entropy = 0.0\nentropy = 0.1",
             "entropy = -0.1",
             "entropy = inf",
             "gated_crf = { radius = 0 }",
             "gated_crf = { kernels = [] }",
             "gated_crf = { kernels = [{ weight = 1.0, sigma_xy = -1.0, sigma_intensity = 0.1 }] }",
+            "gated_crf = { kernels = [{ weight = nan, sigma_xy = 1.0, sigma_intensity = 0.1 }] }",
+            "gated_crf = { kernels = [{ weight = 1.0, sigma_xy = 1e-30, sigma_intensity = 0.1 }] }",
             "intensity_variance = { ramp_unit_steps = 0 }",
         ] {
-            assert!(params(text).check().is_err(), "{text}");
+            assert!(read(text).is_err(), "{text}");
         }
     }
 }

@@ -1,0 +1,67 @@
+//! What is certain about a run before its first step: whether its data can be trained on and scored.
+//!
+//! Asks those who know, and looks at nothing on a device.
+
+use super::run;
+use crate::config::plan::{DataSource, RunPlan, ShapesSource};
+use crate::data::batch::Volume;
+use crate::data::loader::{Loader, LoaderPlan};
+use crate::data::pseudo::Labelling;
+use crate::data::{Case, Dataset, SCRIBBLE};
+use crate::error::{Failure, Result};
+use crate::methods;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Refuses a data set that a plan cannot be trained on or evaluated with, as it is before a random
+/// walker labels it.
+pub(super) fn data(plan: &RunPlan, dataset: &Arc<Dataset>) -> Result<()> {
+    let fold = plan.data.fold;
+    if fold > 0 {
+        Volume::held_out(dataset, fold)?;
+    }
+    let method = methods::find(&plan.method)?;
+    (method.refuse_images)(&plan.method_params, dataset.channels())?;
+    let wanted = run::loader_plan(plan)?;
+    let Some(_) = Labelling::of(dataset, &wanted.annotation, (fold > 0).then_some(fold)) else {
+        return Loader::new(dataset, wanted, 0, 1).map(drop);
+    };
+    if dataset.channels() != 1 {
+        return Err(Failure::usage(format!(
+            "`{}` is made of grey images, and those of `{}` are in colour",
+            wanted.annotation, dataset.name
+        ))
+        .hint("pack the images in grey, or learn from the scribbles themselves"));
+    }
+    // Where some cases have labels and no scribbles, their loader will tell.
+    let is_scribbled = |case: &Case| case.fold == fold || case.annotations.contains_key(SCRIBBLE);
+    if dataset.cases.iter().all(is_scribbled) {
+        let scribbled = LoaderPlan { annotation: SCRIBBLE.to_owned(), ..wanted };
+        Loader::new(dataset, scribbled, 0, 1)?;
+    }
+    Ok(())
+}
+
+/// Opens everything that a plan is trained on and refuses what cannot be; returns the first path where
+/// nothing is, in which case nothing was opened.
+pub(super) fn all(plan: &RunPlan) -> Result<Option<PathBuf>> {
+    let packed = match &plan.data.source {
+        DataSource::Packed(path) => Some(path),
+        DataSource::Phantom(_) | DataSource::LesionPhantom(_) => None,
+    };
+    let shapes = plan.data.shapes.as_ref();
+    let masks = shapes.and_then(|shapes| match &shapes.source {
+        ShapesSource::Path(path) => Some(path),
+        ShapesSource::Phantom(_) => None,
+    });
+    let is_absent = |path: &&PathBuf| !Path::exists(path);
+    if let Some(path) = packed.into_iter().chain(masks).find(is_absent) {
+        return Ok(Some(path.clone()));
+    }
+    let dataset = run::dataset(plan)?;
+    data(plan, &dataset)?;
+    if let Some(shapes) = shapes {
+        run::shapes(shapes, &dataset)?;
+    }
+    Ok(None)
+}
