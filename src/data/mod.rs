@@ -4,6 +4,7 @@
 //! `loader`, and what a method may look at is a `Batch`, which never holds the dense truth.
 
 use crate::error::{Failure, Result};
+use crate::limits::{EXTENT, VOLUME_VOXELS, elements};
 use std::collections::{BTreeMap, BTreeSet};
 
 pub mod augment;
@@ -127,7 +128,15 @@ impl Case {
     /// classes nor, where pixels may be unknown, [`IGNORE`], and an [`IMAGE_LABEL`] that is not one
     /// of two classes, the same all over a slice.
     pub fn check(&self, class_count: usize) -> Result<()> {
-        let voxels: usize = self.shape.iter().product();
+        let voxels = elements(&self.shape, VOLUME_VOXELS);
+        let voxels = voxels.filter(|_| self.shape.iter().all(|&extent| extent <= EXTENT));
+        let Some(voxels) = voxels else {
+            return Err(Failure::new(format!(
+                "case `{}` has shape {:?}, expected at most {EXTENT} along each axis and \
+                 {VOLUME_VOXELS} voxels",
+                self.name, self.shape
+            )));
+        };
         if voxels == 0 {
             return Err(Failure::new(format!(
                 "case `{}` is empty, its shape is {:?}",
