@@ -7,10 +7,22 @@
 pub const VOLUME_VOXELS: usize = 1 << 30;
 /// Rows, columns or slices of one volume or picture.
 pub const EXTENT: usize = 1 << 16;
+/// Cases of one packed data set.
+pub const CASES: usize = 1 << 20;
 /// Classes of one data set; 255 is the label of what nobody annotated.
 pub const CLASSES: usize = 255;
 /// Rows and columns of a slice that a network sees.
 pub const NETWORK_SIZE: usize = 1 << 13;
+/// Cases of one part of a synthetic data set, whose names end in four digits.
+pub const PHANTOM_CASES: usize = 9_999;
+/// Voxels of one synthetic case, 2^26: a slice of 8192 x 8192.
+pub const PHANTOM_CASE_VOXELS: usize = 1 << 26;
+/// Voxels of all cases of a synthetic data set, which a run holds in memory.
+pub const PHANTOM_VOXELS: usize = 1 << 30;
+/// Pixels of one picture, 2^26: 8192 x 8192.
+pub const PICTURE_PIXELS: usize = 1 << 26;
+/// Bytes of the file of one picture.
+pub const PICTURE_BYTES: u64 = 1 << 29;
 /// Samples of one global batch.
 pub const BATCH_SIZE: usize = 1 << 20;
 /// Pixels of one global batch, 2^36.

@@ -1,7 +1,14 @@
 //! The command line of `scrimp prepare`: types only.
 
+use crate::limits::{EXTENT, NETWORK_SIZE, PHANTOM_CASES};
+use clap::builder::RangedU64ValueParser;
 use clap::{Args, Subcommand, ValueEnum};
 use std::path::PathBuf;
+
+/// Takes counts of `least` to `most` things.
+fn from_to(least: usize, most: usize) -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(least as u64..=most as u64)
+}
 
 /// Sources of data sets.
 #[derive(Debug, Subcommand)]
@@ -48,13 +55,13 @@ pub enum Prepare {
     /// A synthetic cardiac data set, for trying things out
     Phantom {
         /// How many cases
-        #[arg(long, default_value_t = 40)]
+        #[arg(long, default_value_t = 40, value_parser = from_to(1, PHANTOM_CASES))]
         cases: usize,
         /// Slices of each case
-        #[arg(long, default_value_t = 8)]
+        #[arg(long, default_value_t = 8, value_parser = from_to(1, EXTENT))]
         slices: usize,
         /// Rows and columns of each slice
-        #[arg(long, default_value_t = 128)]
+        #[arg(long, default_value_t = 128, value_parser = from_to(32, NETWORK_SIZE))]
         size: usize,
         /// How hard the images are to segment
         #[arg(long, default_value = "easy")]
@@ -85,7 +92,7 @@ pub struct LabelTransfer {
     #[arg(long, value_name = "DIR")]
     pub from: PathBuf,
     /// Rows and columns that every picture is resized to
-    #[arg(long, value_name = "PIXELS", default_value_t = 256)]
+    #[arg(long, value_name = "PIXELS", default_value_t = 256, value_parser = from_to(16, NETWORK_SIZE))]
     pub size: usize,
     /// Pack `val` and `testA` alone, to evaluate on; training folders need not be there
     #[arg(long)]
@@ -102,7 +109,7 @@ pub struct Brats {
     #[arg(long, value_name = "DIR")]
     pub from: PathBuf,
     /// Rows and columns that every slice is resized to
-    #[arg(long, value_name = "PIXELS", default_value_t = 256)]
+    #[arg(long, value_name = "PIXELS", default_value_t = 256, value_parser = from_to(16, NETWORK_SIZE))]
     pub size: usize,
     /// Lesion pixels of a diseased slice, at least; slices with fewer are left out. 500 of 240 x 240
     /// is just below the smallest lesion in the published slices
@@ -135,19 +142,19 @@ pub struct Brats {
 #[derive(Debug, Args)]
 pub struct LesionPhantom {
     /// How many diseased images to train on
-    #[arg(long, default_value_t = 200)]
+    #[arg(long, default_value_t = 200, value_parser = from_to(1, PHANTOM_CASES))]
     pub cases: usize,
     /// How many healthy images to train on
-    #[arg(long, default_value_t = 200)]
+    #[arg(long, default_value_t = 200, value_parser = from_to(1, PHANTOM_CASES))]
     pub healthy: usize,
     /// How many images with known lesions to validate with
-    #[arg(long, default_value_t = 32)]
+    #[arg(long, default_value_t = 32, value_parser = from_to(1, PHANTOM_CASES))]
     pub validation: usize,
     /// How many images with known lesions to test with
-    #[arg(long, default_value_t = 32)]
+    #[arg(long, default_value_t = 32, value_parser = from_to(0, PHANTOM_CASES))]
     pub test: usize,
     /// Rows and columns of each image
-    #[arg(long, default_value_t = 64)]
+    #[arg(long, default_value_t = 64, value_parser = from_to(32, NETWORK_SIZE))]
     pub size: usize,
     /// Equal seeds give equal files
     #[arg(long, default_value_t = 1)]

@@ -6,7 +6,8 @@ use super::prepare::{bar, pack};
 use crate::cli;
 use crate::data::pseudo::{Labelling, RANDOM_WALKER, RANDOM_WALKER_PRESENT};
 use crate::data::simulated::{Drawing, Simulation};
-use crate::data::{Dataset, SCRIBBLE, store};
+use crate::data::store::{self, Destination, Existing};
+use crate::data::{Dataset, SCRIBBLE};
 use crate::error::{Exit, Failure, Result};
 use crew::Crew;
 use std::path::Path;
@@ -37,7 +38,10 @@ fn label(arguments: &cli::PseudoLabels, from: &Path, crew: &Crew) -> Result<Exit
         cli::Absent::Background => RANDOM_WALKER,
         cli::Absent::LeftOut => RANDOM_WALKER_PRESENT,
     };
-    let (mut dataset, labelling) = crew.agree(plan((from, &arguments.to), kind))?;
+    // Rank 0 writes, and knows before anybody reads whether it can.
+    let to = if crew.rank() == 0 { claim(&arguments.to).map(Some) } else { Ok(None) };
+    let to = crew.agree(to)?;
+    let (mut dataset, labelling) = crew.agree(plan(from, kind))?;
     let place = (crew.rank(), crew.ranks());
     let bar = crew.agree(bar("labelling", labelling.share_size(place.0, place.1), "slices"))?;
     let note = || bar.inc(u64::from(crew.rank() == 0));
@@ -45,9 +49,9 @@ fn label(arguments: &cli::PseudoLabels, from: &Path, crew: &Crew) -> Result<Exit
     let share = labelling.share(&dataset, place, threads, &note);
     bar.finish_and_clear();
     let messages = crew.gather(&crew.agree(share)?)?;
-    if crew.rank() > 0 {
+    let Some(to) = to else {
         return crew.agree(Ok(Exit::Done));
-    }
+    };
     let slices = match arguments.absent {
         cli::Absent::Background => "slices that lack a structure are background",
         cli::Absent::LeftOut => "classes without scribble are left out",
@@ -55,14 +59,13 @@ fn label(arguments: &cli::PseudoLabels, from: &Path, crew: &Crew) -> Result<Exit
     let line = format!("`{kind}` made of `{SCRIBBLE}` by a random walker; {slices}.");
     let written = labelling.put(&mut dataset, &messages).and_then(|()| {
         dataset.provenance = format!("{}\n{line}", dataset.provenance.trim_end());
-        pack(dataset.into(), &arguments.to).map_err(elsewhere)
+        pack(dataset.into(), to)
     });
     crew.agree(written)
 }
 
 /// The data set, and what is to be done with it.
-fn plan((from, to): (&Path, &Path), kind: &str) -> Result<(Dataset, Labelling)> {
-    refuse_existing(to)?;
+fn plan(from: &Path, kind: &str) -> Result<(Dataset, Labelling)> {
     let mut dataset = store::read(from)?;
     let drawn = |dataset: &Dataset| {
         dataset.cases.iter().any(|case| case.annotations.contains_key(SCRIBBLE))
@@ -92,26 +95,18 @@ fn draw(arguments: &cli::Scribbles, threads: usize) -> Result<Exit> {
         }
         cli::ScribbleKind::Points => Drawing::Points { count: usize::from(arguments.count) },
     };
-    refuse_existing(&arguments.to)?;
+    let to = claim(&arguments.to)?;
     let mut dataset = store::read(&arguments.from)?;
     let simulation = Simulation { drawing, every: arguments.every as usize, seed: arguments.seed };
     let bar = bar("drawing", dataset.cases.len(), "cases")?;
     simulation.annotate(&mut dataset, threads, &|| bar.inc(1))?;
     bar.finish_and_clear();
-    pack(dataset.into(), &arguments.to).map_err(elsewhere)
+    pack(dataset.into(), to)
 }
 
-/// What goes in is a packed file too: the wrong way round would destroy it.
-pub(super) fn refuse_existing(to: &Path) -> Result<()> {
-    if !to.exists() {
-        return Ok(());
-    }
-    Err(Failure::usage(format!("`{}` exists already", to.display()))
-        .hint("name another file with `--to FILE`, or remove this one first"))
-}
-
-pub(super) fn elsewhere(failure: Failure) -> Failure {
-    failure.hint("name a file in a folder that can be written to with `--to FILE`")
+/// Takes a name that is free. What goes in is a packed file too, which the wrong way round would destroy.
+pub(super) fn claim(to: &Path) -> Result<Destination> {
+    Destination::claim(to, Existing::Refused)
 }
 
 /// The ranks that work together.

@@ -3,15 +3,14 @@
 //! The data set is that of the run, whatever it came from, so that images look as the network knows
 //! them. Cases that the run held out, or that say nothing of themselves, stay as they are.
 
-use super::annotate::{elsewhere, refuse_existing};
+use super::annotate::claim;
 use super::evaluate;
 use super::prepare::{bar, pack};
 use super::run::{self, Place};
 use crate::cli;
-use crate::comm::Communicator;
 use crate::comm::environment::Variables;
+use crate::comm::{self, Communicator};
 use crate::config;
-use crate::data::augment::zoom_labels;
 use crate::data::pseudo::NETWORK;
 use crate::data::{Case, Dataset, IMAGE_LABEL};
 use crate::error::{Context, Exit, Failure, Result};
@@ -32,9 +31,10 @@ pub(super) fn label(
 ) -> Result<Exit> {
     if comm.ranks() > 1 {
         let message = format!("a network labels on one process, started on {} ranks", comm.ranks());
-        return Err(Failure::usage(message).hint("run it without mpirun"));
+        let refusal = Failure::usage(message).hint("run it without mpirun");
+        return comm::agree(&**comm, Err(refusal));
     }
-    refuse_existing(&arguments.to)?;
+    let to = claim(&arguments.to)?;
     let directory = RunDirectory::new(run);
     let plan = run::resolve(&config::read(&directory.config(), &[])?, 1)?;
     let checkpoint = evaluate::checkpoint(&directory, &arguments.checkpoint)?;
@@ -73,7 +73,30 @@ pub(super) fn label(
         checkpoint.manifest.run.step
     );
     dataset.provenance = format!("{}\n{line}", dataset.provenance.trim_end());
-    pack(Dataset::into(dataset), &arguments.to).map_err(elsewhere)
+    pack(Dataset::into(dataset), to)
+}
+
+/// Labels of `size` x `size` pixels on the grid of `rows` x `columns` that the network's input was made of:
+/// each pixel gets the label of the nearest one, by where [`Case::input_slice`] took it from. Unlike the
+/// zoom that scores are computed after, it leaves no row or column over, which would be learnt from as
+/// background.
+fn enlarge(labels: &[u8], size: usize, [rows, columns]: [usize; 2], channels: usize) -> Vec<u8> {
+    let nearest = |index: usize, extent: usize| {
+        let place = if channels == 1 {
+            // The first and last pixels of both grids lie on each other.
+            index as f64 * (size - 1) as f64 / (extent - 1).max(1) as f64 + 0.5
+        } else {
+            // The edges of both grids do.
+            (index as f64 + 0.5) * size as f64 / extent as f64
+        };
+        (place as usize).min(size - 1)
+    };
+    let columns: Vec<usize> = (0..columns).map(|column| nearest(column, columns)).collect();
+    let row = |row: usize| {
+        let start = nearest(row, rows) * size;
+        columns.iter().map(move |column| labels[start + column])
+    };
+    (0..rows).flat_map(row).collect()
 }
 
 /// A trained network, and what becomes of its predictions.
@@ -98,7 +121,7 @@ impl Labeller<'_> {
                 continue;
             }
             let found = self.slice(case, slice)?;
-            labels.extend(zoom_labels(&found, [self.size; 2], [rows, columns]));
+            labels.extend(enlarge(&found, self.size, [rows, columns], case.channels));
         }
         Ok(labels)
     }
@@ -133,5 +156,39 @@ impl Labeller<'_> {
             .collect();
         let lesion = SoftLesion { columns: self.size, image: &image, mask: &mask };
         Ok(lesion.crf_label(self.alpha)?.into_iter().map(u8::from).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::augment::zoom_labels;
+
+    #[test]
+    fn no_size_invents_background_at_the_edge() {
+        let mut differ = 0;
+        for size in [16, 255, 256] {
+            let structure = vec![1; size * size];
+            for extent in 2..300 {
+                for channels in [1, 3] {
+                    let labels = enlarge(&structure, size, [extent, 3], channels);
+                    assert!(labels == vec![1; extent * 3], "{size} to {extent}");
+                }
+                let zoomed = zoom_labels(&structure, [size; 2], [extent, 3]);
+                differ += usize::from(zoomed.contains(&0));
+            }
+        }
+        assert!(differ > 0, "otherwise this tests nothing");
+    }
+
+    #[test]
+    fn labels_come_from_where_the_input_was_taken() {
+        // 5 of 9 grey columns: first, last and middle lie on each other.
+        let grey = enlarge(&[0, 1, 2, 3, 4].repeat(5), 5, [1, 9], 1);
+        assert_eq!(grey, [0, 1, 1, 2, 2, 3, 3, 4, 4]);
+        // In colour each pixel covers two.
+        let colour = enlarge(&[0, 1, 2, 3].repeat(4), 4, [1, 8], 3);
+        assert_eq!(colour, [0, 0, 1, 1, 2, 2, 3, 3]);
+        assert_eq!(enlarge(&[7; 4], 2, [1, 1], 1), [7]);
     }
 }

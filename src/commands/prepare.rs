@@ -7,7 +7,7 @@ use crate::cli;
 use crate::data::import::{
     Source, acdc, brats, label_transfer, lesion_phantom, mscmr, nifti, phantom,
 };
-use crate::data::store;
+use crate::data::store::{self, Destination, Existing};
 use crate::error::{Context, Exit, Result};
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use std::io::Write;
@@ -16,8 +16,12 @@ use std::path::Path;
 /// Packs the data set that the command line names, and says on stdout what was written.
 pub(super) fn run(prepare: &cli::Prepare) -> Result<Exit> {
     match prepare {
-        cli::Prepare::Acdc { from, to } => pack(acdc::open(from)?, to),
+        cli::Prepare::Acdc { from, to } => {
+            let to = claim(to)?;
+            pack(acdc::open(from)?, to)
+        }
         cli::Prepare::Mscmr { from, to } => {
+            let to = claim(to)?;
             let exit = pack(mscmr::open(from)?, to)?;
             let left_out = mscmr::left_out(from);
             if left_out > 0 {
@@ -35,6 +39,7 @@ pub(super) fn run(prepare: &cli::Prepare) -> Result<Exit> {
                 classes: classes.clone(),
                 unlabelled: *ignore,
             };
+            let to = claim(to)?;
             pack(nifti::open(folders)?, to)
         }
         cli::Prepare::Phantom { cases, slices, size, difficulty, seed, to } => {
@@ -48,7 +53,8 @@ pub(super) fn run(prepare: &cli::Prepare) -> Result<Exit> {
                 },
                 seed: *seed,
             };
-            pack(phantom::generate(&phantom)?.into(), to)
+            let to = claim(to)?;
+            pack(phantom::open(phantom)?, to)
         }
         cli::Prepare::LabelTransfer(arguments) => pack_label_transfer(arguments),
         cli::Prepare::Brats(arguments) => pack_brats(arguments),
@@ -59,6 +65,7 @@ pub(super) fn run(prepare: &cli::Prepare) -> Result<Exit> {
 }
 
 fn pack_label_transfer(arguments: &cli::LabelTransfer) -> Result<Exit> {
+    let to = claim(&arguments.to)?;
     let (source, warnings) = label_transfer::open(&label_transfer::Package {
         folder: arguments.from.clone(),
         size: arguments.size,
@@ -67,10 +74,11 @@ fn pack_label_transfer(arguments: &cli::LabelTransfer) -> Result<Exit> {
     for warning in warnings {
         writeln!(anstream::stderr(), "warning: {warning}").context(|| "cannot write to stderr")?;
     }
-    pack(source, &arguments.to)
+    pack(source, to)
 }
 
 fn pack_brats(arguments: &cli::Brats) -> Result<Exit> {
+    let to = claim(&arguments.to)?;
     let source = brats::open(&brats::Volumes {
         folder: arguments.from.clone(),
         size: arguments.size,
@@ -80,11 +88,12 @@ fn pack_brats(arguments: &cli::Brats) -> Result<Exit> {
         held_out_shares: [arguments.val_share, arguments.test_share],
         seed: arguments.seed,
     })?;
-    pack(source, &arguments.to)
+    pack(source, to)
 }
 
 fn pack_lesion_phantom(arguments: &cli::LesionPhantom) -> Result<Exit> {
-    let dataset = lesion_phantom::generate(&lesion_phantom::LesionPhantom {
+    let to = claim(&arguments.to)?;
+    let source = lesion_phantom::open(lesion_phantom::LesionPhantom {
         cases: arguments.cases,
         healthy: arguments.healthy,
         validation: arguments.validation,
@@ -92,7 +101,17 @@ fn pack_lesion_phantom(arguments: &cli::LesionPhantom) -> Result<Exit> {
         size: arguments.size,
         seed: arguments.seed,
     })?;
-    pack(dataset.into(), &arguments.to)
+    pack(source, to)
+}
+
+/// Takes the name of the file to write before anything is read, and says so where it replaces another.
+fn claim(to: &Path) -> Result<Destination> {
+    let destination = Destination::claim(to, Existing::Replaced)?;
+    if destination.replaces() {
+        writeln!(anstream::stderr(), "`{}` is a packed data set, and is replaced", to.display())
+            .context(|| "cannot write to stderr")?;
+    }
+    Ok(destination)
 }
 
 /// A bar for `count` things, drawn on stderr and only where that is a terminal.
@@ -104,9 +123,11 @@ pub(super) fn bar(doing: &str, count: usize, things: &str) -> Result<ProgressBar
 }
 
 /// Writes what `source` gives into a packed file, and says so.
-pub(super) fn pack(source: Source, to: &Path) -> Result<Exit> {
+pub(super) fn pack(source: Source, to: Destination) -> Result<Exit> {
     let bar = bar("packing", source.case_count, "cases")?;
-    let mut writer = store::Writer::create(to, &source.name, &source.classes, &source.provenance)?;
+    let path = to.path().to_owned();
+    let about = [source.name.as_str(), &source.provenance];
+    let mut writer = store::Writer::create(to, about, &source.classes)?;
     let (mut case_count, mut slice_count) = (0, 0);
     for case in source.cases {
         let case = case.map_err(|failure| {
@@ -121,7 +142,7 @@ pub(super) fn pack(source: Source, to: &Path) -> Result<Exit> {
     bar.finish_and_clear();
     say(format_args!(
         "packed {case_count} cases with {slice_count} slices into `{}` ({})",
-        to.display(),
+        path.display(),
         HumanBytes(size_bytes)
     ))?;
     Ok(Exit::Done)

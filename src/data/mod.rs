@@ -4,7 +4,7 @@
 //! `loader`, and what a method may look at is a `Batch`, which never holds the dense truth.
 
 use crate::error::{Failure, Result};
-use crate::limits;
+use crate::limits::{EXTENT, VOLUME_VOXELS, elements};
 use std::collections::{BTreeMap, BTreeSet};
 
 pub mod augment;
@@ -128,12 +128,13 @@ impl Case {
     /// classes nor, where pixels may be unknown, [`IGNORE`], and an [`IMAGE_LABEL`] that is not one
     /// of two classes, the same all over a slice.
     pub fn check(&self, class_count: usize) -> Result<()> {
-        let Some(voxels) = limits::elements(&self.shape, limits::VOLUME_VOXELS) else {
+        let voxels = elements(&self.shape, VOLUME_VOXELS);
+        let voxels = voxels.filter(|_| self.shape.iter().all(|&extent| extent <= EXTENT));
+        let Some(voxels) = voxels else {
             return Err(Failure::new(format!(
-                "case `{}` is too large, its shape is {:?}, expected at most {} voxels",
-                self.name,
-                self.shape,
-                limits::VOLUME_VOXELS
+                "case `{}` has shape {:?}, expected at most {EXTENT} along each axis and \
+                 {VOLUME_VOXELS} voxels",
+                self.name, self.shape
             )));
         };
         if voxels == 0 {

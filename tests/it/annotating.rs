@@ -186,8 +186,7 @@ fn what_cannot_be_annotated_is_refused() {
                 std::fs::write(folder.join("from.h5"), "[data]").unwrap();
             }), @r"
     exit code 1
-    error: cannot open `FOLDER/from.h5` as HDF5, expected a whole file
-      caused by: H5Fopen(): unable to open file: file signature not found
+    error: `FOLDER/from.h5` is no packed data set: it begins neither as `scrimp prepare` writes them nor as HDF5
 
     hint: write it again with `scrimp prepare` (`scrimp prepare --help` lists the sources)
     ");

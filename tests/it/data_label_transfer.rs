@@ -1,7 +1,11 @@
 //! Folders of diseased and healthy pictures: which case comes from which file, and what is refused.
 
 use crate::data::text;
-use image::{ColorType, GrayImage, ImageFormat, Luma, Rgb, RgbImage, save_buffer_with_format};
+use image::codecs::{jpeg::JpegEncoder, png::PngEncoder};
+use image::{
+    ColorType, DynamicImage, GrayImage, ImageEncoder, ImageFormat, Luma, Rgb, RgbImage,
+    save_buffer_with_format,
+};
 use scrimp::data::import::Source;
 use scrimp::data::import::label_transfer::{Package, open};
 use scrimp::data::{Case, DENSE, Dataset, IMAGE_LABEL, store};
@@ -197,7 +201,7 @@ fn folders_that_are_missing_empty_or_there_twice_are_named() {
     hint: `--from` takes the folder with `trainA` and `trainB` (or `563_A_weak` and `563_B_weak`) in it, and `val` and `testA`, each with `images` such as `a.png` and `labels` such as `a_segmentation.png`
     ");
     insta::assert_snapshot!(text(import(folder.path(), 8, false), folder.path()), @r"
-    error: pictures cannot be resized to 8 pixels, expected 16 or more
+    error: pictures cannot be resized to 8 pixels, expected 16 to 8192
 
     hint: give another one, for example `--size 256`
     ");
@@ -262,14 +266,18 @@ fn files_that_cannot_be_read_are_named() {
     insta::assert_snapshot!(damaged(false, |folder| {
         fs::write(folder.join("2_A_weak/g.bmp"), "BM").unwrap();
     }), @r"
-    error: `FOLDER/2_A_weak/g.bmp` is neither PNG nor JPEG, expected 8-bit pictures of these kinds
+    error: `FOLDER/2_A_weak/g.bmp` is not named as PNG or JPEG, expected 8-bit pictures of these kinds
 
-    hint: turn it into PNG, or remove it
+    hint: turn it into PNG with the ending `.png`, or move it elsewhere
     ");
     insta::assert_snapshot!(damaged(false, |folder| {
         let (path, bytes) = (folder.join("2_A_weak/a.png"), [0; 32 * 32 * 6]);
         save_buffer_with_format(path, &bytes, 32, 32, ColorType::Rgb16, ImageFormat::Png).unwrap();
-    }), @"error: `FOLDER/2_A_weak/a.png` has pixels of type Rgb16, expected 8 bits for each colour");
+    }), @r"
+    error: `FOLDER/2_A_weak/a.png` has pixels of type Rgb16, expected 8 bits for each colour
+
+    hint: turn it into 8 bits, for example by `magick FILE -depth 8 FILE`
+    ");
 }
 
 #[test]
@@ -335,4 +343,221 @@ fn the_samples_of_the_published_folders_can_be_evaluated_on() {
             assert!(shares.contains(&share), "{}: {share}", case.name);
         }
     }
+}
+
+/// Exif data that say nothing but the orientation, the most significant byte first or last.
+fn exif(orientation: u8, big_endian: bool) -> Vec<u8> {
+    let word = |value: u16| if big_endian { value.to_be_bytes() } else { value.to_le_bytes() };
+    let long = |value: u32| if big_endian { value.to_be_bytes() } else { value.to_le_bytes() };
+    let order = if big_endian { b"MM" } else { b"II" };
+    let [short, orientation] = [3, u16::from(orientation)].map(word);
+    [order, &word(42)[..], &long(8), &word(1), &word(0x112), &short, &long(1), &orientation]
+        .into_iter()
+        .chain([&[0; 6][..]])
+        .flatten()
+        .copied()
+        .collect()
+}
+
+/// Encodes `pixels` with an orientation, as the ending of the name says.
+fn turned(folder: &Path, name: &str, pixels: &DynamicImage, exif: Vec<u8>) {
+    let mut file = fs::File::create(path(folder, name)).unwrap();
+    let (bytes, kind) = (pixels.as_bytes(), pixels.color().into());
+    let (columns, rows) = (pixels.width(), pixels.height());
+    if name.ends_with(".png") {
+        let mut encoder = PngEncoder::new(&mut file);
+        encoder.set_exif_metadata(exif).unwrap();
+        encoder.write_image(bytes, columns, rows, kind).unwrap();
+    } else {
+        let mut encoder = JpegEncoder::new_with_quality(&mut file, 100);
+        encoder.set_exif_metadata(exif).unwrap();
+        encoder.write_image(bytes, columns, rows, kind).unwrap();
+    }
+}
+
+#[test]
+fn pictures_and_masks_are_turned_as_viewers_show_them() {
+    let folder = package();
+    let brightness = |row: usize, column: usize| (row * 4 + column) as u8;
+    let stored = GrayImage::from_fn(32, 32, |x, y| Luma([brightness(y as usize, x as usize)]));
+    let lesion = GrayImage::from_fn(32, 32, |x, _| Luma([if x < 8 { 255 } else { 0 }]));
+    let (stored, lesion) = (DynamicImage::from(stored), DynamicImage::from(lesion));
+    // Where in the file the pixel comes from that is shown in a row and column (Exif 2.3, 4.6.4 A).
+    let from = |orientation: u8, row: usize, column: usize| match orientation {
+        2 => (row, 31 - column),
+        3 => (31 - row, 31 - column),
+        4 => (31 - row, column),
+        5 => (column, row),
+        6 => (31 - column, row),
+        7 => (31 - column, 31 - row),
+        8 => (column, 31 - row),
+        _ => (row, column),
+    };
+    remove("2_A_weak/deeper/b.png")(folder.path());
+    for (orientation, big_endian) in (0..=9).map(|number| (number, number % 2 == 0)) {
+        let exif = || exif(orientation, big_endian);
+        turned(folder.path(), "2_A_weak/a.png", &stored, exif());
+        turned(folder.path(), "2_A_weak/b.jpg", &stored, exif());
+        turned(folder.path(), "val/labels/d_segmentation.png", &lesion, exif());
+        let (dataset, _) = import(folder.path(), 32, false).unwrap();
+        let [png, jpeg] = [1, 2].map(|case| &dataset.cases[case].image);
+        let truth = &dataset.cases[5].annotations[DENSE];
+        for pixel in 0..1024 {
+            let (row, column) = from(orientation, pixel / 32, pixel % 32);
+            let expected = f32::from(brightness(row, column)) / 255.0;
+            assert_eq!(png[pixel], expected, "orientation {orientation}");
+            assert!((jpeg[pixel] - expected).abs() < 0.02, "orientation {orientation}");
+            assert_eq!(truth[pixel], u8::from(column < 8), "orientation {orientation}");
+        }
+    }
+}
+
+/// Writes a PNG file by hand: its kind, what stands before its pixels, and these.
+fn png(
+    path: &Path,
+    kind: (png::ColorType, png::BitDepth),
+    pixels: &[u8],
+    more: impl FnOnce(&mut png::Encoder<fs::File>),
+) {
+    let mut encoder = png::Encoder::new(fs::File::create(path).unwrap(), 32, 32);
+    encoder.set_color(kind.0);
+    encoder.set_depth(kind.1);
+    more(&mut encoder);
+    encoder.write_header().unwrap().write_image_data(pixels).unwrap();
+}
+
+#[test]
+fn palettes_and_few_bits_are_what_they_show() {
+    let folder = package();
+    let mask = folder.path().join("val/labels/d_segmentation.png");
+    let is_lesion = |pixel: usize| pixel % 32 < 8;
+    let check = |what: &str| {
+        let (dataset, _) = import(folder.path(), 32, false).unwrap();
+        let truth = &dataset.cases[5].annotations[DENSE];
+        assert!((0..1024).all(|pixel| truth[pixel] == u8::from(is_lesion(pixel))), "{what}");
+    };
+    // Number 0 is white here, and 1 is black.
+    let indices: Vec<u8> = (0..1024).map(|pixel| u8::from(!is_lesion(pixel))).collect();
+    png(&mask, (png::ColorType::Indexed, png::BitDepth::Eight), &indices, |encoder| {
+        encoder.set_palette(vec![255, 255, 255, 0, 0, 0]);
+    });
+    check("palette");
+    let bits: Vec<u8> = (0..128).map(|byte| if byte % 4 == 0 { 0xff } else { 0 }).collect();
+    png(&mask, (png::ColorType::Grayscale, png::BitDepth::One), &bits, |_| ());
+    check("1 bit");
+    let opaque: Vec<u8> =
+        (0..1024).flat_map(|pixel| [if is_lesion(pixel) { 255 } else { 0 }, 255]).collect();
+    png(&mask, (png::ColorType::GrayscaleAlpha, png::BitDepth::Eight), &opaque, |_| ());
+    check("opaque");
+}
+
+#[test]
+fn what_viewers_show_in_different_ways_is_refused() {
+    const MASK: &str = "val/labels/d_segmentation.png";
+    let grey = (png::ColorType::Grayscale, png::BitDepth::Eight);
+    insta::assert_snapshot!(damaged(false, |folder| {
+        // White on white that nobody sees.
+        let pixels: Vec<u8> = (0..1024).flat_map(|pixel| [255, if pixel < 40 { 255 } else { 0 }]).collect();
+        png(&folder.join(MASK), (png::ColorType::GrayscaleAlpha, png::BitDepth::Eight), &pixels, |_| ());
+    }), @r"
+    error: `FOLDER/val/labels/d_segmentation.png` is transparent at row 1, column 8, where each viewer shows something else
+
+    hint: fill what lies behind, for example by `magick FILE -background black -alpha remove FILE`
+    ");
+    insta::assert_snapshot!(damaged(false, |folder| {
+        png(&folder.join("2_A_weak/a.png"), (png::ColorType::Indexed, png::BitDepth::Eight), &[1; 1024], |encoder| {
+            encoder.set_palette(vec![0, 0, 0, 9, 9, 9]);
+            encoder.set_trns(vec![255, 7]);
+        });
+    }), @r"
+    error: `FOLDER/2_A_weak/a.png` is transparent at row 0, column 0, where each viewer shows something else
+
+    hint: fill what lies behind, for example by `magick FILE -background black -alpha remove FILE`
+    ");
+    let profile: String = exif(6, false).iter().map(|byte| format!("{byte:02x}")).collect();
+    for (keyword, text) in [
+        ("XML:com.adobe.xmp", r#"<rdf:Description tiff:Orientation="6"/>"#.to_owned()),
+        ("Raw profile type exif", format!("\nexif\n      32\n457869660000{profile}\n")),
+    ] {
+        let said = damaged(false, |folder| {
+            png(&folder.join("2_A_weak/a.png"), grey, &[9; 1024], |encoder| {
+                encoder.add_ztxt_chunk(keyword.into(), text).unwrap();
+            });
+        });
+        insta::allow_duplicates! { insta::assert_snapshot!(said, @r"
+    error: `FOLDER/2_A_weak/a.png` says how it is to be turned in a way that not all viewers understand
+
+    hint: turn its pixels for good, for example by `magick FILE -auto-orient -strip FILE`
+    "); }
+    }
+    insta::assert_snapshot!(damaged(false, |folder| {
+        png(&folder.join("2_A_weak/a.png"), grey, &[9; 1024], |encoder| encoder.set_animated(1, 0).unwrap());
+    }), @r"
+    error: `FOLDER/2_A_weak/a.png` is animated, expected one picture
+
+    hint: save the frame that is meant as a picture of its own
+    ");
+}
+
+#[test]
+fn a_small_file_that_says_it_is_large_is_refused() {
+    for extent in [65_537, 20_000, (1 << 31) - 1] {
+        let said = damaged(false, |folder| {
+            let file = fs::File::create(folder.join("2_A_weak/a.png")).unwrap();
+            let mut writer = png::Encoder::new(file, extent, extent).write_header().unwrap();
+            writer.write_chunk(png::chunk::IDAT, &[0; 16]).unwrap();
+        });
+        insta::allow_duplicates! { insta::assert_snapshot!(said, @r"
+    error: `FOLDER/2_A_weak/a.png` is too large, expected at most 65536 rows and columns and 67108864 pixels
+      caused by: Image size exceeds limit
+    "); }
+    }
+}
+
+#[test]
+fn what_is_not_taken_is_named_and_what_looks_like_data_is_refused() {
+    let folder = package();
+    let root = folder.path();
+    for name in [
+        "2_A_weak/Thumbs.db",
+        "val/images/._d.png",
+        "val/labels/.git/x.png",
+        "notes.txt",
+        "Test/a.png",
+    ] {
+        fs::write(path(root, name), "x").unwrap();
+    }
+    // A folder that holds itself is listed once.
+    std::os::unix::fs::symlink("..", root.join("2_A_weak/deeper/again")).unwrap();
+    let (dataset, warnings) = import(root, 32, false).unwrap();
+    assert_eq!(dataset.cases.len(), 6);
+    let expected = format!(
+        "5 files and folders are not taken, `{}` the first of them",
+        root.join("Test").display()
+    );
+    assert_eq!(warnings, [expected]);
+
+    let first = |folder: &Path| folder.join("2_A_weak/a.png");
+    insta::assert_snapshot!(damaged(false, |folder| {
+        fs::rename(first(folder), folder.join("2_A_weak/picture")).unwrap();
+    }), @r"
+    error: `FOLDER/2_A_weak/picture` is not named as PNG or JPEG, expected 8-bit pictures of these kinds
+
+    hint: turn it into PNG with the ending `.png`, or move it elsewhere
+    ");
+    insta::assert_snapshot!(damaged(false, |folder| {
+        use std::os::unix::ffi::OsStrExt;
+        fs::rename(first(folder), folder.join(std::ffi::OsStr::from_bytes(b"2_A_weak/\xe4.png"))).unwrap();
+    }), @r"
+    error: the name of `FOLDER/2_A_weak/�.png` is no UTF-8, expected names that every system reads alike
+
+    hint: rename it
+    ");
+    insta::assert_snapshot!(damaged(false, |folder| {
+        fs::remove_file(first(folder)).unwrap();
+        rustix::fs::mkfifoat(rustix::fs::CWD, first(folder), rustix::fs::Mode::from_raw_mode(0o600)).unwrap();
+    }), @r"
+    error: cannot read `FOLDER/2_A_weak/a.png`
+      caused by: it is a named pipe, expected a file
+    ");
 }

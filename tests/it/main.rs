@@ -41,6 +41,9 @@ mod data_lesion_phantom;
 #[cfg(feature = "hdf5")]
 mod data_mscmr;
 #[cfg(test)]
+#[cfg(feature = "hdf5")]
+mod data_packed;
+#[cfg(test)]
 #[cfg(feature = "torch")]
 mod data_resident;
 #[cfg(test)]

@@ -8,6 +8,8 @@ use super::parts::{self, Part};
 use super::{Source, pictures};
 use crate::data::Case;
 use crate::error::{Context, Failure, Result};
+use crate::files;
+use crate::limits::NETWORK_SIZE;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
@@ -16,7 +18,7 @@ use std::path::{Path, PathBuf};
 pub struct Package {
     /// The folder with `trainA`, `trainB`, `val` and `testA` in it.
     pub folder: PathBuf,
-    /// Rows and columns that every picture is resized to, 16 or more.
+    /// Rows and columns that every picture is resized to, 16 to [`NETWORK_SIZE`].
     pub size: usize,
     /// Packs `val` and `testA` alone, of which one may be absent; training folders are not looked at.
     pub test_only: bool,
@@ -41,18 +43,20 @@ const LABEL_SUFFIX: &str = "_segmentation";
 /// labels 1 and 0 and are never held out, those of `val` have dense masks and are held out in fold 1,
 /// those of `testA` (or `test`), which may be absent, in fold 2.
 ///
-/// Returns a sentence besides for every two parts that share patients. Refuses folders that are
+/// Returns a sentence besides for every two parts that share patients, and one about what is not taken.
+/// Refuses folders that are
 /// missing, empty or there twice, pictures without masks and the other way round.
 pub fn open(package: &Package) -> Result<(Source, Vec<String>)> {
-    if package.size < SMALLEST_SIZE {
+    if !(SMALLEST_SIZE..=NETWORK_SIZE).contains(&package.size) {
         return Err(Failure::usage(format!(
-            "pictures cannot be resized to {} pixels, expected {SMALLEST_SIZE} or more",
+            "pictures cannot be resized to {} pixels, expected {SMALLEST_SIZE} to {NETWORK_SIZE}",
             package.size
         ))
         .hint("give another one, for example `--size 256`"));
     }
-    let found = find(package)?;
-    let warnings = shared_patients(found.values());
+    let (found, passed_over) = find(package)?;
+    let mut warnings = shared_patients(found.values());
+    warnings.extend(not_taken(&passed_over));
     let count = |part| found.values().filter(|files| files.part == part).count();
     let provenance = format!(
         "Pictures in the folders of MedImgSeg (Du et al., Computers in Biology and Medicine, 2024), \
@@ -77,13 +81,15 @@ pub fn open(package: &Package) -> Result<(Source, Vec<String>)> {
     Ok((source, warnings))
 }
 
-fn find(package: &Package) -> Result<BTreeMap<String, Files>> {
+/// The files by the names of their cases, and what is none of them.
+fn find(package: &Package) -> Result<(BTreeMap<String, Files>, Vec<PathBuf>)> {
     let mut found = BTreeMap::new();
     let inside = Inside::list(&package.folder)?;
+    let mut passed_over = inside.others(package.test_only);
     if !package.test_only {
         for (part, domain) in [(Part::TrainDiseased, 'A'), (Part::TrainHealthy, 'B')] {
             let folder = inside.training(domain)?;
-            let images = not_empty(&folder, pictures::files(&folder)?)?;
+            let images = not_empty(&folder, pictures::files(&folder)?, &mut passed_over)?;
             found.extend(images.into_iter().map(|(name, image)| files(part, &name, image, None)));
         }
     }
@@ -95,10 +101,19 @@ fn find(package: &Package) -> Result<BTreeMap<String, Files>> {
     }
     for (part, folder) in [(Part::Validation, validation), (Part::Test, test)] {
         if let Some(folder) = folder {
-            found.extend(held_out(part, &folder)?);
+            found.extend(held_out(part, &folder, &mut passed_over)?);
         }
     }
-    Ok(found)
+    Ok((found, passed_over))
+}
+
+/// A sentence that names the first of the files and folders that are not taken, and counts them.
+fn not_taken(passed_over: &[PathBuf]) -> Option<String> {
+    let first = passed_over.first()?.display();
+    Some(match passed_over.len() {
+        1 => format!("`{first}` is not taken"),
+        count => format!("{count} files and folders are not taken, `{first}` the first of them"),
+    })
 }
 
 /// What `--from` must hold.
@@ -111,20 +126,38 @@ struct Inside<'a> {
     folder: &'a Path,
     /// In ascending order.
     names: Vec<String>,
+    /// Files beside the folders.
+    files: Vec<PathBuf>,
 }
 
 impl<'a> Inside<'a> {
     fn list(folder: &'a Path) -> Result<Self> {
         let cannot = || format!("cannot list `{}`", folder.display());
-        let mut names = Vec::new();
+        let (mut names, mut files) = (Vec::new(), Vec::new());
         for entry in std::fs::read_dir(folder).context(cannot).map_err(|f| f.hint(LAYOUT))? {
             let path = entry.context(cannot)?.path();
-            if path.is_dir() {
-                names.extend(path.file_name().and_then(|name| name.to_str()).map(String::from));
+            let name = path.file_name().and_then(|name| name.to_str());
+            match name.filter(|_| path.is_dir()) {
+                Some(name) => names.push(name.to_owned()),
+                // What is being written beside them is not there yet.
+                None if files::is_partial(&path) => (),
+                None => files.push(path),
             }
         }
         names.sort_unstable();
-        Ok(Self { folder, names })
+        files.sort_unstable();
+        Ok(Self { folder, names, files })
+    }
+
+    /// What no part is made of. `testB`, healthy pictures to test with, has nothing to measure against.
+    fn others(&self, test_only: bool) -> Vec<PathBuf> {
+        let is_known = |name: &String| {
+            matches!(name.as_str(), "val" | "test" | "testA" | "testB")
+                || ['A', 'B'].into_iter().any(|domain| is_training(name, domain))
+        };
+        let folders = self.names.iter().filter(|name| !is_known(name));
+        let folders = folders.map(|name| self.folder.join(name));
+        if test_only { Vec::new() } else { folders.chain(self.files.iter().cloned()).collect() }
     }
 
     /// The folder of this name, refusing two of them.
@@ -143,12 +176,7 @@ impl<'a> Inside<'a> {
 
     /// The folder of pictures to train on of domain `A`, diseased, or `B`, healthy.
     fn training(&self, domain: char) -> Result<PathBuf> {
-        let weak = format!("_{domain}_weak");
-        let found = self.one_of(|name| {
-            let numbered = name.strip_suffix(&weak);
-            name == format!("train{domain}")
-                || numbered.is_some_and(|number| number.bytes().all(|byte| byte.is_ascii_digit()))
-        })?;
+        let found = self.one_of(|name| is_training(name, domain))?;
         let what = if domain == 'A' { "diseased" } else { "healthy" };
         found.ok_or_else(|| {
             self.lacks(&format!("no `train{domain}` with {what} pictures to train on"))
@@ -161,20 +189,38 @@ impl<'a> Inside<'a> {
     }
 }
 
-fn not_empty(folder: &Path, files: BTreeMap<String, PathBuf>) -> Result<BTreeMap<String, PathBuf>> {
-    if files.is_empty() {
+/// Whether a folder of this name holds pictures to train on of domain `A` or `B`.
+fn is_training(name: &str, domain: char) -> bool {
+    let numbered =
+        name.strip_suffix("_weak").and_then(|name| name.strip_suffix(domain)?.strip_suffix('_'));
+    name.strip_prefix("train").is_some_and(|rest| rest.chars().eq([domain]))
+        || numbered.is_some_and(|number| number.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+/// The pictures of a folder, of which there must be some; the other files join `passed_over`.
+fn not_empty(
+    folder: &Path,
+    files: pictures::Files,
+    passed_over: &mut Vec<PathBuf>,
+) -> Result<BTreeMap<String, PathBuf>> {
+    passed_over.extend(files.passed_over);
+    if files.pictures.is_empty() {
         return Err(Failure::new(format!("no pictures in `{}`", folder.display()))
             .hint("looked for files that end in `.png`, `.jpg` or `.jpeg`"));
     }
-    Ok(files)
+    Ok(files.pictures)
 }
 
 /// The pictures of `images` with their masks in `labels`.
-fn held_out(part: Part, folder: &Path) -> Result<Vec<(String, Files)>> {
-    let list = |name: &str| {
+fn held_out(
+    part: Part,
+    folder: &Path,
+    passed_over: &mut Vec<PathBuf>,
+) -> Result<Vec<(String, Files)>> {
+    let mut list = |name: &str| {
         let folder = folder.join(name);
         let files = pictures::files(&folder).map_err(|failure| failure.hint(LAYOUT))?;
-        not_empty(&folder, files)
+        not_empty(&folder, files, passed_over)
     };
     let (images, mut labels) = (list("images")?, list("labels")?);
     let mut found = Vec::new();

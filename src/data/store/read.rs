@@ -1,67 +1,169 @@
 //! Reading the packed file, and saying exactly what is wrong with one that is not as written.
+//!
+//! What a table or a header says is compared with limits and with the size of the file before memory is
+//! taken for it.
 
-use super::{CHANNELS, LAYOUT, Row, image_checksum, image_extents, table_checksum, without_locks};
+use super::seal::{self, Form};
+use super::{
+    BARE_LAYOUT, CHANNELS, LAYOUT, Name, Provenance, Row, StoredRow, heap, image_checksum,
+    image_extents, table_checksum, without_locks,
+};
 use crate::data::{Case, Dataset};
 use crate::error::{Context, Failure, Result};
+use crate::files;
+use crate::limits::{CASES, CLASSES, EXTENT, VOLUME_VOXELS, elements};
+use hdf5::H5Type;
 use hdf5::types::{FloatSize, IntSize, TypeDescriptor, VarLenUnicode};
+use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
 use std::path::Path;
 use xxhash_rust::xxh3::xxh3_64;
 
 /// Reads a packed data set into memory.
 ///
-/// Refuses a missing file, one that is not HDF5 or was cut short, another layout, arrays of the
-/// wrong shape or type, values outside their range, and contents that differ from their checksum.
+/// Refuses a missing file, one whose digest is not its own, which HDF5 then does not see, one that is no
+/// HDF5 or was cut short, another layout, arrays of the wrong shape or type, values outside their range,
+/// and contents that differ from their checksum.
 pub fn read(path: &Path) -> Result<Dataset> {
     let again = "write it again with `scrimp prepare` (`scrimp prepare --help` lists the sources)";
-    if !path.exists() {
-        return Err(Failure::new(format!("no packed data set at `{}`", path.display()))
-            .hint(format!("make one, for example `scrimp prepare phantom --to {}`", path.display()))
-            .hint("`scrimp prepare --help` lists the other sources"));
-    }
-    let file = without_locks()
-        .open(path)
-        .context(|| format!("cannot open `{}` as HDF5, expected a whole file", path.display()))
-        .map_err(|failure| failure.hint(again))?;
-    Packed { path, file }.read().map_err(|failure| failure.hint(again))
+    let file = open(path)?;
+    let read = check(&file, path).and_then(|form| Packed::open(path, form)?.read());
+    read.map_err(|failure| {
+        // Who writes a HDF5 file locks it.
+        if matches!(file.try_lock_shared(), Err(std::fs::TryLockError::WouldBlock)) {
+            failure
+                .during(format!("`{}` is being written by another process", path.display()))
+                .hint("wait until it is complete, then run the same command again")
+        } else {
+            failure.hint(again)
+        }
+    })
 }
+
+fn open(path: &Path) -> Result<File> {
+    match files::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(Failure::new(format!("no packed data set at `{}`", path.display()))
+                .hint(format!(
+                    "make one, for example `scrimp prepare phantom --to {}`",
+                    path.display()
+                ))
+                .hint("`scrimp prepare --help` lists the other sources"))
+        }
+        opened => opened.context(|| format!("cannot open `{}`", path.display())),
+    }
+}
+
+/// Says what the file is, after its digest was compared where it has one.
+fn check(file: &File, path: &Path) -> Result<Form> {
+    let form = seal::form(file).context(|| format!("cannot read `{}`", path.display()))?;
+    match form {
+        Form::Sealed => seal::verify(file, path)?,
+        Form::Bare => heap::verify(file, path)?,
+        Form::Foreign => {
+            return Err(Failure::new(format!(
+                "`{}` is no packed data set: it begins neither as `scrimp prepare` writes them nor as HDF5",
+                path.display()
+            )));
+        }
+    }
+    Ok(form)
+}
+
+/// Whether the file is a packed data set of any layout, be it damaged; reads little of it.
+pub(super) fn is_packed(path: &Path) -> io::Result<bool> {
+    let file = files::open(path)?;
+    Ok(match seal::form(&file)? {
+        Form::Sealed => true,
+        Form::Bare => {
+            heap::verify(&file, path).and_then(|()| Packed::open(path, Form::Bare)).is_ok()
+        }
+        Form::Foreign => false,
+    })
+}
+
+/// How many bytes one byte of a file can unpack to: what deflate reaches at best.
+const UNPACKED_BYTES: u64 = 1032;
 
 /// An open packed file.
 struct Packed<'a> {
     path: &'a Path,
     file: hdf5::File,
+    form: Form,
+    /// How many more bytes its arrays may say to have.
+    budget_bytes: Cell<u64>,
 }
 
-impl Packed<'_> {
-    fn read(&self) -> Result<Dataset> {
-        let layout = self.attribute("layout")?;
-        if layout != LAYOUT {
+impl<'a> Packed<'a> {
+    fn open(path: &'a Path, form: Form) -> Result<Self> {
+        let cannot = || format!("cannot open `{}` as HDF5, expected a whole file", path.display());
+        let file = without_locks().open(path).context(cannot)?;
+        let budget_bytes = Cell::new(file.size().saturating_mul(UNPACKED_BYTES));
+        let packed = Self { path, file, form, budget_bytes };
+        let named = packed.file.attr_names().context(|| packed.cannot("the attributes"))?;
+        if !named.iter().any(|name| name == "layout") {
             return Err(Failure::new(format!(
-                "`{}` has layout `{layout}`, expected `{LAYOUT}`",
-                self.path.display()
+                "`{}` is an HDF5 file, but no packed data set: it has no attribute `layout`",
+                path.display()
             )));
         }
-        let classes = self.file.attr("classes").and_then(|classes| classes.read_raw());
-        let classes: Vec<VarLenUnicode> = classes.context(|| self.cannot("attribute `classes`"))?;
-        let rows = self.table()?;
+        let (found, expected) = match form {
+            Form::Sealed => (packed.text::<Name>("layout")?, LAYOUT),
+            _ => (packed.text::<VarLenUnicode>("layout")?, BARE_LAYOUT),
+        };
+        if found == expected {
+            return Ok(packed);
+        }
+        Err(Failure::new(format!(
+            "`{}` has layout `{found}`, expected `{expected}`",
+            path.display()
+        )))
+    }
+
+    fn read(&self) -> Result<Dataset> {
+        let (name, provenance, classes, rows) = match self.form {
+            Form::Sealed => (
+                self.text::<Name>("name")?,
+                self.text::<Provenance>("provenance")?,
+                self.classes::<Name>()?,
+                self.table::<Name>()?,
+            ),
+            _ => (
+                self.text::<VarLenUnicode>("name")?,
+                self.text::<VarLenUnicode>("provenance")?,
+                self.classes::<VarLenUnicode>()?,
+                self.table::<VarLenUnicode>()?,
+            ),
+        };
         let channels = self.channels()?;
         let cases = rows.iter().map(|row| self.case(row, channels, classes.len()));
-        Ok(Dataset {
-            name: self.attribute("name")?,
-            provenance: self.attribute("provenance")?,
-            cases: cases.collect::<Result<_>>()?,
-            classes: classes.iter().map(ToString::to_string).collect(),
-        })
+        Ok(Dataset { name, provenance, cases: cases.collect::<Result<_>>()?, classes })
     }
 
     fn cannot(&self, what: &str) -> String {
         format!("cannot read {what} of `{}`", self.path.display())
     }
 
-    fn attribute(&self, name: &str) -> Result<String> {
-        let value = self.file.attr(name).and_then(|value| value.read_scalar::<VarLenUnicode>());
-        let value = value.context(|| self.cannot(&format!("attribute `{name}`")))?;
-        Ok(value.to_string())
+    fn text<S: Text>(&self, name: &str) -> Result<String> {
+        let cannot = || self.cannot(&format!("attribute `{name}`"));
+        let value = self.file.attr(name).and_then(|value| value.read_scalar::<S>());
+        value.context(cannot)?.text().context(cannot)
+    }
+
+    fn classes<S: Text>(&self) -> Result<Vec<String>> {
+        let cannot = || self.cannot("attribute `classes`");
+        let attribute = self.file.attr("classes").context(cannot)?;
+        let count = attribute.size();
+        if !(2..=CLASSES).contains(&count) {
+            return Err(Failure::new(format!(
+                "expected 2 to {CLASSES} classes in `{}`, found {count}",
+                self.path.display()
+            )));
+        }
+        let names = attribute.read_raw::<S>().context(cannot)?;
+        names.iter().map(Text::text).collect::<std::result::Result<_, _>>().context(cannot)
     }
 
     /// How many channels the images have; the attribute is absent from grey data sets.
@@ -72,36 +174,72 @@ impl Packed<'_> {
             return Ok(1);
         }
         let channels = self.file.attr(CHANNELS).and_then(|value| value.read_scalar::<u64>());
-        Ok(channels.context(cannot)? as usize)
+        match channels.context(cannot)? {
+            1 => Ok(1),
+            3 => Ok(3),
+            other => Err(Failure::new(format!(
+                "`{}` has images of {other} channels, expected 1 for grey, or 3 for red, green and blue",
+                self.path.display()
+            ))),
+        }
     }
 
-    fn table(&self) -> Result<Vec<Row>> {
+    fn table<S: Text>(&self) -> Result<Vec<Row>> {
+        let cannot = || self.cannot("table `/cases`");
         let table = self.dataset("/cases")?;
-        let rows = table.read_raw::<Row>().context(|| self.cannot("table `/cases`"))?;
+        self.afford::<StoredRow<S>>(&table, CASES)?;
+        let stored = table.read_raw::<StoredRow<S>>().context(cannot)?;
+        let rows = stored.iter().map(|row| self.row(row)).collect::<Result<Vec<_>>>()?;
         self.verify(&table, table_checksum(&rows))?;
         Ok(rows)
+    }
+
+    /// A row whose extents are within bounds.
+    fn row<S: Text>(&self, stored: &StoredRow<S>) -> Result<Row> {
+        let cannot = || self.cannot("table `/cases`");
+        let name = stored.name.text().context(cannot)?;
+        let extents = [stored.slices, stored.rows, stored.columns];
+        let shape = extents.map(|extent| usize::try_from(extent).unwrap_or(usize::MAX));
+        let is_small = shape.iter().all(|&extent| extent <= EXTENT);
+        if !is_small || elements(&shape, VOLUME_VOXELS).is_none() {
+            return Err(Failure::new(format!(
+                "case `{name}` has shape {extents:?} in table `/cases` of `{}`, expected at most {EXTENT} \
+                 along each axis and {VOLUME_VOXELS} voxels",
+                self.path.display()
+            )));
+        }
+        Ok(Row {
+            name,
+            patient: stored.patient.text().context(cannot)?,
+            frame: stored.frame,
+            fold: stored.fold,
+            shape,
+            spacing_mm: [
+                stored.spacing_slices_mm,
+                stored.spacing_rows_mm,
+                stored.spacing_columns_mm,
+            ],
+        })
     }
 
     fn case(&self, row: &Row, channels: usize, class_count: usize) -> Result<Case> {
         let folder = format!("/volumes/{}", row.name);
         let group = self.file.group(&folder).context(|| self.cannot(&format!("`{folder}`")))?;
         let names = group.member_names().context(|| self.cannot(&format!("`{folder}`")))?;
-        let shape = [row.slices, row.rows, row.columns].map(|extent| extent as usize);
         let mut annotations = BTreeMap::new();
         for kind in names.into_iter().filter(|name| name != "image" && name != "image_levels") {
-            let labels = self.labels(&format!("{folder}/{kind}"), shape)?;
+            let labels = self.labels(&format!("{folder}/{kind}"), row.shape)?;
             annotations.insert(kind, labels);
         }
-        let spacing_mm = [row.spacing_slices_mm, row.spacing_rows_mm, row.spacing_columns_mm];
         let case = Case {
-            name: row.name.to_string(),
-            patient: row.patient.to_string(),
+            name: row.name.clone(),
+            patient: row.patient.clone(),
             frame: row.frame,
             fold: row.fold,
-            shape,
+            shape: row.shape,
             channels,
-            spacing_mm: (!spacing_mm.iter().any(|mm| mm.is_nan())).then_some(spacing_mm),
-            image: self.image(&folder, &image_extents(shape, channels))?,
+            spacing_mm: (!row.spacing_mm.iter().any(|mm| mm.is_nan())).then_some(row.spacing_mm),
+            image: self.image(&folder, &image_extents(row.shape, channels))?,
             annotations,
         };
         case.check(class_count)
@@ -110,7 +248,7 @@ impl Packed<'_> {
     }
 
     fn labels(&self, name: &str, shape: [usize; 3]) -> Result<Vec<u8>> {
-        let array = self.volume(name, &shape)?;
+        let array = self.volume::<u8>(name, &shape)?;
         let labels = array.read_raw::<u8>().context(|| self.cannot(&format!("`{name}`")))?;
         self.verify(&array, xxh3_64(&labels))?;
         Ok(labels)
@@ -118,16 +256,23 @@ impl Packed<'_> {
 
     fn image(&self, folder: &str, extents: &[usize]) -> Result<Vec<f32>> {
         let name = format!("{folder}/image");
-        let array = self.volume(&name, extents)?;
         let cannot = || self.cannot(&format!("`{name}`"));
-        let stored = array.dtype().and_then(|stored| stored.to_descriptor()).context(cannot)?;
-        let image = match stored {
-            TypeDescriptor::Float(FloatSize::U4) => array.read_raw().context(cannot)?,
+        let stored = self.dataset(&name)?.dtype().and_then(|stored| stored.to_descriptor());
+        let (array, image) = match stored.context(cannot)? {
+            TypeDescriptor::Float(FloatSize::U4) => {
+                let array = self.volume::<f32>(&name, extents)?;
+                let image = array.read_raw().context(cannot)?;
+                (array, image)
+            }
             TypeDescriptor::Unsigned(IntSize::U1) => {
-                self.decode(folder, &array.read_raw::<u8>().context(cannot)?)?
+                let array = self.volume::<u8>(&name, extents)?;
+                let codes = array.read_raw::<u8>().context(cannot)?;
+                (array, self.decode(folder, &codes)?)
             }
             TypeDescriptor::Unsigned(IntSize::U2) => {
-                self.decode(folder, &array.read_raw::<u16>().context(cannot)?)?
+                let array = self.volume::<u16>(&name, extents)?;
+                let codes = array.read_raw::<u16>().context(cannot)?;
+                (array, self.decode(folder, &codes)?)
             }
             other => {
                 return Err(Failure::new(format!(
@@ -143,6 +288,7 @@ impl Packed<'_> {
     fn decode<T: Copy + Into<usize>>(&self, folder: &str, codes: &[T]) -> Result<Vec<f32>> {
         let name = format!("{folder}/image_levels");
         let levels = self.dataset(&name)?;
+        self.afford::<f32>(&levels, MOST_LEVELS)?;
         let levels: Vec<f32> = levels.read_raw().context(|| self.cannot(&format!("`{name}`")))?;
         let decoded = codes.iter().map(|&code| levels.get(code.into()).copied());
         decoded.collect::<Option<_>>().ok_or_else(|| {
@@ -158,16 +304,36 @@ impl Packed<'_> {
         self.file.dataset(name).context(|| self.cannot(&format!("`{name}`")))
     }
 
-    /// Opens an array, refusing other extents than the case table says.
-    fn volume(&self, name: &str, extents: &[usize]) -> Result<hdf5::Dataset> {
+    /// Opens an array of `T`, refusing other extents than the case table says.
+    fn volume<T>(&self, name: &str, extents: &[usize]) -> Result<hdf5::Dataset> {
         let array = self.dataset(name)?;
         if array.shape() == extents {
+            self.afford::<T>(&array, 3 * VOLUME_VOXELS)?;
             return Ok(array);
         }
         Err(Failure::new(format!(
             "`{name}` of `{}` has shape {:?}, expected {extents:?} as table `/cases` says",
             self.path.display(),
             array.shape()
+        )))
+    }
+
+    /// Refuses an array that says to have more elements than `most`, or more bytes than can be stored in
+    /// what the file has for it.
+    fn afford<T>(&self, array: &hdf5::Dataset, most: usize) -> Result<()> {
+        let (name, shape, stored_bytes) = (array.name(), array.shape(), array.storage_size());
+        let bytes = elements(&shape, most).map(|count| (count * size_of::<T>()) as u64);
+        let left = bytes
+            .filter(|&bytes| bytes <= stored_bytes.saturating_mul(UNPACKED_BYTES))
+            .and_then(|bytes| self.budget_bytes.get().checked_sub(bytes));
+        if let Some(left) = left {
+            self.budget_bytes.set(left);
+            return Ok(());
+        }
+        Err(Failure::new(format!(
+            "`{name}` of `{}` says that it has shape {shape:?}, which is more than the {stored_bytes} bytes \
+             that are stored of it can hold",
+            self.path.display()
         )))
     }
 
@@ -182,5 +348,26 @@ impl Packed<'_> {
             "`{name}` of `{}` is damaged: its checksum is {found:016x}, expected {expected:016x}",
             self.path.display()
         )))
+    }
+}
+
+/// Codes of two bytes have no more levels.
+const MOST_LEVELS: usize = 1 << 16;
+
+/// A string as a file stores it.
+trait Text: H5Type + Clone {
+    /// Its text; the library does not look whether the bytes are any.
+    fn text(&self) -> std::result::Result<String, std::string::FromUtf8Error>;
+}
+
+impl<const N: usize> Text for hdf5::types::FixedUnicode<N> {
+    fn text(&self) -> std::result::Result<String, std::string::FromUtf8Error> {
+        String::from_utf8(self.as_bytes().to_vec())
+    }
+}
+
+impl Text for VarLenUnicode {
+    fn text(&self) -> std::result::Result<String, std::string::FromUtf8Error> {
+        String::from_utf8(self.as_bytes().to_vec())
     }
 }

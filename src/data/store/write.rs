@@ -1,22 +1,29 @@
 //! Writing the packed file: level coding, compression, and a name that appears only when all is there.
 
-use super::{CHANNELS, LAYOUT, Row, image_checksum, image_extents, table_checksum, without_locks};
+use super::destination::{Destination, Existing};
+use super::{
+    CHANNELS, LAYOUT, Name, PROVENANCE_BYTES, Provenance, Row, StoredRow, image_checksum,
+    image_extents, seal, table_checksum, without_locks,
+};
 use crate::data::{Case, Dataset};
 use crate::error::{Context, Failure, Result};
-use hdf5::types::VarLenUnicode;
+use crate::limits::{CASES, CLASSES};
+use hdf5::types::FixedUnicode;
 use hdf5::{Group, H5Type};
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::str::FromStr;
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
 use xxhash_rust::xxh3::xxh3_64;
 
 /// Deflate level. On the ACDC volumes level 1 gives 80 MB, 4 gives 77 MB, 6 gives 76 MB in
 /// slightly more time each, and 9 gives 75 MB in almost twice the time.
 const DEFLATE_LEVEL: u8 = 4;
 
-/// Writes a whole data set; see [`Writer`].
+/// Writes a whole data set, replacing a packed one at `path`; see [`Writer`].
 pub fn write(path: &Path, dataset: &Dataset) -> Result<()> {
-    let mut writer = Writer::create(path, &dataset.name, &dataset.classes, &dataset.provenance)?;
+    let destination = Destination::claim(path, Existing::Replaced)?;
+    let about = [dataset.name.as_str(), &dataset.provenance];
+    let mut writer = Writer::create(destination, about, &dataset.classes)?;
     for case in &dataset.cases {
         writer.add(case)?;
     }
@@ -26,9 +33,8 @@ pub fn write(path: &Path, dataset: &Dataset) -> Result<()> {
 /// Writes a packed file case by case. The file has a temporary name beside the final one until
 /// [`Writer::finish`]; a writer dropped before leaves nothing behind.
 pub struct Writer {
-    path: PathBuf,
+    destination: Destination,
     file: hdf5::File,
-    partial: Partial,
     class_count: usize,
     /// Of the cases so far.
     channels: Option<usize>,
@@ -36,36 +42,32 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Starts the file that will be called `path`, replacing an older one only when finished.
+    /// Starts the file for `destination` with the data set's name and its provenance.
     ///
-    /// `classes` names the classes by label value. Fails where the folder does not exist or
-    /// cannot be written.
-    pub fn create(path: &Path, name: &str, classes: &[String], provenance: &str) -> Result<Self> {
-        let file_name = path.file_name().ok_or_else(|| {
-            Failure::usage(format!("`{}` is not the name of a file", path.display()))
-                .hint("name the file to write, for example `--to acdc.h5`")
-        })?;
-        let partial = Partial(path.with_file_name(format!(
-            ".{}.{}.partial",
-            file_name.to_string_lossy(),
-            std::process::id()
-        )));
+    /// `classes` names the classes by label value. Refuses fewer than two of them, names that are longer
+    /// than 256 bytes, and a provenance longer than 16 KiB.
+    pub fn create(destination: Destination, about: [&str; 2], classes: &[String]) -> Result<Self> {
+        let path = destination.path();
         let cannot = || format!("cannot write `{}`", path.display());
-        if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder).context(cannot)?;
-        }
-        let file = without_locks().create(&partial.0).context(cannot)?;
         let class_count = classes.len();
-        let (channels, rows) = (None, Vec::new());
-        let writer = Self { path: path.to_owned(), partial, file, class_count, channels, rows };
-        describe(&writer.file, [name, provenance], classes).context(cannot)?;
-        Ok(writer)
+        if !(2..=CLASSES).contains(&class_count) {
+            let what = format!("expected 2 to {CLASSES} classes, found {class_count}");
+            return Err(Failure::new(what).during(cannot()));
+        }
+        let mut builder = without_locks();
+        builder.with_fcpl(|creation| creation.userblock(seal::BLOCK_BYTES));
+        // The name was taken with `O_EXCL`: what is cut to nothing here is ours and empty.
+        let file = destination.unlocked(|partial| builder.create(partial)).context(cannot)?;
+        describe(&file, about, classes).map_err(|failure| failure.during(cannot()))?;
+        Ok(Self { destination, file, class_count, channels: None, rows: Vec::new() })
     }
 
     /// Appends one case. Refuses arrays that do not fit the shape, values outside their range,
     /// names that are not in ascending order, and grey and coloured cases in one file.
     pub fn add(&mut self, case: &Case) -> Result<()> {
-        let cannot = || format!("cannot write case `{}` to `{}`", case.name, self.path.display());
+        let cannot = || {
+            format!("cannot write case `{}` to `{}`", case.name, self.destination.path().display())
+        };
         case.check(self.class_count).map_err(|failure| failure.during(cannot()))?;
         if case.name.is_empty() || case.name.contains('/') {
             return Err(Failure::new("case names are not empty and hold no `/`").during(cannot()));
@@ -89,76 +91,105 @@ impl Writer {
             let written = channels.and_then(|attr| attr.write_scalar(&(case.channels as u64)));
             written.context(cannot)?;
         }
-        let row = row(case).and_then(|row| write_arrays(&self.file, case).map(|()| row));
-        let row = row.context(cannot)?;
+        if self.rows.len() == CASES {
+            return Err(Failure::new(format!("there are {CASES} already")).during(cannot()));
+        }
+        let row = row(case);
+        // Whether its names are short enough, before anything is written.
+        stored(&row).map_err(|failure| failure.during(cannot()))?;
+        write_arrays(&self.file, case).context(cannot)?;
         self.rows.push(row);
         Ok(())
     }
 
-    /// Writes the case table, makes the file durable and gives it its name; returns its bytes.
+    /// Writes the case table and the digest of everything, makes the file durable and gives it its name;
+    /// returns its bytes.
     pub fn finish(self) -> Result<u64> {
-        let Self { path, file, partial, rows, .. } = self;
+        let Self { mut destination, file, rows, .. } = self;
+        let path = destination.path().to_owned();
         let cannot = || format!("cannot write `{}`", path.display());
-        write_table(&file, &rows).context(cannot)?;
+        write_table(&file, &rows).map_err(|failure| failure.during(cannot()))?;
         file.close().context(cannot)?;
-        let written = fs::File::open(&partial.0).context(cannot)?;
-        written.sync_all().context(cannot)?;
+        let written = File::open(destination.partial.partial()).context(cannot)?;
+        let block = seal::block(&written).context(cannot)?;
+        destination.partial.write_all(&block).context(cannot)?;
         let size_bytes = written.metadata().context(cannot)?.len();
-        fs::rename(&partial.0, &path).context(cannot)?;
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        let folder = folder.unwrap_or(Path::new("."));
-        fs::File::open(folder).and_then(|folder| folder.sync_all()).context(cannot)?;
+        destination.take_place()?;
         Ok(size_bytes)
     }
 }
 
-/// The unfinished file, gone when dropped.
-struct Partial(PathBuf);
-
-impl Drop for Partial {
-    fn drop(&mut self) {
-        // After a rename nothing has this name any more, and otherwise there is nobody to tell.
-        drop(fs::remove_file(&self.0));
+fn describe(file: &hdf5::File, [name, provenance]: [&str; 2], classes: &[String]) -> Result<()> {
+    let wrong = || "HDF5 refuses its attributes";
+    for (key, value) in [("layout", LAYOUT), ("name", name)] {
+        let value: Name = text(value)?;
+        let attribute = file.new_attr::<Name>().create(key).context(wrong)?;
+        attribute.write_scalar(&value).context(wrong)?;
     }
-}
-
-fn describe(
-    file: &hdf5::File,
-    [name, provenance]: [&str; 2],
-    classes: &[String],
-) -> hdf5::Result<()> {
-    for (key, value) in [("layout", LAYOUT), ("name", name), ("provenance", provenance)] {
-        file.new_attr::<VarLenUnicode>().create(key)?.write_scalar(&text(value)?)?;
-    }
-    let classes: Vec<_> = classes.iter().map(|class| text(class)).collect::<hdf5::Result<_>>()?;
-    file.new_attr_builder().with_data(&classes).create("classes")?;
-    file.create_group("volumes")?;
+    let value: Box<Provenance> = Box::new(text::<PROVENANCE_BYTES>(provenance)?);
+    let attribute = file.new_attr::<Provenance>().create("provenance").context(wrong)?;
+    attribute.write_scalar(&*value).context(wrong)?;
+    let classes = classes.iter().map(|class| text(class)).collect::<Result<Vec<Name>>>()?;
+    file.new_attr_builder().with_data(&classes).create("classes").context(wrong)?;
+    file.create_group("volumes").context(wrong)?;
     Ok(())
 }
 
-fn write_table(file: &hdf5::File, rows: &[Row]) -> hdf5::Result<()> {
-    let table = file.new_dataset_builder().with_data(rows).create("cases")?;
-    write_checksum(&table, table_checksum(rows))
+fn write_table(file: &hdf5::File, rows: &[Row]) -> Result<()> {
+    let wrong = || "HDF5 refuses table `/cases`";
+    if rows.is_empty() {
+        return Err(Failure::new("there are no cases"));
+    }
+    let stored = rows.iter().map(stored).collect::<Result<Vec<_>>>()?;
+    let table = file.new_dataset::<StoredRow<Name>>().shape(rows.len());
+    // Names are mostly the zeros behind them.
+    let table = table.chunk(rows.len().min(ROWS_PER_CHUNK)).deflate(DEFLATE_LEVEL).create("cases");
+    let table = table.context(wrong)?;
+    table.write_raw(&stored).context(wrong)?;
+    write_checksum(&table, table_checksum(rows)).context(wrong)
 }
 
-fn text(value: &str) -> hdf5::Result<VarLenUnicode> {
-    VarLenUnicode::from_str(value).map_err(|error| format!("{error} in {value:?}").into())
+/// Rows of the case table that are compressed together.
+const ROWS_PER_CHUNK: usize = 1 << 10;
+
+/// A string of `N` bytes at most; zeros at its end, which are filled up with, could not be told from it.
+fn text<const N: usize>(value: &str) -> Result<FixedUnicode<N>> {
+    if value.contains('\0') {
+        return Err(Failure::new(format!("{value:?} holds the character NUL")));
+    }
+    value.parse().map_err(|_too_long| {
+        let start: String = value.chars().take(40).collect();
+        Failure::new(format!(
+            "`{start}…` has {} bytes, expected at most {N} for a name or a description",
+            value.len()
+        ))
+    })
 }
 
-fn row(case: &Case) -> hdf5::Result<Row> {
-    let [slices, rows, columns] = case.shape.map(|extent| extent as u64);
-    let spacing_mm = case.spacing_mm.unwrap_or([f64::NAN; 3]);
-    Ok(Row {
-        name: text(&case.name)?,
-        patient: text(&case.patient)?,
+fn row(case: &Case) -> Row {
+    Row {
+        name: case.name.clone(),
+        patient: case.patient.clone(),
         frame: case.frame,
         fold: case.fold,
+        shape: case.shape,
+        spacing_mm: case.spacing_mm.unwrap_or([f64::NAN; 3]),
+    }
+}
+
+fn stored(row: &Row) -> Result<StoredRow<Name>> {
+    let [slices, rows, columns] = row.shape.map(|extent| extent as u64);
+    Ok(StoredRow {
+        name: text(&row.name)?,
+        patient: text(&row.patient)?,
+        frame: row.frame,
+        fold: row.fold,
         slices,
         rows,
         columns,
-        spacing_slices_mm: spacing_mm[0],
-        spacing_rows_mm: spacing_mm[1],
-        spacing_columns_mm: spacing_mm[2],
+        spacing_slices_mm: row.spacing_mm[0],
+        spacing_rows_mm: row.spacing_mm[1],
+        spacing_columns_mm: row.spacing_mm[2],
     })
 }
 

@@ -6,23 +6,26 @@
 
 mod picture;
 
+use super::Source;
 use super::parts::{self, Part};
+use super::phantom::{check_range, check_voxels};
 use crate::data::Dataset;
-use crate::error::{Failure, Result};
+use crate::error::Result;
+use crate::limits::{NETWORK_SIZE, PHANTOM_CASES, PHANTOM_VOXELS};
 use crate::random::Key;
 
 /// What to generate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LesionPhantom {
-    /// How many diseased images to train on, at least 1.
+    /// How many diseased images to train on, 1 to [`PHANTOM_CASES`].
     pub cases: usize,
-    /// How many healthy images to train on, at least 1.
+    /// How many healthy images to train on, 1 to [`PHANTOM_CASES`].
     pub healthy: usize,
-    /// How many images with known lesions to validate with, at least 1; fold 1.
+    /// How many images with known lesions to validate with, 1 to [`PHANTOM_CASES`]; fold 1.
     pub validation: usize,
-    /// How many images with known lesions to test with; fold 2.
+    /// How many images with known lesions to test with, up to [`PHANTOM_CASES`]; fold 2.
     pub test: usize,
-    /// Rows and columns of each image, 32 or more.
+    /// Rows and columns of each image, 32 to [`NETWORK_SIZE`].
     pub size: usize,
     /// Equal seeds give equal images.
     pub seed: u64,
@@ -31,41 +34,46 @@ pub struct LesionPhantom {
 /// The smallest image in which the smallest lesions are still some pixels wide.
 const SMALLEST_SIZE: usize = 32;
 
-/// Generates the data set: image labels on what is trained on, dense lesions on what is held out.
-/// Refuses counts of 0 but for `test`, and images below 32 pixels.
+/// Generates the data set in memory; see [`open`].
 pub fn generate(phantom: &LesionPhantom) -> Result<Dataset> {
+    open(*phantom)?.collect()
+}
+
+/// Generates the data set image by image: image labels on what is trained on, dense lesions on what is
+/// held out. Refuses counts outside their ranges, and more than [`PHANTOM_VOXELS`] pixels in all.
+pub fn open(phantom: LesionPhantom) -> Result<Source> {
+    let LesionPhantom { cases, healthy, validation, test, size, seed } = phantom;
     for (what, found, least) in [
-        ("cases", phantom.cases, 1),
-        ("healthy", phantom.healthy, 1),
-        ("validation", phantom.validation, 1),
-        ("size", phantom.size, SMALLEST_SIZE),
+        ("cases", cases, 1),
+        ("healthy", healthy, 1),
+        ("validation", validation, 1),
+        ("test", test, 0),
     ] {
-        if found < least {
-            return Err(Failure::usage(format!(
-                "a lesion phantom with `{what}` = {found} cannot be made, expected {least} or more"
-            ))
-            .hint(format!("give `--{what} {least}` or more")));
-        }
+        check_range("lesion phantom", (what, found), [least, PHANTOM_CASES])?;
     }
+    check_range("lesion phantom", ("size", size), [SMALLEST_SIZE, NETWORK_SIZE])?;
+    let case_count = cases + healthy + validation + test;
+    let extents = [case_count, 3, size, size];
+    check_voxels("lesion phantom", &extents, ("all cases", PHANTOM_VOXELS))?;
     // In the order of the names of cases.
     let parts = [
-        (Part::Test, phantom.test),
-        (Part::TrainDiseased, phantom.cases),
-        (Part::TrainHealthy, phantom.healthy),
-        (Part::Validation, phantom.validation),
+        (Part::Test, test),
+        (Part::TrainDiseased, cases),
+        (Part::TrainHealthy, healthy),
+        (Part::Validation, validation),
     ];
-    let cases = parts.into_iter().flat_map(|(part, count)| {
-        (0..count).map(move |index| picture(phantom, part, index).into_case())
+    let drawn = parts.into_iter().flat_map(move |(part, count)| {
+        (0..count).map(move |index| Ok(picture(&phantom, part, index).into_case()))
     });
-    Ok(Dataset {
+    Ok(Source {
         name: "lesion-phantom".into(),
         classes: parts::classes(),
         provenance: format!(
-            "Synthetic images with and without lesions, {} diseased and {} healthy to train on, {} to \
-             validate, {} to test, seed {}.",
-            phantom.cases, phantom.healthy, phantom.validation, phantom.test, phantom.seed
+            "Synthetic images with and without lesions, {cases} diseased and {healthy} healthy to train \
+             on, {validation} to validate, {test} to test, seed {seed}."
         ),
-        cases: cases.collect(),
+        case_count,
+        cases: Box::new(drawn),
     })
 }
 

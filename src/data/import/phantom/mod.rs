@@ -8,9 +8,12 @@ mod anatomy;
 mod picture;
 mod scribble;
 
-use super::{Intensities, cardiac_classes, contiguous_fold, scale_intensities};
+use super::{Intensities, Source, cardiac_classes, contiguous_fold, scale_intensities};
 use crate::data::{Case, DENSE, Dataset, SCRIBBLE};
 use crate::error::{Failure, Result};
+use crate::limits::{
+    EXTENT, NETWORK_SIZE, PHANTOM_CASE_VOXELS, PHANTOM_CASES, PHANTOM_VOXELS, elements,
+};
 use crate::random::Key;
 use anatomy::Anatomy;
 use picture::Appearance;
@@ -19,11 +22,11 @@ use std::collections::BTreeMap;
 /// What to generate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Phantom {
-    /// How many cases, at least 1.
+    /// How many cases, 1 to [`PHANTOM_CASES`].
     pub cases: usize,
-    /// Slices of each case from base to apex, at least 1.
+    /// Slices of each case from base to apex, 1 to [`EXTENT`].
     pub slices: usize,
-    /// Rows and columns of each slice, 32 or more.
+    /// Rows and columns of each slice, 32 to [`NETWORK_SIZE`].
     pub size: usize,
     /// How hard the images are to segment.
     pub difficulty: Difficulty,
@@ -53,31 +56,59 @@ const SLICE_DISTANCE_MM: f64 = 10.0;
 /// it is made and let it pack well.
 const GREY_LEVELS: f64 = 1000.0;
 
-/// Generates the data set: dense labels and scribbles on every slice, folds as five contiguous
-/// blocks. Refuses counts of 0 and slices below 32 pixels.
+/// Generates the data set in memory; see [`open`].
 pub fn generate(phantom: &Phantom) -> Result<Dataset> {
-    for (what, found, least) in [
-        ("cases", phantom.cases, 1),
-        ("slices", phantom.slices, 1),
-        ("size", phantom.size, SMALLEST_SIZE),
-    ] {
-        if found < least {
-            return Err(Failure::usage(format!(
-                "a phantom with `{what}` = {found} cannot be made, expected {least} or more"
-            ))
-            .hint(format!("give `--{what} {least}` or more")));
-        }
-    }
-    let cases = (0..phantom.cases).map(|index| case(phantom, index)).collect::<Result<_>>()?;
-    Ok(Dataset {
+    open(*phantom)?.collect()
+}
+
+/// Generates the data set case by case: dense labels and scribbles on every slice, folds as five
+/// contiguous blocks. Refuses counts outside their ranges, cases of more than [`PHANTOM_CASE_VOXELS`], and
+/// more than [`PHANTOM_VOXELS`] in all.
+pub fn open(phantom: Phantom) -> Result<Source> {
+    let Phantom { cases, slices, size, .. } = phantom;
+    check_range("phantom", ("cases", cases), [1, PHANTOM_CASES])?;
+    check_range("phantom", ("slices", slices), [1, EXTENT])?;
+    check_range("phantom", ("size", size), [SMALLEST_SIZE, NETWORK_SIZE])?;
+    check_voxels("phantom", &[slices, size, size], ("one case", PHANTOM_CASE_VOXELS))?;
+    check_voxels("phantom", &[cases, slices, size, size], ("all cases", PHANTOM_VOXELS))?;
+    Ok(Source {
         name: "phantom".into(),
         classes: cardiac_classes(),
         provenance: format!(
             "Synthetic short-axis slices, {:?}, seed {}.",
             phantom.difficulty, phantom.seed
         ),
-        cases,
+        case_count: cases,
+        cases: Box::new((0..cases).map(move |index| case(&phantom, index))),
     })
+}
+
+/// Refuses a count of something synthetic that is outside its range.
+pub(super) fn check_range(
+    whole: &str,
+    (what, found): (&str, usize),
+    [least, most]: [usize; 2],
+) -> Result<()> {
+    let (expected, bound) = match found {
+        _ if found < least => (format!("{least} or more"), least),
+        _ if found > most => (format!("{most} or fewer"), most),
+        _ => return Ok(()),
+    };
+    let message = format!("a {whole} with `{what}` = {found} cannot be made, expected {expected}");
+    Err(Failure::usage(message).hint(format!("give `--{what} {bound}`")))
+}
+
+/// Refuses something synthetic of these extents that has more voxels than `most`.
+pub(super) fn check_voxels(
+    whole: &str,
+    extents: &[usize],
+    (of, most): (&str, usize),
+) -> Result<()> {
+    if elements(extents, most).is_some() {
+        return Ok(());
+    }
+    let message = format!("a {whole} of this size cannot be made, expected {most} voxels in {of}");
+    Err(Failure::usage(message).hint("give fewer or smaller slices"))
 }
 
 fn case(phantom: &Phantom, index: usize) -> Result<Case> {
@@ -182,5 +213,29 @@ mod tests {
             failure.message(),
             "a phantom with `size` = 16 cannot be made, expected 32 or more"
         );
+    }
+
+    #[test]
+    fn no_number_is_too_large_to_be_refused() {
+        let large = [1 << 13, 1 << 16, 1 << 31, 1 << 32, usize::MAX / 2, usize::MAX];
+        let said = |phantom: Phantom| {
+            let failure = open(phantom).err().expect("it was accepted");
+            assert_eq!(failure.exit(), crate::error::Exit::Usage);
+            failure.message().to_owned()
+        };
+        for &size in &large[1..] {
+            assert!(said(Phantom { size, ..SMALL }).contains("8192 or fewer"));
+        }
+        for &cases in &large[1..] {
+            assert!(said(Phantom { cases, ..SMALL }).contains("9999 or fewer"));
+        }
+        for &slices in &large[2..] {
+            assert!(said(Phantom { slices, ..SMALL }).contains("65536 or fewer"));
+        }
+        let size = 1 << 13;
+        assert!(said(Phantom { slices: 2, size, ..SMALL }).contains("67108864 voxels in one case"));
+        let many = Phantom { cases: 9_999, slices: 1, size: 512, ..SMALL };
+        assert!(said(many).contains("1073741824 voxels in all cases"));
+        assert!(open(Phantom { cases: 9_999, slices: 1, size: 64, ..SMALL }).is_ok());
     }
 }
