@@ -35,12 +35,15 @@ use crate::cli::{Cli, Command};
 use crate::error::Failure;
 use crate::error::{Context, Exit, Result};
 use crate::runlog::directory::RunDirectory;
+use crate::signals;
 use std::fmt::Arguments;
+use std::fs::{remove_dir, remove_file};
 use std::io::{ErrorKind, Write};
 use std::path::Path;
 
 /// Does what the command line asks for.
 pub fn run(cli: &Cli) -> Result<Exit> {
+    signals::fail_oversized_writes()?;
     match &cli.command {
         Command::Config(arguments) => config::run(arguments),
         Command::Launch(arguments) => launch::run(arguments),
@@ -93,6 +96,20 @@ fn print(text: &str) -> Result<()> {
 /// Writes one line to stderr. Nobody reading it is no reason to fail.
 fn say(line: Arguments<'_>) {
     let _ = writeln!(anstream::stderr(), "{line}");
+}
+
+/// Takes back the request to stop that was obeyed, so that the next start goes on. One that stays there is
+/// obeyed by the next `scrimp launch`.
+fn withdraw_stop(directory: &RunDirectory) {
+    let path = directory.stop_request();
+    // Somebody may have made a folder of that name: its existence asks, too.
+    let withdrawn = remove_file(&path).or_else(|_| remove_dir(&path));
+    match withdrawn {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            say(format_args!("cannot remove `{}`, which asks for a stop: {error}", path.display()));
+        }
+        _ => {}
+    }
 }
 
 /// The directory of a run: the one that is named, else one under `runs/` called like `config`.

@@ -5,9 +5,9 @@ use super::narrate::{Narrated, tell};
 use super::resume::Beginning;
 use super::run::{self, Place};
 use super::supervise::{Supervision, clear_reports};
-use super::{run_directory, say};
+use super::{run_directory, say, withdraw_stop};
 use crate::cli;
-use crate::comm::environment::Variables;
+use crate::comm::environment::{self, Variables};
 use crate::comm::{Communicator, agree, with_device};
 use crate::config::plan::RunPlan;
 use crate::config::{self, Precision};
@@ -19,20 +19,20 @@ use crate::runlog::{RunEvent, RunStarted, RunStatus, SCHEMA};
 use crate::telemetry::Sampler;
 use crate::train::checkpoint::Header;
 use crate::train::evaluate::Yardstick;
-use crate::train::stopping;
+use crate::train::stopping::{Deadline, Reason};
 use crate::train::trainer::{Outcome, Parts, Trainer};
 use crate::train::watchdog::Watchdog;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
 use tch::Device;
 
 /// Trains as the arguments say; every rank of a launcher calls this.
 pub(super) fn run(arguments: &cli::Train) -> Result<Exit> {
+    let (_, directory) = places(arguments.config.as_deref(), arguments.run.as_deref());
+    // Before MPI starts, which waits for all ranks.
+    let supervision = Supervision::begin(&environment::variables(), &directory)?;
     let (host, variables) = run::connect()?;
-    let supervision = agree(&*host, Supervision::begin(&variables, host.rank()));
-    let prepared = supervision
-        .and_then(|supervision| prepare(arguments, &host, &variables, &supervision))
+    let prepared = prepare(arguments, &host, &variables, &supervision)
         .map_err(|failure| tell(failure, &*host))?;
     let Some(mut prepared) = prepared else { return Ok(Exit::Done) };
     match prepared.train() {
@@ -54,8 +54,9 @@ struct Prepared {
     _watchdog: Watchdog,
     /// Writes telemetry until the end.
     _sampler: Sampler,
+    directory: RunDirectory,
     /// Rank 0's claim on the run directory, given back at the end.
-    _claim: Option<Claim>,
+    claim: Option<Claim>,
 }
 
 impl Prepared {
@@ -70,6 +71,11 @@ impl Prepared {
         let told_elsewhere = outcome.as_ref().is_err_and(Failure::is_told_elsewhere);
         if !told_elsewhere {
             self.trainer.emit(&RunEvent::RunEnded { status, step, message });
+        }
+        let is_obeyed =
+            matches!(outcome, Ok(Outcome::Finished | Outcome::Stopped(Reason::Requested)));
+        if is_obeyed && self.claim.is_some() {
+            withdraw_stop(&self.directory);
         }
         outcome
     }
@@ -116,11 +122,15 @@ fn prepare(
     agree(comm, beginning.compare(&plan, &resolved))?;
     let dataset = agree(comm, run::dataset(&plan))?;
     let dataset = run::labelled(&plan, dataset, comm, place.threads)?;
-    let deadline = stopping::deadline(plan.train.time_limit, supervision.started, variables);
+    let limits = (plan.train.time_limit, arguments.deadline);
+    let (deadline, ignored) = supervision.deadline(limits, variables);
     let started =
         build((&plan, resolved), &directory, &dataset, (place, &ranks), (supervision, deadline));
     let (mut trainer, started, log) = agree(comm, started)?;
     trainer.emit(&started);
+    if let Some(message) = ignored {
+        trainer.emit(&RunEvent::Warning { message });
+    }
     let gpu = if let Device::Cuda(index) = place.device { Some(index) } else { None };
     let sampler = Sampler::start(log, gpu);
     let loaded = beginning.take(&directory, comm, &mut |message| {
@@ -129,7 +139,7 @@ fn prepare(
     if let Some(loaded) = loaded {
         trainer.restore(loaded)?;
     }
-    Ok(Some(Prepared { trainer, _sampler: sampler, _watchdog: watchdog, _claim: claim }))
+    Ok(Some(Prepared { trainer, _sampler: sampler, _watchdog: watchdog, directory, claim }))
 }
 
 /// Takes the run directory; `never` wants an empty one.
@@ -153,7 +163,7 @@ fn build(
     directory: &RunDirectory,
     dataset: &Arc<Dataset>,
     (place, ranks): (Place, &Arc<dyn Communicator>),
-    (supervision, deadline): (&Supervision, Option<Instant>),
+    (supervision, deadline): (&Supervision, Option<Deadline>),
 ) -> Result<(Trainer, RunEvent, SharedLog)> {
     let loader = place.feed(run::loader(plan, dataset, &**ranks)?)?;
     let train_slices = loader.order().slice_count as u64;

@@ -9,6 +9,7 @@
 //! The schema outlives the trainer: this module knows neither tensors nor configurations.
 
 pub mod directory;
+pub mod ending;
 pub mod flight;
 pub mod io;
 pub mod preview;
