@@ -3,7 +3,10 @@
 use clap::Parser;
 use scrimp::cli::Cli;
 use scrimp::commands::journal::Journal;
-use scrimp::error::Failure;
+use scrimp::commands::panics;
+use scrimp::error::{Exit, Failure};
+use std::io::Write;
+use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind, set_hook, take_hook};
 use std::process::ExitCode;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt;
@@ -15,13 +18,37 @@ fn main() -> ExitCode {
     let level = EnvFilter::builder().with_default_directive(LevelFilter::WARN.into());
     let to_stderr = fmt::layer().with_writer(std::io::stderr).without_time();
     registry().with(level.from_env_lossy()).with(to_stderr).with(Journal).init();
-    let exit = scrimp::commands::run(&Cli::parse()).unwrap_or_else(|failure| {
-        if !failure.is_told_elsewhere() {
-            anstream::eprintln!("{}", coloured(&failure));
+    tell_panics();
+    let cli = Cli::parse();
+    let ended = catch_unwind(AssertUnwindSafe(|| scrimp::commands::run(&cli)));
+    let exit = match ended {
+        Ok(Ok(exit)) => exit,
+        Ok(Err(failure)) => {
+            if !failure.is_told_elsewhere() {
+                tell(&failure);
+            }
+            failure.exit()
         }
-        failure.exit()
-    });
+        // It was told when it happened.
+        Err(_) => Exit::Failed,
+    };
     ExitCode::from(exit as u8)
+}
+
+/// From now on what libtorch throws is told like any other failure.
+fn tell_panics() {
+    let others = take_hook();
+    set_hook(Box::new(move |panic: &PanicHookInfo<'_>| {
+        match panic.payload_as_str().and_then(panics::thrown_by_libtorch) {
+            Some(failure) => tell(&failure),
+            None => others(panic),
+        }
+    }));
+}
+
+/// Writes it to stderr, where somebody still reads that.
+fn tell(failure: &Failure) {
+    let _ = writeln!(anstream::stderr(), "{}", coloured(failure));
 }
 
 /// The failure with its keywords in colour; the stream drops colours that nobody would see.

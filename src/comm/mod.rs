@@ -193,8 +193,9 @@ fn check_root(root: usize, ranks: usize) -> Result<()> {
     Err(Failure::new(format!("broadcast from rank {root}, but there are only {ranks} ranks")))
 }
 
-/// Ends the job over a sum that failed: its caller has nobody to return an error to.
-fn give_up(comm: &dyn Communicator, failure: Failure) -> ! {
+/// Ends the job over what failed on this rank alone, while others may be in a sum: there is nobody to return
+/// an error to, and nobody to agree with.
+pub fn give_up(comm: &dyn Communicator, failure: Failure) -> ! {
     let exit = failure.exit();
     last_words(comm.rank(), failure);
     comm.abort(exit)

@@ -18,6 +18,7 @@ mod methods;
 mod narrate;
 #[cfg(feature = "torch")]
 mod network_labels;
+pub mod panics;
 #[cfg(feature = "hdf5")]
 mod prepare;
 #[cfg(feature = "torch")]
