@@ -1,17 +1,28 @@
 //! Starting a run under `mpirun`: its command line, and what follows its end.
 //!
-//! Decides from what it is told; it starts nothing and knows no signals.
+//! Decides from what it is told and from what the run left in its directory; it starts nothing and listens
+//! to no signals.
 
-use crate::error::{Exit, Result};
-use crate::runlog::RunEvent;
+use crate::error::{Context, Exit, Result};
+use crate::files;
 use crate::runlog::directory::RunDirectory;
+use crate::runlog::ending;
 use crate::runlog::io::Tail;
+use crate::runlog::{RunEvent, RunStatus};
+use crate::signals::Signal;
 use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
 
 /// Open MPI refuses to be started by root, unless told twice that this is meant.
 const AS_ROOT: [&str; 2] = ["OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"];
 /// Variables of which a batch system sets one: then it tells `mpirun` which nodes and slots it has.
 pub const BATCH_MARKS: [&str; 4] = ["SLURM_JOB_ID", "PBS_NODEFILE", "LSB_JOBID", "PE_HOSTFILE"];
+
+/// A start that has less time than this left is not worth it.
+const LEAST_TIME: Duration = Duration::from_mins(1);
+/// The longest name of a signal, in bytes.
+const LONGEST_NAME: u64 = 16;
 
 /// Where a run is started.
 #[derive(Debug, Clone, Copy)]
@@ -157,26 +168,96 @@ pub fn exit_of(code: i32) -> Exit {
         .unwrap_or(Exit::Failed)
 }
 
-/// The step of the checkpoint that the run log names last.
-pub fn newest_checkpoint(directory: &RunDirectory) -> Result<Option<u64>> {
+/// What the log of a run tells whoever starts it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Told {
+    /// The step of the checkpoint that it names last.
+    pub newest: Option<u64>,
+    /// How the last start said that it ended, where it could say so.
+    pub end: Option<(RunStatus, String)>,
+}
+
+/// Reads the run log of the first rank.
+pub fn told(directory: &RunDirectory) -> Result<Told> {
     let mut tail = Tail::new(directory.rank_events(0));
-    let mut newest = None;
+    let mut told = Told::default();
     loop {
         let records = tail.read()?;
         if records.is_empty() {
-            return Ok(newest);
+            return Ok(told);
         }
         for record in records {
-            if let RunEvent::CheckpointSaved { step, .. } = record.event {
-                newest = Some(step);
+            match record.event {
+                RunEvent::CheckpointSaved { step, .. } => told.newest = Some(step),
+                RunEvent::RunStarted(_) => told.end = None,
+                RunEvent::RunEnded { status, message, .. } => told.end = Some((status, message)),
+                _ => {}
             }
         }
     }
 }
 
+/// What is known of a run that has stopped before its last step.
+#[derive(Debug, Clone, Copy)]
+pub struct Stop<'a> {
+    /// The signal that the launcher got, if it got one.
+    pub signal: Option<Signal>,
+    /// What the log tells.
+    pub told: &'a Told,
+    /// Whether a request to stop lies in the run directory.
+    pub is_requested: bool,
+    /// Whether too little time was left for another start.
+    pub is_out_of_time: bool,
+    /// The newest checkpoint before the first start of this launcher.
+    pub newest_before: Option<u64>,
+}
+
+impl Stop<'_> {
+    /// Whether the job is to be submitted again: its time was over or its place was needed, nobody wanted the
+    /// run to stop, and it has got further. Without the last a job that is too short would come again for ever.
+    pub fn is_to_go_on(&self) -> bool {
+        let is_interrupted = match (self.signal, &self.told.end) {
+            (Some(signal), _) => ending::is_announcement(signal.name()),
+            _ if self.is_out_of_time => true,
+            (None, Some((status, message))) => ending::is_interruption(*status, message),
+            (None, None) => false,
+        };
+        let is_wanted = self.is_requested
+            || self.told.end.as_ref().is_some_and(|(_, message)| message == ending::ON_REQUEST);
+        is_interrupted && !is_wanted && self.told.newest > self.newest_before
+    }
+}
+
+/// Whether so little time is left that another start would not get far; without a limit never.
+pub fn is_out_of_time(left: Option<Duration>) -> bool {
+    left.is_some_and(|left| left < LEAST_TIME)
+}
+
+/// Where the launcher leaves the name of the signal that it got: `mpirun` passes few of them on.
+fn passed_on(directory: &RunDirectory) -> PathBuf {
+    directory.root().join("control/signal")
+}
+
+/// Leaves `signal` for the first rank, before another one is sent in its place.
+pub fn pass_on(directory: &RunDirectory, signal: Signal) -> Result<()> {
+    let path = passed_on(directory);
+    files::replace(&path, signal.name().as_bytes())
+        .context(|| format!("cannot write `{}`", path.display()))
+}
+
+/// Takes the signal that was left, if one was.
+pub fn take_passed_on(directory: &RunDirectory) -> Option<Signal> {
+    let path = passed_on(directory);
+    let name = files::read_text(&path, LONGEST_NAME).ok();
+    // Left there it would be taken for that of another day.
+    let _ = std::fs::remove_file(path);
+    Signal::named(&name?)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runlog::io::{EventSink, LogWriter};
 
     fn job(mpirun: &[&str]) -> Job {
         let command = ["/opt/scrimp", "train", "a b.toml", "--set", "data.path=it's.h5"];
@@ -209,6 +290,69 @@ mod tests {
         let alone = Machine { in_batch_job: false, ..machine };
         assert!(has_it(job(&[]), alone));
         assert!(!has_it(job(&["--hostfile", "nodes"]), alone));
+    }
+
+    #[test]
+    fn the_log_tells_how_the_last_start_ended() {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = RunDirectory::new(folder.path());
+        assert_eq!(told(&directory).unwrap(), Told::default());
+        let mut log = LogWriter::open(&directory.rank_events(0), 0).unwrap();
+        let ended = |message: &str| RunEvent::RunEnded {
+            status: RunStatus::Stopped,
+            step: 5,
+            message: message.to_owned(),
+        };
+        log.emit(&ended("stopped by SIGUSR1"));
+        let end = Some((RunStatus::Stopped, "stopped by SIGUSR1".to_owned()));
+        assert_eq!(told(&directory).unwrap(), Told { newest: None, end });
+    }
+
+    #[test]
+    fn a_job_goes_on_where_its_time_was_over_and_nobody_wanted_an_end() {
+        let stopped = |message: &str| Some((RunStatus::Stopped, message.to_owned()));
+        let time = stopped("stopped before the time limit (`train.time_limit`)");
+        let by_usr1 = stopped("stopped by SIGUSR1");
+        let on_request = stopped(ending::ON_REQUEST);
+        let [nobody, usr1, term] = [None, Some(Signal::User1), Some(Signal::Terminate)];
+        let failed = Some((RunStatus::Failed, "bad luck".to_owned()));
+        for (signal, end, is_requested, newest, expected) in [
+            (nobody, &time, false, Some(20), true),
+            (usr1, &by_usr1, false, Some(20), true),
+            (nobody, &by_usr1, false, Some(20), true),
+            (nobody, &failed, false, Some(20), true),
+            (nobody, &failed, true, Some(20), false),
+            (term, &failed, false, Some(20), false),
+            // Cancelled; whom a batch system preempts it starts again itself.
+            (term, &stopped("stopped by SIGTERM"), false, Some(20), false),
+            (nobody, &on_request, false, Some(20), false),
+            // Somebody wanted it as well, just before the end of the time or just behind it.
+            (usr1, &on_request, false, Some(20), false),
+            (nobody, &time, true, Some(20), false),
+            (usr1, &by_usr1, true, Some(20), false),
+            // It has not got anywhere.
+            (nobody, &time, false, Some(10), false),
+            (usr1, &None, false, None, false),
+        ] {
+            let told = Told { newest, end: end.clone() };
+            let (is_out_of_time, newest_before) = (*end == failed, Some(10));
+            let stop = Stop { signal, told: &told, is_requested, is_out_of_time, newest_before };
+            assert_eq!(stop.is_to_go_on(), expected, "{stop:?}");
+        }
+    }
+
+    #[test]
+    fn a_signal_is_passed_on_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = RunDirectory::new(folder.path());
+        assert!(pass_on(&directory, Signal::HangUp).is_err());
+        std::fs::create_dir(folder.path().join("control")).unwrap();
+        pass_on(&directory, Signal::HangUp).unwrap();
+        assert_eq!(take_passed_on(&directory), Some(Signal::HangUp));
+        assert_eq!(take_passed_on(&directory), None);
+        std::fs::write(passed_on(&directory), "SIGKILL").unwrap();
+        assert_eq!(take_passed_on(&directory), None);
+        assert!(!passed_on(&directory).exists());
     }
 
     #[test]

@@ -4,6 +4,7 @@ use clap::Parser;
 use scrimp::cli::Cli;
 use scrimp::commands::journal::Journal;
 use scrimp::error::Failure;
+use std::io::Write;
 use std::process::ExitCode;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt;
@@ -17,7 +18,8 @@ fn main() -> ExitCode {
     registry().with(level.from_env_lossy()).with(to_stderr).with(Journal).init();
     let exit = scrimp::commands::run(&Cli::parse()).unwrap_or_else(|failure| {
         if !failure.is_told_elsewhere() {
-            anstream::eprintln!("{}", coloured(&failure));
+            // Where nobody reads stderr any more, the exit code says it.
+            let _ = writeln!(anstream::stderr(), "{}", coloured(&failure));
         }
         failure.exit()
     });

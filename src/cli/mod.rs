@@ -111,6 +111,9 @@ pub struct Train {
     /// Change a key of the configuration, for example `--set train.total_steps=100`
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub overrides: Vec<String>,
+    /// Save and stop before this time, in seconds since 1970 (UTC)
+    #[arg(long, value_name = "SECONDS")]
+    pub deadline: Option<u64>,
 }
 
 /// Arguments of `scrimp launch`.
@@ -128,6 +131,10 @@ pub struct Launch {
     /// Down to how many processes to go where the same number gets no further [default: RANKS]
     #[arg(long, value_name = "RANKS")]
     pub min_ranks: Option<usize>,
+    /// Run this with `sh -c` when the run has stopped because its time was over, or on `SIGUSR1` or
+    /// `SIGUSR2`: to submit the job again. A stop that a person asked for is not followed by it
+    #[arg(long, value_name = "COMMAND")]
+    pub requeue: Option<String>,
     /// The run directory [default: `runs/` and the file stem of CONFIG]
     #[arg(long, value_name = "DIR")]
     pub run: Option<PathBuf>,

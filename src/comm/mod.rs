@@ -12,7 +12,7 @@ pub mod threads;
 use crate::error::{Exit, Failure, Result};
 use crate::native::GroupSum;
 use crate::shares::local_share;
-use environment::{Start, Variables};
+use environment::{Announced, Start, Variables};
 use std::io::Write;
 use std::ops::Range;
 use std::sync::Arc;
@@ -109,24 +109,24 @@ impl Communicator for Solo {
 pub fn connect(variables: &Variables) -> Result<Arc<dyn Communicator>> {
     match environment::start(variables)? {
         Start::Alone => Ok(Arc::new(Solo)),
-        Start::Launched { tasks } => join(tasks),
+        Start::Launched(announced) => join(announced),
     }
 }
 
 #[cfg(feature = "mpi")]
-fn join(tasks: Option<usize>) -> Result<Arc<dyn Communicator>> {
+fn join(announced: Announced) -> Result<Arc<dyn Communicator>> {
     let comm = mpi::Mpi::start()?;
-    match tasks {
-        Some(tasks) if tasks > 1 && comm.ranks() == 1 => Err(environment::strangers(
-            tasks,
+    if comm.ranks() == 1 && announced.contradicts_one_rank() {
+        return Err(environment::strangers(
+            announced,
             "this MPI library does not understand the launcher's process management interface",
-        )),
-        _ => Ok(Arc::new(comm)),
+        ));
     }
+    Ok(Arc::new(comm))
 }
 
 #[cfg(not(feature = "mpi"))]
-fn join(_tasks: Option<usize>) -> Result<Arc<dyn Communicator>> {
+fn join(_announced: Announced) -> Result<Arc<dyn Communicator>> {
     Err(Failure::usage("started by an MPI launcher, but built without the feature `mpi`")
         .hint("run `cargo build --release --features mpi`, or start it without the launcher"))
 }
@@ -197,8 +197,9 @@ fn check_root(root: usize, ranks: usize) -> Result<()> {
     Err(Failure::new(format!("broadcast from rank {root}, but there are only {ranks} ranks")))
 }
 
-/// Ends the job over a sum that failed: its caller has nobody to return an error to.
-fn give_up(comm: &dyn Communicator, failure: Failure) -> ! {
+/// Ends the job over what failed on this rank alone, while others may be in a sum: there is nobody to return
+/// an error to, and nobody to agree with.
+pub fn give_up(comm: &dyn Communicator, failure: Failure) -> ! {
     let exit = failure.exit();
     last_words(comm.rank(), failure);
     comm.abort(exit)

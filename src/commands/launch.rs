@@ -3,21 +3,23 @@
 //! Requests to end become what `mpirun` passes on to its ranks, and failures are followed by a
 //! restart from the newest checkpoint.
 
-use super::{run_directory, say};
+mod mpirun;
+
+use super::{run_directory, say, withdraw_stop};
 use crate::cli;
 use crate::config::{self, plan::RunPlan};
 use crate::error::{Context, Exit, Failure, Result};
 use crate::launch::{
-    BATCH_MARKS, CommandLine, Job, Machine, Next, Starts, exit_of, newest_checkpoint,
+    self, BATCH_MARKS, Job, Machine, Next, Starts, Stop, exit_of, is_out_of_time, told,
 };
 use crate::runlog::directory::RunDirectory;
-use crate::signals::{self, Requests, Signal};
-use rustix::process::{self, Pid, geteuid, kill_process};
-use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::Arc;
+use crate::signals::{self, Requests, Signal, Suspension};
+use mpirun::Mpirun;
+use rustix::process::{self, geteuid};
+use std::process::Command;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// The signals that are requests to end the run.
 const SIGNALS: [Signal; 5] = Signal::ALL;
@@ -25,18 +27,33 @@ const SIGNALS: [Signal; 5] = Signal::ALL;
 const PAUSE: Duration = Duration::from_millis(50);
 /// A lost run's last sign of life, on another host, counts for half of this.
 const LONGEST_CLAIM: Duration = Duration::from_mins(1);
+/// `mpirun` needs a second or two to clear its processes away.
+const CLEARING: Duration = Duration::from_secs(10);
 
 /// Runs `scrimp launch`.
 pub(super) fn run(arguments: &cli::Launch) -> Result<Exit> {
     let directory = run_directory(arguments.config.as_deref(), arguments.run.as_deref());
-    let least_ranks = check(arguments, &directory)?;
-    let launcher =
-        Launcher { job: job(arguments)?, machine: machine(), wish: Wish::listen()?, directory };
-    launcher.run(&mut Starts::new(arguments.ranks, least_ranks, arguments.restarts))
+    let (least_ranks, time_limit) = check(arguments, &directory)?;
+    let deadline = time_limit.and_then(|limit| SystemTime::now().checked_add(limit));
+    let launcher = Launcher {
+        job: job(arguments, deadline)?,
+        machine: machine(),
+        wish: Wish::listen()?,
+        newest_before: told(&directory)?.newest,
+        directory,
+        mpirun: Arc::default(),
+        deadline,
+    };
+    launcher.suspend_together()?;
+    let starts = &mut Starts::new(arguments.ranks, least_ranks, arguments.restarts);
+    let end = launcher.run(starts)?;
+    launcher.follow(&end, arguments.requeue.as_deref())?;
+    Ok(end.exit)
 }
 
-/// Refuses what every rank would refuse; gives the least number of ranks.
-fn check(arguments: &cli::Launch, directory: &RunDirectory) -> Result<usize> {
+/// Refuses what every rank would refuse; gives the least number of ranks, and how long all starts together
+/// may take.
+fn check(arguments: &cli::Launch, directory: &RunDirectory) -> Result<(usize, Option<Duration>)> {
     let ranks = arguments.ranks;
     let least_ranks = arguments.min_ranks.unwrap_or(ranks);
     if least_ranks == 0 || least_ranks > ranks {
@@ -45,12 +62,13 @@ fn check(arguments: &cli::Launch, directory: &RunDirectory) -> Result<usize> {
         )));
     }
     let path = arguments.config.clone().unwrap_or_else(|| directory.config());
-    RunPlan::resolve(config::read(&path, &arguments.overrides)?, ranks)?;
-    Ok(least_ranks)
+    let plan = RunPlan::resolve(config::read(&path, &arguments.overrides)?, ranks)?;
+    Ok((least_ranks, plan.train.time_limit))
 }
 
-/// What each rank runs: this program, with the arguments that are for `scrimp train`.
-fn job(arguments: &cli::Launch) -> Result<Job> {
+/// What each rank runs: this program, with the arguments that are for `scrimp train`, and the same end for
+/// every start.
+fn job(arguments: &cli::Launch, deadline: Option<SystemTime>) -> Result<Job> {
     let program = std::env::current_exe().context(|| "cannot find this program's own file")?;
     let mut command = vec![program.display().to_string(), "train".to_owned()];
     command.extend(arguments.config.iter().map(|path| path.display().to_string()));
@@ -59,6 +77,10 @@ fn job(arguments: &cli::Launch) -> Result<Job> {
     }
     for change in &arguments.overrides {
         command.extend(["--set".to_owned(), change.clone()]);
+    }
+    let deadline = deadline.and_then(|deadline| deadline.duration_since(UNIX_EPOCH).ok());
+    if let Some(deadline) = deadline {
+        command.extend(["--deadline".to_owned(), deadline.as_secs().to_string()]);
     }
     Ok(Job { command, mpirun: arguments.mpirun.clone() })
 }
@@ -71,9 +93,17 @@ fn machine() -> Machine {
     }
 }
 
-/// Whether somebody wants the run to end: 0 nobody, 1 in good order, 2 at once.
-#[derive(Clone)]
-struct Wish(Arc<AtomicU8>);
+/// Whether somebody wants the run to end.
+#[derive(Clone, Default)]
+struct Wish(Arc<Noted>);
+
+#[derive(Default)]
+struct Noted {
+    /// 0 nobody, 1 in good order, 2 at once.
+    level: AtomicU8,
+    /// The signal that came first.
+    signal: OnceLock<Signal>,
+}
 
 impl Wish {
     const STOP: u8 = 1;
@@ -81,24 +111,32 @@ impl Wish {
 
     /// From now on signals to this process are wishes.
     fn listen() -> Result<Self> {
-        let wish = Self(Arc::default());
+        let wish = Self::default();
         let (noted, mut requests) = (wish.clone(), Requests::default());
         signals::listen(&SIGNALS, move |received| {
             let level = if requests.insists(Instant::now()) { Self::END } else { Self::STOP };
-            if noted.0.fetch_max(level, Ordering::Relaxed) < level {
-                let name = received.signal.name();
-                let effect = match level {
-                    Self::STOP => ": asks all ranks to save and stop",
-                    _ => " again: ends all ranks at once",
-                };
-                say(format_args!("{name}{effect}"));
+            let signal = *noted.0.signal.get_or_init(|| received.signal);
+            if noted.0.level.fetch_max(level, Ordering::Relaxed) < level {
+                match level {
+                    Self::STOP => {
+                        say(format_args!("{}: asks all ranks to save and stop", signal.name()));
+                    }
+                    _ => say(format_args!(
+                        "{} again: ends all ranks at once",
+                        received.signal.name()
+                    )),
+                }
             }
         })?;
         Ok(wish)
     }
 
     fn level(&self) -> u8 {
-        self.0.load(Ordering::Relaxed)
+        self.0.level.load(Ordering::Relaxed)
+    }
+
+    fn signal(&self) -> Option<Signal> {
+        self.0.signal.get().copied()
     }
 }
 
@@ -108,28 +146,69 @@ struct Launcher {
     machine: Machine,
     wish: Wish,
     directory: RunDirectory,
+    mpirun: Arc<Mpirun>,
+    /// When the run has to be over.
+    deadline: Option<SystemTime>,
+    /// The newest checkpoint before the first start.
+    newest_before: Option<u64>,
+}
+
+/// How everything has ended.
+struct End {
+    exit: Exit,
+    is_out_of_time: bool,
+}
+
+impl End {
+    fn of(exit: Exit) -> Self {
+        Self { exit, is_out_of_time: false }
+    }
 }
 
 impl Launcher {
+    /// From now on Ctrl-Z suspends the ranks as well, which `mpirun` sees to, and they go on with this process.
+    fn suspend_together(&self) -> Result<()> {
+        let mpirun = Arc::clone(&self.mpirun);
+        signals::listen_to_suspension(move |suspension| {
+            mpirun.send(match suspension {
+                Suspension::Begins => process::Signal::TSTP,
+                Suspension::Ends => process::Signal::CONT,
+            });
+        })
+    }
+
     /// Starts the run until it is over, cannot go on, or somebody ends it.
-    fn run(&self, starts: &mut Starts) -> Result<Exit> {
+    fn run(&self, starts: &mut Starts) -> Result<End> {
         loop {
-            self.wait_for_the_directory();
+            self.wait_for_the_directory()?;
             if self.wish.level() > 0 {
-                return Ok(Exit::Stopped);
+                return Ok(End::of(Exit::Stopped));
+            }
+            if self.is_requested() {
+                let request = self.directory.stop_request();
+                say(format_args!(
+                    "`{}` asks for a stop: nothing is started; the next start goes on",
+                    request.display()
+                ));
+                return Ok(End::of(Exit::Stopped));
             }
             let command = self.job.command_line(starts.ranks(), self.machine);
             say(format_args!("{command}"));
-            let code = self.watch(start(&command)?)?;
+            self.mpirun.start(&command)?;
+            let code = self.watch()?;
             if self.wish.level() > 0 {
-                return Ok(self.exit_on_wish(code));
+                return Ok(End::of(self.exit_on_wish(code)));
             }
-            let newest = newest_checkpoint(&self.directory)?;
+            let newest = told(&self.directory)?.newest;
             match starts.after(code, newest) {
-                Next::End(exit) => return Ok(exit),
+                Next::End(exit) => return Ok(End::of(exit)),
                 Next::GiveUp { exit, reason } => {
                     say(format_args!("the run ended with {code}; {reason}"));
-                    return Ok(exit);
+                    return Ok(End::of(exit));
+                }
+                Next::Restart { .. } if is_out_of_time(self.left()) => {
+                    say(format_args!("the run ended with {code}; no time is left to start again"));
+                    return Ok(End { exit: Exit::Stopped, is_out_of_time: true });
                 }
                 Next::Restart { ranks } => {
                     let from = newest.map_or("the start".to_owned(), |step| format!("step {step}"));
@@ -141,35 +220,79 @@ impl Launcher {
         }
     }
 
-    /// Waits until the sign of life of a lost run is out of date.
-    fn wait_for_the_directory(&self) {
-        let start = Instant::now();
-        while self.directory.writer().is_some()
-            && start.elapsed() < LONGEST_CLAIM
-            && self.wish.level() == 0
-        {
+    /// The time that is left, where there is a limit.
+    fn left(&self) -> Option<Duration> {
+        let deadline = self.deadline?;
+        Some(deadline.duration_since(SystemTime::now()).unwrap_or_default())
+    }
+
+    fn is_requested(&self) -> bool {
+        self.directory.stop_request().symlink_metadata().is_ok()
+    }
+
+    /// Waits until the sign of life of a lost run is out of date, or another run ends.
+    fn wait_for_the_directory(&self) -> Result<()> {
+        let (start, mut has_told) = (Instant::now(), false);
+        while let Some(writer) = self.directory.writer() {
+            if self.wish.level() > 0 {
+                break;
+            }
+            let name = self.directory.root().display();
+            let whose = format!(
+                "belongs to a run that is alive on `{}`, process {}",
+                writer.host, writer.pid
+            );
+            let longest = LONGEST_CLAIM.as_secs();
+            if !std::mem::replace(&mut has_told, true) {
+                say(format_args!("`{name}` {whose}: waits up to {longest} s for its end"));
+            }
+            if start.elapsed() >= LONGEST_CLAIM {
+                return Err(Failure::new(format!("`{name}` still {whose}, {longest} s later"))
+                    .hint(format!("look at it with `scrimp watch {name}`"))
+                    .hint("choose another directory with `--run DIR`"));
+            }
             std::thread::sleep(PAUSE);
         }
+        Ok(())
     }
 
     /// Waits for the end of `mpirun` and passes wishes on to it; gives its code as a shell would.
-    fn watch(&self, mut child: Child) -> Result<i32> {
-        let mut passed_on = 0;
+    fn watch(&self) -> Result<i32> {
+        let (mut passed_on, mut ending_since) = (0, None);
         loop {
-            let status = child.try_wait().context(|| "cannot wait for `mpirun`")?;
-            if let Some(status) = status {
-                return Ok(code(status));
+            if let Some(code) = self.mpirun.ended()? {
+                // Whatever was left there for the ranks comes too late.
+                launch::take_passed_on(&self.directory);
+                return Ok(code);
             }
             let level = self.wish.level();
             if level > passed_on {
                 passed_on = level;
-                let signal =
-                    if level == Wish::STOP { process::Signal::USR1 } else { process::Signal::TERM };
-                // Ended in this moment, it is found so in the next round.
-                let _ = kill_process(Pid::from_child(&child), signal);
+                if level == Wish::STOP {
+                    self.ask_to_stop();
+                } else {
+                    ending_since = Some(Instant::now());
+                    self.mpirun.send(process::Signal::TERM);
+                }
+            }
+            if ending_since.is_some_and(|since| since.elapsed() > CLEARING) {
+                // Its ranks end with it.
+                self.mpirun.send(process::Signal::KILL);
             }
             std::thread::sleep(PAUSE);
         }
+    }
+
+    /// Sends what `mpirun` passes on, and tells the first rank what it stands for.
+    fn ask_to_stop(&self) {
+        if let Some(signal) = self.wish.signal()
+            && signal != Signal::User1
+            && let Err(failure) = launch::pass_on(&self.directory, signal)
+        {
+            // Before the first step there may be no directory, and nobody who wants to know.
+            tracing::debug!("{failure}");
+        }
+        self.mpirun.send(process::Signal::USR1);
     }
 
     /// Ranks that had not yet begun die of the request, and have nothing to save.
@@ -177,25 +300,36 @@ impl Launcher {
         let had_not_begun = code == 128 + Signal::User1.number() && self.wish.level() == Wish::STOP;
         if had_not_begun { Exit::Stopped } else { exit_of(code) }
     }
-}
 
-/// Starts a command in a process group of its own: Ctrl-C reaches this process alone, which knows
-/// better what to do about it than `mpirun`.
-fn start(command: &CommandLine) -> Result<Child> {
-    let [program, arguments @ ..] = &command.words[..] else {
-        return Err(Failure::new("there is nothing to start"));
-    };
-    Command::new(program)
-        .args(arguments)
-        .envs(command.variables.iter().copied())
-        .stdin(Stdio::null())
-        .process_group(0)
-        .spawn()
-        .context(|| format!("cannot start `{program}`"))
-        .map_err(|failure| failure.hint("load Open MPI, for example with `module load openmpi`"))
-}
-
-fn code(status: ExitStatus) -> i32 {
-    let by_signal = status.signal().map_or(Exit::Failed as i32, |signal| 128 + signal);
-    status.code().unwrap_or(by_signal)
+    /// What follows the end: a job that was interrupted is submitted again.
+    fn follow(&self, end: &End, requeue: Option<&str>) -> Result<()> {
+        if end.exit != Exit::Stopped {
+            return Ok(());
+        }
+        let stop = Stop {
+            signal: self.wish.signal(),
+            told: &told(&self.directory)?,
+            is_requested: self.is_requested(),
+            is_out_of_time: end.is_out_of_time,
+            newest_before: self.newest_before,
+        };
+        // Obeyed by now, whatever else there was.
+        withdraw_stop(&self.directory);
+        let Some(command) = requeue else { return Ok(()) };
+        if !stop.is_to_go_on() {
+            say(format_args!(
+                "stopped for good, or without getting further: `--requeue` is not run"
+            ));
+            return Ok(());
+        }
+        say(format_args!("{command}"));
+        let status = Command::new("sh").args(["-c", command]).status();
+        match status.context(|| "cannot start `sh`")? {
+            status if status.success() => Ok(()),
+            status => Err(Failure::new(format!(
+                "`{command}` failed, {status}: nobody submitted the job again"
+            ))
+            .hint("the run is saved: submit the job by hand")),
+        }
+    }
 }

@@ -38,12 +38,14 @@ use crate::error::Failure;
 use crate::error::{Context, Exit, Result};
 use crate::panics;
 use crate::runlog::directory::RunDirectory;
+use crate::signals;
 use std::fmt::Arguments;
 use std::io::{ErrorKind, Write};
 use std::path::Path;
 
 /// Does what the command line asks for.
 pub fn run(cli: &Cli) -> Result<Exit> {
+    signals::fail_oversized_writes()?;
     panics::tell_as_failures();
     panics::caught_and_told(|| dispatch(cli))
 }
@@ -101,6 +103,14 @@ fn print(text: &str) -> Result<()> {
 /// Writes one line to stderr. Nobody reading it is no reason to fail.
 fn say(line: Arguments<'_>) {
     let _ = writeln!(anstream::stderr(), "{line}");
+}
+
+/// Takes back the request to stop that was obeyed, so that the next start goes on. One that stays there is
+/// obeyed by the next `scrimp launch`.
+fn withdraw_stop(directory: &RunDirectory) {
+    if let Err(failure) = directory.withdraw(&directory.stop_request()) {
+        say(format_args!("{}", failure.sentence()));
+    }
 }
 
 /// The directory of a run: the one that is named, else one under `runs/` called like `config`.

@@ -2,7 +2,7 @@
 //!
 //! Shared by the commands that build a method; the only place where all layers meet.
 
-use crate::comm::environment::{Placement, Variables};
+use crate::comm::environment::{self, Placement, Variables};
 use crate::comm::{self, Communicator, agree, with_device};
 use crate::config::plan::{
     DataSource, LesionPhantomPlan, PhantomPlan, RunPlan, ShapesPlan, ShapesSource,
@@ -20,6 +20,7 @@ use crate::error::{Failure, Result};
 use crate::methods::{self, Passes, Setup};
 use crate::native;
 use crate::random::Key;
+use crate::signals;
 use crate::train::Method;
 use crate::train::evaluate::{Evaluator, Yardstick};
 use crate::train::learner::{LearnerSetup, Moments};
@@ -305,10 +306,13 @@ pub(super) fn evaluator(
     }
 }
 
-/// The ranks that were started together, by their host side.
+/// The ranks that were started together, by their host side. Under `mpirun` this process ends with it.
 pub(super) fn connect() -> Result<(Arc<dyn Communicator>, Variables)> {
     native::keep_memory();
-    let variables: Variables = std::env::vars().collect();
+    let variables = environment::variables();
+    if environment::is_by_mpirun(&variables) {
+        signals::end_with_parent(std::os::unix::process::parent_id())?;
+    }
     Ok((comm::connect(&variables)?, variables))
 }
 

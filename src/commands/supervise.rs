@@ -2,14 +2,15 @@
 
 use super::say;
 use crate::comm::Communicator;
-use crate::comm::environment::Variables;
-use crate::error::{Context, Failure, Result};
+use crate::comm::environment::{Variables, number_of};
+use crate::error::{Context, Exit, Failure, Result};
+use crate::launch;
 use crate::runlog::directory::RunDirectory;
 use crate::runlog::io::{EventSink, LogWriter};
 use crate::runlog::{RunEvent, RunStatus};
 use crate::signals::{self, Signal};
 use crate::train::recorder::{FlightRecorder, Recorded};
-use crate::train::stopping::{Meaning, Reason, Signals, StopRequests};
+use crate::train::stopping::{Deadline, Limits, Meaning, Reason, Signals, StopRequests};
 use crate::train::watchdog::{Watchdog, Watched};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,27 +23,52 @@ pub(super) struct Supervision {
     pub(super) recorder: Arc<FlightRecorder>,
     pub(super) requests: StopRequests,
     /// When this process began.
-    pub(super) started: Instant,
+    started: Instant,
 }
 
 impl Supervision {
-    /// From now on signals to this process are requests to stop; rank 0 says that it has one.
-    pub(super) fn begin(variables: &Variables, rank: usize) -> Result<Self> {
+    /// From now on signals to this process are requests to stop; the first rank says that it has one.
+    /// Before the first step there is nothing to save, and a request ends the process at once.
+    pub(super) fn begin(variables: &Variables, directory: &RunDirectory) -> Result<Self> {
         let requests = StopRequests::default();
+        let recorder = Arc::new(FlightRecorder::new());
         let mut meanings = Signals::new(variables, std::os::unix::process::parent_id());
-        let noted = requests.clone();
+        let is_first = number_of(variables).is_none_or(|number| number == 0);
+        let (noted, progress, directory) =
+            (requests.clone(), Arc::clone(&recorder), directory.clone());
         signals::listen(&SIGNALS, move |received| {
             if meanings.meaning(received, Instant::now()) == Meaning::EndAtOnce {
                 received.signal.end_process();
             }
-            noted.ask(Reason::Signal(received.signal));
-            if rank == 0 {
-                let name = received.signal.name();
-                say(format_args!("{name}: saves and stops after this step; again: stops at once"));
+            let passed_on = (received.signal == Signal::User1 && is_first)
+                .then(|| launch::take_passed_on(&directory))
+                .flatten();
+            let signal = passed_on.unwrap_or(received.signal);
+            let tell = |effect: &str| {
+                if is_first {
+                    say(format_args!("{}: {effect}", signal.name()));
+                }
+            };
+            if !progress.has_begun() {
+                tell("ends before the first step; the same command starts again");
+                signals::exit_at_once(Exit::Stopped);
             }
+            noted.ask(Reason::Signal(signal));
+            tell("saves and stops after this step; again: stops at once");
         })?;
-        let recorder = Arc::new(FlightRecorder::new());
         Ok(Self { recorder, requests, started: Instant::now() })
+    }
+
+    /// When the run has to be over: by the configuration and by `scrimp launch`, or by what Slurm says. Where
+    /// that cannot be meant, the second says why.
+    pub(super) fn deadline(
+        &self,
+        (own, launch): (Option<Duration>, Option<u64>),
+        variables: &Variables,
+    ) -> (Option<Deadline>, Option<String>) {
+        let control_groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        let started = self.started;
+        Limits { started, own, launch, variables, control_groups: &control_groups }.deadline()
     }
 
     /// The same ranks; the recorder notes what is called.

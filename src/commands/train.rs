@@ -5,9 +5,9 @@ use super::resume::Beginning;
 use super::run::{self, Place};
 use super::supervise::{Supervision, clear_reports, note_end};
 use super::{examine, journal};
-use super::{run_directory, say};
+use super::{run_directory, say, withdraw_stop};
 use crate::cli;
-use crate::comm::environment::Variables;
+use crate::comm::environment::{self, Variables};
 use crate::comm::{Communicator, agree};
 use crate::config::plan::RunPlan;
 use crate::config::{self, Precision};
@@ -22,26 +22,28 @@ use crate::runlog::{RunEvent, RunStarted, RunStatus, SCHEMA};
 use crate::telemetry::Sampler;
 use crate::train::checkpoint::Header;
 use crate::train::evaluate::Yardstick;
-use crate::train::stopping;
+use crate::train::stopping::{Deadline, Reason};
 use crate::train::trainer::{Outcome, Parts, Trainer};
 use crate::train::watchdog::Watchdog;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
 use tch::Device;
 
 /// Trains as the arguments say; every rank of a launcher calls this.
 pub(super) fn run(arguments: &cli::Train) -> Result<Exit> {
+    let (_, directory) = places(arguments.config.as_deref(), arguments.run.as_deref());
+    // Before MPI starts, which waits for all ranks.
+    let supervision = Supervision::begin(&environment::variables(), &directory)?;
     let (host, variables) = run::connect()?;
-    together(&*host, || train(arguments, &host, &variables))
+    together(&*host, || train(arguments, &host, &variables, &supervision))
 }
 
 fn train(
     arguments: &cli::Train,
     host: &Arc<dyn Communicator>,
     variables: &Variables,
+    supervision: &Supervision,
 ) -> Result<Exit> {
-    let supervision = agree(&**host, Supervision::begin(variables, host.rank()))?;
     let (plan, directory) = read(arguments, &**host)?;
     let claim =
         if host.rank() == 0 { claim(&directory, &arguments.resume).map(Some) } else { Ok(None) };
@@ -52,9 +54,8 @@ fn train(
     }
     let fence = claim.as_ref().map_or_else(|| directory.fence(), |claim| Ok(claim.fence()));
     let fence = agree(&**host, fence)?;
-    let prepared = panics::caught(|| {
-        prepare(&plan, &directory, &arguments.resume, (host, variables), &supervision)
-    });
+    let task = Task { plan: &plan, directory: &directory, arguments, supervision };
+    let prepared = panics::caught(|| prepare(&task, host, variables));
     let prepared = prepared.inspect_err(|failure| {
         // Before there is a log there is nothing that could look as if it went on.
         if !failure.is_told_elsewhere() && directory.rank_events(0).exists() {
@@ -62,10 +63,24 @@ fn train(
         }
     })?;
     let Some(mut prepared) = prepared else { return Ok(Exit::Done) };
-    match panics::unwound_if_alone(prepared.train(&**host, &fence).map_err(hinted))? {
-        Outcome::Finished => Ok(Exit::Done),
-        Outcome::Stopped(_) => Ok(Exit::Stopped),
+    let outcome = prepared.train(&**host, &fence).map_err(hinted);
+    let outcome = panics::unwound_if_alone(outcome)?;
+    let is_obeyed = matches!(outcome, Outcome::Finished | Outcome::Stopped(Reason::Requested));
+    if is_obeyed && claim.is_some() {
+        withdraw_stop(&directory);
     }
+    Ok(match outcome {
+        Outcome::Finished => Exit::Done,
+        Outcome::Stopped(_) => Exit::Stopped,
+    })
+}
+
+/// What is trained, where, and who looks after it.
+struct Task<'a> {
+    plan: &'a RunPlan,
+    directory: &'a RunDirectory,
+    arguments: &'a cli::Train,
+    supervision: &'a Supervision,
 }
 
 fn hinted(failure: Failure) -> Failure {
@@ -126,38 +141,37 @@ fn read(arguments: &cli::Train, host: &dyn Communicator) -> Result<(RunPlan, Run
 /// Everything between the claim and the first step. `None`: the run is finished already, which rank 0
 /// says.
 fn prepare(
-    plan: &RunPlan,
-    directory: &RunDirectory,
-    resume: &str,
-    (host, variables): (&Arc<dyn Communicator>, &Variables),
-    supervision: &Supervision,
+    task: &Task<'_>,
+    host: &Arc<dyn Communicator>,
+    variables: &Variables,
 ) -> Result<Option<Prepared>> {
+    let Task { plan, directory, arguments, supervision } = *task;
     let watchdog = supervision.watch(host, directory, plan.train.hang_limit);
     let watchdog = agree(&**host, watchdog)?;
     let place = agree(&**host, Place::take(plan, &**host, variables))?;
     let ranks = supervision.recorded(&place.join(host)?);
-    let deadline = stopping::deadline(plan.train.time_limit, supervision.started, variables);
-    let begun =
-        panics::caught(|| begin((plan, deadline), directory, resume, (place, &ranks), supervision));
+    let limits = (plan.train.time_limit, arguments.deadline);
+    let deadline = supervision.deadline(limits, variables);
+    let begun = panics::caught(|| begin(task, deadline, place, &ranks));
     let begun = panics::unwound_if_alone(begun.map_err(hinted))?;
     Ok(begun.map(|(trainer, sampler)| Prepared { trainer, _sampler: sampler, _watchdog: watchdog }))
 }
 
 /// What there is to continue, the data and the trainer; `ranks` can sum where `place` computes.
 fn begin(
-    (plan, deadline): (&RunPlan, Option<Instant>),
-    directory: &RunDirectory,
-    resume: &str,
-    (place, ranks): (Place, &Arc<dyn Communicator>),
-    supervision: &Supervision,
+    task: &Task<'_>,
+    (deadline, ignored): (Option<Deadline>, Option<String>),
+    place: Place,
+    ranks: &Arc<dyn Communicator>,
 ) -> Result<Option<(Trainer, Sampler)>> {
+    let Task { plan, directory, arguments, supervision } = *task;
     let comm = &**ranks;
     let mut say_on_root = |message: String| {
         if comm.rank() == 0 {
             say(format_args!("{message}"));
         }
     };
-    let mut beginning = Beginning::find(directory, resume, comm)?;
+    let mut beginning = Beginning::find(directory, &arguments.resume, comm)?;
     if beginning.step().is_some_and(|step| step >= plan.train.total_steps) {
         beginning.take(directory, comm, &mut say_on_root)?;
         let name = directory.root().display();
@@ -174,6 +188,9 @@ fn begin(
         build((plan, resolved), directory, &dataset, (place, ranks), (supervision, deadline));
     let (mut trainer, started, log) = agree(comm, started)?;
     trainer.emit(&started);
+    if let Some(message) = ignored {
+        trainer.emit(&RunEvent::Warning { message });
+    }
     let gpu = if let Device::Cuda(index) = place.device { Some(index) } else { None };
     let sampler = Sampler::start(log, gpu);
     let loaded = beginning.take(directory, comm, &mut |message| {
@@ -206,7 +223,7 @@ fn build(
     directory: &RunDirectory,
     dataset: &Arc<Dataset>,
     (place, ranks): (Place, &Arc<dyn Communicator>),
-    (supervision, deadline): (&Supervision, Option<Instant>),
+    (supervision, deadline): (&Supervision, Option<Deadline>),
 ) -> Result<(Trainer, RunEvent, SharedLog)> {
     let loader = place.feed(run::loader(plan, dataset, &**ranks)?)?;
     let train_slices = loader.order().slice_count as u64;

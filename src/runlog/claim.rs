@@ -17,7 +17,7 @@ use crate::error::{Context, Failure, Result};
 use crate::files::{self, FreshFile};
 use rustix::fs::{Timespec, Timestamps, UTIME_NOW, futimens};
 use std::fmt;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, ErrorKind, Write};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -553,7 +553,7 @@ mod tests {
                 while ended.recv_timeout(QUICK.heartbeat) == Err(RecvTimeoutError::Timeout) {
                     // A clock that is a day ahead.
                     age += Duration::from_millis(20);
-                    let file = File::options().write(true).open(&path).unwrap();
+                    let file = fs::File::options().write(true).open(&path).unwrap();
                     file.set_modified(std::time::SystemTime::now() + age).unwrap();
                 }
             });

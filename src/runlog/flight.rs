@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::time::Duration;
 
+/// What Open MPI needs where a rank may not read the memory of its neighbour, as in rootless containers: its
+/// larger messages never arrive otherwise.
+const IN_CONTAINERS: &str = "export OMPI_MCA_btl_vader_single_copy_mechanism=none";
 /// Ranks that a verdict lists one by one.
 const LISTED: usize = 8;
 
@@ -222,8 +225,13 @@ pub fn judge(
     let failure = Failure::new(message)
         .exit_with(Exit::Hung)
         .at(listing(sightings, behind))
-        .hint(format!("the last calls of every rank are in `{}`", folder.display()))
-        .hint("run the same command again: it goes on from the newest checkpoint");
+        .hint(format!("the last calls of every rank are in `{}`", folder.display()));
+    let is_first = |report: &FlightReport| report.step <= 1 && report.open_call().is_some();
+    let failure = if report.as_ref().is_some_and(|report| *is_alive && is_first(report)) {
+        failure.hint(format!("if the ranks are in containers, run it again with `{IN_CONTAINERS}`"))
+    } else {
+        failure.hint("run the same command again: it goes on from the newest checkpoint")
+    };
     Some(Verdict { behind, failure })
 }
 
@@ -318,6 +326,31 @@ mod tests {
             found.failure.message(),
             "no rank gets on: all have been computing step 12, in sum 8 of 64 bytes for 31 s"
         );
+    }
+
+    #[test]
+    fn where_the_first_sums_never_end_the_remedy_is_another() {
+        let sighting = |rank| Sighting {
+            report: Some(FlightReport {
+                step: 0,
+                phase: Phase::Starting,
+                ..report(rank, 3, true, 61.0)
+            }),
+            is_alive: true,
+        };
+        let found = judge(
+            &[sighting(0), sighting(1)],
+            Duration::from_secs(61),
+            &RunDirectory::new("runs/a"),
+        );
+        insta::assert_snapshot!(found.unwrap().failure, @r"
+        error: no rank gets on: all have been starting, in sum 3 of 64 bytes for 61 s
+          rank 0 on node, process 100: starting, in sum 3 of 64 bytes
+          rank 1 on node, process 101: starting, in sum 3 of 64 bytes
+
+        hint: the last calls of every rank are in `runs/a/flight`
+        hint: if the ranks are in containers, run it again with `export OMPI_MCA_btl_vader_single_copy_mechanism=none`
+        ");
     }
 
     #[test]

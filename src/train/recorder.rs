@@ -131,6 +131,11 @@ impl FlightRecorder {
         notes.steps.push_back(took);
     }
 
+    /// Whether a step has begun in this process.
+    pub fn has_begun(&self) -> bool {
+        self.notes().step > 0
+    }
+
     /// The last step that is done.
     pub fn steps_done(&self) -> u64 {
         self.notes().done

@@ -3,9 +3,10 @@
 //! Requests come from other threads at any time and are only noted. Between two steps the ranks
 //! agree, so that all of them stop after the same one. Saving and leaving are up to the trainer.
 
-use crate::comm::environment::Variables;
+use crate::comm::environment::{self, Variables};
 use crate::comm::{Communicator, agree};
 use crate::error::{Failure, Result};
+use crate::runlog::ending::{BEFORE_LIMIT, BY_SIGNAL, ON_REQUEST};
 use crate::signals::{Received, Requests, Signal};
 use std::fmt;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -15,46 +16,84 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 /// What leaving takes beside saving: ending MPI, ending processes, the launcher's own end.
 const LEAVING: Duration = Duration::from_secs(10);
 
-/// Why a run ends before its last step. Where ranks have different reasons, the later one counts.
+/// What the first save of a process is taken to last, before it is known.
+const FIRST_SAVE: Duration = Duration::from_secs(30);
+
+/// Why a run ends before its last step. Where there are several reasons, the last of this list counts:
+/// what a person wants is not forgotten over what a machine wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
-    /// `control/stop` exists.
-    Requested,
     /// The time that the run or its job may take is nearly over.
-    TimeLimit,
+    TimeLimit(Limit),
     /// A process of the run got a signal.
     Signal(Signal),
+    /// `control/stop` exists.
+    Requested,
 }
 
 impl Reason {
+    /// All of them, in their order.
+    fn all() -> impl Iterator<Item = Self> {
+        let limits = Limit::ALL.into_iter().map(Self::TimeLimit);
+        limits.chain(Signal::ALL.into_iter().map(Self::Signal)).chain([Self::Requested])
+    }
+
     /// As a number for the vote, above 0.
     fn ballot(self) -> i64 {
-        match self {
-            Self::Requested => 1,
-            Self::TimeLimit => 2,
-            Self::Signal(signal) => 3 + signal as i64,
-        }
+        Self::all().position(|reason| reason == self).map_or(0, |index| index as i64 + 1)
     }
 
     fn from_ballot(ballot: i64) -> Option<Self> {
-        let signals = Signal::ALL.into_iter().map(Self::Signal);
-        let mut reasons = [Self::Requested, Self::TimeLimit].into_iter().chain(signals);
-        reasons.find(|reason| reason.ballot() == ballot)
+        Self::all().find(|reason| reason.ballot() == ballot)
     }
 }
 
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Requested => f.write_str("stopped on request"),
-            Self::TimeLimit => f.write_str("stopped before the time limit"),
-            Self::Signal(signal) => write!(f, "stopped by {}", signal.name()),
+            Self::TimeLimit(limit) => write!(f, "{BEFORE_LIMIT} ({limit})"),
+            Self::Signal(signal) => write!(f, "{BY_SIGNAL}{}", signal.name()),
+            Self::Requested => f.write_str(ON_REQUEST),
         }
     }
 }
 
 /// The vote of a rank on which something has failed beside the training.
 const GIVE_UP: i64 = i64::MAX;
+
+/// Who says how long a run may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limit {
+    /// The configuration, for this process.
+    Own,
+    /// `scrimp launch`, for all that it starts.
+    Launch,
+    /// Slurm, for the job.
+    Job,
+}
+
+impl Limit {
+    const ALL: [Self; 3] = [Self::Own, Self::Launch, Self::Job];
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Own => "`train.time_limit`",
+            Self::Launch => "`--deadline`, which `scrimp launch` sets",
+            Self::Job => "the end of the job, `SLURM_JOB_END_TIME`",
+        })
+    }
+}
+
+/// When a run has to be over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Deadline {
+    /// The moment.
+    pub at: Instant,
+    /// Who says so.
+    pub limit: Limit,
+}
 
 /// Where requests to stop are noted, from any thread.
 #[derive(Debug, Clone, Default)]
@@ -113,7 +152,7 @@ pub struct Signals {
 impl Signals {
     /// Of the process with this environment and this parent.
     pub fn new(variables: &Variables, parent: u32) -> Self {
-        let by_mpirun = variables.contains_key("OMPI_COMM_WORLD_SIZE");
+        let by_mpirun = environment::is_by_mpirun(variables);
         Self { launcher: by_mpirun.then_some(parent), requests: Requests::default() }
     }
 
@@ -125,41 +164,107 @@ impl Signals {
     }
 }
 
-/// When a run has to be over: `limit` after `started`, or when its Slurm job ends, if that is sooner.
-pub fn deadline(
-    limit: Option<Duration>,
-    started: Instant,
-    variables: &Variables,
-) -> Option<Instant> {
-    let own = limit.and_then(|limit| started.checked_add(limit));
-    let end = variables.get("SLURM_JOB_END_TIME").and_then(|text| text.parse().ok());
-    let job = end.map(|seconds| {
-        let left = (UNIX_EPOCH + Duration::from_secs(seconds)).duration_since(SystemTime::now());
-        Instant::now() + left.unwrap_or_default()
-    });
-    own.into_iter().chain(job).min()
+/// Everything that limits the time of a run.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits<'a> {
+    /// When this process began.
+    pub started: Instant,
+    /// How long it may take.
+    pub own: Option<Duration>,
+    /// When it has to be over, seconds since 1970 (UTC), as `scrimp launch` says.
+    pub launch: Option<u64>,
+    /// The environment, for what Slurm says.
+    pub variables: &'a Variables,
+    /// The control groups of this process, as `/proc/self/cgroup` lists them.
+    pub control_groups: &'a str,
+}
+
+impl Limits<'_> {
+    /// The soonest of the limits. An end of the job that cannot be meant is left out, for the reason that
+    /// stands beside.
+    pub fn deadline(&self) -> (Option<Deadline>, Option<String>) {
+        let (job, note) = match self.end_of_job() {
+            Ok(job) => (job, None),
+            Err(note) => (None, Some(note)),
+        };
+        let own = self.own.and_then(|limit| self.started.checked_add(limit));
+        let launch = self.launch.and_then(|seconds| instant(seconds, SystemTime::now()));
+        let limits = [(own, Limit::Own), (launch, Limit::Launch), (job, Limit::Job)];
+        let deadlines =
+            limits.into_iter().filter_map(|(at, limit)| Some(Deadline { at: at?, limit }));
+        (deadlines.min_by_key(|deadline| deadline.at), note)
+    }
+
+    /// When the Slurm job ends. The variable outlives its job where a shell does, as in tmux.
+    fn end_of_job(&self) -> std::result::Result<Option<Instant>, String> {
+        const NAME: &str = "SLURM_JOB_END_TIME";
+        let Some(text) = self.variables.get(NAME) else { return Ok(None) };
+        let Ok(seconds) = text.trim().parse::<u64>() else {
+            return Err(format!(
+                "`{NAME}` is `{text}`, expected seconds since 1970: it is ignored"
+            ));
+        };
+        let job = self.variables.get("SLURM_JOB_ID").map(String::as_str);
+        let own_job = job_of(self.control_groups);
+        if let (Some(job), Some(own_job)) = (job, own_job)
+            && job != own_job
+        {
+            return Err(format!(
+                "`{NAME}` is that of job {job}, and this is job {own_job}: it is ignored"
+            ));
+        }
+        let now = SystemTime::now();
+        let past = UNIX_EPOCH.checked_add(Duration::from_secs(seconds));
+        let past = past.and_then(|end| now.duration_since(end).ok());
+        if let Some(past) = past.filter(|past| !past.is_zero()) {
+            return Err(format!(
+                "`{NAME}` says that the job ended {} s ago, so it is that of another job: it is ignored",
+                past.as_secs()
+            ));
+        }
+        Ok(instant(seconds, now))
+    }
+}
+
+/// The moment so many seconds after 1970 (UTC); none where it is too far away to be counted.
+fn instant(seconds: u64, now: SystemTime) -> Option<Instant> {
+    let end = UNIX_EPOCH.checked_add(Duration::from_secs(seconds))?;
+    Instant::now().checked_add(end.duration_since(now).unwrap_or_default())
+}
+
+/// The Slurm job of a process in these control groups, where they are named for one.
+fn job_of(control_groups: &str) -> Option<&str> {
+    let names = control_groups.lines().flat_map(|line| line.split('/'));
+    let mut jobs = names.filter_map(|name| name.strip_prefix("job_"));
+    jobs.find(|job| !job.is_empty() && job.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 /// This rank's part in the vote, and how long it has to save.
 #[derive(Debug)]
 pub(super) struct Stopping {
     requests: StopRequests,
-    deadline: Option<Instant>,
+    deadline: Option<Deadline>,
     /// When the ranks voted last.
     voted: Instant,
     /// The longest time between two votes: a step, with an evaluation or a save where they were due.
     longest_turn: Duration,
+    /// What a save takes: the longest so far, and a guess before the first.
     longest_save: Duration,
+    has_saved: bool,
 }
 
 impl Stopping {
-    pub(super) fn new(requests: StopRequests, deadline: Option<Instant>) -> Self {
+    pub(super) fn new(requests: StopRequests, deadline: Option<Deadline>) -> Self {
+        let now = Instant::now();
+        // Where there is little time at all, a guess must not take all of it.
+        let left = deadline.map(|deadline| deadline.at.saturating_duration_since(now));
         Self {
             requests,
             deadline,
-            voted: Instant::now(),
+            voted: now,
             longest_turn: Duration::ZERO,
-            longest_save: Duration::ZERO,
+            longest_save: left.map_or(FIRST_SAVE, |left| FIRST_SAVE.min(left / 10)),
+            has_saved: false,
         }
     }
 
@@ -170,7 +275,9 @@ impl Stopping {
 
     /// Takes note of how long a save took.
     pub(super) fn saved(&mut self, took: Duration) {
-        self.longest_save = self.longest_save.max(took);
+        let known = if self.has_saved { self.longest_save } else { Duration::ZERO };
+        self.longest_save = known.max(took);
+        self.has_saved = true;
     }
 
     /// Whether all ranks stop here, and why; fails on all where one has given up. One number goes over
@@ -179,8 +286,8 @@ impl Stopping {
         let now = Instant::now();
         self.longest_turn = self.longest_turn.max(now.duration_since(self.voted));
         self.voted = now;
-        if self.is_late(now) {
-            self.requests.ask(Reason::TimeLimit);
+        if let Some(limit) = self.is_late(now) {
+            self.requests.ask(Reason::TimeLimit(limit));
         }
         let ballot = communicator.max(self.requests.ballot())?;
         if ballot == GIVE_UP {
@@ -189,10 +296,10 @@ impl Stopping {
         Ok(Reason::from_ballot(ballot))
     }
 
-    /// Whether another turn and then a save, both twice as long as ever, would come too late.
-    fn is_late(&self, now: Instant) -> bool {
+    /// The limit for which another turn and then a save, both twice as long as ever, would come too late.
+    fn is_late(&self, now: Instant) -> Option<Limit> {
         let margin = 2 * (self.longest_turn + self.longest_save) + LEAVING;
-        self.deadline.is_some_and(|deadline| now + margin >= deadline)
+        self.deadline.filter(|deadline| now + margin >= deadline.at).map(|deadline| deadline.limit)
     }
 }
 
@@ -203,9 +310,9 @@ mod tests {
 
     #[test]
     fn every_reason_survives_the_vote() {
-        let signals = Signal::ALL.map(Reason::Signal);
-        for reason in [Reason::Requested, Reason::TimeLimit].into_iter().chain(signals) {
+        for reason in Reason::all() {
             assert_eq!(Reason::from_ballot(reason.ballot()), Some(reason));
+            assert!(reason.ballot() <= Reason::Requested.ballot());
         }
         assert_eq!(Reason::from_ballot(0), None);
     }
@@ -217,15 +324,20 @@ mod tests {
             let mut stopping = Stopping::new(requests.clone(), None);
             assert_eq!(stopping.vote(&*communicator)?, None);
             match communicator.rank() {
-                0 => requests.ask(Reason::Requested),
-                1 => requests.ask(Reason::Signal(Signal::User1)),
+                0 => requests.ask(Reason::Signal(Signal::User1)),
+                1 => requests.ask(Reason::Requested),
                 _ => {}
             }
             stopping.vote(&*communicator)
         });
         for reason in reasons {
-            assert_eq!(reason.unwrap(), Some(Reason::Signal(Signal::User1)));
+            // Whatever the batch system wants, that a person wanted it is remembered.
+            assert_eq!(reason.unwrap(), Some(Reason::Requested));
         }
+    }
+
+    fn until(at: Instant) -> Option<Deadline> {
+        Some(Deadline { at, limit: Limit::Own })
     }
 
     #[test]
@@ -248,30 +360,111 @@ mod tests {
     fn time_runs_out_two_turns_and_two_saves_before_the_deadline() {
         let start = Instant::now();
         let after = |seconds| start + Duration::from_secs(seconds);
-        let mut stopping = Stopping::new(StopRequests::default(), Some(after(100)));
+        let mut stopping = Stopping::new(StopRequests::default(), until(after(100)));
         stopping.longest_turn = Duration::from_secs(5);
         stopping.saved(Duration::from_secs(15));
         stopping.saved(Duration::from_secs(1));
-        assert!(!stopping.is_late(after(49)));
-        assert!(stopping.is_late(after(50)));
-        let mut late = Stopping::new(StopRequests::default(), Some(start));
-        assert_eq!(late.vote(&Solo).unwrap(), Some(Reason::TimeLimit));
+        assert_eq!(stopping.is_late(after(49)), None);
+        assert_eq!(stopping.is_late(after(50)), Some(Limit::Own));
+        let mut late = Stopping::new(StopRequests::default(), until(start));
+        assert_eq!(late.vote(&Solo).unwrap(), Some(Reason::TimeLimit(Limit::Own)));
     }
 
     #[test]
-    fn the_sooner_of_both_limits_counts() {
-        let now = Instant::now();
-        let seconds = Duration::from_secs;
-        let ends_at = SystemTime::now() + seconds(1000);
-        let ends_at = ends_at.duration_since(UNIX_EPOCH).unwrap().as_secs().to_string();
-        let job = Variables::from([("SLURM_JOB_END_TIME".to_owned(), ends_at)]);
-        let left = |limit: Option<Duration>, variables: &Variables| {
-            deadline(limit, now, variables).map(|end| end - now)
+    fn time_is_left_for_a_save_before_any_was_seen() {
+        let start = Instant::now();
+        let after = |seconds| start + Duration::from_secs(seconds);
+        let stopping = Stopping::new(StopRequests::default(), until(after(3600)));
+        // Twice the guess, and what leaving takes.
+        assert_eq!(stopping.is_late(after(3600 - 71)), None);
+        assert!(stopping.is_late(after(3600 - 69)).is_some());
+        let mut short = Stopping::new(StopRequests::default(), until(after(50)));
+        assert_eq!(short.is_late(after(29)), None);
+        assert!(short.is_late(after(31)).is_some());
+        short.saved(Duration::from_secs(1));
+        assert_eq!(short.is_late(after(37)), None);
+    }
+
+    /// The time left of the soonest limit, which limit that is, and what is said of the others.
+    fn left(
+        own_s: Option<u64>,
+        job: &[(&str, &str)],
+        groups: &str,
+    ) -> (Option<(u64, Limit)>, String) {
+        let started = Instant::now();
+        let variables =
+            job.iter().map(|&(name, text)| (name.to_owned(), text.to_owned())).collect();
+        let limits = Limits {
+            started,
+            own: own_s.map(Duration::from_secs),
+            launch: None,
+            variables: &variables,
+            control_groups: groups,
         };
-        assert_eq!(left(None, &Variables::new()), None);
-        assert_eq!(left(Some(seconds(7)), &job), Some(seconds(7)));
-        let until_end = left(Some(seconds(2000)), &job).unwrap();
-        assert!((seconds(990)..seconds(1001)).contains(&until_end), "{until_end:?}");
+        let (deadline, note) = limits.deadline();
+        let left = deadline
+            .map(|deadline| ((deadline.at - started).as_secs_f64().round() as u64, deadline.limit));
+        (left, note.unwrap_or_default())
+    }
+
+    /// So many seconds from now, as Slurm says it.
+    fn in_seconds(seconds: i64) -> String {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+        now.checked_add_signed(seconds).unwrap().to_string()
+    }
+
+    #[test]
+    fn the_soonest_of_all_limits_counts() {
+        let end = in_seconds(1000);
+        let job = [("SLURM_JOB_END_TIME", end.as_str()), ("SLURM_JOB_ID", "7")];
+        let groups = "0::/system.slice/slurmstepd.scope/job_7/step_batch/user/task_0\n";
+        assert_eq!(left(None, &[], ""), (None, String::new()));
+        assert_eq!(left(Some(7), &job, groups), (Some((7, Limit::Own)), String::new()));
+        for groups in [groups, "0::/user.slice\n", ""] {
+            let (found, note) = left(Some(2000), &job, groups);
+            let (seconds, limit) = found.unwrap();
+            assert!((998..=1000).contains(&seconds) && limit == Limit::Job && note.is_empty());
+        }
+        let far = u64::MAX.to_string();
+        assert_eq!(
+            left(Some(7), &[("SLURM_JOB_END_TIME", &far)], ""),
+            (Some((7, Limit::Own)), String::new())
+        );
+    }
+
+    #[test]
+    fn the_end_of_a_job_that_is_not_this_one_is_named_and_ignored() {
+        let (past, future) = (in_seconds(-86400), in_seconds(1000));
+        let groups = "1:cpuset:/slurm/uid_0/job_8/step_0\n";
+        for (end, groups, said) in [
+            (past.as_str(), "", "says that the job ended 8640"),
+            ("0", "", "so it is that of another job"),
+            (&future, groups, "is that of job 7, and this is job 8"),
+            ("tomorrow", "", "is `tomorrow`, expected seconds since 1970"),
+            ("-5", "", "is `-5`, expected seconds since 1970"),
+        ] {
+            let (found, note) =
+                left(Some(7), &[("SLURM_JOB_END_TIME", end), ("SLURM_JOB_ID", "7")], groups);
+            assert_eq!(found, Some((7, Limit::Own)));
+            assert!(note.starts_with("`SLURM_JOB_END_TIME` ") && note.contains(said), "{note}");
+            assert!(note.ends_with("it is ignored"), "{note}");
+        }
+    }
+
+    #[test]
+    fn the_deadline_of_launch_is_the_same_for_every_start() {
+        let end: u64 = in_seconds(500).parse().unwrap();
+        let started = Instant::now();
+        let limits = Limits {
+            started,
+            own: Some(Duration::from_secs(900)),
+            launch: Some(end),
+            variables: &Variables::new(),
+            control_groups: "",
+        };
+        let deadline = limits.deadline().0.unwrap();
+        assert_eq!(deadline.limit, Limit::Launch);
+        assert!((deadline.at - started).as_secs_f64() <= 500.5);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use super::moment::Moment;
 use super::non_finite::{Rollback, Stumble, Unread};
 use super::recorder::FlightRecorder;
 use super::replay::{self, Due, Replay};
-use super::stopping::{Reason, StopRequests, Stopping};
+use super::stopping::{Deadline, Reason, StopRequests, Stopping};
 use super::{Method, StepReport};
 use crate::comm::{Communicator, agree};
 use crate::config::NonFinite;
@@ -58,7 +58,7 @@ pub struct Parts {
     /// What this rank is busy with.
     pub recorder: Arc<FlightRecorder>,
     /// Where requests to stop are noted, and when the run has to be over.
-    pub stop: (StopRequests, Option<Instant>),
+    pub stop: (StopRequests, Option<Deadline>),
     /// Where everything is written.
     pub directory: RunDirectory,
     /// This rank's run log.

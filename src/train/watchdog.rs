@@ -29,6 +29,8 @@ const LOOKS_TO_BE_SURE: u32 = 3;
 const SLOW_STEP: u32 = 20;
 /// Whatever is no step, and the first steps, may take so many times the limit.
 const SLOW_START: u32 = 20;
+/// Waiting for others that wait, too, before steps have a pace, may take so many times the limit.
+const FIRST_SUMS: u32 = 2;
 
 /// What a watchdog watches, and how it ends the run.
 pub struct Watched {
@@ -249,6 +251,7 @@ fn patience(limit: Duration, notes: &Notes) -> Duration {
     let is_stepping = !matches!(notes.phase, Phase::Starting | Phase::Evaluating | Phase::Saving);
     match notes.median_step() {
         Some(median) if is_stepping || notes.is_waiting() => limit.max(SLOW_STEP * median),
+        None if notes.is_waiting() => FIRST_SUMS * limit,
         _ => SLOW_START * limit,
     }
 }
@@ -464,6 +467,9 @@ mod tests {
         let recorder = FlightRecorder::new();
         let limit = Duration::from_secs(30);
         assert_eq!(patience(limit, &recorder.snapshot()), 20 * limit);
+        let mut first = recorder.snapshot();
+        first.begin(Operation::Broadcast, 0);
+        assert_eq!(patience(limit, &first), 2 * limit);
         for _ in 0..3 {
             recorder.begin_step(1);
             recorder.end_step(Duration::from_secs(2));

@@ -386,14 +386,27 @@ fn mpi_processes_agree_on_a_failure() {
     assert!(output.status.success(), "{}", text(&output));
 }
 
-/// As when the MPI library and Slurm have no process management interface in common.
+/// As when another MPI library's `mpiexec` started it, or Slurm without an interface in common.
 #[test]
 fn a_task_of_several_that_sees_a_world_of_one_is_refused() {
-    let output = worker(Command::new(std::env::current_exe().unwrap()), "stranger")
-        .envs([("PMI_RANK", "0"), ("SLURM_STEP_NUM_TASKS", "2")])
-        .output()
-        .unwrap();
-    let expected = "error: 2 processes were started, but each sees a world of 1 rank: this MPI \
-                    library does not understand the launcher's process management interface";
-    assert!(text(&output).contains(expected), "{}", text(&output));
+    let cases: [(&[(&str, &str)], &str); 3] = [
+        (
+            &[("PMI_SIZE", "2"), ("PMI_RANK", "0"), ("MPI_LOCALNRANKS", "2")],
+            "2 processes were started, as `PMI_SIZE` says",
+        ),
+        (
+            &[("PMI_RANK", "0"), ("SLURM_STEP_NUM_TASKS", "2"), ("SLURM_PROCID", "0")],
+            "2 processes were started, as `SLURM_STEP_NUM_TASKS` says",
+        ),
+        (&[("PALS_RANKID", "0")], "a launcher started this process, as `PALS_RANKID` says"),
+    ];
+    for (variables, expected) in cases {
+        let output = worker(Command::new(std::env::current_exe().unwrap()), "stranger")
+            .envs(variables.iter().copied())
+            .output()
+            .unwrap();
+        let text = text(&output);
+        assert!(text.contains(&format!("error: {expected}")), "{text}");
+        assert!(text.contains("does not understand the launcher's process management"), "{text}");
+    }
 }

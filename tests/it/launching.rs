@@ -1,11 +1,16 @@
-//! `scrimp launch` passes requests on, starts again after failures, and returns the run's exit code.
+//! `scrimp launch` passes requests on, starts again after failures, and returns the run's exit code; the job
+//! scripts are started again by the batch system when they should be.
 
 use crate::cli::{complaint, scrimp};
 use crate::faults::mentions;
 use crate::resume::exported;
-use crate::running::{SMOKE, Train, signal};
+use crate::running::{Ended, Running, SMOKE, Train, signal, state};
+use scrimp::runlog::directory::RunDirectory;
 use scrimp::runlog::{RunEvent, RunStatus};
-use std::path::Path;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{SystemTime, UNIX_EPOCH};
 use tempfile::TempDir;
 
 fn thirty_steps(run: &Path) -> Train {
@@ -34,18 +39,275 @@ fn a_lost_rank_is_followed_by_a_restart_and_the_same_weights() {
 }
 
 #[test]
-fn a_request_to_end_becomes_one_to_stop() {
+fn a_request_to_end_becomes_one_to_stop_and_keeps_its_name() {
+    let folder = TempDir::new().unwrap();
+    for name in ["TERM", "HUP"] {
+        let run = folder.path().join(name);
+        let mut running =
+            thirty_steps(&run).set("train.total_steps=100000").launched(2, &[]).start();
+        running.wait_for(|event| matches!(event, RunEvent::Step(_)));
+        signal(name, &[running.pid()]);
+        let ended = running.end();
+        assert_eq!(ended.code, Some(75), "{}", ended.stderr);
+        assert_eq!(last_words(&ended), format!("stopped by SIG{name}"));
+        let said = format!("SIG{name}: asks all ranks to save and stop");
+        assert!(ended.stderr.contains(&said), "{}", ended.stderr);
+        assert!(!run.join("control/signal").exists());
+    }
+    let resumed = Train::again(&folder.path().join("HUP")).set("train.total_steps=5").finish();
+    assert_eq!(resumed.code, Some(0), "{}", resumed.stderr);
+}
+
+/// The last sentence in the log of a run that stopped.
+fn last_words(ended: &Ended) -> String {
+    match ended.events().pop() {
+        Some(RunEvent::RunEnded { status: RunStatus::Stopped, message, .. }) => message,
+        last => panic!("{last:?}: {}", ended.stderr),
+    }
+}
+
+#[test]
+fn what_nohup_ignores_is_ignored() {
+    let folder = TempDir::new().unwrap();
+    for launched in [false, true] {
+        let train = thirty_steps(&folder.path().join(launched.to_string()));
+        let train = if launched { train.launched(2, &[]) } else { train };
+        let mut running = train.deaf().start();
+        running.wait_for(|event| matches!(event, RunEvent::Step(_)));
+        for name in ["HUP", "INT"] {
+            signal(name, &[running.pid()]);
+        }
+        let ended = running.end();
+        assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+        assert_eq!(ended.steps().len(), 30);
+    }
+}
+
+#[test]
+fn a_reader_that_goes_away_ends_no_run() {
+    let folder = TempDir::new().unwrap();
+    let run = folder.path().to_str().unwrap();
+    let settings = ["total_steps=30", "threads=1", "device=cpu"].map(|set| format!("train.{set}"));
+    let mut child = Command::new(env!("CARGO_BIN_EXE_scrimp"))
+        .args(["launch", SMOKE, "-n", "2", "--run", run])
+        .args(settings.iter().flat_map(|set| ["--set", set]))
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop((child.stdout.take(), child.stderr.take()));
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    let ended = Ended { code: Some(0), stderr: String::new(), run: RunDirectory::new(run) };
+    assert_eq!(ended.status(), Some(RunStatus::Finished));
+}
+
+#[test]
+fn ctrl_z_suspends_the_ranks_too() {
     let folder = TempDir::new().unwrap();
     let mut running =
         thirty_steps(folder.path()).set("train.total_steps=100000").launched(2, &[]).start();
     running.wait_for(|event| matches!(event, RunEvent::Step(_)));
+    let ranks = [0, 1].map(|rank| running.wait_for_report(rank).pid);
+    let all = [ranks[0], ranks[1], running.pid()];
+    signal("TSTP", &[running.pid()]);
+    running.wait_until(|| all.iter().all(|&pid| state(pid) == Some('T')));
+    let suspended_at = *running.steps().last_key_value().unwrap().0;
+    signal("CONT", &[running.pid()]);
+    running.wait_for(|event| matches!(event, RunEvent::Step(step) if step.step > suspended_at + 3));
+    running.run.request_stop().unwrap();
+    assert_eq!(running.end().code, Some(75));
+}
+
+#[test]
+fn a_directory_that_lives_is_waited_for_in_words() {
+    let folder = TempDir::new().unwrap();
+    let claim = RunDirectory::new(folder.path()).claim().unwrap();
+    let mut running = thirty_steps(folder.path()).launched(2, &[]).start();
+    running.wait_for_words("waits up to 60 s for its end");
     signal("TERM", &[running.pid()]);
     let ended = running.end();
     assert_eq!(ended.code, Some(75), "{}", ended.stderr);
-    assert_eq!(ended.status(), Some(RunStatus::Stopped));
-    assert!(ended.stderr.contains("SIGTERM: asks all ranks to save and stop"));
-    let resumed = Train::again(folder.path()).set("train.total_steps=5").finish();
-    assert_eq!(resumed.code, Some(0), "{}", resumed.stderr);
+    assert_eq!(mentions(&ended.stderr, "mpirun"), 0, "{}", ended.stderr);
+    drop(claim);
+}
+
+/// A folder from which jobs are submitted, with programs in it that note what they are asked for.
+struct Cluster {
+    folder: TempDir,
+}
+
+impl Cluster {
+    fn new() -> Self {
+        let folder = TempDir::new().unwrap();
+        let this = Self { folder };
+        for name in ["bin", "target/release"] {
+            std::fs::create_dir_all(this.path(name)).unwrap();
+        }
+        symlink(env!("CARGO_BIN_EXE_scrimp"), this.path("target/release/scrimp")).unwrap();
+        // One process, whatever is asked for, and no MPI.
+        this.program("mpirun", "until [[ $1 == */scrimp ]]; do shift; done; exec \"$@\"");
+        for name in ["scontrol", "qsub"] {
+            this.program(
+                name,
+                &format!("echo \"${{0##*/}} $*\" >>'{}'", this.path("asked").display()),
+            );
+        }
+        std::fs::write(this.path("nodes"), "node07\nnode07\n").unwrap();
+        this
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn program(&self, name: &str, script: &str) {
+        let path = self.path("bin").join(name);
+        std::fs::write(&path, format!("#!/usr/bin/env bash\n{script}\n")).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    /// A run with so many steps.
+    fn train(&self, run: &str, steps: usize) -> Train {
+        let config = format!("{}/{SMOKE}", env!("CARGO_MANIFEST_DIR"));
+        let steps = format!("train.total_steps={steps}");
+        let train = Train::new(&config, &self.path(run)).sets(&[&steps, "train.save_every=5"]);
+        let path = format!("{}:{}", self.path("bin").display(), std::env::var("PATH").unwrap());
+        train.set("train.evaluate_every=100000").variable("PATH", &path)
+    }
+
+    /// Starts it as Slurm does, in a job that ends in so many seconds.
+    fn slurm(&self, train: Train, ends_in_s: u64) -> Running {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+        let script = format!("{}/launch/train.slurm", env!("CARGO_MANIFEST_DIR"));
+        train
+            .variable("SLURM_SUBMIT_DIR", self.folder.path().to_str().unwrap())
+            .variable("SLURM_JOB_ID", "7")
+            .variable("SLURM_NTASKS", "2")
+            .variable("SLURM_JOB_END_TIME", &(now + ends_in_s).to_string())
+            .by_script(&script)
+            .start()
+    }
+
+    /// Starts it as PBS does.
+    fn pbs(&self, train: Train) -> Running {
+        let script = format!("{}/launch/train.pbs", env!("CARGO_MANIFEST_DIR"));
+        train
+            .variable("PBS_O_WORKDIR", self.folder.path().to_str().unwrap())
+            .variable("PBS_NODEFILE", self.path("nodes").to_str().unwrap())
+            .by_script_without_arguments(&script)
+            .start()
+    }
+
+    /// What the batch system was asked for since the last call of this.
+    fn asked(&self) -> String {
+        let asked = std::fs::read_to_string(self.path("asked")).unwrap_or_default();
+        let _ = std::fs::remove_file(self.path("asked"));
+        asked
+    }
+}
+
+fn first_step(mut running: Running) -> Running {
+    running.wait_for(|event| matches!(event, RunEvent::Step(_)));
+    running
+}
+
+#[test]
+fn a_slurm_job_is_submitted_again_when_its_time_is_over_and_nobody_wanted_an_end() {
+    let cluster = Cluster::new();
+    let endless = |run| cluster.train(run, 100_000);
+    let hour = 3600;
+    let ended = cluster.slurm(cluster.train("short", 3), hour).end();
+    assert_eq!((ended.code, cluster.asked()), (Some(0), String::new()), "{}", ended.stderr);
+
+    let ended = cluster.slurm(endless("time"), 16).end();
+    assert_eq!(ended.code, Some(75), "{}", ended.stderr);
+    assert!(last_words(&ended).contains("SLURM_JOB_END_TIME"), "{}", last_words(&ended));
+    assert_eq!(cluster.asked(), "scontrol requeue 7\n");
+
+    for (name, asked) in [("USR1", "scontrol requeue 7\n"), ("TERM", "")] {
+        let running = first_step(cluster.slurm(endless(name), hour));
+        signal(name, &[running.pid()]);
+        let ended = running.end();
+        assert_eq!(ended.code, Some(75), "{}", ended.stderr);
+        assert_eq!(
+            (last_words(&ended), cluster.asked()),
+            (format!("stopped by SIG{name}"), asked.to_owned())
+        );
+    }
+
+    let running = first_step(cluster.slurm(endless("person"), hour));
+    running.run.request_stop().unwrap();
+    // What the batch system wants at the same time counts less.
+    signal("USR1", &[running.pid()]);
+    let ended = running.end();
+    assert_eq!((ended.code, cluster.asked()), (Some(75), String::new()), "{}", ended.stderr);
+    assert!(!ended.run.stop_request().exists());
+
+    // A request from when the job waited in the queue; afterwards the run goes on.
+    ended.run.request_stop().unwrap();
+    let ended = cluster.slurm(cluster.train("person", 100_000), hour).end();
+    assert_eq!((ended.code, cluster.asked()), (Some(75), String::new()), "{}", ended.stderr);
+    assert!(ended.stderr.contains("asks for a stop: nothing is started"), "{}", ended.stderr);
+    let step = *ended.steps().last_key_value().unwrap().0 as usize;
+    let ended = cluster.slurm(cluster.train("person", step + 2), hour).end();
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+}
+
+#[test]
+fn all_starts_of_a_pbs_job_share_its_time() {
+    let cluster = Cluster::new();
+    let mut running = cluster.pbs(cluster.train("lost", 100_000));
+    running.wait_for_checkpoint(5);
+    signal("KILL", &[running.run.writer().expect("the run is alive").pid]);
+    running.wait_for(|event| matches!(event, RunEvent::Resumed { .. }));
+    let mut running = first_step(running);
+    running.wait_for_checkpoint(10);
+    signal("USR1", &[running.pid()]);
+    let ended = running.end();
+    assert_eq!(ended.code, Some(75), "{}", ended.stderr);
+    let deadlines: Vec<&str> = ended
+        .stderr
+        .lines()
+        .filter(|line| line.starts_with("mpirun -n 2 "))
+        .filter_map(|line| line.split_once("--deadline ")?.1.split_whitespace().next())
+        .collect();
+    assert!(deadlines.len() == 2 && deadlines[0] == deadlines[1], "{}", ended.stderr);
+    let again = format!("qsub -v arguments {}/launch/train.pbs\n", cluster.folder.path().display());
+    assert_eq!(cluster.asked(), again);
+
+    let running = first_step(cluster.pbs(cluster.train("person", 100_000)));
+    running.run.request_stop().unwrap();
+    assert_eq!((running.end().code, cluster.asked()), (Some(75), String::new()));
+}
+
+#[test]
+fn a_run_that_is_lost_when_no_time_is_left_goes_on_in_the_next_job() {
+    let cluster = Cluster::new();
+    let train = cluster.train("lost", 100_000).set("train.time_limit=50s");
+    let mut running =
+        train.launched(2, &["--restarts", "5", "--requeue", "scontrol requeue 7"]).start();
+    running.wait_for_checkpoint(5);
+    signal("KILL", &[running.run.writer().expect("the run is alive").pid]);
+    let ended = running.end();
+    assert_eq!(ended.code, Some(75), "{}", ended.stderr);
+    assert!(ended.stderr.contains("no time is left to start again"), "{}", ended.stderr);
+    assert_eq!(cluster.asked(), "scontrol requeue 7\n");
+}
+
+#[test]
+fn a_missing_mpirun_is_named() {
+    let folder = TempDir::new().unwrap();
+    let run = folder.path().join("run");
+    let output = Command::new(env!("CARGO_BIN_EXE_scrimp"))
+        .args(["launch", SMOKE, "-n", "2", "--run", run.to_str().unwrap()])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .env("PATH", folder.path())
+        .output()
+        .unwrap();
+    let complaint = complaint(&output);
+    let expected = "error: cannot start `mpirun`\n  caused by: No such file or directory";
+    assert!(complaint.starts_with("exit code 1\n") && complaint.contains(expected), "{complaint}");
 }
 
 #[test]

@@ -81,6 +81,24 @@ impl Train {
         options.iter().chain(&["-n", &ranks]).fold(self, |train, option| train.argument(option))
     }
 
+    /// Starts it with a job script, which hands its arguments to `scrimp launch`; call it last.
+    pub(crate) fn by_script(mut self, script: &str) -> Self {
+        self.words.splice(..2, ["bash", script].map(str::to_owned));
+        self
+    }
+
+    /// The same with a script that takes its arguments from the variable `arguments`; call it last.
+    pub(crate) fn by_script_without_arguments(mut self, script: &str) -> Self {
+        let arguments = self.words.split_off(2).join(" ");
+        self.by_script(script).variable("arguments", &arguments)
+    }
+
+    /// Starts it as `nohup` and shells without job control do: `SIGHUP` and `SIGINT` are ignored; call it
+    /// last.
+    pub(crate) fn deaf(self) -> Self {
+        self.started_by(&["bash", "-c", "trap '' HUP INT; exec \"$@\"", "bash"])
+    }
+
     /// Starts it alone where this is 1, else under `mpirun`; call it last.
     pub(crate) fn on_ranks(self, ranks: usize) -> Self {
         if ranks == 1 { self } else { self.under_mpirun(ranks) }
@@ -88,8 +106,7 @@ impl Train {
 
     /// Makes writing beyond this size of one file fail, as on a full disk; call it last.
     pub(crate) fn with_largest_file_kib(self, limit: u64) -> Self {
-        // Without the trap, the kernel would end the process instead of failing the write.
-        let script = format!("trap '' XFSZ; ulimit -f {limit}; exec \"$@\"");
+        let script = format!("ulimit -f {limit}; exec \"$@\"");
         self.started_by(&["bash", "-c", &script, "bash"])
     }
 
@@ -257,6 +274,26 @@ impl Running {
         std::thread::sleep(PAUSE);
     }
 
+    /// Waits until it has said this on stderr.
+    pub(crate) fn wait_for_words(&mut self, words: &str) {
+        while !self.stderr().contains(words) {
+            self.pause_under_way();
+        }
+    }
+
+    /// Waits until something is so outside of it.
+    pub(crate) fn wait_until(&mut self, is_so: impl Fn() -> bool) {
+        while !is_so() {
+            self.pause_under_way();
+        }
+    }
+
+    fn pause_under_way(&mut self) {
+        let over = self.child.try_wait().unwrap();
+        assert!(over.is_none(), "it ended before: {}", self.stderr());
+        self.pause();
+    }
+
     fn stderr(&self) -> String {
         let bytes = std::fs::read(self.output.path().join("stderr")).unwrap();
         String::from_utf8_lossy(&bytes).into_owned()
@@ -275,8 +312,13 @@ pub(crate) fn signal(name: &str, pids: &[u32]) {
 
 /// Whether a process exists and is not waiting to be collected.
 fn is_running(pid: u32) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit(") ").next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with('Z'))
+    state(pid).is_some_and(|state| state != 'Z')
+}
+
+/// The state of a process as the system names it: `T` where it is suspended; none where there is none.
+pub(crate) fn state(pid: u32) -> Option<char> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit(") ").next()?.chars().next()
 }
 
 fn events(run: &RunDirectory) -> Vec<RunEvent> {

@@ -4,6 +4,7 @@ use super::{Bench, median, slowest};
 use crate::comm::{Communicator, agree};
 use crate::commands::run;
 use crate::error::{Context, Failure, Result};
+use crate::signals::{self, Signal};
 use crate::train::Method;
 use crate::train::checkpoint::{
     CheckpointStore, Header, Progress, Retention, RunState, Saver, load,
@@ -26,9 +27,26 @@ impl<'a> Folder<'a> {
         let path = parent.join("bench-checkpoint");
         let made = if ranks.rank() == 0 { std::fs::create_dir(&path) } else { Ok(()) };
         let made = made.context(|| format!("cannot make the folder `{}`", path.display()));
-        agree(ranks, made.map_err(|failure| failure.hint("name another one with `--to DIR`")))?;
+        let made = made.map_err(|failure| failure.hint("name another one with `--to DIR`"));
+        let is_heard = made.and_then(|()| remove_on_signals(path.clone(), ranks.rank()));
+        agree(ranks, is_heard)?;
         Ok(Self { path, ranks })
     }
+}
+
+/// From now on the first rank removes the folder when it is asked to end: what it holds is large.
+fn remove_on_signals(path: PathBuf, rank: usize) -> Result<()> {
+    if rank > 0 {
+        return Ok(());
+    }
+    let signals = [Signal::Terminate, Signal::Interrupt, Signal::HangUp];
+    signals::listen(&signals, move |received| {
+        // A second time for what was written meanwhile.
+        for _ in 0..2 {
+            let _ = std::fs::remove_dir_all(&path);
+        }
+        received.signal.end_process();
+    })
 }
 
 impl Drop for Folder<'_> {

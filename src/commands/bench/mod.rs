@@ -77,9 +77,11 @@ fn sums(comm: &Arc<dyn Communicator>, variables: &Variables, quick: bool) -> Res
     let placement = Placement::find(&**comm, variables)?;
     let has_gpu = native::cuda::devices() > placement.local_rank;
     let device = if has_gpu { Device::Cuda(placement.local_rank) } else { Device::Cpu };
-    if let Device::Cuda(index) = device {
-        native::cuda::open(index)?;
-    }
+    let opened = match device {
+        Device::Cuda(index) => native::cuda::open(index),
+        _ => Ok(()),
+    };
+    agree(&**comm, opened)?;
     let comm = with_device(Arc::clone(comm), device)?;
     let mut text = format!(
         "sums over {ranks} ranks on {}; bus bandwidth is 2 (ranks - 1) / ranks of the bytes in a second\n\

@@ -3,7 +3,7 @@
 //! They are what training computes; nothing is logged, scored or saved.
 
 use super::Bench;
-use crate::comm::{Communicator, agree};
+use crate::comm::{Communicator, agree, give_up};
 use crate::commands::run;
 use crate::data::loader::Loader;
 use crate::error::Result;
@@ -54,7 +54,8 @@ impl<'a> Steps<'a> {
         &*self.agrees
     }
 
-    /// Computes the next step; also says how long it waited for data. A GPU may still be busy with it.
+    /// Computes the next step; also says how long it waited for data. A GPU may still be busy with it. A
+    /// step that fails ends all ranks.
     pub(super) fn advance(&mut self) -> Result<(StepReport, Duration)> {
         self.done += 1;
         let plan = &self.bench.plan;
@@ -69,7 +70,12 @@ impl<'a> Steps<'a> {
             Some(replay) => replay.step(&mut *self.method, due),
             None => replay::compute(&mut *self.method, &due),
         };
-        // A step that fails on one rank leaves the others in its sums: it is too late to agree.
-        Ok((report?, waited))
+        let ranks = &*self.bench.ranks;
+        let report = match report {
+            // The others may be in a sum of this step, where nobody can be told.
+            Err(failure) if ranks.ranks() > 1 => give_up(ranks, failure),
+            report => report?,
+        };
+        Ok((report, waited))
     }
 }
