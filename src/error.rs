@@ -42,8 +42,8 @@ pub struct Failure {
 /// What libtorch, the C++ library and the system say where memory does not suffice.
 const OUT_OF_MEMORY: [&str; 4] =
     ["out of memory", "can't allocate memory", "bad_alloc", "Cannot allocate memory"];
-/// What libtorch writes between its message and the functions that it was in.
-const FRAMES: &str = "Exception raised from";
+/// How libtorch goes on behind its message, with the functions that it was in.
+const FRAMES: [&str; 2] = ["\nException raised from", "\nframe #"];
 
 impl Failure {
     /// A failure of the run (exit code 1).
@@ -163,7 +163,8 @@ impl Failure {
 
 /// The text in front of a list of C++ functions.
 fn without_frames(text: &str) -> &str {
-    text.find(FRAMES).map_or(text, |start| text[..start].trim_end())
+    let start = FRAMES.iter().filter_map(|frames| text.find(frames)).min();
+    start.map_or(text, |start| text[..start].trim_end())
 }
 
 /// What files and command lines hold is quoted; it controls no terminal.
@@ -225,12 +226,16 @@ mod tests {
 
     #[test]
     fn what_libtorch_says_loses_its_functions_and_is_known_for_what_it_is() {
-        let text = "[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory: \
-                    you tried to allocate 64 bytes.\nException raised from alloc_cpu at alloc_cpu.cpp:127 \
-                    (most recent call first):\nframe #0: c10::ThrowEnforceNotMet";
-        let failure = Failure::new("backward failed").because(&std::io::Error::other(text));
-        assert!(failure.is_out_of_memory());
-        assert!(failure.to_string().ends_with("you tried to allocate 64 bytes."), "{failure}");
+        let ways = ["\nException raised from alloc_cpu at alloc_cpu.cpp:127", ""];
+        for way in ways {
+            let text = format!(
+                "[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory: \
+                 you tried to allocate 64 bytes.{way}\nframe #0: c10::ThrowEnforceNotMet"
+            );
+            let failure = Failure::new("backward failed").because(&std::io::Error::other(text));
+            assert!(failure.is_out_of_memory());
+            assert!(failure.to_string().ends_with("you tried to allocate 64 bytes."), "{failure}");
+        }
         let failure = Failure::new("CUDA out of memory. Tried to allocate 2.00 GiB");
         assert!(failure.is_out_of_memory() && !Failure::new("no GPU").is_out_of_memory());
     }

@@ -106,7 +106,7 @@ mod tests {
     #[test]
     fn what_tch_unwraps_is_told_without_frames() {
         let error = "[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory: \
-                     \"64\" bytes.\nException raised from alloc_cpu\nframe #0: c10";
+                     \"64\" bytes.\nframe #0: c10";
         let words = format!("called `Result::unwrap()` on an `Err` value: Torch({error:?})");
         let failure = caught::<()>(|| std::panic::panic_any(words)).unwrap_err();
         insta::assert_snapshot!(failure, @r#"

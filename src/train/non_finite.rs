@@ -248,8 +248,8 @@ mod tests {
         let key = crate::random::Key::new(1);
         let setup = LearnerSetup { key, kind, computed: kind, device, moments: Moments::Whole };
         let build = |scope: &mut crate::parameters::Scope<'_>| {
-            scope.constant("weight", &[3], 1.0);
-            scope.buffer("running_mean", &[3], 2.0);
+            let _ = scope.constant("weight", &[3], 1.0);
+            let _ = scope.buffer("running_mean", &[3], 2.0);
         };
         Learner::new(name, config, setup, build).unwrap().0
     }

@@ -1,6 +1,7 @@
 //! What breaks a run ends it, on every rank, with one explanation, and leaves it fit to go on.
 
 use crate::running::{Ended, SMOKE, Train, signal};
+use scrimp::runlog::io::Tail;
 use scrimp::runlog::{RunEvent, RunStatus};
 use std::fs;
 use std::path::Path;
@@ -92,6 +93,24 @@ fn a_full_disk_fails_the_run_and_leaves_the_previous_checkpoint() {
     let resumed = Train::again(&run).succeed();
     assert_eq!(resumed.resumed_from(), Some(2));
     assert_eq!(checkpoints(&resumed), ["step-00000002", "step-00000004"]);
+}
+
+#[test]
+fn what_fails_on_another_rank_or_before_the_first_step_stands_in_a_log() {
+    let folder = TempDir::new().unwrap();
+    let run = folder.path().join("run");
+    let train = Train::new(SMOKE, &run).with_on_rank_1("--set data.shapes.path=/nowhere");
+    let failed = train.under_mpirun(2).finish();
+    assert_eq!(mentions(&failed.stderr, "error: "), 1, "{}", failed.stderr);
+    let last = |rank: usize| Tail::new(failed.run.rank_events(rank)).read().unwrap().pop();
+    assert_eq!(last(0), None);
+    let Some(RunEvent::RunEnded { status, step, message }) = last(1).map(|record| record.event)
+    else {
+        panic!("rank 1 does not say why it failed: {}", failed.stderr);
+    };
+    assert_eq!((status, step), (RunStatus::Failed, 0));
+    assert!(message.contains("/nowhere"), "{message}");
+    assert_eq!(failed.run.writer(), None);
 }
 
 /// A file system of its own size in the folder, taken away at the end.

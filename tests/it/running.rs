@@ -110,6 +110,13 @@ impl Train {
         self.started_by(&["bash", "-c", &script, "bash"])
     }
 
+    /// Gives rank 1 alone further arguments; call it in front of [`Train::under_mpirun`].
+    pub(crate) fn with_on_rank_1(self, arguments: &str) -> Self {
+        let script =
+            format!("[ $OMPI_COMM_WORLD_RANK = 0 ] || set -- \"$@\" {arguments}; exec \"$@\"");
+        self.started_by(&["bash", "-c", &script, "bash"])
+    }
+
     fn started_by(mut self, launcher: &[&str]) -> Self {
         self.words.splice(..0, launcher.iter().map(|&word| word.to_owned()));
         self
