@@ -2,6 +2,7 @@
 //!
 //! Every layer returns [`Failure`]; `main` prints it. This module knows no other module of the crate.
 
+use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
 
@@ -94,7 +95,8 @@ impl Failure {
     pub fn because(mut self, cause: &dyn Error) -> Self {
         let mut next = Some(cause);
         while let Some(cause) = next {
-            self.causes.push(cause.to_string());
+            let text = cause.to_string();
+            self.causes.push(without_backtrace(&text).to_owned());
             next = cause.source();
         }
         self
@@ -117,7 +119,12 @@ impl Failure {
     pub fn sentence(&self) -> String {
         let parts: Vec<&str> =
             std::iter::once(&self.message).chain(&self.causes).map(String::as_str).collect();
-        parts.join(": ")
+        printable(&parts.join(": ")).into_owned()
+    }
+
+    /// The next things to do, in the order in which they were added.
+    pub fn hints(&self) -> &[String] {
+        &self.hints
     }
 
     /// The exit code that this failure asks for.
@@ -128,22 +135,50 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "error: {}", self.message)?;
+        write!(f, "error: {}", printable(&self.message))?;
         if let Some(place) = &self.place {
-            write!(f, "\n{place}")?;
+            write!(f, "\n{}", printable(place))?;
         }
         for cause in &self.causes {
-            write!(f, "\n  caused by: {cause}")?;
+            write!(f, "\n  caused by: {}", printable(cause))?;
         }
         if !self.hints.is_empty() {
             writeln!(f)?;
         }
         for hint in &self.hints {
-            write!(f, "\nhint: {hint}")?;
+            write!(f, "\nhint: {}", printable(hint))?;
         }
         Ok(())
     }
 }
+
+/// A text in which control characters but the end of a line and a tab are written out, so that names
+/// from files cannot command a terminal.
+///
+/// ```
+/// use scrimp::error::printable;
+/// assert_eq!(printable("a\u{1b}[2Jb"), "a\\u{1b}[2Jb");
+/// ```
+pub fn printable(text: &str) -> Cow<'_, str> {
+    let commands = |letter: char| letter.is_control() && letter != '\n' && letter != '\t';
+    if !text.contains(commands) {
+        return Cow::Borrowed(text);
+    }
+    let written = |letter: char| match letter {
+        letter if commands(letter) => letter.escape_unicode().to_string(),
+        letter => letter.to_string(),
+    };
+    Cow::Owned(text.chars().map(written).collect())
+}
+
+/// An error's text without the C++ frames that libtorch puts behind it.
+fn without_backtrace(text: &str) -> &str {
+    let end = [BACKTRACE, "\nframe #0: "].iter().filter_map(|start| text.find(start)).min();
+    text[..end.unwrap_or(text.len())].trim_end()
+}
+
+/// How libtorch begins the list of frames.
+const BACKTRACE: &str = "\nException raised from ";
 
 impl Error for Failure {}
 
@@ -175,6 +210,16 @@ mod tests {
             "error: cannot read `a.toml`\n  --> a.toml:7:1\n  caused by: disk on fire\n\nhint: run `scrimp methods`"
         );
         assert_eq!(failure.exit() as i32, 2);
+    }
+
+    #[test]
+    fn causes_end_before_the_frames_of_another_language_and_command_no_terminal() {
+        let torch = "sizes differ\nException raised from cat at TensorShape.cpp:1 (most recent call first):\nframe #0: c10::Error\n";
+        let failure =
+            Failure::new("`a\u{1b}[2J` is odd").because(&std::io::Error::other(torch)).hint("\r");
+        let expected = "error: `a\\u{1b}[2J` is odd\n  caused by: sizes differ\n\nhint: \\u{d}";
+        assert_eq!(failure.to_string(), expected);
+        assert_eq!(failure.sentence(), "`a\\u{1b}[2J` is odd: sizes differ");
     }
 
     #[test]
