@@ -2,6 +2,7 @@
 
 use super::journal;
 use super::narrate::{Narrated, tell};
+use super::origin::Source;
 use super::resume::Beginning;
 use super::run::{self, Place};
 use super::supervise::{Supervision, clear_reports};
@@ -13,6 +14,7 @@ use crate::config::plan::RunPlan;
 use crate::config::{self, Precision};
 use crate::data::Dataset;
 use crate::error::{Context, Exit, Failure, Result};
+use crate::files;
 use crate::runlog::directory::{Claim, RunDirectory, host};
 use crate::runlog::io::{EventSink, LogWriter, SharedLog};
 use crate::runlog::{RunEvent, RunStarted, RunStatus, SCHEMA};
@@ -113,12 +115,13 @@ fn prepare(
         return Ok(None);
     }
     let resolved = agree(comm, plan.to_toml())?;
-    agree(comm, beginning.compare(&plan, &resolved))?;
-    let dataset = agree(comm, run::dataset(&plan))?;
-    let dataset = run::labelled(&plan, dataset, comm, place.threads)?;
+    let source = agree(comm, Source::read(&plan))?;
+    let learnt_from = agree(comm, beginning.compare(&directory, (&plan, &resolved), &source))?;
+    let dataset = run::labelled(&plan, source.dataset, comm, place.threads)?;
+    let header = Header { method: plan.method.clone(), config: resolved, learnt_from };
     let deadline = stopping::deadline(plan.train.time_limit, supervision.started, variables);
     let started =
-        build((&plan, resolved), &directory, &dataset, (place, &ranks), (supervision, deadline));
+        build((&plan, header), &directory, &dataset, (place, &ranks), (supervision, deadline));
     let (mut trainer, started, log) = agree(comm, started)?;
     trainer.emit(&started);
     let gpu = if let Device::Cuda(index) = place.device { Some(index) } else { None };
@@ -149,7 +152,7 @@ fn claim(directory: &RunDirectory, resume: &str) -> Result<Claim> {
 
 /// The trainer, the first event of its log, and the log.
 fn build(
-    (plan, resolved): (&RunPlan, String),
+    (plan, header): (&RunPlan, Header),
     directory: &RunDirectory,
     dataset: &Arc<Dataset>,
     (place, ranks): (Place, &Arc<dyn Communicator>),
@@ -159,7 +162,7 @@ fn build(
     let train_slices = loader.order().slice_count as u64;
     if ranks.rank() == 0 {
         let path = directory.config();
-        std::fs::write(&path, &resolved)
+        files::replace_durably(&path, header.config.as_bytes())
             .context(|| format!("cannot write `{}`", path.display()))?;
         for line in plan.summary() {
             say(format_args!("{line}"));
@@ -178,7 +181,7 @@ fn build(
         say(format_args!("watch it with `scrimp watch {}`", directory.root().display()));
     }
     let started =
-        started(plan, directory, dataset, (train_slices, &resolved, ranks.ranks()), place.device);
+        started(plan, directory, dataset, (train_slices, &header, ranks.ranks()), place.device);
     let log = LogWriter::open(&directory.rank_events(ranks.rank()), ranks.rank() as u32)?;
     let log = SharedLog::new(log);
     journal::keep_in(log.clone());
@@ -187,7 +190,7 @@ fn build(
         if ranks.rank() == 0 { Box::new(Narrated::new(log)) } else { Box::new(log) };
     let trainer = Trainer::new(Parts {
         plan: plan.train.clone(),
-        header: Header { method: plan.method.clone(), config: resolved },
+        header,
         method: run::method(plan, dataset, place.device, ranks)?,
         loader,
         evaluator: run::evaluator(plan, dataset, place.device, Yardstick::Native),
@@ -213,7 +216,7 @@ fn started(
     plan: &RunPlan,
     directory: &RunDirectory,
     dataset: &Dataset,
-    (train_slices, resolved, ranks): (u64, &str, usize),
+    (train_slices, header, ranks): (u64, &Header, usize),
     device: Device,
 ) -> RunEvent {
     let run = directory.root().file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -222,6 +225,7 @@ fn started(
         run,
         method: plan.method.clone(),
         dataset: dataset.name.clone(),
+        data_digest: header.learnt_from.last().map_or_else(String::new, |now| now.digest.clone()),
         classes: dataset.classes.clone(),
         fold: plan.data.fold,
         annotation: plan.data.annotation.clone(),
@@ -239,6 +243,6 @@ fn started(
         },
         device: device_name(device),
         code_version: env!("CARGO_PKG_VERSION").to_owned(),
-        config_digest: format!("{:016x}", xxhash_rust::xxh3::xxh3_64(resolved.as_bytes())),
+        config_digest: format!("{:016x}", xxhash_rust::xxh3::xxh3_64(header.config.as_bytes())),
     })
 }

@@ -154,7 +154,7 @@ fn trainer(
     let events = Events::default();
     let target = (Kind::Float, Device::Cpu);
     let trainer = Trainer::new(Parts {
-        header: Header { method: plan.method.clone(), config: String::new() },
+        header: Header { method: plan.method.clone(), ..Header::default() },
         method: method(&plan, &dataset),
         loader: Loader::new(&dataset, loader, 0, 1).unwrap(),
         evaluator: Evaluator {
