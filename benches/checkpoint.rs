@@ -93,7 +93,7 @@ fn work(model: &str, saves: usize, folder: &Path) -> Result<()> {
     let mut learner = learner(model)?;
     let mut times = Times::default();
     let store = CheckpointStore::new(folder);
-    let header = Header { method: "none".to_owned(), config: String::new() };
+    let header = Header { method: "none".to_owned(), ..Header::default() };
     let retention = Retention { last: usize::MAX, every: 0 };
     let mut saver = Saver::new(store.clone(), header, retention, Arc::clone(&comm));
     // One more than is timed: the first takes memory.

@@ -86,6 +86,7 @@ fn started() -> RunEvent {
         run: "bench".to_owned(),
         method: "partial-ce".to_owned(),
         dataset: "acdc".to_owned(),
+        data_digest: String::new(),
         classes: ["background", "RV", "Myo", "LV"].map(str::to_owned).to_vec(),
         fold: 1,
         annotation: "scribble".to_owned(),

@@ -2,6 +2,7 @@
 //!
 //! Every layer returns [`Failure`]; `main` prints it. This module knows no other module of the crate.
 
+use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
 
@@ -152,7 +153,12 @@ impl Failure {
     pub fn sentence(&self) -> String {
         let parts: Vec<&str> =
             std::iter::once(&self.message).chain(&self.causes).map(String::as_str).collect();
-        parts.join(": ")
+        printable(&parts.join(": ")).into_owned()
+    }
+
+    /// The next things to do, in the order in which they were added.
+    pub fn hints(&self) -> &[String] {
+        &self.hints
     }
 
     /// The exit code that this failure asks for.
@@ -167,29 +173,42 @@ fn without_frames(text: &str) -> &str {
     start.map_or(text, |start| text[..start].trim_end())
 }
 
-/// What files and command lines hold is quoted; it controls no terminal.
-fn visible(text: &str) -> String {
-    let is_hidden = |letter: char| letter.is_control() && letter != '\n' && letter != '\t';
-    text.replace(is_hidden, "\u{fffd}")
-}
-
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "error: {}", visible(&self.message))?;
+        write!(f, "error: {}", printable(&self.message))?;
         if let Some(place) = &self.place {
-            write!(f, "\n{}", visible(place))?;
+            write!(f, "\n{}", printable(place))?;
         }
         for cause in &self.causes {
-            write!(f, "\n  caused by: {}", visible(cause))?;
+            write!(f, "\n  caused by: {}", printable(cause))?;
         }
         if !self.hints.is_empty() {
             writeln!(f)?;
         }
         for hint in &self.hints {
-            write!(f, "\nhint: {}", visible(hint))?;
+            write!(f, "\nhint: {}", printable(hint))?;
         }
         Ok(())
     }
+}
+
+/// A text in which control characters but the end of a line and a tab are written out, so that names
+/// from files cannot command a terminal.
+///
+/// ```
+/// use scrimp::error::printable;
+/// assert_eq!(printable("a\u{1b}[2Jb"), "a\\u{1b}[2Jb");
+/// ```
+pub fn printable(text: &str) -> Cow<'_, str> {
+    let commands = |letter: char| letter.is_control() && letter != '\n' && letter != '\t';
+    if !text.contains(commands) {
+        return Cow::Borrowed(text);
+    }
+    let written = |letter: char| match letter {
+        letter if commands(letter) => letter.escape_unicode().to_string(),
+        letter => letter.to_string(),
+    };
+    Cow::Owned(text.chars().map(written).collect())
 }
 
 impl Error for Failure {}
@@ -241,12 +260,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_quoted_controls_no_terminal() {
-        let failure = Failure::usage("unknown method `\x1b[2Jx`").at("  --> \u{9b}31m\n | a");
-        assert_eq!(
-            failure.to_string(),
-            "error: unknown method `\u{fffd}[2Jx`\n  --> \u{fffd}31m\n | a"
-        );
+    fn causes_end_before_the_frames_of_another_language_and_command_no_terminal() {
+        let torch = "sizes differ\nException raised from cat at TensorShape.cpp:1 (most recent call first):\nframe #0: c10::Error\n";
+        let failure =
+            Failure::new("`a\u{1b}[2J` is odd").because(&std::io::Error::other(torch)).hint("\r");
+        let expected = "error: `a\\u{1b}[2J` is odd\n  caused by: sizes differ\n\nhint: \\u{d}";
+        assert_eq!(failure.to_string(), expected);
+        assert_eq!(failure.sentence(), "`a\\u{1b}[2J` is odd: sizes differ");
     }
 
     #[test]

@@ -37,6 +37,10 @@ pub const THREADS: usize = 1 << 10;
 pub const PREVIEW_SLICES: usize = 1 << 10;
 /// Bytes of one line of a run log.
 pub const LOG_LINE_BYTES: usize = 1 << 20;
+/// Bytes of the table of contents of a checkpoint.
+pub const MANIFEST_BYTES: u64 = 1 << 26;
+/// Bytes of the table in front of the tensors of a file.
+pub const TENSOR_TABLE_BYTES: u64 = 1 << 26;
 
 /// How many elements an array of these extents has; `None` above `most`, or where the number is too
 /// large to be counted.

@@ -8,7 +8,7 @@ use crate::random::Key;
 use tch::{Device, Kind, Tensor};
 
 /// Elements to which every parameter is aligned in the flat tensor: 64 bytes of `f32`.
-const ALIGNMENT: i64 = 16;
+pub const ALIGNMENT: i64 = 16;
 
 /// What becomes of a tensor during training.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

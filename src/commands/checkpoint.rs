@@ -1,16 +1,17 @@
 //! `scrimp checkpoint`: looks at checkpoints, tidies them, and exchanges weights with other programs.
 
 use super::run::{dataset, method, resolve};
-use super::{evaluate, train};
+use super::{chosen, train};
 use crate::cli::{self, ChosenCheckpoint};
 use crate::comm::{Communicator, Solo};
 use crate::config::plan::RunPlan;
 use crate::config::{self, changes};
-use crate::error::{Context, Exit, Failure, Result};
+use crate::error::{Context, Exit, Failure, Result, printable};
+use crate::files;
 use crate::runlog::directory::RunDirectory;
 use crate::train::checkpoint::{
-    Checkpoint, CheckpointStore, Header, LearnerTable, Progress, Retention, RunState, Saver,
-    import, read_manifest,
+    Checkpoint, CheckpointStore, Header, LearnerTable, LearntFrom, Progress, Retention, RunState,
+    Saver, has_vanished, import, read_manifest,
 };
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -20,15 +21,16 @@ use tch::Device;
 /// Does what the arguments say.
 pub(super) fn run(arguments: &cli::Checkpoint) -> Result<Exit> {
     match arguments {
-        cli::Checkpoint::List { run } => list(&store(run)),
-        cli::Checkpoint::Show(chosen) => show(&RunDirectory::new(&chosen.run), &find(chosen)?),
+        cli::Checkpoint::List { run } => list(run),
+        cli::Checkpoint::Show(chosen) => show(chosen),
         cli::Checkpoint::Verify { run, checkpoint } => verify(run, checkpoint.as_deref()),
         cli::Checkpoint::Prune { run } => prune(&RunDirectory::new(run)),
         cli::Checkpoint::Export { from, to } => {
-            let found = find(from)?;
-            found.export(to)?;
-            let step = found.manifest.run.step;
-            super::print(&format!("wrote `{}` from step {step}\n", to.display()))
+            let step = with(from, |found| {
+                found.export(to)?;
+                Ok(found.manifest.run.step)
+            })?;
+            print(&format!("wrote `{}` from step {step}\n", to.display()))
         }
         cli::Checkpoint::Import { config, from, run, overrides } => {
             let (config, directory) = train::places(Some(config), run.as_deref());
@@ -43,22 +45,41 @@ fn store(run: &Path) -> CheckpointStore {
     CheckpointStore::new(RunDirectory::new(run).checkpoints())
 }
 
-fn find(chosen: &ChosenCheckpoint) -> Result<Checkpoint> {
-    evaluate::checkpoint(&RunDirectory::new(&chosen.run), &chosen.checkpoint)
+fn with<T>(chosen: &ChosenCheckpoint, work: impl Fn(&Checkpoint) -> Result<T>) -> Result<T> {
+    let directory = RunDirectory::new(&chosen.run);
+    chosen::with(&directory, &chosen.checkpoint, |path| work(&chosen::read(&directory, path)?))
 }
 
-fn list(store: &CheckpointStore) -> Result<()> {
-    let mut text = String::new();
-    for found in store.list() {
-        let (path, size) = (found.path.display(), size(&found));
-        let _ = writeln!(text, "{path}  {size}{}", score(&found.manifest.run));
+/// Prints what may hold names from files.
+fn print(text: &str) -> Result<()> {
+    super::print(&printable(text))
+}
+
+fn list(run: &Path) -> Result<()> {
+    let (store, mut text, mut refused) = (store(run), String::new(), 0);
+    let paths = store.paths()?;
+    for path in &paths {
+        let line = match read_manifest(path) {
+            Ok(found) => format!("{}{}", size(&found), score(&found.manifest.run)),
+            // A run that is alive has removed it since.
+            Err(_) if has_vanished(path) => continue,
+            Err(failure) => {
+                refused += 1;
+                failure.sentence()
+            }
+        };
+        let _ = writeln!(text, "{}  {line}", path.display());
     }
-    for (paths, what) in [(store.set_aside(), "set aside"), (store.unfinished(), "unfinished")] {
+    for (paths, what) in [(store.set_aside()?, "set aside"), (store.unfinished()?, "unfinished")] {
         for path in paths {
             let _ = writeln!(text, "{}  {what}", path.display());
         }
     }
-    super::print(&text)
+    print(&text)?;
+    if refused == 0 {
+        return Ok(());
+    }
+    Err(Failure::new(format!("{refused} of {} checkpoints cannot be used", paths.len())))
 }
 
 fn size(found: &Checkpoint) -> String {
@@ -78,7 +99,9 @@ fn score(run: &RunState) -> String {
     })
 }
 
-fn show(directory: &RunDirectory, found: &Checkpoint) -> Result<()> {
+fn show(chosen: &ChosenCheckpoint) -> Result<()> {
+    let (directory, found) =
+        (RunDirectory::new(&chosen.run), with(chosen, |found| Ok(found.clone()))?);
     let manifest = &found.manifest;
     let mut text = format!("{}\n", found.path.display());
     let mut line = |name: &str, value: String| {
@@ -86,7 +109,7 @@ fn show(directory: &RunDirectory, found: &Checkpoint) -> Result<()> {
     };
     line("step", manifest.run.step.to_string());
     line("method", manifest.method.clone());
-    line("size", size(found));
+    line("size", size(&found));
     line("by", format!("scrimp {}", manifest.code_version));
     if let Some(best) = manifest.run.best() {
         line("best", format!("mean Dice {:.4} after step {}", best.mean_dice, best.step));
@@ -94,13 +117,30 @@ fn show(directory: &RunDirectory, found: &Checkpoint) -> Result<()> {
     for learner in &manifest.learners {
         line("learner", described(learner));
     }
-    let resolved = std::fs::read_to_string(directory.config()).unwrap_or_default();
+    for learnt in &manifest.learnt_from {
+        line("learnt", described_source(learnt));
+    }
+    let resolved = files::read_text(&directory.config(), files::SMALL_BYTES).unwrap_or_default();
     if !resolved.is_empty() {
         for change in changes(&manifest.config, &resolved)? {
             line("changed", format!("{change} in `{}`", directory.config().display()));
         }
     }
-    super::print(&text)
+    print(&text)
+}
+
+fn described_source(learnt: &LearntFrom) -> String {
+    let held_out = match learnt.fold {
+        0 => "nothing held out".to_owned(),
+        fold => format!("fold {fold} held out"),
+    };
+    format!(
+        "`{}` of {} images of `{}`, {held_out}, digest {}",
+        learnt.annotation,
+        learnt.images.len(),
+        learnt.data_set,
+        learnt.digest
+    )
 }
 
 fn described(learner: &LearnerTable) -> String {
@@ -116,53 +156,53 @@ fn described(learner: &LearnerTable) -> String {
 }
 
 fn verify(run: &Path, chosen: Option<&str>) -> Result<()> {
-    let store = store(run);
     let paths = match chosen {
-        Some(name) => vec![evaluate::checkpoint(&RunDirectory::new(run), name)?.path],
-        None => store.paths(),
+        Some(name) => vec![chosen::path(&RunDirectory::new(run), name)?],
+        None => store(run).paths()?,
     };
     if paths.is_empty() {
         return Err(Failure::new(format!("`{}` holds no checkpoint", run.display()))
             .hint("train first: `scrimp train CONFIG`"));
     }
-    let (mut sound, mut damaged): (Option<&PathBuf>, usize) = (None, 0);
+    let (mut sound, mut refused): (Option<&PathBuf>, usize) = (None, 0);
     for path in &paths {
-        let verdict = read_manifest(path).and_then(|found| found.verify());
-        let line = match verdict {
-            Ok(()) => format!("{}  sound\n", path.display()),
+        let verdict = match read_manifest(path).and_then(|found| found.verify()) {
+            Ok(()) => {
+                sound = Some(path);
+                "sound".to_owned()
+            }
+            // A run that is alive has removed it since.
+            Err(_) if has_vanished(path) && chosen.is_none() => continue,
             Err(failure) => {
-                damaged += 1;
-                format!("{}  {}\n", path.display(), failure.sentence())
+                refused += 1;
+                failure.sentence()
             }
         };
-        sound = if line.ends_with("  sound\n") { Some(path) } else { sound };
-        super::print(&line)?;
+        print(&format!("{}  {verdict}\n", path.display()))?;
     }
-    if damaged == 0 {
+    if refused == 0 {
         return Ok(());
     }
-    let failure = Failure::new(format!("{damaged} of {} checkpoints are damaged", paths.len()));
+    let failure = Failure::new(format!("{refused} of {} checkpoints cannot be used", paths.len()));
     Err(match sound {
         Some(path) => failure.hint(format!("the newest sound one is `{}`", path.display())),
         None => failure,
     })
 }
 
+/// Removes what a run would not keep, in its name: the directory is taken for the time that this takes.
 fn prune(directory: &RunDirectory) -> Result<()> {
     let name = directory.root().display();
-    if let Some(writer) = directory.writer() {
-        return Err(Failure::usage(format!(
-            "`{name}` belongs to a run that is alive on `{}`, process {}: it removes what it does not keep",
-            writer.host, writer.pid
-        )));
-    }
     let train = config::read(&directory.config(), &[])
         .and_then(|config| RunPlan::resolve(config, 1))
         .map(|plan| plan.train)?;
+    let _claim = directory.claim().map_err(|failure| {
+        failure.hint("a run that is alive removes by itself what it does not keep")
+    })?;
     let store = CheckpointStore::new(directory.checkpoints());
     let is_sound = |path: &PathBuf| read_manifest(path).is_ok_and(|found| found.verify().is_ok());
-    let (sound, damaged): (Vec<PathBuf>, Vec<PathBuf>) =
-        store.paths().into_iter().partition(is_sound);
+    let (sound, mut given_up): (Vec<PathBuf>, Vec<PathBuf>) =
+        store.paths()?.into_iter().partition(is_sound);
     let newest = sound.last().ok_or_else(|| {
         Failure::new(format!("no checkpoint of `{name}` verifies, so none is removed"))
             .hint(format!("`scrimp checkpoint verify {name}` says what is wrong with each"))
@@ -170,34 +210,34 @@ fn prune(directory: &RunDirectory) -> Result<()> {
     let best = read_manifest(newest)?.manifest.run.best;
     let best: Vec<u64> = best.iter().map(|best| best.step).collect();
     let mut removed = store.sweep()?;
-    let mut given_up = store.set_aside();
-    given_up.extend(damaged);
+    given_up.extend(store.set_aside()?);
     given_up.retain(|path| store.remove(path));
     removed.extend(given_up);
     let retention = Retention { last: train.keep_checkpoints, every: train.keep_every };
     removed.extend(store.prune(retention, &best));
     let lines = removed.iter().map(|path| format!("removed {}\n", path.display()));
-    super::print(&lines.collect::<String>())
+    print(&lines.collect::<String>())
 }
 
 /// Writes a checkpoint of step 0 with the weights of a file, into a directory without any.
 fn begin_with(plan: &RunPlan, directory: &RunDirectory, from: &Path) -> Result<()> {
     let name = directory.root().display();
     let store = CheckpointStore::new(directory.checkpoints());
-    if !store.paths().is_empty() {
+    let _claim = directory.claim()?;
+    if !store.paths()?.is_empty() {
         return Err(Failure::usage(format!("`{name}` has checkpoints already, expected none"))
             .hint("choose another directory with `--run DIR`"));
     }
-    let _claim = directory.claim()?;
     let alone: Arc<dyn Communicator> = Arc::new(Solo);
     let mut method = method(plan, &*dataset(plan)?, Device::Cpu, &alone)?;
     if let Some(first) = method.learners_mut().into_iter().next() {
         import(first, from)?;
     }
     store.sweep()?;
-    let header = Header { method: plan.method.clone(), config: plan.to_toml()? };
+    let header =
+        Header { method: plan.method.clone(), config: plan.to_toml()?, learnt_from: Vec::new() };
     let path = directory.config();
-    std::fs::write(&path, &header.config)
+    files::replace_durably(&path, header.config.as_bytes())
         .context(|| format!("cannot write `{}`", path.display()))?;
     let retention = Retention { last: 1, every: 0 };
     let written = store.path(0);
@@ -206,8 +246,5 @@ fn begin_with(plan: &RunPlan, directory: &RunDirectory, from: &Path) -> Result<(
     if let Progress::Failed(failure) = saver.finish()? {
         return Err(failure);
     }
-    super::print(&format!(
-        "wrote `{}`; `scrimp train --run {name}` goes on from it\n",
-        written.display()
-    ))
+    print(&format!("wrote `{}`; `scrimp train --run {name}` goes on from it\n", written.display()))
 }

@@ -1,22 +1,22 @@
 //! `scrimp evaluate`: scores a checkpoint of a run on its held-out fold.
 
+use super::chosen;
 use super::narrate::together;
+use super::origin::Source;
 use super::run::{self, Place};
 use crate::cli::{self, Convention, Statistics};
 use crate::comm::environment::Variables;
 use crate::comm::{Communicator, agree};
 use crate::config;
 use crate::config::plan::RunPlan;
-use crate::data::course::training_slices;
-use crate::data::{Case, Dataset, IMAGE_LABEL};
+use crate::data::Dataset;
 use crate::error::{Context, Exit, Failure, Result};
 use crate::files::FreshFile;
-use crate::methods;
 use crate::panics;
 use crate::runlog::directory::RunDirectory;
 use crate::runlog::scores::Unit;
 use crate::train::Method;
-use crate::train::checkpoint::{Checkpoint, CheckpointStore, load, read_manifest};
+use crate::train::checkpoint::restore_chosen;
 use crate::train::evaluate::{Yardstick, recompute_statistics};
 use crate::train::scores::Scores;
 use std::fmt::Write as _;
@@ -47,14 +47,14 @@ fn evaluate(
     let directory = RunDirectory::new(&arguments.run);
     let ready = config::read(&directory.config(), &[])
         .and_then(|config| run::resolve(&config, 1))
-        .and_then(|plan| Ok((checkpoint(&directory, &arguments.checkpoint)?, plan)));
-    let (checkpoint, plan) = agree(&**host, ready)?;
+        .and_then(|plan| chosen::find(&directory, &arguments.checkpoint).map(|_found| plan));
+    let plan = agree(&**host, ready)?;
     let table =
         if host.rank() == 0 { TableFile::of(arguments, &directory).map(Some) } else { Ok(None) };
     let table = agree(&**host, table)?;
     let place = agree(&**host, Place::take(&plan, &**host, variables))?;
     let ranks = place.join(host)?;
-    let found = panics::caught(|| scored(arguments, &plan, &checkpoint, place, &ranks));
+    let found = panics::caught(|| scored(arguments, &directory, &plan, place, &ranks));
     let found = panics::unwound_if_alone(found.map_err(hinted))?;
     let written = table.map_or(Ok(()), |table| report(arguments, table, &found));
     agree(&**host, written)
@@ -72,20 +72,24 @@ struct Found {
 /// Scores a checkpoint of a run; `ranks` can sum where `place` computes.
 fn scored(
     arguments: &cli::Evaluate,
+    directory: &RunDirectory,
     plan: &RunPlan,
-    checkpoint: &Checkpoint,
     place: Place,
     ranks: &Arc<dyn Communicator>,
 ) -> Result<Found> {
     let comm = &**ranks;
-    let mut dataset = agree(comm, run::dataset(plan))?;
+    let source = agree(comm, Source::read(plan))?;
+    let mut dataset = Arc::clone(&source.dataset);
     if arguments.statistics == Statistics::Recomputed {
         // Batches are made, which hold the annotation that is learnt from.
         dataset = run::labelled(plan, dataset, comm, place.threads)?;
     }
     let method = run::method(plan, &dataset, place.device, ranks);
     let mut method = agree(comm, method)?;
-    load(&checkpoint.path, comm)?.restore(method.learners_mut(), comm)?;
+    let choose = || chosen::path(directory, &arguments.checkpoint);
+    let checkpoint = restore_chosen(&choose, &mut *method, comm)?;
+    let fold = arguments.fold.unwrap_or(plan.data.fold);
+    agree(comm, source.refuse_seen(&checkpoint, plan, fold))?;
     let yardstick = match arguments.convention {
         Convention::Native | Convention::Lesion => Yardstick::Native,
         Convention::Voxels => Yardstick::Voxels,
@@ -94,10 +98,7 @@ fn scored(
     statistics(arguments.statistics, plan, &dataset, (&*method, place.device, comm))?;
     let mut evaluator = run::evaluator(plan, &dataset, place.device, yardstick);
     evaluator.volume_statistics = arguments.statistics == Statistics::Volume;
-    if let Some(fold) = arguments.fold {
-        agree(comm, refuse_trained(plan, &dataset, fold))?;
-        evaluator.fold = fold;
-    }
+    evaluator.fold = fold;
     if arguments.convention == Convention::Lesion {
         let cases = evaluator.lesions(&*method, comm)?;
         let (csv, means) = agree(comm, lesions::tables(&cases))?;
@@ -106,25 +107,6 @@ fn scored(
     let scores = evaluator.run(&*method, comm)?;
     let csv = agree(comm, scores.to_csv())?;
     Ok(Found { csv, means: means(&scores), cases: scores.cases.len() })
-}
-
-/// Refuses a fold that the run has trained on.
-fn refuse_trained(plan: &RunPlan, dataset: &Dataset, fold: u32) -> Result<()> {
-    let by_image_label = methods::find(&plan.method)?.needs_healthy;
-    dataset.held_out(fold)?;
-    let slices = training_slices(dataset, plan.data.fold, &plan.data.annotation);
-    let mut cases = slices.iter().map(|(case, _)| &dataset.cases[*case]);
-    let is_trained_on = |case: &&Case| {
-        case.fold == fold && (!by_image_label || case.annotations.contains_key(IMAGE_LABEL))
-    };
-    match cases.find(is_trained_on) {
-        None => Ok(()),
-        Some(case) => Err(Failure::usage(format!(
-            "the run has trained on case `{}` of fold {fold}, so that its score would mean nothing",
-            case.name
-        ))
-        .hint(format!("leave `--fold` out to score fold {}", plan.data.fold))),
-    }
 }
 
 /// Batches from which running statistics are made anew on request.
@@ -149,30 +131,6 @@ fn statistics(
             agree(comm, Err(Failure::usage(message).hint("run it without mpirun")))
         }
         Statistics::Saved | Statistics::Volume => Ok(()),
-    }
-}
-
-/// The checkpoint that `last`, `best` or a path names.
-pub(super) fn checkpoint(directory: &RunDirectory, name: &str) -> Result<Checkpoint> {
-    let store = CheckpointStore::new(directory.checkpoints());
-    let found = store.list();
-    let last = found.last().ok_or_else(|| {
-        Failure::new(format!("`{}` holds no checkpoint", directory.root().display()))
-            .hint("train first: `scrimp train CONFIG`")
-    });
-    match name {
-        "last" => last.cloned(),
-        "best" => {
-            let best = last?.manifest.run.best().ok_or_else(|| {
-                Failure::new(format!(
-                    "`{}` was never evaluated, so none of its checkpoints is the best",
-                    directory.root().display()
-                ))
-                .hint("use `--checkpoint last`")
-            })?;
-            read_manifest(&store.path(best.step))
-        }
-        path => read_manifest(Path::new(path)),
     }
 }
 

@@ -6,6 +6,8 @@ mod annotate;
 mod bench;
 #[cfg(feature = "torch")]
 mod checkpoint;
+#[cfg(feature = "torch")]
+mod chosen;
 mod config;
 #[cfg(feature = "torch")]
 mod evaluate;
@@ -20,6 +22,8 @@ mod methods;
 mod narrate;
 #[cfg(feature = "torch")]
 mod network_labels;
+#[cfg(feature = "torch")]
+mod origin;
 #[cfg(feature = "hdf5")]
 mod prepare;
 #[cfg(feature = "torch")]

@@ -4,7 +4,7 @@
 //! them. Cases that the run held out, or that say nothing of themselves, stay as they are.
 
 use super::annotate::claim;
-use super::evaluate;
+use super::chosen;
 use super::prepare::{bar, pack};
 use super::run::{self, Place};
 use crate::cli;
@@ -18,7 +18,7 @@ use crate::methods;
 use crate::pseudo_labels::lesion::SoftLesion;
 use crate::runlog::directory::RunDirectory;
 use crate::train::Method;
-use crate::train::checkpoint::load;
+use crate::train::checkpoint::restore_chosen;
 use std::path::Path;
 use std::sync::Arc;
 use tch::{Device, Kind, Tensor};
@@ -37,12 +37,13 @@ pub(super) fn label(
     let to = claim(&arguments.to)?;
     let directory = RunDirectory::new(run);
     let plan = run::resolve(&config::read(&directory.config(), &[])?, 1)?;
-    let checkpoint = evaluate::checkpoint(&directory, &arguments.checkpoint)?;
+    chosen::find(&directory, &arguments.checkpoint)?;
     let place = Place::take(&plan, &**comm, variables)?;
     let mut dataset = run::dataset(&plan)?;
     let comm = &place.join(comm)?;
     let mut method = run::method(&plan, &dataset, place.device, comm)?;
-    load(&checkpoint.path, &**comm)?.restore(method.learners_mut(), &**comm)?;
+    let choose = || chosen::path(&directory, &arguments.checkpoint);
+    let checkpoint = restore_chosen(&choose, &mut *method, &**comm)?;
     let labeller = Labeller {
         method: &*method,
         size: plan.data.size,

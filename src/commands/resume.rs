@@ -1,11 +1,12 @@
 //! What a run begins from: `--resume`, the folder of checkpoints, and how the configuration changed.
 
+use super::origin::{Continued, Source};
 use crate::comm::{Communicator, agree};
 use crate::config::changes;
 use crate::config::plan::RunPlan;
 use crate::error::{Failure, Result};
 use crate::runlog::directory::RunDirectory;
-use crate::train::checkpoint::{CheckpointStore, Loaded, load};
+use crate::train::checkpoint::{CheckpointStore, LearntFrom, Loaded, load};
 use std::path::{Path, PathBuf};
 
 /// The checkpoint that a run continues from, equal on every rank, and what a person should know.
@@ -32,7 +33,8 @@ impl Beginning {
                 Ok(Self { loaded, notes: damaged.into_iter().map(passed_over).collect() })
             }
             path => {
-                let loaded = load(&own_name(&store, path), comm).map_err(|failure| {
+                let own = agree(comm, own_name(&store, path))?;
+                let loaded = load(&own, comm).map_err(|failure| {
                     failure
                         .hint("`--resume` takes `auto`, `never` or the directory of a checkpoint")
                 })?;
@@ -46,9 +48,22 @@ impl Beginning {
         self.loaded.as_ref().map(|loaded| loaded.checkpoint().manifest.run.step)
     }
 
-    /// Refuses a checkpoint of another method; notes what else changed in the configuration.
-    pub(super) fn compare(&mut self, plan: &RunPlan, resolved: &str) -> Result<()> {
-        let Some(loaded) = &self.loaded else { return Ok(()) };
+    /// Whether the checkpoint lies in the run's own folder.
+    fn is_own(&self, directory: &RunDirectory) -> bool {
+        let path = self.loaded.as_ref().map(|loaded| &loaded.checkpoint().path);
+        path.is_some_and(|path| path.parent() == Some(&directory.checkpoints()))
+    }
+
+    /// Refuses a checkpoint of another method, and the run's own where it learnt from other data; notes
+    /// what else changed. Returns what the weights will have learnt from.
+    pub(super) fn compare(
+        &mut self,
+        directory: &RunDirectory,
+        (plan, resolved): (&RunPlan, &str),
+        source: &Source,
+    ) -> Result<Vec<LearntFrom>> {
+        let is_own = self.is_own(directory);
+        let Some(loaded) = &mut self.loaded else { return Ok(vec![source.of_run(plan)?]) };
         let (path, manifest) = (loaded.checkpoint().path.display(), &loaded.checkpoint().manifest);
         if manifest.method != plan.method {
             return Err(Failure::usage(format!(
@@ -59,12 +74,17 @@ impl Beginning {
             .hint("or begin another run with `--run DIR`"));
         }
         let changed = changes(&manifest.config, resolved)?;
+        let continued = Continued::new(loaded.checkpoint(), (plan, source), is_own)?;
         self.notes.extend(
             changed
                 .iter()
                 .map(|change| format!("the configuration is not that of `{path}`: {change}")),
         );
-        Ok(())
+        self.notes.extend(continued.notes);
+        if !continued.is_same {
+            loaded.forget_scores();
+        }
+        Ok(continued.learnt_from)
     }
 
     /// Takes possession of the folder: what is unfinished is removed, and what is newer than the
@@ -76,10 +96,7 @@ impl Beginning {
         tell: &mut dyn FnMut(String),
     ) -> Result<Option<Loaded>> {
         let store = CheckpointStore::new(directory.checkpoints());
-        let loaded = self.loaded.as_ref().map(Loaded::checkpoint);
-        let is_own = |path: &Path| path.parent() == Some(&directory.checkpoints());
-        let kept_until = loaded.filter(|found| is_own(&found.path));
-        let kept_until = kept_until.map(|found| found.manifest.run.step);
+        let kept_until = if self.is_own(directory) { self.step() } else { None };
         let tidied = if comm.rank() == 0 {
             store.sweep().and_then(|removed| Ok((removed, store.set_aside_after(kept_until)?)))
         } else {
@@ -98,8 +115,9 @@ impl Beginning {
 }
 
 /// The path as the store spells it, where it leads into the store.
-fn own_name(store: &CheckpointStore, path: &str) -> PathBuf {
+fn own_name(store: &CheckpointStore, path: &str) -> Result<PathBuf> {
     let given = Path::new(path);
-    let is_same = |own: &PathBuf| own.canonicalize().ok() == given.canonicalize().ok();
-    store.paths().into_iter().find(is_same).unwrap_or_else(|| given.to_owned())
+    let Ok(place) = given.canonicalize() else { return Ok(given.to_owned()) };
+    let is_same = |own: &PathBuf| own.canonicalize().is_ok_and(|own| own == place);
+    Ok(store.paths()?.into_iter().find(is_same).unwrap_or_else(|| given.to_owned()))
 }

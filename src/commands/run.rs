@@ -11,6 +11,7 @@ use crate::config::{
     Colour, DeviceChoice, Normalisation, Orientation, Outside, Precision, Resample, RunConfig,
 };
 use crate::data::course::training_slices;
+use crate::data::identity::Identity;
 use crate::data::import::{lesion_phantom, masks, phantom};
 use crate::data::loader::{Loader, LoaderPlan};
 use crate::data::pseudo::Labelling;
@@ -38,15 +39,21 @@ pub(super) fn resolve(config: &RunConfig, ranks: usize) -> Result<RunPlan> {
 
 /// The data set of a plan, in memory.
 pub(super) fn dataset(plan: &RunPlan) -> Result<Arc<Dataset>> {
+    identified(plan).map(|(dataset, _)| dataset)
+}
+
+/// The same with what tells it from others, whatever the plan makes of its light.
+pub(super) fn identified(plan: &RunPlan) -> Result<(Arc<Dataset>, Identity)> {
     let mut dataset = match &plan.data.source {
         DataSource::Packed(path) => store::read(path)?,
         DataSource::Phantom(plan) => generated(plan)?,
         DataSource::LesionPhantom(plan) => generated_lesions(plan)?,
     };
+    let identity = Identity::of(&dataset);
     if plan.data.colour == Colour::GreyWorld {
         dataset.even_out_light();
     }
-    Ok(Arc::new(dataset))
+    Ok((Arc::new(dataset), identity))
 }
 
 /// The same data set with the annotation that the plan learns from, where a random walker has to make

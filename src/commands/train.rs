@@ -1,6 +1,7 @@
 //! `scrimp train`: sets a run up on every rank, trains, and ends all ranks together.
 
 use super::narrate::{Narrated, together};
+use super::origin::Source;
 use super::resume::Beginning;
 use super::run::{self, Place};
 use super::supervise::{Supervision, clear_reports, note_end};
@@ -179,13 +180,14 @@ fn begin(
         return Ok(None);
     }
     let resolved = agree(comm, plan.to_toml())?;
-    agree(comm, beginning.compare(plan, &resolved))?;
-    let dataset = run::dataset(plan);
-    let examined = dataset.and_then(|dataset| examine::data(plan, &dataset).map(|()| dataset));
-    let dataset = agree(comm, examined)?;
-    let dataset = run::labelled(plan, dataset, comm, place.threads)?;
+    let source = Source::read(plan);
+    let examined = source.and_then(|source| examine::data(plan, &source.dataset).map(|()| source));
+    let source = agree(comm, examined)?;
+    let learnt_from = agree(comm, beginning.compare(directory, (plan, &resolved), &source))?;
+    let dataset = run::labelled(plan, source.dataset, comm, place.threads)?;
+    let header = Header { method: plan.method.clone(), config: resolved, learnt_from };
     let started =
-        build((plan, resolved), directory, &dataset, (place, ranks), (supervision, deadline));
+        build((plan, header), directory, &dataset, (place, ranks), (supervision, deadline));
     let (mut trainer, started, log) = agree(comm, started)?;
     trainer.emit(&started);
     if let Some(message) = ignored {
@@ -219,7 +221,7 @@ fn claim(directory: &RunDirectory, resume: &str) -> Result<Claim> {
 
 /// The trainer, the first event of its log, and the log.
 fn build(
-    (plan, resolved): (&RunPlan, String),
+    (plan, header): (&RunPlan, Header),
     directory: &RunDirectory,
     dataset: &Arc<Dataset>,
     (place, ranks): (Place, &Arc<dyn Communicator>),
@@ -229,7 +231,7 @@ fn build(
     let train_slices = loader.order().slice_count as u64;
     if ranks.rank() == 0 {
         let path = directory.config();
-        files::replace(&path, resolved.as_bytes())
+        files::replace_durably(&path, header.config.as_bytes())
             .context(|| format!("cannot write `{}`", path.display()))?;
         for line in plan.summary() {
             say(format_args!("{line}"));
@@ -248,7 +250,7 @@ fn build(
         say(format_args!("watch it with `scrimp watch {}`", directory.root().display()));
     }
     let started =
-        started(plan, directory, dataset, (train_slices, &resolved, ranks.ranks()), place.device);
+        started(plan, directory, dataset, (train_slices, &header, ranks.ranks()), place.device);
     let log = LogWriter::open(&directory.rank_events(ranks.rank()), ranks.rank() as u32)?;
     let log = SharedLog::new(log);
     journal::keep_in(log.clone());
@@ -257,7 +259,7 @@ fn build(
         if ranks.rank() == 0 { Box::new(Narrated::new(log)) } else { Box::new(log) };
     let trainer = Trainer::new(Parts {
         plan: plan.train.clone(),
-        header: Header { method: plan.method.clone(), config: resolved },
+        header,
         method: run::method(plan, dataset, place.device, ranks)?,
         loader,
         evaluator: run::evaluator(plan, dataset, place.device, Yardstick::Native),
@@ -283,7 +285,7 @@ fn started(
     plan: &RunPlan,
     directory: &RunDirectory,
     dataset: &Dataset,
-    (train_slices, resolved, ranks): (u64, &str, usize),
+    (train_slices, header, ranks): (u64, &Header, usize),
     device: Device,
 ) -> RunEvent {
     let run = directory.root().file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -292,6 +294,7 @@ fn started(
         run,
         method: plan.method.clone(),
         dataset: dataset.name.clone(),
+        data_digest: header.learnt_from.last().map_or_else(String::new, |now| now.digest.clone()),
         classes: dataset.classes.clone(),
         fold: plan.data.fold,
         annotation: plan.data.annotation.clone(),
@@ -309,6 +312,6 @@ fn started(
         },
         device: device_name(device),
         code_version: env!("CARGO_PKG_VERSION").to_owned(),
-        config_digest: format!("{:016x}", xxhash_rust::xxh3::xxh3_64(resolved.as_bytes())),
+        config_digest: format!("{:016x}", xxhash_rust::xxh3::xxh3_64(header.config.as_bytes())),
     })
 }

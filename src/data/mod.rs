@@ -13,6 +13,7 @@ pub mod batch;
 mod colour;
 #[cfg(feature = "torch")]
 pub mod course;
+pub mod identity;
 pub mod import;
 #[cfg(feature = "torch")]
 pub mod loader;

@@ -147,6 +147,9 @@ pub struct RunStarted {
     pub method: String,
     /// The name of the data set.
     pub dataset: String,
+    /// Digest of all that the data set holds, hexadecimal; empty where it is not known.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub data_digest: String,
     /// Names of the classes by label value, the background first.
     pub classes: Vec<String>,
     /// The fold that is held out, counted from 1; 0 where none is.

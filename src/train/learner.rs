@@ -89,14 +89,11 @@ pub struct FlatPart {
     pub start: usize,
     /// The elements of the whole flat tensor.
     pub total: usize,
+    /// Whether every rank holds all of it, or each a share; equal on all ranks.
+    pub is_whole: bool,
 }
 
 impl FlatPart {
-    /// Whether this rank holds all of it.
-    pub fn is_whole(&self) -> bool {
-        self.tensor.numel() == self.total
-    }
-
     /// Those of the elements `range` that this rank holds, and how many of `range` lie before them.
     pub fn overlap(&self, range: Range<usize>) -> (usize, Tensor) {
         let held = self.start..self.start + self.tensor.numel();
@@ -129,9 +126,15 @@ struct Descent {
     buckets: Buckets,
     /// The weights that this rank updates.
     own: Range<usize>,
+    /// Whether other ranks update others; a rank whose share is empty, or is all, asks its setup too.
+    is_shared: bool,
 }
 
 impl Moments {
+    fn are_shared(self) -> bool {
+        matches!(self, Self::Share { ranks, .. } if ranks > 1)
+    }
+
     fn range(self, total: usize) -> Range<usize> {
         match self {
             Self::Whole => 0..total,
@@ -153,7 +156,8 @@ impl Learner {
         let own = setup.moments.range(gradients.numel());
         let optimizer = Optimizer::new(config.optimizer, &narrowed(&learner.flat.weights, &own));
         let buckets = Buckets::new(&learner.parameters, &learner.flat, &gradients)?;
-        let descent = Some(Descent { config, optimizer, gradients, buckets, own });
+        let is_shared = setup.moments.are_shared();
+        let descent = Some(Descent { config, optimizer, gradients, buckets, own, is_shared });
         Ok((Self { descent, ..learner }, networks))
     }
 
@@ -179,8 +183,8 @@ impl Learner {
     pub fn update(&mut self, objective: Objective, cx: &mut StepContext<'_>) -> Result<()> {
         let follows = || Failure::new(format!("`{}` follows another learner", self.name));
         let descent = self.descent.as_mut().ok_or_else(follows)?;
-        let Descent { config, optimizer, gradients, buckets, own } = descent;
-        let is_shared = own.len() < gradients.numel();
+        let Descent { config, optimizer, gradients, buckets, own, is_shared } = descent;
+        let is_shared = *is_shared;
         let part = cx.part;
         if part.is_first {
             let _ = gradients.zero_();
@@ -284,13 +288,15 @@ impl Learner {
     pub fn flat_parts(&self) -> Vec<FlatPart> {
         let total = self.flat.weights.numel();
         let weights = self.flat.weights.shallow_clone();
-        let mut parts = vec![FlatPart { name: "weights", tensor: weights, start: 0, total }];
+        let whole = FlatPart { name: "weights", tensor: weights, start: 0, total, is_whole: true };
+        let mut parts = vec![whole];
         if let Some(descent) = &self.descent {
             parts.extend(descent.optimizer.moments().iter().map(|(name, moment)| FlatPart {
                 name,
                 tensor: moment.shallow_clone(),
                 start: descent.own.start,
                 total,
+                is_whole: !descent.is_shared,
             }));
         }
         parts
@@ -332,7 +338,7 @@ mod tests {
     #[test]
     fn a_part_and_a_range_overlap_in_what_both_have() {
         let tensor = Tensor::arange_start(10, 20, (Kind::Int64, Device::Cpu));
-        let flat = FlatPart { name: "momentum", tensor, start: 10, total: 40 };
+        let flat = FlatPart { name: "momentum", tensor, start: 10, total: 40, is_whole: false };
         for range in [0..5, 0..12, 0..40, 12..15, 18..30, 20..30, 30..40, 7..7] {
             let (before, found) = flat.overlap(range.clone());
             let expected: Vec<i64> =

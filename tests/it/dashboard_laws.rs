@@ -33,6 +33,7 @@ fn started() -> impl Strategy<Value = RunEvent> {
             run: name.clone(),
             method: name.clone(),
             dataset: name,
+            data_digest: String::new(),
             classes: Vec::new(),
             fold: ranks,
             annotation: String::new(),

@@ -89,11 +89,14 @@ fn an_export_has_the_names_and_shapes_of_the_reference() {
 }
 
 #[test]
-fn exports_of_one_checkpoint_are_equal_byte_by_byte() {
+fn exports_of_one_checkpoint_are_equal_byte_by_byte_and_replace_files_alone() {
     let folder = TempDir::new().unwrap();
     let run = trained(folder.path());
     let [first, second] = ["first", "second"].map(|name| export(&run, &folder.path().join(name)));
     assert!(first == second);
+    let [from, to] = [&run, folder.path()].map(|path| path.to_str().unwrap());
+    let refused = complaint(&scrimp(&["checkpoint", "export", from, "--to", to]));
+    assert!(refused.contains("is no file, expected one"), "{refused}");
 }
 
 /// Runs a script with `unet.py` at hand; `None`, said on stdout, where there is no PyTorch.
@@ -218,6 +221,8 @@ fn an_import_of_something_else_says_what_differs() {
         ("module.encoder.weight", tensor(&[2])),
     ];
     Tensor::write_safetensors(&found, &weights).unwrap();
+    let refused = complaint(&import(folder.path(), &folder.path().join("run")));
+    assert!(refused.contains("it is a folder, expected a file"), "{refused}");
     let refused = import(&weights, &folder.path().join("run"));
     let said = complaint(&refused).replace(folder.path().to_str().unwrap(), "FOLDER");
     insta::assert_snapshot!(said, @r"

@@ -302,7 +302,7 @@ fn every_method_goes_on_from_a_checkpoint_as_if_nothing_had_happened() {
         let store = CheckpointStore::new(folder.path());
         let mut kept = Bench::new(definition);
         kept.step(1);
-        let header = Header { method: definition.name.to_owned(), config: String::new() };
+        let header = Header { method: definition.name.to_owned(), ..Header::default() };
         let retention = Retention { last: 1, every: 0 };
         let mut saver = Saver::new(store, header, retention, Arc::new(Solo));
         let run = RunState { step: 1, ..RunState::default() };

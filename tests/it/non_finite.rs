@@ -188,7 +188,7 @@ fn trainer_of(
     let events = Events::default();
     let target = (Kind::Float, Device::Cpu);
     let trainer = Trainer::new(Parts {
-        header: Header { method: plan.method.clone(), config: String::new() },
+        header: Header { method: plan.method.clone(), ..Header::default() },
         method: change(method(&plan, &dataset)),
         loader: Loader::new(&dataset, loader, ranks.rank(), ranks.ranks()).unwrap(),
         evaluator: Evaluator {

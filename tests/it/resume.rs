@@ -4,7 +4,9 @@
 
 use crate::cli::{complaint, scrimp};
 use crate::running::{SMOKE, Train};
+use scrimp::runlog::directory::RunDirectory;
 use scrimp::runlog::{RunEvent, RunStatus};
+use scrimp::train::checkpoint::read_manifest;
 use std::fs;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
@@ -92,7 +94,8 @@ fn a_stop_on_request_can_be_continued() {
     }
 }
 
-/// A finished run of 4 steps on 2 ranks whose newest checkpoint is damaged, and how it goes on.
+/// A finished run of 4 steps on 2 ranks whose newest checkpoint is damaged: what says so, and how it
+/// goes on. What others keep in its folder stays.
 fn goes_on_after(damage: impl Fn(&Path)) {
     let folder = TempDir::new().unwrap();
     let run = folder.path().join("run");
@@ -107,21 +110,49 @@ fn goes_on_after(damage: impl Fn(&Path)) {
     let verdicts = String::from_utf8(found.stdout).unwrap();
     let sound: Vec<bool> = verdicts.lines().map(|line| line.ends_with("  sound")).collect();
     assert_eq!(sound, [true, false], "{verdicts}");
+    let to = folder.path().join("none");
+    for words in [["evaluate", "--to"].as_slice(), &["checkpoint", "export", "--to"]] {
+        let run = [run.to_str().unwrap(), to.to_str().unwrap()];
+        let (last, first) = words.split_last().unwrap();
+        let refused = scrimp(&[first, &[run[0], last, run[1]]].concat());
+        let said = complaint(&refused);
+        assert!(
+            said.starts_with("exit code 1\n") && said.contains(newest.to_str().unwrap()),
+            "{said}"
+        );
+        assert!(!to.exists());
+    }
+    let checkpoints = run.join("checkpoints");
+    fs::create_dir(checkpoints.join("mine.tmp")).unwrap();
+    fs::write(checkpoints.join("notes.tmp"), "mine").unwrap();
+    fs::write(checkpoints.join("step-00000040"), "mine").unwrap();
     let resumed = Train::again(&run).under_mpirun(2).succeed();
     assert_eq!(resumed.resumed_from(), Some(2));
-    let name = newest.to_str().unwrap();
     let said = resumed.warnings();
-    for (warning, start) in said.iter().zip(["passed over a checkpoint: ", "set "]) {
+    let file = checkpoints.join("step-00000040");
+    let parts = [
+        ("passed over a checkpoint: ", file.as_path()),
+        ("passed over a checkpoint: ", &newest),
+        ("set ", &newest),
+        ("set ", &file),
+    ];
+    for (warning, (start, name)) in said.iter().zip(parts) {
+        let name = name.to_str().unwrap();
         assert!(warning.starts_with(start) && warning.contains(name), "{warning}");
         assert_eq!(resumed.stderr.matches(warning.as_str()).count(), 1, "{}", resumed.stderr);
     }
-    assert_eq!(said.len(), 2, "{said:?}");
+    assert_eq!(said.len(), 4, "{said:?}");
     assert!(exported(&run) == weights);
-    let aside = "step-00000004.set-aside";
-    assert_eq!(files(&run.join("checkpoints")), ["step-00000002", "step-00000004", aside]);
+    let sound = ["mine.tmp", "notes.tmp", "step-00000002", "step-00000004"];
+    let aside = ["step-00000004.set-aside", "step-00000040.set-aside"];
+    assert_eq!(files(&checkpoints), [&sound[..], &aside].concat());
+    let claim = RunDirectory::new(&run).claim().unwrap();
+    let refused = scrimp(&["checkpoint", "prune", run.to_str().unwrap()]);
+    assert_eq!(refused.status.code(), Some(2), "{}", complaint(&refused));
+    drop(claim);
     let pruned = scrimp(&["checkpoint", "prune", run.to_str().unwrap()]);
     assert!(pruned.status.success(), "{}", complaint(&pruned));
-    assert_eq!(files(&run.join("checkpoints")), ["step-00000002", "step-00000004"]);
+    assert_eq!(files(&checkpoints), [&sound[..], &aside[1..]].concat());
 }
 
 fn verified(run: &Path) -> std::process::Output {
@@ -147,13 +178,6 @@ fn rewrite(file: PathBuf, change: impl Fn(&mut Vec<u8>)) {
 const SHARD: &str = "shard-0001-of-0002.safetensors";
 
 #[test]
-fn a_checkpoint_that_was_cut_short_is_passed_over() {
-    goes_on_after(|checkpoint| {
-        rewrite(checkpoint.join(SHARD), |bytes| bytes.truncate(bytes.len() - 1));
-    });
-}
-
-#[test]
 fn a_checkpoint_with_one_wrong_byte_is_passed_over() {
     goes_on_after(|checkpoint| {
         rewrite(checkpoint.join(SHARD), |bytes| {
@@ -164,19 +188,21 @@ fn a_checkpoint_with_one_wrong_byte_is_passed_over() {
 }
 
 #[test]
-fn a_checkpoint_that_lacks_a_shard_is_passed_over() {
-    goes_on_after(|checkpoint| fs::remove_file(checkpoint.join(SHARD)).unwrap());
-}
-
-#[test]
-fn a_checkpoint_without_manifest_is_passed_over() {
-    goes_on_after(|checkpoint| fs::remove_file(checkpoint.join("manifest.json")).unwrap());
-}
-
-#[test]
 fn a_checkpoint_whose_manifest_is_torn_is_passed_over() {
     goes_on_after(|checkpoint| {
         rewrite(checkpoint.join("manifest.json"), |bytes| bytes.truncate(bytes.len() / 2));
+    });
+}
+
+/// Changes the text of a manifest and the digest at its end.
+fn forge(manifest: PathBuf, from: &str, to: &str) {
+    rewrite(manifest, |bytes| {
+        let text = String::from_utf8(std::mem::take(bytes)).unwrap();
+        let (body, _) = text.rsplit_once(",\n").unwrap();
+        assert!(body.contains(from), "{body}");
+        let body = body.replacen(from, to, 1);
+        let digest = xxhash_rust::xxh3::xxh3_64(body.as_bytes());
+        *bytes = format!("{body},\n  \"xxh3\": \"{digest:016x}\"\n}}\n").into_bytes();
     });
 }
 
@@ -222,10 +248,7 @@ fn a_checkpoint_of_another_method_is_refused() {
     let run = folder.path().join("run");
     two_steps(&run);
     let newest = run.join("checkpoints/step-00000002");
-    rewrite(newest.join("manifest.json"), |bytes| {
-        let text = String::from_utf8(std::mem::take(bytes)).unwrap();
-        *bytes = text.replacen("\"partial-ce\"", "\"tea-leaves\"", 1).into_bytes();
-    });
+    forge(newest.join("manifest.json"), "\"partial-ce\"", "\"tea-leaves\"");
     let refused = Train::again(&run).set("train.total_steps=3").under_mpirun(2).finish();
     let said = refused.complaint().replace(folder.path().to_str().unwrap(), "FOLDER");
     insta::assert_snapshot!(said, @r#"
@@ -258,4 +281,66 @@ fn a_run_that_goes_back_sets_aside_what_was_later() {
     assert_eq!(files(&other.join("checkpoints")), ["step-00000001", "step-00000002"]);
     let weights = [&run, &other].map(|run| exported(run));
     assert!(weights[0] == weights[1]);
+}
+
+#[test]
+fn a_run_knows_what_it_learnt_from() {
+    let folder = TempDir::new().unwrap();
+    let [run, other] = ["run", "other"].map(|name| folder.path().join(name));
+    two_steps(&run);
+    let said = |text: &str| {
+        let hidden = regex::Regex::new("digest [0-9a-f]{16}").unwrap();
+        let text = hidden.replace_all(text, "digest DIGEST");
+        text.replace(folder.path().to_str().unwrap(), "FOLDER")
+    };
+    let refused = |override_: &str| {
+        let train = Train::again(&run).set("train.total_steps=3").set(override_);
+        said(&train.finish().complaint())
+    };
+    insta::assert_snapshot!(refused("data.fold=2"), @r"
+    exit code 2
+    error: checkpoint `FOLDER/run/checkpoints/step-00000002` learnt with fold 1 held out, the configuration says 2
+
+    hint: set `data.fold = 1` to continue
+    hint: or begin another run with its weights: `scrimp train CONFIG --run DIR --resume FOLDER/run/checkpoints/step-00000002`
+    ");
+    insta::assert_snapshot!(refused("data.phantom.seed=5"), @r"
+    exit code 2
+    error: checkpoint `FOLDER/run/checkpoints/step-00000002` learnt from data set `phantom` with digest DIGEST, the configuration names `phantom` with digest DIGEST
+
+    hint: name the same data in `[data]` to continue
+    hint: or begin another run with its weights: `scrimp train CONFIG --run DIR --resume FOLDER/run/checkpoints/step-00000002`
+    ");
+    assert_eq!(files(&run.join("checkpoints")), ["step-00000001", "step-00000002"]);
+    let evaluate = |run: &Path| scrimp(&["evaluate", run.to_str().unwrap()]);
+    assert!(evaluate(&run).status.success());
+    // Whatever the configuration says by now.
+    rewrite(run.join("config.toml"), |bytes| {
+        let text = String::from_utf8(std::mem::take(bytes)).unwrap();
+        *bytes = text.replacen("fold = 1", "fold = 2", 1).into_bytes();
+    });
+    insta::assert_snapshot!(said(&complaint(&evaluate(&run))), @r"
+    exit code 2
+    error: the run has trained on case `phantom0003` of fold 2, so that its score would mean nothing
+
+    hint: `FOLDER/run/checkpoints/step-00000002` was trained with fold 1 held out, and not only: begin another run for fold 2
+    ");
+    // Another run may begin with the weights, and knows what they had seen.
+    let from = run.join("checkpoints/step-00000002");
+    let begun = Train::new(SMOKE, &other).sets(&["train.total_steps=3", "data.fold=2"]);
+    let begun = begun.argument("--resume").argument(from.to_str().unwrap()).succeed();
+    let warned =
+        begun.warnings().iter().filter(|said| said.contains("has learnt from case")).count();
+    assert_eq!(warned, 1, "{:?}", begun.warnings());
+    assert_eq!(evaluate(&other).status.code(), Some(2));
+    let manifest = read_manifest(&other.join("checkpoints/step-00000003")).unwrap().manifest;
+    let folds: Vec<u32> = manifest.learnt_from.iter().map(|learnt| learnt.fold).collect();
+    assert_eq!(folds, [1, 2]);
+    assert_eq!(manifest.run.best.iter().map(|best| best.step).collect::<Vec<_>>(), [3]);
+    assert!(Train::again(&other).set("train.total_steps=4").finish().code == Some(0));
+    let started = begun.events().into_iter().find_map(|event| match event {
+        RunEvent::RunStarted(started) => Some(started.data_digest),
+        _ => None,
+    });
+    assert_eq!(started.as_deref(), Some(manifest.learnt_from[1].digest.as_str()));
 }

@@ -101,7 +101,11 @@ pub(super) fn saves(bench: &Bench, parent: &Path) -> Result<String> {
 /// Saves and restores over and over; times are those of this rank, which ends with all others.
 fn timed(bench: &Bench, method: &mut dyn Method, folder: &Path) -> Result<Times> {
     let comm = &*bench.ranks;
-    let header = Header { method: bench.plan.method.clone(), config: bench.plan.to_toml()? };
+    let header = Header {
+        method: bench.plan.method.clone(),
+        config: bench.plan.to_toml()?,
+        learnt_from: Vec::new(),
+    };
     let retention = Retention { last: 1, every: 0 };
     let store = CheckpointStore::new(folder);
     let mut saver = Saver::new(store, header, retention, Arc::clone(&bench.ranks));

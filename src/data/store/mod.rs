@@ -103,7 +103,7 @@ fn table_checksum(rows: &[Row]) -> u64 {
 }
 
 /// Checksum of intensities, over their little-endian bytes.
-fn image_checksum(image: &[f32]) -> u64 {
+pub(super) fn image_checksum(image: &[f32]) -> u64 {
     let mut hash = Xxh3::new();
     let mut bytes = Vec::with_capacity(1 << 16);
     for part in image.chunks(1 << 14) {

@@ -4,6 +4,7 @@
 use super::{Checkpoint, buffer_name, flat_name, load};
 use crate::comm::Solo;
 use crate::error::{Context, Failure, Result};
+use crate::files::{self, FreshFile};
 use crate::parameters::{Entry, Slot};
 use crate::train::learner::Learner;
 use std::collections::BTreeMap;
@@ -35,15 +36,28 @@ impl Checkpoint {
         for name in &table.buffers {
             exported.push((name.clone(), first.tensor(&buffer_name(&table.name, name))?));
         }
-        Tensor::write_safetensors(&exported, to)
-            .context(|| format!("cannot write `{}`", to.display()))
+        write(&exported, to)
     }
+}
+
+/// Replaces the file `to` by one with these tensors. Refuses what is there and no file.
+fn write(tensors: &[(String, Tensor)], to: &Path) -> Result<()> {
+    let refused = || format!("cannot write `{}`", to.display());
+    if std::fs::metadata(to).is_ok_and(|data| !data.is_file()) {
+        return Err(Failure::usage(format!("`{}` is no file, expected one", to.display()))
+            .hint("name the file to write, for example `--to weights.safetensors`"));
+    }
+    let fresh = FreshFile::beside(to).context(refused)?;
+    Tensor::write_safetensors(tensors, fresh.partial()).context(refused)?;
+    fresh.take_place_durably().context(refused)
 }
 
 /// Gives the networks of a learner the weights and buffers of a safetensors file that holds exactly
 /// their state dictionary. Moments and the number of updates stay as they are.
 pub fn import(learner: &mut Learner, from: &Path) -> Result<()> {
     let file = from.display();
+    // What is no file is refused before anybody waits for it.
+    files::open(from).context(|| format!("cannot read `{file}`"))?;
     let tensors = Tensor::read_safetensors(from)
         .context(|| format!("cannot read `{file}`"))
         .map_err(|failure| failure.hint("it has to be a safetensors file"))?;

@@ -4,17 +4,17 @@
 //! belong and broadcasts them. So all ranks hold the same values, and no checkpoint is ever in memory
 //! twice.
 
+use super::manifest::{Checkpoint, LearnerTable, parse, refuse_other_layout, text};
 use super::saver::gather;
 use super::shard::Shard;
-use super::{
-    Checkpoint, CheckpointStore, LearnerTable, MANIFEST, buffer_name, flat_name, manifest_text,
-    parse_manifest, refuse_other_layout,
-};
+use super::{CheckpointStore, buffer_name, flat_name};
 use crate::comm::{Communicator, agree};
 use crate::error::{Failure, Result};
 use crate::native::with_bytes;
 use crate::shares::local_share;
+use crate::train::Method;
 use crate::train::learner::{FlatPart, Learner};
+use std::io::ErrorKind;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use tch::{Device, Tensor};
@@ -30,10 +30,45 @@ pub struct Loaded {
 
 /// Verifies the checkpoint in directory `path`; every rank must call it.
 pub fn load(path: &Path, communicator: &dyn Communicator) -> Result<Loaded> {
-    match attempt(path, communicator)? {
-        Err(failure) if communicator.rank() != 0 => Err(failure.told_elsewhere()),
-        loaded => loaded,
+    told_once(attempt(path, communicator)?, communicator)
+}
+
+/// A failure that is equal on every rank, for rank 0 to tell.
+fn told_once<T>(result: Result<T>, communicator: &dyn Communicator) -> Result<T> {
+    let is_root = communicator.rank() == 0;
+    result.map_err(|failure| if is_root { failure } else { failure.told_elsewhere() })
+}
+
+/// How often a checkpoint is chosen while another process removes what was chosen.
+const ATTEMPTS: u32 = 5;
+
+/// Restores a method from the checkpoint whose directory `choose` names on rank 0, and from another one
+/// where that was removed meanwhile; every rank must call it.
+pub fn restore_chosen(
+    choose: &dyn Fn() -> Result<PathBuf>,
+    method: &mut dyn Method,
+    communicator: &dyn Communicator,
+) -> Result<Checkpoint> {
+    let is_root = communicator.rank() == 0;
+    let mut attempt = 1;
+    loop {
+        let path = told_once(from_root(communicator, choose)?, communicator)?;
+        let restored = load(&path, communicator).and_then(|loaded| {
+            let found = loaded.checkpoint.clone();
+            loaded.restore(method.learners_mut(), communicator)?;
+            Ok(found)
+        });
+        let is_gone = is_root && restored.is_err() && has_vanished(&path);
+        if attempt == ATTEMPTS || !communicator.any(is_gone)? {
+            return restored;
+        }
+        attempt += 1;
     }
+}
+
+/// Whether nothing is left of the directory of a checkpoint.
+pub fn has_vanished(path: &Path) -> bool {
+    std::fs::symlink_metadata(path).is_err_and(|error| error.kind() == ErrorKind::NotFound)
 }
 
 impl CheckpointStore {
@@ -44,7 +79,8 @@ impl CheckpointStore {
         communicator: &dyn Communicator,
     ) -> Result<(Option<Loaded>, Vec<Failure>)> {
         // Other clients of a network file system may see the folder as it was.
-        let mut paths: Vec<PathBuf> = from_root(communicator, || Ok(self.paths()))??;
+        let paths = from_root(communicator, || self.paths())?;
+        let mut paths: Vec<PathBuf> = told_once(paths, communicator)?;
         let mut damaged = Vec::new();
         while let Some(path) = paths.pop() {
             match attempt(&path, communicator)? {
@@ -69,29 +105,38 @@ fn from_root<T: serde::Serialize + serde::de::DeserializeOwned>(
 
 /// Loads a checkpoint; the inner failure, equal on every rank, says how it is damaged.
 fn attempt(path: &Path, communicator: &dyn Communicator) -> Result<Result<Loaded>> {
-    let text = match from_root(communicator, || manifest_text(path))? {
+    let text = match from_root(communicator, || text(path))? {
         Ok(text) => text,
         Err(failure) => return Ok(Err(failure)),
     };
-    agree(communicator, refuse_other_layout(&path.join(MANIFEST), &text))?;
-    let checkpoint = match parse_manifest(path, &text) {
+    agree(communicator, refuse_other_layout(path, &text))?;
+    let checkpoint = match parse(path, &text) {
         Ok(checkpoint) => checkpoint,
         Err(failure) => return Ok(Err(failure)),
     };
     let mine = (communicator.rank()..checkpoint.manifest.files.len()).step_by(communicator.ranks());
-    let shards: Result<Vec<_>> =
-        mine.map(|index| Ok((index, checkpoint.inspect_shard(index)?))).collect();
-    let (shards, verdict) = match shards {
-        Ok(shards) => (shards, Ok(())),
-        Err(failure) => (Vec::new(), Err(failure)),
-    };
-    Ok(gather(communicator, verdict)?.map(|_| Loaded { checkpoint, shards }))
+    let mut shards = Vec::new();
+    let kinds = mine.map(|index| {
+        let shard = checkpoint.inspect_shard(index)?;
+        let kind = shard.kind().to_owned();
+        shards.push((index, shard));
+        Ok(kind)
+    });
+    let verdict = gather(communicator, kinds.collect::<Result<Vec<String>>>())?;
+    Ok(verdict
+        .and_then(|kinds| checkpoint.refuse_mixed_kinds(&kinds.concat()))
+        .map(|()| Loaded { checkpoint, shards }))
 }
 
 impl Loaded {
     /// What was verified.
     pub fn checkpoint(&self) -> &Checkpoint {
         &self.checkpoint
+    }
+
+    /// Forgets scores that say nothing of the run that goes on from here.
+    pub fn forget_scores(&mut self) {
+        self.checkpoint.manifest.run.best.clear();
     }
 
     /// The shards that this rank has verified, in their order; a single rank has verified all.
@@ -143,7 +188,7 @@ impl Loaded {
     fn fill(&self, learners: &[&mut Learner]) -> Result<()> {
         for (index, shard) in &self.shards {
             for learner in learners {
-                for flat in learner.flat_parts().iter().filter(|flat| flat.is_whole()) {
+                for flat in learner.flat_parts().iter().filter(|flat| flat.is_whole) {
                     let name = flat_name(learner.name(), flat.name);
                     shard.read_into(&name, &mut flat.overlap(self.share(flat, *index)).1)?;
                 }
@@ -162,7 +207,7 @@ impl Loaded {
             for index in 0..self.checkpoint.manifest.files.len() {
                 let root = index % communicator.ranks();
                 let (_, share) = flat.overlap(self.share(&flat, index));
-                if flat.is_whole() {
+                if flat.is_whole {
                     communicator.broadcast(root, &share)?;
                 } else {
                     self.hand_out(
@@ -233,7 +278,7 @@ pub fn refuse_differing_ranks(
 /// Every tensor of a learner that training changes and all ranks hold, sharing storage.
 fn tensors(learner: &Learner) -> Vec<Tensor> {
     // Moments of which each rank has a part differ, and begin at zero.
-    let whole = learner.flat_parts().into_iter().filter(FlatPart::is_whole);
+    let whole = learner.flat_parts().into_iter().filter(|flat| flat.is_whole);
     whole
         .map(|flat| flat.tensor)
         .chain(learner.buffers().map(|entry| entry.tensor.shallow_clone()))

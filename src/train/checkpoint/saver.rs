@@ -4,10 +4,9 @@
 //! communicator: at later step boundaries the ranks ask each other whether all have written, gather
 //! the digests, and rank 0 makes the shards a checkpoint, in a thread again.
 
-use super::{
-    CheckpointStore, FileDigest, LearnerTable, Manifest, Retention, RunState, SCHEMA, buffer_name,
-    flat_name, shard,
-};
+use super::manifest::{LearnerTable, LearntFrom, Manifest, SCHEMA, shard_name};
+use super::store::Stored;
+use super::{CheckpointStore, FileDigest, Retention, RunState, buffer_name, flat_name, shard};
 use crate::comm::Communicator;
 use crate::error::{Context, Failure, Result};
 use crate::shares::local_share;
@@ -19,13 +18,17 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 use tch::{Device, Tensor};
 
+const GO_ON: &str = "the same command goes on from the newest checkpoint";
+
 /// What all checkpoints of a run have in common.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Header {
     /// The method that is trained.
     pub method: String,
     /// The configuration with every default filled in, as TOML.
     pub config: String,
+    /// What the weights learn from and have learnt from before, the latest last.
+    pub learnt_from: Vec<LearntFrom>,
 }
 
 /// Saves the checkpoints of one run; every rank has one and calls it in step with the others.
@@ -115,10 +118,11 @@ impl Saver {
             method: self.header.method.clone(),
             config: self.header.config.clone(),
             run,
+            learnt_from: self.header.learnt_from.clone(),
             learners: learners.iter().map(|learner| LearnerTable::of(learner)).collect(),
             files: Vec::new(),
         };
-        let name = format!("shard-{rank:04}-of-{ranks:04}.safetensors");
+        let name = shard_name(rank, ranks);
         let thread = spawn(move || {
             let written = write_shard(&folder, &name, &copies);
             (copies, written)
@@ -227,9 +231,11 @@ impl Saver {
         if is_root {
             self.store.discard(step);
         }
-        let failure = failure
-            .during(format!("cannot save checkpoint `{}`", self.store.path(step).display()))
-            .hint("make room there; the same command goes on from the newest checkpoint");
+        let task = format!("cannot save checkpoint `{}`", self.store.path(step).display());
+        let failure = match failure.during(task) {
+            failure if failure.hints().is_empty() => failure.hint(GO_ON),
+            failure => failure,
+        };
         Progress::Failed(if is_root { failure } else { failure.told_elsewhere() })
     }
 }
@@ -258,7 +264,7 @@ fn joined<T>(thread: JoinHandle<T>) -> Result<T> {
 
 fn write_shard(folder: &Path, name: &str, copies: &Copies) -> Result<FileDigest> {
     std::fs::create_dir_all(folder)
-        .context(|| format!("cannot make the directory `{}`", folder.display()))?;
+        .stored(|| format!("cannot make the directory `{}`", folder.display()))?;
     shard::write(&folder.join(name), copies)
 }
 
@@ -269,12 +275,15 @@ pub(super) fn gather<T: Serialize + DeserializeOwned>(
     result: Result<T>,
 ) -> Result<Result<Vec<T>>> {
     let refused = || "ranks do not understand each other's messages";
-    let result = result.map_err(|failure| failure.sentence());
+    let result = result.map_err(|failure| (failure.sentence(), failure.hints().to_vec()));
     let message = serde_json::to_vec(&result).context(refused)?;
     let messages = communicator.gather(&message)?;
-    let results: Vec<std::result::Result<T, String>> = messages
+    let results: Vec<std::result::Result<T, (String, Vec<String>)>> = messages
         .iter()
         .map(|message| serde_json::from_slice(message).context(refused))
         .collect::<Result<_>>()?;
-    Ok(results.into_iter().collect::<std::result::Result<_, _>>().map_err(Failure::new))
+    let told = |(sentence, hints): (String, Vec<String>)| {
+        hints.into_iter().fold(Failure::new(sentence), Failure::hint)
+    };
+    Ok(results.into_iter().collect::<std::result::Result<_, _>>().map_err(told))
 }

@@ -5,12 +5,16 @@
 //! the table, and the tensors without gaps. Any tool can read it. Knows names, no learners.
 
 use super::FileDigest;
+use super::manifest::Expected;
+use super::store::Stored;
 use crate::error::{Context, Failure, Result};
+use crate::files;
+use crate::limits::{TENSOR_TABLE_BYTES, elements};
 use crate::native::{with_bytes, with_slice_mut};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufWriter, Read, Seek, Write};
+use std::io::{BufWriter, ErrorKind, Read, Seek, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -65,7 +69,7 @@ impl Digesting {
             self.hash.update(chunk);
             self.file
                 .write_all(chunk)
-                .context(|| format!("cannot write `{}`", self.path.display()))?;
+                .stored(|| format!("cannot write `{}`", self.path.display()))?;
             self.bytes += chunk.len() as u64;
         }
         Ok(())
@@ -78,19 +82,27 @@ pub(super) fn write(path: &Path, tensors: &[(String, Tensor)]) -> Result<FileDig
     let mut ordered: Vec<&(String, Tensor)> = tensors.iter().collect();
     ordered.sort_by_key(|(_, tensor)| std::cmp::Reverse(tensor.kind().elt_size_in_bytes()));
     let table = table_of(&ordered)?;
-    let file = File::create(path).context(|| format!("cannot make `{}`", path.display()))?;
+    let make = || File::options().write(true).create_new(true).open(path);
+    let file = match make() {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            // What an earlier try could not remove; a link is not followed.
+            std::fs::remove_file(path).and_then(|()| make())
+        }
+        made => made,
+    };
+    let file = file.stored(|| format!("cannot make `{}`", path.display()))?;
     let file = BufWriter::with_capacity(CHUNK, file);
     let mut file = Digesting { path: path.to_owned(), file, hash: Xxh3::new(), bytes: 0 };
     let flushed = || format!("cannot flush `{}` to disk", path.display());
     let bytes: usize = ordered.iter().map(|(_, tensor)| size_bytes(tensor)).sum();
-    let early = if bytes < LONG_FILE { None } else { Some(file.handle().context(flushed)?) };
+    let early = if bytes < LONG_FILE { None } else { Some(file.handle().stored(flushed)?) };
     flushing_meanwhile(early, || {
         file.put(&(table.len() as u64).to_le_bytes())?;
         file.put(table.as_bytes())?;
         ordered.into_iter().try_for_each(|(_, tensor)| with_bytes(tensor, |all| file.put(all))?)
     })?
-    .context(flushed)?;
-    file.file.flush().and_then(|()| file.file.get_ref().sync_all()).context(flushed)?;
+    .stored(flushed)?;
+    file.file.flush().and_then(|()| file.file.get_ref().sync_all()).stored(flushed)?;
     Ok(digest_of(path, file.bytes, file.hash.digest()))
 }
 
@@ -148,25 +160,38 @@ pub(super) struct Shard {
     path: PathBuf,
     table: Table,
     tensors_start: usize,
+    /// Bytes of all tensors together.
+    tensors_bytes: usize,
+    /// The kind of its flat tensors, as the table names it.
+    kind: String,
 }
 
-/// Reads a shard through and takes its digest; no tensor stays in memory. A file that is no shard is
-/// empty: its digest tells that it is damaged.
-pub(super) fn inspect(path: &Path) -> Result<(FileDigest, Shard)> {
-    let refused = || format!("cannot read `{}`", path.display());
-    let mut file = File::open(path).context(refused)?;
+/// Reads a shard of `expected` bytes through and takes its digest; no tensor stays in memory. Of a longer
+/// one it reads one byte more. Without a table that can be read there is no shard, but its digest.
+pub(super) fn inspect(
+    path: &Path,
+    expected: u64,
+) -> std::io::Result<(FileDigest, std::result::Result<Shard, String>)> {
+    let mut file = files::open(path)?;
+    let mut content = (&mut file).take(expected.saturating_add(1));
     let mut buffer = vec![0; CHUNK];
     let (mut hash, mut bytes) = (Xxh3::new(), 0);
     loop {
-        let count = file.read(&mut buffer).context(refused)?;
+        let count = content.read(&mut buffer)?;
         if count == 0 {
             break;
         }
         hash.update(&buffer[..count]);
         bytes += count as u64;
     }
-    let (table, tensors_start) = read_table(&mut file, bytes).unwrap_or_default();
-    let shard = Shard { path: path.to_owned(), table, tensors_start };
+    let shard = read_table(&mut file, bytes).map(|(table, tensors_start)| Shard {
+        path: path.to_owned(),
+        table,
+        tensors_start,
+        tensors_bytes: bytes as usize - tensors_start,
+        kind: String::new(),
+    });
+    let shard = shard.ok_or_else(|| "has no table that can be read".to_owned());
     Ok((digest_of(path, bytes, hash.digest()), shard))
 }
 
@@ -177,13 +202,65 @@ fn read_table(file: &mut File, bytes: u64) -> Option<(Table, usize)> {
     file.read_exact(&mut length).ok()?;
     let length = u64::from_le_bytes(length);
     // A damaged length may name more memory than there is.
-    let end = length.checked_add(TABLE_START as u64).filter(|end| *end <= bytes)?;
-    let mut text = vec![0; length as usize];
+    let end = (length <= TENSOR_TABLE_BYTES).then_some(length + TABLE_START as u64)?;
+    let mut text = vec![0; (end <= bytes).then_some(length as usize)?];
     file.read_exact(&mut text).ok()?;
     Some((serde_json::from_slice(&text).ok()?, end as usize))
 }
 
+impl Line {
+    /// The bytes of a tensor of this kind and shape; `None` where there is no such tensor.
+    fn size_bytes(&self) -> Option<usize> {
+        let (_, kind) = KINDS.iter().find(|(dtype, _)| *dtype == self.dtype)?;
+        let shape = self.shape.iter().map(|&extent| usize::try_from(extent).ok());
+        let most = i64::MAX as usize / kind.elt_size_in_bytes();
+        Some(elements(&shape.collect::<Option<Vec<_>>>()?, most)? * kind.elt_size_in_bytes())
+    }
+}
+
 impl Shard {
+    /// The kind of its flat tensors.
+    pub(super) fn kind(&self) -> &str {
+        &self.kind
+    }
+
+    /// Says what distinguishes the tensors from those that are expected; they lie without gaps.
+    pub(super) fn check(mut self, expected: &Expected) -> std::result::Result<Self, String> {
+        if let Some(name) = expected.keys().find(|name| !self.table.contains_key(*name)) {
+            return Err(format!("lacks `{name}`"));
+        }
+        let mut lines: Vec<(&String, &Line)> = self.table.iter().collect();
+        // An empty tensor lies in front of the one that begins where it ends.
+        lines.sort_by_key(|(_, line)| line.data_offsets);
+        let mut end: usize = 0;
+        for (name, line) in lines {
+            let Some(length) = expected.get(name) else {
+                return Err(format!("also holds `{name}`"));
+            };
+            let size = line.size_bytes().and_then(|size| end.checked_add(size));
+            if size.is_none_or(|size| line.data_offsets != [end, size]) {
+                return Err(format!(
+                    "puts `{name}`, {} {:?}, to bytes {:?}",
+                    line.dtype, line.shape, line.data_offsets
+                ));
+            }
+            end = line.data_offsets[1];
+            let Some(length) = length else { continue };
+            if line.shape != [*length as i64] {
+                return Err(format!("holds `{name}` as {:?}, expected [{length}]", line.shape));
+            }
+            let kind = self.kind.is_empty().then_some(&line.dtype).unwrap_or(&self.kind).clone();
+            if line.dtype != kind || line.dtype == "I64" {
+                return Err(format!("holds `{name}` in numbers of {}", line.dtype));
+            }
+            self.kind = kind;
+        }
+        if end != self.tensors_bytes {
+            return Err(format!("has {} bytes of tensors, expected {end}", self.tensors_bytes));
+        }
+        Ok(self)
+    }
+
     fn line(&self, name: &str) -> Result<(&Line, Kind)> {
         let file = name_of(&self.path);
         let line =
@@ -236,7 +313,7 @@ impl Shard {
             .and_then(|flat| flat.f_view_dtype(Kind::Uint8))
             .context(refused)?;
         let start = (self.tensors_start + line.data_offsets[0]) as u64;
-        let file = File::open(&self.path).context(refused)?;
+        let file = files::open(&self.path).context(refused)?;
         with_slice_mut(&bytes, |all: &mut [u8]| file.read_exact_at(all, start))?.context(refused)
     }
 }
@@ -258,7 +335,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.safetensors");
         let written = write(&path, &tensors()).unwrap();
-        let (found, shard) = inspect(&path).unwrap();
+        let (found, shard) = inspect(&path, written.bytes).unwrap();
+        let shard = shard.unwrap();
         assert_eq!(found, written);
         assert_eq!(written.xxh3, format!("{:016x}", xxh3_64(&std::fs::read(&path).unwrap())));
         let other: BTreeMap<_, _> = Tensor::read_safetensors(&path).unwrap().into_iter().collect();
@@ -278,15 +356,34 @@ mod tests {
     }
 
     #[test]
-    fn any_bytes_can_be_read_without_a_panic() {
+    fn any_bytes_can_be_read_without_a_panic_and_no_more_than_are_asked_for() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.safetensors");
-        write(&path, &tensors()).unwrap();
+        let written = write(&path, &tensors()).unwrap();
         let whole = std::fs::read(&path).unwrap();
         for length in 0..whole.len() {
             std::fs::write(&path, &whole[..length]).unwrap();
-            let (_, shard) = inspect(&path).unwrap();
-            let _ = shard.tensor("floats");
+            let (found, shard) = inspect(&path, written.bytes).unwrap();
+            assert_eq!(found.bytes, length as u64);
+            let _ = shard.map(|shard| shard.tensor("floats"));
         }
+        std::fs::write(&path, whole.repeat(3)).unwrap();
+        assert_eq!(inspect(&path, written.bytes).unwrap().0.bytes, written.bytes + 1);
+        // A table that is said to be longer than any is.
+        let long = [&(TENSOR_TABLE_BYTES + 1).to_le_bytes(), &whole[TABLE_START..]].concat();
+        std::fs::write(&path, long).unwrap();
+        let expected = "has no table that can be read";
+        assert_eq!(inspect(&path, written.bytes).unwrap().1.unwrap_err(), expected);
+    }
+
+    #[test]
+    fn a_link_in_the_way_is_replaced_and_not_written_through() {
+        let folder = tempfile::tempdir().unwrap();
+        let [path, precious] = ["a.safetensors", "precious"].map(|name| folder.path().join(name));
+        std::fs::write(&precious, "mine").unwrap();
+        std::os::unix::fs::symlink(&precious, &path).unwrap();
+        write(&path, &tensors()).unwrap();
+        assert_eq!(std::fs::read(&precious).unwrap(), b"mine");
+        assert!(std::fs::symlink_metadata(&path).unwrap().is_file());
     }
 }

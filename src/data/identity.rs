@@ -1,0 +1,78 @@
+//! What tells a data set from others: digests of all that it holds, and of each image.
+//!
+//! Two packed files that hold the same are the same data set, whatever they are called. Knows no training.
+
+use super::store::image_checksum;
+use super::{Case, Dataset};
+use xxhash_rust::xxh3::{Xxh3, xxh3_64};
+
+/// Digests of a data set as it was read, in hexadecimal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// Of classes, cases, images and annotations together.
+    pub digest: String,
+    /// Of each case's image alone, in the order of the cases.
+    pub images: Vec<String>,
+}
+
+impl Identity {
+    /// The identity of a data set. Its name and the sentences about its origin do not count.
+    pub fn of(dataset: &Dataset) -> Self {
+        let images: Vec<u64> =
+            dataset.cases.iter().map(|case| image_checksum(&case.image)).collect();
+        let mut hash = Xxh3::new();
+        hash.update(format!("{:?}\n", dataset.classes).as_bytes());
+        for (case, image) in dataset.cases.iter().zip(&images) {
+            hash.update(described(case, *image).as_bytes());
+        }
+        let written = |digest: u64| format!("{digest:016x}");
+        Self { digest: written(hash.digest()), images: images.into_iter().map(written).collect() }
+    }
+}
+
+/// All that is known about a case, its arrays as digests.
+fn described(case: &Case, image: u64) -> String {
+    let Case { name, patient, frame, fold, shape, channels, spacing_mm, .. } = case;
+    let annotations: Vec<(&String, u64)> =
+        case.annotations.iter().map(|(kind, labels)| (kind, xxh3_64(labels))).collect();
+    format!("{:?}\n", (name, patient, frame, fold, shape, channels, spacing_mm, image, annotations))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::import::phantom::{Difficulty, Phantom, generate};
+
+    fn phantom(seed: u64) -> Dataset {
+        let phantom = Phantom { cases: 3, slices: 2, size: 32, difficulty: Difficulty::Easy, seed };
+        generate(&phantom).unwrap()
+    }
+
+    #[test]
+    fn whatever_changes_in_a_data_set_changes_its_digest_and_only_images_theirs() {
+        let (one, before) = (phantom(1), Identity::of(&phantom(1)));
+        assert_eq!(before.images.len(), 3);
+        let changes: [(&str, fn(&mut Dataset)); 6] = [
+            ("classes", |data| data.classes[1].push('x')),
+            ("fold", |data| data.cases[1].fold += 1),
+            ("name", |data| data.cases[1].name.push('x')),
+            ("spacing", |data| data.cases[1].spacing_mm = None),
+            ("label", |data| data.cases[1].annotations.values_mut().for_each(|all| all[7] ^= 1)),
+            ("order", |data| data.cases.swap(0, 1)),
+        ];
+        for (what, change) in changes {
+            let mut other = one.clone();
+            change(&mut other);
+            let after = Identity::of(&other);
+            assert_ne!(after.digest, before.digest, "{what}");
+            assert_eq!(after.images == before.images, what != "order", "{what}");
+        }
+        let mut other = one.clone();
+        other.cases[2].image[5] += 0.25;
+        let after = Identity::of(&other);
+        assert_eq!(after.images[..2], before.images[..2]);
+        assert!(after.images[2] != before.images[2] && after.digest != before.digest);
+        let renamed = Dataset { name: "other".into(), provenance: String::new(), ..one };
+        assert_eq!(Identity::of(&renamed), before);
+    }
+}
