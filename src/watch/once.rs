@@ -24,6 +24,9 @@ pub fn once(
     watched.present(feed.presence(), now_ms());
     loop {
         let records = feed.read()?;
+        if feed.notices().iter().any(|notice| notice.is_void) {
+            watched.forget();
+        }
         if records.is_empty() {
             break;
         }

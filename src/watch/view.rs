@@ -99,7 +99,7 @@ fn overview(run: &Shown<'_>, ui: &Ui, area: Rect, buffer: &mut Buffer, targets: 
             framed_chart(run, (&dice, 1, look), right, buffer, targets);
         }
     };
-    let count = run.dashboard.ranks.len();
+    let count = run.dashboard.ranks().count();
     let ranks = count.clamp(1, usize::from(area.height / 4).max(1)) as u16 + 3;
     let is_low = area.height < 12;
     if is_wide {
