@@ -15,6 +15,8 @@ pub const NETWORK_SIZE: usize = 1 << 13;
 pub const BATCH_SIZE: usize = 1 << 20;
 /// Threads of one process.
 pub const THREADS: usize = 1 << 10;
+/// Slices of one preview of a case.
+pub const PREVIEW_SLICES: usize = 1 << 10;
 /// Bytes of one line of a run log.
 pub const LOG_LINE_BYTES: usize = 1 << 20;
 

@@ -13,7 +13,8 @@ use crate::config::plan::RunPlan;
 use crate::config::{self, Precision};
 use crate::data::Dataset;
 use crate::error::{Context, Exit, Failure, Result};
-use crate::runlog::directory::{Claim, RunDirectory, host};
+use crate::runlog::claim::{Claim, Fence};
+use crate::runlog::directory::{RunDirectory, host};
 use crate::runlog::io::{EventSink, LogWriter, SharedLog};
 use crate::runlog::{RunEvent, RunStarted, RunStatus, SCHEMA};
 use crate::telemetry::Sampler;
@@ -35,7 +36,7 @@ pub(super) fn run(arguments: &cli::Train) -> Result<Exit> {
         .and_then(|supervision| prepare(arguments, &host, &variables, &supervision))
         .map_err(|failure| tell(failure, &*host))?;
     let Some(mut prepared) = prepared else { return Ok(Exit::Done) };
-    match prepared.train() {
+    match prepared.train(&*host) {
         Ok(Outcome::Finished) => Ok(Exit::Done),
         Ok(Outcome::Stopped(_)) => Ok(Exit::Stopped),
         Err(failure) if failure.is_told_elsewhere() || host.ranks() == 1 => Err(failure),
@@ -54,13 +55,18 @@ struct Prepared {
     _watchdog: Watchdog,
     /// Writes telemetry until the end.
     _sampler: Sampler,
+    /// Whether the run directory is still that of this run.
+    fence: Fence,
     /// Rank 0's claim on the run directory, given back at the end.
     _claim: Option<Claim>,
 }
 
 impl Prepared {
-    fn train(&mut self) -> Result<Outcome> {
+    fn train(&mut self, ranks: &dyn Communicator) -> Result<Outcome> {
         let outcome = self.trainer.run();
+        // Whatever the last steps wrote, they may have written it elsewhere.
+        let outcome =
+            outcome.and_then(|outcome| agree(ranks, self.fence.check()).map(|()| outcome));
         let step = self.trainer.step();
         let (status, message) = match &outcome {
             Ok(Outcome::Finished) => (RunStatus::Finished, "all steps are done".to_owned()),
@@ -68,7 +74,8 @@ impl Prepared {
             Err(failure) => (RunStatus::Failed, failure.message().to_owned()),
         };
         let told_elsewhere = outcome.as_ref().is_err_and(Failure::is_told_elsewhere);
-        if !told_elsewhere {
+        // The log of a run that was taken over is another one's.
+        if !told_elsewhere && self.fence.check().is_ok() {
             self.trainer.emit(&RunEvent::RunEnded { status, step, message });
         }
         outcome
@@ -96,6 +103,12 @@ fn prepare(
     let plan = agree(comm, plan)?;
     let claim = if root { claim(&directory, &arguments.resume).map(Some) } else { Ok(None) };
     let claim = agree(comm, claim)?;
+    if let Some(claim) = &claim {
+        let requests = supervision.requests.clone();
+        claim.when_lost(move |failure| requests.give_up(failure));
+    }
+    let fence = claim.as_ref().map_or_else(|| directory.fence(), |claim| Ok(claim.fence()));
+    let fence = agree(comm, fence)?;
     let watchdog = supervision.watch(host_ranks, &directory, plan.train.hang_limit);
     let watchdog = agree(comm, watchdog)?;
     let place = agree(comm, Place::take(&plan, comm, variables))?;
@@ -129,7 +142,7 @@ fn prepare(
     if let Some(loaded) = loaded {
         trainer.restore(loaded)?;
     }
-    Ok(Some(Prepared { trainer, _sampler: sampler, _watchdog: watchdog, _claim: claim }))
+    Ok(Some(Prepared { trainer, _sampler: sampler, _watchdog: watchdog, fence, _claim: claim }))
 }
 
 /// Takes the run directory; `never` wants an empty one.

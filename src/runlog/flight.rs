@@ -1,14 +1,13 @@
 //! The flight recorder's reports: what each rank did last, in `RUN/flight/rank-NNNN.json`.
 //!
-//! Every rank replaces its own report about once a second. From the reports of all ranks follows
+//! Every rank replaces its own report once a second, or every few seconds where there are hundreds. From the reports of all ranks follows
 //! who holds up the others. Nothing here compares clocks of two hosts, or knows what a call moves.
 
-use super::directory::RunDirectory;
+use super::directory::{RunDirectory, plain_name};
 use crate::error::{Context, Exit, Failure, Result};
+use crate::files;
 use serde::{Deserialize, Serialize};
 use std::fmt;
-use std::fs::File;
-use std::io::Write;
 use std::time::Duration;
 
 /// Ranks that a verdict lists one by one.
@@ -128,21 +127,24 @@ impl FlightReport {
         let path = directory.flight(self.rank as usize);
         let doing = || format!("cannot write `{}`", path.display());
         let text = serde_json::to_vec(self).context(doing)?;
-        let fresh = path.with_extension("json.new");
-        File::create(&fresh)
-            .and_then(|mut file| file.write_all(&text))
-            .and_then(|()| std::fs::rename(&fresh, &path))
-            .context(doing)
+        files::replace(&path, &text).context(doing)
     }
 
     /// The last report of a rank, if it has left one.
     pub fn read(directory: &RunDirectory, rank: usize) -> Option<Self> {
-        serde_json::from_slice(&std::fs::read(directory.flight(rank)).ok()?).ok()
+        let text = files::read_at_most(&directory.flight(rank), files::SMALL_BYTES).ok()?;
+        let report: Self = serde_json::from_slice(&text).ok()?;
+        Some(Self { host: plain_name(&report.host), ..report })
     }
 
     /// The collective call that it is in.
     pub fn open_call(&self) -> Option<&Call> {
         self.calls.last().filter(|call| call.end_ms.is_none())
+    }
+
+    /// Whether it has been idle for more than half as long as it may: it looks for who holds it up.
+    pub fn is_waiting_long(&self) -> bool {
+        self.patience_seconds.is_some_and(|patience| 2.0 * self.idle_seconds > patience)
     }
 
     /// Whether it has been idle for longer than it may.
@@ -178,8 +180,6 @@ pub struct Sighting {
 pub struct Verdict {
     /// The rank that is behind.
     pub behind: usize,
-    /// The rank that should say so: the first that still can.
-    pub speaker: usize,
     /// What there is to say.
     pub failure: Failure,
 }
@@ -202,7 +202,6 @@ pub fn judge(
     if *is_alive && !report.as_ref().is_some_and(FlightReport::is_overdue) {
         return None;
     }
-    let speaker = sightings.iter().position(|sighting| sighting.is_alive)?;
     let waited = waited.as_secs();
     let message = match report {
         None => format!("rank {behind} has left no sign of life, after {waited} s of waiting"),
@@ -225,7 +224,7 @@ pub fn judge(
         .at(listing(sightings, behind))
         .hint(format!("the last calls of every rank are in `{}`", folder.display()))
         .hint("run the same command again: it goes on from the newest checkpoint");
-    Some(Verdict { behind, speaker, failure })
+    Some(Verdict { behind, failure })
 }
 
 /// One line for each of the first ranks, and one for the rank that is behind.
@@ -285,11 +284,11 @@ mod tests {
     }
 
     #[test]
-    fn a_rank_that_stopped_answering_is_named_by_the_first_that_still_answers() {
+    fn a_rank_that_stopped_answering_is_named() {
         let found =
             verdict(&[(7, false, 0.1, false), (8, true, 31.0, true), (8, true, 31.0, true)]);
-        let Verdict { behind, speaker, failure } = found.unwrap();
-        assert_eq!((behind, speaker, failure.exit()), (0, 1, Exit::Hung));
+        let Verdict { behind, failure } = found.unwrap();
+        assert_eq!((behind, failure.exit()), (0, Exit::Hung));
         insta::assert_snapshot!(failure, @r"
         error: rank 0 stopped answering while computing step 12; the others have waited 31 s for it
           rank 0 on node, process 100: computing step 12
@@ -305,7 +304,7 @@ mod tests {
     fn a_rank_at_work_within_its_time_is_waited_for() {
         assert!(verdict(&[(8, true, 31.0, true), (7, false, 29.0, true)]).is_none());
         let overdue = verdict(&[(8, true, 40.0, true), (7, false, 31.0, true)]).unwrap();
-        assert_eq!((overdue.behind, overdue.speaker), (1, 0));
+        assert_eq!(overdue.behind, 1);
         assert_eq!(
             overdue.failure.message(),
             "rank 1 hangs: it has been computing step 12 for 31 s"

@@ -8,10 +8,14 @@
 //!
 //! The schema outlives the trainer: this module knows neither tensors nor configurations.
 
+pub mod claim;
 pub mod directory;
 pub mod flight;
 pub mod io;
+mod locks;
 pub mod preview;
+mod requests;
+mod sign;
 
 use serde::{Deserialize, Deserializer, Serialize};
 use std::borrow::Cow;

@@ -6,9 +6,11 @@
 //! squares of what a method makes beside, whose names are in the PNG's text `made`. How they are
 //! coloured and shown is decided by whoever reads them.
 
+use super::directory::{make_folder, plain_name};
 use crate::error::{Context, Failure, Result};
-use std::fs::File;
-use std::io::{BufReader, BufWriter};
+use crate::files::{self, FreshFile};
+use crate::limits::PREVIEW_SLICES;
+use std::io::{BufReader, BufWriter, Write};
 use std::path::Path;
 
 /// Squares beside each other: image, annotation, prediction, truth.
@@ -17,6 +19,8 @@ const PLANES: usize = 4;
 const MADE: &str = "made";
 /// Rows and columns of a slice at most; larger ones are thinned out.
 pub const LARGEST: usize = 128;
+/// Squares beside each other at most, those of what a method makes included.
+const MOST_PLANES: usize = 16;
 /// The value of pixels that nobody annotated.
 pub const UNANNOTATED: u8 = 255;
 
@@ -62,17 +66,19 @@ impl Preview {
         })
     }
 
-    /// Leaves every n-th row and column where slices are larger than [`LARGEST`].
+    /// Leaves every n-th row and column where slices are larger than [`LARGEST`], and every n-th slice
+    /// where there are more than [`PREVIEW_SLICES`].
     #[must_use]
     pub fn thinned(self) -> Self {
         let by = self.size.div_ceil(LARGEST);
-        if by < 2 {
+        let slices_by = self.slices().div_ceil(PREVIEW_SLICES);
+        if by < 2 && slices_by < 2 {
             return self;
         }
         let (old, size) = (self.size, self.size.div_ceil(by));
         let thin = |plane: Vec<u8>| -> Vec<u8> {
-            let rows =
-                plane.chunks_exact(old * old).flat_map(|slice| slice.chunks_exact(old).step_by(by));
+            let slices = plane.chunks_exact(old * old).step_by(slices_by.max(1));
+            let rows = slices.flat_map(|slice| slice.chunks_exact(old).step_by(by));
             rows.flat_map(|row| row.iter().step_by(by).copied()).collect()
         };
         Self {
@@ -85,12 +91,23 @@ impl Preview {
         }
     }
 
-    /// Writes the picture, and the folder where it is missing.
+    /// Writes the picture whole or not at all, and the folders `previews/step-NNNNNNNN` where they are
+    /// missing.
     pub fn write(&self, path: &Path) -> Result<()> {
         let doing = || format!("cannot write the preview `{}`", path.display());
         if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder).context(doing)?;
+            folder.parent().map_or(Ok(()), make_folder).context(doing)?;
+            make_folder(folder).context(doing)?;
         }
+        let mut fresh = FreshFile::beside(path).context(doing)?;
+        let mut file = BufWriter::new(&mut fresh);
+        self.encode(&mut file).context(doing)?;
+        file.flush().context(doing)?;
+        drop(file);
+        fresh.take_place().context(doing)
+    }
+
+    fn encode(&self, file: impl Write) -> std::result::Result<(), png::EncodingError> {
         let slices = self.slices();
         let planes = PLANES + self.made.len();
         let mut pixels = Vec::with_capacity(planes * self.image.len());
@@ -101,7 +118,6 @@ impl Preview {
                 }
             }
         }
-        let file = BufWriter::new(File::create(path).context(doing)?);
         let (width, height) = (planes * self.size, slices * self.size);
         let mut encoder = png::Encoder::new(file, width as u32, height as u32);
         encoder.set_color(png::ColorType::Grayscale);
@@ -109,32 +125,33 @@ impl Preview {
         encoder.set_compression(png::Compression::Fast);
         let names: Vec<&str> = self.made.iter().map(|(name, _)| name.as_str()).collect();
         if !names.is_empty() {
-            encoder.add_text_chunk(MADE.to_owned(), names.join(",")).context(doing)?;
+            encoder.add_text_chunk(MADE.to_owned(), names.join(","))?;
         }
-        let mut writer = encoder.write_header().context(doing)?;
-        writer.write_image_data(&pixels).context(doing)?;
-        writer.finish().context(doing)
+        let mut writer = encoder.write_header()?;
+        writer.write_image_data(&pixels)?;
+        writer.finish()
     }
 
-    /// Reads a picture. Refuses what [`Preview::write`] cannot have written.
+    /// Reads a picture. Refuses what [`Preview::write`] cannot have written, before it takes memory for it.
     pub fn read(path: &Path) -> Result<Self> {
         let doing = || format!("cannot read the preview `{}`", path.display());
-        let decoder = png::Decoder::new(BufReader::new(File::open(path).context(doing)?));
+        let decoder = png::Decoder::new(BufReader::new(files::open(path).context(doing)?));
         let mut reader = decoder.read_info().context(doing)?;
         let (width, height) = (reader.info().width as usize, reader.info().height as usize);
         let made = &reader.info().uncompressed_latin1_text;
         let made = made.iter().find(|text| text.keyword == MADE).map_or("", |text| &text.text);
         let made: Vec<String> =
-            made.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect();
+            made.split(',').filter(|name| !name.is_empty()).map(plain_name).collect();
         let planes = PLANES + made.len();
         let size = width / planes;
         let is_grey =
             reader.output_color_type() == (png::ColorType::Grayscale, png::BitDepth::Eight);
-        let is_whole = size > 0 && width % planes == 0 && height % size == 0 && size <= LARGEST;
-        if !is_grey || !is_whole {
+        let is_whole = size > 0 && width % planes == 0 && height % size == 0;
+        let is_small = size <= LARGEST && planes <= MOST_PLANES && height <= size * PREVIEW_SLICES;
+        if !is_grey || !is_whole || !is_small {
             return Err(Failure::new(doing()).hint(format!(
                 "expected a grey 8-bit PNG of {planes} squares of at most {LARGEST} columns beside each \
-                 other, found {width} x {height} pixels"
+                 other and at most {PREVIEW_SLICES} below, found {width} x {height} pixels"
             )));
         }
         let mut pixels = vec![0; width * height];
@@ -175,7 +192,7 @@ mod tests {
     #[test]
     fn what_is_written_is_read() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("step-00000100/worst-a.png");
+        let path = folder.path().join("previews/step-00000100/worst-a.png");
         let mut written = preview(32, 3);
         written.write(&path).unwrap();
         let read = Preview::read(&path).unwrap();
@@ -185,6 +202,10 @@ mod tests {
         written.made = vec![("mask".to_owned(), plane.clone()), ("painted".to_owned(), plane)];
         written.write(&path).unwrap();
         assert_eq!(Preview::read(&path).unwrap(), written);
+        assert_eq!(path.parent().unwrap().read_dir().unwrap().count(), 1);
+        // Of a run directory that is gone nothing comes back.
+        let gone = folder.path().join("run/previews/step-00000100/worst-a.png");
+        assert!(written.write(&gone).is_err() && !folder.path().join("run").exists());
     }
 
     #[test]
@@ -192,6 +213,29 @@ mod tests {
         let thin = preview(256, 2).thinned();
         assert_eq!((thin.size, thin.slices()), (128, 2));
         assert_eq!(thin.slice(0).unwrap()[0][128], preview(256, 1).image[512]);
+        let thin = preview(2, 2 * PREVIEW_SLICES + 1).thinned();
+        assert_eq!((thin.size, thin.slices()), (2, (2 * PREVIEW_SLICES + 1).div_ceil(3)));
+        assert_eq!(thin.slice(1).unwrap()[0], &preview(2, 4).image[12..]);
+    }
+
+    /// A few hundred bytes that promise terabytes of pixels.
+    #[test]
+    fn a_picture_that_is_too_large_is_refused_before_memory_is_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.png");
+        let row_too_many = (PREVIEW_SLICES + 1) as u32 * 128;
+        for (width, height) in [(512, 2_000_000_000), (512, row_too_many), (4 << 20, 1 << 20)] {
+            let file = std::fs::File::create(&path).unwrap();
+            let mut encoder = png::Encoder::new(file, width, height);
+            encoder.set_color(png::ColorType::Grayscale);
+            encoder.set_depth(png::BitDepth::Eight);
+            let mut writer = encoder.write_header().unwrap();
+            writer.write_chunk(png::chunk::IDAT, &[0x78, 0x9c]).unwrap();
+            // Its last chunk is missing, and nobody gets so far.
+            std::mem::forget(writer);
+            let failure = Preview::read(&path).unwrap_err();
+            assert!(failure.to_string().contains("expected a grey 8-bit PNG"), "{failure}");
+        }
     }
 
     #[test]

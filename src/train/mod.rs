@@ -5,6 +5,7 @@
 mod buckets;
 pub mod checkpoint;
 pub mod evaluate;
+mod judges;
 pub mod learner;
 pub mod moment;
 pub mod non_finite;

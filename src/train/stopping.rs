@@ -3,13 +3,13 @@
 //! Requests come from other threads at any time and are only noted. Between two steps the ranks
 //! agree, so that all of them stop after the same one. Saving and leaving are up to the trainer.
 
-use crate::comm::Communicator;
 use crate::comm::environment::Variables;
-use crate::error::Result;
+use crate::comm::{Communicator, agree};
+use crate::error::{Failure, Result};
 use crate::signals::{Received, Requests, Signal};
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// What leaving takes beside saving: ending MPI, ending processes, the launcher's own end.
@@ -53,20 +53,39 @@ impl fmt::Display for Reason {
     }
 }
 
+/// The vote of a rank on which something has failed beside the training.
+const GIVE_UP: i64 = i64::MAX;
+
 /// Where requests to stop are noted, from any thread.
 #[derive(Debug, Clone, Default)]
-pub struct StopRequests {
-    noted: Arc<AtomicI64>,
+pub struct StopRequests(Arc<Noted>);
+
+#[derive(Debug, Default)]
+struct Noted {
+    ballot: AtomicI64,
+    /// What has failed, until the ranks know it.
+    failure: Mutex<Option<Failure>>,
 }
 
 impl StopRequests {
     /// Asks the run to stop after the step under way.
     pub fn ask(&self, reason: Reason) {
-        self.noted.fetch_max(reason.ballot(), Ordering::Relaxed);
+        self.0.ballot.fetch_max(reason.ballot(), Ordering::Relaxed);
+    }
+
+    /// Has the run fail on all ranks after the step under way, and save nothing more.
+    pub fn give_up(&self, failure: Failure) {
+        *self.0.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure);
+        self.0.ballot.fetch_max(GIVE_UP, Ordering::Release);
     }
 
     fn ballot(&self) -> i64 {
-        self.noted.load(Ordering::Relaxed)
+        self.0.ballot.load(Ordering::Acquire)
+    }
+
+    fn failure(&self) -> Result<()> {
+        let failure = self.0.failure.lock().unwrap_or_else(PoisonError::into_inner).take();
+        failure.map_or(Ok(()), Err)
     }
 }
 
@@ -154,7 +173,8 @@ impl Stopping {
         self.longest_save = self.longest_save.max(took);
     }
 
-    /// Whether all ranks stop here, and why. One number goes over the ranks.
+    /// Whether all ranks stop here, and why; fails on all where one has given up. One number goes over
+    /// the ranks.
     pub(super) fn vote(&mut self, communicator: &dyn Communicator) -> Result<Option<Reason>> {
         let now = Instant::now();
         self.longest_turn = self.longest_turn.max(now.duration_since(self.voted));
@@ -162,7 +182,11 @@ impl Stopping {
         if self.is_late(now) {
             self.requests.ask(Reason::TimeLimit);
         }
-        communicator.max(self.requests.ballot()).map(Reason::from_ballot)
+        let ballot = communicator.max(self.requests.ballot())?;
+        if ballot == GIVE_UP {
+            agree(communicator, self.requests.failure())?;
+        }
+        Ok(Reason::from_ballot(ballot))
     }
 
     /// Whether another turn and then a save, both twice as long as ever, would come too late.
@@ -202,6 +226,22 @@ mod tests {
         for reason in reasons {
             assert_eq!(reason.unwrap(), Some(Reason::Signal(Signal::User1)));
         }
+    }
+
+    #[test]
+    fn what_failed_beside_the_training_of_one_rank_fails_on_all() {
+        let outcomes = threads::run(3, |communicator| {
+            let requests = StopRequests::default();
+            requests.ask(Reason::Requested);
+            if communicator.rank() == 1 {
+                requests.give_up(Failure::new("the run directory is gone"));
+            }
+            Stopping::new(requests, None).vote(&*communicator).map(drop)
+        });
+        let failures: Vec<Failure> = outcomes.into_iter().map(Result::unwrap_err).collect();
+        let told_elsewhere: Vec<bool> = failures.iter().map(Failure::is_told_elsewhere).collect();
+        assert_eq!(told_elsewhere, [true, false, true]);
+        assert_eq!(failures[0].message(), "rank 1 failed: the run directory is gone");
     }
 
     #[test]

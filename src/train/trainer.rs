@@ -204,7 +204,9 @@ impl Trainer {
 
     /// Passes on what `control/stop` asks for, as rank 0 sees it.
     fn take_stop_request(&self) {
-        if self.communicator.rank() == 0 && self.parts.directory.stop_request().exists() {
+        let directory = &self.parts.directory;
+        let is_root = self.communicator.rank() == 0;
+        if is_root && directory.requested(&directory.stop_request()).is_some() {
             self.stopping.requests().ask(Reason::Requested);
         }
     }
@@ -224,7 +226,7 @@ impl Trainer {
         let root = self.communicator.rank() == 0;
         let requested = if root { directory.requested(&path) } else { None };
         // What cannot be withdrawn would be obeyed at every step.
-        let requested = requested.filter(|_| std::fs::remove_file(&path).is_ok());
+        let requested = requested.filter(|_| directory.withdraw(&path).is_ok());
         if self.communicator.any(requested.is_some())? {
             self.save()?;
         }

@@ -1,15 +1,17 @@
 //! The thread of each rank that looks on: it writes the flight recorder's report, sees requests to
 //! stop, and ends all ranks with one message when one of them no longer gets on.
 //!
-//! It counts the time between its own looks and compares no clocks, so that neither a job that was
+//! While all is well a rank writes its own report and reads none; what it reads when it has waited for
+//! long is up to `judges`. It counts the time between its own looks and compares no clocks, so that neither a job that was
 //! suspended as a whole nor hosts with different clocks look like a hang.
 
+use super::judges::{Judges, Role};
 use super::recorder::{FlightRecorder, Notes};
 use super::stopping::{Reason, StopRequests};
 use crate::comm::Communicator;
 use crate::error::{Context, Exit, Failure, Result};
 use crate::runlog::directory::{RunDirectory, host};
-use crate::runlog::flight::{FlightReport, Phase, Sighting, judge};
+use crate::runlog::flight::{FlightReport, Phase, Sighting, Verdict, judge};
 use crate::runlog::now_ms;
 use crate::signals;
 use std::sync::Arc;
@@ -19,10 +21,10 @@ use std::time::{Duration, Instant};
 
 /// Time between two looks, where the limit is not shorter.
 const LOOK: Duration = Duration::from_secs(1);
+/// Of this many ranks one report is written each second.
+const RANKS_A_SECOND: u32 = 100;
 /// Fewest looks between a suspicion and a verdict.
 const LOOKS_TO_BE_SURE: u32 = 3;
-/// Looks after which another rank says what the chosen one should have said.
-const LOOKS_FOR_THE_SPEAKER: u32 = 8;
 /// A step may take so many times the median one.
 const SLOW_STEP: u32 = 20;
 /// Whatever is no step, and the first steps, may take so many times the limit.
@@ -81,31 +83,37 @@ impl Drop for Watchdog {
 /// What the thread knows between two looks.
 struct Watch {
     watched: Watched,
+    /// The last report of a rank, if it has left one.
+    read: Box<dyn Fn(usize) -> Option<FlightReport> + Send>,
     host: String,
     looked: Instant,
+    looks: u32,
     beat: u64,
     moves: u64,
     idle: Duration,
+    /// While this rank has stood still for long.
     suspicion: Option<Suspicion>,
     cannot_write: bool,
 }
 
-/// This rank has stood still for long.
+/// What a rank that has stood still for long knows of the others.
 struct Suspicion {
-    /// Looks since then.
+    judges: Judges,
+    /// Looks since the beats below were read.
     looks: u32,
-    /// Looks since its time was over.
-    late: u32,
     /// The report of each rank at that time; a rank that has no other one is not alive.
     beats: Vec<Option<u64>>,
 }
 
 impl Watch {
     fn new(watched: Watched) -> Self {
+        let directory = watched.directory.clone();
         Self {
             watched,
+            read: Box::new(move |rank| FlightReport::read(&directory, rank)),
             host: host(),
             looked: Instant::now(),
+            looks: 0,
             beat: 0,
             moves: 0,
             idle: Duration::ZERO,
@@ -118,24 +126,48 @@ impl Watch {
         self.watched.hang_limit.map_or(LOOK, |limit| LOOK.min(limit / 4))
     }
 
+    /// How many looks pass between two reports of this rank: the file system has a bounded number to
+    /// write, as long as hanging is noticed in time.
+    fn looks_between_reports(&self) -> u32 {
+        let ranks = self.watched.communicator.ranks() as u32;
+        let most = self.watched.hang_limit.map_or(LOOK * 30, |limit| limit / 4);
+        let pause = (LOOK * ranks / RANKS_A_SECOND).min(most);
+        pause.div_duration_f64(self.time_between_looks()).max(1.0) as u32
+    }
+
     fn look(&mut self) {
         let notes = self.watched.recorder.snapshot();
         let passed = self.looked.elapsed();
         self.looked = Instant::now();
+        if let Some(verdict) = self.take_look(&notes, passed) {
+            (self.watched.say)(&verdict.failure);
+            self.end_all(verdict.failure.exit());
+        }
+    }
+
+    /// Looks on after `passed`, and says who holds up the others where somebody does.
+    fn take_look(&mut self, notes: &Notes, passed: Duration) -> Option<Verdict> {
         // Where the whole process was suspended, most of the time has passed for nobody.
         let passed = passed.min(2 * self.time_between_looks());
         self.idle = if notes.moves == self.moves { self.idle + passed } else { Duration::ZERO };
         self.moves = notes.moves;
-        let patience = self.watched.hang_limit.map(|limit| patience(limit, &notes));
-        self.report(&notes, patience);
+        let patience = self.watched.hang_limit.map(|limit| patience(limit, notes));
+        let rank = self.watched.communicator.rank() as u32;
+        if self.looks == 0 || (self.looks + rank).is_multiple_of(self.looks_between_reports()) {
+            self.report(notes, patience);
+        }
+        self.looks = self.looks.wrapping_add(1);
         let directory = &self.watched.directory;
-        if self.watched.communicator.rank() == 0 && directory.stop_request().exists() {
+        if rank == 0 && directory.requested(&directory.stop_request()).is_some() {
             self.watched.requests.ask(Reason::Requested);
         }
         match patience {
             // From half the time on, it is seen whose reports still come.
             Some(patience) if 2 * self.idle > patience => self.suspect(patience),
-            _ => self.suspicion = None,
+            _ => {
+                self.suspicion = None;
+                None
+            }
         }
     }
 
@@ -154,46 +186,52 @@ impl Watch {
             patience_seconds: patience.map(|patience| patience.as_secs_f64()),
             calls: notes.calls.iter().copied().collect(),
         };
-        if let Err(failure) = report.write(&self.watched.directory) {
-            // Once: a full disk would otherwise say so every second.
-            if !std::mem::replace(&mut self.cannot_write, true) {
-                tracing::warn!("{failure}");
-            }
+        let written = report.write(&self.watched.directory);
+        if let Err(failure) = &written
+            && !self.cannot_write
+        {
+            // Once for each time that it begins to fail: a full disk would otherwise say so every second.
+            tracing::warn!("{failure}");
         }
+        self.cannot_write = written.is_err();
     }
 
-    /// Compares the reports of all ranks over some looks; when time is over, ends all if one hangs.
-    fn suspect(&mut self, patience: Duration) {
-        let ranks = self.watched.communicator.ranks();
-        let directory = &self.watched.directory;
-        let reports: Vec<_> = (0..ranks).map(|rank| FlightReport::read(directory, rank)).collect();
-        let beats = || reports.iter().map(|report| report.as_ref().map(|r| r.beat)).collect();
-        let suspicion =
-            self.suspicion.get_or_insert_with(|| Suspicion { looks: 0, late: 0, beats: beats() });
+    /// Sees to it that somebody compares the reports of all ranks over some looks.
+    fn suspect(&mut self, patience: Duration) -> Option<Verdict> {
+        let communicator = &self.watched.communicator;
+        let (mine, ranks) = (communicator.rank(), communicator.ranks());
+        // A rank that answers has written twice in this time.
+        let sure = LOOKS_TO_BE_SURE.max(2 * self.looks_between_reports());
+        let suspicion = self.suspicion.get_or_insert_with(|| Suspicion {
+            judges: Judges::new(mine, ranks),
+            looks: 0,
+            beats: Vec::new(),
+        });
+        if let Role::Follows(rank) = suspicion.judges.role() {
+            suspicion.judges.followed((self.read)(rank).as_ref(), sure);
+            suspicion.beats.clear();
+            return None;
+        }
+        suspicion.judges.judged();
+        let beat = |report: &Option<FlightReport>| report.as_ref().map(|report| report.beat);
+        if suspicion.beats.is_empty() {
+            suspicion.looks = 0;
+            suspicion.beats = (0..ranks).map(|rank| beat(&(self.read)(rank))).collect();
+            return None;
+        }
         suspicion.looks += 1;
-        if suspicion.looks <= LOOKS_TO_BE_SURE || self.idle <= patience {
-            return;
+        if suspicion.looks < sure || self.idle <= patience {
+            return None;
         }
-        suspicion.late += 1;
-        let mine = self.watched.communicator.rank();
-        let sightings: Vec<Sighting> = reports
-            .into_iter()
-            .enumerate()
-            .map(|(rank, report)| {
-                let beat = report.as_ref().map(|report| report.beat);
-                let is_alive = rank == mine || (beat.is_some() && beat != suspicion.beats[rank]);
-                Sighting { report, is_alive }
-            })
-            .collect();
-        let Some(verdict) = judge(&sightings, self.idle, directory) else {
-            // Somebody is at work on what this rank waits for; look at them afresh.
-            self.suspicion = None;
-            return;
+        // Whoever is at work on what this rank waits for is looked at afresh the next time.
+        let beats = std::mem::take(&mut suspicion.beats);
+        let sighting = |(rank, before): (usize, Option<u64>)| {
+            let report = (self.read)(rank);
+            let now = beat(&report);
+            Sighting { is_alive: rank == mine || (now.is_some() && now != before), report }
         };
-        if verdict.speaker == mine || suspicion.late > LOOKS_FOR_THE_SPEAKER {
-            (self.watched.say)(&verdict.failure);
-            self.end_all(verdict.failure.exit());
-        }
+        let sightings: Vec<Sighting> = beats.into_iter().enumerate().map(sighting).collect();
+        judge(&sightings, self.idle, &self.watched.directory)
     }
 
     fn end_all(&self, exit: Exit) -> ! {
@@ -219,9 +257,11 @@ fn patience(limit: Duration, notes: &Notes) -> Duration {
 mod tests {
     use super::*;
     use crate::comm::threads;
+    use crate::native::GroupSum;
     use crate::runlog::flight::Operation;
     use crate::train::recorder::Recorded;
     use std::sync::Mutex;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     /// What the group of two says where rank 1 stops in its fourth step for ever, and rank 0 waits.
     #[test]
@@ -269,6 +309,154 @@ mod tests {
         let said = said.into_inner().unwrap();
         let [message] = &said[..] else { panic!("{said:?}") };
         assert!(message.starts_with("error: rank 1 hangs: it has been computing step 4 for"));
+    }
+
+    /// A rank of a group that is only watched.
+    struct Rank {
+        rank: usize,
+        ranks: usize,
+    }
+
+    impl GroupSum for Rank {
+        fn ranks(&self) -> usize {
+            self.ranks
+        }
+        fn sum(&self, _tensor: &tch::Tensor) {}
+    }
+
+    impl Communicator for Rank {
+        fn rank(&self) -> usize {
+            self.rank
+        }
+        fn broadcast(&self, _root: usize, _tensor: &tch::Tensor) -> Result<()> {
+            Ok(())
+        }
+        fn barrier(&self) -> Result<()> {
+            Ok(())
+        }
+        fn max(&self, value: i64) -> Result<i64> {
+            Ok(value)
+        }
+        fn gather(&self, message: &[u8]) -> Result<Vec<Vec<u8>>> {
+            Ok(vec![message.to_vec()])
+        }
+        fn abort(&self, exit: Exit) -> ! {
+            panic!("ended with {exit:?}")
+        }
+    }
+
+    /// Ranks of which all but the last wait in the same call of their fourth step, looked at from
+    /// outside: each look takes a second for nobody but them.
+    struct Group {
+        _folder: tempfile::TempDir,
+        directory: RunDirectory,
+        watches: Vec<(Watch, Notes)>,
+        reads: Arc<AtomicUsize>,
+    }
+
+    impl Group {
+        fn new(ranks: usize) -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let directory = RunDirectory::new(folder.path());
+            std::fs::create_dir(directory.flights()).unwrap();
+            let reads = Arc::new(AtomicUsize::new(0));
+            let watch = |rank| {
+                let recorder = Arc::new(FlightRecorder::new());
+                for step in 1..=4 {
+                    recorder.begin_step(step);
+                    recorder.enter(if rank + 1 == ranks { Phase::Evaluating } else { Phase::Step });
+                    recorder.end_step(Duration::from_millis(1));
+                }
+                let mut notes = recorder.snapshot();
+                if rank + 1 < ranks {
+                    notes.begin(Operation::Barrier, 0);
+                }
+                let mut watch = Watch::new(Watched {
+                    recorder,
+                    communicator: Arc::new(Rank { rank, ranks }),
+                    directory: directory.clone(),
+                    requests: StopRequests::default(),
+                    hang_limit: Some(Duration::from_secs(30)),
+                    say: Box::new(|_failure| {}),
+                });
+                let (counted, directory) = (Arc::clone(&reads), directory.clone());
+                watch.read = Box::new(move |rank| {
+                    counted.fetch_add(1, Ordering::Relaxed);
+                    FlightReport::read(&directory, rank)
+                });
+                (watch, notes)
+            };
+            let watches = (0..ranks).map(watch).collect();
+            Self { directory, watches, reads, _folder: folder }
+        }
+
+        /// One look of all ranks that are not `lost`: how many reports were read, and what was found.
+        fn look(&mut self, lost: &[usize]) -> (usize, Vec<(usize, Verdict)>) {
+            let ranks = self.watches.iter_mut().enumerate();
+            let found =
+                ranks.filter(|(rank, _)| !lost.contains(rank)).filter_map(|(rank, watch)| {
+                    let (watch, notes) = watch;
+                    Some((rank, watch.take_look(notes, Duration::from_secs(1))?))
+                });
+            let found = found.collect();
+            (self.reads.swap(0, Ordering::Relaxed), found)
+        }
+    }
+
+    /// All wait for one that evaluates for minutes: nothing is wrong, and nobody reads much.
+    #[test]
+    fn the_reports_that_are_read_grow_with_the_ranks_and_not_with_their_square() {
+        for ranks in [2, 16, 64] {
+            let mut group = Group::new(ranks);
+            let mut most = 0;
+            for look in 0..100 {
+                let (reads, found) = group.look(&[]);
+                assert!(found.is_empty());
+                assert!(look > 14 || reads == 0, "{reads} in look {look}");
+                most = most.max(reads);
+            }
+            assert!(most >= ranks && most <= 3 * ranks, "{most} of {ranks}");
+        }
+    }
+
+    /// Whoever is lost, the first judges with it: one rank says so, within a minute.
+    #[test]
+    fn a_lost_rank_is_found_by_one_other_in_time() {
+        for lost in [&[5][..], &[0], &[0, 16, 8], &[0, 1, 2, 3, 4, 5, 6, 7]] {
+            let mut group = Group::new(32);
+            // Each has reported once when they are lost.
+            group.look(&[]);
+            let found = (1..90).find_map(|look| {
+                let (reads, found) = group.look(lost);
+                assert!(reads <= 3 * 32, "{reads} reads");
+                (!found.is_empty()).then_some((look, found))
+            });
+            let (look, found) = found.expect("nobody finds it");
+            assert!(found.len() == 1, "{} say so", found.len());
+            let (judge, Verdict { behind, failure }) = &found[0];
+            assert!(lost.contains(behind) && !lost.contains(judge));
+            assert_eq!(failure.exit(), Exit::Hung);
+            assert!(look <= 30 + 4 * lost.len().min(4), "after {look} looks");
+        }
+    }
+
+    /// A thousand ranks write about a hundred reports a second, and each often enough to be seen alive.
+    #[test]
+    fn many_ranks_write_seldom() {
+        let mut group = Group::new(300);
+        group.look(&[]);
+        let beats = |group: &Group| -> Vec<u64> {
+            let report = |rank| FlightReport::read(&group.directory, rank).unwrap().beat;
+            (0..300).map(report).collect()
+        };
+        for _ in 0..3 {
+            let before = beats(&group);
+            group.look(&[]);
+            let now = beats(&group);
+            assert_eq!(before.iter().zip(&now).filter(|(then, now)| then != now).count(), 100);
+        }
+        assert!(beats(&group).iter().all(|&beat| beat >= 2));
+        assert_eq!(Group::new(1).watches[0].0.looks_between_reports(), 1);
     }
 
     #[test]

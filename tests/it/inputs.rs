@@ -294,7 +294,7 @@ fn a_run_directory_whose_run_is_alive() {
     running.kill();
     let text = text.replace(&writer.pid.to_string(), "PID").replace(&writer.host, "HOST");
     insta::assert_snapshot!(text, @r"
-    exit code 2
+    exit code 1
     error: `FOLDER/run` belongs to a run that is alive on `HOST`, process PID
 
     hint: look at it with `scrimp watch FOLDER/run`

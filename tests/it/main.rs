@@ -134,6 +134,9 @@ mod non_finite;
 #[cfg(feature = "torch")]
 mod overlap;
 #[cfg(test)]
+#[cfg(feature = "mpi")]
+mod owning;
+#[cfg(test)]
 #[cfg(feature = "torch")]
 mod reference;
 #[cfg(test)]
