@@ -10,9 +10,7 @@ use crate::runlog::directory::RunDirectory;
 use crate::runlog::io::Tail;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::ErrorKind;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 /// What is new in a run directory.
 #[derive(Debug)]
@@ -40,26 +38,12 @@ pub struct Notice {
 struct LogFile {
     tail: Tail,
     waiting: VecDeque<Record>,
-    /// Which file it was when it was looked at last.
-    identity: Option<Identity>,
     is_missing: bool,
-}
-
-/// What tells a file from another one of the same name: device, number, and time of its making where
-/// that is known, as numbers are given again.
-type Identity = (u64, u64, Option<SystemTime>);
-
-/// What became of a log since it was looked at last.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fate {
-    Stays,
-    WentAway,
-    Replaced,
 }
 
 impl LogFile {
     fn new(tail: Tail) -> Self {
-        Self { tail, waiting: VecDeque::new(), identity: None, is_missing: false }
+        Self { tail, waiting: VecDeque::new(), is_missing: false }
     }
 
     fn fill(&mut self) -> Result<()> {
@@ -67,16 +51,10 @@ impl LogFile {
         Ok(())
     }
 
-    fn look(&mut self, path: &Path) -> Fate {
-        let Some(file) = path.metadata().ok().filter(std::fs::Metadata::is_file) else {
-            let was_missing = std::mem::replace(&mut self.is_missing, true);
-            return if was_missing { Fate::Stays } else { Fate::WentAway };
-        };
-        self.is_missing = false;
-        let identity = (file.dev(), file.ino(), file.created().ok());
-        let is_another = *self.identity.get_or_insert(identity) != identity;
-        let is_cut = file.len() < self.tail.offset_bytes();
-        if is_another || is_cut { Fate::Replaced } else { Fate::Stays }
+    /// Whether the file has gone since it was looked at last.
+    fn went_away(&mut self, path: &Path) -> bool {
+        let was_missing = std::mem::replace(&mut self.is_missing, !path.is_file());
+        self.is_missing && !was_missing
     }
 }
 
@@ -132,6 +110,17 @@ impl Feed {
     pub fn read_until(&mut self, limit_ms: u64) -> Result<Vec<Record>> {
         self.look()?;
         self.fill()?;
+        let another = self
+            .files
+            .iter_mut()
+            .find_map(|(path, file)| file.tail.was_replaced().then(|| file_name(path)));
+        if let Some(name) = another {
+            let sentence = format!("the log `{name}` was replaced and is read anew");
+            self.notices.push(Notice { sentence, is_void: true });
+            self.restart();
+            self.look()?;
+            self.fill()?;
+        }
         let mut records = Vec::new();
         for file in self.files.values_mut() {
             let later = file.waiting.iter().position(|record| record.time_ms > limit_ms);
@@ -176,8 +165,8 @@ impl Feed {
 
     /// Whether reading again at once gives more.
     pub fn is_behind(&self) -> bool {
-        let there = self.files.values().filter(|file| !file.is_missing);
-        there.into_iter().any(|file| file.waiting.is_empty() && file.tail.is_behind())
+        let mut there = self.files.values().filter(|file| !file.is_missing);
+        there.any(|file| file.waiting.is_empty() && file.tail.is_behind())
     }
 
     /// How much of the files is read, in `[0, 1]`.
@@ -201,21 +190,11 @@ impl Feed {
             return Ok(());
         }
         self.discover()?;
-        let mut fates = Vec::new();
-        for (path, file) in &mut self.files {
-            fates.push((file_name(path), file.look(path)));
-        }
-        for (name, _) in fates.iter().filter(|(_, fate)| *fate == Fate::WentAway) {
-            self.notice(format!("the log `{name}` is gone"));
-        }
-        if let Some((name, _)) = fates.iter().find(|(_, fate)| *fate == Fate::Replaced) {
-            let sentence = format!("the log `{name}` was replaced and is read anew");
-            self.notices.push(Notice { sentence, is_void: true });
-            self.restart();
-            self.discover()?;
-            for (path, file) in &mut self.files {
-                file.look(path);
-            }
+        let went_away = self.files.iter_mut().filter_map(|(path, file)| {
+            file.went_away(path).then(|| format!("the log `{}` is gone", file_name(path)))
+        });
+        for sentence in went_away.collect::<Vec<_>>() {
+            self.notice(sentence);
         }
         Ok(())
     }

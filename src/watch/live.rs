@@ -79,7 +79,8 @@ impl Reader {
             Ok(has_news) => (has_news, None),
             Err(failure) => (false, Some(failure.message().to_owned())),
         };
-        if let Some(problem) = problem.as_ref().filter(|problem| self.problem.as_ref() != Some(problem))
+        if let Some(problem) =
+            problem.as_ref().filter(|problem| self.problem.as_ref() != Some(problem))
         {
             ready.push_back(Message::Notice(run, problem.clone()));
         }

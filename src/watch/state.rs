@@ -232,9 +232,10 @@ impl Dashboard {
     /// The ranks that train since the last start, in their order; those of earlier starts with more of
     /// them are left out.
     pub fn ranks(&self) -> impl DoubleEndedIterator<Item = (u32, &RankState)> + Clone {
-        let end = self.started.as_ref().map_or(Bound::Unbounded, |(_, started)| {
-            Bound::Excluded(started.ranks)
-        });
+        let end = self
+            .started
+            .as_ref()
+            .map_or(Bound::Unbounded, |(_, started)| Bound::Excluded(started.ranks));
         self.all_ranks.range((Bound::Unbounded, end)).map(|(rank, state)| (*rank, state))
     }
 

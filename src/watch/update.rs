@@ -230,12 +230,7 @@ pub enum Target {
 pub type Targets = Vec<(Rect, Target)>;
 
 /// Does what the mouse means.
-pub fn mouse(
-    ui: &mut Ui,
-    event: MouseEvent,
-    targets: &Targets,
-    known: &Known,
-) -> Option<Request> {
+pub fn mouse(ui: &mut Ui, event: MouseEvent, targets: &Targets, known: &Known) -> Option<Request> {
     let place = Position::new(event.column, event.row);
     let &(area, target) = targets.iter().rev().find(|(area, _)| area.contains(place))?;
     let is_click = event.kind == MouseEventKind::Down(MouseButton::Left);

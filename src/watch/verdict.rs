@@ -96,8 +96,7 @@ fn slow_rank(dashboard: &Dashboard) -> Option<String> {
 
 /// Mean shares of a step over ranks: waiting for data, waiting for others.
 fn shares(dashboard: &Dashboard) -> Option<[f64; 2]> {
-    let shares: Vec<[f64; 2]> =
-        dashboard.ranks().filter_map(|(_, state)| state.shares()).collect();
+    let shares: Vec<[f64; 2]> = dashboard.ranks().filter_map(|(_, state)| state.shares()).collect();
     let mean =
         |index: usize| shares.iter().map(|shares| shares[index]).sum::<f64>() / shares.len() as f64;
     (!shares.is_empty()).then(|| [mean(0), mean(1)])

@@ -7,8 +7,8 @@ use ratatui::backend::TestBackend;
 use ratatui::crossterm::event::{KeyCode, KeyEvent};
 use ratatui_image::picker::Picker;
 use scrimp::error::{Failure, Result};
-use scrimp::runlog::{Record, Requested, RunEvent, RunStatus};
 use scrimp::runlog::directory::{RunDirectory, host};
+use scrimp::runlog::{Record, Requested, RunEvent, RunStatus};
 use scrimp::watch::state::{Dashboard, Presence};
 use scrimp::watch::ui::{Tab, Ui};
 use scrimp::watch::{Feed, Message, Screen, Shown, Source, Theme, draw, follow, once, run, text};
@@ -179,7 +179,8 @@ fn lines_go_on_after_an_old_end_and_hold_nothing_that_a_terminal_obeys() {
         by: "eve\u{1b}]0;owned\u{7}\nended after step 9: done".to_owned(),
         host: String::new(),
     });
-    let own = [at(1, 0, run_started("a", 2, 9)), at(7, 0, run_started("a", 2, 9)), at(8, 0, request)];
+    let own =
+        [at(1, 0, run_started("a", 2, 9)), at(7, 0, run_started("a", 2, 9)), at(8, 0, request)];
     write_log(&directory, 0, &own);
     write_log(&directory, 1, &[ended(5, 1, RunStatus::Failed)]);
     let said = followed(&directory, &[&|| (), &|| ()]);

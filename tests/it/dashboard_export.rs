@@ -83,13 +83,8 @@ fn event_files_are_framed_as_tensorboard_reads_them() {
 }
 
 fn health(time_ms: u64, rank: u32, step: u64) -> scrimp::runlog::Record {
-    let health = Health {
-        step,
-        step_ms: 1.0,
-        data_wait_ms: 0.0,
-        communication_ms: 0.0,
-        memory_bytes: None,
-    };
+    let health =
+        Health { step, step_ms: 1.0, data_wait_ms: 0.0, communication_ms: 0.0, memory_bytes: None };
     at(time_ms, rank, RunEvent::Health(health))
 }
 
@@ -112,7 +107,8 @@ fn resumed_run(folder: &Path) {
         });
         at(time_ms, 0, event)
     };
-    let resumed = RunEvent::Resumed { step: 20, checkpoint: "checkpoints/step-00000020".to_owned() };
+    let resumed =
+        RunEvent::Resumed { step: 20, checkpoint: "checkpoints/step-00000020".to_owned() };
     let own = [
         at(1, 0, run_started("a", 2, 40)),
         health(10, 0, 10),
@@ -155,7 +151,8 @@ fn steps_that_were_undone_are_marked_in_tables_and_left_out_of_event_files() {
     assert!(complaint.contains("old.jsonl` is no file and is left out"), "{complaint}");
     let table = std::fs::read_to_string(tables.join("health.csv")).unwrap();
     let rows = table.lines().map(|row| row.split(',').collect::<Vec<_>>());
-    let rows: Vec<String> = rows.map(|row| format!("{} {} {}", row[1], row[2], row[row.len() - 1])).collect();
+    let rows: Vec<String> =
+        rows.map(|row| format!("{} {} {}", row[1], row[2], row[row.len() - 1])).collect();
     insta::assert_snapshot!(rows.join("\n"), @r"
     rank step undone
     0 10 false
@@ -168,7 +165,10 @@ fn steps_that_were_undone_are_marked_in_tables_and_left_out_of_event_files() {
     ");
     let scores = std::fs::read_to_string(tables.join("scores.csv")).unwrap();
     assert!(scores.lines().nth(1).unwrap().ends_with("false"), "{scores}");
-    assert!(scores.contains("LV?[2J") && scores.lines().nth(2).unwrap().ends_with("true"), "{scores}");
+    assert!(
+        scores.contains("LV?[2J") && scores.lines().nth(2).unwrap().ends_with("true"),
+        "{scores}"
+    );
 
     let (_, complaint) = export_of(run, "tensorboard", &events);
     assert!(complaint.starts_with("exit code 0"), "{complaint}");

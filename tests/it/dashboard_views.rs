@@ -295,7 +295,10 @@ fn curves_are_named_by_their_ranks() {
         screen_of_keys(&run, (80, 24), &keys, PLAIN)
     };
     let shown = (0..20).map(focused).find(|shown| shown.contains("work of each rank")).unwrap();
-    assert!(shown.contains("0 30.00") && shown.contains("2 32.00") && shown.contains("3 30.00"), "{shown}");
+    assert!(
+        shown.contains("0 30.00") && shown.contains("2 32.00") && shown.contains("3 30.00"),
+        "{shown}"
+    );
 }
 
 #[test]
