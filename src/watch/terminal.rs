@@ -174,15 +174,26 @@ impl Drop for Taken {
 /// How the terminal draws pictures. One that does not say how it is within a second is not asked
 /// further, as that question waits as long as keys are pressed, and gets half blocks.
 pub fn find_picker() -> Picker {
-    let found = if answers() { Picker::from_query_stdio().ok() } else { None };
-    found.unwrap_or_else(Picker::halfblocks)
+    if !answers() {
+        return Picker::halfblocks();
+    }
+    let found = Picker::from_query_stdio();
+    // Where no answer came (a multiplexer kept it), a thread still waits for one and would take the next
+    // key instead.
+    ask();
+    found.unwrap_or_else(|_| Picker::halfblocks())
+}
+
+/// Asks the terminal how it is.
+fn ask() -> bool {
+    let mut stdout = std::io::stdout();
+    stdout.write_all(STATUS.0).and_then(|()| stdout.flush()).is_ok()
 }
 
 /// Whether the terminal answers; keys that are pressed meanwhile are lost.
 fn answers() -> bool {
-    let (question, answer) = STATUS;
-    let mut stdout = std::io::stdout();
-    if stdout.write_all(question).and_then(|()| stdout.flush()).is_err() {
+    let (_, answer) = STATUS;
+    if !ask() {
         return false;
     }
     let (end, mut heard) = (Instant::now() + ANSWER, Vec::new());

@@ -285,6 +285,14 @@ fn a_replaced_log_and_a_directory_that_is_gone_are_said_and_asked_for_nothing() 
 }
 
 #[test]
+fn keys_have_names_where_there_are_no_arrows() {
+    let ascii = Theme { has_colour: false, is_ascii: true };
+    let run = [(recorded("schema-1"), records("schema-1"))];
+    let shown = screen_with(&run, (80, 24), "3", ascii);
+    assert!(shown.contains("right sort") && shown.is_ascii(), "{shown}");
+}
+
+#[test]
 fn curves_are_named_by_their_ranks() {
     let mut records = gpu_records(4);
     records.retain(|record| record.rank != 1);
