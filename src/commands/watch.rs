@@ -47,7 +47,8 @@ pub(super) fn run(arguments: &Watch) -> Result<Exit> {
         };
         let interval = arguments.interval.map(Duration::from_secs);
         terminal::end_with_output()?;
-        follow(run, &mut std::io::stdout(), interval, || run.writer().is_none())?;
+        let is_over = || run.writer().is_none();
+        terminal::unless_gone(follow(run, &mut std::io::stdout(), interval, is_over))?;
     }
     Ok(Exit::Done)
 }

@@ -39,16 +39,28 @@ struct LogFile {
     tail: Tail,
     waiting: VecDeque<Record>,
     is_missing: bool,
+    /// Why it could not be read when that was tried last, and what was told of it.
+    problem: Option<String>,
+    told: Option<String>,
 }
 
 impl LogFile {
     fn new(tail: Tail) -> Self {
-        Self { tail, waiting: VecDeque::new(), is_missing: false }
+        let (problem, told) = (None, None);
+        Self { tail, waiting: VecDeque::new(), is_missing: false, problem, told }
     }
 
-    fn fill(&mut self) -> Result<()> {
-        self.waiting = self.tail.read()?.into();
-        Ok(())
+    /// Reads the next piece. A log that cannot be read hides no other one, and is tried again.
+    fn fill(&mut self) {
+        let read = self.tail.read().map(VecDeque::from);
+        self.problem = read.as_ref().err().map(Failure::sentence);
+        self.waiting = read.unwrap_or_default();
+    }
+
+    /// Whether reading again at once gives more.
+    fn is_behind(&self) -> bool {
+        let is_read = !self.is_missing && self.problem.is_none();
+        is_read && self.waiting.is_empty() && self.tail.is_behind()
     }
 
     /// Whether the file has gone since it was looked at last.
@@ -121,6 +133,14 @@ impl Feed {
             self.look()?;
             self.fill()?;
         }
+        let problems = self.files.values_mut().filter_map(|file| {
+            let is_new = file.told != file.problem;
+            file.told.clone_from(&file.problem);
+            file.told.clone().filter(|_| is_new)
+        });
+        for problem in problems.collect::<Vec<_>>() {
+            self.notice(problem);
+        }
         let mut records = Vec::new();
         for file in self.files.values_mut() {
             let later = file.waiting.iter().position(|record| record.time_ms > limit_ms);
@@ -148,25 +168,24 @@ impl Feed {
         let mut empty: Vec<&mut LogFile> = files.filter(|file| file.waiting.is_empty()).collect();
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         if !is_long || threads == 1 {
-            return empty.into_iter().try_for_each(LogFile::fill);
+            empty.into_iter().for_each(LogFile::fill);
+            return Ok(());
         }
         let share = empty.len().div_ceil(threads).max(1);
         std::thread::scope(|scope| {
             let parts = empty
                 .chunks_mut(share)
-                .map(|part| scope.spawn(|| part.iter_mut().try_for_each(|file| file.fill())));
+                .map(|part| scope.spawn(|| part.iter_mut().for_each(|file| file.fill())));
             let parts: Vec<_> = parts.collect();
             parts.into_iter().try_for_each(|part| {
-                part.join()
-                    .unwrap_or_else(|_| Err(Failure::new("a thread that reads logs panicked")))
+                part.join().map_err(|_| Failure::new("a thread that reads logs panicked"))
             })
         })
     }
 
     /// Whether reading again at once gives more.
     pub fn is_behind(&self) -> bool {
-        let mut there = self.files.values().filter(|file| !file.is_missing);
-        there.any(|file| file.waiting.is_empty() && file.tail.is_behind())
+        self.files.values().any(LogFile::is_behind)
     }
 
     /// How much of the files is read, in `[0, 1]`.

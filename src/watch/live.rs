@@ -5,7 +5,7 @@
 
 use super::feed::Feed;
 use super::state::Presence;
-use super::terminal::{Guard, Taken};
+use super::terminal::{self, Guard, Taken};
 use super::{Message, Screen, Source, run};
 use crate::error::{Context, Result};
 use crate::runlog::directory::RunDirectory;
@@ -41,7 +41,7 @@ pub fn on_terminal(directories: &[RunDirectory], screen: &Screen, has_mouse: boo
         guard,
     };
     let mut taken = Taken::take(has_mouse)?;
-    run(directories, &mut taken.terminal, &mut source, screen)
+    terminal::unless_gone(run(directories, &mut taken.terminal, &mut source, screen))
 }
 
 /// One run directory as it is read.

@@ -74,6 +74,16 @@ pub fn end_with_output() -> Result<()> {
     watch_over(|wait| has_ended(&[stdout()], wait))
 }
 
+/// What came of writing to stdout, which is no failure where nobody can read it any more: there is nobody
+/// to be told either.
+pub fn unless_gone(outcome: Result<()>) -> Result<()> {
+    outcome.or_else(
+        |failure| {
+            if has_ended(&[stdout()], Duration::ZERO) { Ok(()) } else { Err(failure) }
+        },
+    )
+}
+
 /// Ends the process as soon as `is_over` says so, which waits as long as it is told.
 fn watch_over(is_over: impl Fn(Duration) -> bool + Send + 'static) -> Result<()> {
     let watch = move || {

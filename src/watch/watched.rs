@@ -102,6 +102,7 @@ impl Watched {
     pub(super) fn forget(&mut self) {
         self.dashboard = Dashboard::default();
         self.preview = None;
+        self.cases = CasesShown::default();
     }
 
     /// Takes note of times, and of scores of an evaluation that was not seen before.

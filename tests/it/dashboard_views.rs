@@ -251,6 +251,9 @@ fn a_log_that_becomes_another_one_is_told_again() {
     assert_eq!(look(), (0, String::new()));
     std::fs::create_dir(&log).unwrap();
     assert_eq!(look(), (0, String::new()));
+    std::fs::remove_dir(&log).unwrap();
+    write("back");
+    assert_eq!(look(), (1, anew));
     std::fs::remove_dir_all(folder.path()).unwrap();
     assert_eq!(look(), (0, "false the run directory is gone".to_owned()));
     assert_eq!(look(), (0, String::new()));
