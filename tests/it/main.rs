@@ -23,6 +23,7 @@ mod dashboard;
 mod dashboard_export;
 #[cfg(test)]
 mod dashboard_laws;
+mod dashboard_terminal;
 #[cfg(test)]
 mod dashboard_views;
 #[cfg(test)]
