@@ -8,7 +8,7 @@ mod anatomy;
 mod picture;
 mod scribble;
 
-use super::{Intensities, cardiac_classes, contiguous_fold, scale_intensities};
+use super::{cardiac_classes, contiguous_fold, intensities};
 use crate::data::{Case, DENSE, Dataset, SCRIBBLE};
 use crate::error::{Failure, Result};
 use crate::random::Key;
@@ -108,7 +108,7 @@ fn case(phantom: &Phantom, index: usize) -> Result<Case> {
         shape: [phantom.slices, phantom.size, phantom.size],
         channels: 1,
         spacing_mm: Some([SLICE_DISTANCE_MM, in_plane_mm, in_plane_mm]),
-        image: scale_intensities(&Intensities { values, whole: true })?,
+        image: intensities::as_published(&values)?,
         annotations: BTreeMap::from([(SCRIBBLE.into(), scribble), (DENSE.into(), dense)]),
     })
 }
