@@ -6,8 +6,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
 pub use prepare::{
-    Absent, Brats, Difficulty, LabelTransfer, Labeller, LesionPhantom, Prepare, PseudoLabels,
-    Refinement, ScribbleKind, Scribbles,
+    Absent, Brats, Difficulty, LabelTransfer, Labeller, LesionPhantom, Nifti, Prepare,
+    PseudoLabels, Refinement, ScribbleKind, Scribbles,
 };
 
 /// Trains medical image segmentation from scrimped annotations, on as many processes as mpirun starts.

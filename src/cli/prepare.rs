@@ -32,26 +32,7 @@ pub enum Prepare {
         to: PathBuf,
     },
     /// Your own data: NIfTI images with scribbles of the same file name
-    Nifti {
-        /// Folder of images, one `.nii` or `.nii.gz` per case
-        #[arg(long, value_name = "DIR")]
-        images: PathBuf,
-        /// Folder of scribbles with the names of the images
-        #[arg(long, value_name = "DIR")]
-        scribbles: PathBuf,
-        /// Folder of dense labels with the names of the images
-        #[arg(long, value_name = "DIR")]
-        dense: Option<PathBuf>,
-        /// Names of the classes by label value, the background first
-        #[arg(long, value_name = "NAMES", value_delimiter = ',', required = true)]
-        classes: Vec<String>,
-        /// Label value of pixels that nobody annotated
-        #[arg(long, value_name = "LABEL")]
-        ignore: u8,
-        /// The packed file to write
-        #[arg(long, value_name = "FILE")]
-        to: PathBuf,
-    },
+    Nifti(Nifti),
     /// A synthetic cardiac data set, for trying things out
     Phantom {
         /// How many cases
@@ -83,6 +64,37 @@ pub enum Prepare {
     PseudoLabels(PseudoLabels),
     /// Draw scribbles or points where there are dense labels, instead of those that are there
     Scribbles(Scribbles),
+}
+
+/// Arguments of `scrimp prepare nifti`.
+#[derive(Debug, Args)]
+pub struct Nifti {
+    /// Folder of images, one `.nii` or `.nii.gz` per case
+    #[arg(long, value_name = "DIR")]
+    pub images: PathBuf,
+    /// Folder of scribbles with the names of the images
+    #[arg(long, value_name = "DIR")]
+    pub scribbles: PathBuf,
+    /// Folder of dense labels with the names of the images
+    #[arg(long, value_name = "DIR")]
+    pub dense: Option<PathBuf>,
+    /// Names of the classes, the background first: for label values 0, 1, 2 and so on, or each with
+    /// its value, as in `1=background,2=liver`
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', required = true)]
+    pub classes: Vec<String>,
+    /// The same classes by the values of dense labels, where those are others
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', requires = "dense")]
+    pub dense_classes: Option<Vec<String>>,
+    /// Label value of pixels that nobody annotated
+    #[arg(long, value_name = "LABEL", allow_negative_numbers = true)]
+    pub ignore: i64,
+    /// Regular expression whose first group in the name of a case is its patient, as in `^(p[0-9]+)_`;
+    /// each case is a patient of its own otherwise
+    #[arg(long, value_name = "REGEX")]
+    pub patients: Option<String>,
+    /// The packed file to write
+    #[arg(long, value_name = "FILE")]
+    pub to: PathBuf,
 }
 
 /// Arguments of `scrimp prepare label-transfer`.

@@ -8,6 +8,7 @@ use crate::data::import::{
     Source, acdc, brats, label_transfer, lesion_phantom, mscmr, nifti, phantom,
 };
 use crate::data::store::{self, Destination, Existing};
+use crate::data::tally::Tally;
 use crate::error::{Context, Exit, Result};
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use std::io::Write;
@@ -31,17 +32,7 @@ pub(super) fn run(prepare: &cli::Prepare) -> Result<Exit> {
             }
             Ok(exit)
         }
-        cli::Prepare::Nifti { images, scribbles, dense, classes, ignore, to } => {
-            let folders = nifti::Folders {
-                images: images.clone(),
-                scribbles: scribbles.clone(),
-                dense: dense.clone(),
-                classes: classes.clone(),
-                unlabelled: *ignore,
-            };
-            let to = claim(to)?;
-            pack(nifti::open(folders)?, to)
-        }
+        cli::Prepare::Nifti(arguments) => pack_nifti(arguments),
         cli::Prepare::Phantom { cases, slices, size, difficulty, seed, to } => {
             let phantom = phantom::Phantom {
                 cases: *cases,
@@ -64,6 +55,20 @@ pub(super) fn run(prepare: &cli::Prepare) -> Result<Exit> {
     }
 }
 
+fn pack_nifti(arguments: &cli::Nifti) -> Result<Exit> {
+    let to = claim(&arguments.to)?;
+    let source = nifti::open(&nifti::Folders {
+        images: arguments.images.clone(),
+        scribbles: arguments.scribbles.clone(),
+        dense: arguments.dense.clone(),
+        classes: arguments.classes.clone(),
+        dense_classes: arguments.dense_classes.clone(),
+        unlabelled: arguments.ignore,
+        patients: arguments.patients.clone(),
+    })?;
+    pack(source, to)
+}
+
 fn pack_label_transfer(arguments: &cli::LabelTransfer) -> Result<Exit> {
     let to = claim(&arguments.to)?;
     let (source, warnings) = label_transfer::open(&label_transfer::Package {
@@ -71,9 +76,7 @@ fn pack_label_transfer(arguments: &cli::LabelTransfer) -> Result<Exit> {
         size: arguments.size,
         test_only: arguments.test_only,
     })?;
-    for warning in warnings {
-        writeln!(anstream::stderr(), "warning: {warning}").context(|| "cannot write to stderr")?;
-    }
+    warn(warnings)?;
     pack(source, to)
 }
 
@@ -129,23 +132,36 @@ pub(super) fn pack(source: Source, to: Destination) -> Result<Exit> {
     let about = [source.name.as_str(), &source.provenance];
     let mut writer = store::Writer::create(to, about, &source.classes)?;
     let (mut case_count, mut slice_count) = (0, 0);
+    let mut tally = Tally::default();
     for case in source.cases {
         let case = case.map_err(|failure| {
             failure.hint("mend or remove the named file, then run the same command again")
         })?;
         writer.add(&case)?;
+        tally.add(&case);
         case_count += 1;
         slice_count += case.shape[0];
         bar.inc(1);
     }
-    let size_bytes = writer.finish()?;
     bar.finish_and_clear();
+    warn(source.notes.take())?;
+    tally.check(&source.classes)?;
+    warn(tally.warnings(&source.classes))?;
+    let size_bytes = writer.finish()?;
     say(format_args!(
         "packed {case_count} cases with {slice_count} slices into `{}` ({})",
         path.display(),
         HumanBytes(size_bytes)
     ))?;
+    say(format_args!("{}", tally.table(&source.classes)))?;
     Ok(Exit::Done)
+}
+
+fn warn(sentences: Vec<String>) -> Result<()> {
+    for sentence in sentences {
+        writeln!(anstream::stderr(), "warning: {sentence}").context(|| "cannot write to stderr")?;
+    }
+    Ok(())
 }
 
 fn say(line: std::fmt::Arguments<'_>) -> Result<()> {

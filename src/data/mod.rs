@@ -26,6 +26,7 @@ pub mod simulated;
 pub mod store;
 #[cfg(feature = "torch")]
 mod table;
+pub mod tally;
 
 /// The annotation value that means "nobody said what this pixel is".
 pub const IGNORE: u8 = 255;

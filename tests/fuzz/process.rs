@@ -156,7 +156,7 @@ impl Reading<'_> {
             std::process::exit(102);
         }
         for text in said {
-            let is_fine = |letter: char| !letter.is_control() || letter == '\n';
+            let is_fine = |letter: char| !letter.is_control() || "\n\t".contains(letter);
             if !text.chars().all(is_fine) || text.contains("frame #") || text.contains("panicked") {
                 eprintln!("no sentence for people: {text:?}");
                 std::process::exit(103);

@@ -177,9 +177,11 @@ mod data {
             scribbles: folder("scribbles", labels),
             dense: None,
             classes: vec!["background".to_owned(), "liver".to_owned()],
+            dense_classes: None,
             unlabelled: 9,
+            patients: None,
         };
-        said(nifti::open(folders).and_then(scrimp::data::import::Source::collect))
+        said(nifti::open(&folders).and_then(scrimp::data::import::Source::collect))
     }
 
     fn picture(bytes: &[u8], scratch: &Path) -> Vec<String> {

@@ -277,9 +277,9 @@ fn broken_files_of_wsl4mis_are_named() {
     let mut wrong = scribble.clone();
     wrong[5] = 5;
     write_wsl4mis(&first, &case.shape, &case.image, [&dense, &wrong]);
-    insta::assert_snapshot!(import(folder.path()), @"error: `scribble` of `FOLDER/ACDC_training_volumes/patient020_frame01.h5` holds 5 in slice 0 at row 0, column 5, expected 0 to 3 or 4 for unlabelled");
+    insta::assert_snapshot!(import(folder.path()), @"error: `scribble` of `FOLDER/ACDC_training_volumes/patient020_frame01.h5` holds label 5 in slice 0 at row 0, column 5, expected 0 to 3 or 4 for unlabelled");
     write_wsl4mis(&first, &case.shape, &case.image, [&scribble, &scribble]);
-    insta::assert_snapshot!(import(folder.path()), @"error: `label` of `FOLDER/ACDC_training_volumes/patient020_frame01.h5` holds 4 in slice 0 at row 0, column 0, expected 0 to 3");
+    insta::assert_snapshot!(import(folder.path()), @"error: `label` of `FOLDER/ACDC_training_volumes/patient020_frame01.h5` holds label 4 in slice 0 at row 0, column 0, expected 0 to 3");
     fs::write(&first, &fs::read(&first).unwrap()[..3000]).unwrap();
     insta::assert_snapshot!(import(folder.path()), @r"
     error: cannot open `FOLDER/ACDC_training_volumes/patient020_frame01.h5` as HDF5, expected a whole file
@@ -301,6 +301,7 @@ fn broken_files_of_wsl4mis_are_named() {
     error: no ACDC cases in `FOLDER`
 
     hint: looked for `patient001_frame01.h5` there or in `ACDC_training_volumes`, for `patient001_frame01_slice_0.h5` there or in `ACDC_training_slices`, and for `patient001/patient001_frame01.nii.gz`
+    hint: there is nothing there
     ");
 }
 
@@ -348,11 +349,11 @@ fn the_challenge_tree_is_scaled_and_keeps_its_spacing() {
     let stem = |kind: &str| patient.join(format!("patient081_frame04{kind}.nii"));
     write_nifti(&stem(""), SHAPE, SPACING_MM, &image);
     write_nifti(&stem("_gt"), SHAPE, SPACING_MM, &dense);
-    let import = || acdc::open(folder.path()).unwrap().collect();
+    let import = || acdc::open(folder.path()).and_then(scrimp::data::import::Source::collect);
     insta::assert_snapshot!(text(import(), folder.path()), @r"
-    error: no `FOLDER/patient081/patient081_frame04_scribble.nii` for image `FOLDER/patient081/patient081_frame04.nii`
+    error: image `FOLDER/patient081/patient081_frame04.nii` has no scribbles
 
-    hint: put the dense labels `_gt` and the scribbles `_scribble` beside the images
+    hint: looked for `patient081_frame04_scribble.nii.gz` and `patient081_frame04_scribble.nii` beside it
     ");
     write_nifti(&stem("_scribble"), SHAPE, SPACING_MM, &scribble);
     let case = import().unwrap().cases.remove(0);
@@ -376,9 +377,11 @@ fn own_nifti_files_are_imported_or_refused_by_name() {
         scribbles: scribbles.clone(),
         dense: None,
         classes,
+        dense_classes: None,
         unlabelled: 4,
+        patients: None,
     };
-    let import = || nifti::open(folders.clone()).and_then(scrimp::data::import::Source::collect);
+    let import = || nifti::open(&folders).and_then(scrimp::data::import::Source::collect);
     insta::assert_snapshot!(text(import(), folder.path()), @r"
     error: no images in `FOLDER/images`
 
@@ -396,15 +399,24 @@ fn own_nifti_files_are_imported_or_refused_by_name() {
 
     let two = scribbles.join("two.nii");
     write_nifti(&two, [2, 4, 3], SPACING_MM, &scribble);
-    insta::assert_snapshot!(text(import(), folder.path()), @"error: `FOLDER/scribbles/two.nii` has shape [2, 4, 3], expected [2, 3, 4] as its image has");
+    insta::assert_snapshot!(text(import(), folder.path()), @r"
+    error: `FOLDER/scribbles/two.nii` has shape [2, 4, 3] along the axes of its image, expected [2, 3, 4]
+
+    hint: draw or resample the labels on the image itself
+    ");
     write_nifti(&two, SHAPE, [10.0, 1.5, 1.37], &scribble);
-    insta::assert_snapshot!(text(import(), folder.path()), @"error: `FOLDER/scribbles/two.nii` has spacing [10.0, 1.5, 1.37], expected [10.0, 1.5625, 1.37] as its image has");
+    insta::assert_snapshot!(text(import(), folder.path()), @r"
+    error: `FOLDER/scribbles/two.nii` has spacing [10.0, 1.5, 1.37], expected [10.0, 1.5625, 1.37] as its image has
+
+    hint: draw or resample the labels on the image itself
+    ");
     write_nifti(&two, SHAPE, SPACING_MM, &image);
     insta::assert_snapshot!(text(import(), folder.path()), @"error: `FOLDER/scribbles/two.nii` holds label 100 in slice 0 at row 0, column 0, expected 0 to 3 or 4 for unlabelled");
     fs::write(&two, &fs::read(&two).unwrap()[..380]).unwrap();
     insta::assert_snapshot!(text(import(), folder.path()), @r"
-    error: cannot read `FOLDER/scribbles/two.nii` as NIfTI, expected a whole file
-      caused by: The buffer length (28) and header dimensions (48 elements) are incompatible
+    error: `FOLDER/scribbles/two.nii` is cut off: it holds 28 of the 48 bytes of its voxels
+
+    hint: copy it again
     ");
 }
 

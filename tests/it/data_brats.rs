@@ -158,7 +158,7 @@ fn volumes_and_segmentations_without_the_other_are_named() {
     insta::assert_snapshot!(damaged(|folder, _| fs::remove_file(segmentation(folder)).unwrap()), @r"
     error: volume `FOLDER/flat/Brats18_D_1_flair.nii` has no segmentation
 
-    hint: looked for `Brats18_D_1_seg.nii.gz` beside it
+    hint: looked for `Brats18_D_1_seg.nii.gz` or `Brats18_D_1-seg.nii.gz` beside it
     hint: only the training set of the challenge has segmentations
     ");
     // Which of the two is named first depends on the file system.
@@ -183,7 +183,11 @@ fn volumes_that_cannot_be_used_are_named() {
     insta::assert_snapshot!(damaged(|folder, _| {
         let path = folder.join("flat/Brats18_D_1_seg.nii");
         write_nifti(&path, [20, 24, 20], SPACING_MM, &voxels(|slice, _, _| i16::from(slice == 6)));
-    }), @"error: `FOLDER/flat/Brats18_D_1_seg.nii` has shape [20, 24, 20], expected [20, 20, 24] as its image has");
+    }), @r"
+    error: `FOLDER/flat/Brats18_D_1_seg.nii` has shape [20, 24, 20] along the axes of its image, expected [20, 20, 24]
+
+    hint: draw or resample the labels on the image itself
+    ");
     insta::assert_snapshot!(damaged(|folder, _| {
         let path = folder.join("flat/Brats18_D_1_flair.nii");
         write_nifti(&path, SHAPE, SPACING_MM, &voxels(|_, _, _| 7));
@@ -195,8 +199,9 @@ fn volumes_that_cannot_be_used_are_named() {
         let path = folder.join("flat/Brats18_D_1_flair.nii");
         fs::write(&path, &fs::read(&path).unwrap()[..5000]).unwrap();
     }), @r"
-    error: cannot read `FOLDER/flat/Brats18_D_1_flair.nii` as NIfTI, expected a whole file
-      caused by: The buffer length (4648) and header dimensions (19200 elements) are incompatible
+    error: `FOLDER/flat/Brats18_D_1_flair.nii` is cut off: it holds 4648 of the 19200 bytes of its voxels
+
+    hint: copy it again
     ");
 }
 

@@ -120,8 +120,9 @@ fn folders_without_masks_are_refused() {
     let file = cut.path().join("a.nii");
     fs::write(&file, &fs::read(&file).unwrap()[..356]).unwrap();
     insta::assert_snapshot!(text(masks::read(cut.path(), 4), cut.path()), @r"
-    error: cannot read `FOLDER/a.nii` as NIfTI, expected a whole file
-      caused by: The buffer length (4) and header dimensions (12 elements) are incompatible
+    error: `FOLDER/a.nii` is cut off: it holds 4 of the 12 bytes of its voxels
+
+    hint: copy it again
     ");
 }
 

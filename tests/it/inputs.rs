@@ -288,7 +288,7 @@ fn a_source_with_a_number_that_is_none() {
 fn a_source_with_a_label_outside_its_coding() {
     insta::assert_snapshot!(refusal_of_source(&small().cases[0], 5), @r"
     exit code 1
-    error: `scribble` of `FOLDER/patient001_frame01.h5` holds 5 in slice 0 at row 0, column 0, expected 0 to 3 or 4 for unlabelled
+    error: `scribble` of `FOLDER/patient001_frame01.h5` holds label 5 in slice 0 at row 0, column 0, expected 0 to 3 or 4 for unlabelled
 
     hint: mend or remove the named file, then run the same command again
     ");

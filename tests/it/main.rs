@@ -31,6 +31,9 @@ mod dashboard_views;
 mod data;
 #[cfg(test)]
 #[cfg(feature = "hdf5")]
+mod data_acdc;
+#[cfg(test)]
+#[cfg(feature = "hdf5")]
 mod data_brats;
 #[cfg(test)]
 #[cfg(feature = "hdf5")]
@@ -50,6 +53,9 @@ mod data_resident;
 #[cfg(test)]
 #[cfg(feature = "hdf5")]
 mod data_shapes;
+#[cfg(test)]
+#[cfg(feature = "hdf5")]
+mod data_volumes;
 #[cfg(test)]
 #[cfg(feature = "mpi")]
 mod distributed;

@@ -5,15 +5,18 @@
 //! Data: Bernard et al., TMI 2018; scribbles: Valvano et al., TMI 2021; HDF5 forms:
 //! `HiLab-git/WSL4MIS` at a594da8d. Knows nothing of how the packed file looks.
 
-use super::{Source, cardiac_classes, scale_intensities, volume};
-use crate::data::{Case, DENSE, IGNORE, SCRIBBLE, place};
-use crate::error::{Context, Failure, Result};
-use hdf5::H5Type;
+use super::folder::{self, entries};
+use super::labels::Coding;
+use super::notes::Notes;
+use super::volume::{not_slices, slices_along};
+use super::{Source, cardiac_classes, hdf5_file, intensities, volume};
+use crate::data::{Case, DENSE, SCRIBBLE};
+use crate::error::{Failure, Result};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Label of pixels that nobody annotated, in scribbles alone.
-const UNLABELLED: u8 = 4;
+const UNLABELLED: i64 = 4;
 
 /// Patient and frame, in the order of their numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,12 +36,14 @@ enum Files {
 
 /// Finds ACDC in `folder`, preferring whole volumes to slices, and those to NIfTI.
 ///
-/// Labels become 0 background, 1 right ventricle, 2 myocardium, 3 left ventricle, [`IGNORE`];
-/// patients 1-20 are held out in fold 1, ..., 81-100 in fold 5, later ones in none.
+/// Labels become 0 background, 1 right ventricle, 2 myocardium, 3 left ventricle,
+/// [`IGNORE`](crate::data::IGNORE); patients 1-20 are held out in fold 1, ..., 81-100 in fold 5, later
+/// ones in none. Refuses two files of one case, and notes files whose names it does not understand.
 pub fn open(folder: &Path) -> Result<Source> {
-    let (form, found) = find(folder)?;
-    let case_count = found.len();
-    let cases = found.into_iter().map(|(id, files)| case(id, &files));
+    let notes = Notes::default();
+    let (form, found) = find(folder, &notes)?;
+    let (case_count, noted) = (found.len(), notes.clone());
+    let cases = found.into_iter().map(move |(id, files)| case(id, &files, &noted));
     Ok(Source {
         name: "acdc".into(),
         classes: cardiac_classes(),
@@ -48,86 +53,166 @@ pub fn open(folder: &Path) -> Result<Source> {
         ),
         case_count,
         cases: Box::new(cases),
+        notes,
     })
 }
 
 type Found = BTreeMap<Id, Files>;
 
-fn find(folder: &Path) -> Result<(&'static str, Found)> {
+fn find(folder: &Path, notes: &Notes) -> Result<(&'static str, Found)> {
     for place in [folder.to_owned(), folder.join("ACDC_training_volumes")] {
-        let found = volumes(&place)?;
+        let found = volumes(&place, notes)?;
         if !found.is_empty() {
             return Ok(("Volumes of WSL4MIS, intensities as scaled there.", found));
         }
     }
     for place in [folder.to_owned(), folder.join("ACDC_training_slices")] {
-        let found = slices(&place)?;
+        let found = slices(&place, notes)?;
         if !found.is_empty() {
             return Ok(("Slices of WSL4MIS, intensities as scaled there.", found));
         }
     }
-    let found = nifti_tree(folder)?;
+    let found = nifti_tree(folder, notes)?;
     if !found.is_empty() {
         let form = "NIfTI of the challenge, intensities cut at the cumulative share 0.99 and \
                     scaled to [0, 1] per volume.";
         return Ok((form, found));
     }
-    Err(Failure::new(format!("no ACDC cases in `{}`", folder.display())).hint(
-        "looked for `patient001_frame01.h5` there or in `ACDC_training_volumes`, for \
-         `patient001_frame01_slice_0.h5` there or in `ACDC_training_slices`, and for \
-         `patient001/patient001_frame01.nii.gz`",
-    ))
+    let mut names = if folder.is_dir() { entries(folder)? } else { Vec::new() }.into_iter();
+    let found = match names.next() {
+        Some(path) => format!("`{}` is there, which is none of these", path.display()),
+        None => "there is nothing there".to_owned(),
+    };
+    Err(Failure::new(format!("no ACDC cases in `{}`", folder.display()))
+        .hint(
+            "looked for `patient001_frame01.h5` there or in `ACDC_training_volumes`, for \
+             `patient001_frame01_slice_0.h5` there or in `ACDC_training_slices`, and for \
+             `patient001/patient001_frame01.nii.gz`",
+        )
+        .hint(found))
 }
 
-fn volumes(folder: &Path) -> Result<Found> {
-    let paths = entries(folder)?.into_iter();
-    Ok(paths
-        .filter_map(|path| {
-            let (id, rest) = parse(&path)?;
-            (rest == ".h5").then(|| (id, Files::Volume(path.clone())))
-        })
-        .collect())
-}
+/// What is said of files that would have been cases under another name.
+const UNKNOWN: &str = "left out, for the name is none that ACDC has (`patient001_frame01…`)";
 
-fn slices(folder: &Path) -> Result<Found> {
-    let mut found: BTreeMap<Id, BTreeMap<usize, PathBuf>> = BTreeMap::new();
-    for path in entries(folder)? {
-        let slice = parse(&path).and_then(|(id, rest)| {
-            let number = rest.strip_prefix("_slice_")?.strip_suffix(".h5")?.parse().ok()?;
-            Some((id, number))
-        });
-        if let Some((id, number)) = slice {
-            found.entry(id).or_default().insert(number, path);
+fn volumes(folder: &Path, notes: &Notes) -> Result<Found> {
+    let (mut found, mut unknown, mut loose) = (BTreeMap::new(), Vec::new(), Vec::new());
+    for path in present(folder)? {
+        match parse(&path) {
+            Some((id, ".h5")) => {
+                if let Some(Files::Volume(other)) = found.insert(id, Files::Volume(path.clone())) {
+                    return Err(same_case(&other, &path));
+                }
+            }
+            Some((id, rest)) if slice_number(rest).is_some() => loose.push((id, path)),
+            _ => unknown.push(path),
         }
     }
-    Ok(found.into_iter().map(|(id, slices)| (id, Files::Slices(slices))).collect())
-}
-
-fn nifti_tree(folder: &Path) -> Result<Found> {
-    let mut found = Found::new();
-    for patient in entries(folder)?.into_iter().filter(|path| path.is_dir()) {
-        for path in entries(&patient)? {
-            let image = parse(&path).filter(|(_, rest)| [".nii.gz", ".nii"].contains(rest));
-            let Some((id, ending)) = image else { continue };
-            let beside = |kind: &str| patient.join(format!("{}_{kind}{ending}", case_name(id)));
-            let files = [path.clone(), beside("gt"), beside("scribble")];
-            found.insert(id, Files::Nifti(files));
+    if !found.is_empty() {
+        loose.retain(|(id, _)| !found.contains_key(id));
+        for (_, path) in &loose {
+            notes.add("left out, for whole volumes lie beside it", format!("`{}`", path.display()));
         }
+        note_data(&unknown, UNKNOWN, notes);
     }
     Ok(found)
 }
 
-/// The entries of a folder in ascending order; none where there is no such folder.
-fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
-    if !folder.is_dir() {
-        return Ok(Vec::new());
+/// The entries of a folder; none where there is no such folder.
+fn present(folder: &Path) -> Result<Vec<PathBuf>> {
+    if folder.is_dir() { entries(folder) } else { Ok(Vec::new()) }
+}
+
+fn note_data(paths: &[PathBuf], sentence: &str, notes: &Notes) {
+    for path in paths.iter().filter(|path| !path.is_dir() && folder::is_data(path)) {
+        notes.add(sentence, format!("`{}`", path.display()));
     }
-    let cannot = || format!("cannot list `{}`", folder.display());
-    let entries = std::fs::read_dir(folder).context(cannot)?;
-    let paths = entries.map(|entry| entry.map(|entry| entry.path()));
-    let mut paths: Vec<PathBuf> = paths.collect::<std::io::Result<_>>().context(cannot)?;
-    paths.sort_unstable();
-    Ok(paths)
+}
+
+fn same_case(one: &Path, other: &Path) -> Failure {
+    Failure::new(format!(
+        "`{}` and `{}` are the same patient and frame, expected one file of each",
+        one.display(),
+        other.display()
+    ))
+    .hint("remove or rename one of them")
+}
+
+fn slice_number(rest: &str) -> Option<usize> {
+    rest.strip_prefix("_slice_")?.strip_suffix(".h5")?.parse().ok()
+}
+
+fn slices(folder: &Path, notes: &Notes) -> Result<Found> {
+    let mut found: BTreeMap<Id, BTreeMap<usize, PathBuf>> = BTreeMap::new();
+    let mut unknown = Vec::new();
+    for path in present(folder)? {
+        let Some((id, number)) =
+            parse(&path).and_then(|(id, rest)| Some((id, slice_number(rest)?)))
+        else {
+            unknown.push(path);
+            continue;
+        };
+        if let Some(other) = found.entry(id).or_default().insert(number, path.clone()) {
+            return Err(same_case(&other, &path));
+        }
+    }
+    if !found.is_empty() {
+        note_data(&unknown, UNKNOWN, notes);
+    }
+    Ok(found.into_iter().map(|(id, slices)| (id, Files::Slices(slices))).collect())
+}
+
+/// What stands behind patient and frame in the names of NIfTI files that are no images.
+const LABELS: [&str; 2] = ["_gt", "_scribble"];
+
+fn nifti_tree(folder: &Path, notes: &Notes) -> Result<Found> {
+    let (mut found, mut unknown, mut alone) = (Found::new(), Vec::new(), Vec::new());
+    let mut folders = present(folder)?;
+    folders.push(folder.to_owned());
+    for patient in folders.into_iter().filter(|path| path.is_dir()) {
+        let listing = folder::list(&patient)?;
+        unknown.extend(listing.others);
+        for (name, path) in &listing.files {
+            let parsed = parse(path);
+            let rest =
+                parsed.and_then(|(id, rest)| Some((id, folder::stem(rest).unwrap_or(rest), rest)));
+            match rest {
+                // What `stem` leaves of `.nii.gz` alone is nothing, hence the ending itself.
+                Some((id, short, rest)) if short == rest => {
+                    let files = nifti_files(name, path, &listing.files)?;
+                    if let Some(Files::Nifti([other, ..])) = found.insert(id, Files::Nifti(files)) {
+                        return Err(same_case(&other, path));
+                    }
+                }
+                Some((id, short, _)) if LABELS.contains(&short) => alone.push((id, path.clone())),
+                _ if name.ends_with("_4d") => {}
+                _ => unknown.push(path.clone()),
+            }
+        }
+    }
+    alone.retain(|(id, _)| !found.contains_key(id));
+    let alone: Vec<PathBuf> = alone.into_iter().map(|(_, path)| path).collect();
+    if !found.is_empty() {
+        note_data(&unknown, UNKNOWN, notes);
+        note_data(&alone, "left out, for these labels have no image", notes);
+    }
+    Ok(found)
+}
+
+/// Image, dense labels and scribbles of the image called `name`.
+fn nifti_files(
+    name: &str,
+    image: &Path,
+    files: &BTreeMap<String, PathBuf>,
+) -> Result<[PathBuf; 3]> {
+    let beside = |kind: &str| {
+        files.get(&format!("{name}{kind}")).cloned().ok_or_else(|| {
+            let what = if kind == LABELS[0] { "dense labels" } else { "scribbles" };
+            Failure::new(format!("image `{}` has no {what}", image.display()))
+                .hint(format!("looked for `{name}{kind}.nii.gz` and `{name}{kind}.nii` beside it"))
+        })
+    };
+    Ok([image.to_owned(), beside(LABELS[0])?, beside(LABELS[1])?])
 }
 
 /// Splits `patient001_frame01REST`.
@@ -143,11 +228,11 @@ fn case_name(id: Id) -> String {
     format!("patient{:03}_frame{:02}", id.patient, id.frame)
 }
 
-fn case(id: Id, files: &Files) -> Result<Case> {
+fn case(id: Id, files: &Files, notes: &Notes) -> Result<Case> {
     let arrays = match files {
-        Files::Volume(path) => volume_arrays(path)?,
-        Files::Slices(slices) => stacked_slices(id, slices)?,
-        Files::Nifti([image, dense, scribble]) => nifti_arrays(image, dense, scribble)?,
+        Files::Volume(path) => volume_arrays(path, notes)?,
+        Files::Slices(slices) => stacked_slices(id, slices, notes)?,
+        Files::Nifti([image, dense, scribble]) => nifti_arrays(image, [dense, scribble], notes)?,
     };
     Ok(Case {
         name: case_name(id),
@@ -174,27 +259,36 @@ struct Arrays {
     scribble: Vec<u8>,
 }
 
-fn dense_label(value: i32) -> Option<u8> {
-    (0..4).contains(&value).then_some(value as u8)
+/// The codings of dense labels and of scribbles.
+fn codings() -> [Coding; 2] {
+    [Coding::classes(4), Coding::classes(4).or_unlabelled(UNLABELLED)]
 }
 
-fn scribble_label(value: i32) -> Option<u8> {
-    if value == i32::from(UNLABELLED) { Some(IGNORE) } else { dense_label(value) }
-}
-
-fn volume_arrays(path: &Path) -> Result<Arrays> {
-    let file = Hdf5 { path, file: open_hdf5(path)? };
+fn volume_arrays(path: &Path, notes: &Notes) -> Result<Arrays> {
+    let file = hdf5_file::open(path)?;
     let shape = file.shape("image")?;
-    let shape: [usize; 3] = shape.as_slice().try_into().map_err(|_error| {
-        Failure::new(format!(
-            "`image` of `{}` has shape {shape:?}, expected [slices, rows, columns]",
-            path.display()
-        ))
-    })?;
-    file.arrays(shape, &shape)
+    let shape: [usize; 3] = shape
+        .as_slice()
+        .try_into()
+        .map_err(|_error| file.wrong_shape("image", &shape, "[slices, rows, columns]"))?;
+    if let Some(axis) = slices_along(shape, None) {
+        notes.add(&not_slices(axis), format!("`{}`", path.display()));
+    }
+    hdf5_arrays(&file, shape, notes)
 }
 
-fn stacked_slices(id: Id, slices: &BTreeMap<usize, PathBuf>) -> Result<Arrays> {
+fn hdf5_arrays(file: &hdf5_file::Hdf5File<'_>, shape: [usize; 3], notes: &Notes) -> Result<Arrays> {
+    let [dense, scribble] = codings();
+    Ok(Arrays {
+        shape,
+        spacing_mm: None,
+        image: file.image(shape)?,
+        dense: file.labels("label", shape, &dense, notes)?,
+        scribble: file.labels("scribble", shape, &scribble, notes)?,
+    })
+}
+
+fn stacked_slices(id: Id, slices: &BTreeMap<usize, PathBuf>, notes: &Notes) -> Result<Arrays> {
     let mut stack: Option<Arrays> = None;
     for (expected, (&number, path)) in slices.iter().enumerate() {
         if number != expected {
@@ -205,14 +299,14 @@ fn stacked_slices(id: Id, slices: &BTreeMap<usize, PathBuf>) -> Result<Arrays> {
             ))
             .hint("copy the missing slice files, or remove the others of this case"));
         }
-        let file = Hdf5 { path, file: open_hdf5(path)? };
+        let file = hdf5_file::open(path)?;
         let found = file.shape("image")?;
         let in_plane = stack.as_ref().map(|stack| stack.shape[1..].to_vec());
         let in_plane = in_plane.unwrap_or_else(|| found.clone());
         let [rows, columns] = in_plane[..] else {
             return Err(file.wrong_shape("image", &found, "[rows, columns]"));
         };
-        let slice = file.arrays([1, rows, columns], &[rows, columns])?;
+        let slice = hdf5_arrays(&file, [1, rows, columns], notes)?;
         match &mut stack {
             None => stack = Some(slice),
             Some(stack) => {
@@ -226,107 +320,18 @@ fn stacked_slices(id: Id, slices: &BTreeMap<usize, PathBuf>) -> Result<Arrays> {
     stack.ok_or_else(|| Failure::new(format!("`{}` has no slices", case_name(id))))
 }
 
-fn nifti_arrays(image: &Path, dense: &Path, scribble: &Path) -> Result<Arrays> {
-    if let Some(missing) = [dense, scribble].into_iter().find(|path| !path.exists()) {
-        return Err(Failure::new(format!(
-            "no `{}` for image `{}`",
-            missing.display(),
-            image.display()
-        ))
-        .hint("put the dense labels `_gt` and the scribbles `_scribble` beside the images"));
-    }
-    let volume = volume::read(image)?;
-    let labels = |path: &Path, coding: &str, translate: fn(i32) -> Option<u8>| {
-        let labels = volume::read(path)?;
-        volume.check_labels(&labels, path)?;
-        let whole = |value: f64| (value.fract() == 0.0).then_some(value as i32);
-        labels.labels(path, coding, |value| whole(value).and_then(translate))
-    };
-    let dense = labels(dense, "0 to 3", dense_label)?;
-    let scribble = labels(scribble, "0 to 3 or 4 for unlabelled", scribble_label)?;
-    let scaled = scale_intensities(&volume.raw)
-        .map_err(|failure| failure.during(format!("cannot scale `{}`", image.display())))?;
+fn nifti_arrays(image: &Path, [dense, scribble]: [&Path; 2], notes: &Notes) -> Result<Arrays> {
+    let volume = volume::read(image, notes)?;
+    volume.note_oddities(notes);
+    let [dense_coding, scribble_coding] = codings();
     Ok(Arrays {
         shape: volume.shape,
         spacing_mm: Some(volume.spacing_mm),
-        image: scaled,
-        dense,
-        scribble,
+        dense: volume.labels_at(dense, &dense_coding, notes)?,
+        scribble: volume.labels_at(scribble, &scribble_coding, notes)?,
+        image: intensities::as_published(&volume.values)
+            .map_err(|failure| failure.during(format!("cannot scale `{}`", image.display())))?,
     })
-}
-
-fn open_hdf5(path: &Path) -> Result<hdf5::File> {
-    hdf5::File::open(path)
-        .context(|| format!("cannot open `{}` as HDF5, expected a whole file", path.display()))
-}
-
-/// One HDF5 file of WSL4MIS.
-struct Hdf5<'a> {
-    path: &'a Path,
-    file: hdf5::File,
-}
-
-impl Hdf5<'_> {
-    /// `image`, `label` and `scribble`, which must have the shape `stored`, as `[slices, rows, columns]`.
-    fn arrays(&self, shape: [usize; 3], stored: &[usize]) -> Result<Arrays> {
-        let image: Vec<f32> = self.read("image", stored)?;
-        if let Some(index) = image.iter().position(|value| !(0.0..=1.0).contains(value)) {
-            return Err(Failure::new(format!(
-                "`image` of `{}` holds {} {}, expected finite intensities in [0, 1]",
-                self.path.display(),
-                image[index],
-                place(index, shape)
-            )));
-        }
-        Ok(Arrays {
-            shape,
-            spacing_mm: None,
-            image,
-            dense: self.labels("label", (shape, stored), dense_label)?,
-            scribble: self.labels("scribble", (shape, stored), scribble_label)?,
-        })
-    }
-
-    fn labels(
-        &self,
-        name: &str,
-        (shape, stored): ([usize; 3], &[usize]),
-        translate: fn(i32) -> Option<u8>,
-    ) -> Result<Vec<u8>> {
-        let values: Vec<i32> = self.read(name, stored)?;
-        let labels = values.iter().enumerate().map(|(index, &value)| {
-            translate(value).ok_or_else(|| {
-                Failure::new(format!(
-                    "`{name}` of `{}` holds {value} {}, expected 0 to 3{}",
-                    self.path.display(),
-                    place(index, shape),
-                    if name == "scribble" { " or 4 for unlabelled" } else { "" }
-                ))
-            })
-        });
-        labels.collect()
-    }
-
-    fn read<T: H5Type>(&self, name: &str, expected: &[usize]) -> Result<Vec<T>> {
-        let found = self.shape(name)?;
-        if found != expected {
-            return Err(self.wrong_shape(name, &found, &format!("{expected:?} as `image` has")));
-        }
-        let array = self.file.dataset(name).and_then(|array| array.read_raw());
-        array.context(|| format!("cannot read `{name}` of `{}`", self.path.display()))
-    }
-
-    fn shape(&self, name: &str) -> Result<Vec<usize>> {
-        let array = self.file.dataset(name);
-        Ok(array.context(|| format!("cannot read `{name}` of `{}`", self.path.display()))?.shape())
-    }
-
-    fn wrong_shape(&self, name: &str, found: &[usize], expected: &str) -> Failure {
-        Failure::new(format!(
-            "`{name}` of `{}` has shape {found:?}, expected {expected}",
-            self.path.display()
-        ))
-    }
 }
 
 #[cfg(test)]

@@ -4,10 +4,12 @@
 //! the preparation of `mlcb-jlu/MedImgSeg` at 73c6b9e4; other than there, one scale of intensities holds
 //! for all slices of a volume, and patients are never on two sides of the split.
 
+use super::labels::Coding;
+use super::notes::Notes;
 use super::parts::{self, Part, Picture};
-use super::{Source, nifti, pictures, volume};
+use super::{Source, folder, pictures, volume};
 use crate::data::{Case, augment::pillow};
-use crate::error::{Context, Failure, Result};
+use crate::error::{Failure, Result};
 use crate::random::{Key, permutation};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -42,11 +44,14 @@ struct Taken {
     slices: Vec<(usize, Part)>,
 }
 
-/// What the names of FLAIR volumes end with.
-const FLAIR: &str = "_flair";
+/// What the names of FLAIR volumes end with, until 2021 and since 2023.
+const FLAIR: [&str; 2] = ["_flair", "-t2f"];
 
-/// What the names of their segmentations end with.
-const SEGMENTATION: &str = "_seg";
+/// What the names of their segmentations end with, in the same order.
+const SEGMENTATION: [&str; 2] = ["_seg", "-seg"];
+
+/// What the names of the other volumes of the challenge end with; these are not read.
+const OTHERS: [&str; 6] = ["_t1", "_t1ce", "_t2", "-t1n", "-t1c", "-t2w"];
 
 /// Shares of the brain's voxels that are cut off below and above.
 const CUT_SHARES: [f64; 2] = [0.005, 0.995];
@@ -59,11 +64,12 @@ const CUT_SHARES: [f64; 2] = [0.005, 0.995];
 /// else 1 to 255 between the `CUT_SHARES` of the volume's other voxels.
 pub fn open(volumes: &Volumes) -> Result<Source> {
     volumes.check()?;
-    let mut taken = find(&volumes.folder)?;
+    let notes = Notes::default();
+    let mut taken = find(&volumes.folder, &notes)?;
     let split = volumes.split(&taken)?;
     for one in &mut taken {
         let part = split.get(&one.patient).copied().unwrap_or(Part::TrainDiseased);
-        one.slices = volumes.slices(one, part)?;
+        one.slices = volumes.slices(one, part, &notes)?;
     }
     // In the order of the names of cases.
     taken.sort_by_cached_key(|one| split.get(&one.patient).map(|part| one.prefix(*part)));
@@ -84,7 +90,8 @@ pub fn open(volumes: &Volumes) -> Result<Source> {
         volumes.size
     );
     let (size, case_count) = (volumes.size, taken.iter().map(|one| one.slices.len()).sum());
-    let cases = taken.into_iter().flat_map(move |one| match one.cases(size) {
+    let noted = notes.clone();
+    let cases = taken.into_iter().flat_map(move |one| match one.cases(size, &noted) {
         Ok(cases) => cases.into_iter().map(Ok).collect(),
         Err(failure) => vec![Err(failure)],
     });
@@ -94,6 +101,7 @@ pub fn open(volumes: &Volumes) -> Result<Source> {
         provenance,
         case_count,
         cases: Box::new(cases),
+        notes,
     })
 }
 
@@ -102,20 +110,25 @@ const LAYOUT: &str = "`--from` takes the folder of the challenge's training set,
                       `CASE_flair.nii.gz` and `CASE_seg.nii.gz` lie side by side";
 
 /// The volumes of `folder` with nothing taken of them yet, in ascending order of their names.
-fn find(folder: &Path) -> Result<Vec<Taken>> {
+fn find(folder: &Path, notes: &Notes) -> Result<Vec<Taken>> {
     let (mut images, mut segmentations) = (BTreeMap::new(), BTreeMap::new());
-    let mut folders = vec![folder.to_owned()];
-    while let Some(folder) = folders.pop() {
-        let cannot = || format!("cannot list `{}`", folder.display());
-        for entry in std::fs::read_dir(&folder).context(cannot).map_err(|f| f.hint(LAYOUT))? {
-            let path = entry.context(cannot)?.path();
-            folders.extend(path.is_dir().then_some(path));
-        }
-        for (name, path) in nifti::files(&folder)?.into_iter().filter(|(_, path)| path.is_file()) {
-            let (found, case) = match (name.strip_suffix(FLAIR), name.strip_suffix(SEGMENTATION)) {
-                (Some(case), _) => (&mut images, case.to_owned()),
-                (_, Some(case)) => (&mut segmentations, case.to_owned()),
-                _ => continue,
+    for folder in folder::tree(folder).map_err(|failure| failure.hint(LAYOUT))? {
+        for (name, path) in folder::list(&folder)?.files {
+            let case = |endings: &[&str]| {
+                let lower = name.to_ascii_lowercase();
+                let ending = endings.iter().find(|&&ending| lower.ends_with(ending))?;
+                Some(name[..name.len() - ending.len()].to_owned())
+            };
+            let (found, case) = if let Some(case) = case(&FLAIR) {
+                (&mut images, case)
+            } else if let Some(case) = case(&SEGMENTATION) {
+                (&mut segmentations, case)
+            } else {
+                if case(&OTHERS).is_none() {
+                    let sentence = "left out, for the name is none of the challenge (`CASE_flair`, `CASE_seg`)";
+                    notes.add(sentence, format!("`{}`", path.display()));
+                }
+                continue;
             };
             if let Some(other) = found.insert(case, path.clone()) {
                 return Err(Failure::new(format!(
@@ -129,8 +142,10 @@ fn find(folder: &Path) -> Result<Vec<Taken>> {
     let mut taken = Vec::new();
     for (name, image) in images {
         let Some(segmentation) = segmentations.remove(&name) else {
+            let looked_for =
+                SEGMENTATION.map(|ending| format!("`{name}{ending}.nii.gz`")).join(" or ");
             return Err(Failure::new(format!("volume `{}` has no segmentation", image.display()))
-                .hint(format!("looked for `{name}{SEGMENTATION}.nii.gz` beside it"))
+                .hint(format!("looked for {looked_for} beside it"))
                 .hint("only the training set of the challenge has segmentations"));
         };
         let (patient, slices) = (patient(&name).to_owned(), Vec::new());
@@ -148,8 +163,11 @@ fn find(folder: &Path) -> Result<Vec<Taken>> {
 }
 
 /// Whose volume this is: the years of the challenge, as in `Brats18_2013_2_1` and `BraTS19_2013_2_1`, have
-/// patients in common.
+/// patients in common, and since 2023 the last number of `BraTS-GLI-00005-101` is that of the scan.
 fn patient(name: &str) -> &str {
+    if name.to_lowercase().starts_with("brats-") && name.matches('-').count() == 3 {
+        return name.rsplit_once('-').map_or(name, |(patient, _)| patient);
+    }
     let year = name.split_once('_').filter(|(year, _)| year.to_lowercase().starts_with("brats"));
     year.map_or(name, |(_, patient)| patient)
 }
@@ -203,8 +221,10 @@ impl Volumes {
     }
 
     /// The slices to take of a volume for `part`.
-    fn slices(&self, one: &Taken, part: Part) -> Result<Vec<(usize, Part)>> {
-        let (shape, lesions) = one.lesions()?;
+    fn slices(&self, one: &Taken, part: Part, notes: &Notes) -> Result<Vec<(usize, Part)>> {
+        let image = volume::read_place(&one.image, notes)?;
+        let (shape, lesions) =
+            (image.shape, image.labels_at(&one.segmentation, &lesions(), notes)?);
         let [first, last] = self.depth_percent.map(|percent| percent as usize * shape[0]);
         let slices = (0..shape[0]).step_by(self.every);
         let slices = slices.filter(|slice| (first..=last).contains(&(slice * 100)));
@@ -275,22 +295,15 @@ impl Taken {
     /// What the names of its cases have in common.
     fn prefix(&self, part: Part) -> String {
         let part = if part <= Part::TrainHealthy { "train" } else { part.prefix() };
-        format!("{part}-{}{FLAIR}_", self.name)
-    }
-
-    /// The shape of the segmentation, and 255 where it says lesion, whichever tissue of it.
-    fn lesions(&self) -> Result<([usize; 3], Vec<u8>)> {
-        let segmentation = volume::read(&self.segmentation)?;
-        Ok((segmentation.shape, lesions(&segmentation, &self.segmentation)?))
+        format!("{part}-{}_flair_", self.name)
     }
 
     /// The cases of the slices that are taken.
-    fn cases(&self, size: usize) -> Result<Vec<Case>> {
-        let image = volume::read(&self.image)?;
-        let segmentation = volume::read(&self.segmentation)?;
-        image.check_labels(&segmentation, &self.segmentation)?;
-        let lesions = lesions(&segmentation, &self.segmentation)?;
-        let levels = levels(&image.raw.values).map_err(|failure| {
+    fn cases(&self, size: usize, notes: &Notes) -> Result<Vec<Case>> {
+        let image = volume::read(&self.image, notes)?;
+        image.note_oddities(notes);
+        let lesions = image.labels_at(&self.segmentation, &lesions(), notes)?;
+        let levels = levels(&image.values).map_err(|failure| {
             failure.during(format!("cannot scale `{}`", self.image.display()))
         })?;
         let square = Square::of(image.shape);
@@ -314,12 +327,11 @@ impl Taken {
     }
 }
 
-/// 255 where a segmentation says lesion. Its labels are 1 necrosis, 2 oedema, 3 or 4 enhancing tumour.
-fn lesions(segmentation: &volume::Volume, path: &Path) -> Result<Vec<u8>> {
-    segmentation.labels(path, "0 to 4", |value| {
-        let label = value.fract() == 0.0 && (0.0..=4.0).contains(&value);
-        label.then_some(if value > 0.0 { 255 } else { 0 })
-    })
+/// 255 where a segmentation says lesion, whichever tissue of it: its labels are 1 necrosis, 2 oedema, 3 or
+/// 4 enhancing tumour.
+fn lesions() -> Coding {
+    let labels = (0..=4).map(|label| (label, if label > 0 { 255 } else { 0 }));
+    Coding::new(labels, "0 to 4".into())
 }
 
 /// The voxels of a volume in 8 bits: background, which is 0, stays 0 and is the only one, so that it can

@@ -5,7 +5,7 @@
 //! (`testB`) have nothing to measure against, and are passed over.
 
 use super::parts::{self, Part};
-use super::{Source, pictures};
+use super::{Notes, Source, pictures};
 use crate::data::Case;
 use crate::error::{Context, Failure, Result};
 use crate::files;
@@ -77,6 +77,7 @@ pub fn open(package: &Package) -> Result<(Source, Vec<String>)> {
         provenance,
         case_count,
         cases: Box::new(cases),
+        notes: Notes::default(),
     };
     Ok((source, warnings))
 }

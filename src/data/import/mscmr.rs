@@ -4,8 +4,10 @@
 //! Data: MS-CMRSeg challenge, Zhuang, TPAMI 2019; scribbles and folders: `BWGZK/CycleMix` at
 //! 76748303. Masks without images are no cases; `masks` reads them.
 
-use super::{Source, cardiac_classes, nifti, scale_intensities, volume};
-use crate::data::{Case, DENSE, IGNORE, SCRIBBLE};
+use super::labels::Coding;
+use super::notes::Notes;
+use super::{Source, cardiac_classes, folder, intensities, volume};
+use crate::data::{Case, DENSE, SCRIBBLE};
 use crate::error::{Failure, Result};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -40,13 +42,13 @@ struct Files {
 /// Finds the cases of `train`, which have scribbles alone and are never held out, and those of
 /// `val`, which have dense labels alone and are held out in fold 1.
 ///
-/// Labels become 0 background, 1 right ventricle, 2 myocardium, 3 left ventricle, [`IGNORE`];
-/// intensities are scaled per volume as for ACDC. Refuses images without labels and the other way
-/// round, and labels that do not lie on their image.
+/// Labels become 0 background, 1 right ventricle, 2 myocardium, 3 left ventricle,
+/// [`IGNORE`](crate::data::IGNORE); intensities are scaled per volume as for ACDC. Refuses images without
+/// labels and the other way round, and labels that do not lie on their image.
 pub fn open(folder: &Path) -> Result<Source> {
-    let mut found = BTreeMap::new();
+    let (mut found, notes) = (BTreeMap::new(), Notes::default());
     for part in PARTS {
-        for (name, files) in part.find(folder)? {
+        for (name, files) in part.find(folder, &notes)? {
             if let Some(other) = found.insert(name, files) {
                 let message = format!("`{}` is in `val` too", other.image.display());
                 return Err(
@@ -55,8 +57,8 @@ pub fn open(folder: &Path) -> Result<Source> {
             }
         }
     }
-    let case_count = found.len();
-    let cases = found.into_iter().map(|(name, files)| case(name, &files));
+    let (case_count, noted) = (found.len(), notes.clone());
+    let cases = found.into_iter().map(move |(name, files)| case(name, &files, &noted));
     Ok(Source {
         name: "mscmr".into(),
         classes: cardiac_classes(),
@@ -67,22 +69,32 @@ pub fn open(folder: &Path) -> Result<Source> {
             .into(),
         case_count,
         cases: Box::new(cases),
+        notes,
     })
 }
 
 /// How many label volumes `TestSet` holds, which are no cases of [`open`].
 pub fn left_out(folder: &Path) -> usize {
-    nifti::files(&folder.join("TestSet").join("labels")).map_or(0, |files| files.len())
+    folder::list(&folder.join("TestSet").join("labels")).map_or(0, |listing| listing.files.len())
 }
 
 impl Part {
-    fn find(self, folder: &Path) -> Result<BTreeMap<String, Files>> {
+    fn find(self, folder: &Path, notes: &Notes) -> Result<BTreeMap<String, Files>> {
         let files = |name: &str| {
             let folder = folder.join(self.folder).join(name);
-            nifti::files(&folder).map_err(|failure| failure.hint(LAYOUT))
+            let listing = folder::list(&folder).map_err(|failure| failure.hint(LAYOUT))?;
+            listing.note_others(notes).map(|()| listing.files)
         };
         let (images, mut labels) = (files("images")?, files("labels")?);
-        labels.retain(|name, _path| name.ends_with(self.suffix));
+        labels.retain(|name, path| {
+            let is_ours = name.ends_with(self.suffix);
+            if !is_ours {
+                let sentence =
+                    format!("left out, for labels of `{}` end in `{}`", self.folder, self.suffix);
+                notes.add(&sentence, format!("`{}`", path.display()));
+            }
+            is_ours
+        });
         let mut found = BTreeMap::new();
         for (name, image) in images {
             let Some(labels) = labels.remove(&format!("{name}{}", self.suffix)) else {
@@ -112,21 +124,14 @@ const LAYOUT: &str = "`--from` takes the folder with `train` and `val` in it, ea
                       as `subject2_DE.nii.gz` and `labels` such as `subject2_DE_scribble.nii.gz`, \
                       in `val` `_manual.nii.gz`";
 
-fn case(name: String, files: &Files) -> Result<Case> {
-    let volume = volume::read(&files.image)?;
-    let labels = volume::read(&files.labels)?;
-    volume.check_labels(&labels, &files.labels)?;
-    let whole = |value: f64| (value.fract() == 0.0).then_some(value as i64);
-    let labels = if files.part.kind == SCRIBBLE {
-        let coding = "0 to 3 or 4 for unlabelled";
-        labels.labels(&files.labels, coding, |value| match whole(value)? {
-            UNLABELLED => Some(IGNORE),
-            value => class(value),
-        })?
-    } else {
-        labels.labels(&files.labels, "0 to 3", |value| class(whole(value)?))?
-    };
-    let image = scale_intensities(&volume.raw)
+fn case(name: String, files: &Files, notes: &Notes) -> Result<Case> {
+    let volume = volume::read(&files.image, notes)?;
+    volume.note_oddities(notes);
+    let classes = Coding::classes(4);
+    let coding =
+        if files.part.kind == SCRIBBLE { classes.or_unlabelled(UNLABELLED) } else { classes };
+    let labels = volume.labels_at(&files.labels, &coding, notes)?;
+    let image = intensities::as_published(&volume.values)
         .map_err(|failure| failure.during(format!("cannot scale `{}`", files.image.display())))?;
     Ok(Case {
         patient: name.split('_').next().unwrap_or_default().to_owned(),
@@ -139,8 +144,4 @@ fn case(name: String, files: &Files) -> Result<Case> {
         image,
         annotations: BTreeMap::from([(files.part.kind.into(), labels)]),
     })
-}
-
-fn class(value: i64) -> Option<u8> {
-    (0..4).contains(&value).then_some(value as u8)
 }

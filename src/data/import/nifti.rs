@@ -1,12 +1,17 @@
 //! Anybody's own data: folders of NIfTI images, scribbles and dense labels with equal file names.
 //!
-//! Knows neither organ nor modality; names of cases are names of files, patients are not known,
-//! so each case is its own patient.
+//! Knows neither organ nor modality; names of cases are names of files, and whose they are is what
+//! `patients` reads from them.
 
-use super::{Source, contiguous_fold, scale_intensities, volume};
-use crate::data::{Case, DENSE, IGNORE, SCRIBBLE};
-use crate::error::{Context, Failure, Result};
-use std::collections::BTreeMap;
+use super::classes::Classes;
+use super::folder::{self, Listing, same_name};
+use super::labels::Coding;
+use super::notes::{Notes, list};
+use super::patients::{Patients, folds};
+use super::{Source, intensities, volume};
+use crate::data::{Case, DENSE, SCRIBBLE};
+use crate::error::{Failure, Result};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Where the files of a data set lie and what their labels mean.
@@ -18,110 +23,202 @@ pub struct Folders {
     pub scribbles: PathBuf,
     /// Dense labels with the names of the images, where somebody made them.
     pub dense: Option<PathBuf>,
-    /// Names of the classes by label value, the background first.
+    /// Names of the classes by label value, the background first, or `VALUE=NAME` for each.
     pub classes: Vec<String>,
+    /// The same classes by the values of dense labels, where those are others.
+    pub dense_classes: Option<Vec<String>>,
     /// Label value of pixels that nobody annotated, in scribbles alone.
-    pub unlabelled: u8,
+    pub unlabelled: i64,
+    /// A regular expression whose first group in the name of a case is its patient.
+    pub patients: Option<String>,
 }
 
-/// Finds the cases. Intensities are scaled per volume as for ACDC; folds are five contiguous
-/// blocks of the cases sorted by name. Refuses labels that do not lie on their image.
-pub fn open(folders: Folders) -> Result<Source> {
-    if folders.classes.len() < 2 {
-        return Err(Failure::usage("a data set needs the background and at least one class more")
-            .hint("name them by label value, for example `--classes background,lesion`"));
-    }
-    if usize::from(folders.unlabelled) < folders.classes.len() {
-        return Err(Failure::usage(format!(
-            "label {} cannot mean both class `{}` and unlabelled",
-            folders.unlabelled,
-            folders.classes[usize::from(folders.unlabelled)]
-        ))
-        .hint("give the value of unlabelled pixels, for example `--ignore 4`"));
-    }
-    let images = images(&folders.images)?;
-    let case_count = images.len();
-    let (name, classes) = ("nifti".into(), folders.classes.clone());
-    let cases = images.into_iter().enumerate().map(move |(index, (name, image))| {
-        let fold = contiguous_fold(index, case_count);
-        case(&folders, name, &image).map(|case| Case { fold, ..case })
+/// The files of one case.
+struct Files {
+    patient: String,
+    image: PathBuf,
+    scribble: PathBuf,
+    dense: Option<PathBuf>,
+}
+
+/// What label values mean, in scribbles and in dense labels.
+struct Codings {
+    scribble: Coding,
+    dense: Coding,
+}
+
+/// Finds the cases. Intensities are scaled per volume; folds are five contiguous blocks of the patients
+/// sorted by name, of those with dense labels for all their cases where there is a folder of them.
+///
+/// Refuses images without scribbles, labels without image, other data in the folders, and labels that do
+/// not lie on their image; notes whatever else is passed over.
+pub fn open(folders: &Folders) -> Result<Source> {
+    let classes = Classes::parse(&folders.classes, "--classes")?;
+    let names = classes.names();
+    let dense_classes = match &folders.dense_classes {
+        Some(words) => {
+            Classes::parse(words, "--dense-classes")?.in_order_of(&names, "--dense-classes")?
+        }
+        None => classes.clone(),
+    };
+    let codings =
+        Codings { scribble: classes.coding_or(folders.unlabelled)?, dense: dense_classes.coding() };
+    let notes = Notes::default();
+    let found = find(folders, &notes)?;
+    let held_out = held_out(&found, folders.dense.is_some(), &notes);
+    let folds = folds(&held_out);
+    let (case_count, noted) = (found.len(), notes.clone());
+    let cases = found.into_iter().map(move |(name, files)| {
+        let fold = folds.get(&files.patient).copied().unwrap_or(0);
+        case(name, files, &codings, &noted).map(|case| Case { fold, ..case })
     });
     Ok(Source {
-        name,
-        classes,
-        provenance: "NIfTI images, intensities cut at the cumulative share 0.99 and scaled to \
-                     [0, 1] per volume."
+        name: "nifti".into(),
+        classes: names,
+        provenance: "NIfTI images, intensities cut at the shares 0.005 and 0.99, of the voxels that are \
+                     not background where one intensity fills more than half, and scaled to [0, 1] per \
+                     volume."
             .into(),
         case_count,
         cases: Box::new(cases),
+        notes,
     })
 }
 
-/// The image files by case name.
-fn images(folder: &Path) -> Result<BTreeMap<String, PathBuf>> {
-    let images = files(folder)?;
+/// The patients who can be scored: all, or where there are dense labels those who have them for all
+/// their cases.
+fn held_out(found: &BTreeMap<String, Files>, is_scored: bool, notes: &Notes) -> BTreeSet<String> {
+    let lacking = found.iter().filter(|(_, files)| is_scored && files.dense.is_none());
+    let mut without = BTreeSet::new();
+    for (name, files) in lacking {
+        notes.add(
+            "without dense labels, so that its patient is never held out",
+            format!("`{name}`"),
+        );
+        without.insert(&files.patient);
+    }
+    let patients = found.values().map(|files| &files.patient);
+    patients.filter(|patient| !without.contains(patient)).cloned().collect()
+}
+
+/// The files of every case by its name.
+fn find(folders: &Folders, notes: &Notes) -> Result<BTreeMap<String, Files>> {
+    let look = |folder: &Path| -> Result<Listing> {
+        let listing = folder::list(folder)?;
+        listing.note_others(notes).map(|()| listing)
+    };
+    let images = look(&folders.images)?.files;
     if images.is_empty() {
-        return Err(Failure::new(format!("no images in `{}`", folder.display()))
+        return Err(Failure::new(format!("no images in `{}`", folders.images.display()))
             .hint("looked for files that end in `.nii` or `.nii.gz`"));
     }
-    Ok(images)
-}
-
-/// The NIfTI files of a folder by their names without ending.
-pub(super) fn files(folder: &Path) -> Result<BTreeMap<String, PathBuf>> {
-    let cannot = || format!("cannot list `{}`", folder.display());
-    let mut files = BTreeMap::new();
-    for entry in std::fs::read_dir(folder).context(cannot)? {
-        let path = entry.context(cannot)?.path();
-        let Some(file) = path.file_name().and_then(|name| name.to_str()) else { continue };
-        let name = file.strip_suffix(".nii.gz").or_else(|| file.strip_suffix(".nii"));
-        if let Some(name) = name.map(String::from)
-            && let Some(other) = files.insert(name, path.clone())
-        {
-            return Err(Failure::new(format!(
-                "`{}` and `{}` have the same name, expected one file of each",
-                other.display(),
-                path.display()
-            )));
+    let mut scribbles = look(&folders.scribbles)?.files;
+    let mut dense = folders.dense.as_deref().map(look).transpose()?.map(|listing| listing.files);
+    let patients = Patients::parse(folders.patients.as_deref())?;
+    let mut found: BTreeMap<String, Files> = BTreeMap::new();
+    for (stem, image) in &images {
+        let names = names(stem);
+        let Some((name, scribble)) = take(&mut scribbles, &names) else {
+            return Err(no_scribbles(stem, image, &images, &scribbles, &folders.scribbles));
+        };
+        let dense = dense.as_mut().and_then(|dense| take(dense, &names)).map(|(_, path)| path);
+        let patient = patients.of(&name)?;
+        let files = Files { patient, image: image.clone(), scribble, dense };
+        if let Some(other) = found.insert(name, files) {
+            return Err(same_name(&other.image, image));
         }
     }
-    Ok(files)
+    for (labels, what) in [(&scribbles, "scribbles"), (&dense.unwrap_or_default(), "dense labels")]
+    {
+        if let Some(path) = labels.values().next() {
+            let more = labels.len() - 1;
+            let others =
+                if more > 0 { format!(", and so have {more} more") } else { String::new() };
+            return Err(Failure::new(format!("{what} `{}` have no image{others}", path.display()))
+                .hint(format!(
+                    "put the image into `{}`, or move them away",
+                    folders.images.display()
+                )));
+        }
+    }
+    if folders.dense.is_some() && found.values().all(|files| files.dense.is_none()) {
+        return Err(Failure::new("no image has dense labels").hint(
+            "dense labels need the names of the images; leave `--dense` out if there are none",
+        ));
+    }
+    patients.note_scans(found.keys(), notes);
+    Ok(found)
 }
 
-fn case(folders: &Folders, name: String, image: &Path) -> Result<Case> {
-    let volume = volume::read(image)?;
-    let scaled = scale_intensities(&volume.raw)
-        .map_err(|failure| failure.during(format!("cannot scale `{}`", image.display())))?;
-    let class_count = folders.classes.len();
-    let class = |value: f64| {
-        (value.fract() == 0.0 && (0.0..class_count as f64).contains(&value)).then_some(value as u8)
-    };
-    let unlabelled = f64::from(folders.unlabelled);
-    let scribble = |value: f64| {
-        if (value - unlabelled).abs() < f64::EPSILON { Some(IGNORE) } else { class(value) }
-    };
-    let dense_coding = format!("0 to {}", class_count - 1);
-    let scribble_coding = format!("{dense_coding} or {} for unlabelled", folders.unlabelled);
-    let read = |folder: &Path, coding: &str, translate: &dyn Fn(f64) -> Option<u8>| {
-        let path = folder.join(image.file_name().unwrap_or_default());
-        let labels = volume::read(&path)?;
-        volume.check_labels(&labels, &path)?;
-        labels.labels(&path, coding, translate)
-    };
-    let mut annotations =
-        BTreeMap::from([(SCRIBBLE.into(), read(&folders.scribbles, &scribble_coding, &scribble)?)]);
-    if let Some(folder) = &folders.dense {
-        annotations.insert(DENSE.into(), read(folder, &dense_coding, &class)?);
+/// What labels of the image `stem` may be called: nnU-Net adds the number of the channel to images alone.
+fn names(stem: &str) -> Vec<&str> {
+    [Some(stem), stem.strip_suffix("_0000")].into_iter().flatten().collect()
+}
+
+fn take(labels: &mut BTreeMap<String, PathBuf>, names: &[&str]) -> Option<(String, PathBuf)> {
+    names.iter().find_map(|name| labels.remove_entry(*name))
+}
+
+/// NIfTI files by their names without ending.
+type ByName = BTreeMap<String, PathBuf>;
+
+fn no_scribbles(
+    stem: &str,
+    image: &Path,
+    images: &ByName,
+    left: &ByName,
+    folder: &Path,
+) -> Failure {
+    let channel = stem.rsplit_once('_').filter(|(_, number)| {
+        number.len() == 4 && number.bytes().all(|byte| byte.is_ascii_digit())
+    });
+    if let Some((case, number)) = channel
+        && let Some(first) = images.get(&format!("{case}_0000"))
+        && number != "0000"
+    {
+        return Failure::new(format!(
+            "`{}` is another channel of `{}`, expected one image for each case",
+            image.display(),
+            first.display()
+        ))
+        .hint("images of one channel are read; move the other channels away");
+    }
+    let looked_for = names(stem).into_iter().flat_map(|name| {
+        [".nii.gz", ".nii"]
+            .map(|ending| format!("`{}`", folder.join(format!("{name}{ending}")).display()))
+    });
+    let failure = Failure::new(format!("image `{}` has no scribbles", image.display()))
+        .hint(format!("looked for {}", looked_for.collect::<Vec<_>>().join(", ")));
+    let there: Vec<String> = left.keys().take(3).map(|name| format!("`{name}`")).collect();
+    if there.is_empty() {
+        return failure.hint("move the image away if nobody drew on it");
+    }
+    failure
+        .hint(format!("labels need the names of their images; without image are {}", list(&there)))
+}
+
+fn case(name: String, files: Files, codings: &Codings, notes: &Notes) -> Result<Case> {
+    let volume = volume::read(&files.image, notes)?;
+    volume.note_oddities(notes);
+    let scribble = volume.labels_at(&files.scribble, &codings.scribble, notes)?;
+    let mut annotations = BTreeMap::from([(SCRIBBLE.to_owned(), scribble)]);
+    if let Some(path) = &files.dense {
+        let dense = volume.labels_at(path, &codings.dense, notes).map_err(|failure| {
+            failure.hint("`--dense-classes VALUE=NAME,…` says what values of dense labels mean where they differ from those of scribbles")
+        })?;
+        annotations.insert(DENSE.into(), dense);
     }
     Ok(Case {
-        patient: name.clone(),
+        patient: files.patient,
         name,
         frame: 0,
         fold: 0,
         shape: volume.shape,
         channels: 1,
         spacing_mm: Some(volume.spacing_mm),
-        image: scaled,
+        image: intensities::robust(&volume.values).map_err(|failure| {
+            failure.during(format!("cannot scale `{}`", files.image.display()))
+        })?,
         annotations,
     })
 }

@@ -6,6 +6,7 @@
 
 mod picture;
 
+use super::notes::Notes;
 use super::Source;
 use super::parts::{self, Part};
 use super::phantom::{check_range, check_voxels};
@@ -73,6 +74,7 @@ pub fn open(phantom: LesionPhantom) -> Result<Source> {
              on, {validation} to validate, {test} to test, seed {seed}."
         ),
         case_count,
+        notes: Notes::default(),
         cases: Box::new(drawn),
     })
 }

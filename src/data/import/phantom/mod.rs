@@ -8,7 +8,8 @@ mod anatomy;
 mod picture;
 mod scribble;
 
-use super::{Intensities, Source, cardiac_classes, contiguous_fold, scale_intensities};
+use super::notes::Notes;
+use super::{Source, cardiac_classes, contiguous_fold, intensities};
 use crate::data::{Case, DENSE, Dataset, SCRIBBLE};
 use crate::error::{Failure, Result};
 use crate::limits::{
@@ -79,6 +80,7 @@ pub fn open(phantom: Phantom) -> Result<Source> {
             phantom.difficulty, phantom.seed
         ),
         case_count: cases,
+        notes: Notes::default(),
         cases: Box::new((0..cases).map(move |index| case(&phantom, index))),
     })
 }
@@ -139,7 +141,7 @@ fn case(phantom: &Phantom, index: usize) -> Result<Case> {
         shape: [phantom.slices, phantom.size, phantom.size],
         channels: 1,
         spacing_mm: Some([SLICE_DISTANCE_MM, in_plane_mm, in_plane_mm]),
-        image: scale_intensities(&Intensities { values, whole: true })?,
+        image: intensities::as_published(&values)?,
         annotations: BTreeMap::from([(SCRIBBLE.into(), scribble), (DENSE.into(), dense)]),
     })
 }

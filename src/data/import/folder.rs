@@ -1,0 +1,216 @@
+//! What lies in a folder that should hold NIfTI files, so that none of it is left out without a word.
+//!
+//! Knows endings of names, and what the first bytes of data look like; what the names mean is for the
+//! sources to say. Hidden files are nobody's data: macOS leaves `._NAME` beside each file that it copies.
+
+use super::notes::Notes;
+use crate::error::{Context, Failure, Result};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+/// Endings of files that hold images or labels in forms that are not read.
+const UNREAD: [&str; 27] = [
+    "hdr", "img", "mha", "mhd", "raw", "zraw", "nrrd", "nhdr", "seg", "dcm", "dicom", "ima", "mgz",
+    "mgh", "mnc", "gipl", "vtk", "vti", "h5", "hdf5", "npy", "npz", "mat", "tif", "tiff", "zip",
+    "tar",
+];
+
+/// The entries of one folder.
+pub(super) struct Listing {
+    /// NIfTI files by their names without ending.
+    pub(super) files: BTreeMap<String, PathBuf>,
+    /// All others that are not hidden, in ascending order.
+    pub(super) others: Vec<PathBuf>,
+}
+
+/// Looks into a folder. Refuses two NIfTI files of one name with different endings.
+pub(super) fn list(folder: &Path) -> Result<Listing> {
+    let (mut files, mut others) = (BTreeMap::<String, PathBuf>::new(), Vec::new());
+    for path in entries(folder)? {
+        let name = path.file_name().and_then(|name| name.to_str()).and_then(stem);
+        match name {
+            Some(name) if !path.is_dir() => {
+                if let Some(other) = files.insert(name.to_owned(), path.clone()) {
+                    return Err(same_name(&other, &path));
+                }
+            }
+            _ => others.push(path),
+        }
+    }
+    Ok(Listing { files, others })
+}
+
+/// The refusal of two files that would be one case.
+pub(super) fn same_name(one: &Path, other: &Path) -> Failure {
+    Failure::new(format!(
+        "`{}` and `{}` have the same name, expected one file of each",
+        one.display(),
+        other.display()
+    ))
+    .hint("remove or rename one of them")
+}
+
+/// The entries of a folder that are not hidden, in ascending order.
+pub(super) fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
+    let cannot = || format!("cannot list `{}`", folder.display());
+    let mut paths = Vec::new();
+    for entry in std::fs::read_dir(folder).context(cannot)? {
+        let entry = entry.context(cannot)?;
+        if !entry.file_name().as_encoded_bytes().starts_with(b".") {
+            paths.push(entry.path());
+        }
+    }
+    paths.sort_unstable();
+    Ok(paths)
+}
+
+/// `folder` and all folders in it that are not hidden, each once however many links lead there.
+pub(super) fn tree(folder: &Path) -> Result<Vec<PathBuf>> {
+    let (mut seen, mut found) = (BTreeSet::new(), Vec::new());
+    let mut ahead = vec![folder.to_owned()];
+    while let Some(folder) = ahead.pop() {
+        let real =
+            folder.canonicalize().context(|| format!("cannot list `{}`", folder.display()))?;
+        if seen.insert(real) {
+            // A folder itself comes before what links in others lead to.
+            let inside = entries(&folder)?.into_iter().filter(|path| path.is_dir());
+            let (links, folders): (Vec<_>, Vec<_>) = inside.partition(|path| path.is_symlink());
+            ahead.splice(0..0, links);
+            ahead.extend(folders.into_iter().rev());
+            found.push(folder);
+        }
+    }
+    Ok(found)
+}
+
+/// The name of a NIfTI file without its ending, which may be in capitals.
+pub(super) fn stem(name: &str) -> Option<&str> {
+    [".nii.gz", ".nii"].iter().find_map(|ending| {
+        let at = name.len().checked_sub(ending.len()).filter(|&at| at > 0)?;
+        name.get(at..)?.eq_ignore_ascii_case(ending).then(|| &name[..at])
+    })
+}
+
+impl Listing {
+    /// Refuses a folder that holds data which would be left out, and notes what else is passed over.
+    pub(super) fn note_others(&self, notes: &Notes) -> Result<()> {
+        for path in &self.others {
+            let name = path.display();
+            if path.is_dir() {
+                self.refuse_folder(path)?;
+            } else if path.file_name().is_some_and(|name| name.to_str().is_none()) && is_data(path)
+            {
+                return Err(Failure::new(format!(
+                    "the name of `{name}` is not UTF-8, expected one that can be the name of a case"
+                ))
+                .hint("rename the file, and those that belong to it"));
+            } else if is_data(path) {
+                return Err(Failure::new(format!(
+                    "`{name}` looks like data and would be left out, expected names that end in `.nii` or `.nii.gz`"
+                ))
+                .hint("save or rename it as NIfTI, or move it away"));
+            }
+            notes.add("passed over, for it is no NIfTI file", format!("`{name}`"));
+        }
+        Ok(())
+    }
+
+    fn refuse_folder(&self, folder: &Path) -> Result<()> {
+        for inside in tree(folder)? {
+            let mut data = entries(&inside)?.into_iter().filter(|path| {
+                let name = path.file_name().unwrap_or_default().to_string_lossy();
+                !path.is_dir() && (stem(&name).is_some() || is_data(path))
+            });
+            if let Some(path) = data.next() {
+                return Err(Failure::new(format!(
+                    "`{}` lies in a folder of its own and would be left out, expected all files side by side",
+                    path.display()
+                ))
+                .hint(format!("move the files of `{}` up, or the folder away", folder.display())));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether a file seems to hold an image or labels, by its name or by its first bytes.
+pub(super) fn is_data(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+    let ending = name.rsplit_once('.').map_or("", |(_, ending)| ending);
+    if UNREAD.contains(&ending) || name.contains(".nii") || name.contains(".nrrd") {
+        return true;
+    }
+    let mut start = Vec::new();
+    let read = crate::files::open(path).and_then(|file| file.take(132).read_to_end(&mut start));
+    let begins = |with: &[u8]| start.starts_with(with);
+    read.is_ok()
+        && (begins(&[0x1f, 0x8b])
+            || [348i32, 540]
+                .iter()
+                .any(|size| begins(&size.to_le_bytes()) || begins(&size.to_be_bytes()))
+            || begins(b"NRRD")
+            || begins(b"ObjectType")
+            || begins(b"\x89HDF")
+            || start.get(128..) == Some(b"DICM"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn endings_may_be_in_capitals() {
+        assert_eq!(stem("a.b.nii.gz"), Some("a.b"));
+        assert_eq!(stem("a.NII.GZ"), Some("a"));
+        assert_eq!(stem("ä.Nii"), Some("ä"));
+        assert_eq!(stem(".nii.gz"), None);
+        assert_eq!(stem("a.nii.gz.part"), None);
+        assert_eq!(stem("ä"), None);
+    }
+
+    #[test]
+    fn folders_are_walked_once_however_links_go_round() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir_all(folder.path().join("b/c")).unwrap();
+        fs::create_dir(folder.path().join(".hidden")).unwrap();
+        std::os::unix::fs::symlink(folder.path(), folder.path().join("b/c/loop")).unwrap();
+        std::os::unix::fs::symlink(folder.path().join("b"), folder.path().join("a")).unwrap();
+        let found = tree(folder.path()).unwrap();
+        let names: Vec<_> = found
+            .iter()
+            .map(|path| path.strip_prefix(folder.path()).unwrap().to_str().unwrap())
+            .collect();
+        assert_eq!(names, ["", "b", "b/c"]);
+    }
+
+    #[test]
+    fn what_would_be_left_out_is_named_or_refused() {
+        let said = |name: &str, bytes: &[u8]| {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, bytes).unwrap();
+            fs::write(folder.path().join("._a.nii.gz"), b"").unwrap();
+            let notes = Notes::default();
+            let listing = list(folder.path()).unwrap();
+            let said = listing.note_others(&notes).map(|()| notes.take().join("\n"));
+            let clean = |text: &str| text.replace(folder.path().to_str().unwrap(), "FOLDER");
+            (listing.files.len(), said.map(|s| clean(&s)).map_err(|f| clean(f.message())))
+        };
+        assert_eq!(said("a.NII.gz", b""), (1, Ok(String::new())));
+        let passed = "passed over, for it is no NIfTI file: `FOLDER/readme.txt`";
+        assert_eq!(said("readme.txt", b"hello"), (0, Ok(passed.into())));
+        for (name, bytes) in [("a.mha", &b""[..]), ("a.nii.gz.1", b""), ("a", &[0x1f, 0x8b, 8])] {
+            let (count, said) = said(name, bytes);
+            assert!(count == 0 && said.unwrap_err().contains("looks like data"), "{name}");
+        }
+        let (_, deep) = said("site2/deep/a.nii.gz", b"");
+        assert!(
+            deep.unwrap_err()
+                .starts_with("`FOLDER/site2/deep/a.nii.gz` lies in a folder of its own")
+        );
+        assert!(said("notes/a.txt", b"").1.is_ok());
+    }
+}

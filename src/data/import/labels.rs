@@ -1,0 +1,128 @@
+//! From numbers that somebody stored to labels of ours: whole numbers, and what each of them means.
+//!
+//! Labels that went through floats or through a scaling come back a little off; they are rounded within
+//! what their storage explains, and refused otherwise. Knows neither files nor grids.
+
+use super::notes::Notes;
+use crate::data::{IGNORE, place};
+use crate::error::{Failure, Result};
+use std::collections::BTreeMap;
+
+/// How far a label may be off for no reason that its file states.
+const TOLERANCE: f64 = 1e-3;
+
+/// The largest step of a scaling within which labels are still rounded.
+const LARGEST_STEP: f64 = 0.1;
+
+/// Which number means which label.
+#[derive(Debug, Clone)]
+pub(super) struct Coding {
+    labels: BTreeMap<i64, u8>,
+    /// The same in words, as the end of "expected …".
+    words: String,
+}
+
+/// Numbers that should be labels.
+pub(super) struct Numbers<'a> {
+    pub(super) values: &'a [f64],
+    /// Slices, rows, columns.
+    pub(super) shape: [usize; 3],
+    /// Distance of neighbouring numbers that the storage knows because it is scaled; 0 where it is not.
+    pub(super) step: f64,
+    /// What they are called in messages.
+    pub(super) name: String,
+}
+
+impl Coding {
+    /// The label of each number; `words` says the same as the end of "expected …".
+    pub(super) fn new(labels: impl IntoIterator<Item = (i64, u8)>, words: String) -> Self {
+        Self { labels: labels.into_iter().collect(), words }
+    }
+
+    /// Classes 0 to `count` - 1, by their own numbers.
+    pub(super) fn classes(count: usize) -> Self {
+        let last = count.saturating_sub(1);
+        Self::new((0..=last).map(|class| (class as i64, class as u8)), format!("0 to {last}"))
+    }
+
+    /// The same, where `value` means that nobody said what a voxel is.
+    pub(super) fn or_unlabelled(mut self, value: i64) -> Self {
+        self.labels.insert(value, IGNORE);
+        self.words = format!("{} or {value} for unlabelled", self.words);
+        self
+    }
+
+    /// The numbers as labels. Refuses one that is no whole number or that has no meaning, with its place.
+    pub(super) fn labels(&self, numbers: &Numbers<'_>, notes: &Notes) -> Result<Vec<u8>> {
+        let tolerance = numbers.step.clamp(TOLERANCE, LARGEST_STEP);
+        let mut furthest = 0.0f64;
+        let mut known = (f64::NAN, 0);
+        let mut labels = Vec::with_capacity(numbers.values.len());
+        for (index, &value) in numbers.values.iter().enumerate() {
+            // Neighbours are mostly alike.
+            if value.to_bits() != known.0.to_bits() {
+                let whole = value.round();
+                let off = (value - whole).abs();
+                let label = (off <= tolerance).then(|| self.labels.get(&(whole as i64))).flatten();
+                let Some(&label) = label.filter(|_| whole.abs() < 2f64.powi(53)) else {
+                    return Err(Failure::new(format!(
+                        "{} holds label {value} {}, expected {}",
+                        numbers.name,
+                        place(index, numbers.shape),
+                        self.words
+                    )));
+                };
+                furthest = furthest.max(off);
+                known = (value, label);
+            }
+            labels.push(known.1);
+        }
+        if furthest > 0.0 {
+            let by = format!("{} (by {furthest:.2e} at most)", numbers.name);
+            notes.add("labels that are no whole numbers were rounded", by);
+        }
+        Ok(labels)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn labels(values: &[f64], step: f64) -> Result<Vec<u8>> {
+        let numbers = Numbers { values, shape: [1, 1, values.len()], step, name: "`a`".into() };
+        Coding::classes(4).or_unlabelled(-1).labels(&numbers, &Notes::default())
+    }
+
+    #[test]
+    fn numbers_are_rounded_within_what_their_storage_explains() {
+        assert_eq!(
+            labels(&[0.0, 0.9999, 2.000_000_1, 3.0, -1.0], 0.0).unwrap(),
+            [0, 1, 2, 3, IGNORE]
+        );
+        // 84 steps of 3 / 255, where 85 would be 1.
+        assert_eq!(labels(&[0.9882, 3.0], 3.0 / 255.0).unwrap(), [1, 3]);
+        for (wrong, step) in [(1.6, 0.0), (-0.4, 0.0), (0.9882, 0.0), (1.2, 0.4), (f64::NAN, 0.0)] {
+            assert!(labels(&[0.0, wrong], step).is_err(), "{wrong}");
+        }
+        for wrong in [4.0, 256.0, 257.0, -2.0, f64::INFINITY, 2f64.powi(32) + 1.0, 2f64.powi(64)] {
+            assert!(labels(&[0.0, wrong], 0.0).is_err(), "{wrong}");
+        }
+        assert_eq!(
+            labels(&[0.0, 2.7], 0.0).unwrap_err().message(),
+            "`a` holds label 2.7 in slice 0 at row 0, column 1, expected 0 to 3 or -1 for unlabelled"
+        );
+    }
+
+    #[test]
+    fn rounding_is_said_once_with_how_far_it_went() {
+        let notes = Notes::default();
+        let values = [0.9995, 1.0, 1.0002];
+        let numbers = Numbers { values: &values, shape: [1, 1, 3], step: 0.0, name: "`a`".into() };
+        Coding::classes(2).labels(&numbers, &notes).unwrap();
+        assert_eq!(
+            notes.take(),
+            ["labels that are no whole numbers were rounded: `a` (by 5.00e-4 at most)"]
+        );
+    }
+}
