@@ -17,7 +17,7 @@ use crate::error::{Context, Failure, Result};
 use crate::files::{self, FreshFile};
 use rustix::fs::{Timespec, Timestamps, UTIME_NOW, futimens};
 use std::fmt;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, ErrorKind, Write};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -413,6 +413,7 @@ fn beat(fence: &Fence, mut locks: Locks, pause: Duration, ended: &Receiver<()>) 
 mod tests {
     use super::*;
     use crate::runlog::directory::host;
+    use std::fs::File;
     use std::path::Path;
     use std::sync::Barrier;
     use std::sync::atomic::{AtomicUsize, Ordering};
