@@ -115,10 +115,7 @@ impl LogWriter {
         let folder = self.path.parent().and_then(identity);
         if folder.is_some() && folder == self.folder {
             match files::open_to_append(&self.path) {
-                Ok(file) => {
-                    self.file = file;
-                    return;
-                }
+                Ok(file) => self.file = file,
                 Err(error) => self.warn_missing(&format!(": {error}")),
             }
         } else {
@@ -142,7 +139,7 @@ impl EventSink for LogWriter {
                 // Once for each time that it begins to fail: a full disk would otherwise say so at every
                 // step.
                 if self.lost == 0 {
-                    tracing::warn!("{failure}");
+                    tracing::warn!("{}", failure.sentence());
                 }
                 self.lost += 1;
             }
@@ -178,14 +175,13 @@ impl SharedLog {
     /// log that cannot be written says so in a line that would end up here. It is then written with the
     /// next one.
     pub fn emit_unless_busy(&self, event: &RunEvent) {
-        match self.0.log.try_lock() {
-            Ok(mut log) => log.emit(event),
-            Err(_) => {
-                let mut waiting = self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-                if waiting.len() < WAITING {
-                    waiting.push(event.clone());
-                }
-            }
+        if let Ok(mut log) = self.0.log.try_lock() {
+            log.emit(event);
+            return;
+        }
+        let mut waiting = self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        if waiting.len() < WAITING {
+            waiting.push(event.clone());
         }
     }
 }
@@ -219,7 +215,7 @@ struct Lines {
     unfinished: Vec<u8>,
     /// Whether the line under way is longer than any record; what comes of it is dropped.
     is_too_long: bool,
-    skipped_lines: u64,
+    skipped: u64,
 }
 
 impl Lines {
@@ -232,7 +228,7 @@ impl Lines {
             let is_too_long = std::mem::take(&mut self.is_too_long);
             match Record::from_line(&self.unfinished) {
                 Ok(record) if !is_too_long => records.push(record),
-                _ => self.skipped_lines += 1,
+                _ => self.skipped += 1,
             }
             self.unfinished.clear();
         }
@@ -316,7 +312,7 @@ impl Tail {
 
     /// How many complete lines were no records.
     pub fn skipped_lines(&self) -> u64 {
-        self.lines.skipped_lines
+        self.lines.skipped
     }
 
     /// Whether the file turned out to be another one since this was last asked: the records read since
@@ -646,7 +642,7 @@ mod tests {
             let records: Vec<Record> =
                 cuts.windows(2).flat_map(|cut| lines.take(&bytes[cut[0]..cut[1]])).collect();
             prop_assert_eq!(events(records), messages.iter().map(|m| warning(m)).collect::<Vec<_>>());
-            prop_assert_eq!(lines.skipped_lines, junk.matches('\n').count() as u64 + 1);
+            prop_assert_eq!(lines.skipped, junk.matches('\n').count() as u64 + 1);
         }
     }
 }

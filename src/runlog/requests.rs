@@ -114,8 +114,8 @@ mod tests {
     use super::*;
     use rustix::fs::{CWD, Mode, mkfifoat};
 
-    fn nobody(request: &str) -> Option<Requested> {
-        Some(Requested { request: request.to_owned(), by: String::new(), host: String::new() })
+    fn by_nobody(request: &str) -> Requested {
+        Requested { request: request.to_owned(), by: String::new(), host: String::new() }
     }
 
     #[test]
@@ -128,7 +128,7 @@ mod tests {
         assert_eq!((requested.request.as_str(), requested.host), ("checkpoint", host()));
         assert_eq!(requested.by, plain_name(&login()));
         fs::write(run.stop_request(), "").unwrap();
-        assert_eq!(run.requested(&run.stop_request()), nobody("stop"));
+        assert_eq!(run.requested(&run.stop_request()), Some(by_nobody("stop")));
     }
 
     #[test]
@@ -165,7 +165,7 @@ mod tests {
             let name = path.file_name().unwrap().to_str().unwrap().to_owned();
             for make in makers {
                 make(&path);
-                assert_eq!(run.requested(&path), nobody(&name));
+                assert_eq!(run.requested(&path), Some(by_nobody(&name)));
                 run.withdraw(&path).unwrap();
                 assert_eq!(run.requested(&path), None);
                 run.withdraw(&path).unwrap();

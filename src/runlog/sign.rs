@@ -86,9 +86,8 @@ impl SignOfLife {
         }
         match start_ticks(self.pid) {
             Some(ticks) if ticks == self.start_ticks => Life::Alive,
-            Some(_) => Life::Dead,
             None if is_hidden(self.pid) => Life::Alive,
-            None => Life::Dead,
+            Some(_) | None => Life::Dead,
         }
     }
 

@@ -193,7 +193,7 @@ impl Watch {
             && !self.cannot_write
         {
             // Once for each time that it begins to fail: a full disk would otherwise say so every second.
-            tracing::warn!("{failure}");
+            tracing::warn!("{}", failure.sentence());
         }
         self.cannot_write = written.is_err();
     }

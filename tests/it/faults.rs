@@ -4,6 +4,7 @@ use crate::running::{Ended, SMOKE, Train, signal};
 use scrimp::runlog::io::Tail;
 use scrimp::runlog::{RunEvent, RunStatus};
 use std::fs;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -176,8 +177,11 @@ fn a_log_that_cannot_be_written_is_a_warning() {
     let folder = TempDir::new().unwrap();
     let run = folder.path().join("run");
     fs::create_dir_all(run.join("events")).unwrap();
-    std::os::unix::fs::symlink("/dev/full", run.join("events/rank-0000.jsonl")).unwrap();
-    let ended = Train::new(SMOKE, &run).set("train.total_steps=2").succeed();
+    // The log is larger than a file may be, the 14 MB of a checkpoint are not.
+    let log = fs::File::create(run.join("events/rank-0000.jsonl")).unwrap();
+    log.write_all_at(b"\n", 20 << 20).unwrap();
+    let train = Train::new(SMOKE, &run).set("train.total_steps=2");
+    let ended = train.with_largest_file_kib(16 << 10).succeed();
     assert_eq!(mentions(&ended.stderr, "cannot write the run log"), 1, "{}", ended.stderr);
     assert_eq!(checkpoints(&ended), ["step-00000002"]);
 }
