@@ -23,9 +23,10 @@ pub(super) fn data(plan: &RunPlan, dataset: &Arc<Dataset>) -> Result<()> {
     let method = methods::find(&plan.method)?;
     (method.refuse_images)(&plan.method_params, dataset.channels())?;
     let wanted = run::loader_plan(plan)?;
-    let Some(_) = Labelling::of(dataset, &wanted.annotation, (fold > 0).then_some(fold)) else {
+    let held_out = (fold > 0).then_some(fold);
+    if Labelling::of(dataset, &wanted.annotation, held_out).is_none() {
         return Loader::new(dataset, wanted, 0, 1).map(drop);
-    };
+    }
     if dataset.channels() != 1 {
         return Err(Failure::usage(format!(
             "`{}` is made of grey images, and those of `{}` are in colour",

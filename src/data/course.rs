@@ -112,7 +112,9 @@ fn refuse_untold(dataset: &Dataset, slices: &[(usize, usize)], annotation: &str)
     let mut is_shown = [false; 256];
     for &(case, slice) in slices {
         let labels = dataset.cases[case].annotation_slice(annotation, slice).unwrap_or_default();
-        labels.iter().for_each(|&label| is_shown[usize::from(label)] = true);
+        for &label in labels {
+            is_shown[usize::from(label)] = true;
+        }
     }
     is_shown[usize::from(IGNORE)] = false;
     let mut shown = dataset.classes.iter().zip(is_shown).filter(|(_, is_shown)| *is_shown);

@@ -354,7 +354,9 @@ mod tests {
     fn relabel(dataset: &mut Dataset, label: impl Fn(u8) -> u8) {
         for case in &mut dataset.cases {
             let labels = case.annotations.get_mut(SCRIBBLE).unwrap();
-            labels.iter_mut().for_each(|found| *found = label(*found));
+            for found in labels {
+                *found = label(*found);
+            }
         }
     }
 

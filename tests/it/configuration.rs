@@ -64,7 +64,7 @@ fn pick<'a>(draws: &mut Draws, of: &[&'a str]) -> &'a str {
     of[draws.below(of.len() as u64) as usize]
 }
 
-/// One small damage: another value of a key, a line that goes, comes twice or elsewhere, another letter.
+/// One small damage: another value of a key, lines that go, one that comes twice or elsewhere, another letter.
 fn damage(text: &str, draws: &mut Draws) -> String {
     let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
     let place = draws.below(lines.len().max(1) as u64) as usize;
@@ -78,7 +78,7 @@ fn damage(text: &str, draws: &mut Draws) -> String {
             let key = line.split('=').next().unwrap_or_default().to_owned();
             *line = format!("{key}= {}", pick(draws, &VALUES));
         }
-        2 => drop(lines.get(place).is_some().then(|| lines.remove(place))),
+        2 => lines.truncate(place),
         3 => {
             let line = lines.get(place).cloned().unwrap_or_default();
             lines.insert(draws.below(lines.len() as u64 + 1) as usize, line);

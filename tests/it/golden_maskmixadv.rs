@@ -418,3 +418,34 @@ fn golden_first_gradients() {
         assert_rows_close(key, rows, GRADIENT_TOLERANCE);
     }
 }
+
+/// Gradients of 60 rows of very different size, of which the last is nothing but rounding.
+fn some_gradients(change: impl Fn(&Tensor) -> Tensor) -> Tensor {
+    let row = |number: i64| {
+        let wave = (Tensor::arange(4000, (Kind::Double, device())) * 0.37 + number).sin();
+        if number < 59 { wave * 10f64.powi(-(number as i32) / 12) } else { wave * 1e-15 }
+    };
+    let rows: Vec<Tensor> = (0..60).map(|number| change(&row(number))).collect();
+    sums(rows.iter())
+}
+
+#[test]
+fn rounding_in_single_precision_is_no_other_gradient() {
+    let rounded = |row: &Tensor| {
+        // What layers before have made of it, and rounding that stands where the gradient is 0.
+        let noise = (Tensor::arange(4000, (Kind::Double, device())) * 1.7).cos();
+        (row * (&noise * 1e-4 + 1.0) + &noise * 1e-7).to_kind(Kind::Float)
+    };
+    let exact = some_gradients(Tensor::shallow_clone);
+    assert_rows_close("gradients", (&exact, &some_gradients(rounded)), GRADIENT_TOLERANCE);
+}
+
+#[test]
+#[should_panic(expected = "gradients: row 31")]
+fn a_gradient_that_is_wrong_by_a_thousandth_is_noticed() {
+    let exact = some_gradients(Tensor::shallow_clone);
+    let wrong = exact.copy();
+    let mut row = wrong.get(31);
+    let _ = row.copy_(&(&row * Tensor::from_slice(&[1.001, 1.001f64.powi(2)]).to_device(device())));
+    assert_rows_close("gradients", (&wrong, &exact), GRADIENT_TOLERANCE);
+}

@@ -121,6 +121,10 @@ fn labels_that_do_not_say_where_teach_no_masks() {
     insta::assert_snapshot!(train.finish().complaint(), @r"
     exit code 2
     error: `lesion_label` wants an annotation that shows lesions, and `image_label` only says that there are some
+      --> configs/smoke/cltn.toml:21:9
+       |
+    21 | [method.params]
+       |         ^^^^^^
 
     hint: label the images first: `scrimp prepare pseudo-labels --with network --help`
     ");

@@ -260,6 +260,8 @@ fn defaults_of(method: &MethodDef, params: &Documented) -> Table {
     let written = config["method"]["params"].as_table_mut().unwrap();
     let optional = |key: &str| params.members.iter().any(|p| p.name == key && p.has_default);
     written.retain(|key, _| !optional(key));
+    // Networks as large as they are by default do not fit small images.
+    config["data"].as_table_mut().unwrap().remove("size");
     let config = parse(&toml::to_string(&config).unwrap(), method.name, &[]).unwrap();
     let mut defaults = (method.check)(&config).unwrap();
     defaults.retain(|key, _| optional(key));
