@@ -25,9 +25,10 @@ fn folder_with(dataset: &Dataset) -> TempDir {
 fn prepare(folder: &Path, words: &[&str], to: &str, ranks: usize) -> Output {
     let [from, to] = ["from.h5", to].map(|name| folder.join(name).to_str().unwrap().to_owned());
     let words = [&["prepare"], words, &["--from", &from, "--to", &to]].concat();
-    if ranks == 1 {
-        return scrimp(&words);
-    }
+    if ranks == 1 { scrimp(&words) } else { mpirun(ranks, &words) }
+}
+
+fn mpirun(ranks: usize, words: &[&str]) -> Output {
     Command::new("mpirun")
         .args(["--oversubscribe", "--bind-to", "none", "-n", &ranks.to_string()])
         .arg(env!("CARGO_BIN_EXE_scrimp"))
@@ -206,6 +207,11 @@ fn what_cannot_be_annotated_is_refused() {
 
     hint: leave it out, or use `--kind walk`
     ");
+    // One rank says for all that one is enough.
+    let output = mpirun(2, &["prepare", "pseudo-labels", "--with", "network", "--run", "a", "--to", "b"]);
+    let said = complaint(&output);
+    assert_eq!(said.matches("a network labels on one process").count(), 1, "{said}");
+    assert!(said.starts_with("exit code 2\n"), "{said}");
     let many = scrimp(&["prepare", "scribbles", "--count", "4", "--from", "a", "--to", "b"]);
     assert_eq!(many.status.code(), Some(2));
 }

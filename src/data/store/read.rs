@@ -188,6 +188,10 @@ impl<'a> Packed<'a> {
         let cannot = || self.cannot("table `/cases`");
         let table = self.dataset("/cases")?;
         self.afford::<StoredRow<S>>(&table, CASES)?;
+        let columns = table.dtype().and_then(|stored| stored.to_descriptor()).context(cannot)?;
+        if !fits(&columns) {
+            return Err(Failure::new("its columns do not fit into its rows").during(cannot()));
+        }
         let stored = table.read_raw::<StoredRow<S>>().context(cannot)?;
         let rows = stored.iter().map(|row| self.row(row)).collect::<Result<Vec<_>>>()?;
         self.verify(&table, table_checksum(&rows))?;
@@ -349,6 +353,14 @@ impl<'a> Packed<'a> {
             self.path.display()
         )))
     }
+}
+
+/// Whether the columns of a table lie within its rows; the library copies them without looking.
+fn fits(table: &TypeDescriptor) -> bool {
+    let TypeDescriptor::Compound(table) = table else { return false };
+    table.fields.iter().all(|column| {
+        column.offset.checked_add(column.ty.size()).is_some_and(|end| end <= table.size)
+    })
 }
 
 /// Codes of two bytes have no more levels.
