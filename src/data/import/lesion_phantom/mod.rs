@@ -6,8 +6,8 @@
 
 mod picture;
 
-use super::notes::Notes;
 use super::Source;
+use super::notes::Notes;
 use super::parts::{self, Part};
 use super::phantom::{check_range, check_voxels};
 use crate::data::Dataset;
