@@ -98,10 +98,13 @@ struct Watch {
 /// Where reports are.
 struct Reports {
     /// The last report of a rank, if it has left one.
-    read: Box<dyn Fn(usize) -> Option<FlightReport> + Send>,
+    read: Box<ReadReport>,
     /// Puts a report in the place of the one before.
-    write: Box<dyn Fn(&FlightReport) -> Result<()> + Send>,
+    write: Box<WriteReport>,
 }
+
+type ReadReport = dyn Fn(usize) -> Option<FlightReport> + Send;
+type WriteReport = dyn Fn(&FlightReport) -> Result<()> + Send;
 
 /// What a rank that has stood still for long knows of the others.
 struct Suspicion {
