@@ -39,6 +39,7 @@ struct Terms {
     locks: bool,
 }
 
+/// The terms of every run.
 const TERMS: Terms = Terms {
     heartbeat: Duration::from_secs(3),
     watch: Duration::from_secs(30),
@@ -227,11 +228,6 @@ impl Fence {
             Some(loss) => Err(self.failure(loss)),
             None => Ok(()),
         }
-    }
-
-    /// Whether [`Fence::check`] has failed before; looks at no file.
-    pub fn is_lost(&self) -> bool {
-        self.0.loss.get().is_some()
     }
 
     fn loss(&self) -> Option<&Loss> {
@@ -628,7 +624,7 @@ mod tests {
         ");
         drop(claim);
         assert_eq!(Seen::at(&run.alive()).unwrap().unwrap().sign(), Some(other));
-        assert!(fence.is_lost());
+        assert!(fence.check().is_err());
     }
 
     #[test]
