@@ -208,7 +208,8 @@ fn what_cannot_be_annotated_is_refused() {
     hint: leave it out, or use `--kind walk`
     ");
     // One rank says for all that one is enough.
-    let output = mpirun(2, &["prepare", "pseudo-labels", "--with", "network", "--run", "a", "--to", "b"]);
+    let output =
+        mpirun(2, &["prepare", "pseudo-labels", "--with", "network", "--run", "a", "--to", "b"]);
     let said = complaint(&output);
     assert_eq!(said.matches("a network labels on one process").count(), 1, "{said}");
     assert!(said.starts_with("exit code 2\n"), "{said}");
