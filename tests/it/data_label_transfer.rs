@@ -364,7 +364,7 @@ fn turned(folder: &Path, name: &str, pixels: &DynamicImage, exif: Vec<u8>) {
     let mut file = fs::File::create(path(folder, name)).unwrap();
     let (bytes, kind) = (pixels.as_bytes(), pixels.color().into());
     let (columns, rows) = (pixels.width(), pixels.height());
-    if name.ends_with(".png") {
+    if Path::new(name).extension().is_some_and(|ending| ending == "png") {
         let mut encoder = PngEncoder::new(&mut file);
         encoder.set_exif_metadata(exif).unwrap();
         encoder.write_image(bytes, columns, rows, kind).unwrap();
@@ -474,7 +474,8 @@ fn what_viewers_show_in_different_ways_is_refused() {
 
     hint: fill what lies behind, for example by `magick FILE -background black -alpha remove FILE`
     ");
-    let profile: String = exif(6, false).iter().map(|byte| format!("{byte:02x}")).collect();
+    let digits = exif(6, false).iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>();
+    let profile = digits.concat();
     for (keyword, text) in [
         ("XML:com.adobe.xmp", r#"<rdf:Description tiff:Orientation="6"/>"#.to_owned()),
         ("Raw profile type exif", format!("\nexif\n      32\n457869660000{profile}\n")),

@@ -156,7 +156,7 @@ fn claim_shape(file: &hdf5::File, shape: [u64; 3]) {
     let table = file.dataset("cases").unwrap();
     let mut rows = table.read_raw::<Row>().unwrap();
     [rows[0].slices, rows[0].rows, rows[0].columns] = shape;
-    let lines: String = rows
+    let lines: Vec<String> = rows
         .iter()
         .map(|row| {
             let spacing = [row.spacing_slices_mm, row.spacing_rows_mm, row.spacing_columns_mm];
@@ -167,7 +167,7 @@ fn claim_shape(file: &hdf5::File, shape: [u64; 3]) {
         })
         .collect();
     table.write_raw(&rows).unwrap();
-    let checksum = xxhash_rust::xxh3::xxh3_64(lines.as_bytes());
+    let checksum = xxhash_rust::xxh3::xxh3_64(lines.concat().as_bytes());
     table.attr("xxh3").unwrap().write_scalar(&checksum).unwrap();
 }
 

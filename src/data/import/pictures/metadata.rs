@@ -74,13 +74,14 @@ fn jpeg_parts(bytes: &[u8]) -> Parts<'_> {
         let content = content.get(2..).unwrap_or_default();
         match *marker {
             0xda => break,
-            0xe1 => match content.strip_prefix(b"Exif\0\0") {
-                Some(exif) => parts.exif = parts.exif.or(Some(exif)),
-                None => {
+            0xe1 => {
+                if let Some(exif) = content.strip_prefix(b"Exif\0\0") {
+                    parts.exif = parts.exif.or(Some(exif));
+                } else {
                     let text = String::from_utf8_lossy(content).into_owned();
                     parts.texts.push((String::new(), text));
                 }
-            },
+            }
             _ => (),
         }
         bytes = rest;
@@ -89,7 +90,7 @@ fn jpeg_parts(bytes: &[u8]) -> Parts<'_> {
 }
 
 /// How a picture is to be turned by the text of a program: Adobe's XMP, or Exif data in the hexadecimal
-/// digits of ImageMagick.
+/// digits of `ImageMagick`.
 fn in_text(keyword: &str, text: &str) -> Option<Orientation> {
     if let Some((_, after)) = text.split_once("tiff:Orientation") {
         let digit = after.trim_start_matches(['=', '"', '\'', '>', ' ']).bytes().next()?;
