@@ -150,21 +150,19 @@ fn refused(checkpoint: &Checkpoint, now: &LearntFrom) -> Failure {
     let begin = format!(
         "or begin another run with its weights: `scrimp train CONFIG --run DIR --resume {path}`"
     );
-    match last.filter(|last| last.digest != now.digest) {
-        Some(last) => Failure::usage(format!(
+    let failure = if let Some(last) = last.filter(|last| last.digest != now.digest) {
+        Failure::usage(format!(
             "checkpoint `{path}` learnt from data set `{}` with digest {}, the configuration names `{}` with digest {}",
             last.data_set, last.digest, now.data_set, now.digest
         ))
         .hint("name the same data in `[data]` to continue")
-        .hint(begin),
-        None => {
-            let fold = held_out_by(&checkpoint.manifest).unwrap_or_default();
-            Failure::usage(format!(
-                "checkpoint `{path}` learnt with fold {fold} held out, the configuration says {}",
-                now.fold
-            ))
-            .hint(format!("set `data.fold = {fold}` to continue"))
-            .hint(begin)
-        }
-    }
+    } else {
+        let fold = held_out_by(&checkpoint.manifest).unwrap_or_default();
+        Failure::usage(format!(
+            "checkpoint `{path}` learnt with fold {fold} held out, the configuration says {}",
+            now.fold
+        ))
+        .hint(format!("set `data.fold = {fold}` to continue"))
+    };
+    failure.hint(begin)
 }

@@ -50,9 +50,10 @@ mod tests {
 
     #[test]
     fn whatever_changes_in_a_data_set_changes_its_digest_and_only_images_theirs() {
+        type Change = fn(&mut Dataset);
         let (one, before) = (phantom(1), Identity::of(&phantom(1)));
         assert_eq!(before.images.len(), 3);
-        let changes: [(&str, fn(&mut Dataset)); 6] = [
+        let changes: [(&str, Change); 6] = [
             ("classes", |data| data.classes[1].push('x')),
             ("fold", |data| data.cases[1].fold += 1),
             ("name", |data| data.cases[1].name.push('x')),

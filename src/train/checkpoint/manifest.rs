@@ -11,7 +11,7 @@ use crate::parameters::{ALIGNMENT, Slot};
 use crate::shares::local_share;
 use crate::train::learner::Learner;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::xxh3_64;
@@ -305,7 +305,7 @@ impl LearnerTable {
         if self.flat.first().is_none_or(|first| first != "weights") || self.parameters.is_empty() {
             return Err(format!("lists no weights of learner `{name}`"));
         }
-        let (mut end, mut names) = (0, BTreeMap::new());
+        let (mut end, mut names) = (0, BTreeSet::new());
         for place in &self.parameters {
             let count = place.count().and_then(|count| place.offset.checked_add(count));
             let (Some(next), true) = (count, aligned(end) == Some(place.offset)) else {
@@ -315,9 +315,9 @@ impl LearnerTable {
                 ));
             };
             end = next;
-            names.insert(&place.name, ());
+            names.insert(&place.name);
         }
-        names.extend(self.buffers.iter().map(|buffer| (buffer, ())));
+        names.extend(&self.buffers);
         if names.len() != self.parameters.len() + self.buffers.len() {
             return Err(format!("names a tensor of learner `{name}` twice"));
         }

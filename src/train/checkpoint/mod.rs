@@ -289,15 +289,11 @@ mod tests {
         value
     }
 
-    #[test]
-    fn what_no_checkpoint_can_say_is_refused_whatever_its_digest() {
-        let folder = TempDir::new().unwrap();
-        let path = saved(folder.path(), 2);
-        let sound = manifest_value(&path);
-        forge(&path, &sound);
-        verified(&path).unwrap();
-        let learner = "/learners/0";
-        let changes: [(&str, Value, &str); 22] = [
+    /// A place in a manifest, what stands there, and what is said of it.
+    type Change = (&'static str, Value, &'static str);
+
+    fn impossible_files() -> Vec<Change> {
+        vec![
             ("/run/step", json!(60), "is of step 60, its directory of step 40"),
             ("/run/best/0/step", json!(41), "has mean Dice 0.25 after step 41"),
             ("/run/best/0/mean_dice", json!(1.5), "has mean Dice 1.5 after step 20"),
@@ -318,6 +314,11 @@ mod tests {
                 json!("shard-0000-of-0002.safetensors"),
                 "lists file `shard-0000-of-0002.safetensors`, expected `shard-0001-of-0002.safetensors`",
             ),
+        ]
+    }
+
+    fn impossible_learners() -> Vec<Change> {
+        vec![
             ("/learners/0/flat", json!([]), "lists no weights of learner `model`"),
             (
                 "/learners/0/flat",
@@ -368,8 +369,19 @@ mod tests {
                 "has -16 elements of learner `model`, which end at 1",
             ),
             ("/learners/0/elements", json!(0), "has 0 elements of learner `model`, which end at 1"),
-        ];
-        for (place, value, expected) in changes {
+        ]
+    }
+
+    #[test]
+    fn what_no_checkpoint_can_say_is_refused_whatever_its_digest() {
+        let folder = TempDir::new().unwrap();
+        let path = saved(folder.path(), 2);
+        let sound = manifest_value(&path);
+        forge(&path, &sound);
+        verified(&path).unwrap();
+        let learner = "/learners/0";
+        for (place, value, expected) in impossible_files().into_iter().chain(impossible_learners())
+        {
             let mut forged = sound.clone();
             *forged.pointer_mut(place).unwrap() = value;
             forge(&path, &forged);
@@ -667,7 +679,7 @@ mod tests {
         let outcomes = threads::run(2, |comm| {
             restore_chosen(&|| Ok(gone.clone()), &mut Tiny(learner(Moments::Whole)), &*comm)
         });
-        assert_eq!(outcomes.into_iter().filter(|outcome| outcome.is_err()).count(), 2);
+        assert_eq!(outcomes.into_iter().filter(Result::is_err).count(), 2);
     }
 
     /// A store whose process has lost the folder.

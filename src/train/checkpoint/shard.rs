@@ -202,8 +202,9 @@ fn read_table(file: &mut File, bytes: u64) -> Option<(Table, usize)> {
     file.read_exact(&mut length).ok()?;
     let length = u64::from_le_bytes(length);
     // A damaged length may name more memory than there is.
-    let end = (length <= TENSOR_TABLE_BYTES).then_some(length + TABLE_START as u64)?;
-    let mut text = vec![0; (end <= bytes).then_some(length as usize)?];
+    let length = Some(length).filter(|length| *length <= TENSOR_TABLE_BYTES)?;
+    let end = Some(length + TABLE_START as u64).filter(|end| *end <= bytes)?;
+    let mut text = vec![0; length as usize];
     file.read_exact(&mut text).ok()?;
     Some((serde_json::from_slice(&text).ok()?, end as usize))
 }
@@ -249,11 +250,11 @@ impl Shard {
             if line.shape != [*length as i64] {
                 return Err(format!("holds `{name}` as {:?}, expected [{length}]", line.shape));
             }
-            let kind = self.kind.is_empty().then_some(&line.dtype).unwrap_or(&self.kind).clone();
-            if line.dtype != kind || line.dtype == "I64" {
+            let is_other = !self.kind.is_empty() && line.dtype != self.kind;
+            if is_other || line.dtype == "I64" {
                 return Err(format!("holds `{name}` in numbers of {}", line.dtype));
             }
-            self.kind = kind;
+            self.kind.clone_from(&line.dtype);
         }
         if end != self.tensors_bytes {
             return Err(format!("has {} bytes of tensors, expected {end}", self.tensors_bytes));
@@ -369,11 +370,13 @@ mod tests {
         }
         std::fs::write(&path, whole.repeat(3)).unwrap();
         assert_eq!(inspect(&path, written.bytes).unwrap().0.bytes, written.bytes + 1);
-        // A table that is said to be longer than any is.
-        let long = [&(TENSOR_TABLE_BYTES + 1).to_le_bytes(), &whole[TABLE_START..]].concat();
-        std::fs::write(&path, long).unwrap();
-        let expected = "has no table that can be read";
-        assert_eq!(inspect(&path, written.bytes).unwrap().1.unwrap_err(), expected);
+        // A table that is said to be longer than any is, or than the file.
+        for length in [TENSOR_TABLE_BYTES + 1, u64::MAX, u64::MAX - 7, written.bytes - 7] {
+            let long = [&length.to_le_bytes(), &whole[TABLE_START..]].concat();
+            std::fs::write(&path, long).unwrap();
+            let expected = "has no table that can be read";
+            assert_eq!(inspect(&path, written.bytes).unwrap().1.unwrap_err(), expected);
+        }
     }
 
     #[test]
