@@ -28,11 +28,11 @@ pub(super) fn next_tab(ui: &mut Ui, _: &Known) {
     ui.tab = Tab::ALL[(ui.tab as usize + 1) % Tab::ALL.len()];
 }
 
-fn select_run(ui: &mut Ui, run: usize) -> Option<Request> {
+pub(super) fn select_run(ui: &mut Ui, run: usize) -> Option<Request> {
     if run == ui.selected {
         return None;
     }
-    ui.selected = run;
+    let left = std::mem::replace(&mut ui.selected, run);
     // Positions belong to the run that was left.
     ui.cases = CasesUi::default();
     ui.curves = CurvesUi {
@@ -41,7 +41,7 @@ fn select_run(ui: &mut Ui, run: usize) -> Option<Request> {
         columns: ui.curves.columns,
         ..CurvesUi::default()
     };
-    ui.replay.take().map(|_| Request::Travel(None))
+    ui.replay.take().map(|_| Request::Travel { run: left, until_ms: None })
 }
 
 pub(super) fn next_run(ui: &mut Ui, _: &Known) -> Option<Request> {
@@ -261,14 +261,14 @@ pub(super) fn metric(ui: &mut Ui, _: &Known) {
 
 pub(super) fn replay(ui: &mut Ui, known: &Known) -> Request {
     if ui.replay.take().is_some() {
-        return Request::Travel(None);
+        return Request::Travel { run: ui.selected, until_ms: None };
     }
     travel(ui, known.times_ms[1], false)
 }
 
 fn travel(ui: &mut Ui, at_ms: u64, is_playing: bool) -> Request {
     ui.replay = Some(Replay { at_ms, is_playing });
-    Request::Travel(Some(at_ms))
+    Request::Travel { run: ui.selected, until_ms: Some(at_ms) }
 }
 
 /// Lets time go on; from the beginning where it stands at the end, or where there is no replay yet.

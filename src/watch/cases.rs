@@ -8,6 +8,7 @@ use super::numbers;
 use super::picture::{self, Legend};
 use super::theme::STRONG;
 use super::ui::Ui;
+use crate::files;
 use crate::runlog::directory::RunDirectory;
 use crate::runlog::preview::Preview;
 use ratatui::buffer::Buffer;
@@ -57,7 +58,7 @@ impl CasesShown {
     /// Reads what there is about the evaluation after `step`. What is missing or no table is empty.
     pub fn read(directory: &RunDirectory, step: u64) -> Self {
         let table = directory.scores().join(format!("step-{step:08}.csv"));
-        let mut rows = parse(&std::fs::read_to_string(table).unwrap_or_default());
+        let mut rows = parse(&files::read_text(&table, files::SMALL_BYTES).unwrap_or_default());
         rows.sort_by(|a, b| {
             let key = |row: &CaseRow| if row.dice.is_nan() { -1.0 } else { row.dice };
             key(a).total_cmp(&key(b))
@@ -77,10 +78,14 @@ impl CasesShown {
         self.opened.as_ref().and_then(|(_, preview)| preview.as_ref().ok())
     }
 
-    /// Opens the picture at `index`, unless it is open.
+    /// Opens the picture at `index`, unless it is open. One that could not be read is tried again: it
+    /// may have been looked at while it was written.
     pub fn open(&mut self, index: usize) {
         let Some(index) = index.checked_rem(self.pictures.len()) else { return };
-        if self.opened.as_ref().is_none_or(|(opened, _)| *opened != index) {
+        let is_open = |(opened, preview): &(usize, Result<Preview, String>)| {
+            *opened == index && preview.is_ok()
+        };
+        if !self.opened.as_ref().is_some_and(is_open) {
             let preview = Preview::read(&self.pictures[index].1);
             self.opened = Some((index, preview.map_err(|failure| failure.message().to_owned())));
         }

@@ -118,7 +118,7 @@ impl<'a> Drawing<'a> {
                 spans.push(Span::styled(format!("{name} "), style));
             }
             spans.push(Span::styled(value, style.patch(STRONG)));
-            if let Some(step) = series.broken().first() {
+            if let Some(step) = series.broken().last() {
                 spans.push(Span::styled(format!(" NaN at {step}"), look.theme.alarm()));
             }
             spans.push(Span::raw("  "));

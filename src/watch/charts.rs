@@ -14,11 +14,8 @@ use ratatui::widgets::Widget;
 
 /// Columns and rows below which a chart of a grid is not worth its frame.
 const SMALLEST: [u16; 2] = [38, 9];
-/// Ranks up to which each has a curve of its own.
-const RANK_CURVES: usize = 6;
-
-/// Names of ranks, for curves; more have no curve of their own.
-const RANK_NAMES: [&str; RANK_CURVES] = ["0", "1", "2", "3", "4", "5"];
+/// Names of ranks, for curves; where there are more, none has a curve of its own.
+const RANK_NAMES: [&str; 6] = ["0", "1", "2", "3", "4", "5"];
 
 /// The terms of the loss in one chart.
 pub(super) fn losses(dashboard: &Dashboard) -> Chart<'_> {
@@ -67,10 +64,11 @@ pub(super) fn all(dashboard: &Dashboard) -> Vec<Chart<'_>> {
     charts.push(group("norm of the gradient", dashboard.gradients.iter().map(named).collect()));
     charts.push(alone("images/s".to_owned(), &dashboard.images_per_second));
     charts.push(alone("time of a step, ms".to_owned(), &dashboard.step_ms));
-    if dashboard.ranks.len() <= RANK_CURVES {
-        let ranks = || RANK_NAMES.into_iter().zip(dashboard.ranks.values());
+    // By their numbers and not by their places: one may not have written yet.
+    let named = |(rank, state)| Some((*RANK_NAMES.get(rank as usize)?, state));
+    if let Some(ranks) = dashboard.ranks().map(named).collect::<Option<Vec<_>>>() {
         let pick = |pick: fn(&super::rank::RankState) -> &Series| {
-            ranks().map(|(name, rank)| (name, pick(rank))).collect()
+            ranks.iter().map(|(name, rank)| (*name, pick(rank))).collect()
         };
         charts.push(group("work of each rank, ms", pick(|rank| &rank.work_ms)));
         charts.push(group("memory of each rank, bytes", pick(|rank| &rank.memory_bytes)));

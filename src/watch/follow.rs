@@ -2,6 +2,7 @@
 
 use super::feed::Feed;
 use super::numbers;
+use super::plain::harmless;
 use super::state::Dashboard;
 use crate::error::{Context, Result};
 use crate::runlog::directory::RunDirectory;
@@ -36,14 +37,22 @@ pub fn follow(
         while !is_drained {
             let records = feed.read()?;
             is_drained = records.is_empty();
-            for line in records.iter().filter_map(|record| lines.line(record)) {
+            let mut told = Vec::new();
+            for notice in feed.notices() {
+                if notice.is_void {
+                    lines = Lines::every(interval);
+                }
+                told.push(harmless(&format!("note: {}", notice.sentence)).into_owned());
+            }
+            told.extend(records.iter().filter_map(|record| lines.line(record)));
+            for line in told {
                 match writeln!(out, "{line}").and_then(|()| out.flush()) {
                     Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(()),
                     written => written.context(|| "cannot write to stdout")?,
                 }
             }
         }
-        if is_last || lines.has_ended {
+        if is_last || lines.run.ended().is_some() {
             return Ok(());
         }
         std::thread::sleep(POLL);
@@ -56,7 +65,6 @@ pub struct Lines {
     interval_ms: Option<u64>,
     run: Dashboard,
     last_step_ms: Option<u64>,
-    has_ended: bool,
 }
 
 impl Lines {
@@ -75,16 +83,23 @@ impl Lines {
         self.last_step_ms.is_some_and(|last_ms| time_ms < last_ms.saturating_add(pace_ms))
     }
 
-    /// The line that tells `record`, if it is worth one.
+    /// The line that tells `record`, if it is worth one; it holds nothing that a terminal obeys.
     pub fn line(&mut self, record: &Record) -> Option<String> {
-        if record.rank == 0 {
-            self.run.apply(record.clone());
-        }
+        self.run.apply(record.clone());
+        self.words(record).map(|line| harmless(&line).into_owned())
+    }
+
+    fn words(&mut self, record: &Record) -> Option<String> {
         Some(match &record.event {
-            RunEvent::RunStarted(started) => {
-                self.has_ended = false;
-                start_line(started)
+            RunEvent::RunEnded { step, message, .. } if record.rank != 0 => {
+                format!("rank {} ended after step {step}: {message}", record.rank)
             }
+            RunEvent::Warning { message } => {
+                format!("warning from rank {}: {message}", record.rank)
+            }
+            // Facts of the whole run are rank 0's.
+            _ if record.rank != 0 => return None,
+            RunEvent::RunStarted(started) => start_line(started),
             RunEvent::Step(step) => {
                 if self.is_early(record.time_ms) && step.step != self.run.total_steps() {
                     return None;
@@ -99,11 +114,7 @@ impl Lines {
             RunEvent::CheckpointSaved { step, path, bytes, .. } => {
                 format!("step {step}: saved {path}, {}", numbers::bytes(*bytes))
             }
-            RunEvent::Warning { message } => {
-                format!("warning from rank {}: {message}", record.rank)
-            }
             RunEvent::RunEnded { step, message, .. } => {
-                self.has_ended = true;
                 format!("ended after step {step}: {message}")
             }
             RunEvent::Requested(Requested { request, by, .. }) if by.is_empty() => {

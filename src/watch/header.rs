@@ -19,10 +19,11 @@ pub(super) fn state(run: &Shown<'_>) -> (String, Style) {
     let theme = run.theme;
     let dashboard = run.dashboard;
     let fixed = |text: &str, style| (text.to_owned(), style);
-    match (dashboard.ended, run.presence) {
+    match (dashboard.ended(), run.presence) {
         (Some(RunStatus::Finished), _) => fixed("✔ finished", theme.good()),
         (Some(RunStatus::Stopped), _) => fixed("■ stopped", STRONG),
         (Some(RunStatus::Failed), _) => fixed("✖ failed", theme.alarm()),
+        (None, Presence::Gone) => fixed("○ directory gone", theme.alarm()),
         (None, Presence::Absent) => (silence(run), theme.alarm()),
         (None, Presence::Stopping) => fixed("◐ stopping", STRONG),
         (None, Presence::Writing) => match dashboard.phase {
@@ -98,7 +99,7 @@ fn facts(run: &Shown<'_>) -> Vec<String> {
     let dashboard = run.dashboard;
     let mut facts = Vec::new();
     // Nobody works on what is left of a silent run.
-    let is_written = run.presence != Presence::Absent;
+    let is_written = matches!(run.presence, Presence::Writing | Presence::Stopping);
     if let Some(remaining_ms) = dashboard.remaining_ms().filter(|_| is_written) {
         facts.push(format!("{} left", numbers::duration(remaining_ms)));
     }
@@ -111,7 +112,7 @@ fn facts(run: &Shown<'_>) -> Vec<String> {
         facts.push(format!("last {:.4}", evaluated.mean_dice));
     }
     if let Some((time_ms, step, _)) = dashboard.checkpoint {
-        let is_live = dashboard.ended.is_none();
+        let is_live = dashboard.ended().is_none();
         let age = run.now_ms.filter(|_| is_live).map(|now_ms| now_ms.saturating_sub(time_ms));
         let age = age.map_or_else(String::new, |age| format!(", {} ago", numbers::age(age)));
         facts.push(format!("checkpoint {step}{age}"));

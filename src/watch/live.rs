@@ -5,18 +5,13 @@
 
 use super::feed::Feed;
 use super::state::Presence;
+use super::terminal::{self, Guard, Taken};
 use super::{Message, Screen, Source, run};
 use crate::error::{Context, Result};
 use crate::runlog::directory::RunDirectory;
 use crate::runlog::now_ms;
-use ratatui::crossterm::event::{
-    self, DisableMouseCapture, EnableMouseCapture, Event, KeyEventKind, MouseEventKind,
-};
-use ratatui::crossterm::execute;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use ratatui::crossterm::event::{self, Event, KeyEventKind, MouseEventKind};
 use std::collections::VecDeque;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// How often run directories are read while there is something new in them, and while there is not.
@@ -31,53 +26,26 @@ const LONGEST_WAIT: Duration = Duration::from_millis(500);
 /// Bytes of a log from which its newest records are shown before all are read.
 const LONG_LOG_BYTES: u64 = 4 << 20;
 
-/// Shows runs on the terminal of this process, which is restored however this ends.
+/// Shows runs on the terminal of this process, which is restored however this ends. The process ends
+/// with its terminal.
 ///
 /// Redraws when something has changed and at no other time.
 pub fn on_terminal(directories: &[RunDirectory], screen: &Screen, has_mouse: bool) -> Result<()> {
-    let runs = directories.iter().map(Reader::open).collect::<Result<_>>()?;
-    let should_end = Arc::new(AtomicBool::new(false));
-    for signal in [SIGTERM, SIGHUP, SIGINT] {
-        signal_hook::flag::register(signal, Arc::clone(&should_end))
-            .context(|| "cannot listen for signals")?;
-    }
+    let guard = Guard::start()?;
     let mut source = Live {
-        runs,
+        runs: directories.iter().map(Reader::open).collect::<Result<_>>()?,
         ready: VecDeque::new(),
         last_poll: None,
         last_news: Instant::now(),
         next_tick: None,
-        should_end,
+        guard,
     };
-    // Installs a panic hook that restores the terminal, too.
-    let mut terminal = ratatui::try_init().context(|| "cannot take over the terminal")?;
-    let restored = Restored { has_mouse };
-    if has_mouse {
-        execute!(std::io::stdout(), EnableMouseCapture).context(|| "cannot ask for the mouse")?;
-    }
-    let ended = run(directories, &mut terminal, &mut source, screen);
-    drop(restored);
-    ended
-}
-
-/// Gives the terminal back on drop.
-struct Restored {
-    has_mouse: bool,
-}
-
-impl Drop for Restored {
-    fn drop(&mut self) {
-        if self.has_mouse {
-            // A terminal that is gone needs no restoring.
-            let _ = execute!(std::io::stdout(), DisableMouseCapture);
-        }
-        ratatui::restore();
-    }
+    let mut taken = Taken::take(has_mouse)?;
+    terminal::unless_gone(run(directories, &mut taken.terminal, &mut source, screen))
 }
 
 /// One run directory as it is read.
 struct Reader {
-    directory: RunDirectory,
     feed: Feed,
     /// The newest records, while the log is still being read from its beginning.
     preview: Option<Feed>,
@@ -85,6 +53,8 @@ struct Reader {
     is_open: bool,
     /// Where a replay stands.
     until_ms: Option<u64>,
+    /// Why it could not be read when that was tried last.
+    problem: Option<String>,
 }
 
 impl Reader {
@@ -94,16 +64,36 @@ impl Reader {
         let bytes: u64 = logs.filter_map(|log| Some(log.metadata().ok()?.len())).sum();
         let preview = (bytes > LONG_LOG_BYTES).then(|| Feed::both_ends(directory.clone()));
         Ok(Self {
-            directory: directory.clone(),
             feed,
             preview: preview.transpose()?,
             is_open: false,
             until_ms: None,
+            problem: None,
         })
     }
 
-    /// Puts what is new into `ready`; whether there was anything.
-    fn read(&mut self, run: usize, ready: &mut VecDeque<Message>) -> Result<bool> {
+    /// Puts what is new into `ready`; whether there was anything. A directory that cannot be read is no
+    /// reason to end: that is said once, and it is tried again.
+    fn read(&mut self, run: usize, ready: &mut VecDeque<Message>) -> bool {
+        let (has_news, problem) = match self.try_read(run, ready) {
+            Ok(has_news) => (has_news, None),
+            Err(failure) => (false, Some(failure.message().to_owned())),
+        };
+        if let Some(problem) =
+            problem.as_ref().filter(|problem| self.problem.as_ref() != Some(problem))
+        {
+            ready.push_back(Message::Notice(run, problem.clone()));
+        }
+        self.problem = problem;
+        ready.push_back(match self.until_ms {
+            // At that time somebody was writing, or the log itself says that it had ended.
+            Some(then_ms) => Message::Present(run, Presence::Writing, then_ms),
+            None => Message::Present(run, self.feed.presence(), now_ms()),
+        });
+        has_news
+    }
+
+    fn try_read(&mut self, run: usize, ready: &mut VecDeque<Message>) -> Result<bool> {
         // The first look at a long log is at its newest records alone.
         let is_first = !std::mem::replace(&mut self.is_open, true);
         let mut news = Vec::new();
@@ -118,6 +108,13 @@ impl Reader {
         } else {
             self.feed.read_until(self.until_ms.unwrap_or(u64::MAX))?
         };
+        for notice in self.feed.notices() {
+            if notice.is_void {
+                self.preview = None;
+                forget(run, ready);
+            }
+            ready.push_back(Message::Notice(run, notice.sentence));
+        }
         let has_news = !records.is_empty();
         if self.preview.is_some() {
             // Shown before the history, which may take seconds.
@@ -130,13 +127,17 @@ impl Reader {
             self.preview = None;
             ready.push_back(Message::CaughtUp(run));
         }
-        ready.push_back(match self.until_ms {
-            // At that time somebody was writing, or the log itself says that it had ended.
-            Some(then_ms) => Message::Present(run, Presence::Writing, then_ms),
-            None => Message::Present(run, self.feed.presence(), now_ms()),
-        });
         Ok(has_news)
     }
+}
+
+/// Takes back what is told of a run and not yet taken in, and voids what is.
+fn forget(run: usize, ready: &mut VecDeque<Message>) {
+    ready.retain(|message| match message {
+        Message::Records(of, _) | Message::Preview(of, _, _) => *of != run,
+        _ => true,
+    });
+    ready.push_back(Message::Forget(run));
 }
 
 /// Keys of this terminal and records of run directories.
@@ -146,14 +147,14 @@ struct Live {
     last_poll: Option<Instant>,
     last_news: Instant,
     next_tick: Option<Instant>,
-    should_end: Arc<AtomicBool>,
+    guard: Guard,
 }
 
 impl Source for Live {
     fn next(&mut self, wait: Option<Duration>) -> Result<Option<Message>> {
         let until = wait.map(|wait| Instant::now() + wait);
         loop {
-            if self.should_end.load(Ordering::Relaxed) {
+            if self.guard.should_end() {
                 return Ok(Some(Message::Quit));
             }
             // Keys first: a long log must not keep the user waiting.
@@ -173,7 +174,7 @@ impl Source for Live {
             }
             let poll = self.next_poll(now);
             if poll <= now {
-                self.poll_runs()?;
+                self.poll_runs();
                 continue;
             }
             let wake = [until, self.next_tick, Some(poll)].into_iter().flatten().min();
@@ -189,13 +190,9 @@ impl Source for Live {
         let is_onwards =
             matches!((reader.until_ms, until_ms), (Some(old), Some(new)) if new >= old);
         if !is_onwards {
-            reader.feed = Feed::open(reader.directory.clone())?;
+            reader.feed.restart();
             reader.preview = None;
-            self.ready.retain(|message| match message {
-                Message::Records(of, _) | Message::Preview(of, _, _) => *of != run,
-                _ => true,
-            });
-            self.ready.push_back(Message::Forget(run));
+            forget(run, &mut self.ready);
         }
         reader.until_ms = until_ms;
         self.last_poll = None;
@@ -216,20 +213,21 @@ impl Live {
         self.last_poll.map_or(now, |last| last + pause)
     }
 
-    fn poll_runs(&mut self) -> Result<()> {
+    fn poll_runs(&mut self) {
         let mut has_news = false;
         for (run, reader) in self.runs.iter_mut().enumerate() {
-            has_news |= reader.read(run, &mut self.ready)?;
+            has_news |= reader.read(run, &mut self.ready);
         }
         let now = Instant::now();
         if has_news {
             self.last_news = now;
         }
         // A long log is read piece by piece without waiting, with a look at the keys in between.
-        let is_behind =
-            self.runs.iter().any(|reader| reader.preview.is_some() || reader.feed.is_behind());
+        let is_behind = |reader: &Reader| {
+            reader.problem.is_none() && (reader.preview.is_some() || reader.feed.is_behind())
+        };
+        let is_behind = self.runs.iter().any(is_behind);
         self.last_poll = (!is_behind).then_some(now);
-        Ok(())
     }
 }
 

@@ -82,7 +82,7 @@ pub(super) fn panel(run: &Shown<'_>, ui: &Ui, area: Rect, buffer: &mut Buffer) {
     let title = format!("{} · {level} · {rank}{pattern}", numbers::count(notes.len(), "message"));
     let inside = framed(run.theme, &title, area, buffer);
     let end = notes.len().saturating_sub(filter.back.min(notes.len().saturating_sub(1)));
-    let has_ranks = run.dashboard.ranks.len() > 1;
+    let has_ranks = run.dashboard.ranks().count() > 1;
     draw(run, (&notes[..end], has_ranks), inside, buffer);
 }
 

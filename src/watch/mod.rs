@@ -18,10 +18,12 @@ mod messages;
 mod numbers;
 mod once;
 pub mod picture;
+mod plain;
 pub mod rank;
 mod ranks;
 mod series;
 pub mod state;
+pub mod terminal;
 mod theme;
 mod ticks;
 pub mod ui;
@@ -32,11 +34,12 @@ mod watched;
 
 pub use cases::CasesShown;
 pub use compare::{Settings, settings};
-pub use feed::Feed;
+pub use feed::{Feed, Notice};
 pub use follow::{Lines, follow};
 pub use frame::Shown;
 pub use live::on_terminal;
 pub use once::{once, text};
+pub use plain::harmless;
 pub use series::{Bucket, Series};
 pub use theme::Theme;
 pub use view::draw;
@@ -74,6 +77,8 @@ pub enum Message {
     CaughtUp(usize),
     /// What was told of a run is void; it will be told again.
     Forget(usize),
+    /// What happened to the files of a run.
+    Notice(usize, String),
     /// Whether a process is writing a run, and the time, milliseconds since 1970 (UTC).
     Present(usize, Presence, u64),
     /// Time goes on in a replay.
@@ -184,16 +189,20 @@ impl<S: Source> Session<'_, S> {
             Message::Mouse(event) => {
                 let known = self.runs[self.ui.selected].known(&self.ui, self.screen.theme);
                 let before = self.ui.clone();
-                update::mouse(&mut self.ui, event, &self.targets, &known);
+                let request = update::mouse(&mut self.ui, event, &self.targets, &known);
                 if before == self.ui {
                     return Ok(Taken::Unchanged);
                 }
+                return self.obey(request);
             }
             Message::Resized => {}
             Message::Records(run, records) => self.runs[run].apply(records),
             Message::Preview(run, records, share) => self.runs[run].preview(records, share),
             Message::CaughtUp(run) => self.runs[run].caught_up(),
             Message::Forget(run) => self.runs[run].forget(),
+            Message::Notice(run, sentence) => {
+                self.ui.notice = Some(format!("{}: {sentence}", self.runs[run].name()));
+            }
             Message::Present(run, presence, now_ms) => {
                 if !self.runs[run].present(presence, now_ms) {
                     return Ok(Taken::Unchanged);
@@ -206,7 +215,8 @@ impl<S: Source> Session<'_, S> {
 
     fn obey(&mut self, request: Option<Request>) -> Result<Taken> {
         let selected = self.ui.selected;
-        let is_written = self.runs[selected].presence() != Presence::Absent;
+        let presence = self.runs[selected].presence();
+        let is_written = matches!(presence, Presence::Writing | Presence::Stopping);
         let directory = &self.runs[selected].directory;
         let asked = match request {
             None => Ok(None),
@@ -220,8 +230,8 @@ impl<S: Source> Session<'_, S> {
             Some(Request::WriteCheckpoint) => {
                 directory.request_checkpoint().map(|()| Some("asked the run to save"))
             }
-            Some(Request::Travel(until_ms)) => {
-                self.source.travel(selected, until_ms)?;
+            Some(Request::Travel { run, until_ms }) => {
+                self.source.travel(run, until_ms)?;
                 self.source.tick(self.ui.replay.is_some_and(|replay| replay.is_playing));
                 Ok(None)
             }
@@ -244,6 +254,6 @@ impl<S: Source> Session<'_, S> {
         let by = (last.saturating_sub(first) / REPLAY_TICKS).max(1);
         let at_ms = at_ms.saturating_add(by).min(last);
         self.ui.replay = Some(Replay { at_ms, is_playing: at_ms < last });
-        self.obey(Some(Request::Travel(Some(at_ms))))
+        self.obey(Some(Request::Travel { run: selected, until_ms: Some(at_ms) }))
     }
 }

@@ -24,6 +24,8 @@ const CLASSES: [[u8; 3]; 6] =
 const ERROR: [u8; 3] = [213, 94, 0];
 /// Greys from dark to light where there are no colours.
 const GREYS: [char; 8] = [' ', '.', ':', '-', '=', '+', '*', '#'];
+/// Squares that a method made beside; more are not shown.
+const MOST_MADE: usize = 12;
 /// What stands below or beside each other.
 const NAMES: [&str; 4] = ["image", "annotation", "prediction", "error"];
 
@@ -47,7 +49,8 @@ fn blend(grey: u8, over: [u8; 3]) -> [u8; 3] {
 /// The squares of a slice side by side, in rows of `columns`.
 fn squares(preview: &Preview, slice: usize, columns: u32) -> Option<RgbImage> {
     let [image, annotation, prediction, truth] = preview.slice(slice)?;
-    let made: Vec<&[u8]> = preview.made_slice(slice).map(|(_, plane)| plane).collect();
+    let made = preview.made_slice(slice).map(|(_, plane)| plane).take(MOST_MADE);
+    let made: Vec<&[u8]> = made.collect();
     let size = preview.size as u32;
     let gap = (size / 32).max(1);
     let rows = count(preview).div_ceil(columns);
@@ -78,7 +81,7 @@ fn squares(preview: &Preview, slice: usize, columns: u32) -> Option<RgbImage> {
 
 /// How many squares a slice has.
 fn count(preview: &Preview) -> u32 {
-    (NAMES.len() + preview.made.len()) as u32
+    (NAMES.len() + preview.made.len().min(MOST_MADE)) as u32
 }
 
 /// All slices of a case below each other, each with its squares in a row: image, annotation, prediction,

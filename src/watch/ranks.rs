@@ -107,8 +107,8 @@ fn memory(row: &RankRow<'_>) -> Option<f64> {
 fn rows<'a>(run: &Shown<'a>) -> Vec<RankRow<'a>> {
     let started = run.dashboard.started.as_ref().map(|(_, started)| started);
     let images = started.map(|started| started.batch_size as f64 / f64::from(started.ranks.max(1)));
-    let ranks = run.dashboard.ranks.iter();
-    ranks.map(|(&rank, state)| RankRow { rank, state, images }).collect()
+    let ranks = run.dashboard.ranks();
+    ranks.map(|(rank, state)| RankRow { rank, state, images }).collect()
 }
 
 /// The whole view.

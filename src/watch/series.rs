@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 const CAPACITY: u32 = 2048;
 /// Buckets of a series of which there are many, one for each rank.
 const SMALL_CAPACITY: u32 = 128;
-/// Steps without a finite value that are remembered, the earliest ones.
+/// Steps without a finite value that are remembered, the newest ones.
 const BROKEN: usize = 64;
 
 /// Values by step, merged into buckets of equal width once there are too many steps.
@@ -62,7 +62,7 @@ impl Series {
         if !value.is_finite() {
             self.broken.insert(step);
             if self.broken.len() > BROKEN {
-                self.broken.pop_last();
+                self.broken.pop_first();
             }
             return;
         }
@@ -122,7 +122,7 @@ impl Series {
         around.iter().map(|(_, bucket)| bucket).min_by_key(|bucket| distance(bucket))
     }
 
-    /// Steps whose value was not finite, the earliest ones.
+    /// Steps whose value was not finite, the newest ones.
     pub fn broken(&self) -> &BTreeSet<u64> {
         &self.broken
     }
@@ -164,6 +164,10 @@ mod tests {
         series.add(7, f64::INFINITY);
         assert_eq!(series.broken().iter().copied().collect::<Vec<_>>(), [7, 9]);
         assert!(series.is_empty());
+        for step in 100..200 {
+            series.add(step, f64::NAN);
+        }
+        assert_eq!((series.broken().len(), series.broken().last()), (BROKEN, Some(&199)));
     }
 
     #[test]

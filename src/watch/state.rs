@@ -10,6 +10,7 @@ use crate::runlog::{
     Evaluated, Level, Phase, Record, Requested, RunEvent, RunStarted, RunStatus, Step,
 };
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 /// Messages that are kept; the oldest go first.
 const MESSAGES: usize = 1000;
@@ -54,12 +55,14 @@ pub struct Dashboard {
     pub checkpoint: Option<(u64, u64, u64)>,
     /// What happened at which step.
     pub marks: Marks,
-    /// Each rank.
-    pub ranks: BTreeMap<u32, RankState>,
+    /// Each rank that ever wrote; see [`Dashboard::ranks`].
+    all_ranks: BTreeMap<u32, RankState>,
     /// What is worth reading, oldest first.
     pub messages: BTreeSet<Note>,
-    /// How the run ended, unless it was continued since.
-    pub ended: Option<RunStatus>,
+    /// When and how rank 0 said that the run ended, unless it said since that it goes on.
+    own_end: Option<(u64, RunStatus)>,
+    /// When and how the other ranks last said so.
+    other_ends: BTreeMap<u32, (u64, RunStatus)>,
     /// Times of the first and the last record.
     pub times_ms: Option<[u64; 2]>,
 }
@@ -92,6 +95,8 @@ pub enum Presence {
     Writing,
     /// Somebody is, and has been asked to save and end.
     Stopping,
+    /// The directory itself is gone.
+    Gone,
 }
 
 /// A sentence with its time and author.
@@ -128,10 +133,17 @@ impl Dashboard {
         }
         match event {
             RunEvent::Health(health) => {
-                self.ranks.entry(rank).or_default().health(time_ms, health);
+                self.all_ranks.entry(rank).or_default().health(time_ms, health);
             }
             RunEvent::Telemetry(telemetry) => {
-                self.ranks.entry(rank).or_default().telemetry(time_ms, telemetry);
+                self.all_ranks.entry(rank).or_default().telemetry(time_ms, telemetry);
+            }
+            RunEvent::RunEnded { status, .. } if rank != 0 => {
+                let end = self.other_ends.entry(rank).or_insert((time_ms, status));
+                // One that is not newer is read again.
+                if time_ms > end.0 {
+                    *end = (time_ms, status);
+                }
             }
             // Facts of the whole run are rank 0's; taking them from one file keeps their order.
             event if rank == 0 => self.apply_fact(time_ms, event),
@@ -159,7 +171,7 @@ impl Dashboard {
             RunEvent::Phase { phase, .. } => self.phase = Some(phase),
             RunEvent::RunEnded { status, .. } => {
                 self.phase = None;
-                self.ended = Some(status);
+                self.own_end = Some((time_ms, status));
             }
             _ => {}
         }
@@ -168,7 +180,7 @@ impl Dashboard {
     fn begin_again(&mut self) {
         self.first_step = None;
         self.phase = None;
-        self.ended = None;
+        self.own_end = None;
     }
 
     fn apply_step(&mut self, time_ms: u64, step: Step) {
@@ -206,6 +218,27 @@ impl Dashboard {
         self.evaluated = Some(evaluated);
     }
 
+    /// How the run ended, unless it was continued since: what any rank said last.
+    ///
+    /// Files are read one after the other, so an end that was read may belong to processes before the
+    /// last start: what rank 0 said is known by its place in its file, and what others said by its time.
+    pub fn ended(&self) -> Option<RunStatus> {
+        let start_ms = self.started.as_ref().map_or(0, |(start_ms, _)| *start_ms);
+        let others = self.other_ends.values().filter(|(time_ms, _)| *time_ms >= start_ms);
+        let last = others.chain(&self.own_end).max_by_key(|(time_ms, _)| *time_ms);
+        last.map(|(_, status)| *status)
+    }
+
+    /// The ranks that train since the last start, in their order; those of earlier starts with more of
+    /// them are left out.
+    pub fn ranks(&self) -> impl DoubleEndedIterator<Item = (u32, &RankState)> + Clone {
+        let end = self
+            .started
+            .as_ref()
+            .map_or(Bound::Unbounded, |(_, started)| Bound::Excluded(started.ranks));
+        self.all_ranks.range((Bound::Unbounded, end)).map(|(rank, state)| (*rank, state))
+    }
+
     /// The last logged step, 0 before the first.
     pub fn current_step(&self) -> u64 {
         self.step.as_ref().map_or(0, |(_, step)| step.step)
@@ -240,7 +273,7 @@ impl Dashboard {
         let steps = step.step.checked_sub(first).filter(|&steps| steps > 0)?;
         let pace_ms = now_ms.saturating_sub(first_ms) as f64 / steps as f64;
         let remaining = self.total_steps().saturating_sub(step.step);
-        (self.ended.is_none() && remaining > 0).then_some((pace_ms * remaining as f64) as u64)
+        (self.ended().is_none() && remaining > 0).then_some((pace_ms * remaining as f64) as u64)
     }
 
     /// The curves of the structures, in the order of their labels.

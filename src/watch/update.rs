@@ -20,8 +20,13 @@ pub enum Request {
     WriteStop,
     /// Ask the selected run to save and go on.
     WriteCheckpoint,
-    /// Show the selected run as it was at this time, or as it is.
-    Travel(Option<u64>),
+    /// Show a run as it was at a time, or as it is.
+    Travel {
+        /// Its position among the watched ones; another one may be selected by now.
+        run: usize,
+        /// Milliseconds since 1970 (UTC); `None` is the present.
+        until_ms: Option<u64>,
+    },
 }
 
 /// What a key does.
@@ -225,11 +230,9 @@ pub enum Target {
 pub type Targets = Vec<(Rect, Target)>;
 
 /// Does what the mouse means.
-pub fn mouse(ui: &mut Ui, event: MouseEvent, targets: &Targets, known: &Known) {
+pub fn mouse(ui: &mut Ui, event: MouseEvent, targets: &Targets, known: &Known) -> Option<Request> {
     let place = Position::new(event.column, event.row);
-    let Some(&(area, target)) = targets.iter().rev().find(|(area, _)| area.contains(place)) else {
-        return;
-    };
+    let &(area, target) = targets.iter().rev().find(|(area, _)| area.contains(place))?;
     let is_click = event.kind == MouseEventKind::Down(MouseButton::Left);
     match target {
         Target::Plot(chart, window) => {
@@ -250,9 +253,10 @@ pub fn mouse(ui: &mut Ui, event: MouseEvent, targets: &Targets, known: &Known) {
             ui.ranks.is_descending = again && !ui.ranks.is_descending;
             ui.ranks.sort = column;
         }
-        Target::Run(run) if is_click => ui.selected = run,
+        Target::Run(run) if is_click => return act::select_run(ui, run),
         _ => {}
     }
+    None
 }
 
 #[cfg(test)]
@@ -347,10 +351,27 @@ mod tests {
     #[test]
     fn a_replay_starts_at_the_end_goes_back_and_ends() {
         let mut ui = ui(1);
-        assert_eq!(press(&mut ui, "r"), [Request::Travel(Some(100_000))]);
-        assert_eq!(press(&mut ui, "("), [Request::Travel(Some(98_000))]);
-        assert_eq!(press(&mut ui, "r"), [Request::Travel(None)]);
+        let travel = |run, until_ms| Request::Travel { run, until_ms };
+        assert_eq!(press(&mut ui, "r"), [travel(0, Some(100_000))]);
+        assert_eq!(press(&mut ui, "("), [travel(0, Some(98_000))]);
+        assert_eq!(press(&mut ui, "r"), [travel(0, None)]);
         assert_eq!(ui.replay, None);
+    }
+
+    #[test]
+    fn a_run_that_is_left_during_its_replay_returns_to_the_present() {
+        let back = Request::Travel { run: 0, until_ms: None };
+        let mut by_key = Ui { tab: Tab::Compare, ..ui(2) };
+        press(&mut by_key, "r");
+        by_key.cases.top = 3;
+        let mut by_mouse = by_key.clone();
+        assert_eq!(press(&mut by_key, "n"), [back]);
+        let click = MouseEventKind::Down(MouseButton::Left);
+        let event = MouseEvent { kind: click, column: 3, row: 7, modifiers: KeyModifiers::NONE };
+        let targets = vec![(Rect::new(0, 7, 10, 1), Target::Run(1))];
+        assert_eq!(mouse(&mut by_mouse, event, &targets, &KNOWN), Some(back));
+        assert_eq!(by_mouse, by_key);
+        assert_eq!((by_mouse.selected, by_mouse.replay, by_mouse.cases.top), (1, None, 0));
     }
 
     #[test]

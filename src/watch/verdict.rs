@@ -55,7 +55,7 @@ fn broken(dashboard: &Dashboard) -> Option<String> {
     let (step, name) = curves.filter_map(of).max()?;
     // What was skipped or resumed from long ago is in the messages.
     let is_recent = dashboard.step_ms.buckets().rev().take(CURVE_VALUES).any(|b| b.last.0 <= step);
-    (is_recent || dashboard.ended == Some(RunStatus::Failed))
+    (is_recent || dashboard.ended() == Some(RunStatus::Failed))
         .then(|| format!("{name} at step {step}"))
 }
 
@@ -77,7 +77,7 @@ fn diverging(losses: &Curves) -> Option<String> {
 
 /// The rank that works longest, if it works notably longer than the middle one.
 pub(super) fn straggler(dashboard: &Dashboard) -> Option<(u32, f64, f64)> {
-    let times = dashboard.ranks.iter().filter_map(|(rank, state)| Some((state.work_ms()?, *rank)));
+    let times = dashboard.ranks().filter_map(|(rank, state)| Some((state.work_ms()?, rank)));
     let mut times: Vec<(f64, u32)> = times.collect();
     times.sort_by(|a, b| a.0.total_cmp(&b.0));
     let (longest_ms, rank) = *times.last()?;
@@ -88,15 +88,15 @@ pub(super) fn straggler(dashboard: &Dashboard) -> Option<(u32, f64, f64)> {
 fn slow_rank(dashboard: &Dashboard) -> Option<String> {
     let (rank, longest_ms, middle_ms) = straggler(dashboard)?;
     let [longest, middle] = [longest_ms, middle_ms].map(numbers::milliseconds);
-    let host = dashboard.ranks[&rank].sampled(|t| t.host.clone());
+    let state = dashboard.ranks().find(|(own, _)| *own == rank).map(|(_, state)| state);
+    let host = state.and_then(|state| state.sampled(|t| t.host.clone()));
     let host = host.map_or_else(String::new, |host| format!(" on {host}"));
     Some(format!("rank {rank}{host} works {longest} ms a step, the middle one {middle} ms"))
 }
 
 /// Mean shares of a step over ranks: waiting for data, waiting for others.
 fn shares(dashboard: &Dashboard) -> Option<[f64; 2]> {
-    let shares: Vec<[f64; 2]> =
-        dashboard.ranks.values().filter_map(super::rank::RankState::shares).collect();
+    let shares: Vec<[f64; 2]> = dashboard.ranks().filter_map(|(_, state)| state.shares()).collect();
     let mean =
         |index: usize| shares.iter().map(|shares| shares[index]).sum::<f64>() / shares.len() as f64;
     (!shares.is_empty()).then(|| [mean(0), mean(1)])
@@ -118,7 +118,7 @@ fn waiting(dashboard: &Dashboard) -> Option<Verdict> {
 }
 
 fn creeping(dashboard: &Dashboard) -> Option<String> {
-    dashboard.ranks.iter().find_map(|(rank, state)| {
+    dashboard.ranks().find_map(|(rank, state)| {
         let values: Vec<(f64, f64)> =
             state.memory_bytes.buckets().map(|bucket| (bucket.min, bucket.max)).collect();
         let quarter = values.len() / 4;

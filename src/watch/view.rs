@@ -2,9 +2,10 @@
 
 use super::charts::{self, framed_chart};
 use super::frame::{Shown, framed};
-use super::theme::{STRONG, to_ascii};
+use super::plain::to_harmless;
+use super::theme::{STRONG, Theme, to_ascii};
 use super::ui::{Overlay, Tab, Ui};
-use super::update::{KEYS, Targets};
+use super::update::{KEYS, KeyBinding, Targets};
 use super::{cases, compare, header, messages, ranks};
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Constraint, Layout, Rect};
@@ -34,6 +35,7 @@ pub fn draw(runs: &[Shown<'_>], ui: &Ui, area: Rect, buffer: &mut Buffer) -> Tar
         let inside = framed(run.theme, title, place, buffer);
         Paragraph::new(lines).centered().render(inside, buffer);
     }
+    to_harmless(buffer);
     if run.theme.is_ascii {
         to_ascii(buffer);
     }
@@ -99,7 +101,7 @@ fn overview(run: &Shown<'_>, ui: &Ui, area: Rect, buffer: &mut Buffer, targets: 
             framed_chart(run, (&dice, 1, look), right, buffer, targets);
         }
     };
-    let count = run.dashboard.ranks.len();
+    let count = run.dashboard.ranks().count();
     let ranks = count.clamp(1, usize::from(area.height / 4).max(1)) as u16 + 3;
     let is_low = area.height < 12;
     if is_wide {
@@ -159,7 +161,7 @@ fn draw_footer(run: &Shown<'_>, ui: &Ui, area: Rect, buffer: &mut Buffer) {
     let (first, rest) = common.split_at(2.min(common.len()));
     let mut line = Line::default();
     for binding in first.iter().chain(&own).chain(rest) {
-        let name = Span::styled(format!(" {} ", binding.name), STRONG);
+        let name = Span::styled(format!(" {} ", key_name(binding, run.theme)), STRONG);
         let word = Span::styled(format!("{}  ", binding.word), run.theme.faint());
         if line.width() + name.width() + word.width() > usize::from(area.width) + 2 {
             continue;
@@ -167,6 +169,17 @@ fn draw_footer(run: &Shown<'_>, ui: &Ui, area: Rect, buffer: &mut Buffer) {
         line.extend([name, word]);
     }
     line.render(area, buffer);
+}
+
+/// How a key is written: arrows by their names where they would become other keys.
+fn key_name(binding: &KeyBinding, theme: Theme) -> &'static str {
+    match binding.name {
+        "←" if theme.is_ascii => "left",
+        "→" if theme.is_ascii => "right",
+        "↑" if theme.is_ascii => "up",
+        "↓" if theme.is_ascii => "down",
+        name => name,
+    }
 }
 
 /// What is asked on top of everything else: its title and its lines.
@@ -186,7 +199,8 @@ fn draw_help(run: &Shown<'_>, ui: &Ui, area: Rect, buffer: &mut Buffer) {
     let shown = KEYS.iter().filter(|binding| binding.tabs.contains(&ui.tab));
     let keys: Vec<Line<'_>> = shown
         .map(|binding| {
-            let name = Span::styled(format!(" {:>5}  ", binding.name), STRONG);
+            let name = key_name(binding, run.theme);
+            let name = Span::styled(format!(" {name:>5}  "), STRONG);
             Line::from(vec![name, Span::raw(binding.help)])
         })
         .collect();

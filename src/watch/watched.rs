@@ -7,6 +7,7 @@ use super::state::{Dashboard, Presence};
 use super::theme::Theme;
 use super::ui::{Known, Tab, Ui};
 use super::{charts, messages, picture};
+use crate::files;
 use crate::runlog::Record;
 use crate::runlog::directory::RunDirectory;
 use crate::runlog::preview::Preview;
@@ -34,7 +35,7 @@ impl Watched {
         // `runs/a` and `runs/a/.` are called `a`; what has no last name is called as it was typed.
         let root = directory.root();
         let name = root.file_name().unwrap_or(root.as_os_str());
-        let config = std::fs::read_to_string(directory.config()).unwrap_or_default();
+        let config = files::read_text(&directory.config(), files::SMALL_BYTES).unwrap_or_default();
         Self {
             directory: directory.clone(),
             name: name.to_string_lossy().into_owned(),
@@ -63,6 +64,11 @@ impl Watched {
             reading: self.preview.as_ref().map(|(_, share)| *share),
             theme,
         }
+    }
+
+    /// What the run is called.
+    pub(super) fn name(&self) -> &str {
+        &self.name
     }
 
     /// Whether a process is writing the run.
@@ -96,6 +102,7 @@ impl Watched {
     pub(super) fn forget(&mut self) {
         self.dashboard = Dashboard::default();
         self.preview = None;
+        self.cases = CasesShown::default();
     }
 
     /// Takes note of times, and of scores of an evaluation that was not seen before.
@@ -116,7 +123,7 @@ impl Watched {
     /// Whether this changes what is shown.
     pub(super) fn present(&mut self, presence: Presence, now_ms: u64) -> bool {
         // Ages are shown by the second where something may still come.
-        let is_over = self.known_dashboard().ended.is_some();
+        let is_over = self.known_dashboard().ended().is_some();
         let is_new = self.presence != presence
             || (!is_over && self.now_ms.is_none_or(|before| before / 1000 != now_ms / 1000));
         self.presence = presence;
@@ -135,7 +142,7 @@ impl Watched {
             extent: dashboard.extent(),
             times_ms: self.times_ms,
             charts: charts::all(dashboard).len(),
-            ranks: dashboard.ranks.len() as u32,
+            ranks: dashboard.ranks().count() as u32,
             rows,
             pictures: self.cases.pictures.len(),
             slices: self.cases.preview().map_or(0, Preview::slices),

@@ -8,6 +8,7 @@ pub(crate) fn scrimp(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_scrimp"))
         .args(arguments)
         .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .env("LC_ALL", "C.UTF-8")
         .output()
         .expect("the binary that cargo built starts")
 }

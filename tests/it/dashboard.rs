@@ -1,13 +1,14 @@
 //! Recorded runs on screens of several sizes, keys, and logs that nobody would write.
 
 use crate::cli::{complaint, scrimp};
+use crate::dashboard_laws::{at, ended, run_started};
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use ratatui::crossterm::event::{KeyCode, KeyEvent};
 use ratatui_image::picker::Picker;
 use scrimp::error::{Failure, Result};
-use scrimp::runlog::Record;
 use scrimp::runlog::directory::{RunDirectory, host};
+use scrimp::runlog::{Record, Requested, RunEvent, RunStatus};
 use scrimp::watch::state::{Dashboard, Presence};
 use scrimp::watch::ui::{Tab, Ui};
 use scrimp::watch::{Feed, Message, Screen, Shown, Source, Theme, draw, follow, once, run, text};
@@ -147,6 +148,68 @@ fn following_does_not_wait_once_the_run_has_ended() {
     let mut lines = Vec::new();
     follow(&recorded("failed"), &mut lines, None, || false).unwrap();
     assert!(String::from_utf8(lines).unwrap().contains("ended after step 3"));
+}
+
+fn write_log(directory: &RunDirectory, rank: usize, records: &[Record]) {
+    std::fs::create_dir_all(directory.events()).unwrap();
+    let lines = records.iter().map(|record| serde_json::to_string(record).unwrap() + "\n");
+    std::fs::write(directory.rank_events(rank), lines.collect::<String>()).unwrap();
+}
+
+/// What is followed while a process writes the run for so many looks, each with something done before.
+fn followed(directory: &RunDirectory, looks: &[&dyn Fn()]) -> String {
+    let mut lines = Vec::new();
+    let seen = std::cell::Cell::new(0);
+    let done = || {
+        let look = seen.replace(seen.get() + 1);
+        if let Some(act) = looks.get(look) {
+            act();
+        }
+        look >= looks.len()
+    };
+    follow(directory, &mut lines, None, done).unwrap();
+    assert_eq!(seen.get(), looks.len() + 1, "ends before the run does");
+    String::from_utf8(lines).unwrap()
+}
+
+#[test]
+fn lines_go_on_after_an_old_end_and_hold_nothing_that_a_terminal_obeys() {
+    let folder = tempfile::tempdir().unwrap();
+    let directory = RunDirectory::new(folder.path());
+    let request = RunEvent::Requested(Requested {
+        request: "stop".to_owned(),
+        by: "eve\u{1b}]0;owned\u{7}\nended after step 9: done".to_owned(),
+        host: String::new(),
+    });
+    let own =
+        [at(1, 0, run_started("a", 2, 9)), at(7, 0, run_started("a", 2, 9)), at(8, 0, request)];
+    write_log(&directory, 0, &own);
+    write_log(&directory, 1, &[ended(5, 1, RunStatus::Failed)]);
+    let said = followed(&directory, &[&|| (), &|| ()]);
+    assert!(said.contains("rank 1 ended after step 1: rank 1 says Failed"), "{said}");
+    assert!(said.contains("requested by eve?]0;owned? ended"), "{said}");
+    assert_eq!(said.lines().count(), 4, "{said}");
+    write_log(&directory, 1, &[ended(9, 1, RunStatus::Failed)]);
+    let mut lines = Vec::new();
+    follow(&directory, &mut lines, None, || false).unwrap();
+}
+
+#[test]
+fn lines_tell_a_log_that_was_replaced_anew_and_say_that_the_run_is_gone() {
+    let folder = tempfile::tempdir().unwrap();
+    let directory = RunDirectory::new(folder.path().join("a"));
+    let warning = |text: &str| at(2, 0, RunEvent::Warning { message: text.to_owned() });
+    write_log(&directory, 0, &[warning("one"), warning("two")]);
+    let cut = || write_log(&directory, 0, &[warning("three")]);
+    let remove = || std::fs::remove_dir_all(directory.root()).unwrap();
+    let said = followed(&directory, &[&|| (), &cut, &remove]);
+    insta::assert_snapshot!(said, @r"
+    warning from rank 0: one
+    warning from rank 0: two
+    note: the log `rank-0000.jsonl` was replaced and is read anew
+    warning from rank 0: three
+    note: the run directory is gone
+    ");
 }
 
 #[test]

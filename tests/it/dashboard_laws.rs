@@ -11,7 +11,7 @@ use scrimp::runlog::{
 use scrimp::watch::state::{Dashboard, Presence};
 use scrimp::watch::ui::{Known, Overlay, Tab, Ui};
 use scrimp::watch::update::{KEYS, update};
-use scrimp::watch::{Shown, Theme, draw};
+use scrimp::watch::{Shown, Theme, draw, harmless};
 use std::collections::BTreeMap;
 
 fn number() -> impl Strategy<Value = f64> {
@@ -27,26 +27,30 @@ fn losses() -> impl Strategy<Value = BTreeMap<String, f64>> {
 }
 
 fn started() -> impl Strategy<Value = RunEvent> {
-    ("[a-zü]{0,60}", any::<u32>(), step_number()).prop_map(|(name, ranks, total_steps)| {
-        RunEvent::RunStarted(RunStarted {
-            schema: 1,
-            run: name.clone(),
-            method: name.clone(),
-            dataset: name,
-            classes: Vec::new(),
-            fold: ranks,
-            annotation: String::new(),
-            ranks,
-            hosts: Vec::new(),
-            batch_size: 1,
-            total_steps,
-            train_slices: 1,
-            seed: 1,
-            precision: String::new(),
-            device: String::new(),
-            code_version: String::new(),
-            config_digest: String::new(),
-        })
+    ("[a-zü]{0,60}", prop_oneof![any::<u32>(), 0u32..40], step_number())
+        .prop_map(|(name, ranks, total_steps)| run_started(&name, ranks, total_steps))
+}
+
+/// A start of so many ranks.
+pub(crate) fn run_started(name: &str, ranks: u32, total_steps: u64) -> RunEvent {
+    RunEvent::RunStarted(RunStarted {
+        schema: 1,
+        run: name.to_owned(),
+        method: name.to_owned(),
+        dataset: name.to_owned(),
+        classes: Vec::new(),
+        fold: 1,
+        annotation: String::new(),
+        ranks,
+        hosts: Vec::new(),
+        batch_size: 1,
+        total_steps,
+        train_slices: 1,
+        seed: 1,
+        precision: String::new(),
+        device: String::new(),
+        code_version: String::new(),
+        config_digest: String::new(),
     })
 }
 
@@ -96,7 +100,7 @@ fn event() -> impl Strategy<Value = RunEvent> {
             memory_bytes: Some(1),
         })),
         step_number().prop_map(|step| RunEvent::Resumed { step, checkpoint: String::new() }),
-        "[ a-zß☃]{0,90}".prop_map(|message| RunEvent::Warning { message }),
+        "[ a-zß☃\u{1b}\u{9b}\u{202e}\n\r]{0,90}".prop_map(|message| RunEvent::Warning { message }),
         step_number().prop_map(|step| RunEvent::RunEnded {
             status: RunStatus::Stopped,
             step,
@@ -149,6 +153,61 @@ fn fold(records: &[Record]) -> Dashboard {
     dashboard
 }
 
+pub(crate) fn at(time_ms: u64, rank: u32, event: RunEvent) -> Record {
+    Record { time_ms, rank, event }
+}
+
+pub(crate) fn ended(time_ms: u64, rank: u32, status: RunStatus) -> Record {
+    let message = format!("rank {rank} says {status:?}");
+    at(time_ms, rank, RunEvent::RunEnded { status, step: 1, message })
+}
+
+/// Health of a rank that works so long.
+fn worked(time_ms: u64, rank: u32, step_ms: f64) -> Record {
+    let health = Health {
+        step: 1,
+        step_ms,
+        data_wait_ms: 0.0,
+        communication_ms: 0.0,
+        memory_bytes: Some(1),
+    };
+    at(time_ms, rank, RunEvent::Health(health))
+}
+
+#[test]
+fn what_any_rank_said_last_is_the_end_until_the_run_is_started_again() {
+    let start = |time_ms| at(time_ms, 0, run_started("a", 2, 9));
+    let [finished, failed] = [RunStatus::Finished, RunStatus::Failed];
+    let known = |records: &[Record]| {
+        let mut turned = records.to_vec();
+        // As if the files had been read in another order.
+        turned.sort_by_key(|record| std::cmp::Reverse(record.rank));
+        assert_eq!(fold(&turned).ended(), fold(records).ended());
+        fold(records).ended()
+    };
+    assert_eq!(known(&[start(1), ended(5, 1, failed)]), Some(failed));
+    assert_eq!(known(&[start(1), start(7), ended(5, 1, failed)]), None);
+    let all = [start(1), ended(4, 0, failed), start(7), ended(9, 0, finished), ended(5, 1, failed)];
+    assert_eq!(known(&all), Some(finished));
+    assert_eq!(known(&[start(1), ended(8, 0, finished), ended(9, 1, failed)]), Some(failed));
+    // Rank 0 is known by the order in its file, whatever its clock did.
+    assert_eq!(known(&[start(10), ended(20, 0, failed), start(15)]), None);
+}
+
+#[test]
+fn ranks_of_an_earlier_start_with_more_of_them_are_left_out() {
+    let start = |time_ms, ranks| at(time_ms, 0, run_started("a", ranks, 9));
+    let mut records = vec![start(1, 4), start(5, 2), worked(6, 0, 9.0)];
+    records.extend([worked(6, 1, 10.0), worked(2, 2, 1.0), worked(2, 3, 99.0)]);
+    let dashboard = fold(&records);
+    assert_eq!(dashboard.ranks().map(|(rank, _)| rank).collect::<Vec<_>>(), [0, 1]);
+    let verdict = scrimp::watch::verdict::verdict(&dashboard).unwrap();
+    assert_eq!(verdict.words, "one slow rank");
+    assert!(verdict.evidence.starts_with("rank 1 works 10.0 ms"), "{}", verdict.evidence);
+    records.push(start(9, 4));
+    assert_eq!(fold(&records).ranks().count(), 4);
+}
+
 proptest! {
     #[test]
     fn any_records_at_any_size_draw_without_a_panic(
@@ -171,7 +230,7 @@ proptest! {
             extent: dashboard.extent(),
             times_ms: dashboard.times_ms.unwrap_or_default(),
             charts: 9,
-            ranks: dashboard.ranks.len() as u32,
+            ranks: dashboard.ranks().count() as u32,
             rows: 3,
             pictures: 0,
             slices: 0,
@@ -185,6 +244,8 @@ proptest! {
             draw(&[shown, shown], &ui, frame.area(), frame.buffer_mut());
         };
         terminal.draw(draw).unwrap();
+        let cells = &terminal.backend().buffer().content;
+        prop_assert!(cells.iter().all(|cell| harmless(cell.symbol()) == cell.symbol()));
         if is_ascii {
             let cells = &terminal.backend().buffer().content;
             prop_assert!(cells.iter().all(|cell| cell.symbol().is_ascii()));

@@ -8,7 +8,7 @@ use scrimp::runlog::directory::RunDirectory;
 use scrimp::runlog::preview::{Preview, UNANNOTATED};
 use scrimp::runlog::{Health, Level, Record, RunEvent, Telemetry};
 use scrimp::watch::state::Presence;
-use scrimp::watch::{Feed, Message, Theme, run, text};
+use scrimp::watch::{CasesShown, Feed, Message, Theme, run, text};
 use std::collections::VecDeque;
 use std::path::Path;
 
@@ -23,12 +23,21 @@ fn screen_with(
     keys: &str,
     theme: Theme,
 ) -> String {
+    screen_of_keys(runs, size, &letters(keys), theme)
+}
+
+fn screen_of_keys(
+    runs: &[(RunDirectory, Vec<Record>)],
+    size: (u16, u16),
+    keys: &[KeyCode],
+    theme: Theme,
+) -> String {
     let mut messages = VecDeque::new();
     for (index, (_, records)) in runs.iter().enumerate() {
         messages.push_back(Message::Records(index, records.clone()));
         messages.push_back(Message::Present(index, Presence::Writing, 1_760_000_260_000));
     }
-    messages.extend(letters(keys).into_iter().map(|key| Message::Key(KeyEvent::from(key))));
+    messages.extend(keys.iter().map(|key| Message::Key(KeyEvent::from(*key))));
     let directories: Vec<RunDirectory> = runs.iter().map(|(run, _)| run.clone()).collect();
     let mut terminal = Terminal::new(TestBackend::new(size.0, size.1)).unwrap();
     run(&directories, &mut terminal, &mut Script(messages), &screen_of(theme)).unwrap_err();
@@ -55,6 +64,11 @@ fn a_cursor_reads_values_off_in_every_chart() {
 fn gpu_records(ranks: u32) -> Vec<Record> {
     let mut records = records("schema-1");
     records.retain(|record| !matches!(record.event, RunEvent::Health(_)));
+    for record in &mut records {
+        if let RunEvent::RunStarted(started) = &mut record.event {
+            started.ranks = ranks;
+        }
+    }
     for rank in 0..ranks {
         let work = if rank == 5 { 41.0 } else { 30.0 + f64::from(rank % 3) };
         let health = RunEvent::Health(Health {
@@ -142,9 +156,17 @@ fn cases_stand_worst_first_with_a_picture() {
     preview.write(&picture).unwrap();
     insta::assert_snapshot!("cases_with_made_images", screen_with(&run, (120, 30), "4", PLAIN));
     let damaged = folder.path().join("cases/previews/step-00006000/worst-patient002.png");
-    std::fs::write(damaged, "no picture").unwrap();
+    let whole = std::fs::read(&damaged).unwrap();
+    std::fs::write(&damaged, &whole[..whole.len() / 2]).unwrap();
     let shown = screen_with(&run, (120, 30), "4", PLAIN);
     assert!(shown.contains("cannot read the preview"), "{shown}");
+    // One that was being written is read when it is complete.
+    let mut cases = CasesShown::read(&run[0].0, 6000);
+    cases.open(0);
+    assert!(cases.preview().is_none());
+    std::fs::write(&damaged, whole).unwrap();
+    cases.open(0);
+    assert!(cases.preview().is_some());
 }
 
 #[test]
@@ -197,6 +219,102 @@ fn a_run_is_told_up_to_a_moment() {
     let after = feed.read().unwrap();
     assert!(after.iter().all(|record| record.time_ms > middle_ms));
     assert_eq!(before.len() + after.len(), records("schema-1").len());
+}
+
+#[test]
+fn a_log_that_becomes_another_one_is_told_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let directory = RunDirectory::new(folder.path());
+    std::fs::create_dir_all(directory.events()).unwrap();
+    let log = directory.rank_events(0);
+    let write = |text: &str| {
+        let event = RunEvent::Warning { message: text.to_owned() };
+        let line = serde_json::to_string(&Record { time_ms: 1, rank: 0, event }).unwrap();
+        std::fs::write(&log, line + "\n").unwrap();
+    };
+    write("the first of all logs");
+    // Beside the log lies what is none.
+    std::fs::create_dir(directory.events().join("old.jsonl")).unwrap();
+    let mut feed = Feed::open(directory.clone()).unwrap();
+    let mut look = || {
+        let records = feed.read().unwrap().len();
+        let said = feed.notices().into_iter().map(|n| format!("{} {}", n.is_void, n.sentence));
+        (records, said.collect::<Vec<_>>().join(", "))
+    };
+    assert_eq!(look(), (1, "false `old.jsonl` is no file and is passed over".to_owned()));
+    assert_eq!(look(), (0, String::new()));
+    let anew = "true the log `rank-0000.jsonl` was replaced and is read anew".to_owned();
+    // Cut in place.
+    write("shorter");
+    assert_eq!(look(), (1, anew.clone()));
+    // Another file of the same name, and as long.
+    std::fs::rename(&log, directory.events().join("rank-0000.old")).unwrap();
+    write("rotated");
+    assert_eq!(look(), (1, anew.clone()));
+    std::fs::remove_file(&log).unwrap();
+    assert_eq!(look(), (0, "false the log `rank-0000.jsonl` is gone".to_owned()));
+    assert_eq!(look(), (0, String::new()));
+    std::fs::create_dir(&log).unwrap();
+    assert_eq!(look(), (0, String::new()));
+    std::fs::remove_dir(&log).unwrap();
+    write("back");
+    assert_eq!(look(), (1, anew));
+    std::fs::remove_dir_all(folder.path()).unwrap();
+    assert_eq!(look(), (0, "false the run directory is gone".to_owned()));
+    assert_eq!(look(), (0, String::new()));
+    assert_eq!(feed.presence(), Presence::Gone);
+}
+
+#[test]
+fn a_replaced_log_and_a_directory_that_is_gone_are_said_and_asked_for_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let directory = RunDirectory::new(folder.path().join("lost"));
+    let key = |letter| Message::Key(KeyEvent::from(KeyCode::Char(letter)));
+    let shown = |presence, keys: &str| {
+        let mut messages = VecDeque::from([
+            Message::Records(0, records("schema-1")),
+            Message::Forget(0),
+            Message::Records(0, records("failed")[..1].to_vec()),
+            Message::Notice(0, "the log was replaced".to_owned()),
+            Message::Present(0, presence, 1_760_000_260_000),
+        ]);
+        messages.extend(keys.chars().map(key));
+        let mut terminal = Terminal::new(TestBackend::new(80, 24)).unwrap();
+        let runs = std::slice::from_ref(&directory);
+        run(runs, &mut terminal, &mut Script(messages), &screen_of(PLAIN)).unwrap_err();
+        text(terminal.backend().buffer())
+    };
+    let replaced = shown(Presence::Writing, "");
+    assert!(replaced.contains("lost: the log was replaced"), "{replaced}");
+    assert!(replaced.contains("● starting") && !replaced.contains("6000/12000"), "{replaced}");
+    let gone = shown(Presence::Gone, "sy");
+    assert!(gone.contains("○ directory gone") && gone.contains("nobody to ask"), "{gone}");
+    assert!(!directory.root().exists());
+}
+
+#[test]
+fn keys_have_names_where_there_are_no_arrows() {
+    let ascii = Theme { has_colour: false, is_ascii: true };
+    let run = [(recorded("schema-1"), records("schema-1"))];
+    let shown = screen_with(&run, (80, 24), "3", ascii);
+    assert!(shown.contains("right sort") && shown.is_ascii(), "{shown}");
+}
+
+#[test]
+fn curves_are_named_by_their_ranks() {
+    let mut records = gpu_records(4);
+    records.retain(|record| record.rank != 1);
+    let run = [(recorded("schema-1"), records)];
+    let focused = |chart: usize| {
+        let mut keys = vec![KeyCode::Char('2'), KeyCode::Enter];
+        keys.extend(vec![KeyCode::Down; chart]);
+        screen_of_keys(&run, (80, 24), &keys, PLAIN)
+    };
+    let shown = (0..20).map(focused).find(|shown| shown.contains("work of each rank")).unwrap();
+    assert!(
+        shown.contains("0 30.00") && shown.contains("2 32.00") && shown.contains("3 30.00"),
+        "{shown}"
+    );
 }
 
 #[test]

@@ -22,6 +22,8 @@ mod dashboard_export;
 #[cfg(test)]
 mod dashboard_laws;
 #[cfg(test)]
+mod dashboard_terminal;
+#[cfg(test)]
 mod dashboard_views;
 #[cfg(test)]
 #[cfg(feature = "hdf5")]
