@@ -1,13 +1,15 @@
 //! Tables: one row for each record, a column for each number.
 
-use super::for_each_record;
+use super::undone::Rewinds;
+use super::{for_each_record, logs};
 use crate::error::{Context, Result};
+use crate::files::FreshFile;
 use crate::runlog::directory::RunDirectory;
 use crate::runlog::{Record, RunEvent};
+use crate::watch::harmless;
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, IntoInnerError, Write};
 use std::path::{Path, PathBuf};
 
 /// A row: the table it belongs to, and its cells by column.
@@ -17,11 +19,15 @@ type Row = (&'static str, BTreeMap<String, String>);
 const FIRST: [&str; 5] = ["time_ms", "rank", "step", "epoch", "structure"];
 
 /// Writes `steps.csv`, `scores.csv`, `health.csv` and `telemetry.csv` into `folder`, those that have
-/// rows; gives their paths. What is not finite or absent is an empty cell.
+/// rows; gives their paths. What is not finite or absent is an empty cell. The column `undone` says of
+/// what belongs to a step whether the run went on from an earlier one since.
 pub fn csv(directory: &RunDirectory, folder: &Path) -> Result<Vec<PathBuf>> {
+    let logs = logs(directory)?;
+    let mut rewinds = Rewinds::default();
     let mut columns: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
-    for_each_record(directory, |record| {
-        for (table, cells) in rows(record) {
+    for_each_record(&logs, |record| {
+        rewinds.learn(&record);
+        for (table, cells) in rows(record, Some(false)) {
             let known = columns.entry(table).or_default();
             known.extend(cells.into_keys());
         }
@@ -33,13 +39,15 @@ pub fn csv(directory: &RunDirectory, folder: &Path) -> Result<Vec<PathBuf>> {
     for (table, columns) in columns {
         let columns = in_order(columns);
         let path = folder.join(format!("{table}.csv"));
-        let mut file = BufWriter::new(File::create(&path).context(doing)?);
+        let mut file = BufWriter::new(FreshFile::beside(&path).context(doing)?);
         let head: Vec<String> = columns.iter().map(|column| quoted(column)).collect();
         writeln!(file, "{}", head.join(",")).context(doing)?;
         tables.insert(table, (path, columns, file));
     }
-    for_each_record(directory, |record| {
-        for (table, cells) in rows(record) {
+    let mut reading = rewinds.again();
+    for_each_record(&logs, |record| {
+        let is_undone = reading.is_undone(&record);
+        for (table, cells) in rows(record, is_undone) {
             let Some((_, columns, file)) = tables.get_mut(table) else { continue };
             let cell = |column: &String| cells.get(column).map(|text| quoted(text));
             let line: Vec<String> =
@@ -48,8 +56,9 @@ pub fn csv(directory: &RunDirectory, folder: &Path) -> Result<Vec<PathBuf>> {
         }
         Ok(())
     })?;
-    let close = |(path, _, mut file): (PathBuf, Vec<String>, BufWriter<File>)| {
-        file.flush().context(doing).map(|()| path)
+    let close = |(path, _, file): (PathBuf, Vec<String>, BufWriter<FreshFile>)| {
+        let file = file.into_inner().map_err(IntoInnerError::into_error).context(doing)?;
+        file.take_place().context(doing).map(|()| path)
     };
     tables.into_values().map(close).collect()
 }
@@ -62,7 +71,7 @@ fn in_order(columns: BTreeSet<String>) -> Vec<String> {
 }
 
 /// The rows of a record; an evaluation has one for each structure.
-fn rows(record: Record) -> Vec<Row> {
+fn rows(record: Record, is_undone: Option<bool>) -> Vec<Row> {
     let Record { time_ms, rank, event } = record;
     let table = match &event {
         RunEvent::Step(_) => "steps",
@@ -76,6 +85,9 @@ fn rows(record: Record) -> Vec<Row> {
     fields.insert("time_ms".to_owned(), time_ms.into());
     if table != "steps" && table != "scores" {
         fields.insert("rank".to_owned(), rank.into());
+    }
+    if let Some(is_undone) = is_undone.filter(|_| table != "telemetry") {
+        fields.insert("undone".to_owned(), is_undone.into());
     }
     let Some(Value::Array(structures)) = fields.remove("structures") else {
         return vec![(table, cells(fields))];
@@ -118,11 +130,12 @@ fn plain(value: Value) -> String {
     }
 }
 
-/// A cell as RFC 4180 writes it.
+/// A cell as RFC 4180 writes it, in one line.
 fn quoted(text: &str) -> String {
-    if text.contains([',', '"', '\n', '\r']) {
+    let text = harmless(text);
+    if text.contains([',', '"']) {
         format!("\"{}\"", text.replace('"', "\"\""))
     } else {
-        text.to_owned()
+        text.into_owned()
     }
 }

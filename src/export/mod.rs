@@ -6,6 +6,7 @@
 mod crc;
 mod csv;
 mod tensorboard;
+mod undone;
 
 pub use csv::csv;
 pub use tensorboard::tensorboard;
@@ -14,14 +15,12 @@ use crate::error::{Context, Result};
 use crate::runlog::Record;
 use crate::runlog::directory::RunDirectory;
 use crate::runlog::io::Tail;
+use crate::watch::harmless;
 use std::path::PathBuf;
 
 /// Gives every record to `take`, rank by rank, each rank's in the order in which it wrote them.
-fn for_each_record(
-    directory: &RunDirectory,
-    mut take: impl FnMut(Record) -> Result<()>,
-) -> Result<()> {
-    for path in logs(directory)? {
+fn for_each_record(logs: &[PathBuf], mut take: impl FnMut(Record) -> Result<()>) -> Result<()> {
+    for path in logs {
         let mut tail = Tail::new(path);
         loop {
             let records = tail.read()?;
@@ -46,5 +45,11 @@ fn logs(directory: &RunDirectory) -> Result<Vec<PathBuf>> {
         }
     }
     paths.sort();
-    Ok(paths)
+    // A pipe or a folder that is named like a log would be waited for, or end the rest.
+    let (logs, others): (Vec<PathBuf>, Vec<PathBuf>) =
+        paths.into_iter().partition(|path| path.is_file());
+    for path in others {
+        tracing::warn!("`{}` is no file and is left out", harmless(&path.to_string_lossy()));
+    }
+    Ok(logs)
 }

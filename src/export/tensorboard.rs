@@ -4,15 +4,17 @@
 //! are written, by hand: field numbers are from `tensorboard/compat/proto/{event,summary}.proto`.
 
 use super::crc::masked;
-use super::for_each_record;
+use super::undone::Rewinds;
+use super::{for_each_record, logs};
 use crate::error::{Context, Result};
+use crate::files::FreshFile;
 use crate::runlog::directory::RunDirectory;
 use crate::runlog::preview::Preview;
 use crate::runlog::{Evaluated, Record, RunEvent, Step};
+use crate::watch::harmless;
 use crate::watch::picture::overlays;
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, IntoInnerError, Write};
 use std::path::{Path, PathBuf};
 
 /// A value of a summary.
@@ -23,11 +25,22 @@ enum Value {
 }
 
 /// Writes event files into `folder`: the run's own in it, those of ranks in folders of their own,
-/// which TensorBoard shows as runs of their own. Gives their paths.
+/// which TensorBoard shows as runs of their own. Gives their paths. Steps that were undone because the run
+/// went on from an earlier one are left out, as are pictures that cannot be read.
 pub fn tensorboard(directory: &RunDirectory, folder: &Path) -> Result<Vec<PathBuf>> {
     let mut files: BTreeMap<Option<u32>, EventFile> = BTreeMap::new();
     let mut times_ms: BTreeMap<u64, u64> = BTreeMap::new();
-    for_each_record(directory, |record| {
+    let logs = logs(directory)?;
+    let mut rewinds = Rewinds::default();
+    for_each_record(&logs, |record| {
+        rewinds.learn(&record);
+        Ok(())
+    })?;
+    let mut reading = rewinds.again();
+    for_each_record(&logs, |record| {
+        if reading.is_undone(&record) == Some(true) {
+            return Ok(());
+        }
         let Record { time_ms, rank, event } = record;
         let (place, step, values) = match event {
             RunEvent::Step(step) => (None, step.step, of_step(step)),
@@ -113,7 +126,15 @@ fn write_pictures(
             // `worst-CASE` is `worst`: another case at each step, one picture to step through.
             let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
             let which = stem.split('-').next().unwrap_or_default();
-            let picture = overlays(&Preview::read(&path)?);
+            // A process that was killed leaves half of one: no reason to lose the others.
+            let preview = match Preview::read(&path) {
+                Ok(preview) => preview,
+                Err(failure) => {
+                    tracing::warn!("{}: left out", harmless(&failure.sentence()));
+                    continue;
+                }
+            };
+            let picture = overlays(&preview);
             let size = [picture.width(), picture.height()];
             let encoded = encode(size, picture.as_raw())
                 .context(|| format!("cannot encode `{}`", path.display()))?;
@@ -143,7 +164,7 @@ fn encode(
 /// An event file under way.
 struct EventFile {
     path: PathBuf,
-    file: BufWriter<File>,
+    file: BufWriter<FreshFile>,
 }
 
 impl EventFile {
@@ -152,7 +173,7 @@ impl EventFile {
         let doing = || format!("cannot write event files into `{}`", folder.display());
         std::fs::create_dir_all(folder).context(doing)?;
         let path = folder.join("events.out.tfevents.0.scrimp");
-        let file = BufWriter::new(File::create(&path).context(doing)?);
+        let file = BufWriter::new(FreshFile::beside(&path).context(doing)?);
         let mut event_file = Self { path, file };
         event_file.record(&bytes_field(3, b"brain.Event:2"))?;
         Ok(event_file)
@@ -163,7 +184,7 @@ impl EventFile {
         let summary: Vec<u8> = values
             .iter()
             .flat_map(|(tag, value)| {
-                let mut fields = bytes_field(1, tag.as_bytes());
+                let mut fields = bytes_field(1, harmless(tag).as_bytes());
                 match value {
                     Value::Scalar(value) => {
                         fields.push((2 << 3) | 5);
@@ -196,8 +217,10 @@ impl EventFile {
         written.context(|| format!("cannot write `{}`", self.path.display()))
     }
 
-    fn close(mut self) -> Result<PathBuf> {
-        self.file.flush().context(|| format!("cannot write `{}`", self.path.display()))?;
+    fn close(self) -> Result<PathBuf> {
+        let doing = || format!("cannot write `{}`", self.path.display());
+        let file = self.file.into_inner().map_err(IntoInnerError::into_error).context(doing)?;
+        file.take_place().context(doing)?;
         Ok(self.path)
     }
 }

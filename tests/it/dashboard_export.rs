@@ -1,13 +1,24 @@
 //! Runs as files of other programs: tables, and TensorBoard's event files byte by byte.
 
 use crate::cli::{complaint, scrimp};
+use crate::dashboard_laws::{at, run_started};
+use scrimp::runlog::directory::RunDirectory;
+use scrimp::runlog::preview::{Preview, UNANNOTATED};
+use scrimp::runlog::{Evaluated, Health, RunEvent, StructureScore};
 use std::path::Path;
 
 fn export(format: &str, into: &Path) -> String {
+    let (said, complaint) = export_of("tests/it/runs/schema-1", format, into);
+    assert_eq!(complaint, "exit code 0\n");
+    said
+}
+
+/// What is said on stdout, then the exit code with what stands on stderr.
+fn export_of(run: &str, format: &str, into: &Path) -> (String, String) {
     let into = into.to_str().unwrap();
-    let output = scrimp(&["export", "tests/it/runs/schema-1", "--to", format, "--into", into]);
-    assert_eq!(complaint(&output), "exit code 0\n");
-    String::from_utf8(output.stdout).unwrap().replace(into, "DIR")
+    let output = scrimp(&["export", run, "--to", format, "--into", into]);
+    let said = String::from_utf8(output.stdout.clone()).unwrap().replace(into, "DIR");
+    (said, complaint(&output))
 }
 
 #[test]
@@ -69,4 +80,106 @@ fn event_files_are_framed_as_tensorboard_reads_them() {
     let value = 1.13089f32.to_le_bytes();
     assert!(first.windows(4).any(|bytes| bytes == value));
     assert!(folder.path().join("rank-0002/events.out.tfevents.0.scrimp").exists());
+}
+
+fn health(time_ms: u64, rank: u32, step: u64) -> scrimp::runlog::Record {
+    let health =
+        Health { step, step_ms: 1.0, data_wait_ms: 0.0, communication_ms: 0.0, memory_bytes: None };
+    at(time_ms, rank, RunEvent::Health(health))
+}
+
+/// A run of two ranks that trains 30 steps, goes on from step 20 with one rank, and has a picture that
+/// was not written to its end.
+fn resumed_run(folder: &Path) {
+    let directory = RunDirectory::new(folder);
+    std::fs::create_dir_all(directory.events()).unwrap();
+    let scores = |time_ms, step| {
+        let name = "LV\u{1b}[2J".to_owned();
+        let structures = vec![StructureScore { name, dice: 0.5, hd95: 1.0, asd: 1.0 }];
+        let event = RunEvent::Evaluated(Evaluated {
+            step,
+            mean_dice: 0.5,
+            best_mean_dice: 0.5,
+            best_step: 20,
+            cases: 1,
+            seconds: 1.0,
+            structures,
+        });
+        at(time_ms, 0, event)
+    };
+    let resumed =
+        RunEvent::Resumed { step: 20, checkpoint: "checkpoints/step-00000020".to_owned() };
+    let own = [
+        at(1, 0, run_started("a", 2, 40)),
+        health(10, 0, 10),
+        health(20, 0, 20),
+        scores(21, 20),
+        health(30, 0, 30),
+        scores(31, 30),
+        at(40, 0, run_started("a", 1, 40)),
+        at(41, 0, resumed),
+        health(50, 0, 30),
+    ];
+    let other = [health(10, 1, 10), health(20, 1, 20), health(30, 1, 30)];
+    for (rank, records) in [own.as_slice(), &other].into_iter().enumerate() {
+        let lines = records.iter().map(|record| serde_json::to_string(record).unwrap() + "\n");
+        std::fs::write(directory.rank_events(rank), lines.collect::<String>()).unwrap();
+    }
+    std::fs::create_dir(directory.events().join("old.jsonl")).unwrap();
+    let plane = |value: u8| vec![value; 32 * 32];
+    let preview = Preview {
+        size: 32,
+        image: plane(100),
+        annotation: plane(UNANNOTATED),
+        prediction: plane(0),
+        truth: plane(1),
+        made: Vec::new(),
+    };
+    let pictures = directory.previews().join("step-00000020");
+    preview.write(&pictures.join("best-a.png")).unwrap();
+    let whole = std::fs::read(pictures.join("best-a.png")).unwrap();
+    std::fs::write(pictures.join("worst-b.png"), &whole[..whole.len() / 2]).unwrap();
+}
+
+#[test]
+fn steps_that_were_undone_are_marked_in_tables_and_left_out_of_event_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let [run, tables, events] = ["run", "tables", "events"].map(|name| folder.path().join(name));
+    resumed_run(&run);
+    let run = run.to_str().unwrap();
+    let (_, complaint) = export_of(run, "csv", &tables);
+    assert!(complaint.contains("old.jsonl` is no file and is left out"), "{complaint}");
+    let table = std::fs::read_to_string(tables.join("health.csv")).unwrap();
+    let rows = table.lines().map(|row| row.split(',').collect::<Vec<_>>());
+    let rows: Vec<String> =
+        rows.map(|row| format!("{} {} {}", row[1], row[2], row[row.len() - 1])).collect();
+    insta::assert_snapshot!(rows.join("\n"), @r"
+    rank step undone
+    0 10 false
+    0 20 false
+    0 30 true
+    0 30 false
+    1 10 false
+    1 20 false
+    1 30 true
+    ");
+    let scores = std::fs::read_to_string(tables.join("scores.csv")).unwrap();
+    assert!(scores.lines().nth(1).unwrap().ends_with("false"), "{scores}");
+    assert!(
+        scores.contains("LV?[2J") && scores.lines().nth(2).unwrap().ends_with("true"),
+        "{scores}"
+    );
+
+    let (_, complaint) = export_of(run, "tensorboard", &events);
+    assert!(complaint.starts_with("exit code 0"), "{complaint}");
+    assert!(complaint.contains("worst-b.png") && complaint.contains("left out"), "{complaint}");
+    let name = "events.out.tfevents.0.scrimp";
+    // The head, the evaluation after step 20, and its picture that is whole.
+    let own = records(&events.join(name));
+    assert_eq!(own.len(), 3);
+    let own = own.iter().map(|record| String::from_utf8_lossy(record)).collect::<String>();
+    assert!(own.contains("dice/LV?[2J") && own.contains("previews/best"), "{own}");
+    assert!(!own.contains("previews/worst"));
+    assert_eq!(records(&events.join("rank-0000").join(name)).len(), 1 + 3);
+    assert_eq!(records(&events.join("rank-0001").join(name)).len(), 1 + 2);
 }
