@@ -151,7 +151,9 @@ mod tests {
     /// The steps that were undone, in the order of the records.
     fn undone(records: &[Record]) -> Vec<u64> {
         let mut rewinds = Rewinds::default();
-        records.iter().for_each(|record| rewinds.learn(record));
+        for record in records {
+            rewinds.learn(record);
+        }
         let mut reading = rewinds.again();
         let step = |record: &Record| place(&record.event).map(|(_, step)| step);
         let undone = records.iter().filter(|record| reading.is_undone(record) == Some(true));

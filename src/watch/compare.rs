@@ -158,7 +158,7 @@ fn draw_runs(
         run_row(run, (place, best)).style(style)
     });
     let titles = ["", "run", "state", "step", "best Dice", "behind", "last", "images/s"];
-    let widths = [1, 0, 16, 14, 9, 8, 7, 8].map(|width| match width {
+    let widths = [1, 0, 18, 14, 9, 8, 7, 8].map(|width| match width {
         0 => Constraint::Fill(1),
         width => Constraint::Length(width),
     });

@@ -178,7 +178,7 @@ impl Feed {
                 .map(|part| scope.spawn(|| part.iter_mut().for_each(|file| file.fill())));
             let parts: Vec<_> = parts.collect();
             parts.into_iter().try_for_each(|part| {
-                part.join().map_err(|_| Failure::new("a thread that reads logs panicked"))
+                part.join().map_err(|_panic| Failure::new("a thread that reads logs panicked"))
             })
         })
     }

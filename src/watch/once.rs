@@ -1,7 +1,7 @@
 //! One frame about a run as plain text.
 
 use super::feed::Feed;
-use super::plain::harmless;
+use super::plain::{harmless, to_harmless};
 use super::theme::{Theme, to_ascii};
 use super::ui::{Tab, Ui};
 use super::update::Targets;
@@ -43,6 +43,7 @@ pub fn once(
     let picker = ratatui_image::picker::Picker::halfblocks();
     watched.open_picture(&ui, super::view::view_area(area), &picker);
     draw_run(&[watched.shown(theme)], &ui, area, &mut buffer, &mut Targets::new());
+    to_harmless(&mut buffer);
     if is_ascii {
         to_ascii(&mut buffer);
     }

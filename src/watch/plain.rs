@@ -3,6 +3,7 @@
 //! Names of cases, hosts and users, messages and requests come from files that anybody may have
 //! written; what they mean is not known here.
 
+use ratatui::buffer::Buffer;
 use std::borrow::Cow;
 
 /// The text in one line and without characters that a terminal obeys instead of showing them: no escape
@@ -23,6 +24,18 @@ pub fn harmless(text: &str) -> Cow<'_, str> {
         letter => letter,
     };
     Cow::Owned(text.chars().map(shown).collect())
+}
+
+/// The same for a screen, whose characters keep their places.
+pub(super) fn to_harmless(buffer: &mut Buffer) {
+    for cell in &mut buffer.content {
+        // No text on a screen holds a control character; those that do are pieces of pictures.
+        let symbol = cell.symbol();
+        if symbol.contains(is_obeyed) && !symbol.contains('\u{1b}') {
+            let shown: String = symbol.chars().filter(|letter| !is_obeyed(*letter)).collect();
+            cell.set_symbol(if shown.is_empty() { " " } else { &shown });
+        }
+    }
 }
 
 /// Control characters of ASCII and Latin-1, breaks of lines, and marks of the direction of writing.

@@ -38,11 +38,6 @@ impl Tab {
             Self::Compare => "compare",
         }
     }
-
-    /// Whether it shows curves over steps.
-    pub fn has_curves(self) -> bool {
-        matches!(self, Self::Overview | Self::Charts | Self::Compare)
-    }
 }
 
 /// The state of the screen.

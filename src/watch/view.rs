@@ -2,6 +2,7 @@
 
 use super::charts::{self, framed_chart};
 use super::frame::{Shown, framed};
+use super::plain::to_harmless;
 use super::theme::{STRONG, Theme, to_ascii};
 use super::ui::{Overlay, Tab, Ui};
 use super::update::{KEYS, KeyBinding, Targets};
@@ -34,6 +35,7 @@ pub fn draw(runs: &[Shown<'_>], ui: &Ui, area: Rect, buffer: &mut Buffer) -> Tar
         let inside = framed(run.theme, title, place, buffer);
         Paragraph::new(lines).centered().render(inside, buffer);
     }
+    to_harmless(buffer);
     if run.theme.is_ascii {
         to_ascii(buffer);
     }

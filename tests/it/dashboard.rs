@@ -162,7 +162,9 @@ fn followed(directory: &RunDirectory, looks: &[&dyn Fn()]) -> String {
     let seen = std::cell::Cell::new(0);
     let done = || {
         let look = seen.replace(seen.get() + 1);
-        looks.get(look).map(|act| act());
+        if let Some(act) = looks.get(look) {
+            act();
+        }
         look >= looks.len()
     };
     follow(directory, &mut lines, None, done).unwrap();

@@ -64,6 +64,11 @@ fn a_cursor_reads_values_off_in_every_chart() {
 fn gpu_records(ranks: u32) -> Vec<Record> {
     let mut records = records("schema-1");
     records.retain(|record| !matches!(record.event, RunEvent::Health(_)));
+    for record in &mut records {
+        if let RunEvent::RunStarted(started) = &mut record.event {
+            started.ranks = ranks;
+        }
+    }
     for rank in 0..ranks {
         let work = if rank == 5 { 41.0 } else { 30.0 + f64::from(rank % 3) };
         let health = RunEvent::Health(Health {

@@ -25,6 +25,8 @@ mod dashboard_export;
 mod dashboard_laws;
 mod dashboard_terminal;
 #[cfg(test)]
+mod dashboard_terminal;
+#[cfg(test)]
 mod dashboard_views;
 #[cfg(test)]
 #[cfg(feature = "hdf5")]
