@@ -16,6 +16,7 @@ use crate::runlog::directory::RunDirectory;
 use crate::signals::{self, Requests, Signal, Suspension};
 use mpirun::Mpirun;
 use rustix::process::{self, geteuid};
+use std::cell::Cell;
 use std::process::Command;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -43,6 +44,7 @@ pub(super) fn run(arguments: &cli::Launch) -> Result<Exit> {
         directory,
         mpirun: Arc::default(),
         deadline,
+        was_requested: Cell::new(false),
     };
     launcher.suspend_together()?;
     let starts = &mut Starts::new(arguments.ranks, least_ranks, arguments.restarts);
@@ -151,6 +153,8 @@ struct Launcher {
     deadline: Option<SystemTime>,
     /// The newest checkpoint before the first start.
     newest_before: Option<u64>,
+    /// Whether a request to stop was seen in the run directory.
+    was_requested: Cell<bool>,
 }
 
 /// How everything has ended.
@@ -226,8 +230,16 @@ impl Launcher {
         Some(deadline.duration_since(SystemTime::now()).unwrap_or_default())
     }
 
+    /// Whether a request to stop lies in the run directory, or lay there since this began.
     fn is_requested(&self) -> bool {
-        self.directory.stop_request().symlink_metadata().is_ok()
+        let is_there = self.directory.stop_request().symlink_metadata().is_ok();
+        self.was_requested.set(self.was_requested.get() || is_there);
+        self.was_requested.get()
+    }
+
+    /// Whether there was a request to stop, and a start took it for that of an earlier run.
+    fn is_forgotten(&self) -> bool {
+        self.is_requested() && self.directory.stop_request().symlink_metadata().is_err()
     }
 
     /// Waits until the sign of life of a lost run is out of date, or another run ends.
@@ -259,6 +271,7 @@ impl Launcher {
     /// Waits for the end of `mpirun` and passes wishes on to it; gives its code as a shell would.
     fn watch(&self) -> Result<i32> {
         let (mut passed_on, mut ending_since) = (0, None);
+        let mut has_reminded = false;
         loop {
             if let Some(code) = self.mpirun.ended()? {
                 // Whatever was left there for the ranks comes too late.
@@ -274,6 +287,11 @@ impl Launcher {
                     ending_since = Some(Instant::now());
                     self.mpirun.send(process::Signal::TERM);
                 }
+            }
+            // A run that has obeyed it is about to end, and this changes nothing.
+            if !has_reminded && self.is_forgotten() {
+                has_reminded = true;
+                self.mpirun.send(process::Signal::USR1);
             }
             if ending_since.is_some_and(|since| since.elapsed() > CLEARING) {
                 // Its ranks end with it.

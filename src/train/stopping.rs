@@ -336,8 +336,10 @@ mod tests {
         }
     }
 
-    fn until(at: Instant) -> Option<Deadline> {
-        Some(Deadline { at, limit: Limit::Own })
+    /// One that has to be over at this moment.
+    fn until(at: Instant) -> Stopping {
+        let deadline = Deadline { at, limit: Limit::Own };
+        Stopping::new(StopRequests::default(), Some(deadline))
     }
 
     #[test]
@@ -360,13 +362,13 @@ mod tests {
     fn time_runs_out_two_turns_and_two_saves_before_the_deadline() {
         let start = Instant::now();
         let after = |seconds| start + Duration::from_secs(seconds);
-        let mut stopping = Stopping::new(StopRequests::default(), until(after(100)));
+        let mut stopping = until(after(100));
         stopping.longest_turn = Duration::from_secs(5);
         stopping.saved(Duration::from_secs(15));
         stopping.saved(Duration::from_secs(1));
         assert_eq!(stopping.is_late(after(49)), None);
         assert_eq!(stopping.is_late(after(50)), Some(Limit::Own));
-        let mut late = Stopping::new(StopRequests::default(), until(start));
+        let mut late = until(start);
         assert_eq!(late.vote(&Solo).unwrap(), Some(Reason::TimeLimit(Limit::Own)));
     }
 
@@ -374,11 +376,11 @@ mod tests {
     fn time_is_left_for_a_save_before_any_was_seen() {
         let start = Instant::now();
         let after = |seconds| start + Duration::from_secs(seconds);
-        let stopping = Stopping::new(StopRequests::default(), until(after(3600)));
+        let stopping = until(after(3600));
         // Twice the guess, and what leaving takes.
         assert_eq!(stopping.is_late(after(3600 - 71)), None);
         assert!(stopping.is_late(after(3600 - 69)).is_some());
-        let mut short = Stopping::new(StopRequests::default(), until(after(50)));
+        let mut short = until(after(50));
         assert_eq!(short.is_late(after(29)), None);
         assert!(short.is_late(after(31)).is_some());
         short.saved(Duration::from_secs(1));
@@ -457,7 +459,7 @@ mod tests {
         let started = Instant::now();
         let limits = Limits {
             started,
-            own: Some(Duration::from_secs(900)),
+            own: Some(Duration::from_mins(15)),
             launch: Some(end),
             variables: &Variables::new(),
             control_groups: "",

@@ -132,7 +132,9 @@ fn a_model_of_many_ranks_says_that_it_is_one_and_what_it_assumes() {
     for row in &rows {
         let [ranks, slices, ms, images, efficiency] = row[..] else { panic!("{text}") };
         assert!((slices - 2.0 * ranks).abs() < 1e-9 && ms >= rows[0][2], "{text}");
-        assert!((images * ms / 1e3 / slices - 1.0).abs() < 0.01, "{text}");
+        // Printed with one decimal, of which few are left on a slow machine.
+        let expected = 1e3 * slices / ms;
+        assert!((images - expected).abs() < 0.06 + 0.01 * expected, "{text}");
         assert!((efficiency * ms / rows[0][2] - 100.0).abs() < 1.0, "{text}");
     }
     // Weights of 1 813 764 parameters in single precision, some of whose parts are filled up.

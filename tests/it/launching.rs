@@ -132,6 +132,9 @@ fn a_directory_that_lives_is_waited_for_in_words() {
     drop(claim);
 }
 
+/// One process, whatever is asked for, and no MPI.
+const MPIRUN: &str = "until [[ $1 == */scrimp ]]; do shift; done; exec \"$@\"";
+
 /// A folder from which jobs are submitted, with programs in it that note what they are asked for.
 struct Cluster {
     folder: TempDir,
@@ -145,8 +148,7 @@ impl Cluster {
             std::fs::create_dir_all(this.path(name)).unwrap();
         }
         symlink(env!("CARGO_BIN_EXE_scrimp"), this.path("target/release/scrimp")).unwrap();
-        // One process, whatever is asked for, and no MPI.
-        this.program("mpirun", "until [[ $1 == */scrimp ]]; do shift; done; exec \"$@\"");
+        this.program("mpirun", MPIRUN);
         for name in ["scontrol", "qsub"] {
             this.program(
                 name,
@@ -249,6 +251,13 @@ fn a_slurm_job_is_submitted_again_when_its_time_is_over_and_nobody_wanted_an_end
     let ended = cluster.slurm(cluster.train("person", 100_000), hour).end();
     assert_eq!((ended.code, cluster.asked()), (Some(75), String::new()), "{}", ended.stderr);
     assert!(ended.stderr.contains("asks for a stop: nothing is started"), "{}", ended.stderr);
+    // And one that comes while the processes start.
+    let request = ended.run.stop_request();
+    let script = format!("touch '{}'; {MPIRUN}", request.display());
+    cluster.program("mpirun", &script);
+    let ended = cluster.slurm(cluster.train("person", 100_000), hour).end();
+    assert_eq!((ended.code, cluster.asked()), (Some(75), String::new()), "{}", ended.stderr);
+    cluster.program("mpirun", MPIRUN);
     let step = *ended.steps().last_key_value().unwrap().0 as usize;
     let ended = cluster.slurm(cluster.train("person", step + 2), hour).end();
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
@@ -269,7 +278,7 @@ fn all_starts_of_a_pbs_job_share_its_time() {
     let deadlines: Vec<&str> = ended
         .stderr
         .lines()
-        .filter(|line| line.starts_with("mpirun -n 2 "))
+        .filter(|line| line.contains("mpirun -n 2 "))
         .filter_map(|line| line.split_once("--deadline ")?.1.split_whitespace().next())
         .collect();
     assert!(deadlines.len() == 2 && deadlines[0] == deadlines[1], "{}", ended.stderr);
@@ -317,7 +326,7 @@ fn whoever_insists_gets_an_end_at_once() {
         .sets(&["data.size=512", "train.batch_size=12"])
         .launched(2, &["--restarts", "5"])
         .start();
-    running.wait_for(|event| matches!(event, RunEvent::RunStarted(_)));
+    running.wait_until_in_step();
     let ended = running.insist("TERM");
     assert_eq!(ended.code, Some(1), "{}", ended.stderr);
     assert_eq!(mentions(&ended.stderr, "SIGTERM again: ends all ranks at once"), 1);

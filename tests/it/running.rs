@@ -281,6 +281,12 @@ impl Running {
         std::thread::sleep(PAUSE);
     }
 
+    /// Waits until rank 0 is in a step.
+    pub(crate) fn wait_until_in_step(&mut self) {
+        let run = self.run.clone();
+        self.wait_until(|| FlightReport::read(&run, 0).is_some_and(|report| report.step > 0));
+    }
+
     /// Waits until it has said this on stderr.
     pub(crate) fn wait_for_words(&mut self, words: &str) {
         while !self.stderr().contains(words) {

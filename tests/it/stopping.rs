@@ -9,8 +9,11 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-/// Within this time after `SIGTERM` a command has ended that has nothing to save, on a busy machine too.
-const AT_ONCE: Duration = Duration::from_secs(2);
+/// Within this time after `SIGTERM` a command has ended that has nothing to save, on a busy machine too: on
+/// an idle one it takes no second, and `mpirun` one more.
+const AT_ONCE: Duration = Duration::from_secs(5);
+/// Within this time after the end of `mpirun` its ranks have ended. Open MPI alone takes three seconds.
+const ORPHANED: Duration = Duration::from_secs(2);
 
 /// Twenty short steps, each of them logged.
 fn twenty_steps(run: &Path) -> Train {
@@ -79,7 +82,7 @@ fn a_second_signal_ends_a_run_at_once() {
     // One step of this takes many seconds.
     let mut running =
         twenty_steps(folder.path()).sets(&["data.size=512", "train.batch_size=12"]).start();
-    running.wait_for(|event| matches!(event, RunEvent::RunStarted(_)));
+    running.wait_until_in_step();
     let ended = running.insist("INT");
     assert_eq!(ended.code, None, "{}", ended.stderr);
     assert!(ended.steps().is_empty(), "it had finished its step");
@@ -113,7 +116,7 @@ fn ranks_end_with_mpirun() {
     let killed = Instant::now();
     signal("KILL", &[running.pid()]);
     running.end_of(&ranks);
-    assert!(killed.elapsed() < AT_ONCE, "{:?}", killed.elapsed());
+    assert!(killed.elapsed() < ORPHANED, "{:?}", killed.elapsed());
     assert_eq!(ranks.len(), 2);
 }
 
@@ -150,8 +153,8 @@ fn at_work(arguments: &[&str], folder: &Path) -> Child {
         .unwrap();
     let ticks = |pid: u32| -> u64 {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        let fields = stat.rsplit(") ").next().unwrap_or_default().split_whitespace();
-        fields.skip(11).next().map_or(0, |ticks| ticks.parse().unwrap())
+        let mut fields = stat.rsplit(") ").next().unwrap_or_default().split_whitespace();
+        fields.nth(11).map_or(0, |ticks| ticks.parse().unwrap())
     };
     while ticks(child.id()) < 20 {
         assert!(child.try_wait().unwrap().is_none(), "{arguments:?} ended before");
