@@ -33,7 +33,9 @@ impl Tally {
         self.case_count += 1;
         for (name, labels) in &case.annotations {
             let mut pixels = [0u64; 256];
-            labels.iter().for_each(|&label| pixels[usize::from(label)] += 1);
+            for &label in labels {
+                pixels[usize::from(label)] += 1;
+            }
             let kind = self.kinds.entry(name.clone()).or_default();
             kind.case_count += 1;
             if labels.iter().all(|&label| label == IGNORE) {
@@ -150,7 +152,9 @@ mod tests {
 
     fn tally(cases: &[Case]) -> (Tally, Vec<String>) {
         let mut tally = Tally::default();
-        cases.iter().for_each(|case| tally.add(case));
+        for case in cases {
+            tally.add(case);
+        }
         (tally, CLASSES.map(String::from).to_vec())
     }
 

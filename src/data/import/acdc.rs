@@ -174,8 +174,7 @@ fn nifti_tree(folder: &Path, notes: &Notes) -> Result<Found> {
         unknown.extend(listing.others);
         for (name, path) in &listing.files {
             let parsed = parse(path);
-            let rest =
-                parsed.and_then(|(id, rest)| Some((id, folder::stem(rest).unwrap_or(rest), rest)));
+            let rest = parsed.map(|(id, rest)| (id, folder::stem(rest).unwrap_or(rest), rest));
             match rest {
                 // What `stem` leaves of `.nii.gz` alone is nothing, hence the ending itself.
                 Some((id, short, rest)) if short == rest => {

@@ -98,7 +98,7 @@ impl Listing {
         for path in &self.others {
             let name = path.display();
             if path.is_dir() {
-                self.refuse_folder(path)?;
+                refuse_folder(path)?;
             } else if path.file_name().is_some_and(|name| name.to_str().is_none()) && is_data(path)
             {
                 return Err(Failure::new(format!(
@@ -115,23 +115,24 @@ impl Listing {
         }
         Ok(())
     }
+}
 
-    fn refuse_folder(&self, folder: &Path) -> Result<()> {
-        for inside in tree(folder)? {
-            let mut data = entries(&inside)?.into_iter().filter(|path| {
-                let name = path.file_name().unwrap_or_default().to_string_lossy();
-                !path.is_dir() && (stem(&name).is_some() || is_data(path))
-            });
-            if let Some(path) = data.next() {
-                return Err(Failure::new(format!(
-                    "`{}` lies in a folder of its own and would be left out, expected all files side by side",
-                    path.display()
-                ))
-                .hint(format!("move the files of `{}` up, or the folder away", folder.display())));
-            }
+/// Refuses a folder inside of one that should hold files side by side, if any data lie in it.
+fn refuse_folder(folder: &Path) -> Result<()> {
+    for inside in tree(folder)? {
+        let mut data = entries(&inside)?.into_iter().filter(|path| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            !path.is_dir() && (stem(&name).is_some() || is_data(path))
+        });
+        if let Some(path) = data.next() {
+            return Err(Failure::new(format!(
+                "`{}` lies in a folder of its own and would be left out, expected all files side by side",
+                path.display()
+            ))
+            .hint(format!("move the files of `{}` up, or the folder away", folder.display())));
         }
-        Ok(())
     }
+    Ok(())
 }
 
 /// Whether a file seems to hold an image or labels, by its name or by its first bytes.

@@ -11,7 +11,7 @@ use super::nifti_header::Header;
 const TOLERANCE: f64 = 0.1;
 
 /// By how much distances may differ that should be the same, relative to them.
-const SPACING_TOLERANCE: f64 = 1e-3;
+const SPACING_TOLERANCE: f64 = 2e-3;
 
 /// Rows of an affine map from voxel to millimetres.
 type Matrix = [[f64; 4]; 3];
@@ -221,7 +221,13 @@ impl Grid {
     /// Whether labels on the grid `labels`, placed by `matrix`, lie on this one when taken in this order.
     fn is_at(&self, order: Order, labels: &Self, matrix: &Matrix) -> bool {
         let Some(own) = &self.matrix else { return false };
-        if (0..3).any(|axis| self.extents[axis] != labels.extents[order.axes[axis]]) {
+        let differs = |axis: usize| {
+            let other = order.axes[axis];
+            self.extents[axis] != labels.extents[other]
+                || (self.extents[axis] > 1
+                    && !close(labels.spacing_mm[other], self.spacing_mm[axis]))
+        };
+        if (0..3).any(differs) {
             return false;
         }
         let wide = (0..3).filter(|&axis| self.extents[axis] > 1);

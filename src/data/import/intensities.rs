@@ -47,7 +47,8 @@ pub(super) fn as_published(values: &[f64]) -> Result<Vec<f32>> {
 pub(super) fn robust(values: &[f64]) -> Result<Vec<f32>> {
     range(values)?;
     let middle = at_share(values.to_vec(), 0.5);
-    let others: Vec<f64> = values.iter().copied().filter(|&value| value != middle).collect();
+    let others: Vec<f64> =
+        values.iter().copied().filter(|value| (value - middle).abs() > 0.0).collect();
     let (low, high) = if 2 * others.len() < values.len() {
         let (low, high) = (at_share(others.clone(), DARK_SHARE), at_share(others, KEPT_SHARE));
         (low.min(middle), high.max(middle))
@@ -160,8 +161,8 @@ mod tests {
         let mut values = vec![7.0; 400];
         values[3] = 9.0;
         values[4] = 9.0;
-        assert_eq!(robust(&values).unwrap()[2..6], [0.0, 1.0, 1.0, 0.0]);
-        assert_eq!(as_published(&values).unwrap()[2..6], [0.0, 1.0, 1.0, 0.0]);
+        assert_eq!(&robust(&values).unwrap()[2..6], &[0.0, 1.0, 1.0, 0.0]);
+        assert_eq!(&as_published(&values).unwrap()[2..6], &[0.0, 1.0, 1.0, 0.0]);
     }
 
     #[test]

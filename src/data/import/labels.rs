@@ -54,7 +54,8 @@ impl Coding {
 
     /// The numbers as labels. Refuses one that is no whole number or that has no meaning, with its place.
     pub(super) fn labels(&self, numbers: &Numbers<'_>, notes: &Notes) -> Result<Vec<u8>> {
-        let tolerance = numbers.step.clamp(TOLERANCE, LARGEST_STEP);
+        // A little more than a step, which is itself rounded.
+        let tolerance = (1.01 * numbers.step).clamp(TOLERANCE, LARGEST_STEP);
         let mut furthest = 0.0f64;
         let mut known = (f64::NAN, 0);
         let mut labels = Vec::with_capacity(numbers.values.len());

@@ -77,7 +77,7 @@ fn find(folder: &Path, notes: &Notes) -> Result<(Vec<(String, PathBuf)>, usize)>
 fn labels(volume: &Volume, path: &Path, class_count: usize, notes: &Notes) -> Result<Vec<u8>> {
     let values = &volume.values;
     for unlabelled in [class_count as f64, 255.0] {
-        let count = values.iter().filter(|&&value| value == unlabelled).count();
+        let count = values.iter().filter(|&value| (value - unlabelled).abs() < 1e-3).count();
         if 2 * count > values.len() {
             return Err(Failure::usage(format!(
                 "`{}` holds {unlabelled} at {:.1} % of its voxels: these are scribbles, expected dense masks",

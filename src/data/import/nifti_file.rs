@@ -105,7 +105,9 @@ fn read_from(mut source: impl Read, name: &str) -> Result<NiftiFile> {
     check_rest(source, name)?;
     let mut values = header.stored.decode(&bytes, header.big_endian);
     if let Some([slope, intercept]) = header.scaling {
-        values.iter_mut().for_each(|value| *value = *value * slope + intercept);
+        for value in &mut values {
+            *value = *value * slope + intercept;
+        }
     }
     Ok(NiftiFile { header, values })
 }

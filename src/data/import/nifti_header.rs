@@ -231,7 +231,7 @@ fn scaling(slope: f32, intercept: f32, name: &str) -> Result<Option<[f64; 2]>> {
         .hint("the header is wrong; save the file again with the program that it comes from"));
     }
     let scaling = [f64::from(slope), f64::from(intercept)];
-    Ok((scaling != [1.0, 0.0]).then_some(scaling))
+    Ok(((slope, intercept) != (1.0, 0.0)).then_some(scaling))
 }
 
 impl Stored {
