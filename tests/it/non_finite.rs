@@ -152,7 +152,7 @@ fn trainer(
     run: &Path,
 ) -> (Trainer, Events) {
     let plan = [format!("train.on_non_finite={policy}"), "train.save_every=4".to_owned()];
-    trainer_of(&plan, dataset, Struck::new(Arc::new(Solo), is_struck, 0), run, |method| method)
+    trainer_of(&plan, dataset, Struck::new(Arc::new(Solo), strikes, 0), run, |method| method)
 }
 
 /// A run of 12 steps that evaluates after the last, on this rank.
