@@ -13,8 +13,8 @@ use crate::data::Dataset;
 use crate::error::{Context, Exit, Failure, Result};
 use crate::files::FreshFile;
 use crate::panics;
+use crate::runlog::Unit;
 use crate::runlog::directory::RunDirectory;
-use crate::runlog::scores::Unit;
 use crate::train::Method;
 use crate::train::checkpoint::restore_chosen;
 use crate::train::evaluate::{Yardstick, recompute_statistics};
@@ -195,7 +195,7 @@ fn report(arguments: &cli::Evaluate, table: TableFile, found: &Found) -> Result<
 /// Means over cases with their units, and how many cases have no distances.
 fn means(scores: &Scores) -> String {
     let in_unit = |name: &str| match scores.unit() {
-        Some(Unit::Millimetre) => format!("{name}, mm"),
+        Some(Unit::Mm) => format!("{name}, mm"),
         Some(Unit::Voxel) => format!("{name}, voxels"),
         None => name.to_owned(),
     };
@@ -208,7 +208,7 @@ fn means(scores: &Scores) -> String {
     for structure in scores.structure_means() {
         let [dice, hd95, asd] =
             [number(structure.dice, 4), number(structure.hd95, 2), number(structure.asd, 2)];
-        let undefined = structure.undefined;
+        let undefined = structure.undefined.unwrap_or_default();
         // Writing to a string cannot fail.
         let _ = writeln!(text, "{:<18}{dice:>8}{hd95:>14}{asd:>13}{undefined:>11}", structure.name);
     }

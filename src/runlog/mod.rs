@@ -265,10 +265,31 @@ pub struct StructureScore {
     /// In what distances are measured: `mm` where spacing is known, else `voxel`. None where cases
     /// differ, which leaves their distances without a mean.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub unit: Option<scores::Unit>,
+    pub unit: Option<Unit>,
     /// Cases whose distances are undefined: the structure is missing in the prediction or in the truth.
-    #[serde(default)]
-    pub undefined: u64,
+    /// None where it is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub undefined: Option<u64>,
+}
+
+/// In what a distance is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unit {
+    /// Millimetres.
+    Mm,
+    /// Voxels, however far apart they are.
+    Voxel,
+}
+
+impl Unit {
+    /// `mm` or `voxel`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Mm => "mm",
+            Self::Voxel => "voxel",
+        }
+    }
 }
 
 /// What a run does between steps.

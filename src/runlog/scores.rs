@@ -3,29 +3,9 @@
 //! Fields are quoted where they must be, so that cases and classes may be called anything. How scores
 //! come about is not known here.
 
+use super::Unit;
 use crate::error::{Context, Failure, Result};
 use serde::{Deserialize, Serialize};
-
-/// In what a distance is measured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Unit {
-    /// Millimetres.
-    #[serde(rename = "mm")]
-    Millimetre,
-    /// Voxels, however far apart they are.
-    #[serde(rename = "voxel")]
-    Voxel,
-}
-
-impl Unit {
-    /// `mm` or `voxel`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Millimetre => "mm",
-            Self::Voxel => "voxel",
-        }
-    }
-}
 
 /// The scores of one structure in one case; NaN where undefined.
 #[derive(Debug, Clone, PartialEq)]

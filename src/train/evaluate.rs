@@ -13,7 +13,7 @@ use crate::data::loader::Loader;
 use crate::error::{Context, Result};
 use crate::metrics::{Convention, LabelPair, LesionScores};
 use crate::panics;
-use crate::runlog::scores::Unit;
+use crate::runlog::Unit;
 use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
@@ -220,7 +220,7 @@ impl Evaluator {
     /// In what distances of a case are measured.
     fn unit(&self, volume: &Volume<'_>) -> Unit {
         match self.yardstick {
-            Yardstick::Native if volume.spacing_mm().is_some() => Unit::Millimetre,
+            Yardstick::Native if volume.spacing_mm().is_some() => Unit::Mm,
             _ => Unit::Voxel,
         }
     }

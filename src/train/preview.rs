@@ -107,7 +107,7 @@ fn greys(images: &Tensor) -> Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::runlog::scores::Unit;
+    use crate::runlog::Unit;
     use crate::train::scores::Score;
 
     #[test]

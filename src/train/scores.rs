@@ -3,8 +3,8 @@
 //! Numbers and names alone; knows no network and no metric.
 
 use crate::error::Result;
-use crate::runlog::StructureScore;
-use crate::runlog::scores::{CaseRow, Unit, to_csv};
+use crate::runlog::scores::{CaseRow, to_csv};
+use crate::runlog::{StructureScore, Unit};
 
 /// Dice, HD95 and ASD of one structure in one case; NaN where undefined.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -72,7 +72,7 @@ impl Scores {
                 hd95: distance(|score| score.hd95),
                 asd: distance(|score| score.asd),
                 unit,
-                undefined: self.cases.iter().filter(is_undefined).count() as u64,
+                undefined: Some(self.cases.iter().filter(is_undefined).count() as u64),
             }
         };
         self.structures.iter().enumerate().map(of_structure).collect()
@@ -118,10 +118,10 @@ mod tests {
         ];
         let mut scores = Scores { structures, cases };
         let means = &scores.structure_means()[0];
-        assert_eq!((means.hd95, means.unit, means.undefined), (3.0, Some(Unit::Voxel), 1));
-        scores.cases[0].unit = Unit::Millimetre;
+        assert_eq!((means.hd95, means.unit, means.undefined), (3.0, Some(Unit::Voxel), Some(1)));
+        scores.cases[0].unit = Unit::Mm;
         let means = &scores.structure_means()[0];
         assert!(means.hd95.is_nan() && means.asd.is_nan() && means.unit.is_none());
-        assert_eq!(means.dice, 0.5);
+        assert!((means.dice - 0.5).abs() < 1e-12);
     }
 }

@@ -80,7 +80,7 @@ fn evaluated() -> impl Strategy<Value = RunEvent> {
                 hd95: dice,
                 asd: dice,
                 unit: None,
-                undefined: 0,
+                undefined: None,
             };
             RunEvent::Evaluated(Evaluated {
                 step,

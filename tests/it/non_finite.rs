@@ -38,7 +38,7 @@ const GRADIENT: usize = 100_000;
 /// Ranks whose memory is struck, and which are asked to stop, when their gradients are summed.
 struct Struck {
     inner: Arc<dyn Communicator>,
-    is_struck: fn(u64) -> bool,
+    strikes: fn(u64) -> bool,
     /// After this sum a stop is asked for; 0: never.
     stop_after: u64,
     requests: StopRequests,
@@ -46,9 +46,9 @@ struct Struck {
 }
 
 impl Struck {
-    fn new(inner: Arc<dyn Communicator>, is_struck: fn(u64) -> bool, stop_after: u64) -> Self {
+    fn new(inner: Arc<dyn Communicator>, strikes: fn(u64) -> bool, stop_after: u64) -> Self {
         let requests = StopRequests::default();
-        Self { inner, is_struck, stop_after, requests, sums: AtomicU64::new(0) }
+        Self { inner, strikes, stop_after, requests, sums: AtomicU64::new(0) }
     }
 }
 
@@ -62,7 +62,7 @@ impl GroupSum for Struck {
             return;
         }
         let sum = self.sums.fetch_add(1, Ordering::Relaxed) + 1;
-        if (self.is_struck)(sum) {
+        if (self.strikes)(sum) {
             let _ = tensor.get(7).fill_(f64::NAN);
         }
         if sum == self.stop_after {
@@ -148,11 +148,11 @@ fn method(plan: &RunPlan, dataset: &Dataset) -> Box<dyn Method> {
 fn trainer(
     policy: &str,
     dataset: Dataset,
-    is_struck: fn(u64) -> bool,
+    strikes: fn(u64) -> bool,
     run: &Path,
 ) -> (Trainer, Events) {
     let plan = [format!("train.on_non_finite={policy}"), "train.save_every=4".to_owned()];
-    trainer_of(&plan, dataset, Struck::new(Arc::new(Solo), is_struck, 0), run, |method| method)
+    trainer_of(&plan, dataset, Struck::new(Arc::new(Solo), strikes, 0), run, |method| method)
 }
 
 /// A run of 12 steps that evaluates after the last, on this rank.
