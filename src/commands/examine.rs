@@ -59,10 +59,28 @@ pub(super) fn all(plan: &RunPlan) -> Result<Option<PathBuf>> {
     if let Some(path) = packed.into_iter().chain(masks).find(is_absent) {
         return Ok(Some(path.clone()));
     }
-    let dataset = run::dataset(plan)?;
-    data(plan, &dataset)?;
-    if let Some(shapes) = shapes {
+    let plan = drawn_small(plan.clone());
+    let dataset = run::dataset(&plan)?;
+    data(&plan, &dataset)?;
+    if let Some(shapes) = &plan.data.shapes {
         run::shapes(shapes, &dataset)?;
     }
     Ok(None)
+}
+
+/// Rows and columns of the smallest synthetic images.
+const SMALLEST_SIZE: usize = 32;
+
+/// The same plan with small synthetic images: nothing that is looked at depends on how large they are.
+fn drawn_small(mut plan: RunPlan) -> RunPlan {
+    match &mut plan.data.source {
+        DataSource::Packed(_) => {}
+        DataSource::Phantom(phantom) => phantom.size = SMALLEST_SIZE,
+        DataSource::LesionPhantom(phantom) => phantom.size = SMALLEST_SIZE,
+    }
+    let source = plan.data.shapes.as_mut().map(|shapes| &mut shapes.source);
+    if let Some(ShapesSource::Phantom(phantom)) = source {
+        phantom.size = SMALLEST_SIZE;
+    }
+    plan
 }

@@ -8,16 +8,16 @@ use scrimp::random::{Draws, Key};
 use std::path::{Path, PathBuf};
 
 /// The plan, and the parameters of the method where this build has methods.
-fn resolve(config: RunConfig) -> Result<()> {
+fn resolve(config: &RunConfig) -> Result<()> {
     RunPlan::resolve(config.clone(), 2)?;
     #[cfg(feature = "torch")]
-    (scrimp::methods::find(&config.method.name)?.check)(&config)?;
+    (scrimp::methods::find(&config.method.name)?.check)(config)?;
     Ok(())
 }
 
 /// Refusals are those of a user's mistake, short, and of letters that can be shown.
 fn check(text: &str, overrides: &[String]) -> bool {
-    let taken = config::parse(text, "a.toml", overrides).and_then(resolve);
+    let taken = config::parse(text, "a.toml", overrides).and_then(|config| resolve(&config));
     let Err(failure) = &taken else { return true };
     assert_eq!(failure.exit(), Exit::Usage, "{failure}");
     let said = failure.to_string();
