@@ -1,6 +1,7 @@
 //! `scrimp checkpoint`: looks at checkpoints, tidies them, and exchanges weights with other programs.
 
 use super::run::{dataset, method, resolve};
+use super::store_within;
 use super::{chosen, train};
 use crate::cli::{self, ChosenCheckpoint};
 use crate::comm::{Communicator, Solo};
@@ -196,10 +197,10 @@ fn prune(directory: &RunDirectory) -> Result<()> {
     let train = config::read(&directory.config(), &[])
         .and_then(|config| RunPlan::resolve(config, 1))
         .map(|plan| plan.train)?;
-    let _claim = directory.claim().map_err(|failure| {
+    let claim = directory.claim().map_err(|failure| {
         failure.hint("a run that is alive removes by itself what it does not keep")
     })?;
-    let store = CheckpointStore::new(directory.checkpoints());
+    let store = store_within(directory, claim.fence());
     let is_sound = |path: &PathBuf| read_manifest(path).is_ok_and(|found| found.verify().is_ok());
     let (sound, mut given_up): (Vec<PathBuf>, Vec<PathBuf>) =
         store.paths()?.into_iter().partition(is_sound);
@@ -222,8 +223,8 @@ fn prune(directory: &RunDirectory) -> Result<()> {
 /// Writes a checkpoint of step 0 with the weights of a file, into a directory without any.
 fn begin_with(plan: &RunPlan, directory: &RunDirectory, from: &Path) -> Result<()> {
     let name = directory.root().display();
-    let store = CheckpointStore::new(directory.checkpoints());
-    let _claim = directory.claim()?;
+    let claim = directory.claim()?;
+    let store = store_within(directory, claim.fence());
     if !store.paths()?.is_empty() {
         return Err(Failure::usage(format!("`{name}` has checkpoints already, expected none"))
             .hint("choose another directory with `--run DIR`"));

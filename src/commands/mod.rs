@@ -41,11 +41,17 @@ use crate::cli::{Cli, Command};
 use crate::error::Failure;
 use crate::error::{Context, Exit, Result};
 use crate::panics;
+#[cfg(feature = "torch")]
+use crate::runlog::claim::Fence;
 use crate::runlog::directory::RunDirectory;
 use crate::signals;
+#[cfg(feature = "torch")]
+use crate::train::checkpoint::CheckpointStore;
 use std::fmt::Arguments;
 use std::io::{ErrorKind, Write};
 use std::path::Path;
+#[cfg(feature = "torch")]
+use std::sync::Arc;
 
 /// Does what the command line asks for.
 pub fn run(cli: &Cli) -> Result<Exit> {
@@ -115,6 +121,12 @@ fn withdraw_stop(directory: &RunDirectory) {
     if let Err(failure) = directory.withdraw(&directory.stop_request()) {
         say(format_args!("{}", failure.sentence()));
     }
+}
+
+/// The checkpoints of a run, which nobody changes once the directory is another's.
+#[cfg(feature = "torch")]
+fn store_within(directory: &RunDirectory, fence: Fence) -> CheckpointStore {
+    CheckpointStore::new(directory.checkpoints()).guarded(Arc::new(move || fence.check()))
 }
 
 /// The directory of a run: the one that is named, else one under `runs/` called like `config`.

@@ -92,10 +92,10 @@ impl Beginning {
     pub(super) fn take(
         self,
         directory: &RunDirectory,
+        store: &CheckpointStore,
         comm: &dyn Communicator,
         tell: &mut dyn FnMut(String),
     ) -> Result<Option<Loaded>> {
-        let store = CheckpointStore::new(directory.checkpoints());
         let kept_until = if self.is_own(directory) { self.step() } else { None };
         let tidied = if comm.rank() == 0 {
             store.sweep().and_then(|removed| Ok((removed, store.set_aside_after(kept_until)?)))

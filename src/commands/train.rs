@@ -6,7 +6,7 @@ use super::resume::Beginning;
 use super::run::{self, Place};
 use super::supervise::{Supervision, clear_reports, note_end};
 use super::{examine, journal};
-use super::{run_directory, say, withdraw_stop};
+use super::{run_directory, say, store_within, withdraw_stop};
 use crate::cli;
 use crate::comm::environment::{self, Variables};
 use crate::comm::{Communicator, agree};
@@ -21,7 +21,7 @@ use crate::runlog::directory::{RunDirectory, host};
 use crate::runlog::io::{EventSink, LogWriter, SharedLog};
 use crate::runlog::{RunEvent, RunStarted, RunStatus, SCHEMA};
 use crate::telemetry::Sampler;
-use crate::train::checkpoint::Header;
+use crate::train::checkpoint::{CheckpointStore, Header};
 use crate::train::evaluate::Yardstick;
 use crate::train::stopping::{Deadline, Reason};
 use crate::train::trainer::{Outcome, Parts, Trainer};
@@ -55,7 +55,8 @@ fn train(
     }
     let fence = claim.as_ref().map_or_else(|| directory.fence(), |claim| Ok(claim.fence()));
     let fence = agree(&**host, fence)?;
-    let task = Task { plan: &plan, directory: &directory, arguments, supervision };
+    let store = store_within(&directory, fence.clone());
+    let task = Task { plan: &plan, directory: &directory, store, arguments, supervision };
     let prepared = panics::caught(|| prepare(&task, host, variables));
     let prepared = prepared.inspect_err(|failure| {
         // Before there is a log there is nothing that could look as if it went on.
@@ -80,6 +81,7 @@ fn train(
 struct Task<'a> {
     plan: &'a RunPlan,
     directory: &'a RunDirectory,
+    store: CheckpointStore,
     arguments: &'a cli::Train,
     supervision: &'a Supervision,
 }
@@ -146,7 +148,7 @@ fn prepare(
     host: &Arc<dyn Communicator>,
     variables: &Variables,
 ) -> Result<Option<Prepared>> {
-    let Task { plan, directory, arguments, supervision } = *task;
+    let Task { plan, directory, arguments, supervision, .. } = *task;
     let watchdog = supervision.watch(host, directory, plan.train.hang_limit);
     let watchdog = agree(&**host, watchdog)?;
     let place = agree(&**host, Place::take(plan, &**host, variables))?;
@@ -165,7 +167,7 @@ fn begin(
     place: Place,
     ranks: &Arc<dyn Communicator>,
 ) -> Result<Option<(Trainer, Sampler)>> {
-    let Task { plan, directory, arguments, supervision } = *task;
+    let Task { plan, directory, ref store, arguments, .. } = *task;
     let comm = &**ranks;
     let mut say_on_root = |message: String| {
         if comm.rank() == 0 {
@@ -174,7 +176,7 @@ fn begin(
     };
     let mut beginning = Beginning::find(directory, &arguments.resume, comm)?;
     if beginning.step().is_some_and(|step| step >= plan.train.total_steps) {
-        beginning.take(directory, comm, &mut say_on_root)?;
+        beginning.take(directory, store, comm, &mut say_on_root)?;
         let name = directory.root().display();
         say_on_root(format!("`{name}` is finished: all steps are done"));
         return Ok(None);
@@ -186,8 +188,7 @@ fn begin(
     let learnt_from = agree(comm, beginning.compare(directory, (plan, &resolved), &source))?;
     let dataset = run::labelled(plan, source.dataset, comm, place.threads)?;
     let header = Header { method: plan.method.clone(), config: resolved, learnt_from };
-    let started =
-        build((plan, header), directory, &dataset, (place, ranks), (supervision, deadline));
+    let started = build(task, header, &dataset, (place, ranks), deadline);
     let (mut trainer, started, log) = agree(comm, started)?;
     trainer.emit(&started);
     if let Some(message) = ignored {
@@ -195,7 +196,7 @@ fn begin(
     }
     let gpu = if let Device::Cuda(index) = place.device { Some(index) } else { None };
     let sampler = Sampler::start(log, gpu);
-    let loaded = beginning.take(directory, comm, &mut |message| {
+    let loaded = beginning.take(directory, store, comm, &mut |message| {
         trainer.emit(&RunEvent::Warning { message });
     })?;
     if let Some(loaded) = loaded {
@@ -221,12 +222,13 @@ fn claim(directory: &RunDirectory, resume: &str) -> Result<Claim> {
 
 /// The trainer, the first event of its log, and the log.
 fn build(
-    (plan, header): (&RunPlan, Header),
-    directory: &RunDirectory,
+    task: &Task<'_>,
+    header: Header,
     dataset: &Arc<Dataset>,
     (place, ranks): (Place, &Arc<dyn Communicator>),
-    (supervision, deadline): (&Supervision, Option<Deadline>),
+    deadline: Option<Deadline>,
 ) -> Result<(Trainer, RunEvent, SharedLog)> {
+    let Task { plan, directory, ref store, supervision, .. } = *task;
     let loader = place.feed(run::loader(plan, dataset, &**ranks)?)?;
     let train_slices = loader.order().slice_count as u64;
     if ranks.rank() == 0 {
@@ -267,6 +269,7 @@ fn build(
         recorder: Arc::clone(&supervision.recorder),
         stop: (supervision.requests.clone(), deadline),
         directory: directory.clone(),
+        store: store.clone(),
         events,
         statistics_batches: plan.net.recompute_statistics,
         target: (run::kind(plan), place.device),

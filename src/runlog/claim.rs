@@ -409,7 +409,6 @@ fn beat(fence: &Fence, mut locks: Locks, pause: Duration, ended: &Receiver<()>) 
 mod tests {
     use super::*;
     use crate::runlog::directory::host;
-    use std::fs::File;
     use std::path::Path;
     use std::sync::Barrier;
     use std::sync::atomic::{AtomicUsize, Ordering};

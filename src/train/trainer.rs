@@ -61,6 +61,8 @@ pub struct Parts {
     pub stop: (StopRequests, Option<Deadline>),
     /// Where everything is written.
     pub directory: RunDirectory,
+    /// The checkpoints of the run, which is asked before each act on them whether they are still its own.
+    pub store: CheckpointStore,
     /// This rank's run log.
     pub events: Box<dyn EventSink>,
     /// Batches from which running statistics are made anew before each evaluation.
@@ -101,7 +103,7 @@ impl Trainer {
         let (requests, deadline) = parts.stop.clone();
         let unread = Unread::new(parts.plan.on_non_finite);
         let replay = parts.plan.graph.then(|| Replay::on(parts.target.1));
-        let store = CheckpointStore::new(parts.directory.checkpoints());
+        let store = parts.store.clone();
         let retention =
             Retention { last: parts.plan.keep_checkpoints, every: parts.plan.keep_every };
         let saver = Saver::new(store, parts.header.clone(), retention, Arc::clone(&communicator));
@@ -382,7 +384,7 @@ impl Trainer {
         // One that failed is no reason not to go back to an older one.
         let progress = self.saver.finish()?;
         self.note(progress);
-        let store = CheckpointStore::new(self.parts.directory.checkpoints());
+        let store = self.parts.store.clone();
         let (found, _) = store.newest_sound(&*self.communicator)?;
         let found = found.ok_or_else(|| self.failure_of(stumble).during("no checkpoint is sound"));
         let found = agree(&*self.communicator, found)?;

@@ -106,7 +106,7 @@ impl Feed {
             Presence::Gone
         } else if self.directory.writer().is_none() {
             Presence::Absent
-        } else if self.directory.stop_request().exists() {
+        } else if self.directory.requested(&self.directory.stop_request()).is_some() {
             Presence::Stopping
         } else {
             Presence::Writing

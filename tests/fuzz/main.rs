@@ -10,6 +10,10 @@
 //! `SCRIMP_FUZZ_SEED` gives other mutants. Knows files from outside; that what is read is right, other tests
 //! show.
 #![allow(clippy::print_stdout, reason = "the numbers of mutants are for whoever watches")]
+#![allow(
+    clippy::print_stderr,
+    reason = "the reading process says what it found to the one that watches it"
+)]
 
 #[cfg(test)]
 mod mutate;

@@ -80,7 +80,7 @@ pub(crate) fn previews() -> Vec<Vec<u8>> {
 }
 
 /// Makes the checksums of the chunks of a PNG right, as far as there are whole chunks.
-pub(crate) fn sign_png(bytes: &mut Vec<u8>) {
+pub(crate) fn sign_png(bytes: &mut [u8]) {
     let mut at = 8;
     while let Some(head) = bytes.get(at..at + 8) {
         let length = u32::from_be_bytes([head[0], head[1], head[2], head[3]]) as usize;
@@ -91,6 +91,19 @@ pub(crate) fn sign_png(bytes: &mut Vec<u8>) {
         let sum = crc32(&bytes[at + 4..end]);
         bytes[end..end + 4].copy_from_slice(&sum.to_be_bytes());
         at = end + 4;
+    }
+}
+
+/// Makes the digest at the end of a manifest right, where there is one.
+pub(crate) fn sign_manifest(bytes: &mut [u8]) {
+    const BEFORE: &[u8] = b"\"xxh3\": \"";
+    let Some(at) = bytes.windows(BEFORE.len()).rposition(|window| window == BEFORE) else { return };
+    let digits = at + BEFORE.len()..at + BEFORE.len() + 16;
+    // The digest covers all that stands before the comma in front of its field.
+    let Some(comma) = bytes[..at].iter().rposition(|&byte| byte == b',') else { return };
+    let digest = format!("{:016x}", xxhash_rust::xxh3::xxh3_64(&bytes[..comma]));
+    if let Some(place) = bytes.get_mut(digits) {
+        place.copy_from_slice(digest.as_bytes());
     }
 }
 

@@ -23,23 +23,31 @@ pub(crate) struct Target {
     /// was said.
     pub(crate) read: fn(&[u8], &Path) -> Vec<String>,
     /// Makes the checksums of a mutant right, where it has some.
-    pub(crate) sign: fn(&mut Vec<u8>),
+    pub(crate) sign: fn(&mut [u8]),
+}
+
+impl Target {
+    fn new(seeds: fn() -> Vec<Vec<u8>>, read: fn(&[u8], &Path) -> Vec<String>) -> Self {
+        Self { seeds, read, sign: |_| {} }
+    }
+
+    fn signed(self, sign: fn(&mut [u8])) -> Self {
+        Self { sign, ..self }
+    }
 }
 
 /// The kind of this name.
 pub(crate) fn target(kind: &str) -> Target {
-    let unsigned: fn(&mut Vec<u8>) = |_| {};
-    let (seeds, read, sign): (fn() -> _, fn(&[u8], &Path) -> _, _) = match kind {
-        "configuration" => (seeds::configurations, configuration, unsigned),
-        "override_" => (seeds::overrides, override_, unsigned),
-        "run_log" => (seeds::run_logs, run_log, unsigned),
-        "preview" => (seeds::previews, preview, seeds::sign_png as fn(&mut Vec<u8>)),
+    match kind {
+        "configuration" => Target::new(seeds::configurations, configuration),
+        "override_" => Target::new(seeds::overrides, override_),
+        "run_log" => Target::new(seeds::run_logs, run_log),
+        "preview" => Target::new(seeds::previews, preview).signed(seeds::sign_png),
         #[cfg(feature = "mpi")]
-        other => return data::target(other),
+        other => data::target(other),
         #[cfg(not(feature = "mpi"))]
         other => panic!("no kind `{other}`"),
-    };
-    Target { seeds, read, sign }
+    }
 }
 
 fn said<T>(outcome: Result<T, Failure>) -> Vec<String> {
@@ -99,18 +107,18 @@ mod data {
     use std::path::{Path, PathBuf};
 
     pub(super) fn target(kind: &str) -> Target {
-        let unsigned: fn(&mut Vec<u8>) = |_| {};
-        let (seeds, read, sign): (fn() -> _, fn(&[u8], &Path) -> _, _) = match kind {
-            "manifest" => (seeds::data::manifests, manifest, unsigned),
-            "shard" => (seeds::data::shards, shard, unsigned),
-            "packed" => (seeds::data::packed, packed, unsigned),
-            "acdc" => (seeds::data::acdc, acdc_volume, unsigned),
-            "nifti" => (seeds::data::images, image, unsigned),
-            "nifti_labels" => (seeds::data::labels, labels, unsigned),
-            "picture" => (seeds::data::pictures, picture, seeds::sign_png as fn(&mut Vec<u8>)),
+        match kind {
+            "manifest" => {
+                Target::new(seeds::data::manifests, manifest).signed(seeds::sign_manifest)
+            }
+            "shard" => Target::new(seeds::data::shards, shard),
+            "packed" => Target::new(seeds::data::packed, packed),
+            "acdc" => Target::new(seeds::data::acdc, acdc_volume),
+            "nifti" => Target::new(seeds::data::images, image),
+            "nifti_labels" => Target::new(seeds::data::labels, labels),
+            "picture" => Target::new(seeds::data::pictures, picture).signed(seeds::sign_png),
             other => panic!("no kind `{other}`"),
-        };
-        Target { seeds, read, sign }
+        }
     }
 
     /// A checkpoint in the folder, made once.
@@ -141,6 +149,18 @@ mod data {
     fn shard(bytes: &[u8], scratch: &Path) -> Vec<String> {
         let path = checkpoint(scratch);
         fs::write(path.join("shard-0000-of-0001.safetensors"), bytes).unwrap();
+        let table = path.join("manifest.json");
+        let mut text = fs::read_to_string(&table).unwrap();
+        let digest = format!("{:016x}", xxhash_rust::xxh3::xxh3_64(bytes));
+        // The entry of the only shard: its size, then its digest.
+        let at = text.find("\"bytes\": ").unwrap() + 9;
+        let end = at + text[at..].find(',').unwrap();
+        text.replace_range(at..end, &bytes.len().to_string());
+        let at = at + text[at..].find("\"xxh3\": \"").unwrap() + 9;
+        text.replace_range(at..at + 16, &digest);
+        let mut text = text.into_bytes();
+        seeds::sign_manifest(&mut text);
+        fs::write(&table, text).unwrap();
         examine(&path, scratch)
     }
 
@@ -182,6 +202,17 @@ mod data {
             patients: None,
         };
         said(nifti::open(&folders).and_then(scrimp::data::import::Source::collect))
+    }
+
+    #[test]
+    fn whole_files_are_taken() {
+        for kind in ["manifest", "shard", "packed", "acdc", "nifti", "nifti_labels", "picture"] {
+            let target = target(kind);
+            for seed in (target.seeds)() {
+                let scratch = tempfile::tempdir().unwrap();
+                assert_eq!((target.read)(&seed, scratch.path()), [""; 0], "{kind}");
+            }
+        }
     }
 
     fn picture(bytes: &[u8], scratch: &Path) -> Vec<String> {

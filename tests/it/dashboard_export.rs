@@ -95,8 +95,14 @@ fn resumed_run(folder: &Path) {
     std::fs::create_dir_all(directory.events()).unwrap();
     let scores = |time_ms, step| {
         let name = "LV\u{1b}[2J".to_owned();
-        let structures =
-            vec![StructureScore { name, dice: 0.5, hd95: 1.0, asd: 1.0, undefined: 0, unit: None }];
+        let structures = vec![StructureScore {
+            name,
+            dice: 0.5,
+            hd95: 1.0,
+            asd: 1.0,
+            undefined: None,
+            unit: None,
+        }];
         let event = RunEvent::Evaluated(Evaluated {
             step,
             mean_dice: 0.5,

@@ -23,7 +23,6 @@ mod dashboard;
 mod dashboard_export;
 #[cfg(test)]
 mod dashboard_laws;
-mod dashboard_terminal;
 #[cfg(test)]
 mod dashboard_terminal;
 #[cfg(test)]

@@ -17,7 +17,7 @@ use scrimp::random::Key;
 use scrimp::runlog::RunEvent;
 use scrimp::runlog::directory::RunDirectory;
 use scrimp::runlog::io::EventSink;
-use scrimp::train::checkpoint::Header;
+use scrimp::train::checkpoint::{CheckpointStore, Header};
 use scrimp::train::evaluate::{Evaluator, Yardstick};
 use scrimp::train::learner::Learner;
 use scrimp::train::learner::{LearnerSetup, Moments};
@@ -204,6 +204,7 @@ fn trainer_of(
         communicator: Arc::new(ranks),
         recorder: Arc::new(FlightRecorder::new()),
         directory: RunDirectory::new(run),
+        store: CheckpointStore::new(RunDirectory::new(run).checkpoints()),
         events: Box::new(events.clone()),
         statistics_batches: 0,
         target,

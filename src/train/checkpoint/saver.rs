@@ -9,6 +9,7 @@ use super::store::Stored;
 use super::{CheckpointStore, FileDigest, Retention, RunState, buffer_name, flat_name, shard};
 use crate::comm::Communicator;
 use crate::error::{Context, Failure, Result};
+use crate::runlog::directory::make_folder;
 use crate::shares::local_share;
 use crate::train::learner::Learner;
 use serde::{Serialize, de::DeserializeOwned};
@@ -263,7 +264,11 @@ fn joined<T>(thread: JoinHandle<T>) -> Result<T> {
 }
 
 fn write_shard(folder: &Path, name: &str, copies: &Copies) -> Result<FileDigest> {
-    std::fs::create_dir_all(folder)
+    // Not the run directory: one that was removed or renamed does not come back.
+    folder
+        .parent()
+        .map_or(Ok(()), make_folder)
+        .and_then(|()| make_folder(folder))
         .stored(|| format!("cannot make the directory `{}`", folder.display()))?;
     shard::write(&folder.join(name), copies)
 }

@@ -6,6 +6,7 @@ use super::{Parts, Trainer};
 use crate::error::{Context, Result};
 use crate::files;
 use crate::panics;
+use crate::runlog::directory::make_folder;
 use crate::runlog::{self, Phase, RunEvent, flight};
 use crate::train::checkpoint::Best;
 use crate::train::evaluate::recompute_statistics;
@@ -74,7 +75,7 @@ impl Trainer {
         let folder = self.parts.directory.scores();
         let path = folder.join(format!("step-{:08}.csv", self.state.step));
         let table = scores.to_csv()?;
-        std::fs::create_dir_all(&folder)
+        make_folder(&folder)
             .and_then(|()| files::replace(&path, table.as_bytes()))
             .context(|| format!("cannot write `{}`", path.display()))
     }
