@@ -281,7 +281,8 @@ mod tests {
         let case = Case { shape: [1 << 63, 2, 12], ..small_case(1) };
         assert_eq!(
             case.check(3).unwrap_err().message(),
-            "case `case01` is too large, its shape is [9223372036854775808, 2, 12], expected at most 1073741824 voxels"
+            "case `case01` has shape [9223372036854775808, 2, 12], expected at most 65536 along each axis and \
+             1073741824 voxels"
         );
     }
 

@@ -107,6 +107,17 @@ pub(crate) fn sign_manifest(bytes: &mut [u8]) {
     }
 }
 
+/// Makes length and digest in the first 512 bytes of a packed file right.
+pub(crate) fn sign_packed(bytes: &mut [u8]) {
+    let Some((block, rest)) = bytes.split_at_mut_checked(512) else { return };
+    let lines =
+        format!("bytes {:020}\nxxh3-128 {:032x}\n", rest.len(), xxhash_rust::xxh3::xxh3_128(rest));
+    let at = block.iter().position(|&byte| byte == b'\n').map_or(512, |end| end + 1);
+    if let Some(place) = block.get_mut(at..at + lines.len()) {
+        place.copy_from_slice(lines.as_bytes());
+    }
+}
+
 fn crc32(bytes: &[u8]) -> u32 {
     let step = |sum: u32, byte: &u8| {
         (0..8).fold(sum ^ u32::from(*byte), |sum, _| {
@@ -170,12 +181,14 @@ pub(crate) mod data {
         let image: Vec<f32> = (0..2 * 6 * 5).map(|index| index as f32 / 60.0).collect();
         let labels: Vec<u8> = (0..2 * 6 * 5).map(|index| index as u8 % 5).collect();
         let floats: Vec<f64> = labels.iter().map(|&label| f64::from(label % 4)).collect();
-        let with = |name: &str| file.new_dataset::<f32>().shape([2, 6, 5]).create(name).unwrap();
-        with("image").write_raw(&image).unwrap();
-        let scribble = file.new_dataset::<u8>().shape([2, 6, 5]).create("scribble").unwrap();
+        let shape = [2, 6, 5];
+        file.new_dataset::<f32>().shape(shape).create("image").unwrap().write_raw(&image).unwrap();
+        let scribble = file.new_dataset::<u8>().shape(shape).create("scribble").unwrap();
         scribble.write_raw(&labels).unwrap();
-        let dense = file.new_dataset::<f64>().shape([2, 6, 5]).create("label").unwrap();
+        drop(scribble);
+        let dense = file.new_dataset::<f64>().shape(shape).create("label").unwrap();
         dense.write_raw(&floats).unwrap();
+        drop(dense);
         file.close().unwrap();
         vec![fs::read(&path).unwrap()]
     }
@@ -233,12 +246,19 @@ pub(crate) mod data {
         vec![gzip(&plain), plain, nifti(64, 64, &floats)]
     }
 
+    fn encoded(picture: &DynamicImage, format: ImageFormat) -> Vec<u8> {
+        let mut bytes = Cursor::new(Vec::new());
+        picture.write_to(&mut bytes, format).unwrap();
+        bytes.into_inner()
+    }
+
+    pub(crate) fn masks() -> Vec<Vec<u8>> {
+        let grey =
+            image::GrayImage::from_fn(16, 12, |x, y| image::Luma([if x > y { 255 } else { 0 }]));
+        vec![encoded(&DynamicImage::ImageLuma8(grey), ImageFormat::Png)]
+    }
+
     pub(crate) fn pictures() -> Vec<Vec<u8>> {
-        let encoded = |picture: DynamicImage, format| {
-            let mut bytes = Cursor::new(Vec::new());
-            picture.write_to(&mut bytes, format).unwrap();
-            bytes.into_inner()
-        };
         let colour = DynamicImage::ImageRgb8(image::RgbImage::from_fn(16, 12, |x, y| {
             image::Rgb([x as u8 * 9, y as u8 * 7, 90])
         }));
@@ -247,10 +267,10 @@ pub(crate) mod data {
         }));
         let alpha = DynamicImage::ImageRgba8(colour.to_rgba8());
         vec![
-            encoded(colour.clone(), ImageFormat::Png),
-            encoded(colour, ImageFormat::Jpeg),
-            encoded(deep, ImageFormat::Png),
-            encoded(alpha, ImageFormat::Png),
+            encoded(&colour, ImageFormat::Png),
+            encoded(&colour, ImageFormat::Jpeg),
+            encoded(&deep, ImageFormat::Png),
+            encoded(&alpha, ImageFormat::Png),
         ]
     }
 }

@@ -185,6 +185,7 @@ fn trainer_of(
         outside: scrimp::data::IGNORE,
         seed: plan.train.seed,
     };
+    std::fs::create_dir_all(run).unwrap();
     let events = Events::default();
     let target = (Kind::Float, Device::Cpu);
     let trainer = Trainer::new(Parts {
