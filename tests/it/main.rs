@@ -149,6 +149,8 @@ mod overlap;
 #[cfg(feature = "mpi")]
 mod owning;
 #[cfg(test)]
+mod promises;
+#[cfg(test)]
 #[cfg(feature = "torch")]
 mod reference;
 #[cfg(test)]
