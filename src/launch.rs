@@ -245,6 +245,11 @@ pub fn pass_on(directory: &RunDirectory, signal: Signal) -> Result<()> {
         .context(|| format!("cannot write `{}`", path.display()))
 }
 
+/// Whether a signal was left that the first rank has not taken.
+pub fn is_passed_on(directory: &RunDirectory) -> bool {
+    passed_on(directory).exists()
+}
+
 /// Takes the signal that was left, if one was.
 pub fn take_passed_on(directory: &RunDirectory) -> Option<Signal> {
     let path = passed_on(directory);

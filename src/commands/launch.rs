@@ -24,6 +24,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// The signals that are requests to end the run.
 const SIGNALS: [Signal; 5] = Signal::ALL;
+/// After this time a request to stop is sent once more, where nobody has taken note of it.
+const UNHEARD: Duration = Duration::from_secs(1);
 /// Between two looks at the processes.
 const PAUSE: Duration = Duration::from_millis(50);
 /// A lost run's last sign of life, on another host, counts for half of this.
@@ -157,6 +159,14 @@ struct Launcher {
     was_requested: Cell<bool>,
 }
 
+/// A request to stop, as it was sent to `mpirun`.
+#[derive(Debug, Clone, Copy)]
+struct Asked {
+    at: Instant,
+    /// Whether the first rank can find what it stands for.
+    is_left: bool,
+}
+
 /// How everything has ended.
 struct End {
     exit: Exit,
@@ -271,7 +281,7 @@ impl Launcher {
     /// Waits for the end of `mpirun` and passes wishes on to it; gives its code as a shell would.
     fn watch(&self) -> Result<i32> {
         let (mut passed_on, mut ending_since) = (0, None);
-        let mut has_reminded = false;
+        let (mut has_reminded, mut asked) = (false, None);
         loop {
             if let Some(code) = self.mpirun.ended()? {
                 // Whatever was left there for the ranks comes too late.
@@ -282,11 +292,14 @@ impl Launcher {
             if level > passed_on {
                 passed_on = level;
                 if level == Wish::STOP {
-                    self.ask_to_stop();
+                    asked = Some(self.ask_to_stop());
                 } else {
                     ending_since = Some(Instant::now());
                     self.mpirun.send(process::Signal::TERM);
                 }
+            }
+            if level == Wish::STOP && asked.is_some_and(|asked| self.is_unheard(asked)) {
+                asked = Some(self.ask_to_stop());
             }
             // A run that has obeyed it is about to end, and this changes nothing.
             if !has_reminded && self.is_forgotten() {
@@ -301,16 +314,20 @@ impl Launcher {
         }
     }
 
-    /// Sends what `mpirun` passes on, and tells the first rank what it stands for.
-    fn ask_to_stop(&self) {
-        if let Some(signal) = self.wish.signal()
-            && signal != Signal::User1
-            && let Err(failure) = launch::pass_on(&self.directory, signal)
-        {
-            // Before the first step there may be no directory, and nobody who wants to know.
-            tracing::debug!("{failure}");
-        }
+    /// Sends what `mpirun` passes on, and leaves for the first rank what it stands for.
+    fn ask_to_stop(&self) -> Asked {
+        let signal = self.wish.signal().unwrap_or(Signal::User1);
+        // Before the first step there may be no directory to leave it in.
+        let is_left = launch::pass_on(&self.directory, signal).is_ok();
         self.mpirun.send(process::Signal::USR1);
+        Asked { at: Instant::now(), is_left }
+    }
+
+    /// Whether the first rank has not taken what was left for it, long after it was asked: `mpirun` passes
+    /// on nothing while it starts ranks.
+    fn is_unheard(&self, asked: Asked) -> bool {
+        let is_taken = asked.is_left && !launch::is_passed_on(&self.directory);
+        asked.at.elapsed() > UNHEARD && !is_taken
     }
 
     /// Ranks that had not yet begun die of the request, and have nothing to save.

@@ -125,10 +125,10 @@ impl Case {
         Some(&self.annotations.get(kind)?[slice * pixels..][..pixels])
     }
 
-    /// Refuses shapes of more than [`limits::VOLUME_VOXELS`], arrays of another length than `shape` and `channels` say, other channels than grey or
-    /// red, green and blue, intensities outside `[0, 1]`, labels that are neither one of `class_count`
-    /// classes nor, where pixels may be unknown, [`IGNORE`], and an [`IMAGE_LABEL`] that is not one
-    /// of two classes, the same all over a slice.
+    /// Refuses shapes of more than [`VOLUME_VOXELS`], arrays of another length than `shape` and `channels`
+    /// say, other channels than grey or red, green and blue, intensities outside `[0, 1]`, labels that are
+    /// neither one of `class_count` classes nor, where pixels may be unknown, [`IGNORE`], and an
+    /// [`IMAGE_LABEL`] that is not one of two classes, the same all over a slice.
     pub fn check(&self, class_count: usize) -> Result<()> {
         let voxels = elements(&self.shape, VOLUME_VOXELS);
         let voxels = voxels.filter(|_| self.shape.iter().all(|&extent| extent <= EXTENT));

@@ -58,6 +58,34 @@ fn a_request_to_end_becomes_one_to_stop_and_keeps_its_name() {
     assert_eq!(resumed.code, Some(0), "{}", resumed.stderr);
 }
 
+#[test]
+fn a_request_that_comes_while_processes_start_is_heard() {
+    let folder = TempDir::new().unwrap();
+    // Just when `mpirun` starts, when it has started processes, and when these are under way.
+    let moments: [fn(&Running) -> bool; 3] = [
+        |running| !running.rank_pids().is_empty(),
+        |running| running.rank_pids().first().is_some_and(|&mpirun| children(mpirun) > 0),
+        |running| running.run.alive().exists(),
+    ];
+    for (number, has_come) in moments.into_iter().enumerate() {
+        let run = folder.path().join(number.to_string());
+        let train = thirty_steps(&run).set("train.total_steps=100000");
+        let running = train.launched(2, &[]).start();
+        while !has_come(&running) {
+            std::thread::yield_now();
+        }
+        signal("TERM", &[running.pid()]);
+        let ended = running.end();
+        assert_eq!(ended.code, Some(75), "{}", ended.stderr);
+    }
+}
+
+/// How many children the first thread of a process has.
+fn children(pid: u32) -> usize {
+    let path = format!("/proc/{pid}/task/{pid}/children");
+    std::fs::read_to_string(path).unwrap_or_default().split_whitespace().count()
+}
+
 /// The last sentence in the log of a run that stopped.
 fn last_words(ended: &Ended) -> String {
     match ended.events().pop() {

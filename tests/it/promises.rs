@@ -16,7 +16,8 @@ fn test_of(row: &str) -> Option<(&str, &str)> {
 /// Whether the text of a file of tests has one of this name.
 fn has_test(text: &str, name: &str) -> bool {
     let kinds = text.lines().filter(|line| line.trim_start().starts_with("kinds! {"));
-    text.contains(&format!("fn {name}(")) || kinds.flat_map(str::split_whitespace).any(|word| word == name)
+    text.contains(&format!("fn {name}("))
+        || kinds.flat_map(str::split_whitespace).any(|word| word == name)
 }
 
 #[test]
