@@ -158,7 +158,7 @@ pub struct RunStarted {
     pub annotation: String,
     /// How many processes train together.
     pub ranks: u32,
-    /// The host of each rank, in rank order; empty where it is not known.
+    /// The host of each rank, in rank order; empty where there are several.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hosts: Vec<String>,
     /// Slices of one step over all ranks together.
@@ -169,7 +169,7 @@ pub struct RunStarted {
     pub train_slices: u64,
     /// Where all random numbers come from.
     pub seed: u64,
-    /// `fp32` or `fp64`.
+    /// `fp32`, `tf32`, `bf16` or `fp64`.
     pub precision: String,
     /// `cpu` or the name of the accelerator.
     pub device: String,
@@ -218,10 +218,10 @@ pub struct Health {
     /// Waiting for the next batch.
     #[serde(deserialize_with = "number")]
     pub data_wait_ms: f64,
-    /// Waiting for the other ranks.
+    /// Sums over the ranks, waiting for the others included; on GPUs what it takes to enqueue them.
     #[serde(deserialize_with = "number")]
     pub communication_ms: f64,
-    /// Memory of this process, of the device where there is one.
+    /// Memory of this process that lies in RAM.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_bytes: Option<u64>,
 }

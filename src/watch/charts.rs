@@ -7,6 +7,7 @@ use super::state::{Curves, Dashboard};
 use super::theme::STRONG;
 use super::ui::Ui;
 use super::update::{Target, Targets};
+use crate::runlog::Unit;
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::text::Line;
@@ -55,7 +56,12 @@ pub(super) fn all(dashboard: &Dashboard) -> Vec<Chart<'_>> {
     let observed = dashboard.observed.iter();
     charts.extend(observed.map(|(name, series)| alone(format!("observed · {name}"), series)));
     charts.push(dice(dashboard));
-    charts.push(group("HD95, mm or voxels", dashboard.by_label(&dashboard.hd95)));
+    let unit = match dashboard.distance_unit {
+        Some(Unit::Mm) => "mm",
+        Some(Unit::Voxel) => "voxels",
+        None => "mm or voxels",
+    };
+    charts.push(group(&format!("HD95, {unit}"), dashboard.by_label(&dashboard.hd95)));
     charts.push(Chart {
         bounds: Some([0.0, 1.0]),
         ..alone("mean Dice".to_owned(), &dashboard.mean_dice)

@@ -7,7 +7,7 @@ use super::numbers;
 use super::rank::RankState;
 use super::series::Series;
 use crate::runlog::{
-    Evaluated, Level, Phase, Record, Requested, RunEvent, RunStarted, RunStatus, Step,
+    Evaluated, Level, Phase, Record, Requested, RunEvent, RunStarted, RunStatus, Step, Unit,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -51,6 +51,8 @@ pub struct Dashboard {
     pub dice: Curves,
     /// HD95 by structure.
     pub hd95: Curves,
+    /// In what distances are measured, where the log says so.
+    pub distance_unit: Option<Unit>,
     /// The latest checkpoint: when, after which step, bytes.
     pub checkpoint: Option<(u64, u64, u64)>,
     /// What happened at which step.
@@ -206,6 +208,7 @@ impl Dashboard {
         self.phase = None;
         self.mean_dice.add(evaluated.step, evaluated.mean_dice);
         for structure in &evaluated.structures {
+            self.distance_unit = structure.unit.or(self.distance_unit);
             // A distance to what is not there is undefined; that is no fault of the training.
             let scores = [(&mut self.dice, structure.dice), (&mut self.hd95, structure.hd95)];
             for (curves, value) in scores.into_iter().filter(|(_, value)| value.is_finite()) {
