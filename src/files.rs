@@ -98,6 +98,25 @@ pub fn is_partial(path: &Path) -> bool {
     number.is_some_and(|number| number.len() == 16 && number.bytes().all(|b| b.is_ascii_hexdigit()))
 }
 
+/// Fails where a file lies at `path` that `is_ours` does not recognise by its first bytes, 4 KiB at most: to
+/// replace it would destroy something of somebody else. Nothing, and a file without any bytes, may be
+/// replaced.
+pub fn refuse_foreign(path: &Path, is_ours: impl FnOnce(&[u8]) -> bool) -> io::Result<()> {
+    let file = match open(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        file => file?,
+    };
+    let mut start = Vec::new();
+    file.take(4096).read_to_end(&mut start)?;
+    if start.is_empty() || is_ours(&start) {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::AlreadyExists,
+        "it exists and is something else, which would be lost",
+    ))
+}
+
 /// Removes what ended processes left half-written in `folder`.
 pub fn remove_partial(folder: &Path) {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
@@ -265,6 +284,19 @@ mod tests {
         assert_eq!(read_at_most(&path, 7).unwrap_err().kind(), ErrorKind::FileTooLarge);
         fs::write(&path, [0xff]).unwrap();
         assert_eq!(read_text(&path, 8).unwrap_err().to_string(), "it is no UTF-8 text");
+    }
+
+    #[test]
+    fn only_what_is_known_may_be_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("table.csv");
+        let is_table = |start: &[u8]| start.starts_with(b"case,");
+        refuse_foreign(&path, is_table).unwrap();
+        for (bytes, is_refused) in [(&b""[..], false), (b"case,dice\n", false), (b"thesis", true)] {
+            fs::write(&path, bytes).unwrap();
+            assert_eq!(refuse_foreign(&path, is_table).is_err(), is_refused);
+        }
+        assert!(refuse_foreign(folder.path(), is_table).is_err());
     }
 
     #[test]

@@ -1,13 +1,13 @@
 //! `scrimp checkpoint`: looks at checkpoints, tidies them, and exchanges weights with other programs.
 
 use super::run::{dataset, method, resolve};
-use super::store_within;
 use super::{chosen, train};
+use super::{store_within, write_config};
 use crate::cli::{self, ChosenCheckpoint};
 use crate::comm::{Communicator, Solo};
 use crate::config::plan::RunPlan;
 use crate::config::{self, changes};
-use crate::error::{Context, Exit, Failure, Result, printable};
+use crate::error::{Exit, Failure, Result, printable};
 use crate::files;
 use crate::runlog::directory::RunDirectory;
 use crate::train::checkpoint::{
@@ -237,9 +237,7 @@ fn begin_with(plan: &RunPlan, directory: &RunDirectory, from: &Path) -> Result<(
     store.sweep()?;
     let header =
         Header { method: plan.method.clone(), config: plan.to_toml()?, learnt_from: Vec::new() };
-    let path = directory.config();
-    files::replace_durably(&path, header.config.as_bytes())
-        .context(|| format!("cannot write `{}`", path.display()))?;
+    write_config(directory, &header.config)?;
     let retention = Retention { last: 1, every: 0 };
     let written = store.path(0);
     let mut saver = Saver::new(store, header, retention, alone);

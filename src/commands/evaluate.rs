@@ -11,7 +11,7 @@ use crate::config;
 use crate::config::plan::RunPlan;
 use crate::data::Dataset;
 use crate::error::{Context, Exit, Failure, Result};
-use crate::files::FreshFile;
+use crate::files::{self, FreshFile};
 use crate::panics;
 use crate::runlog::Unit;
 use crate::runlog::directory::RunDirectory;
@@ -147,6 +147,7 @@ impl TableFile {
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
         let file = folder
             .map_or(Ok(()), std::fs::create_dir_all)
+            .and_then(|()| files::refuse_foreign(&path, |start| start.starts_with(b"case,")))
             .and_then(|()| FreshFile::beside(&path))
             .context(|| format!("cannot write `{}`", path.display()))
             .map_err(elsewhere)?;

@@ -40,6 +40,8 @@ use crate::cli::{Cli, Command};
 #[cfg(not(feature = "torch"))]
 use crate::error::Failure;
 use crate::error::{Context, Exit, Result};
+#[cfg(feature = "torch")]
+use crate::files;
 use crate::panics;
 #[cfg(feature = "torch")]
 use crate::runlog::claim::Fence;
@@ -127,6 +129,22 @@ fn withdraw_stop(directory: &RunDirectory) {
 #[cfg(feature = "torch")]
 fn store_within(directory: &RunDirectory, fence: Fence) -> CheckpointStore {
     CheckpointStore::new(directory.checkpoints()).guarded(Arc::new(move || fence.check()))
+}
+
+/// Writes the configuration of a run, every default filled in. Refuses to replace one that no run has
+/// written: what people wrote has comments, and another program's is none of ours.
+#[cfg(feature = "torch")]
+fn write_config(directory: &RunDirectory, resolved: &str) -> Result<()> {
+    let path = directory.config();
+    let is_of_a_run = directory.events().is_dir() || directory.checkpoints().is_dir();
+    let is_same = |start: &[u8]| is_of_a_run || resolved.as_bytes().starts_with(start);
+    let refused = || format!("cannot write `{}`", path.display());
+    files::refuse_foreign(&path, is_same).context(refused).map_err(|failure| {
+        failure
+            .exit_with(Exit::Usage)
+            .hint("choose another directory with `--run DIR`, or another name for that file")
+    })?;
+    files::replace_durably(&path, resolved.as_bytes()).context(refused)
 }
 
 /// The directory of a run: the one that is named, else one under `runs/` called like `config`.

@@ -6,15 +6,14 @@ use super::resume::Beginning;
 use super::run::{self, Place};
 use super::supervise::{Supervision, clear_reports, note_end};
 use super::{examine, journal};
-use super::{run_directory, say, store_within, withdraw_stop};
+use super::{run_directory, say, store_within, withdraw_stop, write_config};
 use crate::cli;
 use crate::comm::environment::{self, Variables};
 use crate::comm::{Communicator, agree};
 use crate::config::plan::RunPlan;
 use crate::config::{self, Precision};
 use crate::data::Dataset;
-use crate::error::{Context, Exit, Failure, Result};
-use crate::files;
+use crate::error::{Exit, Failure, Result};
 use crate::panics;
 use crate::runlog::claim::{Claim, Fence};
 use crate::runlog::directory::{RunDirectory, host};
@@ -232,9 +231,7 @@ fn build(
     let loader = place.feed(run::loader(plan, dataset, &**ranks)?)?;
     let train_slices = loader.order().slice_count as u64;
     if ranks.rank() == 0 {
-        let path = directory.config();
-        files::replace_durably(&path, header.config.as_bytes())
-            .context(|| format!("cannot write `{}`", path.display()))?;
+        write_config(directory, &header.config)?;
         for line in plan.summary() {
             say(format_args!("{line}"));
         }

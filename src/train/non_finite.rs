@@ -77,12 +77,13 @@ impl Unread {
         Self { policy, reports, stumble: None, skipped_in_a_row: 0, before }
     }
 
-    /// Remembers what a step may change whatever comes of it: running statistics, and where several
-    /// learners descend, the weights and moments of one whose gradient was finite.
+    /// Remembers what a step may change whatever comes of it: running statistics and, where the step may be
+    /// skipped and several learners descend, the weights and moments of one whose gradient was finite.
     pub(super) fn before_step(&mut self, learners: &[&Learner]) {
         let mut tensors: Vec<Tensor> =
             learners.iter().flat_map(|learner| learner.flat_buffers()).collect();
-        if learners.iter().filter(|learner| learner.descends()).count() > 1 {
+        let descending = learners.iter().filter(|learner| learner.descends()).count();
+        if self.policy == NonFinite::Skip && descending > 1 {
             let parts = learners.iter().flat_map(|learner| learner.flat_parts());
             tensors.extend(parts.map(|part| part.tensor));
         }
@@ -256,7 +257,7 @@ mod tests {
 
     /// All numbers of some learners after a step that sets them to NaN and has this flag.
     fn after_step(learners: &[&Learner], finite: bool) -> Vec<f64> {
-        let mut unread = Unread::new(NonFinite::Stop);
+        let mut unread = Unread::new(NonFinite::Skip);
         unread.before_step(learners);
         for learner in learners {
             let tensors = learner.flat_parts().into_iter().map(|part| part.tensor);

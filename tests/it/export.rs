@@ -94,9 +94,17 @@ fn exports_of_one_checkpoint_are_equal_byte_by_byte_and_replace_files_alone() {
     let run = trained(folder.path());
     let [first, second] = ["first", "second"].map(|name| export(&run, &folder.path().join(name)));
     assert!(first == second);
-    let [from, to] = [&run, folder.path()].map(|path| path.to_str().unwrap());
-    let refused = complaint(&scrimp(&["checkpoint", "export", from, "--to", to]));
-    assert!(refused.contains("is no file, expected one"), "{refused}");
+    let thesis = folder.path().join("thesis.txt");
+    std::fs::write(&thesis, "precious").unwrap();
+    for to in [folder.path(), &thesis] {
+        let [from, to] = [&run, to].map(|path| path.to_str().unwrap());
+        for command in [&["checkpoint", "export", from][..], &["evaluate", from]] {
+            let refused = complaint(&scrimp(&[command, &["--to", to]].concat()));
+            let expected = format!("cannot write `{to}`\n  caused by: it ");
+            assert!(refused.contains(&expected), "{refused}");
+        }
+    }
+    assert_eq!(std::fs::read(&thesis).unwrap(), b"precious");
 }
 
 /// Runs a script with `unet.py` at hand; `None`, said on stdout, where there is no PyTorch.

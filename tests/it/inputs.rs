@@ -323,6 +323,21 @@ fn more_ranks_than_a_batch_has_samples() {
 }
 
 #[test]
+fn a_configuration_that_somebody_wrote_is_not_replaced() {
+    let folder = TempDir::new().unwrap();
+    let own = folder.path().join("config.toml");
+    fs::copy(SMOKE, &own).unwrap();
+    let own = own.to_str().unwrap();
+    for config in [own, SMOKE] {
+        let ended = Train::new(config, folder.path()).set("train.total_steps=1").finish();
+        let said = ended.complaint();
+        assert!(said.starts_with("exit code 2\n"), "{said}");
+        assert!(said.contains("it exists and is something else, which would be lost"), "{said}");
+    }
+    assert_eq!(fs::read(own).unwrap(), fs::read(SMOKE).unwrap());
+}
+
+#[test]
 fn a_run_directory_that_is_a_file() {
     let folder = TempDir::new().unwrap();
     let run = folder.path().join("run");

@@ -3,8 +3,9 @@
 
 use super::{Checkpoint, buffer_name, flat_name, load};
 use crate::comm::Solo;
-use crate::error::{Context, Failure, Result};
+use crate::error::{Context, Exit, Failure, Result};
 use crate::files::{self, FreshFile};
+use crate::limits::TENSOR_TABLE_BYTES;
 use crate::parameters::{Entry, Slot};
 use crate::train::learner::Learner;
 use std::collections::BTreeMap;
@@ -40,13 +41,20 @@ impl Checkpoint {
     }
 }
 
-/// Replaces the file `to` by one with these tensors. Refuses what is there and no file.
+/// Whether a file that begins like this holds tensors: the length of a table, then the table.
+fn is_safetensors(start: &[u8]) -> bool {
+    let length = start.first_chunk().map_or(u64::MAX, |length| u64::from_le_bytes(*length));
+    length <= TENSOR_TABLE_BYTES && start.get(8) == Some(&b'{')
+}
+
+/// Replaces the file `to` by one with these tensors. Refuses what is there and holds none.
 fn write(tensors: &[(String, Tensor)], to: &Path) -> Result<()> {
     let refused = || format!("cannot write `{}`", to.display());
-    if std::fs::metadata(to).is_ok_and(|data| !data.is_file()) {
-        return Err(Failure::usage(format!("`{}` is no file, expected one", to.display()))
-            .hint("name the file to write, for example `--to weights.safetensors`"));
-    }
+    files::refuse_foreign(to, is_safetensors).context(refused).map_err(|failure| {
+        failure.exit_with(Exit::Usage).hint(
+            "name another file, for example `--to weights.safetensors`, or remove this one first",
+        )
+    })?;
     let fresh = FreshFile::beside(to).context(refused)?;
     Tensor::write_safetensors(tensors, fresh.partial()).context(refused)?;
     fresh.take_place_durably().context(refused)
