@@ -4,7 +4,7 @@ use clap::Parser;
 use scrimp::cli::Cli;
 use scrimp::commands::journal::Journal;
 use scrimp::error::Failure;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt;
@@ -14,7 +14,10 @@ use tracing_subscriber::{EnvFilter, fmt, registry};
 fn main() -> ExitCode {
     // Warnings that no run log can take; `RUST_LOG` says what else to write.
     let level = EnvFilter::builder().with_default_directive(LevelFilter::WARN.into());
-    let to_stderr = fmt::layer().with_writer(std::io::stderr).without_time();
+    // Colours are for eyes: a log of a batch job has none.
+    let has_colour = std::io::stderr().is_terminal()
+        && std::env::var_os("NO_COLOR").is_none_or(|no| no.is_empty());
+    let to_stderr = fmt::layer().with_writer(std::io::stderr).with_ansi(has_colour).without_time();
     registry().with(level.from_env_lossy()).with(to_stderr).with(Journal).init();
     let exit = scrimp::commands::run(&Cli::parse()).unwrap_or_else(|failure| {
         if !failure.is_told_elsewhere() {
