@@ -182,4 +182,4 @@ macro_rules! kinds {
 }
 kinds! { configuration override_ run_log preview }
 #[cfg(feature = "mpi")]
-kinds! { manifest shard packed acdc nifti nifti_labels picture mask }
+kinds! { manifest shard packed nifti nifti_labels picture mask }

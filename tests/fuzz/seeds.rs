@@ -174,25 +174,6 @@ pub(crate) mod data {
         vec![fs::read(&path).unwrap()]
     }
 
-    pub(crate) fn acdc() -> Vec<Vec<u8>> {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("a.h5");
-        let file = hdf5::File::create(&path).unwrap();
-        let image: Vec<f32> = (0..2 * 6 * 5).map(|index| index as f32 / 60.0).collect();
-        let labels: Vec<u8> = (0..2 * 6 * 5).map(|index| index as u8 % 5).collect();
-        let floats: Vec<f64> = labels.iter().map(|&label| f64::from(label % 4)).collect();
-        let shape = [2, 6, 5];
-        file.new_dataset::<f32>().shape(shape).create("image").unwrap().write_raw(&image).unwrap();
-        let scribble = file.new_dataset::<u8>().shape(shape).create("scribble").unwrap();
-        scribble.write_raw(&labels).unwrap();
-        drop(scribble);
-        let dense = file.new_dataset::<f64>().shape(shape).create("label").unwrap();
-        dense.write_raw(&floats).unwrap();
-        drop(dense);
-        file.close().unwrap();
-        vec![fs::read(&path).unwrap()]
-    }
-
     /// A NIfTI-1 file of `[4, 3, 2]` voxels, little-endian, in one file.
     fn nifti(kind: u16, bits: u16, voxels: &[u8]) -> Vec<u8> {
         let mut file = vec![0u8; 352];

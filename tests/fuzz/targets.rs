@@ -100,7 +100,7 @@ fn preview(bytes: &[u8], scratch: &Path) -> Vec<String> {
 mod data {
     use super::{Target, said};
     use crate::seeds;
-    use scrimp::data::import::{acdc, label_transfer, nifti};
+    use scrimp::data::import::{label_transfer, nifti};
     use scrimp::data::store;
     use scrimp::train::checkpoint::{Checkpoint, read_manifest};
     use std::fs;
@@ -113,7 +113,6 @@ mod data {
             }
             "shard" => Target::new(seeds::data::shards, shard),
             "packed" => Target::new(seeds::data::packed, packed).signed(seeds::sign_packed),
-            "acdc" => Target::new(seeds::data::acdc, acdc_volume),
             "nifti" => Target::new(seeds::data::images, image),
             "nifti_labels" => Target::new(seeds::data::labels, labels),
             "picture" => Target::new(seeds::data::pictures, picture).signed(seeds::sign_png),
@@ -171,11 +170,6 @@ mod data {
         said(store::read(&path))
     }
 
-    fn acdc_volume(bytes: &[u8], scratch: &Path) -> Vec<String> {
-        fs::write(scratch.join("patient001_frame01.h5"), bytes).unwrap();
-        said(acdc::open(scratch).and_then(scrimp::data::import::Source::collect))
-    }
-
     fn image(bytes: &[u8], scratch: &Path) -> Vec<String> {
         cases(bytes, &seeds::data::labels()[1], scratch)
     }
@@ -207,9 +201,7 @@ mod data {
 
     #[test]
     fn whole_files_are_taken() {
-        for kind in
-            ["manifest", "shard", "packed", "acdc", "nifti", "nifti_labels", "picture", "mask"]
-        {
+        for kind in ["manifest", "shard", "packed", "nifti", "nifti_labels", "picture", "mask"] {
             let target = target(kind);
             // Pictures of 16 bits and with transparency are refused.
             for seed in (target.seeds)().into_iter().take(2) {
