@@ -6,7 +6,7 @@
 //! SCRIMP_FUZZ_SECONDS=3600 cargo test --release --test fuzz nifti   # an hour of one kind
 //! ```
 //!
-//! A mutant on which a reader fails is written to `tests/fuzz/corpus/KIND/`, where every later run begins.
+//! A mutant on which a reader fails is written to `tests/fuzz/corpus/KIND/`, which every later run reads first.
 //! `SCRIMP_FUZZ_SEED` gives other mutants. Knows files from outside; that what is read is right, other tests
 //! show.
 #![allow(clippy::print_stdout, reason = "the numbers of mutants are for whoever watches")]

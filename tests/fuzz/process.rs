@@ -82,7 +82,7 @@ fn ending(status: ExitStatus) -> Result<(), String> {
     if status.success() { Ok(()) } else { Err(format!("{status}")) }
 }
 
-/// Copies a mutant to where every later run begins.
+/// Copies a mutant to what every later run reads first.
 fn keep(kind: &str, mutant: &Path) -> PathBuf {
     let bytes = fs::read(mutant).unwrap_or_default();
     let folder = corpus(kind);
@@ -119,7 +119,6 @@ fn reader() {
     let mut reading = Reading { target: &target, folder: &folder, scratch: &scratch, count: 0 };
     // What is whole, and what made trouble once, comes first.
     seeds.iter().chain(&known).for_each(|bytes| reading.take(bytes));
-    let seeds = [seeds, known].concat();
     let seconds = asked(SECONDS_ASKED);
     let end = Instant::now() + Duration::from_secs(seconds.unwrap_or(SECONDS));
     let mut chance = Chance::new(asked(SEED).unwrap_or(1));

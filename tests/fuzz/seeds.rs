@@ -107,17 +107,6 @@ pub(crate) fn sign_manifest(bytes: &mut [u8]) {
     }
 }
 
-/// Makes length and digest in the first 512 bytes of a packed file right.
-pub(crate) fn sign_packed(bytes: &mut [u8]) {
-    let Some((block, rest)) = bytes.split_at_mut_checked(512) else { return };
-    let lines =
-        format!("bytes {:020}\nxxh3-128 {:032x}\n", rest.len(), xxhash_rust::xxh3::xxh3_128(rest));
-    let at = block.iter().position(|&byte| byte == b'\n').map_or(512, |end| end + 1);
-    if let Some(place) = block.get_mut(at..at + lines.len()) {
-        place.copy_from_slice(lines.as_bytes());
-    }
-}
-
 fn crc32(bytes: &[u8]) -> u32 {
     let step = |sum: u32, byte: &u8| {
         (0..8).fold(sum ^ u32::from(*byte), |sum, _| {

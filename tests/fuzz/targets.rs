@@ -112,7 +112,7 @@ mod data {
                 Target::new(seeds::data::manifests, manifest).signed(seeds::sign_manifest)
             }
             "shard" => Target::new(seeds::data::shards, shard),
-            "packed" => Target::new(seeds::data::packed, packed).signed(seeds::sign_packed),
+            "packed" => Target::new(seeds::data::packed, packed),
             "nifti" => Target::new(seeds::data::images, image),
             "nifti_labels" => Target::new(seeds::data::labels, labels),
             "picture" => Target::new(seeds::data::pictures, picture).signed(seeds::sign_png),
