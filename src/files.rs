@@ -141,7 +141,7 @@ pub fn replace_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
 }
 
 /// Brings the names in the folder of `path` to the disk.
-pub fn sync_folder_of(path: &Path) -> io::Result<()> {
+fn sync_folder_of(path: &Path) -> io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
 }

@@ -1,5 +1,5 @@
-//! What follows a gradient that is not finite. Such a step changes nothing: the optimiser leaves weights
-//! as they are on the device, and running statistics and what other learners did are put back there.
+//! What follows a gradient that is not finite. The optimiser leaves its weights as they are on the device, and
+//! running statistics are put back there; where the step is skipped, what other learners did in it, too.
 //! The flags of the steps stay on the device too, until a step is logged or saved.
 //!
 //! Decides only; going back to a checkpoint is up to the trainer.
