@@ -4,6 +4,7 @@
 // of CUDA. It is linked to nothing: what it lacks is in libtorch_cuda.so, loaded before it.
 // Every function returns nullptr, or an error text from strdup that the caller frees.
 
+#include <ATen/Context.h>
 #include <ATen/cuda/CUDAGraph.h>
 #include <c10/cuda/CUDACachingAllocator.h>
 #include <c10/cuda/CUDAEvent.h>
@@ -40,8 +41,12 @@ extern "C" {
 
 // Makes `device` current on this thread, and a stream of its own the one on which torch computes
 // here: the default one cannot be recorded into a graph.
+//
+// Torch's memory of devices begins with its context, which the first tensor on a GPU makes otherwise:
+// who asked for the use of memory before would be refused.
 char* scrimp_cuda_open(int device) {
   return guarded([&] {
+    at::globalContext().lazyInitDevice(at::kCUDA);
     c10::cuda::set_device(static_cast<c10::DeviceIndex>(device));
     c10::cuda::setCurrentCUDAStream(c10::cuda::getStreamFromPool(false, device));
   });
