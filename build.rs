@@ -14,6 +14,7 @@ mod torch {
         println!("cargo:rerun-if-env-changed=LIBTORCH");
         println!("cargo:rerun-if-env-changed=CUDA_HOME");
         println!("cargo:rerun-if-changed=src/native/shim.cpp");
+        println!("cargo:rerun-if-changed=src/native/discriminator.cpp");
         println!("cargo:rerun-if-changed=src/native/shim_cuda.cpp");
         println!("cargo:rerun-if-changed=src/native/cuda_kernels.cpp");
         println!("cargo:rerun-if-changed=src/native/kernels.h");
@@ -37,6 +38,7 @@ mod torch {
             .flag("-fopenmp")
             .define("AT_PARALLEL_OPENMP", "1")
             .file("src/native/shim.cpp")
+            .file("src/native/discriminator.cpp")
             .compile("scrimp_shim");
         let cuda = build_cuda(&root).unwrap_or_default();
         println!("cargo:rustc-env=SCRIMP_CUDA_LIBRARY={}", cuda.display());

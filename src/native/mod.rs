@@ -4,9 +4,11 @@
 //! This is the C ABI of `shim.cpp` and `shim_cuda.cpp` and nothing else; it knows no networks and no communicators.
 
 pub mod cuda;
+mod discriminator;
 mod ffi;
 pub mod nccl;
 
+pub use discriminator::{SpectralWeight, divide_by_singular_values, leaky_relu};
 pub use ffi::{
     Element, allow_tf32, channels_last, keep_memory, neighbour_sums, normal, normalise,
     normalise_evaluate, on_gradient, sums_neighbours, with_bytes, with_slice, with_slice_mut,

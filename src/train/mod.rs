@@ -113,6 +113,20 @@ impl Objective {
         self
     }
 
+    /// [`Objective::term`] with a value that may fail.
+    pub fn try_term(
+        mut self,
+        name: &'static str,
+        weight: impl Into<Weight>,
+        value: impl FnOnce() -> Result<Tensor>,
+    ) -> Result<Self> {
+        let weight = weight.into();
+        if !matches!(weight, Weight::Fixed(0.0)) {
+            self.terms.push((name, weight, value()?));
+        }
+        Ok(self)
+    }
+
     /// `share` of the weighted sum.
     fn total(&self, share: f64) -> Result<Tensor> {
         self.terms
