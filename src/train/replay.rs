@@ -7,7 +7,7 @@
 use super::learner::Learner;
 use super::moment::{Moment, Varying};
 use super::{Method, StepContext, StepReport, step_in_parts};
-use crate::comm::Communicator;
+use crate::comm::{Communicator, agree};
 use crate::data::batch::Batch;
 use crate::error::Result;
 use crate::native::cuda::Graph;
@@ -188,7 +188,7 @@ impl Replay {
         Ok(report)
     }
 
-    /// Records a step on a GPU and replays it; computes it where it cannot be recorded.
+    /// Records a step on a GPU and replays it. Where one rank cannot record it, no rank replays: all compute.
     fn record(
         &mut self,
         method: &mut dyn Method,
@@ -201,6 +201,8 @@ impl Replay {
         let recorded = Graph::record(pool, || {
             Ok(compute_with(method, &due.batches, &due, &varying)?.gathered())
         });
+        // What one rank computes while another replays it need not add up to the same bits on both.
+        let recorded = agree(&**due.communicator, recorded);
         let after = updates_of(method);
         // Nothing has been updated yet.
         for (learner, updates) in method.learners_mut().into_iter().zip(&before) {
@@ -258,8 +260,8 @@ impl Recording {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::comm::Solo;
-    use crate::error::Exit;
+    use crate::comm::{Solo, threads};
+    use crate::error::{Exit, Failure};
     use crate::native::GroupSum;
     use crate::random::Key;
     use std::cell::{Cell, RefCell};
@@ -358,5 +360,23 @@ mod tests {
         assert_eq!(FIRST_GONE.get(), None);
         drop(replay);
         assert_eq!(FIRST_GONE.get(), Some(true));
+    }
+
+    #[test]
+    fn where_steps_cannot_be_recorded_all_ranks_compute_them_and_say_so_once() {
+        let outcomes = threads::run(2, |ranks| {
+            let (mut method, mut replay) = (Counting(0), Replay::on(Device::Cuda(0)));
+            // No machine records what is enqueued on no GPU.
+            let varying = Rc::new(Varying::kept(moment(4), 0, Device::Cpu));
+            replay.record(&mut method, due(4, &ranks), varying)?;
+            let news = replay.take_news();
+            replay.step(&mut method, due(5, &ranks))?;
+            assert!(replay.forms.is_empty() && replay.take_news().is_none());
+            news.ok_or_else(|| Failure::new("nothing was said"))
+        });
+        for outcome in outcomes {
+            let news = outcome.unwrap();
+            assert!(news.starts_with("`train.graph`: steps cannot be recorded: "), "{news}");
+        }
     }
 }
