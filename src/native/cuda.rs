@@ -12,6 +12,7 @@ use std::ffi::{c_char, c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use tch::{Device, Tensor};
 
 /// Holds what `shim_cuda.cpp` became; looked for beside the program, then where it was built.
@@ -257,6 +258,14 @@ impl Drop for SideStream {
     }
 }
 
+/// How many graphs of this process are alive.
+static GRAPHS: AtomicUsize = AtomicUsize::new(0);
+
+/// How many graphs of this process are alive: what was recorded in them is still in use.
+pub fn graphs_alive() -> usize {
+    GRAPHS.load(Ordering::SeqCst)
+}
+
 /// Work that was recorded once and can be done again, on the same memory, by one call.
 pub struct Graph {
     functions: &'static Functions,
@@ -276,6 +285,7 @@ impl Graph {
         let mut graph: Pointer = std::ptr::null_mut();
         // SAFETY: `graph` is where the shim writes one address; `pool` is null or a live graph.
         checked(unsafe { (functions.graph_begin)(&raw mut graph, pool) })?;
+        GRAPHS.fetch_add(1, Ordering::SeqCst);
         let graph = Self { functions, graph };
         // tch panics where an operation is refused, which the recording must not survive as begun.
         let made = catch_unwind(AssertUnwindSafe(work));
@@ -301,6 +311,7 @@ impl Drop for Graph {
     fn drop(&mut self) {
         // SAFETY: made by `graph_begin`, and nobody uses it afterwards.
         unsafe { (self.functions.graph_free)(self.graph) }
+        GRAPHS.fetch_sub(1, Ordering::SeqCst);
     }
 }
 

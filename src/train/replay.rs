@@ -7,7 +7,7 @@
 use super::learner::Learner;
 use super::moment::{Moment, Varying};
 use super::{Method, StepContext, StepReport, step_in_parts};
-use crate::comm::Communicator;
+use crate::comm::{Communicator, agree};
 use crate::data::batch::Batch;
 use crate::error::Result;
 use crate::native::cuda::Graph;
@@ -59,6 +59,8 @@ struct Recording {
     report: StepReport,
     /// How often each learner was updated in it.
     updates: Vec<u64>,
+    /// Goes last: NCCL ends only after all graphs that hold sums of it, and no rank leaves it before.
+    _ranks: Arc<dyn Communicator>,
 }
 
 /// A step that is due.
@@ -174,14 +176,19 @@ impl Replay {
         let report = compute_with(method, &due.batches, &due, &varying)?;
         let work = due.work(method);
         let batches = std::mem::take(&mut due.batches);
-        let nothing = StepReport::default();
-        let recording =
-            Recording { graph: None, batches, varying, report: nothing, updates: Vec::new() };
+        let recording = Recording {
+            graph: None,
+            batches,
+            varying,
+            report: StepReport::default(),
+            updates: Vec::new(),
+            _ranks: Arc::clone(due.communicator),
+        };
         self.keep(work, recording);
         Ok(report)
     }
 
-    /// Records a step on a GPU and replays it; computes it where it cannot be recorded.
+    /// Records a step on a GPU and replays it. Where one rank cannot record it, no rank replays: all compute.
     fn record(
         &mut self,
         method: &mut dyn Method,
@@ -194,6 +201,8 @@ impl Replay {
         let recorded = Graph::record(pool, || {
             Ok(compute_with(method, &due.batches, &due, &varying)?.gathered())
         });
+        // What one rank computes while another replays it need not add up to the same bits on both.
+        let recorded = agree(&**due.communicator, recorded);
         let after = updates_of(method);
         // Nothing has been updated yet.
         for (learner, updates) in method.learners_mut().into_iter().zip(&before) {
@@ -209,7 +218,9 @@ impl Replay {
         let updates = after.iter().zip(&before).map(|(after, before)| after - before).collect();
         let work = due.work(method);
         let batches = std::mem::take(&mut due.batches);
-        let recording = Recording { graph: Some(graph), batches, varying, report, updates };
+        let ranks = Arc::clone(due.communicator);
+        let recording =
+            Recording { graph: Some(graph), batches, varying, report, updates, _ranks: ranks };
         let report = recording.replay(method, &due)?;
         self.keep(work, recording);
         Ok(report)
@@ -243,5 +254,129 @@ impl Recording {
             learner.restore_updates(learner.updates() + updates);
         }
         Ok(self.report.gathered())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::comm::{Solo, threads};
+    use crate::error::{Exit, Failure};
+    use crate::native::GroupSum;
+    use crate::random::Key;
+    use std::cell::{Cell, RefCell};
+    use std::rc::Weak;
+    use tch::Tensor;
+
+    /// A method whose steps do nothing but count.
+    struct Counting(u32);
+
+    impl Method for Counting {
+        fn form(&self, _moment: &Moment) -> Option<u32> {
+            Some(0)
+        }
+        fn step(&mut self, _batch: &Batch, _cx: &mut StepContext<'_>) -> Result<()> {
+            self.0 += 1;
+            Ok(())
+        }
+        fn predict(&self, image: &Tensor) -> Result<Tensor> {
+            Ok(image.shallow_clone())
+        }
+        fn adapt_statistics(&self, _image: &Tensor, _share: f64) -> Result<()> {
+            Ok(())
+        }
+        fn learners(&self) -> Vec<&Learner> {
+            Vec::new()
+        }
+        fn learners_mut(&mut self) -> Vec<&mut Learner> {
+            Vec::new()
+        }
+    }
+
+    fn moment(step: u64) -> Moment {
+        Moment::new(step, 10, Key::new(3))
+    }
+
+    fn due(step: u64, communicator: &Arc<dyn Communicator>) -> Due<'_> {
+        Due { batches: Vec::new(), moment: moment(step), logged: false, communicator }
+    }
+
+    thread_local! {
+        /// The numbers of a recording that is watched.
+        static NUMBERS: RefCell<Weak<Varying>> = RefCell::default();
+        /// Whether they were gone when its ranks went, once these have.
+        static FIRST_GONE: Cell<Option<bool>> = const { Cell::new(None) };
+    }
+
+    /// Notes when it goes.
+    struct Noting;
+
+    impl Drop for Noting {
+        fn drop(&mut self) {
+            let gone = NUMBERS.with_borrow(|numbers| numbers.upgrade().is_none());
+            FIRST_GONE.set(Some(gone));
+        }
+    }
+
+    impl GroupSum for Noting {
+        fn ranks(&self) -> usize {
+            1
+        }
+        fn sum(&self, _tensor: &Tensor) {}
+    }
+
+    impl Communicator for Noting {
+        fn rank(&self) -> usize {
+            0
+        }
+        fn broadcast(&self, root: usize, tensor: &Tensor) -> Result<()> {
+            Solo.broadcast(root, tensor)
+        }
+        fn barrier(&self) -> Result<()> {
+            Ok(())
+        }
+        fn max(&self, value: i64) -> Result<i64> {
+            Ok(value)
+        }
+        fn gather(&self, message: &[u8]) -> Result<Vec<Vec<u8>>> {
+            Solo.gather(message)
+        }
+        fn abort(&self, exit: Exit) -> ! {
+            Solo.abort(exit)
+        }
+    }
+
+    /// NCCL waits for recorded sums when it ends: with the ranks gone first, a run would never end.
+    #[test]
+    fn ranks_outlive_what_was_recorded_of_their_sums() {
+        let ranks: Arc<dyn Communicator> = Arc::new(Noting);
+        let mut replay = Replay::on(Device::Cpu);
+        for step in 1..=u64::from(WARM_UP) + 1 {
+            replay.step(&mut Counting(0), due(step, &ranks)).unwrap();
+        }
+        let recording = replay.forms[0].recording.as_ref().unwrap();
+        NUMBERS.set(Rc::downgrade(&recording.varying));
+        drop(ranks);
+        assert_eq!(FIRST_GONE.get(), None);
+        drop(replay);
+        assert_eq!(FIRST_GONE.get(), Some(true));
+    }
+
+    #[test]
+    fn where_steps_cannot_be_recorded_all_ranks_compute_them_and_say_so_once() {
+        let outcomes = threads::run(2, |ranks| {
+            let (mut method, mut replay) = (Counting(0), Replay::on(Device::Cuda(0)));
+            // No machine records what is enqueued on no GPU.
+            let varying = Rc::new(Varying::kept(moment(4), 0, Device::Cpu));
+            replay.record(&mut method, due(4, &ranks), varying)?;
+            let news = replay.take_news();
+            replay.step(&mut method, due(5, &ranks))?;
+            assert!(replay.forms.is_empty() && replay.take_news().is_none());
+            news.ok_or_else(|| Failure::new("nothing was said"))
+        });
+        for outcome in outcomes {
+            let news = outcome.unwrap();
+            assert!(news.starts_with("`train.graph`: steps cannot be recorded: "), "{news}");
+        }
     }
 }
