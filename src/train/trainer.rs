@@ -94,7 +94,7 @@ impl Trainer {
         let communicator = Arc::clone(&parts.communicator);
         let (requests, deadline) = parts.stop.clone();
         let unread = Unread::new(parts.plan.on_non_finite);
-        let replay = parts.plan.graph.then(|| Replay::on(parts.target.1));
+        let replay = Replay::chosen(parts.plan.graph, parts.target.1);
         let store = parts.store.clone();
         let retention =
             Retention { last: parts.plan.keep_checkpoints, every: parts.plan.keep_every };
@@ -314,8 +314,8 @@ impl Trainer {
             None => replay::compute(method, &due),
         };
         let news = self.replay.as_mut().and_then(Replay::take_news);
-        if let Some(message) = news {
-            self.emit(&RunEvent::Warning { message });
+        if let Some(news) = news {
+            self.emit(&news);
         }
         report.map_err(|failure| failure.during(format!("step {step} failed")))
     }
