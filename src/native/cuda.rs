@@ -12,7 +12,7 @@ use std::ffi::{c_char, c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use tch::{Device, Tensor};
 
 /// Holds what `shim_cuda.cpp` became; looked for beside the program, then where it was built.
@@ -147,7 +147,16 @@ fn compile_kernels(device: usize) -> Result<()> {
         }
         scrimp_use_device_kernels((functions.kernels)());
     }
+    HAS_KERNELS.store(true, Ordering::Relaxed);
     Ok(())
+}
+
+/// Whether kernels were compiled.
+static HAS_KERNELS: AtomicBool = AtomicBool::new(false);
+
+/// Whether [`super::Form::Own`] computes with kernels of our own on GPUs, and not with plain tensor operations.
+pub fn has_kernels() -> bool {
+    HAS_KERNELS.load(Ordering::Relaxed)
 }
 
 /// Makes a GPU the current one of this thread.

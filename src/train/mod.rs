@@ -11,6 +11,7 @@ pub mod moment;
 pub mod non_finite;
 pub mod numbers;
 pub mod optimizer;
+mod pace;
 pub mod preview;
 pub mod recorder;
 pub mod replay;
