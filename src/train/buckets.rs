@@ -69,7 +69,9 @@ impl Buckets {
         let slots = parameters.trainable().zip(of_slot);
         let (absorbed, awaited): (Vec<_>, Vec<_>) =
             slots.partition(|(entry, _)| entry.role == Role::Absorbed);
-        absorbed.iter().for_each(|&(_, bucket)| buckets[bucket].tensors -= 1);
+        for (_, bucket) in absorbed {
+            buckets[bucket].tensors -= 1;
+        }
         let gradients = gradients.shallow_clone();
         let state = State { gradients, buckets, order: None, backward: None };
         let state = Arc::new(Mutex::new(state));
@@ -200,7 +202,7 @@ mod tests {
         let mut parameters = Parameters::new(Key::new(1), Kind::Float, Device::Cpu);
         let mut root = parameters.root();
         let weight = root.uniform("weight", &[7], 1.0);
-        root.absorbed("bias", &[5], 1.0);
+        let _bias = root.absorbed("bias", &[5], 1.0);
         let flat = Flat::new(&parameters);
         let gradients = flat.gradients(&parameters).unwrap();
         let buckets = Buckets::new(&parameters, &flat, &gradients).unwrap();
