@@ -45,6 +45,9 @@ mod torch {
         println!("cargo:rustc-link-lib=c10");
         println!("cargo:rustc-link-lib=gomp");
         println!("cargo:rustc-link-arg=-Wl,-rpath,{}", library.display());
+        // Where the compiler of kernels is, in the wheels.
+        let wheels = root.join("../nvidia/cu13/lib");
+        println!("cargo:rustc-link-arg=-Wl,-rpath,{}", wheels.display());
         // RUNPATH, not RPATH: LD_LIBRARY_PATH of another machine may override it.
         println!("cargo:rustc-link-arg=-Wl,--enable-new-dtags");
     }

@@ -1,11 +1,13 @@
 //! What tch lacks, over the same libtorch: normalisation over all ranks, sums over ranks inside
 //! formulas, a word when a gradient is there, weighted sums over neighbouring pixels, and checked access to a CPU tensor's memory.
 //!
-//! This is the C ABI of `shim.cpp` and `shim_cuda.cpp` and nothing else; it knows no networks and no communicators.
+//! These are the C ABIs of `shim.cpp`, `shim_cuda.cpp`, NCCL and NVRTC and nothing else; no networks and no communicators are
+//! known here.
 
 pub mod cuda;
 mod ffi;
 pub mod nccl;
+pub mod nvrtc;
 
 pub use ffi::{
     Element, allow_tf32, channels_last, keep_memory, neighbour_sums, normal, normalise,

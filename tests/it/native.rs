@@ -116,7 +116,7 @@ fn normalisation_on_a_gpu_agrees_with_the_cpu() {
         println!("skipped: there is no GPU");
         return;
     }
-    cuda::open(0).unwrap();
+    cuda::open(0, None).unwrap();
     let ways = [Form::Own, Form::Plain].map(|form| (form, Device::Cuda(0)));
     for shape in SHAPES {
         compare(shape, Kind::Float, 1e-5, &ways);

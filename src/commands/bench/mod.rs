@@ -8,6 +8,7 @@ mod model;
 mod scale;
 mod steps;
 
+use super::kernel_cache;
 use super::narrate::together;
 use super::print;
 use super::run::{self, Place};
@@ -78,7 +79,7 @@ fn sums(comm: &Arc<dyn Communicator>, variables: &Variables, quick: bool) -> Res
     let has_gpu = native::cuda::devices() > placement.local_rank;
     let device = if has_gpu { Device::Cuda(placement.local_rank) } else { Device::Cpu };
     let opened = match device {
-        Device::Cuda(index) => native::cuda::open(index),
+        Device::Cuda(index) => kernel_cache::open_gpu(index, variables),
         _ => Ok(()),
     };
     agree(&**comm, opened)?;
