@@ -61,7 +61,10 @@ pub struct NormalisedChannels {
     pub weight: Tensor,
     /// Learned offset.
     pub bias: Tensor,
-    /// Running mean, moved by every training pass.
+    /// What was to be added to the input and was not: counted in the running mean, and of no consequence
+    /// beside statistics of a batch, so that it has no gradient. Zero where there is no such thing.
+    pub absorbed: Tensor,
+    /// Running mean of the input and what it absorbed, moved by every training pass.
     pub running_mean: Tensor,
     /// Running unbiased variance, moved by every training pass.
     pub running_var: Tensor,
