@@ -66,10 +66,12 @@ extern "C" {
 // here: the default one cannot be recorded into a graph.
 //
 // Torch's memory of devices begins with its context, which the first tensor on a GPU makes otherwise:
-// who asked for the use of memory before would be refused.
+// who asked for the use of memory before would be refused. cuDNN measures its algorithms at the first
+// convolution of each shape: shapes are few here and return in every step.
 char* scrimp_cuda_open(int device) {
   return guarded([&] {
     at::globalContext().lazyInitDevice(at::kCUDA);
+    at::globalContext().setBenchmarkCuDNN(true);
     c10::cuda::set_device(static_cast<c10::DeviceIndex>(device));
     c10::cuda::setCurrentCUDAStream(c10::cuda::getStreamFromPool(false, device));
   });
