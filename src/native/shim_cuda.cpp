@@ -5,6 +5,8 @@
 // Every function returns nullptr, or an error text from strdup that the caller frees.
 
 #include <ATen/Context.h>
+#include <ATen/core/CachingHostAllocator.h>
+#include <ATen/cuda/CUDAGeneratorImpl.h>
 #include <ATen/cuda/CUDAGraph.h>
 #include <c10/cuda/CUDACachingAllocator.h>
 #include <c10/cuda/CUDAEvent.h>
@@ -28,6 +30,27 @@ using scrimp::guarded;
 struct SideStream {
   CUDAStream stream;
   CUDAEvent main_reached, side_reached;
+};
+
+// A graph of which nothing is left behind where its recording fails.
+struct RecordedGraph : at::cuda::CUDAGraph {
+  void end() {
+    try {
+      capture_end();
+    } catch (...) {
+      if (!capture_ended_) abandon();
+      throw;
+    }
+  }
+
+ private:
+  // What `capture_end` does after the point at which CUDA refuses a recording.
+  void abandon() {
+    c10::cuda::CUDACachingAllocator::endAllocateToPool(capture_dev_, mempool_id_);
+    c10::cuda::CUDACachingAllocator::releasePool(capture_dev_, mempool_id_);
+    at::getHostAllocator(at::kCUDA)->end_allocate_to_pool(mempool_id_);
+    for (const auto& captured : captured_generator_states_) captured.first->capturing_ = false;
+  }
 };
 
 // The memory of one device in bytes; mirrored by `native::cuda::Memory` in Rust.
@@ -128,9 +151,9 @@ char* scrimp_cuda_side_holds(const SideStream* side, const at::Tensor* tensor) {
 
 // Records what this thread enqueues from now on instead of running it. `pool` is null or a graph whose
 // memory is shared: the two must never run at the same time.
-char* scrimp_cuda_graph_begin(at::cuda::CUDAGraph** out, at::cuda::CUDAGraph* pool) {
+char* scrimp_cuda_graph_begin(RecordedGraph** out, RecordedGraph* pool) {
   return guarded([&] {
-    auto graph = std::make_unique<at::cuda::CUDAGraph>();
+    auto graph = std::make_unique<RecordedGraph>();
     graph->capture_begin(pool == nullptr ? at::cuda::MempoolId_t{0, 0} : pool->pool(),
                          cudaStreamCaptureModeThreadLocal);
     *out = graph.release();
@@ -138,13 +161,13 @@ char* scrimp_cuda_graph_begin(at::cuda::CUDAGraph** out, at::cuda::CUDAGraph* po
 }
 
 // Ends the recording; also to be called when what was recorded has failed.
-char* scrimp_cuda_graph_end(at::cuda::CUDAGraph* graph) {
-  return guarded([&] { graph->capture_end(); });
+char* scrimp_cuda_graph_end(RecordedGraph* graph) {
+  return guarded([&] { graph->end(); });
 }
 
-char* scrimp_cuda_graph_replay(at::cuda::CUDAGraph* graph) {
+char* scrimp_cuda_graph_replay(RecordedGraph* graph) {
   return guarded([&] { graph->replay(); });
 }
 
-void scrimp_cuda_graph_free(at::cuda::CUDAGraph* graph) { delete graph; }
+void scrimp_cuda_graph_free(RecordedGraph* graph) { delete graph; }
 }

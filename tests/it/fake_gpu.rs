@@ -115,6 +115,7 @@ impl OnFakeGpus {
             .env("OMPI_ALLOW_RUN_AS_ROOT", "1")
             .env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")
             .env("OMPI_MCA_mpi_yield_when_idle", "1")
+            .env("SCRIMP_CACHE_DIR", gpu.libraries.join("cache"))
             .env("SCRIMP_FAKE_CUDA", &gpu.libraries)
             .env("SCRIMP_FAKE_TORCH", &gpu.torch)
             .env("SCRIMP_FAKE_GPUS", &ranks)
