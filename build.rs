@@ -28,6 +28,7 @@ mod torch {
         println!("cargo:rerun-if-changed=src/native/device_kernels.h");
         println!("cargo:rerun-if-changed=src/native/device_table.h");
         println!("cargo:rerun-if-changed=src/native/device_twin.h");
+        println!("cargo:rerun-if-changed=tests/it/gpu_first.cpp");
         let root = std::env::var_os("LIBTORCH").map(PathBuf::from).unwrap_or_default();
         assert!(
             root.join("include/ATen/ATen.h").exists(),
@@ -42,6 +43,10 @@ mod torch {
             .file("src/native/shim.cpp")
             .file("src/native/discriminator.cpp")
             .compile("scrimp_shim");
+        // An object and no library, from which the linker would take nothing.
+        for object in compiler(&root).file("tests/it/gpu_first.cpp").compile_intermediates() {
+            println!("cargo:rustc-link-arg-tests={}", object.display());
+        }
         let cuda = build_cuda(&root).unwrap_or_default();
         println!("cargo:rustc-env=SCRIMP_CUDA_LIBRARY={}", cuda.display());
         println!("cargo:rustc-link-search=native={}", library.display());

@@ -119,6 +119,9 @@ fn load_functions() -> std::result::Result<Functions, String> {
 }
 
 /// The number of GPUs that libtorch can use; 0 where its CUDA half is not installed.
+///
+/// To be asked before this process computes anything, also on the CPU: a convolution or a backward makes
+/// libtorch look once for its CUDA half, and where that is not loaded by then there is none for good.
 pub fn devices() -> usize {
     if load_torch() { usize::try_from(tch::Cuda::device_count()).unwrap_or(0) } else { 0 }
 }
