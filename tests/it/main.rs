@@ -121,6 +121,9 @@ mod hanging;
 #[cfg(feature = "mpi")]
 mod inputs;
 #[cfg(test)]
+#[cfg(feature = "torch")]
+mod kernels_compiled;
+#[cfg(test)]
 #[cfg(feature = "mpi")]
 mod kills;
 #[cfg(test)]
