@@ -201,6 +201,33 @@ fn numbers_that_rise_or_fall_are_complained_of() {
 }
 
 #[test]
+fn what_no_gpu_takes_is_found() {
+    let Some(gpu) = FakeGpu::find() else { return };
+    let program = gpu.libraries.join("violations");
+    let sins = OnFakeGpus::command(&[program.to_str().unwrap()]).variable("SCRIMP_FAKE_GPUS", "2");
+    insta::assert_snapshot!(sins.end(gpu).violations().join("\n"), @r"
+    GPU 2 of 2 is chosen
+    `a_kernel` is launched on stream 0 of GPU 0 while GPU 1 is current
+    `a_kernel` is launched on the legacy stream, which no capture can hold
+    `a_kernel` is launched with 0 x 1 x 1 blocks of 32 x 1 x 1 threads and 0 bytes of shared memory
+    `cudaDeviceSynchronize` during a capture
+    `cudaMalloc` during a capture
+    `cudaStreamSynchronize` of what is being captured
+    `ncclAllReduce` of a communicator that has ended
+    `ncclAllReduce` of a communicator that is still being split from its parent
+    `ncclAllReduce` of a communicator whose last call is still in progress
+    `ncclAllReduce` of memory that is not on the communicator's GPU
+    `ncclAllReduce` while another GPU than the communicator's is current
+    `ncclCommDestroy` of a communicator that does not block and is not finalised
+    `ncclCommFinalize` of a communicator that captured graphs hold: it waits for them for ever
+    a capture is ended by another thread than the one that began it
+    a capturing stream waits for an event outside of its capture
+    a copy of 8 bytes, pageable to device, in a capture
+    a stream that forked from a capture is not joined at its end
+    ");
+}
+
+#[test]
 fn two_ranks_that_replay_come_to_an_end() {
     let Some(gpu) = FakeGpu::find() else { return };
     let folder = TempDir::new().unwrap();

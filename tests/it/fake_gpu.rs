@@ -17,7 +17,8 @@ const TIMED_OUT: i32 = 124;
 
 /// The fake runtime, compiled for a libtorch in its CUDA form.
 pub(crate) struct FakeGpu {
-    libraries: PathBuf,
+    /// What `build` made.
+    pub(crate) libraries: PathBuf,
     /// The folder with libtorch's libraries.
     pub(crate) torch: PathBuf,
 }
@@ -153,6 +154,11 @@ pub(crate) struct OnceThere {
 }
 
 impl OnceThere {
+    /// What its first rank did that no GPU takes, in alphabetical order.
+    pub(crate) fn violations(&self) -> Vec<&str> {
+        self.reports[0].violations.keys().map(String::as_str).collect()
+    }
+
     /// The reports of its ranks, of which each used a GPU as one may.
     pub(crate) fn well(self) -> Vec<Report> {
         let ranks = self.ranks;
