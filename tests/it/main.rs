@@ -116,6 +116,7 @@ mod golden_steps;
 mod golden_transfer_augment;
 #[cfg(test)]
 #[cfg(feature = "mpi")]
+mod gpu_report;
 mod hanging;
 #[cfg(test)]
 #[cfg(feature = "mpi")]
