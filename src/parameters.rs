@@ -3,8 +3,11 @@
 //! Networks register their tensors through a [`Scope`]; the order of registration is the order of
 //! the state dictionary. Knows no optimiser and no file format.
 
-use crate::error::{Context, Result};
+use crate::error::Result;
+use crate::native::Form;
+use crate::native::flat::{Places, forget_gradients, gather};
 use crate::random::Key;
+use std::ops::Range;
 use tch::{Device, Kind, Tensor};
 
 /// Elements to which every parameter is aligned in the flat tensor: 64 bytes of `f32`.
@@ -211,21 +214,56 @@ impl Flat {
         Self { weights, shares, slots, buffers: flat_buffers(parameters) }
     }
 
-    /// `[total]`, zero: where backward accumulates the gradients of `parameters` from now on, each at
-    /// the place of its tensor in `weights`.
-    pub fn gradients(&self, parameters: &Parameters) -> Result<Tensor> {
-        let gradients = self.weights.zeros_like();
-        let options = (parameters.kind, parameters.device);
-        // A tensor has no gradient to point elsewhere before its first backward.
-        let zero = parameters
-            .trainable()
-            .map(|entry| (&entry.tensor * 0.0).sum(parameters.kind))
-            .fold(Tensor::zeros([], options), |sum, term| sum + term);
-        zero.f_backward().context(|| "cannot allocate gradients")?;
-        for (entry, slot) in parameters.trainable().zip(&self.slots) {
-            entry.tensor.grad().set_data(&slot.view(&gradients));
+    /// `[total]`, zero: room for gradients, each at the place of its tensor in `weights`.
+    pub fn gradients(&self) -> Tensor {
+        self.weights.zeros_like()
+    }
+}
+
+/// The tensors that get gradients from a backward, one for each slot.
+///
+/// They have none before a backward, so that it need not add to anything, and none once these are gathered.
+#[derive(Debug)]
+pub struct Leaves {
+    leaves: Vec<Tensor>,
+    starts: Vec<i64>,
+    total: i64,
+}
+
+impl Leaves {
+    /// Those of `parameters`, whose tensors lie in `flat`.
+    pub fn of(parameters: &Parameters, flat: &Flat) -> Self {
+        Self {
+            leaves: parameters.trainable().map(|entry| entry.tensor.shallow_clone()).collect(),
+            starts: flat.slots.iter().map(|slot| slot.offset).collect(),
+            total: flat.weights.numel() as i64,
         }
-        Ok(gradients)
+    }
+
+    /// The same tensors once more.
+    #[must_use]
+    pub fn share(&self) -> Self {
+        let leaves = self.leaves.iter().map(Tensor::shallow_clone).collect();
+        Self { leaves, starts: self.starts.clone(), total: self.total }
+    }
+
+    /// Lets them have no gradients, whoever gave them some.
+    pub fn forget(&self) -> Result<()> {
+        forget_gradients(&self.leaves)
+    }
+
+    /// Puts the gradients of `slots` to their places in `gradients` (`[total]`), or adds them to what is there.
+    /// Without a gradient, and between the places, there is zero.
+    pub fn gather(&self, slots: Range<usize>, gradients: &Tensor, adds: bool) -> Result<()> {
+        let end = self.starts.get(slots.end).copied().unwrap_or(self.total);
+        let places = Places { starts: &self.starts[slots.clone()], end };
+        gather(gradients, &self.leaves[slots], places, adds, Form::Own)
+            .map_err(|failure| failure.during("cannot gather gradients"))
+    }
+
+    /// The same of all slots.
+    pub fn gather_all(&self, gradients: &Tensor, adds: bool) -> Result<()> {
+        self.gather(0..self.leaves.len(), gradients, adds)
     }
 }
 
@@ -281,12 +319,16 @@ mod tests {
     }
 
     #[test]
-    fn gradients_accumulate_in_the_flat_tensor_and_updates_reach_the_network() {
+    fn gradients_are_gathered_in_the_flat_tensor_and_updates_reach_the_network() {
         let (parameters, a, b) = two_tensors();
         let mut flat = Flat::new(&parameters);
-        let gradients = flat.gradients(&parameters).unwrap();
-        for _ in 0..2 {
+        let leaves = Leaves::of(&parameters, &flat);
+        let gradients = flat.gradients();
+        for adds in [false, true] {
+            (a.sum(Kind::Float) * 3.0).backward();
+            leaves.forget().unwrap();
             (a.sum(Kind::Float) * b.sum(Kind::Float)).backward();
+            leaves.gather_all(&gradients, adds).unwrap();
         }
         assert_eq!(flat.slots[1].offset, 16);
         assert!(flat.slots[0].view(&gradients).allclose(&(a.ones_like() * 8.0), 1e-6, 0.0, false));

@@ -28,6 +28,7 @@ type OnObject = unsafe extern "C" fn(Pointer) -> ErrorText;
 
 unsafe extern "C" {
     fn scrimp_use_device_kernels(kernels: *const c_void);
+    fn scrimp_use_flat_kernels(launcher: *const c_void);
 }
 
 /// The functions of `shim_cuda.cpp` and `cuda_kernels.cpp`, which say what each does.
@@ -50,6 +51,7 @@ struct Functions {
     graph_free: unsafe extern "C" fn(Pointer),
     compile_kernels: unsafe extern "C" fn(c_int, *const c_char) -> ErrorText,
     kernels: unsafe extern "C" fn() -> *const c_void,
+    flat_kernels: unsafe extern "C" fn() -> *const c_void,
 }
 
 /// Loads libtorch's CUDA half; false where it is not installed.
@@ -108,6 +110,7 @@ fn load_functions() -> std::result::Result<Functions, String> {
             graph_free: *library.get(b"scrimp_cuda_graph_free").map_err(words)?,
             compile_kernels: *library.get(b"scrimp_cuda_compile_kernels").map_err(words)?,
             kernels: *library.get(b"scrimp_cuda_kernels").map_err(words)?,
+            flat_kernels: *library.get(b"scrimp_cuda_flat_kernels").map_err(words)?,
         };
         std::mem::forget(library);
         Ok(functions)
@@ -134,7 +137,8 @@ pub fn open(device: usize) -> Result<()> {
 /// Compiles the kernels for a GPU, which are those of [`super::Form::Own`] there from now on. An error,
 /// with the compiler's log, leaves plain tensor operations in their place.
 fn compile_kernels(device: usize) -> Result<()> {
-    const SOURCE: &str = concat!(include_str!("device_kernels.h"), "\0");
+    const SOURCE: &str =
+        concat!(include_str!("device_kernels.h"), include_str!("flat_kernels.h"), "\0");
     let functions = functions()?;
     // SAFETY: the source ends with a NUL and is only read; the table is a static of the library, which
     // is never unloaded, and made by the compiler of the shim that takes it.
@@ -145,6 +149,7 @@ fn compile_kernels(device: usize) -> Result<()> {
             return Err(Failure::new(format!("cannot compile kernels for GPU {device}: {log}")));
         }
         scrimp_use_device_kernels((functions.kernels)());
+        scrimp_use_flat_kernels((functions.flat_kernels)());
     }
     Ok(())
 }

@@ -22,6 +22,8 @@
 
 #include "device_kernels.h"
 #include "device_table.h"
+#include "flat_kernels.h"
+#include "flat_table.h"
 #include "guarded.h"
 #include "kernel_table.h"
 
@@ -144,6 +146,7 @@ const Compiled* compile_for(int device, const char* source) {
     C10_CUDA_CHECK(cudaFuncGetAttributes(&attributes, result->kernels[name]));              \
   }
   SCRIMP_KERNELS(SCRIMP_FIND)
+  SCRIMP_FLAT_KERNELS(SCRIMP_FIND)
 #undef SCRIMP_FIND
   return result.release();
 }
@@ -167,11 +170,17 @@ struct CudaLauncher {
   }
 };
 
+const scrimp::FlatLauncher FLAT_LAUNCHER{
+    CudaLauncher::serve,
+    [](const char* kernel, const void* work, int64_t threads, const at::Tensor& beside) {
+      CudaLauncher::launch(kernel, work, threads, beside);
+    }};
+
 }  // namespace
 
 extern "C" {
 
-// Compiles the kernels for a device; `source` is the text of device_kernels.h. Returns nullptr, or an
+// Compiles the kernels for a device; `source` is the text of device_kernels.h and flat_kernels.h. Returns nullptr, or an
 // error text that the caller frees with scrimp_free_text: then this device has none.
 char* scrimp_cuda_compile_kernels(int device, const char* source) {
   static std::mutex one_at_a_time;
@@ -181,6 +190,9 @@ char* scrimp_cuda_compile_kernels(int device, const char* source) {
     if (compiled.load() == nullptr) compiled.store(compile_for(device, source));
   });
 }
+
+// For scrimp_use_flat_kernels.
+const void* scrimp_cuda_flat_kernels() { return &FLAT_LAUNCHER; }
 
 // The table for scrimp_use_device_kernels. It serves tensors of the devices compiled for.
 const void* scrimp_cuda_kernels() {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use tch::{Kind, Tensor};
 
 /// A pointer to an `at::Tensor`.
-type Handle = *mut c_void;
+pub(super) type Handle = *mut c_void;
 type SumFunction = extern "C" fn(*mut c_void, Handle) -> c_int;
 type CallFunction = extern "C" fn(*mut c_void) -> c_int;
 type DropFunction = extern "C" fn(*mut c_void);
@@ -88,7 +88,7 @@ pub(super) fn handle(tensor: &Tensor) -> Handle {
 }
 
 /// Takes over a tensor that the shim allocated with `new`.
-fn adopted(out: Handle) -> Tensor {
+pub(super) fn adopted(out: Handle) -> Tensor {
     // SAFETY: called only after the shim reported success, so `out` points to a new at::Tensor,
     // which tch deletes when the returned value is dropped.
     unsafe { Tensor::from_ptr(out.cast()) }

@@ -5,6 +5,7 @@
 
 pub mod cuda;
 mod ffi;
+pub mod flat;
 pub mod nccl;
 
 pub use ffi::{
