@@ -14,6 +14,7 @@ mod torch {
         println!("cargo:rerun-if-env-changed=LIBTORCH");
         println!("cargo:rerun-if-env-changed=CUDA_HOME");
         println!("cargo:rerun-if-changed=src/native/shim.cpp");
+        println!("cargo:rerun-if-changed=src/native/discriminator.cpp");
         println!("cargo:rerun-if-changed=src/native/shim_cuda.cpp");
         println!("cargo:rerun-if-changed=src/native/cuda_kernels.cpp");
         println!("cargo:rerun-if-changed=src/native/kernels.h");
@@ -41,6 +42,7 @@ mod torch {
             .flag("-fopenmp")
             .define("AT_PARALLEL_OPENMP", "1")
             .file("src/native/shim.cpp")
+            .file("src/native/discriminator.cpp")
             .compile("scrimp_shim");
         compiler(&root)
             .flag("-fopenmp")
@@ -57,6 +59,9 @@ mod torch {
         println!("cargo:rustc-link-lib=c10");
         println!("cargo:rustc-link-lib=gomp");
         println!("cargo:rustc-link-arg=-Wl,-rpath,{}", library.display());
+        // Where the compiler of kernels is, in the wheels.
+        let wheels = root.join("../nvidia/cu13/lib");
+        println!("cargo:rustc-link-arg=-Wl,-rpath,{}", wheels.display());
         // RUNPATH, not RPATH: LD_LIBRARY_PATH of another machine may override it.
         println!("cargo:rustc-link-arg=-Wl,--enable-new-dtags");
     }

@@ -20,6 +20,9 @@ pub enum Role {
     Trainable,
     /// The same, and kept in [0, 1].
     Share,
+    /// Trainable to the optimiser, but no gradient ever arrives: a bias in front of a normalisation, which
+    /// takes out every constant. Its gradient stays zero.
+    Absorbed,
     /// Changed by forward passes, or by nothing: running statistics and their counters.
     Buffer,
 }
@@ -120,6 +123,12 @@ impl Scope<'_> {
         self.register(name, &values, Role::Trainable)
     }
 
+    /// The same for a bias that a normalisation absorbs.
+    pub fn absorbed(&mut self, name: &str, shape: &[i64], bound: f64) -> Tensor {
+        let values = self.draw(name, shape, bound);
+        self.register(name, &values, Role::Absorbed)
+    }
+
     /// A trainable tensor of equal values that every update keeps in [0, 1].
     pub fn share(&mut self, name: &str, shape: &[i64], value: f64) -> Tensor {
         let tensor = Tensor::full(shape, value, (self.parameters.kind, Device::Cpu));
@@ -184,9 +193,24 @@ impl Slot {
         self.shape.iter().product()
     }
 
-    /// This tensor's part of a flat one, as a view.
+    /// This tensor's part of a flat one, as a view. A tensor `[O, I, H, W]`, the weight of a convolution, lies in
+    /// the order O, H, W, I, in which features of GPUs lie too.
     pub fn view(&self, flat: &Tensor) -> Tensor {
-        flat.narrow(0, self.offset, self.count()).view(self.shape.as_slice())
+        match *self.shape.as_slice() {
+            [outputs, inputs, height, width] => {
+                self.elements(flat).view([outputs, height, width, inputs]).permute([0, 3, 1, 2])
+            }
+            _ => self.plain_view(flat),
+        }
+    }
+
+    /// The same where the last extent runs fastest, whatever the shape.
+    pub fn plain_view(&self, flat: &Tensor) -> Tensor {
+        self.elements(flat).view(self.shape.as_slice())
+    }
+
+    fn elements(&self, flat: &Tensor) -> Tensor {
+        flat.narrow(0, self.offset, self.count())
     }
 }
 
@@ -209,7 +233,8 @@ impl Flat {
     /// Moves the trainable tensors of `parameters` into one, and the buffers of each kind into one.
     pub fn new(parameters: &Parameters) -> Self {
         let trainable: Vec<&Entry> = parameters.trainable().collect();
-        let (slots, weights) = moved_into_one(&trainable, (parameters.kind, parameters.device));
+        let (slots, weights) =
+            moved_into_one(&trainable, (parameters.kind, parameters.device), Slot::view);
         let shares = shares(parameters, &slots, &weights);
         Self { weights, shares, slots, buffers: flat_buffers(parameters) }
     }
@@ -267,8 +292,12 @@ impl Leaves {
     }
 }
 
-/// Makes tensors of one kind views of one, and says where they lie in it.
-fn moved_into_one(entries: &[&Entry], options: (Kind, Device)) -> (Vec<Slot>, Tensor) {
+/// Makes tensors of one kind views, as `view` gives them, of one, and says where they lie in it.
+fn moved_into_one(
+    entries: &[&Entry],
+    options: (Kind, Device),
+    view: fn(&Slot, &Tensor) -> Tensor,
+) -> (Vec<Slot>, Tensor) {
     let mut slots = Vec::new();
     let mut total = 0;
     for entry in entries {
@@ -277,8 +306,8 @@ fn moved_into_one(entries: &[&Entry], options: (Kind, Device)) -> (Vec<Slot>, Te
     }
     let all = Tensor::zeros([total], options);
     for (entry, slot) in entries.iter().zip(&slots) {
-        tch::no_grad(|| slot.view(&all).copy_(&entry.tensor));
-        entry.tensor.shallow_clone().set_data(&slot.view(&all));
+        tch::no_grad(|| view(slot, &all).copy_(&entry.tensor));
+        entry.tensor.shallow_clone().set_data(&view(slot, &all));
     }
     (slots, all)
 }
@@ -293,7 +322,7 @@ fn flat_buffers(parameters: &Parameters) -> Vec<Tensor> {
     let of_kind = |kind: Kind| {
         let entries = buffers.iter().filter(|entry| entry.tensor.kind() == kind);
         let entries: Vec<&Entry> = entries.copied().collect();
-        moved_into_one(&entries, (kind, parameters.device)).1
+        moved_into_one(&entries, (kind, parameters.device), Slot::plain_view).1
     };
     kinds.into_iter().map(of_kind).collect()
 }
@@ -336,6 +365,24 @@ mod tests {
         let before = a.copy();
         let _ = tch::no_grad(|| flat.weights.g_sub_(&(&gradients * 0.1)));
         assert!((before - &a).allclose(&(a.ones_like() * 0.8), 1e-6, 1e-6, false));
+    }
+
+    #[test]
+    fn weights_of_convolutions_lie_with_their_inputs_side_by_side() {
+        let mut parameters = Parameters::new(Key::new(1), Kind::Float, Device::Cpu);
+        let weight = parameters.root().uniform("weight", &[2, 3, 4, 5], 1.0);
+        let before = weight.detach().copy();
+        let flat = Flat::new(&parameters);
+        assert!(weight.equal(&before));
+        assert_eq!(weight.stride(), [60, 1, 15, 3]);
+        let inputs = flat.weights.narrow(0, 0, 3);
+        assert!(inputs.equal(&before.select(0, 0).select(1, 0).select(1, 0)));
+        let x = Tensor::ones([1, 3, 8, 8], (Kind::Float, Device::Cpu));
+        x.conv2d(&weight, None::<Tensor>, [1, 1], [0, 0], [1, 1], 1).sum(Kind::Float).backward();
+        let expected = weight.grad().copy();
+        let gradients = flat.gradients();
+        Leaves::of(&parameters, &flat).gather_all(&gradients, false).unwrap();
+        assert!(flat.slots[0].view(&gradients).equal(&expected));
     }
 
     #[test]

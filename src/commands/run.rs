@@ -2,6 +2,7 @@
 //!
 //! Shared by the commands that build a method; the only place where all layers meet.
 
+use super::kernel_cache;
 use crate::comm::environment::{self, Placement, Variables};
 use crate::comm::{self, Communicator, agree, with_device};
 use crate::config::plan::{
@@ -156,7 +157,7 @@ impl Place {
             gpus => Device::Cuda(own_gpu(gpus, placement, plan.train.device)?),
         };
         if let Device::Cuda(index) = device {
-            native::cuda::open(index)?;
+            kernel_cache::open_gpu(index, variables)?;
         }
         let usable = std::thread::available_parallelism().map_or(1, usize::from);
         let wished = variables.get("OMP_NUM_THREADS").map(String::as_str);
@@ -219,7 +220,7 @@ pub(super) fn kind(plan: &RunPlan) -> Kind {
 }
 
 /// The precision of convolutions.
-fn computed(plan: &RunPlan) -> Kind {
+pub(super) fn computed(plan: &RunPlan) -> Kind {
     if plan.train.precision == Precision::Bf16 { Kind::BFloat16 } else { kind(plan) }
 }
 

@@ -1,5 +1,5 @@
 // Kernel bodies for flat tensors: gathering gradients, sums of squares, updates and averages of weights. In one
-// source that NVRTC compiles behind device_kernels.h and the host's compiler for its loops and its twin.
+// source that NVRTC compiles for GPUs and the host's compiler for its loops and its twin.
 // Knows no tensors and no launches.
 //
 // No thread waits for another or shares memory with it. A thread takes `Width` neighbouring elements at a time
@@ -8,9 +8,7 @@
 #ifndef SCRIMP_FLAT_KERNELS_SOURCE
 #define SCRIMP_FLAT_KERNELS_SOURCE
 
-#ifndef __CUDACC_RTC__
 #include "device_kernels.h"
-#endif
 
 namespace scrimp::device {
 

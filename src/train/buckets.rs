@@ -6,7 +6,7 @@
 use crate::comm::Communicator;
 use crate::error::{Failure, Result};
 use crate::native::on_gradient;
-use crate::parameters::{Flat, Leaves, Parameters, Slot};
+use crate::parameters::{Flat, Leaves, Parameters, Role, Slot};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tch::Tensor;
@@ -43,6 +43,8 @@ impl std::fmt::Debug for State {
 struct Bucket {
     range: Range<i64>,
     slots: Range<usize>,
+    /// How many gradients arrive in it.
+    awaited: usize,
 }
 
 /// A backward under way.
@@ -65,15 +67,21 @@ impl Buckets {
     /// Watches the trainable tensors of `parameters`, whose gradients lie in `gradients` where their
     /// values do in `flat`.
     pub(super) fn new(parameters: &Parameters, flat: &Flat, gradients: &Tensor) -> Result<Self> {
-        let buckets = cut(&flat.slots, gradients.size()[0]);
+        let mut buckets = cut(&flat.slots, gradients.size()[0]);
         let of_slot = buckets.iter().enumerate();
         let of_slot =
             of_slot.flat_map(|(index, bucket)| std::iter::repeat_n(index, bucket.slots.len()));
         let of_slot: Vec<usize> = of_slot.collect();
+        let slots = parameters.trainable().zip(of_slot);
+        let (absorbed, awaited): (Vec<_>, Vec<_>) =
+            slots.partition(|(entry, _)| entry.role == Role::Absorbed);
+        for (_, bucket) in absorbed {
+            buckets[bucket].awaited -= 1;
+        }
         let gradients = gradients.shallow_clone();
         let state = State { gradients, buckets, order: None, backward: None };
         let state = Arc::new(Mutex::new(state));
-        for (entry, bucket) in parameters.trainable().zip(of_slot) {
+        for (entry, bucket) in awaited {
             let state = Arc::clone(&state);
             on_gradient(&entry.tensor, Box::new(move || lock(&state).arrived(bucket)))?;
         }
@@ -90,7 +98,7 @@ impl Buckets {
             leaves: leaves.share(),
             adds,
             failure: None,
-            missing: state.buckets.iter().map(|bucket| bucket.slots.len()).collect(),
+            missing: state.buckets.iter().map(|bucket| bucket.awaited).collect(),
             complete: Vec::new(),
             started: 0,
         });
@@ -109,7 +117,8 @@ impl Buckets {
             backward.leaves.gather_all(&state.gradients, backward.adds)?;
             communicator.sum(&state.gradients);
             let parts = 0..state.buckets.len();
-            backward.complete.extend(parts.filter(|&part| backward.missing[part] > 0));
+            let rest: Vec<usize> = parts.filter(|part| !backward.complete.contains(part)).collect();
+            backward.complete.extend(rest);
             agree_on(&backward.complete, communicator.as_ref())?;
             state.order = Some(backward.complete);
             return Ok(());
@@ -162,13 +171,15 @@ impl State {
 /// completes it last, and nothing hides its sum.
 fn cut(slots: &[Slot], total: i64) -> Vec<Bucket> {
     let mut buckets = Vec::new();
-    let mut bucket = Bucket { range: total..total, slots: slots.len()..slots.len() };
+    let empty =
+        |start: i64, slot: usize| Bucket { range: start..start, slots: slot..slot, awaited: 0 };
+    let mut bucket = empty(total, slots.len());
     for (number, slot) in slots.iter().enumerate().rev() {
         bucket.range.start = slot.offset;
         bucket.slots.start = number;
+        bucket.awaited += 1;
         if bucket.range.end - bucket.range.start >= ELEMENTS {
-            let next = Bucket { range: slot.offset..slot.offset, slots: number..number };
-            buckets.push(std::mem::replace(&mut bucket, next));
+            buckets.push(std::mem::replace(&mut bucket, empty(slot.offset, number)));
         }
     }
     if !bucket.slots.is_empty() {
@@ -194,6 +205,9 @@ fn agree_on(order: &[usize], communicator: &dyn Communicator) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::comm::Solo;
+    use crate::random::Key;
+    use tch::{Device, Kind};
 
     fn slots(counts: &[i64]) -> Vec<Slot> {
         let mut offset = 0;
@@ -206,6 +220,22 @@ mod tests {
     }
 
     #[test]
+    fn nobody_waits_for_gradients_that_never_arrive() {
+        let mut parameters = Parameters::new(Key::new(1), Kind::Float, Device::Cpu);
+        let mut root = parameters.root();
+        let weight = root.uniform("weight", &[7], 1.0);
+        let _bias = root.absorbed("bias", &[5], 1.0);
+        let flat = Flat::new(&parameters);
+        let (leaves, gradients) = (Leaves::of(&parameters, &flat), flat.gradients());
+        let buckets = Buckets::new(&parameters, &flat, &gradients).unwrap();
+        let communicator: Arc<dyn Communicator> = Arc::new(Solo);
+        buckets.begin(&communicator, &leaves, false);
+        weight.sum(Kind::Float).backward();
+        assert_eq!(lock(&buckets.state).backward.as_ref().unwrap().complete, [0]);
+        buckets.finish().unwrap();
+    }
+
+    #[test]
     fn parts_are_large_cover_everything_and_the_rest_is_in_the_first() {
         let sizes = [5, 100_000, 200_000, 3, 300_000];
         let parts = cut(&slots(&sizes), sizes.iter().sum());
@@ -213,6 +243,6 @@ mod tests {
             parts.iter().map(|part| (part.range.clone(), part.slots.clone())).collect();
         assert_eq!(ranges, [(0..5, 0..1), (5..300_008, 1..4), (300_008..600_008, 4..5)]);
         assert!(cut(&[], 0).is_empty());
-        assert_eq!(cut(&slots(&[7]), 7), [Bucket { range: 0..7, slots: 0..1 }]);
+        assert_eq!(cut(&slots(&[7]), 7), [Bucket { range: 0..7, slots: 0..1, awaited: 1 }]);
     }
 }

@@ -13,7 +13,7 @@ pub(crate) fn device() -> Device {
     *DEVICE.get_or_init(|| match std::env::var("SCRIMP_TEST_DEVICE").as_deref() {
         Ok("cuda") => {
             assert!(cuda::devices() > 0, "`SCRIMP_TEST_DEVICE` is `cuda`, and there is no GPU");
-            cuda::open(0).unwrap();
+            cuda::open(0, None).unwrap();
             allow_tf32(false).unwrap();
             Device::Cuda(0)
         }
