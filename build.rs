@@ -15,6 +15,8 @@ mod torch {
         println!("cargo:rerun-if-env-changed=CUDA_HOME");
         println!("cargo:rerun-if-changed=src/native/shim.cpp");
         println!("cargo:rerun-if-changed=src/native/discriminator.cpp");
+        println!("cargo:rerun-if-changed=src/native/kernel_launcher.h");
+        println!("cargo:rerun-if-changed=src/native/spectral_kernels.h");
         println!("cargo:rerun-if-changed=src/native/shim_cuda.cpp");
         println!("cargo:rerun-if-changed=src/native/cuda_kernels.cpp");
         println!("cargo:rerun-if-changed=src/native/kernels.h");

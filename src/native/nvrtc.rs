@@ -36,6 +36,17 @@ type Create = unsafe extern "C" fn(
     *const *const c_char,
 ) -> c_int;
 
+unsafe extern "C" {
+    fn scrimp_kernel_names() -> *const c_char;
+}
+
+/// The names of all kernels, as they are looked for in machine code.
+pub fn kernel_names() -> Vec<&'static str> {
+    // SAFETY: the text is a literal of the shim, which ends with a NUL.
+    let names = unsafe { CStr::from_ptr(scrimp_kernel_names()) };
+    names.to_str().unwrap_or_default().lines().collect()
+}
+
 /// Machine code of all kernels for one architecture.
 #[derive(Debug)]
 pub struct Compiled {
@@ -171,7 +182,10 @@ impl Drop for Source<'_> {
 }
 
 fn load() -> std::result::Result<Compiler, String> {
-    let words = |error: libloading::Error| error.to_string();
+    // The system's own words are in the source.
+    let words = |error: libloading::Error| {
+        std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string)
+    };
     let mut missing = Vec::new();
     let library = LIBRARIES.into_iter().find_map(|name| {
         // SAFETY: the initialisers of NVRTC ask for nothing.

@@ -116,10 +116,14 @@ mod golden_steps;
 mod golden_transfer_augment;
 #[cfg(test)]
 #[cfg(feature = "mpi")]
+mod gpu_report;
 mod hanging;
 #[cfg(test)]
 #[cfg(feature = "mpi")]
 mod inputs;
+#[cfg(test)]
+#[cfg(feature = "torch")]
+mod kernels_compiled;
 #[cfg(test)]
 #[cfg(feature = "mpi")]
 mod kills;
