@@ -124,6 +124,8 @@ char* scrimp_cuda_side_holds(const SideStream* side, const at::Tensor* tensor) {
 char* scrimp_cuda_graph_begin(at::cuda::CUDAGraph** out, at::cuda::CUDAGraph* pool) {
   return guarded([&] {
     auto graph = std::make_unique<at::cuda::CUDAGraph>();
+    // What the allocator keeps of earlier steps it cannot give back while a graph takes memory of its own.
+    c10::cuda::CUDACachingAllocator::emptyCache();
     graph->capture_begin(pool == nullptr ? at::cuda::MempoolId_t{0, 0} : pool->pool(),
                          cudaStreamCaptureModeThreadLocal);
     *out = graph.release();
