@@ -3,7 +3,7 @@
 //! Parts are contiguous ranges of the flat gradients. All ranks sum them in the order in which the
 //! first backward completed them, whatever a later one does. Knows no networks and no optimiser.
 
-use crate::comm::Communicator;
+use crate::comm::{Communicator, Ranks};
 use crate::error::{Failure, Result};
 use crate::native::on_gradient;
 use crate::parameters::{Flat, Parameters, Slot};
@@ -47,7 +47,7 @@ struct Bucket {
 
 /// A backward under way.
 struct Backward {
-    communicator: Arc<dyn Communicator>,
+    communicator: Ranks,
     /// How many gradients each part still lacks.
     missing: Vec<usize>,
     /// The parts that are complete, in that order.
@@ -76,10 +76,10 @@ impl Buckets {
     }
 
     /// To be called before a backward; parts that it completes are summed over the ranks at once.
-    pub(super) fn begin(&self, communicator: &Arc<dyn Communicator>) {
+    pub(super) fn begin(&self, communicator: &Ranks) {
         let mut state = lock(&self.state);
         state.backward = Some(Backward {
-            communicator: Arc::clone(communicator),
+            communicator: communicator.clone(),
             missing: state.buckets.iter().map(|bucket| bucket.tensors).collect(),
             complete: Vec::new(),
             started: 0,
@@ -94,21 +94,21 @@ impl Buckets {
         let Some(mut backward) = state.backward.take() else {
             return Err(Failure::new("gradients are summed before a backward"));
         };
-        let communicator = Arc::clone(&backward.communicator);
+        let communicator = backward.communicator.clone();
         let Some(order) = &state.order else {
-            communicator.sum(&state.gradients);
+            communicator.tensors().sum(&state.gradients);
             let parts = 0..state.buckets.len();
             backward.complete.extend(parts.filter(|&part| backward.missing[part] > 0));
-            agree_on(&backward.complete, communicator.as_ref())?;
+            agree_on(&backward.complete, &*communicator)?;
             state.order = Some(backward.complete);
             return Ok(());
         };
         // Parts with tensors that this backward did not reach.
         for &part in &order[backward.started..] {
-            communicator.start_sum(state.part(part));
+            communicator.tensors().start_sum(state.part(part));
         }
         drop(state);
-        communicator.finish_sums();
+        communicator.tensors().finish_sums();
         Ok(())
     }
 }
@@ -132,7 +132,7 @@ impl State {
         }
         let order = self.order.as_deref().unwrap_or_default();
         while order.get(backward.started).is_some_and(|&next| backward.missing[next] == 0) {
-            backward.communicator.start_sum(self.part(order[backward.started]));
+            backward.communicator.tensors().start_sum(self.part(order[backward.started]));
             backward.started += 1;
         }
         self.backward = Some(backward);

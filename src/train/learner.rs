@@ -191,7 +191,7 @@ impl Learner {
         }
         let total = objective.total(part.share)?;
         // A rank's share of everything is not a share of every part.
-        let overlaps = cx.communicator().overlaps() && !is_shared && part.is_last;
+        let overlaps = cx.communicator().tensors().overlaps() && !is_shared && part.is_last;
         if overlaps {
             buckets.begin(cx.communicator());
         }

@@ -20,7 +20,7 @@ pub mod stopping;
 pub mod trainer;
 pub mod watchdog;
 
-use crate::comm::Communicator;
+use crate::comm::Ranks;
 use crate::data::IGNORE;
 use crate::data::batch::Batch;
 use crate::error::{Failure, Result};
@@ -30,7 +30,6 @@ use crate::shares::local_share;
 use learner::Learner;
 use moment::{Moment, Varying};
 use std::rc::Rc;
-use std::sync::Arc;
 use tch::{Kind, Tensor};
 
 /// A training method: one iteration, a prediction, and what must survive a restart.
@@ -134,7 +133,7 @@ pub struct StepContext<'a> {
     part: Part,
     /// The annotated pixels of a step in several micro-batches.
     annotated: Option<Tensor>,
-    communicator: &'a Arc<dyn Communicator>,
+    communicator: &'a Ranks,
     report: StepReport,
 }
 
@@ -177,12 +176,12 @@ pub fn step_in_parts(
 
 impl<'a> StepContext<'a> {
     /// The context of the step at `moment`.
-    pub fn new(moment: Moment, communicator: &'a Arc<dyn Communicator>) -> Self {
+    pub fn new(moment: Moment, communicator: &'a Ranks) -> Self {
         Self::with(Rc::new(Varying::of(moment)), communicator)
     }
 
     /// The context of a step whose numbers may be replaced.
-    fn with(varying: Rc<Varying>, communicator: &'a Arc<dyn Communicator>) -> Self {
+    fn with(varying: Rc<Varying>, communicator: &'a Ranks) -> Self {
         Self {
             logged: true,
             varying,
@@ -228,7 +227,7 @@ impl<'a> StepContext<'a> {
 
     /// The ranks over which losses are normalised.
     pub fn group(&self) -> &dyn GroupSum {
-        &**self.communicator
+        &**self.communicator.tensors()
     }
 
     /// The key of this step for one purpose, equal on all ranks.
@@ -245,7 +244,7 @@ impl<'a> StepContext<'a> {
     /// only where it will be read.
     pub fn observe(&mut self, name: &'static str, value: impl FnOnce(&dyn GroupSum) -> Tensor) {
         if self.logged {
-            let value = tch::no_grad(|| value(&**self.communicator) * self.part.share);
+            let value = tch::no_grad(|| value(self.group()) * self.part.share);
             add_to(&mut self.report.observations, name, value);
         }
     }
@@ -260,14 +259,14 @@ impl<'a> StepContext<'a> {
     fn sum_gradients(&self, gradients: &Tensor, own_share_only: bool) -> Tensor {
         let communicator = self.communicator;
         if !own_share_only {
-            communicator.sum(gradients);
+            communicator.tensors().sum(gradients);
             return self.norm_of(gradients);
         }
-        communicator.sum_own_share(gradients);
+        communicator.tensors().sum_own_share(gradients);
         let (rank, ranks) = (communicator.rank() as i64, communicator.ranks() as i64);
         let norms = Tensor::zeros([ranks], (gradients.kind(), gradients.device()));
         norms.get(rank).copy_(&self.norm_of_share(gradients, communicator.rank()));
-        communicator.sum(&norms);
+        communicator.tensors().sum(&norms);
         norms.norm()
     }
 
@@ -283,13 +282,13 @@ impl<'a> StepContext<'a> {
     }
 
     /// The ranks over which gradients are summed.
-    fn communicator(&self) -> &'a Arc<dyn Communicator> {
+    fn communicator(&self) -> &'a Ranks {
         self.communicator
     }
 
     /// Gives every rank all weights after each has changed its share of them.
     fn gather_weights(&self, weights: &Tensor) -> Result<()> {
-        self.communicator.gather_shares(weights)
+        self.communicator.tensors().gather_shares(weights)
     }
 
     /// What the step reported.
