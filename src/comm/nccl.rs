@@ -119,8 +119,8 @@ impl TensorSums for Nccl {
         true
     }
 
-    // One communicator serves both streams: NCCL runs what it is given in the order of the calls, and
-    // every rank makes them in one order, that of its backward.
+    // Both streams run at once, and NCCL may run dry where ranks begin what they share in different orders:
+    // every rank makes its calls in one order, that of its backward.
     fn start_sum(&self, tensor: Tensor) {
         self.must(self.sum_beside(&tensor));
     }
