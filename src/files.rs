@@ -6,7 +6,7 @@
 use rustix::fs::{Mode, OFlags};
 use std::fs::{self, File};
 use std::io::{self, Error, ErrorKind, Read, Write};
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 /// The largest small file that scrimp reads whole: requests, signs of life, reports, configurations, 4 MiB.
@@ -167,8 +167,12 @@ pub fn open_to_append(path: &Path) -> io::Result<File> {
 
 /// Reads a regular file that has at most `limit_bytes`.
 pub fn read_at_most(path: &Path, limit_bytes: u64) -> io::Result<Vec<u8>> {
+    read_to_limit(open(path)?, limit_bytes)
+}
+
+fn read_to_limit(file: File, limit_bytes: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    open(path)?.take(limit_bytes.saturating_add(1)).read_to_end(&mut bytes)?;
+    file.take(limit_bytes.saturating_add(1)).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > limit_bytes {
         return Err(Error::new(
             ErrorKind::FileTooLarge,
@@ -176,6 +180,17 @@ pub fn read_at_most(path: &Path, limit_bytes: u64) -> io::Result<Vec<u8>> {
         ));
     }
     Ok(bytes)
+}
+
+/// Reads a regular file of this process's user that has at most `limit_bytes`; follows no link.
+pub fn read_own(path: &Path, limit_bytes: u64) -> io::Result<Vec<u8>> {
+    let flags =
+        OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
+    let file = only_regular(File::from(rustix::fs::open(path, flags, Mode::empty())?))?;
+    if file.metadata()?.uid() != rustix::process::geteuid().as_raw() {
+        return Err(Error::new(ErrorKind::PermissionDenied, "it belongs to another user"));
+    }
+    read_to_limit(file, limit_bytes)
 }
 
 /// Reads a regular file of UTF-8 text that has at most `limit_bytes`.
@@ -273,6 +288,27 @@ mod tests {
             open_to_append(&pipe).unwrap_err().to_string(),
             "it is a named pipe, expected a file"
         );
+    }
+
+    #[test]
+    fn only_a_file_of_this_user_at_the_very_place_is_read_as_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("kernels");
+        fs::write(&path, "code").unwrap();
+        assert_eq!(read_own(&path, 4).unwrap(), b"code");
+        assert_eq!(read_own(&path, 3).unwrap_err().kind(), ErrorKind::FileTooLarge);
+        let link = folder.path().join("link");
+        symlink(&path, &link).unwrap();
+        assert!(read_own(&link, 4).is_err());
+        // Of root, or with root's rights given to somebody else.
+        let foreign = if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::chown(&path, Some(1), None).unwrap();
+            path.as_path()
+        } else {
+            Path::new("/etc/passwd")
+        };
+        let refused = read_own(foreign, 1 << 20).unwrap_err();
+        assert_eq!(refused.to_string(), "it belongs to another user");
     }
 
     #[test]

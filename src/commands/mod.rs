@@ -15,6 +15,8 @@ mod evaluate;
 mod examine;
 mod export;
 pub mod journal;
+#[cfg(feature = "torch")]
+mod kernel_cache;
 mod launch;
 #[cfg(feature = "torch")]
 mod methods;

@@ -2,6 +2,7 @@
 //!
 //! Shared by the commands that build a method; the only place where all layers meet.
 
+use super::kernel_cache;
 use crate::comm::environment::{self, Placement, Variables};
 use crate::comm::{self, Communicator, Host, Ranks, agree, with_device};
 use crate::config::plan::{
@@ -207,7 +208,7 @@ pub(super) fn own_device(
     if choice != DeviceChoice::Cuda {
         agree(comm, refuse_shared(&cards))?;
     }
-    agree(comm, own.map_or(Ok(()), native::cuda::open))?;
+    agree(comm, own.map_or(Ok(()), |index| kernel_cache::open_gpu(index, variables)))?;
     Ok((own.map_or(Device::Cpu, Device::Cuda), placement))
 }
 
@@ -260,7 +261,7 @@ pub(super) fn kind(plan: &RunPlan) -> Kind {
 }
 
 /// The precision of convolutions.
-fn computed(plan: &RunPlan) -> Kind {
+pub(super) fn computed(plan: &RunPlan) -> Kind {
     if plan.train.precision == Precision::Bf16 { Kind::BFloat16 } else { kind(plan) }
 }
 

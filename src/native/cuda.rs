@@ -5,14 +5,15 @@
 #![expect(unsafe_code, reason = "this file is the foreign-function border to libtorch's CUDA half")]
 
 use super::ffi::{adopted_text, checked, handle};
+use super::nvrtc::Compiler;
 use crate::error::{Failure, Result};
 use libloading::Library;
 use libloading::os::unix::{Library as Global, RTLD_GLOBAL, RTLD_NOW};
 use std::ffi::{c_char, c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use tch::{Device, Tensor};
 
 /// Holds what `shim_cuda.cpp` became; looked for beside the program, then where it was built.
@@ -49,7 +50,8 @@ struct Functions {
     graph_end: OnObject,
     graph_replay: OnObject,
     graph_free: unsafe extern "C" fn(Pointer),
-    compile_kernels: unsafe extern "C" fn(c_int, *const c_char) -> ErrorText,
+    architecture: OfDevice<c_int>,
+    load_kernels: unsafe extern "C" fn(c_int, *const c_void) -> ErrorText,
     kernels: unsafe extern "C" fn() -> *const c_void,
 }
 
@@ -107,7 +109,8 @@ fn load_functions() -> std::result::Result<Functions, String> {
             graph_end: *library.get(b"scrimp_cuda_graph_end").map_err(words)?,
             graph_replay: *library.get(b"scrimp_cuda_graph_replay").map_err(words)?,
             graph_free: *library.get(b"scrimp_cuda_graph_free").map_err(words)?,
-            compile_kernels: *library.get(b"scrimp_cuda_compile_kernels").map_err(words)?,
+            architecture: *library.get(b"scrimp_cuda_architecture").map_err(words)?,
+            load_kernels: *library.get(b"scrimp_cuda_load_kernels").map_err(words)?,
             kernels: *library.get(b"scrimp_cuda_kernels").map_err(words)?,
         };
         std::mem::forget(library);
@@ -116,38 +119,108 @@ fn load_functions() -> std::result::Result<Functions, String> {
 }
 
 /// The number of GPUs that libtorch can use; 0 where its CUDA half is not installed.
+///
+/// To be asked before this process computes anything, also on the CPU: a convolution or a backward makes
+/// libtorch look once for its CUDA half, and where that is not loaded by then there is none for good.
 pub fn devices() -> usize {
     if load_torch() { usize::try_from(tch::Cuda::device_count()).unwrap_or(0) } else { 0 }
 }
 
+/// Where compiled kernels are kept between runs, by names that differ where their contents do.
+pub trait KernelStore {
+    /// What was kept under this name, whole, or nothing.
+    fn read(&self, name: &str) -> Option<Vec<u8>>;
+    /// Keeps it where that is possible.
+    fn keep(&self, name: &str, code: &[u8]);
+}
+
 /// Makes a GPU, counted from 0 among the visible ones, the current one of this thread, with a stream of
-/// its own for everything that torch computes here, and compiles the kernels for it. To be called before
-/// anything lives on the GPU; takes seconds.
-pub fn open(device: usize) -> Result<()> {
+/// its own for everything that torch computes here, and loads the kernels for it. To be called before
+/// anything lives on the GPU; takes seconds where the kernels are not in the store.
+pub fn open(device: usize, store: Option<&dyn KernelStore>) -> Result<()> {
     // SAFETY: the arguments are plain values.
     checked(unsafe { (functions()?.open)(device as c_int) })?;
-    if let Err(failure) = compile_kernels(device) {
-        tracing::warn!("{}; plain tensor operations are slower", failure.message());
+    if let Err(failure) = take_kernels(device, store) {
+        let words = failure.message();
+        tracing::warn!(
+            "GPU {device} has no kernels of its own: {words}; plain tensor operations are slower"
+        );
     }
     Ok(())
 }
 
-/// Compiles the kernels for a GPU, which are those of [`super::Form::Own`] there from now on. An error,
-/// with the compiler's log, leaves plain tensor operations in their place.
-fn compile_kernels(device: usize) -> Result<()> {
-    const SOURCE: &str = concat!(include_str!("device_kernels.h"), "\0");
-    let functions = functions()?;
-    // SAFETY: the source ends with a NUL and is only read; the table is a static of the library, which
-    // is never unloaded, and made by the compiler of the shim that takes it.
-    unsafe {
-        let log = (functions.compile_kernels)(device as c_int, SOURCE.as_ptr().cast());
-        if !log.is_null() {
-            let log = adopted_text(log);
-            return Err(Failure::new(format!("cannot compile kernels for GPU {device}: {log}")));
+/// Makes the kernels those of [`super::Form::Own`] on a GPU from now on. An error, with the compiler's log,
+/// leaves plain tensor operations in their place.
+fn take_kernels(device: usize, store: Option<&dyn KernelStore>) -> Result<()> {
+    static LOADED: Mutex<Vec<usize>> = Mutex::new(Vec::new());
+    let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
+    if loaded.contains(&device) {
+        return Ok(());
+    }
+    let compiler = Compiler::load()?;
+    let architecture = architecture(device)?;
+    kept_or_made(
+        store,
+        &compiler.name_of(&architecture),
+        || Ok(compiler.compile(&architecture)?.code),
+        |code| load_kernels(device, code),
+    )?;
+    loaded.push(device);
+    // SAFETY: the table is a static of the library, which is never unloaded, and made by the compiler of the
+    // shim that takes it.
+    unsafe { scrimp_use_device_kernels((functions()?.kernels)()) };
+    HAS_KERNELS.store(true, Ordering::Relaxed);
+    Ok(())
+}
+
+/// Loads what the store has under a name; where it has nothing, or what cannot be loaded, what is made anew,
+/// and keeps that.
+fn kept_or_made(
+    store: Option<&dyn KernelStore>,
+    name: &str,
+    make: impl FnOnce() -> Result<Vec<u8>>,
+    load: impl Fn(&[u8]) -> Result<()>,
+) -> Result<()> {
+    if let Some(code) = store.and_then(|store| store.read(name)) {
+        match load(&code) {
+            Ok(()) => return Ok(()),
+            Err(failure) => {
+                tracing::debug!("the kernels kept as `{name}` are of no use: {failure}")
+            }
         }
-        scrimp_use_device_kernels((functions.kernels)());
+    }
+    let code = make()?;
+    load(&code)?;
+    if let Some(store) = store {
+        store.keep(name, &code);
     }
     Ok(())
+}
+
+/// Whether kernels were compiled.
+static HAS_KERNELS: AtomicBool = AtomicBool::new(false);
+
+/// Whether [`super::Form::Own`] computes with kernels of our own on GPUs, and not with plain tensor operations.
+pub fn has_kernels() -> bool {
+    HAS_KERNELS.load(Ordering::Relaxed)
+}
+
+/// What machine code for a GPU is for, as `sm_90`.
+fn architecture(device: usize) -> Result<String> {
+    let mut number = 0;
+    // SAFETY: `number` is where the shim writes one number.
+    checked(unsafe { (functions()?.architecture)(&raw mut number, device as c_int) })?;
+    Ok(format!("sm_{number}"))
+}
+
+/// Brings compiled kernels to a GPU, all of them or none.
+fn load_kernels(device: usize, code: &[u8]) -> Result<()> {
+    if !code.starts_with(b"\x7fELF") {
+        return Err(Failure::new("these are no compiled kernels"));
+    }
+    // SAFETY: `code` is a whole cubin, as the compiler made it and as stores give it back; it is
+    // only read, as far as its headers say.
+    checked(unsafe { (functions()?.load_kernels)(device as c_int, code.as_ptr().cast()) })
 }
 
 /// Makes a GPU the current one of this thread.
@@ -325,7 +398,7 @@ mod tests {
             return;
         }
         for failure in [
-            open(0).unwrap_err(),
+            open(0, None).unwrap_err(),
             memory(0).map(drop).unwrap_err(),
             SideStream::new(0).map(drop).unwrap_err(),
             Graph::record(None, || Ok(())).map(drop).unwrap_err(),
@@ -334,6 +407,42 @@ mod tests {
             // Of this file where there is no CUDA at all, of libtorch where there is no driver.
             assert!(text.contains("cannot use a GPU") || text.contains("CUDA"), "{text}");
         }
+    }
+
+    /// Holds one thing under one name.
+    struct Shelf(std::cell::RefCell<Option<Vec<u8>>>);
+
+    impl KernelStore for Shelf {
+        fn read(&self, _name: &str) -> Option<Vec<u8>> {
+            self.0.borrow().clone()
+        }
+        fn keep(&self, _name: &str, code: &[u8]) {
+            *self.0.borrow_mut() = Some(code.to_vec());
+        }
+    }
+
+    #[test]
+    fn what_is_kept_is_not_made_again_and_what_cannot_be_loaded_is_replaced() {
+        let load = |code: &[u8]| {
+            if code == b"good" { Ok(()) } else { Err(Failure::new("no kernel image")) }
+        };
+        for (kept, made) in [(None, 1), (Some("good"), 0), (Some("of another driver"), 1)] {
+            let shelf = Shelf(std::cell::RefCell::new(kept.map(Into::into)));
+            let mut times = 0;
+            let mut make = || {
+                times += 1;
+                Ok(b"good".to_vec())
+            };
+            kept_or_made(Some(&shelf), "sm_90", &mut make, load).unwrap();
+            assert_eq!(times, made, "{kept:?}");
+            assert_eq!(shelf.0.into_inner().as_deref(), Some(b"good".as_slice()));
+        }
+        let shelf = Shelf(std::cell::RefCell::new(None));
+        for make in [|| Ok(b"bad".to_vec()), || Err(Failure::new("refused"))] {
+            assert!(kept_or_made(Some(&shelf), "sm_90", make, load).is_err());
+        }
+        assert_eq!(shelf.0.into_inner(), None);
+        kept_or_made(None, "sm_90", || Ok(b"good".to_vec()), load).unwrap();
     }
 
     #[test]

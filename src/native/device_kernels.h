@@ -61,7 +61,7 @@ struct ElementWork {
 struct ChannelWork {
   // Sums of x and of x^2 of all ranks, each [C], and the number of values per channel.
   const double* total;
-  const void *weight, *bias;
+  const void *weight, *bias, *absorbed;
   void *running_mean, *running_var;
   double momentum, epsilon;
   // Sums of g and of g*(x - mean), each [C]: of this rank, and of all.
@@ -343,7 +343,7 @@ SCRIMP_INLINE void coefficients(const ChannelWork& work, long c) {
   const double unbiased = variance * (count / (count < 2.0 ? 1.0 : count - 1.0));
   auto& running_mean = static_cast<Parameter*>(work.running_mean)[c];
   auto& running_var = static_cast<Parameter*>(work.running_var)[c];
-  running_mean = moved(running_mean, mean, share);
+  running_mean = moved(running_mean, mean + static_cast<const Parameter*>(work.absorbed)[c], share);
   running_var = moved(running_var, unbiased, share);
 }
 

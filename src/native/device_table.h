@@ -120,6 +120,7 @@ struct Table {
     work.total = total.const_data_ptr<double>();
     work.weight = parameters(of.weight, kind);
     work.bias = parameters(of.bias, kind);
+    work.absorbed = parameters(of.absorbed, kind);
     work.running_mean = parameters(of.running_mean, kind);
     work.running_var = parameters(of.running_var, kind);
     work.momentum = momentum;

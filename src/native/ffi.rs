@@ -21,7 +21,7 @@ unsafe extern "C" {
     fn scrimp_normalise(
         out: *mut Handle,
         x: Handle,
-        parameters: *const Handle,
+        channels: *const Handle,
         keys: Handle,
         settings: *const Normalisation,
         group: *mut c_void,
@@ -31,7 +31,7 @@ unsafe extern "C" {
     fn scrimp_normalise_evaluate(
         out: *mut Handle,
         x: Handle,
-        parameters: *const Handle,
+        channels: *const Handle,
         settings: *const Normalisation,
     ) -> *mut c_char;
     fn scrimp_normal(out: *mut Handle, keys: Handle, like: Handle, form: Form) -> *mut c_char;
@@ -88,7 +88,7 @@ pub(super) fn handle(tensor: &Tensor) -> Handle {
 }
 
 /// Takes over a tensor that the shim allocated with `new`.
-fn adopted(out: Handle) -> Tensor {
+pub(super) fn adopted(out: Handle) -> Tensor {
     // SAFETY: called only after the shim reported success, so `out` points to a new at::Tensor,
     // which tch deletes when the returned value is dropped.
     unsafe { Tensor::from_ptr(out.cast()) }
@@ -111,14 +111,16 @@ extern "C" fn drop_group(group: *mut c_void) {
     drop(unsafe { Box::from_raw(group.cast::<Arc<dyn GroupSum>>()) });
 }
 
-fn channel_handles(channels: &NormalisedChannels) -> [Handle; 4] {
-    [&channels.weight, &channels.bias, &channels.running_mean, &channels.running_var].map(handle)
+/// In the order of `ScrimpChannel`.
+fn channel_handles(channels: &NormalisedChannels) -> [Handle; 5] {
+    let NormalisedChannels { weight, bias, absorbed, running_mean, running_var } = channels;
+    [weight, bias, absorbed, running_mean, running_var].map(handle)
 }
 
 /// `dropout(leaky_relu(batch_norm(x)))` for training: `x` and the result are `[N, C, H, W]`.
 ///
 /// Statistics are those of all samples of all ranks of the group; running statistics move.
-/// Differentiable in `x`, weight and bias; the gradients of weight and bias are this rank's share.
+/// Differentiable in `x`, weight and bias, not in what is absorbed; the gradients of weight and bias are this rank's share.
 /// The result is channels-last. An empty local batch takes part with a count of zero.
 pub fn normalise(
     x: &Tensor,

@@ -26,7 +26,8 @@ struct Activation {
 
 // The tensors of the channels, each [C] and of one kind, float or double.
 struct Channels {
-  const at::Tensor &weight, &bias, &running_mean, &running_var;
+  // Absorbed is what was to be added to x and was not: the running mean is that of both.
+  const at::Tensor &weight, &bias, &absorbed, &running_mean, &running_var;
 };
 
 struct Deactivated {

@@ -1,12 +1,16 @@
 //! What tch lacks, over the same libtorch: normalisation over all ranks, sums over ranks inside
 //! formulas, a word when a gradient is there, weighted sums over neighbouring pixels, and checked access to a CPU tensor's memory.
 //!
-//! This is the C ABI of `shim.cpp` and `shim_cuda.cpp` and nothing else; it knows no networks and no communicators.
+//! These are the C ABIs of `shim.cpp`, `shim_cuda.cpp`, NCCL and NVRTC and nothing else; no networks and no communicators are
+//! known here.
 
 pub mod cuda;
+mod discriminator;
 mod ffi;
 pub mod nccl;
+pub mod nvrtc;
 
+pub use discriminator::{SpectralWeight, divide_by_singular_values, leaky_relu};
 pub use ffi::{
     Element, allow_tf32, channels_last, keep_memory, neighbour_sums, normal, normalise,
     normalise_evaluate, on_gradient, sums_neighbours, with_bytes, with_slice, with_slice_mut,
@@ -57,7 +61,10 @@ pub struct NormalisedChannels {
     pub weight: Tensor,
     /// Learned offset.
     pub bias: Tensor,
-    /// Running mean, moved by every training pass.
+    /// What was to be added to the input and was not: counted in the running mean, and of no consequence
+    /// beside statistics of a batch, so that it has no gradient. Zero where there is no such thing.
+    pub absorbed: Tensor,
+    /// Running mean of the input and what it absorbed, moved by every training pass.
     pub running_mean: Tensor,
     /// Running unbiased variance, moved by every training pass.
     pub running_var: Tensor,

@@ -65,7 +65,7 @@ inline Tensor coefficients(const Tensor& total, const Channels& of, double momen
   auto mean = total.narrow(0, 0, channels) / count;
   auto variance = (total.narrow(0, channels, channels) / count - mean.square()).clamp_min(0.0);
   auto inverse_deviation = (variance + epsilon).rsqrt();
-  move_towards(of.running_mean, mean, moved);
+  move_towards(of.running_mean, mean + of.absorbed.to(at::kDouble), moved);
   auto unbiased = variance * (count / (count - 1.0).clamp_min(1.0));
   move_towards(of.running_var, unbiased, moved);
   auto scale = of.weight.to(at::kDouble) * inverse_deviation;

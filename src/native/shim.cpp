@@ -92,36 +92,50 @@ const scrimp::Kernels& kernels_for(const Tensor& x, Form form) {
 }
 
 // Keys where x is, or an undefined tensor.
-Tensor keys_beside(const Tensor& x, const c10::optional<Tensor>& keys) {
-  if (!keys.has_value()) return Tensor();
-  TORCH_CHECK(keys->numel() == x.size(0) && keys->scalar_type() == at::kLong,
+Tensor keys_beside(const Tensor& x, const Tensor& keys) {
+  if (!keys.defined()) return Tensor();
+  TORCH_CHECK(keys.numel() == x.size(0) && keys.scalar_type() == at::kLong,
               "dropout needs one key of 64 bits per sample");
-  return keys->to(x.device()).contiguous();
+  return keys.to(x.device()).contiguous();
 }
+
+// What one normalisation needs beside its tensors; mirrored by `native::Normalisation` in Rust.
+struct ScrimpNormalisation {
+  double momentum, epsilon, slope, dropout;
+  Form form;
+};
+
+// Places in an array of the tensors of the channels, as `channel_handles` in Rust fills it.
+enum ScrimpChannel : int { WEIGHT, BIAS, ABSORBED, RUNNING_MEAN, RUNNING_VAR };
+
+// What a normalisation in training uses and has no gradient for.
+struct Surroundings {
+  Tensor absorbed, running_mean, running_var, keys;
+  ScrimpNormalisation settings;
+  c10::intrusive_ptr<Group> group;
+};
 
 // Batch normalisation over all ranks, leaky rectification and dropout in one pass each way.
 struct Normalise : torch::autograd::Function<Normalise> {
   static Tensor forward(torch::autograd::AutogradContext* context, const Tensor& input,
-                        const Tensor& weight, const Tensor& bias, Tensor running_mean,
-                        Tensor running_var, const c10::optional<Tensor>& keys, double momentum,
-                        double epsilon, double slope, double dropout, c10::IValue holder) {
-    const auto group = group_of(holder);
+                        const Tensor& weight, const Tensor& bias, const Surroundings& with) {
+    const auto& settings = with.settings;
     const auto channels = input.size(1);
     auto x = input.contiguous(at::MemoryFormat::ChannelsLast);
-    const auto& kernels = kernels_for(x, group->form);
+    const auto& kernels = kernels_for(x, settings.form);
     // The last number is how many values per channel there are.
     auto total = at::full({2 * channels + 1}, static_cast<double>(x.numel() / channels),
                           at::TensorOptions(at::kDouble).device(x.device()));
     kernels.moments(x, total);
-    group->sum(total);
-    const scrimp::Channels of{weight, bias, running_mean, running_var};
-    auto coefficients = kernels.coefficients(total, of, momentum, epsilon);
-    auto beside = keys_beside(x, keys);
-    auto y = kernels.activate(x, {coefficients, beside, slope, dropout});
-    context->save_for_backward({x, coefficients, total, beside});
-    context->saved_data["slope"] = slope;
-    context->saved_data["dropout"] = dropout;
-    context->saved_data["group"] = holder;
+    with.group->sum(total);
+    const scrimp::Channels of{weight, bias, with.absorbed, with.running_mean, with.running_var};
+    auto coefficients = kernels.coefficients(total, of, settings.momentum, settings.epsilon);
+    auto keys = keys_beside(x, with.keys);
+    auto y = kernels.activate(x, {coefficients, keys, settings.slope, settings.dropout});
+    context->save_for_backward({x, coefficients, total, keys});
+    context->saved_data["slope"] = settings.slope;
+    context->saved_data["dropout"] = settings.dropout;
+    context->saved_data["group"] = c10::IValue::make_capsule(with.group);
     context->saved_data["parameters"] = static_cast<int64_t>(weight.scalar_type());
     return y;
   }
@@ -146,8 +160,7 @@ struct Normalise : torch::autograd::Function<Normalise> {
     auto [d_weight, d_bias, rows] =
         kernels.corrections(sums, all_sums, total, coefficients, parameters);
     Tensor none;
-    return {kernels.centre(x, coefficients, rows, g), d_weight, d_bias, none, none, none, none, none,
-            none, none, none};
+    return {kernels.centre(x, coefficients, rows, g), d_weight, d_bias, none};
   }
 };
 
@@ -157,37 +170,30 @@ extern "C" {
 
 void scrimp_free_text(char* text) { free(text); }
 
-// What one normalisation needs beside its tensors; mirrored by `native::Normalisation` in Rust.
-struct ScrimpNormalisation {
-  double momentum, epsilon, slope, dropout;
-  Form form;
-};
-
 // Training form. `keys` is null or int64 [N]. Takes ownership of `group`.
-char* scrimp_normalise(Tensor** out, Tensor* x, Tensor* const* parameters, Tensor* keys,
+char* scrimp_normalise(Tensor** out, Tensor* x, Tensor* const* channels, Tensor* keys,
                        const ScrimpNormalisation* settings, void* group, SumFunction sum_function,
                        DropFunction drop_function) {
   auto holder = c10::make_intrusive<Group>(group, sum_function, drop_function, settings->form);
   return guarded([&] {
-    c10::optional<Tensor> key_tensor;
-    if (keys != nullptr) key_tensor = *keys;
-    *out = new Tensor(Normalise::apply(*x, *parameters[0], *parameters[1], *parameters[2],
-                                       *parameters[3], key_tensor, settings->momentum,
-                                       settings->epsilon, settings->slope, settings->dropout,
-                                       c10::IValue::make_capsule(holder)));
+    const Surroundings with{channels[ABSORBED]->detach(), *channels[RUNNING_MEAN],
+                            *channels[RUNNING_VAR],       keys == nullptr ? Tensor() : *keys,
+                            *settings,                    holder};
+    *out = new Tensor(Normalise::apply(*x, *channels[WEIGHT], *channels[BIAS], with));
   });
 }
 
 // Evaluation form with the running statistics; records no gradient.
-char* scrimp_normalise_evaluate(Tensor** out, Tensor* x, Tensor* const* parameters,
+char* scrimp_normalise_evaluate(Tensor** out, Tensor* x, Tensor* const* channels,
                                 const ScrimpNormalisation* settings) {
   return guarded([&] {
     at::NoGradGuard no_grad;
     auto input = x->contiguous(at::MemoryFormat::ChannelsLast);
-    auto mean = parameters[2]->to(at::kDouble);
-    auto inverse_deviation = (parameters[3]->to(at::kDouble) + settings->epsilon).rsqrt();
-    auto scale = parameters[0]->to(at::kDouble) * inverse_deviation;
-    auto shift = parameters[1]->to(at::kDouble) - mean * scale;
+    // Of the input alone.
+    auto mean = channels[RUNNING_MEAN]->to(at::kDouble) - channels[ABSORBED]->to(at::kDouble);
+    auto inverse_deviation = (channels[RUNNING_VAR]->to(at::kDouble) + settings->epsilon).rsqrt();
+    auto scale = channels[WEIGHT]->to(at::kDouble) * inverse_deviation;
+    auto shift = channels[BIAS]->to(at::kDouble) - mean * scale;
     auto coefficients = at::stack({mean, inverse_deviation, scale, shift});
     const auto& kernels = kernels_for(input, settings->form);
     *out = new Tensor(kernels.activate(input, {coefficients, Tensor(), settings->slope, 0.0}));
@@ -207,6 +213,11 @@ char* scrimp_normal(Tensor** out, Tensor* keys, Tensor* like, Form form) {
 // From now on `Own` is these kernels for the tensors that they serve; null: it is not. The table
 // outlives the process's last tensor.
 void scrimp_use_device_kernels(const scrimp::Kernels* kernels) { device_kernels.store(kernels); }
+
+#define SCRIMP_NAME_LINE(operation, Work, Element, Width) #operation "_" #Element "_" #Width "\n"
+// The names of all kernels for devices, one on a line.
+const char* scrimp_kernel_names() { return SCRIMP_KERNELS(SCRIMP_NAME_LINE); }
+#undef SCRIMP_NAME_LINE
 
 // Lets the process keep and reuse the memory of activations. By default glibc returns blocks above
 // 32 MiB to the system and pays for fresh pages at every step; large pages make what remains cheap.

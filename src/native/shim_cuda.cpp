@@ -4,6 +4,7 @@
 // of CUDA. It is linked to nothing: what it lacks is in libtorch_cuda.so, loaded before it.
 // Every function returns nullptr, or an error text from strdup that the caller frees.
 
+#include <ATen/Context.h>
 #include <ATen/core/CachingHostAllocator.h>
 #include <ATen/cuda/CUDAGeneratorImpl.h>
 #include <ATen/cuda/CUDAGraph.h>
@@ -63,8 +64,14 @@ extern "C" {
 
 // Makes `device` current on this thread, and a stream of its own the one on which torch computes
 // here: the default one cannot be recorded into a graph.
+//
+// Torch's memory of devices begins with its context, which the first tensor on a GPU makes otherwise:
+// who asked for the use of memory before would be refused. cuDNN measures its algorithms at the first
+// convolution of each shape: shapes are few here and return in every step.
 char* scrimp_cuda_open(int device) {
   return guarded([&] {
+    at::globalContext().lazyInitDevice(at::kCUDA);
+    at::globalContext().setBenchmarkCuDNN(true);
     c10::cuda::set_device(static_cast<c10::DeviceIndex>(device));
     c10::cuda::setCurrentCUDAStream(c10::cuda::getStreamFromPool(false, device));
   });

@@ -8,22 +8,31 @@ use super::learner::Learner;
 use super::moment::{Moment, Varying};
 use super::{Method, StepContext, StepReport, step_in_parts};
 use crate::comm::{Ranks, agree};
+use crate::config::GraphChoice;
 use crate::data::batch::Batch;
 use crate::error::Result;
 use crate::native::cuda::Graph;
+use crate::runlog::{Level, RunEvent};
 use std::rc::Rc;
 use tch::Device;
 
 /// Steps of a form before one is recorded: libtorch chooses its algorithms in the first ones, and ranks
 /// agree on the order of their gradients.
 const WARM_UP: u32 = 3;
+/// Forms that are kept: steps of so many are hardly ever replayed.
+const MOST_FORMS: usize = 64;
 
 /// All recorded steps of a run on one rank.
 pub struct Replay {
     forms: Vec<Form>,
     /// Where steps compute; none once they cannot be replayed.
     device: Option<Device>,
-    news: Option<String>,
+    /// Whether somebody asked for it.
+    is_wanted: bool,
+    news: Option<RunEvent>,
+    /// Why not all steps are replayed, where it is known.
+    reason: Option<String>,
+    in_a_row: u32,
 }
 
 /// What a step does.
@@ -104,9 +113,19 @@ fn updates_of(method: &dyn Method) -> Vec<u64> {
 }
 
 impl Replay {
-    /// Nothing is recorded yet; steps compute on `device`.
-    pub fn on(device: Device) -> Self {
-        Self { forms: Vec::new(), device: Some(device), news: None }
+    /// Nothing is recorded yet; steps compute on `device`. None where they are not to be replayed: on a CPU
+    /// there is nothing to gain.
+    pub fn chosen(choice: GraphChoice, device: Device) -> Option<Self> {
+        let is_wanted = choice == GraphChoice::Always;
+        let is_tried = choice == GraphChoice::Auto && device != Device::Cpu;
+        (is_wanted || is_tried).then(|| Self {
+            forms: Vec::new(),
+            device: Some(device),
+            is_wanted,
+            news: None,
+            reason: None,
+            in_a_row: 0,
+        })
     }
 
     /// Forgets all recordings, which count updates from where they were.
@@ -114,25 +133,44 @@ impl Replay {
         self.forms.clear();
     }
 
-    /// What a user should know, once.
-    pub fn take_news(&mut self) -> Option<String> {
+    /// What a user should know, once: a warning to who asked for replayed steps.
+    pub fn take_news(&mut self) -> Option<RunEvent> {
         self.news.take()
+    }
+
+    /// How many of the last steps were replayed, one after the other.
+    pub fn in_a_row(&self) -> u32 {
+        self.in_a_row
+    }
+
+    /// Why steps are not replayed, where it is known.
+    pub fn reason(&self) -> Option<&str> {
+        self.reason.as_deref()
     }
 
     /// Computes or replays a step.
     pub fn step(&mut self, method: &mut dyn Method, due: Due<'_>) -> Result<StepReport> {
+        let before = std::mem::take(&mut self.in_a_row);
         let Some(device) = self.device else { return compute(method, &due) };
         let Some(work) = due.work(method) else {
             self.give_up("steps of this method do not all do the same work");
             return compute(method, &due);
         };
+        let is_new = self.forms.iter().all(|form| form.work != work);
+        if is_new && self.forms.len() == MOST_FORMS {
+            self.tell(&format!(
+                "steps do more than {MOST_FORMS} kinds of work; others are computed"
+            ));
+            return compute(method, &due);
+        }
         let form = self.form(work);
         if let Some(recording) = &mut form.recording {
-            return if recording.take_in(&due.batches) {
-                recording.replay(method, &due)
-            } else {
-                compute(method, &due)
-            };
+            if !recording.take_in(&due.batches) {
+                return compute(method, &due);
+            }
+            let report = recording.replay(method, &due);
+            self.in_a_row = before + 1;
+            return report;
         }
         if form.warm < WARM_UP {
             let varying = Rc::new(Varying::of(due.moment));
@@ -160,9 +198,23 @@ impl Replay {
     }
 
     fn give_up(&mut self, reason: &str) {
-        self.news = Some(format!("`train.graph`: {reason}; they are computed one by one"));
+        self.tell(&format!("{reason}; they are computed one by one"));
         self.device = None;
         self.forms.clear();
+    }
+
+    /// Remembers why steps are not replayed, and tells it if nothing was told before.
+    fn tell(&mut self, reason: &str) {
+        if self.reason.is_some() {
+            return;
+        }
+        let message = format!("`train.graph`: {reason}");
+        self.news = Some(if self.is_wanted {
+            RunEvent::Warning { message }
+        } else {
+            RunEvent::Log { level: Level::Info, message }
+        });
+        self.reason = Some(reason.to_owned());
     }
 
     /// Computes a step on a CPU, which is its own recording.
@@ -356,7 +408,7 @@ mod tests {
     #[test]
     fn ranks_outlive_what_was_recorded_of_their_sums() {
         let ranks = Ranks::of(Arc::new(Noting));
-        let mut replay = Replay::on(Device::Cpu);
+        let mut replay = Replay::chosen(GraphChoice::Always, Device::Cpu).unwrap();
         for step in 1..=u64::from(WARM_UP) + 1 {
             replay.step(&mut Counting(0), due(step, &ranks)).unwrap();
         }
@@ -371,7 +423,8 @@ mod tests {
     #[test]
     fn where_steps_cannot_be_recorded_all_ranks_compute_them_and_say_so_once() {
         let outcomes = threads::run(2, |ranks| {
-            let (mut method, mut replay) = (Counting(0), Replay::on(Device::Cuda(0)));
+            let mut method = Counting(0);
+            let mut replay = Replay::chosen(GraphChoice::Always, Device::Cuda(0)).unwrap();
             // No machine records what is enqueued on no GPU.
             let varying = Rc::new(Varying::kept(moment(4), 0, Device::Cpu));
             replay.record(&mut method, due(4, &ranks), varying)?;
@@ -381,8 +434,37 @@ mod tests {
             news.ok_or_else(|| Failure::new("nothing was said"))
         });
         for outcome in outcomes {
-            let news = outcome.unwrap();
-            assert!(news.starts_with("`train.graph`: steps cannot be recorded: "), "{news}");
+            let RunEvent::Warning { message } = outcome.unwrap() else { panic!("no warning") };
+            assert!(message.starts_with("`train.graph`: steps cannot be recorded: "), "{message}");
+        }
+    }
+
+    #[test]
+    fn steps_are_replayed_where_that_was_asked_for_and_on_gpus_unless_it_was_refused() {
+        use GraphChoice::{Always, Auto, Never};
+        let is_tried = |choice| {
+            [Device::Cpu, Device::Cuda(0)].map(|device| Replay::chosen(choice, device).is_some())
+        };
+        assert_eq!([Always, Auto, Never].map(is_tried), [[true; 2], [false, true], [false; 2]]);
+    }
+
+    #[test]
+    fn who_asked_for_replayed_steps_is_warned_and_others_are_told_once() {
+        for (choice, is_warning) in [(GraphChoice::Always, true), (GraphChoice::Auto, false)] {
+            let mut replay = Replay::chosen(choice, Device::Cuda(0)).unwrap();
+            assert!(replay.reason().is_none() && replay.take_news().is_none());
+            replay.give_up("they differ");
+            let message = "`train.graph`: they differ; they are computed one by one".to_owned();
+            let level = Level::Info;
+            let expected = if is_warning {
+                RunEvent::Warning { message }
+            } else {
+                RunEvent::Log { level, message }
+            };
+            assert_eq!(replay.take_news(), Some(expected));
+            assert_eq!(replay.reason(), Some("they differ; they are computed one by one"));
+            replay.give_up("they differ again");
+            assert_eq!(replay.take_news(), None);
         }
     }
 }

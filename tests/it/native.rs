@@ -1,6 +1,7 @@
 //! The native shim: its kernels against plain tensor operations, and dropout against `random`.
 
 use crate::golden::assert_close;
+use crate::skips::{gpu_is_there, skipped};
 use scrimp::native::cuda;
 use scrimp::native::{
     Alone, Form, GroupSum, Normalisation, NormalisedChannels, TrainingPass, normal, normalise,
@@ -20,6 +21,7 @@ fn channels_on(device: Device, count: i64, kind: Kind) -> NormalisedChannels {
     NormalisedChannels {
         weight: place(wave(&[count], 0.3) + 1.0).set_requires_grad(true),
         bias: place(wave(&[count], 0.9)).set_requires_grad(true),
+        absorbed: place(wave(&[count], 0.7)).set_requires_grad(true),
         running_mean: Tensor::zeros([count], (kind, device)),
         running_var: Tensor::ones([count], (kind, device)),
     }
@@ -111,11 +113,10 @@ fn all_forms_of_normalisation_agree() {
 
 #[test]
 fn normalisation_on_a_gpu_agrees_with_the_cpu() {
-    if cuda::devices() == 0 {
-        println!("skipped: there is no GPU");
-        return;
+    if !gpu_is_there() {
+        return skipped("there is no GPU");
     }
-    cuda::open(0).unwrap();
+    cuda::open(0, None).unwrap();
     let ways = [Form::Own, Form::Plain].map(|form| (form, Device::Cuda(0)));
     for shape in SHAPES {
         compare(shape, Kind::Float, 1e-5, &ways);
@@ -207,12 +208,41 @@ fn without_dropout_it_is_batch_norm_and_leaky_relu() {
     );
     let z = z.where_self(&z.gt(0.0), &(&z * 0.01));
     assert_close("output", &y.detach(), &z.detach(), 1e-13);
-    assert_close("running mean", &channels.running_mean, &mean, 1e-13);
+    let absorbed = channels.absorbed.detach() * 0.1;
+    assert_close("running mean", &(&channels.running_mean - absorbed), &mean, 1e-13);
     assert_close("running variance", &channels.running_var, &var, 1e-13);
     let upstream = wave(&[4, 6, 5, 9], 0.13);
     (y * &upstream).sum(Kind::Double).backward();
     (z * &upstream).sum(Kind::Double).backward();
     assert_close("gradient", &x.grad(), &theirs.grad(), 1e-11);
+}
+
+#[test]
+fn an_absorbed_bias_is_as_if_it_had_been_added() {
+    let (x, upstream) = (wave(&[4, 6, 5, 9], 0.21), wave(&[4, 6, 5, 9], 0.13));
+    let group: Arc<dyn GroupSum> = Arc::new(Alone);
+    let pass = TrainingPass { group: &group, keys: None };
+    for form in [Form::Own, Form::Plain, Form::DeviceTwin] {
+        let results = |x: &Tensor, channels: &NormalisedChannels| {
+            let x = x.detach().set_requires_grad(true);
+            let y = normalise(&x, channels, with_form(form), &pass).unwrap();
+            (&y * &upstream).sum(Kind::Double).backward();
+            let evaluated = normalise_evaluate(&x, channels, with_form(form)).unwrap();
+            let running = [&channels.running_mean, &channels.running_var].map(Tensor::copy);
+            let gradients = [&x, &channels.weight, &channels.bias].map(Tensor::grad);
+            [y.detach(), evaluated].into_iter().chain(running).chain(gradients).collect::<Vec<_>>()
+        };
+        let absorbing = channels(6, Kind::Double);
+        let found = results(&x, &absorbing);
+        assert!(!absorbing.absorbed.grad().defined(), "a gradient reached what is absorbed");
+        let zero = absorbing.absorbed.zeros_like();
+        let added = &x + absorbing.absorbed.detach().view([1, 6, 1, 1]);
+        let expected =
+            results(&added, &NormalisedChannels { absorbed: zero, ..channels(6, Kind::Double) });
+        for (number, (found, expected)) in found.iter().zip(&expected).enumerate() {
+            assert_close(&format!("{form:?}, result {number}"), found, expected, 1e-12);
+        }
+    }
 }
 
 #[test]
