@@ -195,7 +195,7 @@ impl Learner {
         // Another learner's backward may have reached them.
         leaves.forget()?;
         // A rank's share of everything is not a share of every part.
-        let overlaps = cx.communicator().overlaps() && !is_shared && part.is_last;
+        let overlaps = cx.communicator().tensors().overlaps() && !is_shared && part.is_last;
         if overlaps {
             buckets.begin(cx.communicator(), leaves, !part.is_first);
         }

@@ -1,7 +1,7 @@
 //! CLTN: two whole iterations against the released training loop.
 
 use crate::golden::{Golden, assert_close, device, fill_by_rule_b, sums};
-use scrimp::comm::{Communicator, Solo};
+use scrimp::comm::Ranks;
 use scrimp::data::batch::{Batch, Samples};
 use scrimp::methods::cltn::{Cltn, Params};
 use scrimp::methods::{Passes, Recipe, Setup};
@@ -11,7 +11,6 @@ use scrimp::train::learner::{LearnerSetup, Moments};
 use scrimp::train::moment::Moment;
 use scrimp::train::{Method, StepContext, StepNumbers};
 use std::ops::Range;
-use std::sync::Arc;
 use tch::{Kind, Tensor};
 
 /// The networks in the order of their learners, with the number of their first entry.
@@ -157,7 +156,7 @@ fn golden_two_iterations_of_label_transfer() {
         };
         let batch =
             Batch::new(samples(&image("real_A")), 1).with_healthy(samples(&image("real_B")));
-        let communicator: Arc<dyn Communicator> = Arc::new(Solo);
+        let communicator = Ranks::alone();
         let mut cx =
             StepContext::new(Moment::new(u64::from(iteration), 7000, Key::new(0)), &communicator);
         method.step(&batch, &mut cx).unwrap();
