@@ -117,6 +117,8 @@ mod golden_transfer_augment;
 #[cfg(test)]
 #[cfg(feature = "mpi")]
 mod gpu_report;
+#[cfg(test)]
+#[cfg(feature = "mpi")]
 mod hanging;
 #[cfg(test)]
 #[cfg(feature = "mpi")]
