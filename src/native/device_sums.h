@@ -82,12 +82,12 @@ SCRIMP_INLINE double published(const double* from) {
 #endif
 }
 
-// The number before it grew by one, for one block after the other.
+// The number before it grew by one, whichever blocks do so at once.
 SCRIMP_INLINE unsigned grown(unsigned* number) {
 #ifdef __CUDACC_RTC__
   return atomicAdd(number, 1u);
 #else
-  return (*number)++;
+  return __atomic_fetch_add(number, 1u, __ATOMIC_ACQ_REL);
 #endif
 }
 
