@@ -103,12 +103,17 @@ void* address_of(const Tensor* tensor) {
 // A half copy lies at half the address distance, so that packs of it are aligned where those of weights are.
 bool is_aligned_half(const void* narrowed) { return reinterpret_cast<uintptr_t>(narrowed) % 8 == 0; }
 
-// The gradient of a leaf, which has none afterwards: undefined, or in the memory order of the leaf and of the
-// kind of `flat` or in bfloat16.
-Tensor taken_gradient(const Tensor& leaf, const Tensor& flat) {
+// The gradient of a leaf or of its narrowed copy, which have none afterwards: undefined, or in the memory order
+// of the leaf and of the kind of `flat` or in bfloat16.
+Tensor taken_gradient(const Tensor& leaf, const Tensor* narrowed, const Tensor& flat) {
   using namespace torch::autograd::utils;
   Tensor gradient = std::move(leaf.mutable_grad());
   leaf.mutable_grad() = Tensor();
+  if (narrowed != nullptr && narrowed->grad().defined()) {
+    TORCH_CHECK(!gradient.defined(), "a weight and its narrowed copy both have a gradient");
+    gradient = std::move(narrowed->mutable_grad());
+    narrowed->mutable_grad() = Tensor();
+  }
   if (!gradient.defined()) return gradient;
   const auto kind = gradient.scalar_type();
   if (kind != flat.scalar_type() && kind != at::kBFloat16) gradient = gradient.to(flat.scalar_type());
@@ -272,11 +277,11 @@ char* scrimp_flat_forget(Tensor* const* leaves, int64_t count) {
   });
 }
 
-// Puts the gradients of leaves, which have none afterwards, to their places in a flat tensor, or adds them to
-// what is there. A leaf begins at its start, a multiple of 16 elements; zeros lie behind it up to the next, and
+// Puts the gradients of leaves or of their narrowed copies, null where there is none, to their places in a flat
+// tensor, or adds them to what is there; they have none afterwards. A leaf begins at its start, a multiple of 16 elements; zeros lie behind it up to the next, and
 // behind the last up to `end`. What has no gradient gets zeros.
-char* scrimp_flat_gather(const Tensor* flat, Tensor* const* leaves, const int64_t* starts,
-                         int64_t count, int64_t end, bool adds, Form form) {
+char* scrimp_flat_gather(const Tensor* flat, Tensor* const* leaves, Tensor* const* narrowed,
+                         const int64_t* starts, int64_t count, int64_t end, bool adds, Form form) {
   return guarded([&] {
     c10::NoGradGuard no_grad;
     const auto way = way_of(*flat, form);
@@ -287,7 +292,7 @@ char* scrimp_flat_gather(const Tensor* flat, Tensor* const* leaves, const int64_
       GatherWork work{};
       for (int64_t piece = 0; piece < pieces; ++piece) {
         const auto& leaf = *leaves[begin + piece];
-        gradients.push_back(taken_gradient(leaf, *flat));
+        gradients.push_back(taken_gradient(leaf, narrowed[begin + piece], *flat));
         const auto& gradient = gradients.back();
         work.start[piece] = starts[begin + piece];
         work.count[piece] = static_cast<int>(leaf.numel());

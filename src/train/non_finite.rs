@@ -86,6 +86,7 @@ impl Unread {
         if self.policy == NonFinite::Skip && descending > 1 {
             let parts = learners.iter().flat_map(|learner| learner.flat_parts());
             tensors.extend(parts.map(|part| part.tensor));
+            tensors.extend(learners.iter().filter_map(|learner| learner.flat_narrowed()));
         }
         self.before = tensors.into_iter().map(|tensor| (tensor.copy(), tensor)).collect();
     }

@@ -159,6 +159,7 @@ impl Loaded {
         }
         for (learner, table) in learners.into_iter().zip(&self.checkpoint.manifest.learners) {
             learner.restore_updates(table.updates);
+            learner.weights_were_set();
         }
         Ok(())
     }
@@ -287,6 +288,7 @@ pub fn share_from_first_rank(learners: &[&Learner], communicator: &dyn Communica
         for tensor in tensors(learner) {
             communicator.broadcast(0, &tensor)?;
         }
+        learner.weights_were_set();
     }
     Ok(())
 }
