@@ -23,6 +23,13 @@ unsafe extern "C" {
         finite: Handle,
         form: Form,
     ) -> ErrorText;
+    fn scrimp_flat_copy(
+        to: *const Handle,
+        from: *const Handle,
+        count: i64,
+        unless: Handle,
+        form: Form,
+    ) -> ErrorText;
     fn scrimp_flat_forget(leaves: *const Handle, count: i64) -> ErrorText;
     fn scrimp_flat_gather(
         flat: Handle,
@@ -240,6 +247,28 @@ fn squares_in(
     Ok(adopted(out))
 }
 
+/// Copies each of `from` over that of `to`, unless a 0-dimensional boolean beside them is true: contiguous tensors in
+/// one place, in pairs of one kind and size, whose bytes divide by 4.
+pub fn copy(to: &[Tensor], from: &[Tensor], unless: Option<&Tensor>, form: Form) -> Result<()> {
+    let Some(first) = to.first() else { return Ok(()) };
+    let words = |tensor: &Tensor| tensor.numel() * tensor.kind().elt_size_in_bytes() % 4 == 0;
+    if to.len() != from.len() || !to.iter().all(|to| to.is_contiguous() && words(to)) {
+        return Err(Failure::new("tensors cannot be copied at once"));
+    }
+    for (to, from) in to.iter().zip(from) {
+        check("copies", to, (&from.size(), from.kind(), first))?;
+        check("originals", from, (&to.size(), to.kind(), first))?;
+    }
+    if let Some(unless) = unless {
+        check("conditions", unless, (&[], Kind::Bool, first))?;
+    }
+    let [to, from]: [Vec<Handle>; 2] = [to, from].map(|all| all.iter().map(handle).collect());
+    // SAFETY: all handles belong to tensors borrowed for this call, which were checked above.
+    checked(unsafe {
+        scrimp_flat_copy(to.as_ptr(), from.as_ptr(), to.len() as i64, optional(unless), form)
+    })
+}
+
 /// A tensor that gets a gradient.
 #[derive(Debug)]
 pub struct Leaf {
@@ -362,6 +391,29 @@ mod tests {
             end += (count + 15) / 16 * 16;
         }
         (leaves, starts, end)
+    }
+
+    #[test]
+    fn tensors_are_copied_unless_the_condition_holds() {
+        let of = |value: i64| {
+            let kinds = [Kind::Float, Kind::Int64, Kind::Double, Kind::BFloat16];
+            let tensor = |n: i64| {
+                let kind = kinds[n as usize % 4];
+                Tensor::full([2 * (n % 5), 3], value + n, (kind, Device::Cpu))
+            };
+            (0..70).map(tensor).collect::<Vec<_>>()
+        };
+        let equal = |a: &[Tensor], b: &[Tensor]| a.iter().zip(b).all(|(a, b)| a.equal(b));
+        for form in [Form::Own, Form::Plain, Form::DeviceTwin] {
+            let (to, from) = (of(1), of(2));
+            copy(&to, &from, Some(&Tensor::from(true)), form).unwrap();
+            assert!(equal(&to, &of(1)), "{form:?}");
+            copy(&to, &from, Some(&Tensor::from(false)), form).unwrap();
+            assert!(equal(&to, &from), "{form:?}");
+            copy(&to, &of(3), None, form).unwrap();
+            assert!(equal(&to, &of(3)), "{form:?}");
+        }
+        assert!(copy(&of(1), &of(1)[1..], None, Form::Own).is_err());
     }
 
     #[test]

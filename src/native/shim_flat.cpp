@@ -30,6 +30,9 @@ enum class Form : int32_t { Own = 0, Plain = 1, DeviceTwin = 2 };
 
 std::atomic<const FlatLauncher*> device_launcher{nullptr};
 
+// Enough to keep any device busy.
+constexpr long MOST_COPYING_THREADS = 1 << 18;
+
 using HostKernel = void (*)(const void* work, long thread);
 #define SCRIMP_HOST(operation, Work, Element, Width)                       \
   {#operation "_" #Element "_" #Width, [](const void* work, long thread) { \
@@ -274,6 +277,39 @@ char* scrimp_flat_squares(Tensor** out, const Tensor* flat, int64_t ranks, int64
 char* scrimp_flat_forget(Tensor* const* leaves, int64_t count) {
   return guarded([&] {
     for (int64_t leaf = 0; leaf < count; ++leaf) leaves[leaf]->mutable_grad() = Tensor();
+  });
+}
+
+// Copies whole tensors from some to others, where the condition, a bool or null, is not true. All are contiguous,
+// in one place, and in pairs alike; their bytes divide by 4.
+char* scrimp_flat_copy(Tensor* const* to, Tensor* const* from, int64_t count, const Tensor* unless,
+                       Form form) {
+  return guarded([&] {
+    const auto* device = device_launcher.load();
+    const bool has_device = device != nullptr && count > 0 && device->serve(*to[0]);
+    const auto* kernels = form == Form::DeviceTwin ? &TWIN : has_device ? device : nullptr;
+    const bool is_plain = form == Form::Plain || (kernels == nullptr && count > 0 && !to[0]->is_cpu());
+    for (int64_t tensor = 0; tensor < count && is_plain; ++tensor) {
+      to[tensor]->copy_(unless == nullptr ? *from[tensor]
+                                          : at::where(*unless, *to[tensor], *from[tensor]));
+    }
+    for (int64_t begin = 0; begin < count && !is_plain; begin += MOST_TENSORS) {
+      CopyWork work{};
+      work.tensors = static_cast<int>(std::min<int64_t>(MOST_TENSORS, count - begin));
+      if (unless != nullptr) work.unless = unless->const_data_ptr<bool>();
+      for (int tensor = 0; tensor < work.tensors; ++tensor) {
+        work.to[tensor] = to[begin + tensor]->mutable_data_ptr();
+        work.from[tensor] = from[begin + tensor]->const_data_ptr();
+        work.start[tensor + 1] =
+            work.start[tensor] + static_cast<long>(to[begin + tensor]->nbytes() / sizeof(int32_t));
+      }
+      work.threads = std::min<long>(work.start[work.tensors], MOST_COPYING_THREADS);
+      if (kernels == nullptr) {
+        scrimp::flat_loops::copy_words(work);
+      } else if (work.threads > 0) {
+        kernels->launch("copy_words_int_1", &work, work.threads, *to[begin]);
+      }
+    }
   });
 }
 

@@ -379,8 +379,7 @@ mod tests {
         let (kind, computed) = (Kind::Float, Kind::BFloat16);
         let (key, device, moments) = (Key::new(1), Device::Cpu, Moments::Whole);
         let setup = LearnerSetup { key, kind, computed, device, moments };
-        let (mut learner, weight) =
-            Learner::new("model", config, setup, narrowed_weight).unwrap();
+        let (mut learner, weight) = Learner::new("model", config, setup, narrowed_weight).unwrap();
         let (mut average, of_average) = Learner::follower("average", setup, narrowed_weight);
         let follows = |learner: &Learner, narrowed: &Tensor| {
             let stored = learner.entries()[0].tensor.to_kind(computed);
