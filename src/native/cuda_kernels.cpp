@@ -1,4 +1,4 @@
-// Loads the compiled kernels of device_kernels.h and flat_kernels.h to GPUs, and starts them on torch's current stream.
+// Loads the compiled kernels to GPUs, and starts them on torch's current stream.
 // Knows no formulas and no compiler; part of libscrimp_cuda.so, which links nothing.
 //
 // Kernels are loaded before the first of them is asked for: loading allocates and waits, starting one
@@ -16,18 +16,23 @@
 #include <string>
 #include <unordered_map>
 
-#include "device_kernels.h"
+#include "all_kernels.h"
 #include "device_table.h"
-#include "flat_kernels.h"
-#include "flat_table.h"
 #include "guarded.h"
+#include "kernel_launcher.h"
 #include "kernel_table.h"
 
 namespace {
 
+using scrimp::device::MOST_GROUPS;
+using scrimp::device::SUM_THREADS;
+using scrimp::device::SumWork;
+
 // The kernels of one device.
 struct Loaded {
   int processors;
+  // For kernels that sum, which leave them as they found them.
+  unsigned* done;
   std::unordered_map<std::string, cudaKernel_t> kernels;
 };
 
@@ -55,9 +60,13 @@ const Loaded* load_for(int device, const void* code) {
     /* Asking brings the kernel to the device now and not when it is first captured. */     \
     C10_CUDA_CHECK(cudaFuncGetAttributes(&attributes, result->kernels[name]));              \
   }
-  SCRIMP_KERNELS(SCRIMP_FIND)
-  SCRIMP_FLAT_KERNELS(SCRIMP_FIND)
+  SCRIMP_ALL_KERNELS(SCRIMP_FIND)
 #undef SCRIMP_FIND
+  const size_t bytes = MOST_GROUPS * sizeof(unsigned);
+  C10_CUDA_CHECK(cudaMalloc(reinterpret_cast<void**>(&result->done), bytes));
+  C10_CUDA_CHECK(cudaMemset(result->done, 0, bytes));
+  // Streams that do not wait for the default one see zeros too.
+  C10_CUDA_CHECK(cudaDeviceSynchronize());
   return result.release();
 }
 
@@ -70,17 +79,31 @@ struct CudaLauncher {
   static int64_t processors(const at::Tensor& x) { return loaded_beside(x)->processors; }
   static void launch(const std::string& kernel, const void* work, int64_t threads,
                      const at::Tensor& x) {
+    const auto blocks = (threads + SCRIMP_BLOCK_THREADS - 1) / SCRIMP_BLOCK_THREADS;
+    start(kernel, work, dim3(static_cast<unsigned>(blocks)), dim3(SCRIMP_BLOCK_THREADS), x);
+  }
+  static void launch_sum(const std::string& kernel, const SumWork& work, int64_t groups,
+                         const at::Tensor& x) {
+    const dim3 blocks(static_cast<unsigned>(work.blocks), static_cast<unsigned>(groups));
+    start(kernel, &work, blocks, dim3(SUM_THREADS), x);
+  }
+  static at::Tensor scratch(int64_t count, const at::Tensor& x) {
+    return at::empty({count}, scrimp::device::doubles_beside(x));
+  }
+  static unsigned* done(const at::Tensor& x) { return loaded_beside(x)->done; }
+
+ private:
+  static void start(const std::string& kernel, const void* work, dim3 blocks, dim3 threads,
+                    const at::Tensor& x) {
     const c10::cuda::CUDAGuard guard(x.device());
     const auto stream = c10::cuda::getCurrentCUDAStream(x.get_device());
-    const auto blocks = (threads + SCRIMP_BLOCK_THREADS - 1) / SCRIMP_BLOCK_THREADS;
     void* arguments[] = {const_cast<void*>(work)};
-    C10_CUDA_CHECK(cudaLaunchKernel(loaded_beside(x)->kernels.at(kernel),
-                                    dim3(static_cast<unsigned>(blocks)), dim3(SCRIMP_BLOCK_THREADS),
+    C10_CUDA_CHECK(cudaLaunchKernel(loaded_beside(x)->kernels.at(kernel), blocks, threads,
                                     arguments, 0, stream));
   }
 };
 
-const scrimp::FlatLauncher FLAT_LAUNCHER{
+const scrimp::KernelLauncher LAUNCHER{
     CudaLauncher::serve,
     [](const char* kernel, const void* work, int64_t threads, const at::Tensor& beside) {
       CudaLauncher::launch(kernel, work, threads, beside);
@@ -106,8 +129,8 @@ char* scrimp_cuda_load_kernels(int device, const void* code) {
       [&] { loaded_for.at(static_cast<size_t>(device)).store(load_for(device, code)); });
 }
 
-// For scrimp_use_flat_kernels.
-const void* scrimp_cuda_flat_kernels() { return &FLAT_LAUNCHER; }
+// For scrimp_use_kernel_launcher.
+const void* scrimp_cuda_kernel_launcher() { return &LAUNCHER; }
 
 // The table for scrimp_use_device_kernels. It serves tensors of the devices loaded for.
 const void* scrimp_cuda_kernels() {

@@ -2,7 +2,8 @@
 #![expect(unsafe_code, reason = "this file is the foreign-function border to libtorch")]
 
 use super::{
-    Form, GroupSum, Neighbourhood, Normalisation, NormalisedChannels, PairKernel, TrainingPass,
+    Form, GroupSum, Neighbourhood, Normalisation, NormalisedChannels, Order, PairKernel,
+    TrainingPass,
 };
 use crate::error::{Failure, Result};
 use std::ffi::{CStr, c_char, c_int, c_void};
@@ -34,6 +35,7 @@ unsafe extern "C" {
         channels: *const Handle,
         settings: *const Normalisation,
     ) -> *mut c_char;
+    fn scrimp_arrange_twin(processors: i64, order: i64);
     fn scrimp_normal(out: *mut Handle, keys: Handle, like: Handle, form: Form) -> *mut c_char;
     fn scrimp_keep_memory();
     fn scrimp_allow_tf32(allowed: bool) -> *mut c_char;
@@ -112,9 +114,11 @@ extern "C" fn drop_group(group: *mut c_void) {
 }
 
 /// In the order of `ScrimpChannel`.
-fn channel_handles(channels: &NormalisedChannels) -> [Handle; 5] {
+fn channel_handles(channels: &NormalisedChannels, batches: Option<&Tensor>) -> [Handle; 6] {
     let NormalisedChannels { weight, bias, absorbed, running_mean, running_var } = channels;
-    [weight, bias, absorbed, running_mean, running_var].map(handle)
+    let [weight, bias, absorbed, mean, var] =
+        [weight, bias, absorbed, running_mean, running_var].map(handle);
+    [weight, bias, absorbed, mean, var, batches.map_or(std::ptr::null_mut(), handle)]
 }
 
 /// `dropout(leaky_relu(batch_norm(x)))` for training: `x` and the result are `[N, C, H, W]`.
@@ -129,15 +133,20 @@ pub fn normalise(
     pass: &TrainingPass<'_>,
 ) -> Result<Tensor> {
     let mut out: Handle = std::ptr::null_mut();
-    let group = Box::into_raw(Box::new(Arc::clone(pass.group)));
+    // Nothing is summed where a rank is alone.
+    let group = if pass.group.ranks() == 1 {
+        std::ptr::null_mut()
+    } else {
+        Box::into_raw(Box::new(Arc::clone(pass.group)))
+    };
     let keys = pass.keys.map_or(std::ptr::null_mut(), handle);
     // SAFETY: all handles belong to tensors borrowed for this call; the shim takes over `group`
-    // whether it succeeds or not, and frees it through `drop_group`.
+    // whether it succeeds or not, and frees it through `drop_group` unless it is null.
     let text = unsafe {
         scrimp_normalise(
             &raw mut out,
             handle(x),
-            channel_handles(channels).as_ptr(),
+            channel_handles(channels, pass.batches).as_ptr(),
             keys,
             &raw const settings,
             group.cast(),
@@ -161,12 +170,24 @@ pub fn normalise_evaluate(
         scrimp_normalise_evaluate(
             &raw mut out,
             handle(x),
-            channel_handles(channels).as_ptr(),
+            channel_handles(channels, None).as_ptr(),
             &raw const settings,
         )
     };
     checked(text)?;
     Ok(adopted(out))
+}
+
+/// How [`Form::DeviceTwin`] computes on this thread from now on: as a device with so many multiprocessors,
+/// at least 1, whose threads run one after the other in this order. For tests.
+pub fn arrange_twin(processors: i64, order: Order) {
+    let order = match order {
+        Order::Forward => 0,
+        Order::Reversed => -1,
+        Order::Shuffled(seed) => i64::from(seed) + 1,
+    };
+    // SAFETY: sets two numbers of this thread.
+    unsafe { scrimp_arrange_twin(processors.max(1), order) }
 }
 
 /// Standard normal numbers, `[keys, ...]` with the other extents, the precision and the device of

@@ -13,8 +13,9 @@ pub mod nvrtc;
 
 pub use discriminator::{SpectralWeight, divide_by_singular_values, leaky_relu};
 pub use ffi::{
-    Element, allow_tf32, channels_last, keep_memory, neighbour_sums, normal, normalise,
-    normalise_evaluate, on_gradient, sums_neighbours, with_bytes, with_slice, with_slice_mut,
+    Element, allow_tf32, arrange_twin, channels_last, keep_memory, neighbour_sums, normal,
+    normalise, normalise_evaluate, on_gradient, sums_neighbours, with_bytes, with_slice,
+    with_slice_mut,
 };
 
 use std::sync::Arc;
@@ -99,6 +100,17 @@ pub enum Form {
     DeviceTwin = 2,
 }
 
+/// In which order [`arrange_twin`] lets blocks and threads run: results do not depend on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// As they are numbered.
+    Forward,
+    /// From the last to the first.
+    Reversed,
+    /// By chance, from a seed.
+    Shuffled(u32),
+}
+
 /// Who takes part in the statistics of a training pass, and which elements are dropped.
 pub struct TrainingPass<'a> {
     /// The ranks whose samples are normalised together.
@@ -106,6 +118,8 @@ pub struct TrainingPass<'a> {
     /// One key (`i64 [N]`) per sample, as `random::Key::bits`; no dropout without it. Keys in another
     /// place than the samples are copied there.
     pub keys: Option<&'a Tensor>,
+    /// The number of batches so far (`i64 []`, beside the samples), which the pass raises by one.
+    pub batches: Option<&'a Tensor>,
 }
 
 /// A weight for pairs of pixels: `weight * exp(-distance * d^2 - intensity * i^2)` with their distance

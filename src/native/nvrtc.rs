@@ -12,9 +12,12 @@ use std::sync::OnceLock;
 use xxhash_rust::xxh3::xxh3_128;
 
 /// The files with the kernels, in an order in which each may include those before it. Hosts compile them too.
-const FILES: [(&CStr, &str); 2] = [
+const FILES: [(&CStr, &str); 5] = [
+    (c"device_elements.h", concat!(include_str!("device_elements.h"), "\0")),
+    (c"device_sums.h", concat!(include_str!("device_sums.h"), "\0")),
     (c"device_kernels.h", concat!(include_str!("device_kernels.h"), "\0")),
     (c"flat_kernels.h", concat!(include_str!("flat_kernels.h"), "\0")),
+    (c"spectral_kernels.h", concat!(include_str!("spectral_kernels.h"), "\0")),
 ];
 
 /// How they are compiled, beside the architecture. The compiler's log then tells what each kernel needs.
@@ -37,6 +40,17 @@ type Create = unsafe extern "C" fn(
     *const *const c_char,
     *const *const c_char,
 ) -> c_int;
+
+unsafe extern "C" {
+    fn scrimp_kernel_names() -> *const c_char;
+}
+
+/// The names of all kernels, as they are looked for in machine code.
+pub fn kernel_names() -> Vec<&'static str> {
+    // SAFETY: the text is a literal of the shim, which ends with a NUL.
+    let names = unsafe { CStr::from_ptr(scrimp_kernel_names()) };
+    names.to_str().unwrap_or_default().lines().collect()
+}
 
 /// Machine code of all kernels for one architecture.
 #[derive(Debug)]
@@ -173,7 +187,10 @@ impl Drop for Source<'_> {
 }
 
 fn load() -> std::result::Result<Compiler, String> {
-    let words = |error: libloading::Error| error.to_string();
+    // The system's own words are in the source.
+    let words = |error: libloading::Error| {
+        std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string)
+    };
     let mut missing = Vec::new();
     let library = LIBRARIES.into_iter().find_map(|name| {
         // SAFETY: the initialisers of NVRTC ask for nothing.

@@ -60,18 +60,17 @@ impl NormalisedConvolution {
             Pass::Train { group, keys } => (group, keys),
             Pass::Statistics { group, share } => {
                 let settings = Normalisation { momentum: *share, ..self.settings };
-                let pass = TrainingPass { group, keys: None };
+                let pass = TrainingPass { group, keys: None, batches: None };
                 return native::normalise(&x, &self.channels, settings, &pass);
             }
             Pass::Evaluate => {
                 return native::normalise_evaluate(&x, &self.channels, self.settings);
             }
         };
-        let mut counter = self.batches_tracked.shallow_clone();
-        let _ = tch::no_grad(|| counter.g_add_scalar_(1));
         let keys = keys.as_ref().filter(|_| self.settings.dropout > 0.0);
         let keys = keys.map(|keys| keys(&self.name));
-        let pass = TrainingPass { group, keys: keys.as_ref() };
+        let batches = Some(&self.batches_tracked);
+        let pass = TrainingPass { group, keys: keys.as_ref(), batches };
         native::normalise(&x, &self.channels, self.settings, &pass)
     }
 }

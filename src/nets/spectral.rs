@@ -5,7 +5,7 @@
 //! iteration for each pass. Knows no layer and no opponent.
 
 use crate::error::Result;
-use crate::native::{SpectralWeight, divide_by_singular_values};
+use crate::native::{Form, SpectralWeight, divide_by_singular_values};
 use crate::parameters::Scope;
 use tch::Tensor;
 
@@ -52,5 +52,5 @@ impl SpectralNorm {
 /// The weights of a network, each over its largest singular value: together a few calls to a GPU, however many
 /// weights there are.
 pub fn divided(weights: &[SpectralWeight<'_>], power: Power) -> Result<Vec<Tensor>> {
-    divide_by_singular_values(weights, power == Power::Iterate)
+    divide_by_singular_values(weights, power == Power::Iterate, Form::Own)
 }

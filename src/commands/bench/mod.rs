@@ -209,6 +209,7 @@ impl Bench {
         let [step, wait] = [times, waits].map(|mut times| median(&mut times[WARM_UP as usize..]));
         let step = Duration::from_nanos(comm.max(step.as_nanos() as i64)?.unsigned_abs());
         let images = plan.train.batch_size as f64 / step.as_secs_f64();
+        let on_gpu = agree(comm, self.words_on_gpu())?;
         let mut text = self.machine()?;
         let _ = writeln!(
             text,
@@ -223,7 +224,7 @@ impl Bench {
             1e3 * wait.as_secs_f64(),
             self.timed,
             self.words_on_replay(&steps, replayed),
-            self.words_on_kernels()
+            on_gpu
         );
         Ok(text)
     }
@@ -240,13 +241,12 @@ impl Bench {
         }
     }
 
-    /// Whether a GPU computes with kernels of our own.
-    fn words_on_kernels(&self) -> &'static str {
-        match (self.place.device, native::cuda::has_kernels()) {
-            (Device::Cpu, _) => "",
-            (_, true) => ", own kernels",
-            (_, false) => ", without own kernels",
-        }
+    /// Of a GPU whether it computes with kernels of our own, and the most that tensors held so far.
+    fn words_on_gpu(&self) -> Result<String> {
+        let Device::Cuda(index) = self.place.device else { return Ok(String::new()) };
+        let kernels = if native::cuda::has_kernels() { "" } else { "out" };
+        let held = native::cuda::memory(index)?.allocated_peak as f64 / 1e9;
+        Ok(format!(", with{kernels} own kernels, at most {held:.2} GB in tensors"))
     }
 
     /// Batches as a rank reads and augments them, nobody training meanwhile.
