@@ -82,8 +82,11 @@ impl Buckets {
         let state = State { gradients, buckets, order: None, backward: None };
         let state = Arc::new(Mutex::new(state));
         for (entry, bucket) in awaited {
-            let state = Arc::clone(&state);
-            on_gradient(&entry.tensor, Box::new(move || lock(&state).arrived(bucket)))?;
+            // Only one of the two gets the gradient.
+            for leaf in std::iter::once(&entry.tensor).chain(&entry.narrowed) {
+                let state = Arc::clone(&state);
+                on_gradient(leaf, Box::new(move || lock(&state).arrived(bucket)))?;
+            }
         }
         Ok(Self { state })
     }

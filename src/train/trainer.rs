@@ -293,7 +293,7 @@ impl Trainer {
         self.parts.recorder.enter(flight::Phase::Step);
         let images: usize = parts.iter().map(|batch| batch.global_size).sum();
         let parts: Vec<Batch> = parts.into_iter().map(|batch| batch.to(kind, device)).collect();
-        self.unread.before_step(&self.parts.method.learners());
+        self.unread.before_step(&self.parts.method.learners())?;
         let report = self.one_step(parts, step)?;
         self.unread.after_step(step, report)?;
         self.state.step = step;

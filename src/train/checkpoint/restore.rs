@@ -156,6 +156,7 @@ impl Loaded {
         }
         for (learner, table) in learners.into_iter().zip(&self.checkpoint.manifest.learners) {
             learner.restore_updates(table.updates);
+            learner.weights_were_set();
         }
         Ok(())
     }
@@ -279,6 +280,7 @@ pub fn share_from_first_rank(learners: &[&Learner], ranks: &Ranks) -> Result<()>
         for tensor in tensors(learner) {
             ranks.tensors().broadcast(0, &tensor)?;
         }
+        learner.weights_were_set();
     }
     Ok(())
 }
