@@ -24,7 +24,10 @@ mod torch {
         println!("cargo:rerun-if-changed=src/native/plain_kernels.h");
         println!("cargo:rerun-if-changed=src/native/device_kernels.h");
         println!("cargo:rerun-if-changed=src/native/device_table.h");
+        println!("cargo:rerun-if-changed=src/native/device_elements.h");
+        println!("cargo:rerun-if-changed=src/native/device_sums.h");
         println!("cargo:rerun-if-changed=src/native/device_twin.h");
+        println!("cargo:rerun-if-changed=src/native/twin_launcher.h");
         let root = std::env::var_os("LIBTORCH").map(PathBuf::from).unwrap_or_default();
         assert!(
             root.join("include/ATen/ATen.h").exists(),

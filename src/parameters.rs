@@ -17,6 +17,9 @@ pub enum Role {
     Trainable,
     /// The same, and kept in [0, 1].
     Share,
+    /// Trainable to the optimiser, but no gradient ever arrives: a bias in front of a normalisation, which
+    /// takes out every constant. Its gradient stays zero.
+    Absorbed,
     /// Changed by forward passes, or by nothing: running statistics and their counters.
     Buffer,
 }
@@ -115,6 +118,12 @@ impl Scope<'_> {
     pub fn uniform(&mut self, name: &str, shape: &[i64], bound: f64) -> Tensor {
         let values = self.draw(name, shape, bound);
         self.register(name, &values, Role::Trainable)
+    }
+
+    /// The same for a bias that a normalisation absorbs.
+    pub fn absorbed(&mut self, name: &str, shape: &[i64], bound: f64) -> Tensor {
+        let values = self.draw(name, shape, bound);
+        self.register(name, &values, Role::Absorbed)
     }
 
     /// A trainable tensor of equal values that every update keeps in [0, 1].

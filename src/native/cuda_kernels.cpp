@@ -23,9 +23,15 @@
 
 namespace {
 
+using scrimp::device::MOST_GROUPS;
+using scrimp::device::SUM_THREADS;
+using scrimp::device::SumWork;
+
 // The kernels of one device.
 struct Loaded {
   int processors;
+  // For kernels that sum, which leave them as they found them.
+  unsigned* done;
   std::unordered_map<std::string, cudaKernel_t> kernels;
 };
 
@@ -55,6 +61,11 @@ const Loaded* load_for(int device, const void* code) {
   }
   SCRIMP_KERNELS(SCRIMP_FIND)
 #undef SCRIMP_FIND
+  const size_t bytes = MOST_GROUPS * sizeof(unsigned);
+  C10_CUDA_CHECK(cudaMalloc(reinterpret_cast<void**>(&result->done), bytes));
+  C10_CUDA_CHECK(cudaMemset(result->done, 0, bytes));
+  // Streams that do not wait for the default one see zeros too.
+  C10_CUDA_CHECK(cudaDeviceSynchronize());
   return result.release();
 }
 
@@ -67,12 +78,26 @@ struct CudaLauncher {
   static int64_t processors(const at::Tensor& x) { return loaded_beside(x)->processors; }
   static void launch(const std::string& kernel, const void* work, int64_t threads,
                      const at::Tensor& x) {
+    const auto blocks = (threads + SCRIMP_BLOCK_THREADS - 1) / SCRIMP_BLOCK_THREADS;
+    start(kernel, work, dim3(static_cast<unsigned>(blocks)), dim3(SCRIMP_BLOCK_THREADS), x);
+  }
+  static void launch_sum(const std::string& kernel, const SumWork& work, int64_t groups,
+                         const at::Tensor& x) {
+    const dim3 blocks(static_cast<unsigned>(work.blocks), static_cast<unsigned>(groups));
+    start(kernel, &work, blocks, dim3(SUM_THREADS), x);
+  }
+  static at::Tensor scratch(int64_t count, const at::Tensor& x) {
+    return at::empty({count}, scrimp::device::doubles_beside(x));
+  }
+  static unsigned* done(const at::Tensor& x) { return loaded_beside(x)->done; }
+
+ private:
+  static void start(const std::string& kernel, const void* work, dim3 blocks, dim3 threads,
+                    const at::Tensor& x) {
     const c10::cuda::CUDAGuard guard(x.device());
     const auto stream = c10::cuda::getCurrentCUDAStream(x.get_device());
-    const auto blocks = (threads + SCRIMP_BLOCK_THREADS - 1) / SCRIMP_BLOCK_THREADS;
     void* arguments[] = {const_cast<void*>(work)};
-    C10_CUDA_CHECK(cudaLaunchKernel(loaded_beside(x)->kernels.at(kernel),
-                                    dim3(static_cast<unsigned>(blocks)), dim3(SCRIMP_BLOCK_THREADS),
+    C10_CUDA_CHECK(cudaLaunchKernel(loaded_beside(x)->kernels.at(kernel), blocks, threads,
                                     arguments, 0, stream));
   }
 };

@@ -2,7 +2,9 @@
 // a kernel is found and started is the `Launcher`'s: a GPU's, or the host's for tests.
 //
 // A Launcher says `serve(x)`, `processors(x)`, how many multiprocessors are to be kept busy, and
-// `launch(kernel, work, threads, x)`, which may return before the kernel has run.
+// `launch(kernel, work, threads, x)`, which may return before the kernel has run. For kernels that sum it
+// has `launch_sum(kernel, work, groups, x)`, `scratch(count, x)`, doubles of any value, and `done(x)`, the
+// counters of SumWork, which are those of one device: such kernels run one after the other there.
 
 #pragma once
 
@@ -17,12 +19,8 @@
 
 namespace scrimp::device {
 
-// Most threads per multiprocessor and least packs per thread. Each thread of a sum leaves two numbers
-// per channel behind, which are to be far fewer than what it read.
-struct Share {
-  int64_t threads, packs;
-};
-constexpr Share OF_MOMENTS{384, 8}, OF_DEACTIVATION{768, 8}, OF_REST{2048, 4};
+// Most threads per multiprocessor, and least packs per thread.
+constexpr int64_t MOST_THREADS = 2048, LEAST_PACKS = 4;
 
 inline const char* element_name(at::ScalarType kind) {
   return kind == at::kBFloat16 ? "bfloat16" : kind == at::kDouble ? "double" : "float";
@@ -41,12 +39,18 @@ inline int64_t width_of(const at::Tensor& x, const ElementWork& work) {
   return work.channels % width == 0 && addresses % 16 == 0 ? width : 1;
 }
 
+// Rounded up.
+inline int64_t quotient(int64_t number, int64_t divisor) { return (number + divisor - 1) / divisor; }
+
 // Threads for these many packs; together they take whole pixels.
-inline int64_t threads_for(int64_t packs, int64_t packs_per_pixel, int64_t processors,
-                           const Share& share) {
-  const auto wanted = std::min((packs + share.packs - 1) / share.packs, processors * share.threads);
-  const auto pixels = (wanted + packs_per_pixel - 1) / packs_per_pixel;
+inline int64_t threads_for(int64_t packs, int64_t packs_per_pixel, int64_t processors) {
+  const auto wanted = std::min(quotient(packs, LEAST_PACKS), processors * MOST_THREADS);
+  const auto pixels = quotient(wanted, packs_per_pixel);
   return std::max<int64_t>(pixels, 1) * packs_per_pixel;
+}
+
+inline at::TensorOptions doubles_beside(const at::Tensor& x) {
+  return at::TensorOptions(at::kDouble).device(x.device());
 }
 
 inline ElementWork work_on(const at::Tensor& x) {
@@ -73,35 +77,29 @@ struct Table {
     return has_kernels(x.scalar_type()) && Launcher::serve(x);
   }
 
-  static std::string share_out(const char* operation, ElementWork& work, const at::Tensor& x,
-                               const Share& share) {
-    const auto width = width_of(x, work);
-    work.threads = threads_for(work.elements / width, work.channels / width,
-                               Launcher::processors(x), share);
-    return kernel_name(operation, x.scalar_type(), width);
-  }
-
   static void launch(const char* operation, ElementWork& work, const at::Tensor& x) {
-    const auto kernel = share_out(operation, work, x, OF_REST);
-    Launcher::launch(kernel, &work, work.threads, x);
+    const auto width = width_of(x, work);
+    work.threads =
+        threads_for(work.elements / width, work.channels / width, Launcher::processors(x));
+    Launcher::launch(kernel_name(operation, x.scalar_type(), width), &work, work.threads, x);
   }
 
-  // Launches a kernel that sums: the sums of each thread, float64 [2, pixels at a time, C].
-  static at::Tensor sums(const char* operation, ElementWork& work, const at::Tensor& x,
-                         const Share& share) {
-    const auto kernel = share_out(operation, work, x, share);
-    const auto pixels = work.threads * width_of(x, work) / work.channels;
-    auto partial = at::empty({2, pixels, work.channels},
-                             at::TensorOptions(at::kDouble).device(x.device()));
+  // Launches a kernel that sums, in groups of channels that are alike in size and blocks that all run at
+  // once.
+  static void launch_sum(const char* operation, SumWork& work, const at::Tensor& x) {
+    const auto width = width_of(x, work.elements), packs = work.elements.channels / width;
+    const auto least = quotient(packs, GROUP_BYTES / (width * x.element_size()));
+    work.columns = static_cast<int>(quotient(packs, least));
+    const auto groups = quotient(packs, work.columns);
+    TORCH_CHECK(groups <= MOST_GROUPS, "too many channels to normalise: ", work.elements.channels);
+    work.pixels = work.elements.elements / work.elements.channels;
+    const int64_t rows = SUM_THREADS / work.columns;
+    const auto most = std::max<int64_t>(Launcher::processors(x) * SUM_BLOCKS / groups, 1);
+    work.blocks = std::clamp<int64_t>(quotient(work.pixels, rows * LEAST_PACKS), 1, most);
+    auto partial = Launcher::scratch(groups * work.blocks * 2 * work.columns * width, x);
     work.partial = partial.template mutable_data_ptr<double>();
-    Launcher::launch(kernel, &work, work.threads, x);
-    return partial;
-  }
-
-  static void moments(const at::Tensor& x, const at::Tensor& total) {
-    auto work = work_on(x);
-    auto result = total.narrow(0, 0, 2 * work.channels).view({2, work.channels});
-    at::sum_out(result, sums("moments", work, x, OF_MOMENTS), 1);
+    work.done = Launcher::done(x);
+    Launcher::launch_sum(kernel_name(operation, x.scalar_type(), width), work, groups, x);
   }
 
   // A pointer to parameters, checked: what the kernel takes for granted.
@@ -112,21 +110,46 @@ struct Table {
     return tensor.mutable_data_ptr();
   }
 
-  static at::Tensor coefficients(const at::Tensor& total, const Channels& of, double momentum,
-                                 double epsilon) {
+  static ChannelWork work_on_channels(const Channels& of, const at::Tensor& coefficients) {
     const auto kind = of.weight.scalar_type();
-    auto rows = at::empty({4, of.weight.numel()}, total.options());
     ChannelWork work{};
-    work.total = total.const_data_ptr<double>();
     work.weight = parameters(of.weight, kind);
     work.bias = parameters(of.bias, kind);
+    work.absorbed = parameters(of.absorbed, kind);
     work.running_mean = parameters(of.running_mean, kind);
     work.running_var = parameters(of.running_var, kind);
-    work.momentum = momentum;
-    work.epsilon = epsilon;
-    work.coefficients = rows.mutable_data_ptr<double>();
+    work.are_double = kind == at::kDouble;
+    if (of.batches.defined()) work.batches = of.batches.template mutable_data_ptr<int64_t>();
+    work.momentum = of.momentum;
+    work.epsilon = of.epsilon;
+    work.coefficients = coefficients.template mutable_data_ptr<double>();
+    return work;
+  }
+
+  static at::Tensor moments(const at::Tensor& x) {
+    auto total = at::empty({2 * x.size(1) + 1}, doubles_beside(x));
+    SumWork work{};
+    work.elements = work_on(x);
+    work.channels.total = total.template mutable_data_ptr<double>();
+    launch_sum("moments", work, x);
+    return total;
+  }
+
+  static at::Tensor coefficients(const at::Tensor& total, const Channels& of) {
+    auto rows = at::empty({ROWS, of.weight.numel()}, total.options());
+    auto work = work_on_channels(of, rows);
+    work.total = total.mutable_data_ptr<double>();
     work.threads = of.weight.numel();
-    Launcher::launch(kernel_name("coefficients", kind, 1), &work, work.threads, total);
+    Launcher::launch("coefficients_double_1", &work, work.threads, total);
+    return rows;
+  }
+
+  static at::Tensor statistics(const at::Tensor& x, const Channels& of) {
+    auto rows = at::empty({ROWS, x.size(1)}, doubles_beside(x));
+    SumWork work{};
+    work.elements = work_on(x);
+    work.channels = work_on_channels(of, rows);
+    launch_sum("moments", work, x);
     return rows;
   }
 
@@ -140,32 +163,23 @@ struct Table {
   }
 
   static Deactivated deactivate(const at::Tensor& x, const at::Tensor& dy,
-                                const Activation& activation) {
-    auto g = at::empty_like(x);
-    auto work = work_on(x);
-    work.dy = dy.const_data_ptr();
-    work.out = g.mutable_data_ptr();
-    apply(work, activation);
-    return {g, sums("deactivate", work, x, OF_DEACTIVATION).sum(1)};
-  }
-
-  static Corrections corrections(const at::Tensor& own_sums, const at::Tensor& all_sums,
-                                 const at::Tensor& total, const at::Tensor& coefficients,
-                                 at::ScalarType kind) {
-    const auto channels = coefficients.size(1);
-    const auto options = total.options();
-    Corrections result{at::empty({channels}, options.dtype(kind)),
-                       at::empty({channels}, options.dtype(kind)), at::empty({2, channels}, options)};
-    ChannelWork work{};
-    work.total = total.const_data_ptr<double>();
-    work.own_sums = own_sums.const_data_ptr<double>();
-    work.all_sums = all_sums.const_data_ptr<double>();
-    work.d_weight = result.d_weight.mutable_data_ptr();
-    work.d_bias = result.d_bias.mutable_data_ptr();
-    work.coefficients = coefficients.mutable_data_ptr<double>();
-    work.corrections = result.rows.mutable_data_ptr<double>();
-    work.threads = channels;
-    Launcher::launch(kernel_name("corrections", kind, 1), &work, work.threads, total);
+                                const Activation& activation, at::ScalarType parameters) {
+    const auto channels = x.size(1);
+    const auto doubles = doubles_beside(x);
+    Deactivated result{at::empty_like(x), at::empty({channels}, doubles.dtype(parameters)),
+                       at::empty({channels}, doubles.dtype(parameters)),
+                       at::empty({2, channels}, doubles)};
+    SumWork work{};
+    work.elements = work_on(x);
+    work.elements.dy = dy.const_data_ptr();
+    work.elements.out = result.g.mutable_data_ptr();
+    apply(work.elements, activation);
+    work.channels.coefficients = activation.coefficients.template mutable_data_ptr<double>();
+    work.channels.are_double = parameters == at::kDouble;
+    work.channels.d_weight = result.d_weight.mutable_data_ptr();
+    work.channels.d_bias = result.d_bias.mutable_data_ptr();
+    work.channels.corrections = result.corrections.template mutable_data_ptr<double>();
+    launch_sum("deactivate", work, x);
     return result;
   }
 
@@ -228,9 +242,8 @@ struct Table {
     return result;
   }
 
-  static constexpr Kernels TABLE{serve,      moments,     coefficients, activate,
-                                 deactivate, corrections, centre,       normal,
-                                 neighbour_sums};
+  static constexpr Kernels TABLE{serve,      moments, coefficients, statistics,    activate,
+                                 deactivate, centre,  normal,       neighbour_sums};
 };
 
 }  // namespace scrimp::device

@@ -2,7 +2,8 @@
 #![expect(unsafe_code, reason = "this file is the foreign-function border to libtorch")]
 
 use super::{
-    Form, GroupSum, Neighbourhood, Normalisation, NormalisedChannels, PairKernel, TrainingPass,
+    Form, GroupSum, Neighbourhood, Normalisation, NormalisedChannels, Order, PairKernel,
+    TrainingPass,
 };
 use crate::error::{Failure, Result};
 use std::ffi::{CStr, c_char, c_int, c_void};
@@ -21,7 +22,7 @@ unsafe extern "C" {
     fn scrimp_normalise(
         out: *mut Handle,
         x: Handle,
-        parameters: *const Handle,
+        channels: *const Handle,
         keys: Handle,
         settings: *const Normalisation,
         group: *mut c_void,
@@ -31,9 +32,10 @@ unsafe extern "C" {
     fn scrimp_normalise_evaluate(
         out: *mut Handle,
         x: Handle,
-        parameters: *const Handle,
+        channels: *const Handle,
         settings: *const Normalisation,
     ) -> *mut c_char;
+    fn scrimp_arrange_twin(processors: i64, order: i64);
     fn scrimp_normal(out: *mut Handle, keys: Handle, like: Handle, form: Form) -> *mut c_char;
     fn scrimp_keep_memory();
     fn scrimp_allow_tf32(allowed: bool) -> *mut c_char;
@@ -111,14 +113,18 @@ extern "C" fn drop_group(group: *mut c_void) {
     drop(unsafe { Box::from_raw(group.cast::<Arc<dyn GroupSum>>()) });
 }
 
-fn channel_handles(channels: &NormalisedChannels) -> [Handle; 4] {
-    [&channels.weight, &channels.bias, &channels.running_mean, &channels.running_var].map(handle)
+/// In the order of `ScrimpChannel`.
+fn channel_handles(channels: &NormalisedChannels, batches: Option<&Tensor>) -> [Handle; 6] {
+    let NormalisedChannels { weight, bias, absorbed, running_mean, running_var } = channels;
+    let [weight, bias, absorbed, mean, var] =
+        [weight, bias, absorbed, running_mean, running_var].map(handle);
+    [weight, bias, absorbed, mean, var, batches.map_or(std::ptr::null_mut(), handle)]
 }
 
 /// `dropout(leaky_relu(batch_norm(x)))` for training: `x` and the result are `[N, C, H, W]`.
 ///
 /// Statistics are those of all samples of all ranks of the group; running statistics move.
-/// Differentiable in `x`, weight and bias; the gradients of weight and bias are this rank's share.
+/// Differentiable in `x`, weight and bias, not in what is absorbed; the gradients of weight and bias are this rank's share.
 /// The result is channels-last. An empty local batch takes part with a count of zero.
 pub fn normalise(
     x: &Tensor,
@@ -127,15 +133,20 @@ pub fn normalise(
     pass: &TrainingPass<'_>,
 ) -> Result<Tensor> {
     let mut out: Handle = std::ptr::null_mut();
-    let group = Box::into_raw(Box::new(Arc::clone(pass.group)));
+    // Nothing is summed where a rank is alone.
+    let group = if pass.group.ranks() == 1 {
+        std::ptr::null_mut()
+    } else {
+        Box::into_raw(Box::new(Arc::clone(pass.group)))
+    };
     let keys = pass.keys.map_or(std::ptr::null_mut(), handle);
     // SAFETY: all handles belong to tensors borrowed for this call; the shim takes over `group`
-    // whether it succeeds or not, and frees it through `drop_group`.
+    // whether it succeeds or not, and frees it through `drop_group` unless it is null.
     let text = unsafe {
         scrimp_normalise(
             &raw mut out,
             handle(x),
-            channel_handles(channels).as_ptr(),
+            channel_handles(channels, pass.batches).as_ptr(),
             keys,
             &raw const settings,
             group.cast(),
@@ -159,12 +170,24 @@ pub fn normalise_evaluate(
         scrimp_normalise_evaluate(
             &raw mut out,
             handle(x),
-            channel_handles(channels).as_ptr(),
+            channel_handles(channels, None).as_ptr(),
             &raw const settings,
         )
     };
     checked(text)?;
     Ok(adopted(out))
+}
+
+/// How [`Form::DeviceTwin`] computes on this thread from now on: as a device with so many multiprocessors,
+/// at least 1, whose threads run one after the other in this order. For tests.
+pub fn arrange_twin(processors: i64, order: Order) {
+    let order = match order {
+        Order::Forward => 0,
+        Order::Reversed => -1,
+        Order::Shuffled(seed) => i64::from(seed) + 1,
+    };
+    // SAFETY: sets two numbers of this thread.
+    unsafe { scrimp_arrange_twin(processors.max(1), order) }
 }
 
 /// Standard normal numbers, `[keys, ...]` with the other extents, the precision and the device of

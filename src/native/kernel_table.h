@@ -11,10 +11,12 @@
 #include <cmath>
 #include <cstdint>
 
+#include "device_elements.h"
+
 namespace scrimp {
 
-// Rows of coefficients, float64 [4, C].
-enum Row : int64_t { MEAN, INVERSE_DEVIATION, SCALE, SHIFT };
+// Rows of coefficients, float64 [ROWS, C]; evaluation has those up to the shift.
+using device::INVERSE_DEVIATION, device::MEAN, device::ROWS, device::SCALE, device::SHIFT, device::VALUES;
 
 // y = dropout(leaky(x*scale + shift)).
 struct Activation {
@@ -24,22 +26,22 @@ struct Activation {
   double slope, dropout;
 };
 
-// The tensors of the channels, each [C] and of one kind, float or double.
+// The tensors of the channels, each [C] and of one kind, float or double, and how they are used.
 struct Channels {
-  const at::Tensor &weight, &bias, &running_mean, &running_var;
+  // Absorbed is what was to be added to x and was not: the running mean is that of both.
+  const at::Tensor &weight, &bias, &absorbed, &running_mean, &running_var;
+  // A number of type int64, one higher afterwards; undefined: nobody counts.
+  const at::Tensor& batches;
+  double momentum, epsilon;
 };
 
 struct Deactivated {
+  // The gradient before the activation.
   at::Tensor g;
-  // Of g and of g*(x - mean), float64 [2, C].
-  at::Tensor sums;
-};
-
-struct Corrections {
   // This rank's gradients, [C] of the kind of the parameters.
   at::Tensor d_weight, d_bias;
-  // Offset and tilt, float64 [2, C].
-  at::Tensor rows;
+  // This rank's share of offset and tilt, float64 [2, C].
+  at::Tensor corrections;
 };
 
 // weight * exp(-distance*(dx^2 + dy^2) - intensity*(difference of intensities)^2); mirrored by
@@ -67,21 +69,17 @@ struct NeighbourSums {
 struct Kernels {
   // Whether these functions work with tensors of the kind and in the place of `x`.
   bool (*serve)(const at::Tensor& x);
-  // Sums of x and of x^2 to the first 2C numbers of `total`, float64 [2C + 1].
-  void (*moments)(const at::Tensor& x, const at::Tensor& total);
-  // Coefficients from the moments of all ranks; total[2C] is the number of values per channel. Moves
-  // the running statistics.
-  at::Tensor (*coefficients)(const at::Tensor& total, const Channels& channels, double momentum,
-                             double epsilon);
+  // This rank's sums of x and of x^2 and its number of values per channel, float64 [2C + 1].
+  at::Tensor (*moments)(const at::Tensor& x);
+  // Coefficients from the moments of all ranks. Moves the running statistics.
+  at::Tensor (*coefficients)(const at::Tensor& total, const Channels& channels);
+  // Both, on a rank that normalises alone.
+  at::Tensor (*statistics)(const at::Tensor& x, const Channels& channels);
   at::Tensor (*activate)(const at::Tensor& x, const Activation& activation);
-  // g = gradient before the activation.
   Deactivated (*deactivate)(const at::Tensor& x, const at::Tensor& dy,
-                            const Activation& activation);
-  // From sums of this rank and of all, and `total` as above.
-  Corrections (*corrections)(const at::Tensor& own_sums, const at::Tensor& all_sums,
-                             const at::Tensor& total, const at::Tensor& coefficients,
-                             at::ScalarType parameters);
-  // scale*(g - offset - (x - mean)*tilt) in the kind of x; may overwrite g.
+                            const Activation& activation, at::ScalarType parameters);
+  // scale*(g - offset - (x - mean)*tilt) in the kind of x, with the corrections of all ranks; may
+  // overwrite g.
   at::Tensor (*centre)(const at::Tensor& x, const at::Tensor& coefficients,
                        const at::Tensor& corrections, const at::Tensor& g);
   // Standard normal numbers [N, ...] with the other extents, kind and place of `like`; keys as above.

@@ -18,6 +18,7 @@
 
 #include "device_kernels.h"
 #include "kernel_table.h"
+#include "plain_kernels.h"
 
 // One binary, the widest vectors of the machine that it runs on.
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
@@ -363,10 +364,17 @@ void centre_typed(const at::Tensor& x, const at::Tensor& coefficients,
 
 inline bool serve(const at::Tensor& x) { return x.is_cpu() && has_kernels(x.scalar_type()); }
 
-inline void moments(const at::Tensor& x, const at::Tensor& total) {
+inline at::Tensor moments(const at::Tensor& x) {
+  auto total = at::zeros({2 * x.size(1) + 1}, at::kDouble);
   auto* sums = total.mutable_data_ptr<double>();
-  std::fill(sums, sums + 2 * x.size(1), 0.0);
   SCRIMP_DISPATCH(moments_typed, x, x, sums);
+  sums[2 * x.size(1)] = static_cast<double>(x.numel() / x.size(1));
+  return total;
+}
+
+// Running statistics and the small sums over channels are not worth kernels on the CPU.
+inline at::Tensor statistics(const at::Tensor& x, const Channels& of) {
+  return plain::coefficients(moments(x), of);
 }
 
 inline at::Tensor activate(const at::Tensor& x, const Activation& activation) {
@@ -376,11 +384,10 @@ inline at::Tensor activate(const at::Tensor& x, const Activation& activation) {
 }
 
 inline Deactivated deactivate(const at::Tensor& x, const at::Tensor& dy,
-                              const Activation& activation) {
-  Deactivated result{at::empty_like(x), at::zeros({2, x.size(1)}, at::kDouble)};
-  SCRIMP_DISPATCH(deactivate_typed, x, x, dy, activation, result.g,
-                  result.sums.mutable_data_ptr<double>());
-  return result;
+                              const Activation& activation, at::ScalarType parameters) {
+  auto g = at::empty_like(x), sums = at::zeros({2, x.size(1)}, at::kDouble);
+  SCRIMP_DISPATCH(deactivate_typed, x, x, dy, activation, g, sums.mutable_data_ptr<double>());
+  return plain::corrected(g, sums, activation.coefficients, parameters);
 }
 
 inline at::Tensor centre(const at::Tensor& x, const at::Tensor& coefficients,

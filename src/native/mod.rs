@@ -10,8 +10,9 @@ pub mod nccl;
 pub mod nvrtc;
 
 pub use ffi::{
-    Element, allow_tf32, channels_last, keep_memory, neighbour_sums, normal, normalise,
-    normalise_evaluate, on_gradient, sums_neighbours, with_bytes, with_slice, with_slice_mut,
+    Element, allow_tf32, arrange_twin, channels_last, keep_memory, neighbour_sums, normal,
+    normalise, normalise_evaluate, on_gradient, sums_neighbours, with_bytes, with_slice,
+    with_slice_mut,
 };
 
 use std::sync::Arc;
@@ -59,7 +60,10 @@ pub struct NormalisedChannels {
     pub weight: Tensor,
     /// Learned offset.
     pub bias: Tensor,
-    /// Running mean, moved by every training pass.
+    /// What was to be added to the input and was not: counted in the running mean, and of no consequence
+    /// beside statistics of a batch, so that it has no gradient. Zero where there is no such thing.
+    pub absorbed: Tensor,
+    /// Running mean of the input and what it absorbed, moved by every training pass.
     pub running_mean: Tensor,
     /// Running unbiased variance, moved by every training pass.
     pub running_var: Tensor,
@@ -93,6 +97,17 @@ pub enum Form {
     DeviceTwin = 2,
 }
 
+/// In which order [`arrange_twin`] lets blocks and threads run: results do not depend on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// As they are numbered.
+    Forward,
+    /// From the last to the first.
+    Reversed,
+    /// By chance, from a seed.
+    Shuffled(u32),
+}
+
 /// Who takes part in the statistics of a training pass, and which elements are dropped.
 pub struct TrainingPass<'a> {
     /// The ranks whose samples are normalised together.
@@ -100,6 +115,8 @@ pub struct TrainingPass<'a> {
     /// One key (`i64 [N]`) per sample, as `random::Key::bits`; no dropout without it. Keys in another
     /// place than the samples are copied there.
     pub keys: Option<&'a Tensor>,
+    /// The number of batches so far (`i64 []`, beside the samples), which the pass raises by one.
+    pub batches: Option<&'a Tensor>,
 }
 
 /// A weight for pairs of pixels: `weight * exp(-distance * d^2 - intensity * i^2)` with their distance

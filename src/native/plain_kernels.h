@@ -42,11 +42,10 @@ inline Tensor per_channel(const Tensor& rows, int64_t row, const Tensor& like) {
 
 inline bool serve(const Tensor&) { return true; }
 
-inline void moments(const Tensor& x, const Tensor& total) {
-  const auto channels = x.size(1);
+inline Tensor moments(const Tensor& x) {
   auto wide = x.to(at::kDouble);
-  total.narrow(0, 0, channels).copy_(wide.sum({0, 2, 3}));
-  total.narrow(0, channels, channels).copy_(wide.square().sum({0, 2, 3}));
+  auto values = at::full({1}, static_cast<double>(x.numel() / x.size(1)), wide.options());
+  return at::cat({wide.sum({0, 2, 3}), wide.square().sum({0, 2, 3}), values});
 }
 
 // running <- running + share * (value - running), in double; with all of it, what was there does not
@@ -56,20 +55,25 @@ inline void move_towards(const Tensor& running, const Tensor& value, const Tenso
   running.copy_(at::where(share == 1.0, value.to(running.scalar_type()), moved));
 }
 
-inline Tensor coefficients(const Tensor& total, const Channels& of, double momentum,
-                           double epsilon) {
+inline Tensor coefficients(const Tensor& total, const Channels& of) {
   const auto channels = of.weight.numel();
   // A rank without samples that normalises alone leaves the running statistics as they are.
-  auto moved = total[2 * channels].gt(0.0).to(at::kDouble) * momentum;
+  auto moved = total[2 * channels].gt(0.0).to(at::kDouble) * of.momentum;
   auto count = total[2 * channels].clamp_min(1.0);
   auto mean = total.narrow(0, 0, channels) / count;
   auto variance = (total.narrow(0, channels, channels) / count - mean.square()).clamp_min(0.0);
-  auto inverse_deviation = (variance + epsilon).rsqrt();
-  move_towards(of.running_mean, mean, moved);
+  auto inverse_deviation = (variance + of.epsilon).rsqrt();
+  move_towards(of.running_mean, mean + of.absorbed.to(at::kDouble), moved);
   auto unbiased = variance * (count / (count - 1.0).clamp_min(1.0));
   move_towards(of.running_var, unbiased, moved);
+  if (of.batches.defined()) of.batches.add_(1);
   auto scale = of.weight.to(at::kDouble) * inverse_deviation;
-  return at::stack({mean, inverse_deviation, scale, of.bias.to(at::kDouble) - mean * scale});
+  auto shift = of.bias.to(at::kDouble) - mean * scale;
+  return at::stack({mean, inverse_deviation, scale, shift, count.expand_as(mean)});
+}
+
+inline Tensor statistics(const Tensor& x, const Channels& of) {
+  return coefficients(moments(x), of);
 }
 
 inline Tensor activate(const Tensor& x, const Activation& activation) {
@@ -81,8 +85,19 @@ inline Tensor activate(const Tensor& x, const Activation& activation) {
   return y.to(x.scalar_type());
 }
 
+// From this rank's sums of g and of g*(x - mean), [2, C].
+inline Deactivated corrected(const Tensor& g, const Tensor& sums, const Tensor& coefficients,
+                             at::ScalarType parameters) {
+  auto inverse_deviation = coefficients.select(0, INVERSE_DEVIATION);
+  auto d_weight = sums.select(0, 1) * inverse_deviation;
+  auto rows = at::stack({sums.select(0, 0), d_weight * inverse_deviation});
+  return {g, d_weight.to(parameters), sums.select(0, 0).to(parameters),
+          rows / coefficients.select(0, VALUES)};
+}
+
 // g in the precision of computing.
-inline Deactivated deactivate(const Tensor& x, const Tensor& dy, const Activation& activation) {
+inline Deactivated deactivate(const Tensor& x, const Tensor& dy, const Activation& activation,
+                              at::ScalarType parameters) {
   const auto computed = computed_in(x.scalar_type());
   const auto& rows = activation.coefficients;
   auto input = x.to(computed), gradient = dy.to(computed);
@@ -91,18 +106,8 @@ inline Deactivated deactivate(const Tensor& x, const Tensor& dy, const Activatio
   if (activation.keys.defined()) g = g * dropout_scale(input, activation.keys, activation.dropout);
   auto wide = g.to(at::kDouble), exact = x.to(at::kDouble);
   auto products = wide * (exact - per_channel(rows, MEAN, exact));
-  return {g, at::stack({wide.sum({0, 2, 3}), products.sum({0, 2, 3})})};
-}
-
-inline Corrections corrections(const Tensor& own_sums, const Tensor& all_sums, const Tensor& total,
-                               const Tensor& coefficients, at::ScalarType parameters) {
-  const auto channels = coefficients.size(1);
-  auto count = total[2 * channels].clamp_min(1.0);
-  auto inverse_deviation = coefficients.select(0, INVERSE_DEVIATION);
-  auto offset = all_sums.select(0, 0) / count;
-  auto tilt = all_sums.select(0, 1) * inverse_deviation.square() / count;
-  return {(own_sums.select(0, 1) * inverse_deviation).to(parameters),
-          own_sums.select(0, 0).to(parameters), at::stack({offset, tilt})};
+  auto sums = at::stack({wide.sum({0, 2, 3}), products.sum({0, 2, 3})});
+  return corrected(g, sums, rows, parameters);
 }
 
 inline Tensor centre(const Tensor& x, const Tensor& coefficients, const Tensor& corrections,
@@ -127,8 +132,7 @@ inline Tensor normal(const Tensor& keys, const Tensor& like) {
   return both.flatten(1).narrow(1, 0, count).to(like.scalar_type()).reshape(shape);
 }
 
-inline const Kernels TABLE{serve,      moments,     coefficients, activate,
-                           deactivate, corrections, centre,       normal,
-                           nullptr};
+inline const Kernels TABLE{serve,      moments, coefficients, statistics, activate,
+                           deactivate, centre,  normal,       nullptr};
 
 }  // namespace scrimp::plain

@@ -17,20 +17,22 @@
 #include <stdexcept>
 #include <string>
 
-#include "device_twin.h"
+#include "device_table.h"
 #include "guarded.h"
 #include "kernel_table.h"
 #include "kernels.h"
 #include "neighbours.h"
 #include "noise.h"
 #include "plain_kernels.h"
+#include "twin_launcher.h"
 
 using at::Tensor;
 using scrimp::guarded;
 
 namespace {
 
-// A sum over ranks that Rust owns: the callback returns 0, or another number when it failed.
+// A sum over ranks that Rust owns; null where a rank is alone. The callback returns 0, or another number
+// when it failed.
 using SumFunction = int (*)(void* group, Tensor* tensor);
 using DropFunction = void (*)(void* group);
 
@@ -44,9 +46,12 @@ struct Group final : torch::CustomClassHolder {
   Form form;
   Group(void* handle, SumFunction sum_function, DropFunction drop_function, Form form)
       : handle(handle), sum_function(sum_function), drop_function(drop_function), form(form) {}
-  ~Group() override { drop_function(handle); }
+  ~Group() override {
+    if (!is_alone()) drop_function(handle);
+  }
+  bool is_alone() const { return handle == nullptr; }
   void sum(Tensor& tensor) const {
-    if (sum_function(handle, &tensor) != 0) {
+    if (!is_alone() && sum_function(handle, &tensor) != 0) {
       throw std::runtime_error("a sum over ranks failed during batch normalisation");
     }
   }
@@ -71,10 +76,9 @@ c10::intrusive_ptr<Group> group_of(const c10::IValue& value) {
   return c10::static_intrusive_pointer_cast<Group>(value.toCapsule());
 }
 
-// Running statistics and the small sums over channels are not worth kernels on the CPU.
 const scrimp::Kernels CPU_KERNELS{scrimp::host::serve,         scrimp::host::moments,
-                                  scrimp::plain::coefficients, scrimp::host::activate,
-                                  scrimp::host::deactivate,    scrimp::plain::corrections,
+                                  scrimp::plain::coefficients, scrimp::host::statistics,
+                                  scrimp::host::activate,      scrimp::host::deactivate,
                                   scrimp::host::centre,        scrimp::host::normal,
                                   scrimp::neighbour_sums};
 std::atomic<const scrimp::Kernels*> device_kernels{nullptr};
@@ -92,36 +96,53 @@ const scrimp::Kernels& kernels_for(const Tensor& x, Form form) {
 }
 
 // Keys where x is, or an undefined tensor.
-Tensor keys_beside(const Tensor& x, const c10::optional<Tensor>& keys) {
-  if (!keys.has_value()) return Tensor();
-  TORCH_CHECK(keys->numel() == x.size(0) && keys->scalar_type() == at::kLong,
+Tensor keys_beside(const Tensor& x, const Tensor& keys) {
+  if (!keys.defined()) return Tensor();
+  TORCH_CHECK(keys.numel() == x.size(0) && keys.scalar_type() == at::kLong,
               "dropout needs one key of 64 bits per sample");
-  return keys->to(x.device()).contiguous();
+  return keys.to(x.device()).contiguous();
+}
+
+// What one normalisation needs beside its tensors; mirrored by `native::Normalisation` in Rust.
+struct ScrimpNormalisation {
+  double momentum, epsilon, slope, dropout;
+  Form form;
+};
+
+// Places in an array of the tensors of the channels, as `channel_handles` in Rust fills it.
+enum ScrimpChannel : int { WEIGHT, BIAS, ABSORBED, RUNNING_MEAN, RUNNING_VAR, BATCHES };
+
+// What a normalisation in training uses and has no gradient for.
+struct Surroundings {
+  Tensor absorbed, running_mean, running_var, batches, keys;
+  ScrimpNormalisation settings;
+  c10::intrusive_ptr<Group> group;
+};
+
+Tensor coefficients_over(const Group& group, const scrimp::Kernels& kernels, const Tensor& x,
+                         const scrimp::Channels& of) {
+  if (group.is_alone()) return kernels.statistics(x, of);
+  auto total = kernels.moments(x);
+  group.sum(total);
+  return kernels.coefficients(total, of);
 }
 
 // Batch normalisation over all ranks, leaky rectification and dropout in one pass each way.
 struct Normalise : torch::autograd::Function<Normalise> {
   static Tensor forward(torch::autograd::AutogradContext* context, const Tensor& input,
-                        const Tensor& weight, const Tensor& bias, Tensor running_mean,
-                        Tensor running_var, const c10::optional<Tensor>& keys, double momentum,
-                        double epsilon, double slope, double dropout, c10::IValue holder) {
-    const auto group = group_of(holder);
-    const auto channels = input.size(1);
+                        const Tensor& weight, const Tensor& bias, const Surroundings& with) {
+    const auto& settings = with.settings;
     auto x = input.contiguous(at::MemoryFormat::ChannelsLast);
-    const auto& kernels = kernels_for(x, group->form);
-    // The last number is how many values per channel there are.
-    auto total = at::full({2 * channels + 1}, static_cast<double>(x.numel() / channels),
-                          at::TensorOptions(at::kDouble).device(x.device()));
-    kernels.moments(x, total);
-    group->sum(total);
-    const scrimp::Channels of{weight, bias, running_mean, running_var};
-    auto coefficients = kernels.coefficients(total, of, momentum, epsilon);
-    auto beside = keys_beside(x, keys);
-    auto y = kernels.activate(x, {coefficients, beside, slope, dropout});
-    context->save_for_backward({x, coefficients, total, beside});
-    context->saved_data["slope"] = slope;
-    context->saved_data["dropout"] = dropout;
-    context->saved_data["group"] = holder;
+    const auto& kernels = kernels_for(x, settings.form);
+    const scrimp::Channels of{weight,       bias,    with.absorbed,     with.running_mean, with.running_var,
+                              with.batches, settings.momentum, settings.epsilon};
+    auto coefficients = coefficients_over(*with.group, kernels, x, of);
+    auto keys = keys_beside(x, with.keys);
+    auto y = kernels.activate(x, {coefficients, keys, settings.slope, settings.dropout});
+    context->save_for_backward({x, coefficients, keys});
+    context->saved_data["slope"] = settings.slope;
+    context->saved_data["dropout"] = settings.dropout;
+    context->saved_data["group"] = c10::IValue::make_capsule(with.group);
     context->saved_data["parameters"] = static_cast<int64_t>(weight.scalar_type());
     return y;
   }
@@ -129,7 +150,7 @@ struct Normalise : torch::autograd::Function<Normalise> {
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
                                                  torch::autograd::variable_list gradients) {
     const auto saved = context->get_saved_variables();
-    const auto &x = saved[0], &coefficients = saved[1], &total = saved[2], &keys = saved[3];
+    const auto &x = saved[0], &coefficients = saved[1], &keys = saved[2];
     const auto slope = context->saved_data["slope"].toDouble();
     const auto dropout = context->saved_data["dropout"].toDouble();
     const auto group = group_of(context->saved_data["group"]);
@@ -138,16 +159,12 @@ struct Normalise : torch::autograd::Function<Normalise> {
     const auto& kernels = kernels_for(x, group->form);
     auto dy = gradients[0].to(x.scalar_type()).contiguous(at::MemoryFormat::ChannelsLast);
 
-    // g = dL/d(normalised and scaled); sums of g and of g*(x - mean) on this rank.
-    auto [g, sums] = kernels.deactivate(x, dy, {coefficients, keys, slope, dropout});
-    auto all_sums = sums.clone();
-    group->sum(all_sums);
-    // This rank's share of the gradients of weight and bias; the learner sums them over ranks.
-    auto [d_weight, d_bias, rows] =
-        kernels.corrections(sums, all_sums, total, coefficients, parameters);
+    // The gradients of weight and bias are this rank's share; the learner sums them over ranks.
+    auto [g, d_weight, d_bias, corrections] =
+        kernels.deactivate(x, dy, {coefficients, keys, slope, dropout}, parameters);
+    group->sum(corrections);
     Tensor none;
-    return {kernels.centre(x, coefficients, rows, g), d_weight, d_bias, none, none, none, none, none,
-            none, none, none};
+    return {kernels.centre(x, coefficients, corrections, g), d_weight, d_bias, none};
   }
 };
 
@@ -157,37 +174,33 @@ extern "C" {
 
 void scrimp_free_text(char* text) { free(text); }
 
-// What one normalisation needs beside its tensors; mirrored by `native::Normalisation` in Rust.
-struct ScrimpNormalisation {
-  double momentum, epsilon, slope, dropout;
-  Form form;
-};
-
-// Training form. `keys` is null or int64 [N]. Takes ownership of `group`.
-char* scrimp_normalise(Tensor** out, Tensor* x, Tensor* const* parameters, Tensor* keys,
+// Training form. `keys` is null or int64 [N]; the counter of batches may be null too. Takes ownership of
+// `group`, which is null where a rank normalises alone.
+char* scrimp_normalise(Tensor** out, Tensor* x, Tensor* const* channels, Tensor* keys,
                        const ScrimpNormalisation* settings, void* group, SumFunction sum_function,
                        DropFunction drop_function) {
   auto holder = c10::make_intrusive<Group>(group, sum_function, drop_function, settings->form);
   return guarded([&] {
-    c10::optional<Tensor> key_tensor;
-    if (keys != nullptr) key_tensor = *keys;
-    *out = new Tensor(Normalise::apply(*x, *parameters[0], *parameters[1], *parameters[2],
-                                       *parameters[3], key_tensor, settings->momentum,
-                                       settings->epsilon, settings->slope, settings->dropout,
-                                       c10::IValue::make_capsule(holder)));
+    const auto given = [](const Tensor* tensor) { return tensor == nullptr ? Tensor() : *tensor; };
+    const Surroundings with{channels[ABSORBED]->detach(), *channels[RUNNING_MEAN],
+                            *channels[RUNNING_VAR],       given(channels[BATCHES]),
+                            given(keys),                  *settings,
+                            holder};
+    *out = new Tensor(Normalise::apply(*x, *channels[WEIGHT], *channels[BIAS], with));
   });
 }
 
 // Evaluation form with the running statistics; records no gradient.
-char* scrimp_normalise_evaluate(Tensor** out, Tensor* x, Tensor* const* parameters,
+char* scrimp_normalise_evaluate(Tensor** out, Tensor* x, Tensor* const* channels,
                                 const ScrimpNormalisation* settings) {
   return guarded([&] {
     at::NoGradGuard no_grad;
     auto input = x->contiguous(at::MemoryFormat::ChannelsLast);
-    auto mean = parameters[2]->to(at::kDouble);
-    auto inverse_deviation = (parameters[3]->to(at::kDouble) + settings->epsilon).rsqrt();
-    auto scale = parameters[0]->to(at::kDouble) * inverse_deviation;
-    auto shift = parameters[1]->to(at::kDouble) - mean * scale;
+    // Of the input alone.
+    auto mean = channels[RUNNING_MEAN]->to(at::kDouble) - channels[ABSORBED]->to(at::kDouble);
+    auto inverse_deviation = (channels[RUNNING_VAR]->to(at::kDouble) + settings->epsilon).rsqrt();
+    auto scale = channels[WEIGHT]->to(at::kDouble) * inverse_deviation;
+    auto shift = channels[BIAS]->to(at::kDouble) - mean * scale;
     auto coefficients = at::stack({mean, inverse_deviation, scale, shift});
     const auto& kernels = kernels_for(input, settings->form);
     *out = new Tensor(kernels.activate(input, {coefficients, Tensor(), settings->slope, 0.0}));
@@ -202,6 +215,11 @@ char* scrimp_normal(Tensor** out, Tensor* keys, Tensor* like, Form form) {
     auto beside = keys->to(like->device()).contiguous();
     *out = new Tensor(kernels_for(*like, form).normal(beside, *like));
   });
+}
+
+// How the twin of devices runs from now on, for this thread; see `device::Arrangement`.
+void scrimp_arrange_twin(int64_t processors, int64_t order) {
+  scrimp::device::arrangement = {processors, order};
 }
 
 // From now on `Own` is these kernels for the tensors that they serve; null: it is not. The table

@@ -1,14 +1,14 @@
-//! Blocks that networks share: convolutions and normalisations under the reference's names.
+//! Blocks that networks share: convolutions under the reference's names, and how a network is run.
 //!
 //! Networks are formulas: ranks, random numbers and the kind of pass come in as arguments.
 
 pub mod gan;
 pub mod label_transfer;
+pub mod normalised;
 pub mod spectral;
 pub mod unet;
 
-use crate::error::Result;
-use crate::native::{self, Form, GroupSum, Normalisation, NormalisedChannels, TrainingPass};
+use crate::native::GroupSum;
 use crate::parameters::Scope;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -95,10 +95,20 @@ pub struct Convolution {
 impl Convolution {
     /// `side` x `side` taps, stride 1, padded to keep the size. Registers `weight` and `bias`.
     pub fn new(scope: &mut Scope<'_>, channels_in: i64, channels_out: i64, side: i64) -> Self {
+        Self::registered(scope, [channels_in, channels_out], side, Scope::uniform)
+    }
+
+    /// The same with a bias that `register_bias` makes of its name, shape and bound.
+    fn registered<'a>(
+        scope: &mut Scope<'a>,
+        [channels_in, channels_out]: [i64; 2],
+        side: i64,
+        register_bias: fn(&mut Scope<'a>, &str, &[i64], f64) -> Tensor,
+    ) -> Self {
         let bound = 1.0 / ((channels_in * side * side) as f64).sqrt();
         Self {
             weight: scope.uniform("weight", &[channels_out, channels_in, side, side], bound),
-            bias: scope.uniform("bias", &[channels_out], bound),
+            bias: register_bias(scope, "bias", &[channels_out], bound),
             step: Step { stride: 1, padding: side / 2 },
             arithmetic: Arithmetic::of(scope),
         }
@@ -126,7 +136,12 @@ impl Convolution {
         self.forward_with(x, &self.weight)
     }
 
-    /// The same in the precision of its weights: for what leaves the network.
+    /// The same without adding the bias.
+    fn forward_unbiased(&self, x: &Tensor) -> Tensor {
+        self.arithmetic.convolve(x, &self.weight, None, self.step)
+    }
+
+    /// The same as `forward` in the precision of its weights: for what leaves the network.
     pub fn forward_wide(&self, x: &Tensor) -> Tensor {
         self.forward(x).to_kind(self.weight.kind())
     }
@@ -134,63 +149,5 @@ impl Convolution {
     /// The same with another weight of the same shape in place of its own.
     fn forward_with(&self, x: &Tensor, weight: &Tensor) -> Tensor {
         self.arithmetic.convolve(x, weight, Some(&self.bias), self.step)
-    }
-}
-
-/// Batch normalisation, leaky rectification (slope 0.01) and dropout, in one pass over memory.
-#[derive(Debug)]
-pub struct NormalisedActivation {
-    channels: NormalisedChannels,
-    batches_tracked: Tensor,
-    settings: Normalisation,
-    name: String,
-}
-
-impl NormalisedActivation {
-    /// Registers `weight`, `bias`, `running_mean`, `running_var`, `num_batches_tracked`.
-    /// `dropout` is the probability with which an element is dropped in training.
-    pub fn new(scope: &mut Scope<'_>, channels: i64, dropout: f64) -> Self {
-        Self {
-            channels: NormalisedChannels {
-                weight: scope.constant("weight", &[channels], 1.0),
-                bias: scope.constant("bias", &[channels], 0.0),
-                running_mean: scope.buffer("running_mean", &[channels], 0.0),
-                running_var: scope.buffer("running_var", &[channels], 1.0),
-            },
-            batches_tracked: scope.counter("num_batches_tracked"),
-            settings: Normalisation {
-                momentum: MOMENTUM,
-                epsilon: 1e-5,
-                slope: 0.01,
-                dropout,
-                form: Form::Own,
-            },
-            name: scope.name().to_owned(),
-        }
-    }
-
-    /// `[N, C, H, W]` to the same shape.
-    pub fn forward(&self, x: &Tensor, pass: &Pass) -> Result<Tensor> {
-        let (group, keys) = match pass {
-            Pass::Train { group, keys } => (group, keys),
-            Pass::Statistics { group, share } => {
-                let settings = Normalisation { momentum: *share, ..self.settings };
-                let pass = TrainingPass { group, keys: None };
-                return native::normalise(x, &self.channels, settings, &pass);
-            }
-            Pass::Evaluate => {
-                return native::normalise_evaluate(x, &self.channels, self.settings);
-            }
-        };
-        let mut counter = self.batches_tracked.shallow_clone();
-        let _ = tch::no_grad(|| counter.g_add_scalar_(1));
-        let keys = keys.as_ref().filter(|_| self.settings.dropout > 0.0);
-        let keys = keys.map(|keys| keys(&self.name));
-        native::normalise(
-            x,
-            &self.channels,
-            self.settings,
-            &TrainingPass { group, keys: keys.as_ref() },
-        )
     }
 }

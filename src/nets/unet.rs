@@ -3,7 +3,8 @@
 //! Shapes, names and initialisation follow HiLab-git/WSL4MIS `code/networks/unet.py` at a594da8:
 //! despite its configuration it upsamples bilinearly and rectifies leakily.
 
-use super::{Convolution, NormalisedActivation, Pass};
+use super::normalised::NormalisedConvolution;
+use super::{Convolution, Pass};
 use crate::error::Result;
 use crate::native;
 use crate::parameters::Scope;
@@ -17,26 +18,22 @@ const DROPOUT: [f64; 5] = [0.05, 0.1, 0.2, 0.3, 0.5];
 /// Twice: 3x3 convolution, normalisation, leaky rectification; dropout after the first.
 #[derive(Debug)]
 struct ConvBlock {
-    first: Convolution,
-    first_activation: NormalisedActivation,
-    second: Convolution,
-    second_activation: NormalisedActivation,
+    first: NormalisedConvolution,
+    second: NormalisedConvolution,
 }
 
 impl ConvBlock {
     fn new(scope: &mut Scope<'_>, channels_in: i64, channels: i64, dropout: f64) -> Self {
         let mut scope = scope.sub("conv_conv");
+        let (first, second) = ([channels_in, channels], [channels; 2]);
         Self {
-            first: Convolution::new(&mut scope.sub("0"), channels_in, channels, 3),
-            first_activation: NormalisedActivation::new(&mut scope.sub("1"), channels, dropout),
-            second: Convolution::new(&mut scope.sub("4"), channels, channels, 3),
-            second_activation: NormalisedActivation::new(&mut scope.sub("5"), channels, 0.0),
+            first: NormalisedConvolution::new(&mut scope, ["0", "1"], first, dropout),
+            second: NormalisedConvolution::new(&mut scope, ["4", "5"], second, 0.0),
         }
     }
 
     fn forward(&self, x: &Tensor, pass: &Pass) -> Result<Tensor> {
-        let x = self.first_activation.forward(&self.first.forward(x), pass)?;
-        self.second_activation.forward(&self.second.forward(&x), pass)
+        self.second.forward(&self.first.forward(x, pass)?, pass)
     }
 }
 

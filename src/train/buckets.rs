@@ -6,7 +6,7 @@
 use crate::comm::Communicator;
 use crate::error::{Failure, Result};
 use crate::native::on_gradient;
-use crate::parameters::{Flat, Parameters, Slot};
+use crate::parameters::{Flat, Parameters, Role, Slot};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tch::Tensor;
@@ -42,6 +42,7 @@ impl std::fmt::Debug for State {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Bucket {
     range: Range<i64>,
+    /// Whose gradients arrive.
     tensors: usize,
 }
 
@@ -60,15 +61,21 @@ impl Buckets {
     /// Watches the trainable tensors of `parameters`, whose gradients lie in `gradients` where their
     /// values do in `flat`.
     pub(super) fn new(parameters: &Parameters, flat: &Flat, gradients: &Tensor) -> Result<Self> {
-        let buckets = cut(&flat.slots, gradients.size()[0]);
+        let mut buckets = cut(&flat.slots, gradients.size()[0]);
         let of_slot = buckets.iter().enumerate();
         let of_slot =
             of_slot.flat_map(|(index, bucket)| std::iter::repeat_n(index, bucket.tensors));
         let of_slot: Vec<usize> = of_slot.collect();
+        let slots = parameters.trainable().zip(of_slot);
+        let (absorbed, awaited): (Vec<_>, Vec<_>) =
+            slots.partition(|(entry, _)| entry.role == Role::Absorbed);
+        for (_, bucket) in absorbed {
+            buckets[bucket].tensors -= 1;
+        }
         let gradients = gradients.shallow_clone();
         let state = State { gradients, buckets, order: None, backward: None };
         let state = Arc::new(Mutex::new(state));
-        for (entry, bucket) in parameters.trainable().zip(of_slot) {
+        for (entry, bucket) in awaited {
             let state = Arc::clone(&state);
             on_gradient(&entry.tensor, Box::new(move || lock(&state).arrived(bucket)))?;
         }
@@ -98,7 +105,8 @@ impl Buckets {
         let Some(order) = &state.order else {
             communicator.sum(&state.gradients);
             let parts = 0..state.buckets.len();
-            backward.complete.extend(parts.filter(|&part| backward.missing[part] > 0));
+            let rest: Vec<usize> = parts.filter(|part| !backward.complete.contains(part)).collect();
+            backward.complete.extend(rest);
             agree_on(&backward.complete, communicator.as_ref())?;
             state.order = Some(backward.complete);
             return Ok(());
@@ -175,6 +183,9 @@ fn agree_on(order: &[usize], communicator: &dyn Communicator) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::comm::Solo;
+    use crate::random::Key;
+    use tch::{Device, Kind};
 
     fn slots(counts: &[i64]) -> Vec<Slot> {
         let mut offset = 0;
@@ -184,6 +195,22 @@ mod tests {
             slot
         };
         counts.iter().map(slot).collect()
+    }
+
+    #[test]
+    fn nobody_waits_for_gradients_that_never_arrive() {
+        let mut parameters = Parameters::new(Key::new(1), Kind::Float, Device::Cpu);
+        let mut root = parameters.root();
+        let weight = root.uniform("weight", &[7], 1.0);
+        let _bias = root.absorbed("bias", &[5], 1.0);
+        let flat = Flat::new(&parameters);
+        let gradients = flat.gradients(&parameters).unwrap();
+        let buckets = Buckets::new(&parameters, &flat, &gradients).unwrap();
+        let communicator: Arc<dyn Communicator> = Arc::new(Solo);
+        buckets.begin(&communicator);
+        weight.sum(Kind::Float).backward();
+        assert_eq!(lock(&buckets.state).backward.as_ref().unwrap().complete, [0]);
+        buckets.finish().unwrap();
     }
 
     #[test]

@@ -3,8 +3,8 @@
 use crate::golden::assert_close;
 use scrimp::native::cuda;
 use scrimp::native::{
-    Alone, Form, GroupSum, Normalisation, NormalisedChannels, TrainingPass, normal, normalise,
-    normalise_evaluate, with_slice, with_slice_mut,
+    Alone, Form, GroupSum, Normalisation, NormalisedChannels, Order, TrainingPass, arrange_twin,
+    normal, normalise, normalise_evaluate, with_slice, with_slice_mut,
 };
 use scrimp::random::{Key, element_bits};
 use std::sync::Arc;
@@ -20,6 +20,7 @@ fn channels_on(device: Device, count: i64, kind: Kind) -> NormalisedChannels {
     NormalisedChannels {
         weight: place(wave(&[count], 0.3) + 1.0).set_requires_grad(true),
         bias: place(wave(&[count], 0.9)).set_requires_grad(true),
+        absorbed: place(wave(&[count], 0.7)).set_requires_grad(true),
         running_mean: Tensor::zeros([count], (kind, device)),
         running_var: Tensor::ones([count], (kind, device)),
     }
@@ -58,23 +59,29 @@ impl OnePass {
         Tensor::from_slice(&keys.collect::<Vec<_>>())
     }
 
-    /// Output, gradients of input, weight and bias, running statistics, and the output of evaluation.
+    /// Output, gradients of input, weight and bias, running statistics, the output of evaluation, and the
+    /// number of batches.
     fn results(&self) -> Vec<Tensor> {
+        self.results_among(&(Arc::new(Alone) as Arc<dyn GroupSum>))
+    }
+
+    fn results_among(&self, group: &Arc<dyn GroupSum>) -> Vec<Tensor> {
         let features = |factor| {
             let numbers = wave(&self.shape, factor).to_kind(Kind::BFloat16);
             numbers.to_kind(self.features).to_device(self.device)
         };
         let x = features(0.37).set_requires_grad(true);
         let channels = channels_on(self.device, self.shape[1], self.parameters);
-        let group: Arc<dyn GroupSum> = Arc::new(Alone);
         let keys = self.dropout.then(|| self.keys());
-        let pass = TrainingPass { group: &group, keys: keys.as_ref() };
+        let batches = Tensor::full([], 6, (Kind::Int64, self.device));
+        let pass = TrainingPass { group, keys: keys.as_ref(), batches: Some(&batches) };
         let settings = with_form(self.form);
         let y = normalise(&x, &channels, settings, &pass).unwrap();
         (&y * features(0.11)).sum(self.features).backward();
         let evaluated = normalise_evaluate(&x, &channels, settings).unwrap();
         let gradients = [x.grad(), channels.weight.grad(), channels.bias.grad()];
-        let rest = [channels.running_mean, channels.running_var, evaluated];
+        let counted = batches.to_kind(Kind::Double);
+        let rest = [channels.running_mean, channels.running_var, evaluated, counted];
         std::iter::once(y.detach()).chain(gradients).chain(rest).collect()
     }
 }
@@ -107,6 +114,69 @@ fn all_forms_of_normalisation_agree() {
         compare(shape, Kind::Float, 1e-5, &ways);
         compare(shape, Kind::Double, 1e-13, &ways);
     }
+}
+
+/// This rank and one with the same samples.
+struct Twice;
+
+impl GroupSum for Twice {
+    fn ranks(&self) -> usize {
+        2
+    }
+    fn sum(&self, tensor: &Tensor) {
+        let _ = tensor.shallow_clone().g_mul_scalar_(2.0);
+    }
+}
+
+/// What a grid of blocks is cut along: fewer pixels than rows of threads, one pixel, none; channels that
+/// fill no pack, many groups, or groups of which the last is narrow; more blocks than one multiprocessor
+/// holds.
+const GRIDS: [[i64; 4]; 8] = [
+    [1, 520, 1, 2],
+    [1, 64, 1, 1],
+    [0, 16, 4, 4],
+    [3, 7, 11, 5],
+    [2, 1, 33, 40],
+    [2, 36, 13, 9],
+    [1, 136, 9, 7],
+    [2, 16, 53, 40],
+];
+
+#[test]
+fn sums_on_devices_do_not_depend_on_which_block_or_thread_comes_first() {
+    let orders = [Order::Forward, Order::Reversed, Order::Shuffled(3)];
+    let groups: [Arc<dyn GroupSum>; 2] = [Arc::new(Alone), Arc::new(Twice)];
+    let kinds = [(Kind::Float, 1e-5), (Kind::Double, 1e-12), (Kind::BFloat16, 0.008)];
+    for (number, shape) in GRIDS.into_iter().enumerate() {
+        for ((features, tolerance), group) in
+            kinds.iter().flat_map(|kind| groups.iter().map(move |group| (*kind, group)))
+        {
+            let parameters = if features == Kind::Double { features } else { Kind::Float };
+            let (dropout, form, device) = (number % 2 == 0, Form::DeviceTwin, Device::Cpu);
+            let twin = OnePass { shape, features, parameters, dropout, form, device };
+            let plain = OnePass { form: Form::Plain, ..twin }.results_among(group);
+            for processors in [1, 132] {
+                let all = orders.map(|order| {
+                    arrange_twin(processors, order);
+                    twin.results_among(group)
+                });
+                for (number, expected) in all[0].iter().enumerate() {
+                    let what = format!("{features:?} {shape:?}, {processors}, result {number}");
+                    let same = all.iter().all(|results| results[number].equal(expected));
+                    assert!(same, "{what}: other bits in another order");
+                    assert!(expected.isfinite().all().int64_value(&[]) == 1, "{what}");
+                    // Where a channel has few values its gradient is a difference of nearly equal
+                    // numbers, which only the plain form does not round to bf16 first.
+                    let is_rounded_away =
+                        features == Kind::BFloat16 && shape[0] * shape[2] * shape[3] < 9;
+                    if expected.numel() > 0 && !is_rounded_away {
+                        assert_close(&what, expected, &plain[number], tolerance);
+                    }
+                }
+            }
+        }
+    }
+    arrange_twin(1, Order::Forward);
 }
 
 #[test]
@@ -188,7 +258,7 @@ fn without_dropout_it_is_batch_norm_and_leaky_relu() {
     let theirs = x.detach().copy().set_requires_grad(true);
     let channels = channels(6, Kind::Double);
     let group: Arc<dyn GroupSum> = Arc::new(Alone);
-    let pass = TrainingPass { group: &group, keys: None };
+    let pass = TrainingPass { group: &group, keys: None, batches: None };
     let y = normalise(&x, &channels, SETTINGS, &pass).unwrap();
     let (mean, var) = (
         Tensor::zeros([6], (Kind::Double, Device::Cpu)),
@@ -207,12 +277,41 @@ fn without_dropout_it_is_batch_norm_and_leaky_relu() {
     );
     let z = z.where_self(&z.gt(0.0), &(&z * 0.01));
     assert_close("output", &y.detach(), &z.detach(), 1e-13);
-    assert_close("running mean", &channels.running_mean, &mean, 1e-13);
+    let absorbed = channels.absorbed.detach() * 0.1;
+    assert_close("running mean", &(&channels.running_mean - absorbed), &mean, 1e-13);
     assert_close("running variance", &channels.running_var, &var, 1e-13);
     let upstream = wave(&[4, 6, 5, 9], 0.13);
     (y * &upstream).sum(Kind::Double).backward();
     (z * &upstream).sum(Kind::Double).backward();
     assert_close("gradient", &x.grad(), &theirs.grad(), 1e-11);
+}
+
+#[test]
+fn an_absorbed_bias_is_as_if_it_had_been_added() {
+    let (x, upstream) = (wave(&[4, 6, 5, 9], 0.21), wave(&[4, 6, 5, 9], 0.13));
+    let group: Arc<dyn GroupSum> = Arc::new(Alone);
+    let pass = TrainingPass { group: &group, keys: None, batches: None };
+    for form in [Form::Own, Form::Plain, Form::DeviceTwin] {
+        let results = |x: &Tensor, channels: &NormalisedChannels| {
+            let x = x.detach().set_requires_grad(true);
+            let y = normalise(&x, channels, with_form(form), &pass).unwrap();
+            (&y * &upstream).sum(Kind::Double).backward();
+            let evaluated = normalise_evaluate(&x, channels, with_form(form)).unwrap();
+            let running = [&channels.running_mean, &channels.running_var].map(Tensor::copy);
+            let gradients = [&x, &channels.weight, &channels.bias].map(Tensor::grad);
+            [y.detach(), evaluated].into_iter().chain(running).chain(gradients).collect::<Vec<_>>()
+        };
+        let absorbing = channels(6, Kind::Double);
+        let found = results(&x, &absorbing);
+        assert!(!absorbing.absorbed.grad().defined(), "a gradient reached what is absorbed");
+        let zero = absorbing.absorbed.zeros_like();
+        let added = &x + absorbing.absorbed.detach().view([1, 6, 1, 1]);
+        let expected =
+            results(&added, &NormalisedChannels { absorbed: zero, ..channels(6, Kind::Double) });
+        for (number, (found, expected)) in found.iter().zip(&expected).enumerate() {
+            assert_close(&format!("{form:?}, result {number}"), found, expected, 1e-12);
+        }
+    }
 }
 
 #[test]
@@ -223,7 +322,7 @@ fn dropped_elements_are_those_of_the_counter_generator() {
     let bits: Vec<i64> = keys.iter().map(|key| key.bits() as i64).collect();
     let bits = Tensor::from_slice(&bits);
     let group: Arc<dyn GroupSum> = Arc::new(Alone);
-    let pass = TrainingPass { group: &group, keys: Some(&bits) };
+    let pass = TrainingPass { group: &group, keys: Some(&bits), batches: None };
     let y = normalise(&x, &channels(3, Kind::Float), SETTINGS, &pass).unwrap();
     let threshold = (0.3 * 4_294_967_296.0f64).round() as u32;
     for (n, key) in keys.iter().enumerate() {
@@ -253,7 +352,8 @@ fn an_empty_local_batch_normalises_to_an_empty_one() {
     for form in [Form::Own, Form::Plain, Form::DeviceTwin] {
         let x = Tensor::zeros([0, 3, 4, 4], (Kind::Float, Device::Cpu)).set_requires_grad(true);
         let channels = channels(3, Kind::Float);
-        let (pass, settings) = (TrainingPass { group: &group, keys: None }, with_form(form));
+        let (pass, settings) =
+            (TrainingPass { group: &group, keys: None, batches: None }, with_form(form));
         let y = normalise(&x, &channels, settings, &pass).unwrap();
         assert_eq!(y.size(), [0, 3, 4, 4]);
         y.sum(Kind::Float).backward();
@@ -267,7 +367,8 @@ fn a_rank_that_normalises_alone_may_be_without_samples() {
     for form in [Form::Own, Form::Plain, Form::DeviceTwin] {
         let x = Tensor::zeros([0, 3, 4, 4], (Kind::Float, Device::Cpu)).set_requires_grad(true);
         let channels = channels(3, Kind::Float);
-        let (pass, settings) = (TrainingPass { group: &group, keys: None }, with_form(form));
+        let (pass, settings) =
+            (TrainingPass { group: &group, keys: None, batches: None }, with_form(form));
         let y = normalise(&x, &channels, settings, &pass).unwrap();
         y.sum(Kind::Float).backward();
         assert_eq!(channels.weight.grad().abs().max().double_value(&[]), 0.0);
@@ -282,7 +383,7 @@ fn what_is_not_a_number_stays_that_in_every_form() {
         for kind in [Kind::Float, Kind::BFloat16] {
             let x = wave(&[2, 8, 4, 4], 0.2).to_kind(kind);
             let _ = x.select(1, 3).fill_(f64::NAN);
-            let pass = TrainingPass { group: &group, keys: None };
+            let pass = TrainingPass { group: &group, keys: None, batches: None };
             let y = normalise(&x, &channels(8, Kind::Float), with_form(form), &pass).unwrap();
             let lost =
                 y.isnan().to_kind(Kind::Int64).sum_dim_intlist([0, 2, 3].as_slice(), false, None);
@@ -296,7 +397,7 @@ fn dropout_wants_one_key_for_every_sample() {
     let group: Arc<dyn GroupSum> = Arc::new(Alone);
     let x = wave(&[2, 3, 4, 4], 0.2).to_kind(Kind::Float);
     let keys = Tensor::from_slice(&[1i64]);
-    let pass = TrainingPass { group: &group, keys: Some(&keys) };
+    let pass = TrainingPass { group: &group, keys: Some(&keys), batches: None };
     assert!(normalise(&x, &channels(3, Kind::Float), SETTINGS, &pass).is_err());
 }
 
