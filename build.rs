@@ -14,6 +14,9 @@ mod torch {
         println!("cargo:rerun-if-env-changed=LIBTORCH");
         println!("cargo:rerun-if-env-changed=CUDA_HOME");
         println!("cargo:rerun-if-changed=src/native/shim.cpp");
+        println!("cargo:rerun-if-changed=src/native/discriminator.cpp");
+        println!("cargo:rerun-if-changed=src/native/kernel_launcher.h");
+        println!("cargo:rerun-if-changed=src/native/spectral_kernels.h");
         println!("cargo:rerun-if-changed=src/native/shim_cuda.cpp");
         println!("cargo:rerun-if-changed=src/native/cuda_kernels.cpp");
         println!("cargo:rerun-if-changed=src/native/kernels.h");
@@ -28,6 +31,7 @@ mod torch {
         println!("cargo:rerun-if-changed=src/native/device_sums.h");
         println!("cargo:rerun-if-changed=src/native/device_twin.h");
         println!("cargo:rerun-if-changed=src/native/twin_launcher.h");
+        println!("cargo:rerun-if-changed=tests/it/gpu_first.cpp");
         let root = std::env::var_os("LIBTORCH").map(PathBuf::from).unwrap_or_default();
         assert!(
             root.join("include/ATen/ATen.h").exists(),
@@ -40,7 +44,12 @@ mod torch {
             .flag("-fopenmp")
             .define("AT_PARALLEL_OPENMP", "1")
             .file("src/native/shim.cpp")
+            .file("src/native/discriminator.cpp")
             .compile("scrimp_shim");
+        // An object and no library, from which the linker would take nothing.
+        for object in compiler(&root).file("tests/it/gpu_first.cpp").compile_intermediates() {
+            println!("cargo:rustc-link-arg-tests={}", object.display());
+        }
         let cuda = build_cuda(&root).unwrap_or_default();
         println!("cargo:rustc-env=SCRIMP_CUDA_LIBRARY={}", cuda.display());
         println!("cargo:rustc-link-search=native={}", library.display());

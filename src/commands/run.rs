@@ -220,7 +220,7 @@ pub(super) fn kind(plan: &RunPlan) -> Kind {
 }
 
 /// The precision of convolutions.
-fn computed(plan: &RunPlan) -> Kind {
+pub(super) fn computed(plan: &RunPlan) -> Kind {
     if plan.train.precision == Precision::Bf16 { Kind::BFloat16 } else { kind(plan) }
 }
 

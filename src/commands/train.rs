@@ -10,8 +10,8 @@ use super::{run_directory, say, store_within, withdraw_stop, write_config};
 use crate::cli;
 use crate::comm::environment::{self, Variables};
 use crate::comm::{Communicator, agree};
+use crate::config;
 use crate::config::plan::RunPlan;
-use crate::config::{self, Precision};
 use crate::data::Dataset;
 use crate::error::{Exit, Failure, Result};
 use crate::panics;
@@ -304,12 +304,7 @@ fn started(
         total_steps: plan.train.total_steps,
         train_slices,
         seed: plan.train.seed,
-        precision: match plan.train.precision {
-            Precision::Fp32 => "fp32".to_owned(),
-            Precision::Tf32 => "tf32".to_owned(),
-            Precision::Bf16 => "bf16".to_owned(),
-            Precision::Fp64 => "fp64".to_owned(),
-        },
+        precision: plan.train.precision.name().to_owned(),
         device: device_name(device),
         code_version: env!("CARGO_PKG_VERSION").to_owned(),
         config_digest: format!("{:016x}", xxhash_rust::xxh3::xxh3_64(header.config.as_bytes())),

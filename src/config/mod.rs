@@ -5,6 +5,7 @@
 //! [`RunConfig::method_params`], so this module knows neither methods nor tensors.
 
 mod changes;
+mod graph;
 mod phantoms;
 pub mod plan;
 mod shown;
@@ -22,6 +23,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 pub use changes::{Change, changes};
+pub use graph::GraphChoice;
 pub use time_span::TimeSpan;
 pub use voice::nearest;
 
@@ -231,9 +233,9 @@ pub struct TrainConfig {
     /// Whether each process keeps the optimiser's moments of its share of the weights alone; the training is the same (default false).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shard_optimizer: Option<bool>,
-    /// Whether steps are recorded once and replayed by one call to the GPU; the training is the same (default false).
+    /// Whether steps are recorded once and replayed by one call to the GPU, which `auto` does where it works; the training is the same (default `auto`).
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub graph: Option<bool>,
+    pub graph: Option<GraphChoice>,
 }
 
 /// What becomes of the brightness and the cast of images.
@@ -312,6 +314,18 @@ pub enum Precision {
     Bf16,
     /// Double precision, to verify that ranks agree.
     Fp64,
+}
+
+impl Precision {
+    /// `fp32`, `tf32`, `bf16` or `fp64`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Fp32 => "fp32",
+            Self::Tf32 => "tf32",
+            Self::Bf16 => "bf16",
+            Self::Fp64 => "fp64",
+        }
+    }
 }
 
 /// What to do after a gradient that is not finite.

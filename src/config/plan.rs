@@ -394,7 +394,7 @@ mod tests {
         hang_limit = "30s"
         on_non_finite = "stop"
         shard_optimizer = false
-        graph = false
+        graph = "auto"
         "#);
     }
 

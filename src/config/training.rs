@@ -2,7 +2,7 @@
 //!
 //! Knows the number of ranks, and nothing of data, networks and methods.
 
-use super::{DeviceChoice, NonFinite, Precision, RunConfig, TimeSpan, TrainConfig};
+use super::{DeviceChoice, GraphChoice, NonFinite, Precision, RunConfig, TimeSpan, TrainConfig};
 use crate::error::Result;
 use crate::limits::{BATCH_SIZE, CHECKPOINTS, STEPS, THREADS};
 use std::time::Duration;
@@ -49,7 +49,7 @@ pub struct TrainPlan {
     /// Whether each rank keeps the moments of its share of the weights alone.
     pub shard_optimizer: bool,
     /// Whether steps are recorded once and replayed by one call to the GPU.
-    pub graph: bool,
+    pub graph: GraphChoice,
 }
 
 /// Every so many steps, at least 1.
@@ -124,7 +124,7 @@ impl TrainPlan {
             hang_limit: written.hang_limit.map_or(Some(HANG_LIMIT), |span| span.0),
             on_non_finite: written.on_non_finite.unwrap_or(NonFinite::Stop),
             shard_optimizer: written.shard_optimizer.unwrap_or(false),
-            graph: written.graph.unwrap_or(false),
+            graph: written.graph.unwrap_or(GraphChoice::Auto),
         })
     }
 

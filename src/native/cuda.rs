@@ -12,6 +12,7 @@ use libloading::os::unix::{Library as Global, RTLD_GLOBAL, RTLD_NOW};
 use std::ffi::{c_char, c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use tch::{Device, Tensor};
 
@@ -118,6 +119,9 @@ fn load_functions() -> std::result::Result<Functions, String> {
 }
 
 /// The number of GPUs that libtorch can use; 0 where its CUDA half is not installed.
+///
+/// To be asked before this process computes anything, also on the CPU: a convolution or a backward makes
+/// libtorch look once for its CUDA half, and where that is not loaded by then there is none for good.
 pub fn devices() -> usize {
     if load_torch() { usize::try_from(tch::Cuda::device_count()).unwrap_or(0) } else { 0 }
 }
@@ -165,6 +169,7 @@ fn take_kernels(device: usize, store: Option<&dyn KernelStore>) -> Result<()> {
     // SAFETY: the table is a static of the library, which is never unloaded, and made by the compiler of the
     // shim that takes it.
     unsafe { scrimp_use_device_kernels((functions()?.kernels)()) };
+    HAS_KERNELS.store(true, Ordering::Relaxed);
     Ok(())
 }
 
@@ -190,6 +195,14 @@ fn kept_or_made(
         store.keep(name, &code);
     }
     Ok(())
+}
+
+/// Whether kernels were compiled.
+static HAS_KERNELS: AtomicBool = AtomicBool::new(false);
+
+/// Whether [`super::Form::Own`] computes with kernels of our own on GPUs, and not with plain tensor operations.
+pub fn has_kernels() -> bool {
+    HAS_KERNELS.load(Ordering::Relaxed)
 }
 
 /// What machine code for a GPU is for, as `sm_90`.
@@ -318,6 +331,14 @@ impl Drop for SideStream {
     }
 }
 
+/// How many graphs of this process are alive.
+static GRAPHS: AtomicUsize = AtomicUsize::new(0);
+
+/// How many graphs of this process are alive: what was recorded in them is still in use.
+pub fn graphs_alive() -> usize {
+    GRAPHS.load(Ordering::SeqCst)
+}
+
 /// Work that was recorded once and can be done again, on the same memory, by one call.
 pub struct Graph {
     functions: &'static Functions,
@@ -337,6 +358,7 @@ impl Graph {
         let mut graph: Pointer = std::ptr::null_mut();
         // SAFETY: `graph` is where the shim writes one address; `pool` is null or a live graph.
         checked(unsafe { (functions.graph_begin)(&raw mut graph, pool) })?;
+        GRAPHS.fetch_add(1, Ordering::SeqCst);
         let graph = Self { functions, graph };
         // tch panics where an operation is refused, which the recording must not survive as begun.
         let made = catch_unwind(AssertUnwindSafe(work));
@@ -362,6 +384,7 @@ impl Drop for Graph {
     fn drop(&mut self) {
         // SAFETY: made by `graph_begin`, and nobody uses it afterwards.
         unsafe { (self.functions.graph_free)(self.graph) }
+        GRAPHS.fetch_sub(1, Ordering::SeqCst);
     }
 }
 

@@ -90,7 +90,7 @@ pub(super) fn handle(tensor: &Tensor) -> Handle {
 }
 
 /// Takes over a tensor that the shim allocated with `new`.
-fn adopted(out: Handle) -> Tensor {
+pub(super) fn adopted(out: Handle) -> Tensor {
     // SAFETY: called only after the shim reported success, so `out` points to a new at::Tensor,
     // which tch deletes when the returned value is dropped.
     unsafe { Tensor::from_ptr(out.cast()) }

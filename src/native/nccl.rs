@@ -22,6 +22,8 @@ const LIBRARY: &str = "libnccl.so.2";
 const IN_PROGRESS: c_int = 7;
 /// How long ranks wait for each other before they are called missing.
 const LONGEST_JOIN: Duration = Duration::from_mins(5);
+/// How long they wait for each other when they leave, which they do at the same moment.
+const LONGEST_LEAVE: Duration = Duration::from_mins(1);
 /// Between two questions whether something is done.
 const PAUSE: Duration = Duration::from_micros(100);
 
@@ -201,8 +203,7 @@ impl Nccl {
         };
         let handle = Mutex::new(Handle(handle));
         let joined = Ranks { handle, functions: self.functions, device, rank, size: ranks };
-        let deadline = Some(Instant::now() + LONGEST_JOIN);
-        let settled = joined.settle(&joined.handle(), code, "join the ranks", deadline);
+        let settled = joined.settle(&joined.handle(), code, "join the ranks", Some(LONGEST_JOIN));
         if let Err(failure) = settled {
             joined.forsake();
             return Err(failure);
@@ -257,11 +258,12 @@ impl Ranks {
         handle: &Handle,
         mut code: c_int,
         verb: &str,
-        deadline: Option<Instant>,
+        longest: Option<Duration>,
     ) -> Result<()> {
+        let start = Instant::now();
         while code == IN_PROGRESS {
-            if deadline.is_some_and(|deadline| Instant::now() > deadline) {
-                let seconds = LONGEST_JOIN.as_secs();
+            if let Some(longest) = longest.filter(|&longest| start.elapsed() > longest) {
+                let seconds = longest.as_secs();
                 return Err(Failure::new(format!("NCCL could not {verb} within {seconds} s"))
                     .hint("set `NCCL_DEBUG=INFO` and run it again, to see whom it waits for"));
             }
@@ -360,12 +362,16 @@ impl Ranks {
     }
 
     /// Leaves the group, which all ranks do together, once the GPU has done everything.
+    ///
+    /// Refuses to as long as recorded work is alive: NCCL would wait for its end. Fails where the others do
+    /// not leave within a minute.
     pub fn leave(self) -> Result<()> {
+        refuse_while_recorded(cuda::graphs_alive())?;
         cuda::synchronise(self.device)?;
         let handle = self.handle();
         // SAFETY: no work is in flight on the communicator, and nobody uses it afterwards.
         let code = unsafe { (self.functions.finalize)(handle.0) };
-        self.settle(&handle, code, "finish its work", None)?;
+        self.settle(&handle, code, "finish its work", Some(LONGEST_LEAVE))?;
         // SAFETY: as above; finalised on this rank, which is all that destroying needs.
         self.functions.check(unsafe { (self.functions.destroy)(handle.0) }, "leave the ranks")
     }
@@ -378,6 +384,16 @@ impl Ranks {
             unsafe { (self.functions.abort)(handle.0) };
         }
     }
+}
+
+fn refuse_while_recorded(graphs: usize) -> Result<()> {
+    if graphs == 0 {
+        return Ok(());
+    }
+    Err(Failure::new(format!(
+        "NCCL cannot end before what was recorded with it, of which {graphs} are left"
+    ))
+    .hint("use `--set train.graph=false`"))
 }
 
 const ADD: ncclRedOp_t = ncclRedOp_t::ncclSum;
@@ -414,6 +430,14 @@ mod tests {
                 assert!(text.contains("`libnccl.so.2`") && text.contains("LD_LIBRARY_PATH"));
             }
         }
+    }
+
+    #[test]
+    fn nobody_leaves_before_what_was_recorded_is_gone() {
+        refuse_while_recorded(0).unwrap();
+        let failure = refuse_while_recorded(2).unwrap_err();
+        let expected = "NCCL cannot end before what was recorded with it, of which 2 are left";
+        assert_eq!(failure.message(), expected);
     }
 
     #[test]

@@ -4,6 +4,9 @@
 // of CUDA. It is linked to nothing: what it lacks is in libtorch_cuda.so, loaded before it.
 // Every function returns nullptr, or an error text from strdup that the caller frees.
 
+#include <ATen/Context.h>
+#include <ATen/core/CachingHostAllocator.h>
+#include <ATen/cuda/CUDAGeneratorImpl.h>
 #include <ATen/cuda/CUDAGraph.h>
 #include <c10/cuda/CUDACachingAllocator.h>
 #include <c10/cuda/CUDAEvent.h>
@@ -29,6 +32,27 @@ struct SideStream {
   CUDAEvent main_reached, side_reached;
 };
 
+// A graph of which nothing is left behind where its recording fails.
+struct RecordedGraph : at::cuda::CUDAGraph {
+  void end() {
+    try {
+      capture_end();
+    } catch (...) {
+      if (!capture_ended_) abandon();
+      throw;
+    }
+  }
+
+ private:
+  // What `capture_end` does after the point at which CUDA refuses a recording.
+  void abandon() {
+    c10::cuda::CUDACachingAllocator::endAllocateToPool(capture_dev_, mempool_id_);
+    c10::cuda::CUDACachingAllocator::releasePool(capture_dev_, mempool_id_);
+    at::getHostAllocator(at::kCUDA)->end_allocate_to_pool(mempool_id_);
+    for (const auto& captured : captured_generator_states_) captured.first->capturing_ = false;
+  }
+};
+
 // The memory of one device in bytes; mirrored by `native::cuda::Memory` in Rust.
 struct DeviceMemory {
   uint64_t free, total, allocated, allocated_peak;
@@ -40,8 +64,14 @@ extern "C" {
 
 // Makes `device` current on this thread, and a stream of its own the one on which torch computes
 // here: the default one cannot be recorded into a graph.
+//
+// Torch's memory of devices begins with its context, which the first tensor on a GPU makes otherwise:
+// who asked for the use of memory before would be refused. cuDNN measures its algorithms at the first
+// convolution of each shape: shapes are few here and return in every step.
 char* scrimp_cuda_open(int device) {
   return guarded([&] {
+    at::globalContext().lazyInitDevice(at::kCUDA);
+    at::globalContext().setBenchmarkCuDNN(true);
     c10::cuda::set_device(static_cast<c10::DeviceIndex>(device));
     c10::cuda::setCurrentCUDAStream(c10::cuda::getStreamFromPool(false, device));
   });
@@ -121,9 +151,9 @@ char* scrimp_cuda_side_holds(const SideStream* side, const at::Tensor* tensor) {
 
 // Records what this thread enqueues from now on instead of running it. `pool` is null or a graph whose
 // memory is shared: the two must never run at the same time.
-char* scrimp_cuda_graph_begin(at::cuda::CUDAGraph** out, at::cuda::CUDAGraph* pool) {
+char* scrimp_cuda_graph_begin(RecordedGraph** out, RecordedGraph* pool) {
   return guarded([&] {
-    auto graph = std::make_unique<at::cuda::CUDAGraph>();
+    auto graph = std::make_unique<RecordedGraph>();
     graph->capture_begin(pool == nullptr ? at::cuda::MempoolId_t{0, 0} : pool->pool(),
                          cudaStreamCaptureModeThreadLocal);
     *out = graph.release();
@@ -131,13 +161,13 @@ char* scrimp_cuda_graph_begin(at::cuda::CUDAGraph** out, at::cuda::CUDAGraph* po
 }
 
 // Ends the recording; also to be called when what was recorded has failed.
-char* scrimp_cuda_graph_end(at::cuda::CUDAGraph* graph) {
-  return guarded([&] { graph->capture_end(); });
+char* scrimp_cuda_graph_end(RecordedGraph* graph) {
+  return guarded([&] { graph->end(); });
 }
 
-char* scrimp_cuda_graph_replay(at::cuda::CUDAGraph* graph) {
+char* scrimp_cuda_graph_replay(RecordedGraph* graph) {
   return guarded([&] { graph->replay(); });
 }
 
-void scrimp_cuda_graph_free(at::cuda::CUDAGraph* graph) { delete graph; }
+void scrimp_cuda_graph_free(RecordedGraph* graph) { delete graph; }
 }

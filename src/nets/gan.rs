@@ -4,7 +4,9 @@
 //! cf584ee. Knows no loss and no opponent.
 
 use super::Convolution;
-use super::spectral::{Power, SpectralNorm};
+use super::spectral::{Power, SpectralNorm, divided};
+use crate::error::Result;
+use crate::native::{channels_last, leaky_relu};
 use crate::parameters::Scope;
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
@@ -29,15 +31,11 @@ pub enum Judge {
 /// A convolutional discriminator: 2 762 689 parameters for one input channel, of either kind.
 #[derive(Debug)]
 pub struct Discriminator {
-    layers: Vec<Layer>,
-    judge: Judge,
-}
-
-#[derive(Debug)]
-struct Layer {
-    convolution: Convolution,
-    spectral: Option<SpectralNorm>,
+    layers: Vec<Convolution>,
+    /// One for each layer, or none.
+    norms: Vec<SpectralNorm>,
     power: Power,
+    judge: Judge,
 }
 
 impl Discriminator {
@@ -49,63 +47,59 @@ impl Discriminator {
             Judge::Wholes => [2, 2, 2, 1, 1],
         };
         let mut before = channels_in;
-        let layers = CHANNELS.iter().chain(&[1]).zip(strides).enumerate();
-        let layers = layers
-            .map(|(number, (&channels, stride))| {
-                let mut scope = scope.sub(&(2 * number).to_string());
-                let convolution = Convolution::patchwise(&mut scope, before, channels, stride);
-                let elements = 16 * before;
-                let spectral =
-                    spectral_norm.then(|| SpectralNorm::new(&mut scope, channels, elements));
-                before = channels;
-                Layer { convolution, spectral, power: Power::Iterate }
-            })
-            .collect();
-        Self { layers, judge }
+        let (mut layers, mut norms) = (Vec::new(), Vec::new());
+        for (number, (&channels, stride)) in CHANNELS.iter().chain(&[1]).zip(strides).enumerate() {
+            let mut scope = scope.sub(&(2 * number).to_string());
+            layers.push(Convolution::patchwise(&mut scope, before, channels, stride));
+            if spectral_norm {
+                norms.push(SpectralNorm::new(&mut scope, channels, 16 * before));
+            }
+            before = channels;
+        }
+        Self { layers, norms, power: Power::Iterate, judge }
     }
 
     /// Logits, positive for real, of maps `[N, channels_in, H, W]`: `[N, 1, H / 32, W / 32]` of
     /// patches, `[N, 1]` of wholes.
-    pub fn forward(&self, maps: &Tensor) -> Tensor {
-        let mut x = maps.shallow_clone();
-        for (number, layer) in self.layers.iter().enumerate() {
-            x = layer.forward(&x);
+    pub fn forward(&self, maps: &Tensor) -> Result<Tensor> {
+        let weights = self.weights()?;
+        let mut x = channels_last(maps)?;
+        for (number, (layer, weight)) in self.layers.iter().zip(&weights).enumerate() {
+            x = layer.forward_with(&x, weight);
             let hidden = number + 1 < self.layers.len();
             if self.judge == Judge::Wholes && hidden && number > 0 {
                 x = instance_norm(&x);
             }
             if hidden {
-                x = x.prelu(&Tensor::full([1], SLOPE, (x.kind(), x.device())));
+                x = leaky_relu(&x, SLOPE)?;
             }
         }
         let x = x.to_kind(maps.kind());
-        match self.judge {
+        Ok(match self.judge {
             Judge::Patches => x,
             Judge::Wholes => x.mean_dim([2i64, 3].as_slice(), false, x.kind()),
+        })
+    }
+
+    /// What the layers multiply with.
+    fn weights(&self) -> Result<Vec<Tensor>> {
+        let raw = self.layers.iter().map(|layer| &layer.weight);
+        if self.norms.is_empty() {
+            return Ok(raw.map(Tensor::shallow_clone).collect());
         }
+        let weights: Vec<_> = self.norms.iter().zip(raw).map(|(norm, raw)| norm.of(raw)).collect();
+        divided(&weights, self.power)
     }
 
     /// The same discriminator with the same values, whose weights take no gradient and whose
     /// spectral norms stand still.
     #[must_use]
     pub fn frozen(&self) -> Self {
-        let layers = self.layers.iter().map(|layer| Layer {
-            convolution: layer.convolution.frozen(),
-            spectral: layer.spectral.as_ref().map(SpectralNorm::share),
+        Self {
+            layers: self.layers.iter().map(Convolution::frozen).collect(),
+            norms: self.norms.iter().map(SpectralNorm::share).collect(),
             power: Power::Hold,
-        });
-        Self { layers: layers.collect(), judge: self.judge }
-    }
-}
-
-impl Layer {
-    fn forward(&self, x: &Tensor) -> Tensor {
-        match &self.spectral {
-            None => self.convolution.forward(x),
-            Some(norm) => {
-                let weight = norm.divide(&self.convolution.weight, self.power);
-                self.convolution.forward_with(x, &weight)
-            }
+            judge: self.judge,
         }
     }
 }
@@ -129,14 +123,11 @@ mod tests {
         (parameters, net)
     }
 
-    /// As so many passes would move the spectral norms.
-    fn iterate_powers(layers: &[Layer], passes: usize) {
-        for layer in layers {
-            let norm = layer.spectral.as_ref().unwrap();
-            for _ in 0..passes {
-                let _ = norm.divide(&layer.convolution.weight, Power::Iterate);
-            }
-        }
+    /// The weight of a layer, its norm held after so many passes.
+    fn weight_after(net: &Discriminator, layer: usize, passes: usize) -> Tensor {
+        let weight = [net.norms[layer].of(&net.layers[layer].weight)];
+        (0..passes).for_each(|_| drop(divided(&weight, Power::Iterate).unwrap()));
+        divided(&weight, Power::Hold).unwrap().remove(0)
     }
 
     #[test]
@@ -145,7 +136,7 @@ mod tests {
         for (judge, size) in [(Judge::Patches, vec![2, 1, 2, 3]), (Judge::Wholes, vec![2, 1])] {
             let (parameters, net) = discriminator(judge, false);
             assert_eq!(parameters.trainable_count(), 2_762_689);
-            assert_eq!(net.forward(&maps).size(), size);
+            assert_eq!(net.forward(&maps).unwrap().size(), size);
         }
     }
 
@@ -153,11 +144,11 @@ mod tests {
     fn a_frozen_discriminator_answers_alike_and_learns_nothing() {
         let (parameters, net) = discriminator(Judge::Patches, true);
         let maps = Tensor::rand([1, 1, 64, 64], (Kind::Double, Device::Cpu));
-        iterate_powers(&net.layers, 40);
+        (0..5).for_each(|layer| drop(weight_after(&net, layer, 40)));
         let maps = maps.set_requires_grad(true);
-        let frozen = net.frozen().forward(&maps);
+        let frozen = net.frozen().forward(&maps).unwrap();
         // One power iteration more still moves a norm by a trifle.
-        assert!(frozen.allclose(&net.forward(&maps), 1e-2, 1e-3, false));
+        assert!(frozen.allclose(&net.forward(&maps).unwrap(), 1e-2, 1e-3, false));
         frozen.sum(Kind::Double).backward();
         assert!(maps.grad().abs().max().double_value(&[]) > 0.0);
         let learned = parameters.entries().iter().any(|entry| entry.tensor.grad().defined());
@@ -167,10 +158,7 @@ mod tests {
     #[test]
     fn a_spectrally_normalised_weight_has_largest_singular_value_one() {
         let (parameters, net) = discriminator(Judge::Patches, true);
-        iterate_powers(&net.layers[1..2], 500);
-        let layer = &net.layers[1];
-        let weight =
-            layer.spectral.as_ref().unwrap().divide(&layer.convolution.weight, Power::Hold);
+        let weight = weight_after(&net, 1, 500);
         let largest = weight.flatten(1, -1).svd(true, false).1.max().double_value(&[]);
         assert!((largest - 1.0).abs() < 1e-3, "{largest}");
         assert_eq!(parameters.entries().len(), 20);

@@ -1,14 +1,13 @@
-//! Spectral normalisation: a weight divided by its largest singular value, so that a layer stretches
+//! Spectral normalisation: weights divided by their largest singular values, so that layers stretch
 //! nothing.
 //!
 //! Miyato et al., ICLR 2018, as `torch.nn.utils.spectral_norm` computes it: one step of the power
 //! iteration for each pass. Knows no layer and no opponent.
 
+use crate::error::Result;
+use crate::native::{Form, SpectralWeight, divide_by_singular_values};
 use crate::parameters::Scope;
 use tch::Tensor;
-
-/// Against division by the norm of nothing.
-const EPSILON: f64 = 1e-12;
 
 /// Whether a pass improves the estimate of the singular vectors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,19 +43,14 @@ impl SpectralNorm {
         Self { left: self.left.shallow_clone(), right: self.right.shallow_clone() }
     }
 
-    /// `weight`, outputs first, over its largest singular value. The gradient flows through both.
-    pub fn divide(&self, weight: &Tensor, power: Power) -> Tensor {
-        let matrix = weight.flatten(1, -1);
-        let unit = |x: Tensor| &x / x.norm().clamp_min(EPSILON);
-        let (left, right) = tch::no_grad(|| {
-            if power == Power::Iterate {
-                let right = unit(matrix.tr().mv(&self.left));
-                self.left.shallow_clone().copy_(&unit(matrix.mv(&right)));
-                self.right.shallow_clone().copy_(&right);
-            }
-            // The next pass overwrites the buffers while this one's backward still needs the values.
-            (self.left.copy(), self.right.copy())
-        });
-        weight / left.dot(&matrix.mv(&right))
+    /// `weight`, outputs first, with these vectors.
+    pub fn of<'a>(&'a self, weight: &'a Tensor) -> SpectralWeight<'a> {
+        SpectralWeight { weight, left: &self.left, right: &self.right }
     }
+}
+
+/// The weights of a network, each over its largest singular value: together a few calls to a GPU, however many
+/// weights there are.
+pub fn divided(weights: &[SpectralWeight<'_>], power: Power) -> Result<Vec<Tensor>> {
+    divide_by_singular_values(weights, power == Power::Iterate, Form::Own)
 }

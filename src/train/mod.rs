@@ -11,6 +11,7 @@ pub mod moment;
 pub mod non_finite;
 pub mod numbers;
 pub mod optimizer;
+mod pace;
 pub mod preview;
 pub mod recorder;
 pub mod replay;
@@ -111,6 +112,20 @@ impl Objective {
             self.terms.push((name, weight, value()));
         }
         self
+    }
+
+    /// [`Objective::term`] with a value that may fail.
+    pub fn try_term(
+        mut self,
+        name: &'static str,
+        weight: impl Into<Weight>,
+        value: impl FnOnce() -> Result<Tensor>,
+    ) -> Result<Self> {
+        let weight = weight.into();
+        if !matches!(weight, Weight::Fixed(0.0)) {
+            self.terms.push((name, weight, value()?));
+        }
+        Ok(self)
     }
 
     /// `share` of the weighted sum.

@@ -7,10 +7,12 @@
 use super::learner::Learner;
 use super::moment::{Moment, Varying};
 use super::{Method, StepContext, StepReport, step_in_parts};
-use crate::comm::Communicator;
+use crate::comm::{Communicator, agree};
+use crate::config::GraphChoice;
 use crate::data::batch::Batch;
 use crate::error::Result;
 use crate::native::cuda::Graph;
+use crate::runlog::{Level, RunEvent};
 use std::rc::Rc;
 use std::sync::Arc;
 use tch::Device;
@@ -18,13 +20,20 @@ use tch::Device;
 /// Steps of a form before one is recorded: libtorch chooses its algorithms in the first ones, and ranks
 /// agree on the order of their gradients.
 const WARM_UP: u32 = 3;
+/// Forms that are kept: steps of so many are hardly ever replayed.
+const MOST_FORMS: usize = 64;
 
 /// All recorded steps of a run on one rank.
 pub struct Replay {
     forms: Vec<Form>,
     /// Where steps compute; none once they cannot be replayed.
     device: Option<Device>,
-    news: Option<String>,
+    /// Whether somebody asked for it.
+    is_wanted: bool,
+    news: Option<RunEvent>,
+    /// Why not all steps are replayed, where it is known.
+    reason: Option<String>,
+    in_a_row: u32,
 }
 
 /// What a step does.
@@ -59,6 +68,8 @@ struct Recording {
     report: StepReport,
     /// How often each learner was updated in it.
     updates: Vec<u64>,
+    /// Goes last: NCCL ends only after all graphs that hold sums of it, and no rank leaves it before.
+    _ranks: Arc<dyn Communicator>,
 }
 
 /// A step that is due.
@@ -103,9 +114,19 @@ fn updates_of(method: &dyn Method) -> Vec<u64> {
 }
 
 impl Replay {
-    /// Nothing is recorded yet; steps compute on `device`.
-    pub fn on(device: Device) -> Self {
-        Self { forms: Vec::new(), device: Some(device), news: None }
+    /// Nothing is recorded yet; steps compute on `device`. None where they are not to be replayed: on a CPU
+    /// there is nothing to gain.
+    pub fn chosen(choice: GraphChoice, device: Device) -> Option<Self> {
+        let is_wanted = choice == GraphChoice::Always;
+        let is_tried = choice == GraphChoice::Auto && device != Device::Cpu;
+        (is_wanted || is_tried).then(|| Self {
+            forms: Vec::new(),
+            device: Some(device),
+            is_wanted,
+            news: None,
+            reason: None,
+            in_a_row: 0,
+        })
     }
 
     /// Forgets all recordings, which count updates from where they were.
@@ -113,25 +134,44 @@ impl Replay {
         self.forms.clear();
     }
 
-    /// What a user should know, once.
-    pub fn take_news(&mut self) -> Option<String> {
+    /// What a user should know, once: a warning to who asked for replayed steps.
+    pub fn take_news(&mut self) -> Option<RunEvent> {
         self.news.take()
+    }
+
+    /// How many of the last steps were replayed, one after the other.
+    pub fn in_a_row(&self) -> u32 {
+        self.in_a_row
+    }
+
+    /// Why steps are not replayed, where it is known.
+    pub fn reason(&self) -> Option<&str> {
+        self.reason.as_deref()
     }
 
     /// Computes or replays a step.
     pub fn step(&mut self, method: &mut dyn Method, due: Due<'_>) -> Result<StepReport> {
+        let before = std::mem::take(&mut self.in_a_row);
         let Some(device) = self.device else { return compute(method, &due) };
         let Some(work) = due.work(method) else {
             self.give_up("steps of this method do not all do the same work");
             return compute(method, &due);
         };
+        let is_new = self.forms.iter().all(|form| form.work != work);
+        if is_new && self.forms.len() == MOST_FORMS {
+            self.tell(&format!(
+                "steps do more than {MOST_FORMS} kinds of work; others are computed"
+            ));
+            return compute(method, &due);
+        }
         let form = self.form(work);
         if let Some(recording) = &mut form.recording {
-            return if recording.take_in(&due.batches) {
-                recording.replay(method, &due)
-            } else {
-                compute(method, &due)
-            };
+            if !recording.take_in(&due.batches) {
+                return compute(method, &due);
+            }
+            let report = recording.replay(method, &due);
+            self.in_a_row = before + 1;
+            return report;
         }
         if form.warm < WARM_UP {
             let varying = Rc::new(Varying::of(due.moment));
@@ -159,9 +199,23 @@ impl Replay {
     }
 
     fn give_up(&mut self, reason: &str) {
-        self.news = Some(format!("`train.graph`: {reason}; they are computed one by one"));
+        self.tell(&format!("{reason}; they are computed one by one"));
         self.device = None;
         self.forms.clear();
+    }
+
+    /// Remembers why steps are not replayed, and tells it if nothing was told before.
+    fn tell(&mut self, reason: &str) {
+        if self.reason.is_some() {
+            return;
+        }
+        let message = format!("`train.graph`: {reason}");
+        self.news = Some(if self.is_wanted {
+            RunEvent::Warning { message }
+        } else {
+            RunEvent::Log { level: Level::Info, message }
+        });
+        self.reason = Some(reason.to_owned());
     }
 
     /// Computes a step on a CPU, which is its own recording.
@@ -174,14 +228,19 @@ impl Replay {
         let report = compute_with(method, &due.batches, &due, &varying)?;
         let work = due.work(method);
         let batches = std::mem::take(&mut due.batches);
-        let nothing = StepReport::default();
-        let recording =
-            Recording { graph: None, batches, varying, report: nothing, updates: Vec::new() };
+        let recording = Recording {
+            graph: None,
+            batches,
+            varying,
+            report: StepReport::default(),
+            updates: Vec::new(),
+            _ranks: Arc::clone(due.communicator),
+        };
         self.keep(work, recording);
         Ok(report)
     }
 
-    /// Records a step on a GPU and replays it; computes it where it cannot be recorded.
+    /// Records a step on a GPU and replays it. Where one rank cannot record it, no rank replays: all compute.
     fn record(
         &mut self,
         method: &mut dyn Method,
@@ -194,6 +253,8 @@ impl Replay {
         let recorded = Graph::record(pool, || {
             Ok(compute_with(method, &due.batches, &due, &varying)?.gathered())
         });
+        // What one rank computes while another replays it need not add up to the same bits on both.
+        let recorded = agree(&**due.communicator, recorded);
         let after = updates_of(method);
         // Nothing has been updated yet.
         for (learner, updates) in method.learners_mut().into_iter().zip(&before) {
@@ -209,7 +270,9 @@ impl Replay {
         let updates = after.iter().zip(&before).map(|(after, before)| after - before).collect();
         let work = due.work(method);
         let batches = std::mem::take(&mut due.batches);
-        let recording = Recording { graph: Some(graph), batches, varying, report, updates };
+        let ranks = Arc::clone(due.communicator);
+        let recording =
+            Recording { graph: Some(graph), batches, varying, report, updates, _ranks: ranks };
         let report = recording.replay(method, &due)?;
         self.keep(work, recording);
         Ok(report)
@@ -243,5 +306,159 @@ impl Recording {
             learner.restore_updates(learner.updates() + updates);
         }
         Ok(self.report.gathered())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::comm::{Solo, threads};
+    use crate::error::{Exit, Failure};
+    use crate::native::GroupSum;
+    use crate::random::Key;
+    use std::cell::{Cell, RefCell};
+    use std::rc::Weak;
+    use tch::Tensor;
+
+    /// A method whose steps do nothing but count.
+    struct Counting(u32);
+
+    impl Method for Counting {
+        fn form(&self, _moment: &Moment) -> Option<u32> {
+            Some(0)
+        }
+        fn step(&mut self, _batch: &Batch, _cx: &mut StepContext<'_>) -> Result<()> {
+            self.0 += 1;
+            Ok(())
+        }
+        fn predict(&self, image: &Tensor) -> Result<Tensor> {
+            Ok(image.shallow_clone())
+        }
+        fn adapt_statistics(&self, _image: &Tensor, _share: f64) -> Result<()> {
+            Ok(())
+        }
+        fn learners(&self) -> Vec<&Learner> {
+            Vec::new()
+        }
+        fn learners_mut(&mut self) -> Vec<&mut Learner> {
+            Vec::new()
+        }
+    }
+
+    fn moment(step: u64) -> Moment {
+        Moment::new(step, 10, Key::new(3))
+    }
+
+    fn due(step: u64, communicator: &Arc<dyn Communicator>) -> Due<'_> {
+        Due { batches: Vec::new(), moment: moment(step), logged: false, communicator }
+    }
+
+    thread_local! {
+        /// The numbers of a recording that is watched.
+        static NUMBERS: RefCell<Weak<Varying>> = RefCell::default();
+        /// Whether they were gone when its ranks went, once these have.
+        static FIRST_GONE: Cell<Option<bool>> = const { Cell::new(None) };
+    }
+
+    /// Notes when it goes.
+    struct Noting;
+
+    impl Drop for Noting {
+        fn drop(&mut self) {
+            let gone = NUMBERS.with_borrow(|numbers| numbers.upgrade().is_none());
+            FIRST_GONE.set(Some(gone));
+        }
+    }
+
+    impl GroupSum for Noting {
+        fn ranks(&self) -> usize {
+            1
+        }
+        fn sum(&self, _tensor: &Tensor) {}
+    }
+
+    impl Communicator for Noting {
+        fn rank(&self) -> usize {
+            0
+        }
+        fn broadcast(&self, root: usize, tensor: &Tensor) -> Result<()> {
+            Solo.broadcast(root, tensor)
+        }
+        fn barrier(&self) -> Result<()> {
+            Ok(())
+        }
+        fn max(&self, value: i64) -> Result<i64> {
+            Ok(value)
+        }
+        fn gather(&self, message: &[u8]) -> Result<Vec<Vec<u8>>> {
+            Solo.gather(message)
+        }
+        fn abort(&self, exit: Exit) -> ! {
+            Solo.abort(exit)
+        }
+    }
+
+    /// NCCL waits for recorded sums when it ends: with the ranks gone first, a run would never end.
+    #[test]
+    fn ranks_outlive_what_was_recorded_of_their_sums() {
+        let ranks: Arc<dyn Communicator> = Arc::new(Noting);
+        let mut replay = Replay::chosen(GraphChoice::Always, Device::Cpu).unwrap();
+        for step in 1..=u64::from(WARM_UP) + 1 {
+            replay.step(&mut Counting(0), due(step, &ranks)).unwrap();
+        }
+        let recording = replay.forms[0].recording.as_ref().unwrap();
+        NUMBERS.set(Rc::downgrade(&recording.varying));
+        drop(ranks);
+        assert_eq!(FIRST_GONE.get(), None);
+        drop(replay);
+        assert_eq!(FIRST_GONE.get(), Some(true));
+    }
+
+    #[test]
+    fn where_steps_cannot_be_recorded_all_ranks_compute_them_and_say_so_once() {
+        let outcomes = threads::run(2, |ranks| {
+            let mut method = Counting(0);
+            let mut replay = Replay::chosen(GraphChoice::Always, Device::Cuda(0)).unwrap();
+            // No machine records what is enqueued on no GPU.
+            let varying = Rc::new(Varying::kept(moment(4), 0, Device::Cpu));
+            replay.record(&mut method, due(4, &ranks), varying)?;
+            let news = replay.take_news();
+            replay.step(&mut method, due(5, &ranks))?;
+            assert!(replay.forms.is_empty() && replay.take_news().is_none());
+            news.ok_or_else(|| Failure::new("nothing was said"))
+        });
+        for outcome in outcomes {
+            let RunEvent::Warning { message } = outcome.unwrap() else { panic!("no warning") };
+            assert!(message.starts_with("`train.graph`: steps cannot be recorded: "), "{message}");
+        }
+    }
+
+    #[test]
+    fn steps_are_replayed_where_that_was_asked_for_and_on_gpus_unless_it_was_refused() {
+        use GraphChoice::{Always, Auto, Never};
+        let is_tried = |choice| {
+            [Device::Cpu, Device::Cuda(0)].map(|device| Replay::chosen(choice, device).is_some())
+        };
+        assert_eq!([Always, Auto, Never].map(is_tried), [[true; 2], [false, true], [false; 2]]);
+    }
+
+    #[test]
+    fn who_asked_for_replayed_steps_is_warned_and_others_are_told_once() {
+        for (choice, is_warning) in [(GraphChoice::Always, true), (GraphChoice::Auto, false)] {
+            let mut replay = Replay::chosen(choice, Device::Cuda(0)).unwrap();
+            assert!(replay.reason().is_none() && replay.take_news().is_none());
+            replay.give_up("they differ");
+            let message = "`train.graph`: they differ; they are computed one by one".to_owned();
+            let level = Level::Info;
+            let expected = if is_warning {
+                RunEvent::Warning { message }
+            } else {
+                RunEvent::Log { level, message }
+            };
+            assert_eq!(replay.take_news(), Some(expected));
+            assert_eq!(replay.reason(), Some("they differ; they are computed one by one"));
+            replay.give_up("they differ again");
+            assert_eq!(replay.take_news(), None);
+        }
     }
 }

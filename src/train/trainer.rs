@@ -13,6 +13,7 @@ use super::checkpoint::{
 use super::evaluate::Evaluator;
 use super::moment::Moment;
 use super::non_finite::{Rollback, Stumble, Unread};
+use super::pace::Pace;
 use super::recorder::FlightRecorder;
 use super::replay::{self, Due, Replay};
 use super::stopping::{Deadline, Reason, StopRequests, Stopping};
@@ -87,22 +88,13 @@ pub struct Trainer {
     pace: Pace,
 }
 
-/// What the steps since the last line in the log took.
-#[derive(Debug, Default)]
-struct Pace {
-    steps: u32,
-    images: usize,
-    total: Duration,
-    data_wait: Duration,
-}
-
 impl Trainer {
     /// Ready to start at step 1.
     pub fn new(parts: Parts) -> Self {
         let communicator = Arc::clone(&parts.communicator);
         let (requests, deadline) = parts.stop.clone();
         let unread = Unread::new(parts.plan.on_non_finite);
-        let replay = parts.plan.graph.then(|| Replay::on(parts.target.1));
+        let replay = Replay::chosen(parts.plan.graph, parts.target.1);
         let store = parts.store.clone();
         let retention =
             Retention { last: parts.plan.keep_checkpoints, every: parts.plan.keep_every };
@@ -117,7 +109,7 @@ impl Trainer {
             saved_step: None,
             unread,
             replay,
-            pace: Pace::default(),
+            pace: Pace::new(),
         }
     }
 
@@ -291,11 +283,12 @@ impl Trainer {
 
     fn iterate(&mut self) -> Result<()> {
         let start = Instant::now();
+        self.pace.begin_step();
         let step = self.state.step + 1;
         let (kind, device) = self.parts.target;
         self.parts.recorder.begin_step(step);
         let parts = self.parts.loader.micro_batches(step)?;
-        self.pace.data_wait += start.elapsed();
+        let data_wait = start.elapsed();
         self.parts.recorder.enter(flight::Phase::Step);
         let images: usize = parts.iter().map(|batch| batch.global_size).sum();
         let parts: Vec<Batch> = parts.into_iter().map(|batch| batch.to(kind, device)).collect();
@@ -303,9 +296,7 @@ impl Trainer {
         let report = self.one_step(parts, step)?;
         self.unread.after_step(step, report)?;
         self.state.step = step;
-        self.pace.steps += 1;
-        self.pace.images += images;
-        self.pace.total += start.elapsed();
+        self.pace.end_step(images, data_wait);
         self.parts.recorder.end_step(start.elapsed());
         Ok(())
     }
@@ -323,8 +314,8 @@ impl Trainer {
             None => replay::compute(method, &due),
         };
         let news = self.replay.as_mut().and_then(Replay::take_news);
-        if let Some(message) = news {
-            self.emit(&RunEvent::Warning { message });
+        if let Some(news) = news {
+            self.emit(&news);
         }
         report.map_err(|failure| failure.during(format!("step {step} failed")))
     }
@@ -333,11 +324,13 @@ impl Trainer {
     fn log(&mut self) -> Result<()> {
         self.parts.recorder.enter(flight::Phase::Logging);
         let step = self.state.step;
-        let numbers = self.unread.last().map(StepReport::fetch).transpose();
-        let numbers = agree(&*self.communicator, numbers)?.unwrap_or_default();
-        let pace = std::mem::take(&mut self.pace);
-        let steps = f64::from(pace.steps.max(1));
-        let step_ms = pace.total.as_secs_f64() * 1e3 / steps;
+        let (communicator, unread) = (&*self.communicator, &self.unread);
+        let (numbers, stretch) = self.pace.up_to(|| {
+            let numbers = unread.last().map(StepReport::fetch).transpose();
+            agree(communicator, numbers)
+        })?;
+        let numbers = numbers.unwrap_or_default();
+        let step_ms = stretch.step_ms();
         if self.communicator.rank() == 0 {
             self.parts.events.emit(&RunEvent::Step(runlog::Step {
                 step,
@@ -347,14 +340,14 @@ impl Trainer {
                 lr: numbers.learners.iter().map(|(name, lr, _)| (name.clone(), *lr)).collect(),
                 grad_norm: numbers.learners.iter().map(|(name, _, n)| (name.clone(), *n)).collect(),
                 step_ms,
-                images_per_second: pace.images as f64 / pace.total.as_secs_f64().max(1e-9),
+                images_per_second: stretch.images_per_second(),
             }));
         }
         self.parts.events.emit(&RunEvent::Health(runlog::Health {
             step,
             step_ms,
-            data_wait_ms: pace.data_wait.as_secs_f64() * 1e3 / steps,
-            communication_ms: self.parts.recorder.take_sum_time().as_secs_f64() * 1e3 / steps,
+            data_wait_ms: stretch.data_wait_ms(),
+            communication_ms: stretch.ms_of_a_step(self.parts.recorder.take_sum_time()),
             memory_bytes: resident_memory_bytes(),
         }));
         Ok(())
@@ -367,6 +360,7 @@ impl Trainer {
     /// Goes back to the newest checkpoint and lowers the rate up to the next one; fails where that
     /// was tried before.
     fn roll_back(&mut self, stumble: &Stumble) -> Result<()> {
+        self.pace.pause();
         let step = self.state.step;
         let save_every = self.parts.plan.save_every.steps();
         let Some(rollback) = Rollback::after(self.state.rollback, step, save_every) else {
@@ -405,6 +399,7 @@ impl Trainer {
         if self.saved_step == Some(step) {
             return Ok(());
         }
+        self.pace.pause();
         self.parts.recorder.enter(flight::Phase::Saving);
         if let Some(stumble) = self.look_back()? {
             return agree(&*self.communicator, Err(self.failure_of(&stumble)));

@@ -56,14 +56,19 @@ fn sums_are_timed_from_short_to_long_and_told_once() {
 fn steps_and_batches_are_timed_without_a_run() {
     let folder = tempdir().unwrap();
     let config = format!("{}/{SMOKE}", env!("CARGO_MANIFEST_DIR"));
-    for (what, expected) in [("step", "a step of `partial-ce`"), ("data", "a batch of")] {
-        let settings = ["--quick", "--set", "train.threads=1", "--set", "train.device=cpu"];
+    // 24 slices, so that every fifth batch would be one of 4.
+    let sets = ["train.threads=1", "train.device=cpu", "train.batch_size=5", "train.graph=true"];
+    let sets = sets.map(|set| format!("--set={set}"));
+    for (what, expected) in [("step", "a step of `partial-ce`, 5 slices"), ("data", "a batch of 5")]
+    {
+        let settings = [&["--quick"][..], &sets.each_ref().map(String::as_str)].concat();
         let output =
             on_two_ranks(folder.path(), &[&[what, config.as_str()], &settings[..]].concat());
         let text = String::from_utf8(output.stdout).unwrap();
         let [machine, line] = text.lines().collect::<Vec<_>>()[..] else { panic!("{text}") };
         assert!(machine.starts_with("2 ranks, 1 threads each, on Cpu: a rank copies"), "{text}");
         assert!(line.starts_with(expected) && line.contains("on 2 ranks"), "{text}");
+        assert_eq!(line.ends_with(", replayed"), what == "step", "{text}");
     }
     assert_eq!(folder.path().read_dir().unwrap().count(), 0);
 }

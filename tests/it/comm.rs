@@ -5,6 +5,7 @@
 
 #![expect(clippy::print_stdout, reason = "a rank tells the test that started it how it went")]
 
+use crate::skips::{gpu_is_there, skipped};
 use crate::support::{Counted, Fault, Faulty};
 use proptest::prelude::*;
 use scrimp::comm::environment::{Placement, Variables};
@@ -267,9 +268,8 @@ fn every_rank_makes_the_same_calls_to_find_its_place() {
 /// With one rank, since NCCL wants a GPU for each; its twin on the CPU is every test above.
 #[test]
 fn nccl_keeps_the_promises_where_there_is_a_gpu() {
-    if !tch::Cuda::is_available() {
-        println!("skipped: libtorch finds no GPU");
-        return;
+    if !gpu_is_there() {
+        return skipped("there is no GPU");
     }
     let comm = Nccl::join(Arc::new(Solo), 0).unwrap();
     for device in [Device::Cpu, Device::Cuda(0)] {

@@ -1,6 +1,7 @@
 //! Packed files and imports: what goes in comes out, and what is wrong is said.
 
 use crate::data_packed::first_layout_damaged as damaged_inside;
+use crate::skips::skipped;
 use scrimp::data::import::phantom::{Difficulty, Phantom, generate};
 use scrimp::data::import::{acdc, nifti};
 use scrimp::data::{Case, DENSE, Dataset, IGNORE, IMAGE_LABEL, SCRIBBLE, store};
@@ -423,7 +424,7 @@ fn own_nifti_files_are_imported_or_refused_by_name() {
 #[test]
 fn real_acdc_volumes_have_the_published_folds() {
     let Some(folder) = std::env::var_os("SCRIMP_DATA_DIR") else {
-        println!("skipped: SCRIMP_DATA_DIR does not say where real data are");
+        skipped("SCRIMP_DATA_DIR does not say where real data are");
         return;
     };
     let folder = PathBuf::from(folder).join("ACDC");

@@ -1,6 +1,7 @@
 //! Folders of diseased and healthy pictures: which case comes from which file, and what is refused.
 
 use crate::data::text;
+use crate::skips::skipped;
 use image::codecs::{jpeg::JpegEncoder, png::PngEncoder};
 use image::{
     ColorType, DynamicImage, GrayImage, ImageEncoder, ImageFormat, Luma, Rgb, RgbImage,
@@ -319,7 +320,7 @@ fn the_command_says_what_it_packed_and_who_is_in_two_parts() {
 #[test]
 fn the_samples_of_the_published_folders_can_be_evaluated_on() {
     let Some(folder) = std::env::var_os("SCRIMP_DATA_DIR") else {
-        println!("skipped: SCRIMP_DATA_DIR does not say where real data are");
+        skipped("SCRIMP_DATA_DIR does not say where real data are");
         return;
     };
     let folder = PathBuf::from(folder).join("MedImgSeg_samples");

@@ -1,6 +1,7 @@
 //! MSCMR in the folders of CycleMix: which case comes from which files, and what is refused.
 
 use crate::data::{text, write_nifti};
+use crate::skips::skipped;
 use scrimp::data::import::{Source, mscmr};
 use scrimp::data::{DENSE, Dataset, IGNORE, SCRIBBLE};
 use scrimp::error::Result;
@@ -162,7 +163,7 @@ fn broken_files_are_named() {
 #[test]
 fn the_real_package_has_its_cases() {
     let Some(folder) = std::env::var_os("SCRIMP_DATA_DIR") else {
-        println!("skipped: SCRIMP_DATA_DIR does not say where real data are");
+        skipped("SCRIMP_DATA_DIR does not say where real data are");
         return;
     };
     let folder = PathBuf::from(folder).join("MSCMR_dataset");

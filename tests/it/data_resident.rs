@@ -2,6 +2,7 @@
 //!
 //! Devices are the CPU and, where there is one, the first GPU.
 
+use crate::skips::gpu_is_there;
 use scrimp::comm::{Communicator, Solo};
 use scrimp::config;
 use scrimp::data::augment::{Draw, Resample, zoom_labels};
@@ -22,7 +23,7 @@ use std::sync::Arc;
 use tch::{Device, Kind};
 
 fn devices() -> Vec<Device> {
-    let gpu = (scrimp::native::cuda::devices() > 0).then_some(Device::Cuda(0));
+    let gpu = gpu_is_there().then_some(Device::Cuda(0));
     std::iter::once(Device::Cpu).chain(gpu).collect()
 }
 

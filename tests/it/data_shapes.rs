@@ -1,6 +1,7 @@
 //! Masks of other patients: which files are taken, which are refused, and what a batch gets of them.
 
 use crate::data::{text, write_nifti};
+use crate::skips::skipped;
 use scrimp::data::augment::zoom_labels;
 use scrimp::data::import::masks;
 use scrimp::data::import::phantom::{Difficulty, Phantom, generate};
@@ -205,7 +206,7 @@ fn a_mask_is_turned_as_numpy_turns_it_and_then_resized() {
 #[test]
 fn real_masks_of_mscmr_are_those_of_the_package() {
     let Some(folder) = std::env::var_os("SCRIMP_DATA_DIR") else {
-        println!("skipped: SCRIMP_DATA_DIR does not say where real data are");
+        skipped("SCRIMP_DATA_DIR does not say where real data are");
         return;
     };
     let shapes = masks::read(&PathBuf::from(folder).join("MSCMR_dataset"), 4).unwrap();

@@ -2,6 +2,7 @@
 
 use crate::cli::{complaint, scrimp};
 use crate::running::{SMOKE, Train};
+use crate::skips::skipped;
 use safetensors::{Dtype, SafeTensors};
 use scrimp::comm::Solo;
 use scrimp::config;
@@ -110,7 +111,7 @@ fn exports_of_one_checkpoint_are_equal_byte_by_byte_and_replace_files_alone() {
 /// Runs a script with `unet.py` at hand; `None`, said on stdout, where there is no PyTorch.
 fn pytorch(script: &str, arguments: &[&Path]) -> Option<()> {
     let Ok(python) = std::env::var("SCRIMP_BENCH_PYTHON") else {
-        println!("skipped: SCRIMP_BENCH_PYTHON names no Python with torch and safetensors");
+        skipped("SCRIMP_BENCH_PYTHON names no Python with torch and safetensors");
         return None;
     };
     let output = Command::new(python)

@@ -1,6 +1,7 @@
 //! What breaks a run ends it, on every rank, with one explanation, and leaves it fit to go on.
 
 use crate::running::{Ended, SMOKE, Train, signal};
+use crate::skips::skipped;
 use scrimp::runlog::io::Tail;
 use scrimp::runlog::{RunEvent, RunStatus};
 use std::fs;
@@ -126,7 +127,7 @@ impl<'a> SmallDisk<'a> {
             return Some(this);
         }
         std::mem::forget(this);
-        println!("skipped: only root may mount a file system");
+        skipped("only root may mount a file system");
         None
     }
 

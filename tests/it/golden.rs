@@ -1,5 +1,6 @@
 //! Reads golden files and compares tensors; what they mean stands in the tests that use them.
 
+use crate::skips::{gpu_is_there, skipped};
 use scrimp::native::{allow_tf32, cuda};
 use scrimp::parameters::Entry;
 use std::collections::HashMap;
@@ -12,7 +13,7 @@ pub(crate) fn device() -> Device {
     static DEVICE: OnceLock<Device> = OnceLock::new();
     *DEVICE.get_or_init(|| match std::env::var("SCRIMP_TEST_DEVICE").as_deref() {
         Ok("cuda") => {
-            assert!(cuda::devices() > 0, "`SCRIMP_TEST_DEVICE` is `cuda`, and there is no GPU");
+            assert!(gpu_is_there());
             cuda::open(0, None).unwrap();
             allow_tf32(false).unwrap();
             Device::Cuda(0)
@@ -39,10 +40,10 @@ impl Golden {
     pub(crate) fn open_if_there(name: &str) -> Option<Self> {
         let file = Self::file(name);
         if !file.exists() {
-            println!(
-                "skipped: no `{name}.safetensors` in `{}`; SCRIMP_GOLDEN_DIR can name another folder",
+            skipped(&format!(
+                "no `{name}.safetensors` in `{}`; SCRIMP_GOLDEN_DIR can name another folder",
                 file.parent().unwrap().display()
-            );
+            ));
             return None;
         }
         Some(Self::read(file))

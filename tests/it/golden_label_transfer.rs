@@ -9,7 +9,7 @@ use scrimp::nets::label_transfer::{
     Attention, Generator, GeneratorSize, Judge, attention_mask, blend, blended, class_scores,
     enlarged, heat_of,
 };
-use scrimp::nets::spectral::{Power, SpectralNorm};
+use scrimp::nets::spectral::{self, Power, SpectralNorm};
 use scrimp::parameters::{Entry, Parameters, Role};
 use scrimp::random::Key;
 use tch::{Kind, Tensor};
@@ -123,8 +123,9 @@ fn golden_spectral_norms() {
     for (entry, input) in parameters.entries().iter().zip(["u", "v"]) {
         entry.tensor.shallow_clone().copy_(&group.plain(input));
     }
+    let divide = |power| spectral::divided(&[norm.of(&weight)], power).unwrap().remove(0);
     let run = |power| {
-        let divided = norm.divide(&weight, power);
+        let divided = divide(power);
         x.conv2d(&divided, Some(&bias), [2; 2], [0; 2], [1; 2], 1)
     };
     let vectors = |pass: u8| {
@@ -135,7 +136,7 @@ fn golden_spectral_norms() {
     let first = run(Power::Iterate);
     group.output("y1", &first);
     vectors(1);
-    let divided = norm.divide(&weight, Power::Hold);
+    let divided = divide(Power::Hold);
     group.output("sigma1", &(&weight / divided).mean(Kind::Double));
     let loss = total(&(first * group.plain("w")));
     let gradient = Tensor::run_backward(&[loss], &[&weight], false, false);
@@ -246,7 +247,7 @@ fn golden_judges() {
         let input = format!("{}.in.x", name.trim_end_matches("_b"));
         let x = golden.get(&input).to_kind(Kind::Double).set_requires_grad(true);
         for (pass, power) in [("train", Power::Iterate), ("eval", Power::Hold)] {
-            let said = net.forward(&x, power);
+            let said = net.forward(&x, power).unwrap();
             let outputs =
                 [("logit", &said.patches), ("cam_logit", &said.scores), ("heatmap", &said.heat)];
             for (key, value) in outputs {

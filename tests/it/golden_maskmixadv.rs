@@ -185,7 +185,7 @@ fn golden_adversarial_terms_send_their_gradient_to_both_branches() {
         [("ext_adv_prob4", 4, &mixed), ("ext_adv_soft", 1, &mean), ("ext_adv_st", 1, &straight)]
     {
         let (_parameters, net) = discriminator(channels, Judge::Patches);
-        let loss = verdict(&net.frozen().forward(maps), true, 2, &Alone) * 0.1;
+        let loss = verdict(&net.frozen().forward(maps).unwrap(), true, 2, &Alone) * 0.1;
         given.check(name, &loss, &logits);
     }
 }
@@ -196,7 +196,7 @@ fn golden_discriminators() {
     let (parameters, net) = discriminator(1, Judge::Patches);
     golden.assert_close("dis.fill.stats", &sums(tensors(parameters.entries())), 1e-6);
     let maps = golden.get("dis.in.x").to_kind(Kind::Double).set_requires_grad(true);
-    let logits = net.forward(&maps);
+    let logits = net.forward(&maps).unwrap();
     golden.assert_close("dis.out.logits", &logits, TOLERANCE);
     let small: Vec<u8> = Vec::try_from(golden.get("dis.in.x").view([-1])).unwrap();
     // The recipe enlarges as the data path does.
@@ -204,7 +204,7 @@ fn golden_discriminators() {
     let large: Vec<u8> = slices.flat_map(|s| zoom_labels(s, [64, 64], [256, 256])).collect();
     let large = Tensor::from_slice(&large).view([2, 1, 256, 256]).to_kind(Kind::Double);
     let large = large.to_device(device());
-    golden.assert_close("dis.out.logits_256", &net.forward(&large), TOLERANCE);
+    golden.assert_close("dis.out.logits_256", &net.forward(&large).unwrap(), TOLERANCE);
     golden.assert_close("dis.out.bce_fake", &verdict(&logits, false, 2, &Alone), TOLERANCE);
     let real = verdict(&logits, true, 2, &Alone);
     golden.assert_close("dis.out.bce_real", &real, TOLERANCE);
@@ -218,7 +218,7 @@ fn golden_discriminators() {
         GRADIENT_TOLERANCE,
     );
     let (_parameters, net) = discriminator(1, Judge::Wholes);
-    golden.assert_close("disin.out.y", &net.forward(&maps), TOLERANCE);
+    golden.assert_close("disin.out.y", &net.forward(&maps).unwrap(), TOLERANCE);
 }
 
 /// The floating tensors in the order of the state dictionary.

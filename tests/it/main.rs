@@ -65,6 +65,12 @@ mod distributed;
 mod export;
 #[cfg(test)]
 #[cfg(feature = "mpi")]
+mod fake_cuda;
+#[cfg(test)]
+#[cfg(feature = "mpi")]
+mod fake_gpu;
+#[cfg(test)]
+#[cfg(feature = "mpi")]
 mod faults;
 #[cfg(test)]
 #[cfg(feature = "torch")]
@@ -110,6 +116,7 @@ mod golden_steps;
 mod golden_transfer_augment;
 #[cfg(test)]
 #[cfg(feature = "mpi")]
+mod gpu_report;
 mod hanging;
 #[cfg(test)]
 #[cfg(feature = "mpi")]
@@ -168,6 +175,9 @@ mod resume;
 #[cfg(test)]
 #[cfg(feature = "mpi")]
 mod running;
+#[cfg(test)]
+#[cfg(feature = "hdf5")]
+mod skips;
 #[cfg(test)]
 #[cfg(feature = "mpi")]
 mod stopping;

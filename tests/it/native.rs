@@ -1,6 +1,7 @@
 //! The native shim: its kernels against plain tensor operations, and dropout against `random`.
 
 use crate::golden::assert_close;
+use crate::skips::{gpu_is_there, skipped};
 use scrimp::native::cuda;
 use scrimp::native::{
     Alone, Form, GroupSum, Normalisation, NormalisedChannels, Order, TrainingPass, arrange_twin,
@@ -181,9 +182,8 @@ fn sums_on_devices_do_not_depend_on_which_block_or_thread_comes_first() {
 
 #[test]
 fn normalisation_on_a_gpu_agrees_with_the_cpu() {
-    if cuda::devices() == 0 {
-        println!("skipped: there is no GPU");
-        return;
+    if !gpu_is_there() {
+        return skipped("there is no GPU");
     }
     cuda::open(0, None).unwrap();
     let ways = [Form::Own, Form::Plain].map(|form| (form, Device::Cuda(0)));

@@ -1,6 +1,7 @@
 //! A run directory has one owner, which keeps it while it is suspended, and which ends when it loses it.
 
 use crate::running::{SMOKE, Train, signal};
+use crate::skips::skipped;
 use scrimp::runlog::RunEvent;
 use std::fs;
 use std::path::Path;
@@ -52,7 +53,7 @@ fn an_owner_that_is_suspended_keeps_its_directory_and_one_that_loses_it_ends() {
         Some((code, said)) => {
             assert!(code == Some(1) && said.contains(&named), "{code:?}: {said}");
         }
-        None => println!("skipped: a second start in a container, as `unshare` is not permitted"),
+        None => skipped("a second start in a container, as `unshare` is not permitted"),
     }
     fs::remove_dir_all(running.run.control()).unwrap();
     let (code, said) = second_start(&run);

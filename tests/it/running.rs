@@ -334,14 +334,16 @@ pub(crate) fn state(pid: u32) -> Option<char> {
     stat.rsplit(") ").next()?.chars().next()
 }
 
-fn events(run: &RunDirectory) -> Vec<RunEvent> {
+/// What rank 0 has logged by now.
+pub(crate) fn events(run: &RunDirectory) -> Vec<RunEvent> {
     let mut tail = Tail::new(run.rank_events(0));
     let pieces =
         std::iter::from_fn(|| Some(tail.read().unwrap()).filter(|piece| !piece.is_empty()));
     pieces.flatten().map(|record| record.event).collect()
 }
 
-fn steps(events: Vec<RunEvent>) -> BTreeMap<u64, Step> {
+/// The steps among them.
+pub(crate) fn steps(events: Vec<RunEvent>) -> BTreeMap<u64, Step> {
     let step = |event| match event {
         RunEvent::Step(step) => Some((step.step, step)),
         _ => None,

@@ -15,7 +15,7 @@ use super::run::{self, Place};
 use crate::cli;
 use crate::comm::environment::{Placement, Variables};
 use crate::comm::{Communicator, agree, with_device};
-use crate::config;
+use crate::config::{self, GraphChoice};
 use crate::error::{Exit, Failure, Result};
 use crate::native;
 use crate::panics::unwound_if_alone;
@@ -38,10 +38,13 @@ const TOGETHER: usize = 5;
 const WARM_UP: u64 = 2;
 /// Timed looks or batches; the second number is that of a quick look, as above.
 const TIMED: [u64; 2] = [10, 2];
-/// Rows and columns of the matrices whose product is timed.
-const MATRIX: i64 = 1024;
-/// Elements that are copied.
-const COPIED: i64 = 1 << 24;
+/// Rows and columns of the matrices whose product is timed, on a CPU and on a GPU: large enough that starting
+/// the work takes next to nothing of the time.
+const MATRIX: [i64; 2] = [1 << 10, 1 << 13];
+/// Elements that are copied, more than caches hold.
+const COPIED: [i64; 2] = [1 << 24, 1 << 28];
+/// How often between two waits for the device.
+const REPEATED: [u32; 2] = [1, 5];
 
 /// Measures what the arguments say.
 pub(super) fn run(arguments: &cli::Bench) -> Result<Exit> {
@@ -170,7 +173,9 @@ impl Bench {
         let comm = &**host_ranks;
         let plan = config::read(&arguments.config, &arguments.overrides)
             .and_then(|config| run::resolve(&config, comm.ranks()));
-        let plan = agree(comm, plan)?;
+        let mut plan = agree(comm, plan)?;
+        // A last batch of fewer slices is another step.
+        plan.data.drop_last = true;
         let place = agree(comm, Place::take(&plan, comm, variables))?;
         let ranks = place.join(host_ranks)?;
         let comm = &*ranks;
@@ -183,15 +188,18 @@ impl Bench {
     fn steps(&self) -> Result<String> {
         let (plan, comm) = (&self.plan, &*self.ranks);
         let mut steps = Steps::new(self, &self.ranks, &self.ranks)?;
+        steps.warm_up()?;
         let (mut times, mut waits) = (Vec::new(), Vec::new());
-        for _ in 0..WARM_UP + self.timed {
+        let mut replayed = 0;
+        for look in 0..WARM_UP + self.timed {
             comm.barrier()?;
             let (start, mut wait) = (Instant::now(), Duration::ZERO);
             let mut last = None;
             for _ in 0..TOGETHER {
-                let (report, waited) = steps.advance()?;
-                wait += waited;
-                last = Some(report);
+                let advanced = steps.advance()?;
+                wait += advanced.waited;
+                replayed += u64::from(advanced.is_replayed && look >= WARM_UP);
+                last = Some(advanced.report);
             }
             // Only a number that is read says when a GPU is done.
             agree(comm, last.map_or(Ok(StepNumbers::default()), |report| report.fetch()))?;
@@ -201,11 +209,12 @@ impl Bench {
         let [step, wait] = [times, waits].map(|mut times| median(&mut times[WARM_UP as usize..]));
         let step = Duration::from_nanos(comm.max(step.as_nanos() as i64)?.unsigned_abs());
         let images = plan.train.batch_size as f64 / step.as_secs_f64();
+        let on_gpu = agree(comm, self.words_on_gpu())?;
         let mut text = self.machine()?;
         let _ = writeln!(
             text,
             "a step of `{}`, {} slices of {} x {} on {} ranks: {:.2} ms, {images:.1} images/s, \
-             {:.1} ms of it waiting for data; median of {} times {TOGETHER} steps",
+             {:.1} ms of it waiting for data; median of {} times {TOGETHER} steps{}{}",
             plan.method,
             plan.train.batch_size,
             plan.data.size,
@@ -213,9 +222,31 @@ impl Bench {
             comm.ranks(),
             1e3 * step.as_secs_f64(),
             1e3 * wait.as_secs_f64(),
-            self.timed
+            self.timed,
+            self.words_on_replay(&steps, replayed),
+            on_gpu
         );
         Ok(text)
+    }
+
+    /// How many of the timed steps were replayed, where that was to be.
+    fn words_on_replay(&self, steps: &Steps<'_>, replayed: u64) -> String {
+        let all = self.timed * TOGETHER as u64;
+        let reason = || steps.reason().map(|reason| format!(" ({reason})")).unwrap_or_default();
+        match (self.plan.train.graph, self.place.device) {
+            (GraphChoice::Never, _) | (GraphChoice::Auto, Device::Cpu) => String::new(),
+            _ if replayed == all => ", replayed".to_owned(),
+            _ if replayed == 0 => format!(", not replayed{}", reason()),
+            _ => format!(", {replayed} of {all} replayed{}", reason()),
+        }
+    }
+
+    /// Of a GPU whether it computes with kernels of our own, and the most that tensors held so far.
+    fn words_on_gpu(&self) -> Result<String> {
+        let Device::Cuda(index) = self.place.device else { return Ok(String::new()) };
+        let kernels = if native::cuda::has_kernels() { "" } else { "out" };
+        let held = native::cuda::memory(index)?.allocated_peak as f64 / 1e9;
+        Ok(format!(", with{kernels} own kernels, at most {held:.2} GB in tensors"))
     }
 
     /// Batches as a rank reads and augments them, nobody training meanwhile.
@@ -253,28 +284,36 @@ impl Bench {
     /// What the memory and the processors of a rank reach, all ranks at once.
     fn machine(&self) -> Result<String> {
         let options = (Kind::Float, self.place.device);
-        let source = Tensor::rand([COPIED], options);
+        let on_gpu = usize::from(self.place.device != Device::Cpu);
+        let [elements, rows] = [COPIED, MATRIX].map(|of| of[on_gpu]);
+        let repeated = REPEATED[on_gpu];
+        let source = Tensor::rand([elements], options);
         let mut target = source.zeros_like();
         let copy = slowest(&*self.ranks, self.timed as usize, || {
-            target.copy_(&source);
+            (0..repeated).for_each(|_| target.copy_(&source));
             settle(&target);
             Ok(())
         })?;
-        let matrix = Tensor::rand([MATRIX, MATRIX], options);
+        drop((source, target));
+        let matrix = Tensor::rand([rows, rows], options).to_kind(run::computed(&self.plan));
+        let products = matrix.zeros_like();
         let product = slowest(&*self.ranks, self.timed as usize, || {
-            settle(&matrix.matmul(&matrix));
+            (0..repeated).for_each(|_| drop(matrix.matmul_out(&products, &matrix)));
+            settle(&products);
             Ok(())
         })?;
-        let moved = 8.0 * COPIED as f64 / copy.as_secs_f64();
-        let multiplied = 2.0 * (MATRIX as f64).powi(3) / product.as_secs_f64();
+        let rate = |once: f64, time: Duration| f64::from(repeated) * once / time.as_secs_f64();
+        let moved = rate(8.0 * elements as f64, copy);
+        let multiplied = rate(2.0 * (rows as f64).powi(3), product);
         Ok(format!(
             "{} ranks, {} threads each, on {:?}: a rank copies {:.1} GB/s (read and written) and multiplies \
-             matrices at {:.0} GFLOP/s in fp32\n",
+             matrices at {:.0} GFLOP/s in {}\n",
             self.ranks.ranks(),
             self.place.threads,
             self.place.device,
             moved / 1e9,
-            multiplied / 1e9
+            multiplied / 1e9,
+            self.plan.train.precision.name()
         ))
     }
 }

@@ -47,9 +47,7 @@ pub(super) fn model(
         )
         .hint("run `mpirun -n 2 scrimp bench scale CONFIG`"));
     }
-    let mut bench = Bench::new(arguments, host_ranks, variables)?;
-    // A last batch of fewer slices is another step.
-    bench.plan.data.drop_last = true;
+    let bench = Bench::new(arguments, host_ranks, variables)?;
     unwound_if_alone(modelled(&bench, arguments.quick))
 }
 
@@ -133,12 +131,12 @@ fn timed(steps: &mut Steps<'_>, count: usize) -> Result<Vec<Alone>> {
     for number in 0..BEFORE + count {
         steps.ranks().barrier()?;
         let start = Instant::now();
-        let (report, waited) = steps.advance()?;
+        let advanced = steps.advance()?;
         // Only a number that is read says when a GPU is done.
-        agree(steps.ranks(), report.fetch())?;
+        agree(steps.ranks(), advanced.report.fetch())?;
         if number >= BEFORE {
             let step = start.elapsed().as_secs_f64();
-            times.push(Alone { step, wait: waited.as_secs_f64() });
+            times.push(Alone { step, wait: advanced.waited.as_secs_f64() });
         }
     }
     Ok(times)

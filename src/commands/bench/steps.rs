@@ -5,14 +5,30 @@
 use super::Bench;
 use crate::comm::{Communicator, agree, give_up};
 use crate::commands::run;
+use crate::data::batch::Batch;
 use crate::data::loader::Loader;
-use crate::error::Result;
+use crate::error::{Failure, Result};
 use crate::random::Key;
 use crate::train::moment::Moment;
 use crate::train::replay::{self, Due, Replay};
 use crate::train::{Method, StepReport};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+/// Steps that are replayed one after the other before they are timed: those of a method with several forms come
+/// in any order.
+const IN_A_ROW: u32 = 10;
+/// Steps after which it is not waited for that any longer.
+const MOST_BEFORE: u64 = 200;
+
+/// A step that was computed; a GPU may still be busy with it.
+pub(super) struct Advanced {
+    pub(super) report: StepReport,
+    /// How long it waited for data.
+    pub(super) waited: Duration,
+    /// Whether it was replayed.
+    pub(super) is_replayed: bool,
+}
 
 /// A method under way.
 pub(super) struct Steps<'a> {
@@ -44,7 +60,7 @@ impl<'a> Steps<'a> {
             agrees: Arc::clone(agrees),
             loader,
             method: agree(comm, method)?,
-            replay: plan.train.graph.then(|| Replay::on(bench.place.device)),
+            replay: Replay::chosen(plan.train.graph, bench.place.device),
             done: 0,
         })
     }
@@ -54,14 +70,35 @@ impl<'a> Steps<'a> {
         &*self.agrees
     }
 
-    /// Computes the next step; also says how long it waited for data. A GPU may still be busy with it. A
-    /// step that fails ends all ranks.
-    pub(super) fn advance(&mut self) -> Result<(StepReport, Duration)> {
+    /// Goes on until steps are replayed, where they are to be and can; every rank calls this.
+    pub(super) fn warm_up(&mut self) -> Result<()> {
+        for _ in 0..MOST_BEFORE {
+            let is_ready = self
+                .replay
+                .as_ref()
+                .is_none_or(|replay| replay.in_a_row() >= IN_A_ROW || replay.reason().is_some());
+            if !self.agrees.any(!is_ready)? {
+                break;
+            }
+            self.advance()?;
+        }
+        Ok(())
+    }
+
+    /// Why steps are not replayed, where it is known.
+    pub(super) fn reason(&self) -> Option<&str> {
+        self.replay.as_ref().and_then(Replay::reason)
+    }
+
+    /// Computes the next step, of a whole batch. A step that fails ends all ranks.
+    pub(super) fn advance(&mut self) -> Result<Advanced> {
         self.done += 1;
         let plan = &self.bench.plan;
         let moment = Moment::new(self.done, plan.train.total_steps, Key::new(plan.train.seed));
         let start = Instant::now();
-        let batches = agree(&*self.agrees, self.loader.micro_batches(self.done))?.into_iter();
+        let batches = self.loader.micro_batches(self.done);
+        let batches = batches.and_then(|batches| whole(batches, plan.train.batch_size));
+        let batches = agree(&*self.agrees, batches)?.into_iter();
         let device = self.bench.place.device;
         let batches = batches.map(|batch| batch.to(run::kind(plan), device)).collect();
         let waited = start.elapsed();
@@ -76,6 +113,17 @@ impl<'a> Steps<'a> {
             Err(failure) if ranks.ranks() > 1 => give_up(ranks, failure),
             report => report?,
         };
-        Ok((report, waited))
+        let is_replayed = self.replay.as_ref().is_some_and(|replay| replay.in_a_row() > 0);
+        Ok(Advanced { report, waited, is_replayed })
     }
+}
+
+/// The micro-batches of a step, where they hold `expected` slices of all ranks: what a smaller batch takes is no
+/// time of such a step.
+fn whole(batches: Vec<Batch>, expected: usize) -> Result<Vec<Batch>> {
+    let found: usize = batches.iter().map(|batch| batch.global_size).sum();
+    if found == expected {
+        return Ok(batches);
+    }
+    Err(Failure::new(format!("a timed batch has {found} slices, expected {expected}")))
 }

@@ -116,9 +116,9 @@ impl Judges {
     }
 
     /// How far both are from taking `images` for real.
-    fn doubt(&self, images: &Tensor, samples: usize, group: &dyn GroupSum) -> Tensor {
+    fn doubt(&self, images: &Tensor, samples: usize, group: &dyn GroupSum) -> Result<Tensor> {
         let of = |judge| distance(judge, images, true, samples, group);
-        of(&self.global) + of(&self.local)
+        Ok(of(&self.global)? + of(&self.local)?)
     }
 }
 
@@ -129,10 +129,10 @@ fn distance(
     real: bool,
     samples: usize,
     group: &dyn GroupSum,
-) -> Tensor {
-    let said = judge.forward(images, Power::Iterate);
-    squared_verdict(&said.patches, real, samples, group)
-        + squared_verdict(&said.scores, real, samples, group)
+) -> Result<Tensor> {
+    let said = judge.forward(images, Power::Iterate)?;
+    let of = |outputs| squared_verdict(outputs, real, samples, group);
+    Ok(of(&said.patches) + of(&said.scores))
 }
 
 impl Images {
@@ -163,20 +163,22 @@ impl Cltn {
         let (group, samples, weight) = (cx.group(), images.samples, self.params.adversarial);
         let term = |judge: &Judge, real: &Tensor, made: &Transfer| {
             let of_made = |made: &Tensor| distance(judge, &made.detach(), false, samples, group);
-            let real = distance(judge, real, true, samples, group);
-            let painted = of_made(&made.painted);
-            if self.params.judge_composed {
-                real + (painted + of_made(&made.composed)) * 0.5
+            let real = distance(judge, real, true, samples, group)?;
+            let painted = of_made(&made.painted)?;
+            Ok(if self.params.judge_composed {
+                real + (painted + of_made(&made.composed)?) * 0.5
             } else {
                 real + painted
-            }
+            })
         };
         let (diseased, healthy) = (&images.diseased, &images.healthy);
         let objective = Objective::new()
-            .term("global_diseased", weight, || term(&self.of_diseased.global, diseased, harmed))
-            .term("local_diseased", weight, || term(&self.of_diseased.local, diseased, harmed))
-            .term("global_healthy", weight, || term(&self.of_healthy.global, healthy, healed))
-            .term("local_healthy", weight, || term(&self.of_healthy.local, healthy, healed));
+            .try_term("global_diseased", weight, || {
+                term(&self.of_diseased.global, diseased, harmed)
+            })?
+            .try_term("local_diseased", weight, || term(&self.of_diseased.local, diseased, harmed))?
+            .try_term("global_healthy", weight, || term(&self.of_healthy.global, healthy, healed))?
+            .try_term("local_healthy", weight, || term(&self.of_healthy.local, healthy, healed))?;
         self.judges.update(objective, cx)
     }
 
@@ -186,7 +188,7 @@ impl Cltn {
         images: &Images,
         [healed, harmed]: [&Transfer; 2],
         group: &dyn GroupSum,
-    ) -> Objective {
+    ) -> Result<Objective> {
         let (diseased, healthy, samples) = (&images.diseased, &images.healthy, images.samples);
         let judges = [self.of_diseased.frozen(), self.of_healthy.frozen()];
         let [of_diseased, of_healthy] = &judges;
@@ -201,11 +203,11 @@ impl Cltn {
         };
         let doubt = |judges: &Judges, made: &Tensor| judges.doubt(made, samples, group);
         let Params { adversarial, cycle, identity, class_score, reconstruction, .. } = self.params;
-        Objective::new()
-            .term("adversarial_diseased", adversarial, || doubt(of_diseased, &harmed.painted))
-            .term("adversarial_healthy", adversarial, || doubt(of_healthy, &healed.painted))
-            .term("composed_diseased", adversarial, || doubt(of_diseased, &harmed.composed))
-            .term("composed_healthy", adversarial, || doubt(of_healthy, &healed.composed))
+        let objective = Objective::new()
+            .try_term("adversarial_diseased", adversarial, || doubt(of_diseased, &harmed.painted))?
+            .try_term("adversarial_healthy", adversarial, || doubt(of_healthy, &healed.painted))?
+            .try_term("composed_diseased", adversarial, || doubt(of_diseased, &harmed.composed))?
+            .try_term("composed_healthy", adversarial, || doubt(of_healthy, &healed.composed))?
             .term("cycle_diseased", cycle, || apart(&restored_diseased, diseased))
             .term("cycle_healthy", cycle, || apart(&restored_healthy, healthy))
             .term("identity_diseased", identity, || apart(&same_diseased.painted, diseased))
@@ -213,7 +215,8 @@ impl Cltn {
             .term("class_diseased", class_score, || told(harmed, &same_diseased))
             .term("class_healthy", class_score, || told(healed, &same_healthy))
             .term("reconstruction_diseased", reconstruction, || apart(&healed.restored, diseased))
-            .term("reconstruction_healthy", reconstruction, || apart(&harmed.restored, healthy))
+            .term("reconstruction_healthy", reconstruction, || apart(&harmed.restored, healthy));
+        Ok(objective)
     }
 }
 
@@ -259,7 +262,7 @@ impl Method for Cltn {
         let healed = self.heal.forward(&images.diseased);
         let harmed = self.harm.forward(&images.healthy);
         self.train_judges(&images, [&harmed, &healed], cx)?;
-        let objective = self.generators_objective(&images, [&healed, &harmed], cx.group());
+        let objective = self.generators_objective(&images, [&healed, &harmed], cx.group())?;
         let annotation = &batch.main().annotation;
         let objective = objective.term("lesion_label", self.params.lesion_label, || {
             let logits = class_logits(&healed.mask);

@@ -116,10 +116,10 @@ impl MaskMixAdv {
             });
         let game = self.game(&mixed, &pseudo, cx);
         if let Game::Played { fake, weight } = &game {
-            objective = objective.term("adversarial", weight, || {
-                let logits = self.discriminator.frozen().forward(fake);
-                verdict(&logits, true, batch.global_size, cx.group())
-            });
+            objective = objective.try_term("adversarial", weight, || {
+                let logits = self.discriminator.frozen().forward(fake)?;
+                Ok(verdict(&logits, true, batch.global_size, cx.group()))
+            })?;
         }
         self.segmenter.update(objective, cx)?;
         observe_agreement(&branches.logits, batch.global_size, cx);
@@ -252,7 +252,7 @@ impl MaskMixAdv {
         let penalty = if released { 0.0 } else { self.params.shape.gradient_penalty };
         let real = self.real_maps(batch.shapes()?, fake).set_requires_grad(penalty > 0.0);
         let (real_logits, fake_logits) =
-            (self.discriminator.forward(&real), self.discriminator.forward(fake));
+            (self.discriminator.forward(&real)?, self.discriminator.forward(fake)?);
         let objective = Objective::new()
             .term("real", VERDICT_WEIGHT, || verdict(&real_logits, true, samples, cx.group()))
             .term("fake", VERDICT_WEIGHT, || verdict(&fake_logits, false, samples, cx.group()))

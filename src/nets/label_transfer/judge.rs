@@ -2,7 +2,9 @@
 //! features which the patches are judged by.
 
 use super::{Attention, class_scores, heat_of, mirrored};
-use crate::nets::spectral::{Power, SpectralNorm};
+use crate::error::Result;
+use crate::native::{SpectralWeight, leaky_relu};
+use crate::nets::spectral::{Power, SpectralNorm, divided};
 use crate::nets::{Arithmetic, Step};
 use crate::parameters::Scope;
 use tch::Tensor;
@@ -81,20 +83,22 @@ impl Judge {
     }
 
     /// Judges images `[N, 3, H, W]` in [-1, 1].
-    pub fn forward(&self, image: &Tensor, power: Power) -> Verdict {
-        let slope = Tensor::full([1], SLOPE, (image.kind(), image.device()));
+    pub fn forward(&self, image: &Tensor, power: Power) -> Result<Verdict> {
+        let hidden = self.hidden.iter().map(|(_, weight, _)| weight);
+        let all: Vec<_> = self.scorers.iter().chain([&self.last]).chain(hidden).collect();
+        let weights =
+            divided(&all.iter().map(|weight| weight.spectral()).collect::<Vec<_>>(), power)?;
         let mut x = image.shallow_clone();
-        for (bias, weight, stride) in &self.hidden {
-            x = self.patches(&x, &weight.divided(power), Some(bias), *stride).prelu(&slope);
+        for ((bias, _, stride), weight) in self.hidden.iter().zip(&weights[3..]) {
+            x = leaky_relu(&self.patches(&x, weight, Some(bias), *stride), SLOPE)?;
         }
-        let [by_mean, by_largest] = self.scorers.each_ref().map(|scorer| scorer.divided(power));
-        let scores = class_scores(&x, [&by_mean, &by_largest]);
+        let scores = class_scores(&x, [&weights[0], &weights[1]]);
         // As released: the map takes the weights as they are, the scores take them divided.
         let raw = self.scorers.each_ref().map(|scorer| &scorer.raw);
-        let x = self.attention.forward(&x, raw).prelu(&slope);
+        let x = leaky_relu(&self.attention.forward(&x, raw), SLOPE)?;
         let heat = heat_of(&x);
-        let patches = self.patches(&x, &self.last.divided(power), None, 1);
-        Verdict { patches, scores, heat }
+        let patches = self.patches(&x, &weights[2], None, 1);
+        Ok(Verdict { patches, scores, heat })
     }
 
     /// A convolution over an image that goes on beyond its rim as in a mirror.
@@ -116,7 +120,7 @@ impl Weight {
         Self { raw: self.raw.detach(), norm: self.norm.share() }
     }
 
-    fn divided(&self, power: Power) -> Tensor {
-        self.norm.divide(&self.raw, power)
+    fn spectral(&self) -> SpectralWeight<'_> {
+        self.norm.of(&self.raw)
     }
 }

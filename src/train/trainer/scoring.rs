@@ -40,6 +40,7 @@ impl Trainer {
     /// Scores the held-out cases; true when the mean Dice is among the best so far.
     fn evaluate(&mut self) -> Result<bool> {
         let start = Instant::now();
+        self.pace.pause();
         self.parts.recorder.enter(flight::Phase::Evaluating);
         let step = self.state.step;
         self.emit(&RunEvent::Phase { step, phase: Phase::Evaluating });

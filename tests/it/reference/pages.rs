@@ -200,6 +200,7 @@ fn words(value: &Type, types: &Types) -> String {
         ("u8" | "u32" | "u64" | "usize" | "i64", _) => "whole number".to_owned(),
         ("f32" | "f64", _) => "number".to_owned(),
         ("String" | "PathBuf", _) => "string".to_owned(),
+        ("GraphChoice", _) => "true, false or `auto`".to_owned(),
         ("TimeSpan", _) => "time, such as `2h30m`, or `none`".to_owned(),
         ("LearnerConfig", _) => "[learner](configuration.md#a-learner)".to_owned(),
         _ if types.find(&name).is_some_and(Documented::is_choice) => "a name".to_owned(),
