@@ -32,6 +32,10 @@ mod torch {
         println!("cargo:rerun-if-changed=src/native/device_twin.h");
         println!("cargo:rerun-if-changed=src/native/twin_launcher.h");
         println!("cargo:rerun-if-changed=tests/it/gpu_first.cpp");
+        println!("cargo:rerun-if-changed=src/native/shim_flat.cpp");
+        println!("cargo:rerun-if-changed=src/native/flat_kernels.h");
+        println!("cargo:rerun-if-changed=src/native/flat_loops.h");
+        println!("cargo:rerun-if-changed=src/native/flat_table.h");
         let root = std::env::var_os("LIBTORCH").map(PathBuf::from).unwrap_or_default();
         assert!(
             root.join("include/ATen/ATen.h").exists(),
@@ -50,6 +54,14 @@ mod torch {
         for object in compiler(&root).file("tests/it/gpu_first.cpp").compile_intermediates() {
             println!("cargo:rustc-link-arg-tests={}", object.display());
         }
+        compiler(&root)
+            .flag("-fopenmp")
+            .define("AT_PARALLEL_OPENMP", "1")
+            // Weights are rounded alike on every machine, and roots are vectorised.
+            .flag("-ffp-contract=off")
+            .flag("-fno-math-errno")
+            .file("src/native/shim_flat.cpp")
+            .compile("scrimp_shim_flat");
         let cuda = build_cuda(&root).unwrap_or_default();
         println!("cargo:rustc-env=SCRIMP_CUDA_LIBRARY={}", cuda.display());
         println!("cargo:rustc-link-search=native={}", library.display());

@@ -3,8 +3,11 @@
 //! Networks register their tensors through a [`Scope`]; the order of registration is the order of
 //! the state dictionary. Knows no optimiser and no file format.
 
-use crate::error::{Context, Result};
+use crate::error::Result;
+use crate::native::Form;
+use crate::native::flat::{Places, forget_gradients, gather};
 use crate::random::Key;
+use std::ops::Range;
 use tch::{Device, Kind, Tensor};
 
 /// Elements to which every parameter is aligned in the flat tensor: 64 bytes of `f32`.
@@ -190,9 +193,24 @@ impl Slot {
         self.shape.iter().product()
     }
 
-    /// This tensor's part of a flat one, as a view.
+    /// This tensor's part of a flat one, as a view. A tensor `[O, I, H, W]`, the weight of a convolution, lies in
+    /// the order O, H, W, I, in which features of GPUs lie too.
     pub fn view(&self, flat: &Tensor) -> Tensor {
-        flat.narrow(0, self.offset, self.count()).view(self.shape.as_slice())
+        match *self.shape.as_slice() {
+            [outputs, inputs, height, width] => {
+                self.elements(flat).view([outputs, height, width, inputs]).permute([0, 3, 1, 2])
+            }
+            _ => self.plain_view(flat),
+        }
+    }
+
+    /// The same where the last extent runs fastest, whatever the shape.
+    pub fn plain_view(&self, flat: &Tensor) -> Tensor {
+        self.elements(flat).view(self.shape.as_slice())
+    }
+
+    fn elements(&self, flat: &Tensor) -> Tensor {
+        flat.narrow(0, self.offset, self.count())
     }
 }
 
@@ -215,31 +233,71 @@ impl Flat {
     /// Moves the trainable tensors of `parameters` into one, and the buffers of each kind into one.
     pub fn new(parameters: &Parameters) -> Self {
         let trainable: Vec<&Entry> = parameters.trainable().collect();
-        let (slots, weights) = moved_into_one(&trainable, (parameters.kind, parameters.device));
+        let (slots, weights) =
+            moved_into_one(&trainable, (parameters.kind, parameters.device), Slot::view);
         let shares = shares(parameters, &slots, &weights);
         Self { weights, shares, slots, buffers: flat_buffers(parameters) }
     }
 
-    /// `[total]`, zero: where backward accumulates the gradients of `parameters` from now on, each at
-    /// the place of its tensor in `weights`.
-    pub fn gradients(&self, parameters: &Parameters) -> Result<Tensor> {
-        let gradients = self.weights.zeros_like();
-        let options = (parameters.kind, parameters.device);
-        // A tensor has no gradient to point elsewhere before its first backward.
-        let zero = parameters
-            .trainable()
-            .map(|entry| (&entry.tensor * 0.0).sum(parameters.kind))
-            .fold(Tensor::zeros([], options), |sum, term| sum + term);
-        zero.f_backward().context(|| "cannot allocate gradients")?;
-        for (entry, slot) in parameters.trainable().zip(&self.slots) {
-            entry.tensor.grad().set_data(&slot.view(&gradients));
-        }
-        Ok(gradients)
+    /// `[total]`, zero: room for gradients, each at the place of its tensor in `weights`.
+    pub fn gradients(&self) -> Tensor {
+        self.weights.zeros_like()
     }
 }
 
-/// Makes tensors of one kind views of one, and says where they lie in it.
-fn moved_into_one(entries: &[&Entry], options: (Kind, Device)) -> (Vec<Slot>, Tensor) {
+/// The tensors that get gradients from a backward, one for each slot.
+///
+/// They have none before a backward, so that it need not add to anything, and none once these are gathered.
+#[derive(Debug)]
+pub struct Leaves {
+    leaves: Vec<Tensor>,
+    starts: Vec<i64>,
+    total: i64,
+}
+
+impl Leaves {
+    /// Those of `parameters`, whose tensors lie in `flat`.
+    pub fn of(parameters: &Parameters, flat: &Flat) -> Self {
+        Self {
+            leaves: parameters.trainable().map(|entry| entry.tensor.shallow_clone()).collect(),
+            starts: flat.slots.iter().map(|slot| slot.offset).collect(),
+            total: flat.weights.numel() as i64,
+        }
+    }
+
+    /// The same tensors once more.
+    #[must_use]
+    pub fn share(&self) -> Self {
+        let leaves = self.leaves.iter().map(Tensor::shallow_clone).collect();
+        Self { leaves, starts: self.starts.clone(), total: self.total }
+    }
+
+    /// Lets them have no gradients, whoever gave them some.
+    pub fn forget(&self) -> Result<()> {
+        forget_gradients(&self.leaves)
+    }
+
+    /// Puts the gradients of `slots` to their places in `gradients` (`[total]`), or adds them to what is there.
+    /// Without a gradient, and between the places, there is zero.
+    pub fn gather(&self, slots: Range<usize>, gradients: &Tensor, adds: bool) -> Result<()> {
+        let end = self.starts.get(slots.end).copied().unwrap_or(self.total);
+        let places = Places { starts: &self.starts[slots.clone()], end };
+        gather(gradients, &self.leaves[slots], places, adds, Form::Own)
+            .map_err(|failure| failure.during("cannot gather gradients"))
+    }
+
+    /// The same of all slots.
+    pub fn gather_all(&self, gradients: &Tensor, adds: bool) -> Result<()> {
+        self.gather(0..self.leaves.len(), gradients, adds)
+    }
+}
+
+/// Makes tensors of one kind views, as `view` gives them, of one, and says where they lie in it.
+fn moved_into_one(
+    entries: &[&Entry],
+    options: (Kind, Device),
+    view: fn(&Slot, &Tensor) -> Tensor,
+) -> (Vec<Slot>, Tensor) {
     let mut slots = Vec::new();
     let mut total = 0;
     for entry in entries {
@@ -248,8 +306,8 @@ fn moved_into_one(entries: &[&Entry], options: (Kind, Device)) -> (Vec<Slot>, Te
     }
     let all = Tensor::zeros([total], options);
     for (entry, slot) in entries.iter().zip(&slots) {
-        tch::no_grad(|| slot.view(&all).copy_(&entry.tensor));
-        entry.tensor.shallow_clone().set_data(&slot.view(&all));
+        tch::no_grad(|| view(slot, &all).copy_(&entry.tensor));
+        entry.tensor.shallow_clone().set_data(&view(slot, &all));
     }
     (slots, all)
 }
@@ -264,7 +322,7 @@ fn flat_buffers(parameters: &Parameters) -> Vec<Tensor> {
     let of_kind = |kind: Kind| {
         let entries = buffers.iter().filter(|entry| entry.tensor.kind() == kind);
         let entries: Vec<&Entry> = entries.copied().collect();
-        moved_into_one(&entries, (kind, parameters.device)).1
+        moved_into_one(&entries, (kind, parameters.device), Slot::plain_view).1
     };
     kinds.into_iter().map(of_kind).collect()
 }
@@ -290,12 +348,16 @@ mod tests {
     }
 
     #[test]
-    fn gradients_accumulate_in_the_flat_tensor_and_updates_reach_the_network() {
+    fn gradients_are_gathered_in_the_flat_tensor_and_updates_reach_the_network() {
         let (parameters, a, b) = two_tensors();
         let mut flat = Flat::new(&parameters);
-        let gradients = flat.gradients(&parameters).unwrap();
-        for _ in 0..2 {
+        let leaves = Leaves::of(&parameters, &flat);
+        let gradients = flat.gradients();
+        for adds in [false, true] {
+            (a.sum(Kind::Float) * 3.0).backward();
+            leaves.forget().unwrap();
             (a.sum(Kind::Float) * b.sum(Kind::Float)).backward();
+            leaves.gather_all(&gradients, adds).unwrap();
         }
         assert_eq!(flat.slots[1].offset, 16);
         assert!(flat.slots[0].view(&gradients).allclose(&(a.ones_like() * 8.0), 1e-6, 0.0, false));
@@ -303,6 +365,24 @@ mod tests {
         let before = a.copy();
         let _ = tch::no_grad(|| flat.weights.g_sub_(&(&gradients * 0.1)));
         assert!((before - &a).allclose(&(a.ones_like() * 0.8), 1e-6, 1e-6, false));
+    }
+
+    #[test]
+    fn weights_of_convolutions_lie_with_their_inputs_side_by_side() {
+        let mut parameters = Parameters::new(Key::new(1), Kind::Float, Device::Cpu);
+        let weight = parameters.root().uniform("weight", &[2, 3, 4, 5], 1.0);
+        let before = weight.detach().copy();
+        let flat = Flat::new(&parameters);
+        assert!(weight.equal(&before));
+        assert_eq!(weight.stride(), [60, 1, 15, 3]);
+        let inputs = flat.weights.narrow(0, 0, 3);
+        assert!(inputs.equal(&before.select(0, 0).select(1, 0).select(1, 0)));
+        let x = Tensor::ones([1, 3, 8, 8], (Kind::Float, Device::Cpu));
+        x.conv2d(&weight, None::<Tensor>, [1, 1], [0, 0], [1, 1], 1).sum(Kind::Float).backward();
+        let expected = weight.grad().copy();
+        let gradients = flat.gradients();
+        Leaves::of(&parameters, &flat).gather_all(&gradients, false).unwrap();
+        assert!(flat.slots[0].view(&gradients).equal(&expected));
     }
 
     #[test]

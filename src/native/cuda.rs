@@ -30,6 +30,7 @@ type OnObject = unsafe extern "C" fn(Pointer) -> ErrorText;
 
 unsafe extern "C" {
     fn scrimp_use_device_kernels(kernels: *const c_void);
+    fn scrimp_use_flat_kernels(launcher: *const c_void);
 }
 
 /// The functions of `shim_cuda.cpp` and `cuda_kernels.cpp`, which say what each does.
@@ -53,6 +54,7 @@ struct Functions {
     architecture: OfDevice<c_int>,
     load_kernels: unsafe extern "C" fn(c_int, *const c_void) -> ErrorText,
     kernels: unsafe extern "C" fn() -> *const c_void,
+    flat_kernels: unsafe extern "C" fn() -> *const c_void,
 }
 
 /// Loads libtorch's CUDA half; false where it is not installed.
@@ -112,6 +114,7 @@ fn load_functions() -> std::result::Result<Functions, String> {
             architecture: *library.get(b"scrimp_cuda_architecture").map_err(words)?,
             load_kernels: *library.get(b"scrimp_cuda_load_kernels").map_err(words)?,
             kernels: *library.get(b"scrimp_cuda_kernels").map_err(words)?,
+            flat_kernels: *library.get(b"scrimp_cuda_flat_kernels").map_err(words)?,
         };
         std::mem::forget(library);
         Ok(functions)
@@ -166,9 +169,13 @@ fn take_kernels(device: usize, store: Option<&dyn KernelStore>) -> Result<()> {
         |code| load_kernels(device, code),
     )?;
     loaded.push(device);
-    // SAFETY: the table is a static of the library, which is never unloaded, and made by the compiler of the
-    // shim that takes it.
-    unsafe { scrimp_use_device_kernels((functions()?.kernels)()) };
+    let functions = functions()?;
+    // SAFETY: the tables are statics of the library, which is never unloaded, and made by the compiler of the
+    // shims that take them.
+    unsafe {
+        scrimp_use_device_kernels((functions.kernels)());
+        scrimp_use_flat_kernels((functions.flat_kernels)());
+    }
     HAS_KERNELS.store(true, Ordering::Relaxed);
     Ok(())
 }

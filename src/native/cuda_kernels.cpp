@@ -1,4 +1,4 @@
-// Loads the compiled kernels of device_kernels.h to GPUs, and starts them on torch's current stream.
+// Loads the compiled kernels of device_kernels.h and flat_kernels.h to GPUs, and starts them on torch's current stream.
 // Knows no formulas and no compiler; part of libscrimp_cuda.so, which links nothing.
 //
 // Kernels are loaded before the first of them is asked for: loading allocates and waits, starting one
@@ -18,6 +18,8 @@
 
 #include "device_kernels.h"
 #include "device_table.h"
+#include "flat_kernels.h"
+#include "flat_table.h"
 #include "guarded.h"
 #include "kernel_table.h"
 
@@ -60,6 +62,7 @@ const Loaded* load_for(int device, const void* code) {
     C10_CUDA_CHECK(cudaFuncGetAttributes(&attributes, result->kernels[name]));              \
   }
   SCRIMP_KERNELS(SCRIMP_FIND)
+  SCRIMP_FLAT_KERNELS(SCRIMP_FIND)
 #undef SCRIMP_FIND
   const size_t bytes = MOST_GROUPS * sizeof(unsigned);
   C10_CUDA_CHECK(cudaMalloc(reinterpret_cast<void**>(&result->done), bytes));
@@ -102,6 +105,12 @@ struct CudaLauncher {
   }
 };
 
+const scrimp::FlatLauncher FLAT_LAUNCHER{
+    CudaLauncher::serve,
+    [](const char* kernel, const void* work, int64_t threads, const at::Tensor& beside) {
+      CudaLauncher::launch(kernel, work, threads, beside);
+    }};
+
 }  // namespace
 
 extern "C" {
@@ -121,6 +130,9 @@ char* scrimp_cuda_load_kernels(int device, const void* code) {
   return scrimp::guarded(
       [&] { loaded_for.at(static_cast<size_t>(device)).store(load_for(device, code)); });
 }
+
+// For scrimp_use_flat_kernels.
+const void* scrimp_cuda_flat_kernels() { return &FLAT_LAUNCHER; }
 
 // The table for scrimp_use_device_kernels. It serves tensors of the devices loaded for.
 const void* scrimp_cuda_kernels() {

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use tch::{Kind, Tensor};
 
 /// A pointer to an `at::Tensor`.
-type Handle = *mut c_void;
+pub(super) type Handle = *mut c_void;
 type SumFunction = extern "C" fn(*mut c_void, Handle) -> c_int;
 type CallFunction = extern "C" fn(*mut c_void) -> c_int;
 type DropFunction = extern "C" fn(*mut c_void);

@@ -7,6 +7,7 @@
 pub mod cuda;
 mod discriminator;
 mod ffi;
+pub mod flat;
 pub mod nccl;
 pub mod nvrtc;
 

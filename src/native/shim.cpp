@@ -18,6 +18,7 @@
 #include <string>
 
 #include "device_table.h"
+#include "flat_kernels.h"
 #include "guarded.h"
 #include "kernel_table.h"
 #include "kernels.h"
@@ -228,7 +229,9 @@ void scrimp_use_device_kernels(const scrimp::Kernels* kernels) { device_kernels.
 
 #define SCRIMP_NAME_LINE(operation, Work, Element, Width) #operation "_" #Element "_" #Width "\n"
 // The names of all kernels for devices, one on a line.
-const char* scrimp_kernel_names() { return SCRIMP_KERNELS(SCRIMP_NAME_LINE); }
+const char* scrimp_kernel_names() {
+  return SCRIMP_KERNELS(SCRIMP_NAME_LINE) SCRIMP_FLAT_KERNELS(SCRIMP_NAME_LINE);
+}
 #undef SCRIMP_NAME_LINE
 
 // Lets the process keep and reuse the memory of activations. By default glibc returns blocks above

@@ -6,7 +6,7 @@
 use crate::comm::Communicator;
 use crate::error::{Failure, Result};
 use crate::native::on_gradient;
-use crate::parameters::{Flat, Parameters, Role, Slot};
+use crate::parameters::{Flat, Leaves, Parameters, Role, Slot};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tch::Tensor;
@@ -42,13 +42,19 @@ impl std::fmt::Debug for State {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Bucket {
     range: Range<i64>,
-    /// Whose gradients arrive.
-    tensors: usize,
+    slots: Range<usize>,
+    /// How many gradients arrive in it.
+    awaited: usize,
 }
 
 /// A backward under way.
 struct Backward {
     communicator: Arc<dyn Communicator>,
+    leaves: Leaves,
+    /// Whether gradients are added to those of earlier micro-batches.
+    adds: bool,
+    /// Why gradients could not be gathered.
+    failure: Option<Failure>,
     /// How many gradients each part still lacks.
     missing: Vec<usize>,
     /// The parts that are complete, in that order.
@@ -64,13 +70,13 @@ impl Buckets {
         let mut buckets = cut(&flat.slots, gradients.size()[0]);
         let of_slot = buckets.iter().enumerate();
         let of_slot =
-            of_slot.flat_map(|(index, bucket)| std::iter::repeat_n(index, bucket.tensors));
+            of_slot.flat_map(|(index, bucket)| std::iter::repeat_n(index, bucket.slots.len()));
         let of_slot: Vec<usize> = of_slot.collect();
         let slots = parameters.trainable().zip(of_slot);
         let (absorbed, awaited): (Vec<_>, Vec<_>) =
             slots.partition(|(entry, _)| entry.role == Role::Absorbed);
         for (_, bucket) in absorbed {
-            buckets[bucket].tensors -= 1;
+            buckets[bucket].awaited -= 1;
         }
         let gradients = gradients.shallow_clone();
         let state = State { gradients, buckets, order: None, backward: None };
@@ -82,12 +88,17 @@ impl Buckets {
         Ok(Self { state })
     }
 
-    /// To be called before a backward; parts that it completes are summed over the ranks at once.
-    pub(super) fn begin(&self, communicator: &Arc<dyn Communicator>) {
+    /// To be called before a backward; parts that it completes are gathered, added to what is there or not, and
+    /// summed over the ranks at once.
+    pub(super) fn begin(&self, communicator: &Arc<dyn Communicator>, leaves: &Leaves, adds: bool) {
         let mut state = lock(&self.state);
         state.backward = Some(Backward {
             communicator: Arc::clone(communicator),
-            missing: state.buckets.iter().map(|bucket| bucket.tensors).collect(),
+            // Not kept by the state, which the leaves' own hooks keep.
+            leaves: leaves.share(),
+            adds,
+            failure: None,
+            missing: state.buckets.iter().map(|bucket| bucket.awaited).collect(),
             complete: Vec::new(),
             started: 0,
         });
@@ -103,6 +114,7 @@ impl Buckets {
         };
         let communicator = Arc::clone(&backward.communicator);
         let Some(order) = &state.order else {
+            backward.leaves.gather_all(&state.gradients, backward.adds)?;
             communicator.sum(&state.gradients);
             let parts = 0..state.buckets.len();
             let rest: Vec<usize> = parts.filter(|part| !backward.complete.contains(part)).collect();
@@ -113,11 +125,11 @@ impl Buckets {
         };
         // Parts with tensors that this backward did not reach.
         for &part in &order[backward.started..] {
-            communicator.start_sum(state.part(part));
+            state.start(part, &mut backward);
         }
         drop(state);
         communicator.finish_sums();
-        Ok(())
+        backward.failure.map_or(Ok(()), Err)
     }
 }
 
@@ -131,6 +143,14 @@ impl State {
         self.gradients.narrow(0, start, end - start)
     }
 
+    /// Gathers part `index` and starts its sum over the ranks, which all of them start whatever happens.
+    fn start(&self, index: usize, backward: &mut Backward) {
+        let slots = self.buckets[index].slots.clone();
+        let gathered = backward.leaves.gather(slots, &self.gradients, backward.adds);
+        backward.failure = backward.failure.take().or(gathered.err());
+        backward.communicator.start_sum(self.part(index));
+    }
+
     /// A gradient of part `index` is there.
     fn arrived(&mut self, index: usize) {
         let Some(mut backward) = self.backward.take() else { return };
@@ -140,7 +160,7 @@ impl State {
         }
         let order = self.order.as_deref().unwrap_or_default();
         while order.get(backward.started).is_some_and(|&next| backward.missing[next] == 0) {
-            backward.communicator.start_sum(self.part(order[backward.started]));
+            self.start(order[backward.started], &mut backward);
             backward.started += 1;
         }
         self.backward = Some(backward);
@@ -151,16 +171,18 @@ impl State {
 /// completes it last, and nothing hides its sum.
 fn cut(slots: &[Slot], total: i64) -> Vec<Bucket> {
     let mut buckets = Vec::new();
-    let mut bucket = Bucket { range: total..total, tensors: 0 };
-    for slot in slots.iter().rev() {
+    let empty =
+        |start: i64, slot: usize| Bucket { range: start..start, slots: slot..slot, awaited: 0 };
+    let mut bucket = empty(total, slots.len());
+    for (number, slot) in slots.iter().enumerate().rev() {
         bucket.range.start = slot.offset;
-        bucket.tensors += 1;
+        bucket.slots.start = number;
+        bucket.awaited += 1;
         if bucket.range.end - bucket.range.start >= ELEMENTS {
-            let next = Bucket { range: slot.offset..slot.offset, tensors: 0 };
-            buckets.push(std::mem::replace(&mut bucket, next));
+            buckets.push(std::mem::replace(&mut bucket, empty(slot.offset, number)));
         }
     }
-    if bucket.tensors > 0 {
+    if !bucket.slots.is_empty() {
         buckets.push(bucket);
     }
     buckets.reverse();
@@ -204,10 +226,10 @@ mod tests {
         let weight = root.uniform("weight", &[7], 1.0);
         let _bias = root.absorbed("bias", &[5], 1.0);
         let flat = Flat::new(&parameters);
-        let gradients = flat.gradients(&parameters).unwrap();
+        let (leaves, gradients) = (Leaves::of(&parameters, &flat), flat.gradients());
         let buckets = Buckets::new(&parameters, &flat, &gradients).unwrap();
         let communicator: Arc<dyn Communicator> = Arc::new(Solo);
-        buckets.begin(&communicator);
+        buckets.begin(&communicator, &leaves, false);
         weight.sum(Kind::Float).backward();
         assert_eq!(lock(&buckets.state).backward.as_ref().unwrap().complete, [0]);
         buckets.finish().unwrap();
@@ -217,9 +239,10 @@ mod tests {
     fn parts_are_large_cover_everything_and_the_rest_is_in_the_first() {
         let sizes = [5, 100_000, 200_000, 3, 300_000];
         let parts = cut(&slots(&sizes), sizes.iter().sum());
-        let ranges: Vec<_> = parts.iter().map(|part| (part.range.clone(), part.tensors)).collect();
-        assert_eq!(ranges, [(0..5, 1), (5..300_008, 3), (300_008..600_008, 1)]);
+        let ranges: Vec<_> =
+            parts.iter().map(|part| (part.range.clone(), part.slots.clone())).collect();
+        assert_eq!(ranges, [(0..5, 0..1), (5..300_008, 1..4), (300_008..600_008, 4..5)]);
         assert!(cut(&[], 0).is_empty());
-        assert_eq!(cut(&slots(&[7]), 7), [Bucket { range: 0..7, tensors: 1 }]);
+        assert_eq!(cut(&slots(&[7]), 7), [Bucket { range: 0..7, slots: 0..1, awaited: 1 }]);
     }
 }

@@ -10,7 +10,9 @@ use super::optimizer::{Optimizer, OptimizerConfig, Update, settle};
 use super::schedule::Schedule;
 use super::{Objective, StepContext};
 use crate::error::{Context, Failure, Result};
-use crate::parameters::{Entry, Flat, Parameters, Role, Scope, Slot};
+use crate::native::Form;
+use crate::native::flat::{self, Following};
+use crate::parameters::{Entry, Flat, Leaves, Parameters, Role, Scope, Slot};
 use crate::random::Key;
 use crate::shares::local_share;
 use serde::{Deserialize, Serialize};
@@ -121,6 +123,7 @@ pub struct Learner {
 struct Descent {
     config: LearnerConfig,
     optimizer: Optimizer,
+    leaves: Leaves,
     /// Flat, like the weights.
     gradients: Tensor,
     buckets: Buckets,
@@ -152,12 +155,14 @@ impl Learner {
         build: impl FnOnce(&mut Scope<'_>) -> N,
     ) -> Result<(Self, N)> {
         let (learner, networks) = Self::follower(name, setup, build);
-        let gradients = learner.flat.gradients(&learner.parameters)?;
+        let gradients = learner.flat.gradients();
         let own = setup.moments.range(gradients.numel());
         let optimizer = Optimizer::new(config.optimizer, &narrowed(&learner.flat.weights, &own));
         let buckets = Buckets::new(&learner.parameters, &learner.flat, &gradients)?;
+        let leaves = Leaves::of(&learner.parameters, &learner.flat);
         let is_shared = setup.moments.are_shared();
-        let descent = Some(Descent { config, optimizer, gradients, buckets, own, is_shared });
+        let descent =
+            Some(Descent { config, optimizer, leaves, gradients, buckets, own, is_shared });
         Ok((Self { descent, ..learner }, networks))
     }
 
@@ -183,50 +188,49 @@ impl Learner {
     pub fn update(&mut self, objective: Objective, cx: &mut StepContext<'_>) -> Result<()> {
         let follows = || Failure::new(format!("`{}` follows another learner", self.name));
         let descent = self.descent.as_mut().ok_or_else(follows)?;
-        let Descent { config, optimizer, gradients, buckets, own, is_shared } = descent;
+        let Descent { config, optimizer, leaves, gradients, buckets, own, is_shared } = descent;
         let is_shared = *is_shared;
         let part = cx.part;
-        if part.is_first {
-            let _ = gradients.zero_();
-        }
         let total = objective.total(part.share)?;
+        // Another learner's backward may have reached them.
+        leaves.forget()?;
         // A rank's share of everything is not a share of every part.
         let overlaps = cx.communicator().overlaps() && !is_shared && part.is_last;
         if overlaps {
-            buckets.begin(cx.communicator());
+            buckets.begin(cx.communicator(), leaves, !part.is_first);
         }
         total.f_backward().context(|| format!("backward of `{}` failed", self.name))?;
+        if !overlaps {
+            leaves.gather_all(gradients, !part.is_first)?;
+        }
         cx.report.take(self.name, objective, part.share);
         if !part.is_last {
             return Ok(());
         }
-        let norm = if overlaps {
+        let squares = if overlaps {
             buckets.finish()?;
-            cx.norm_of(gradients)
+            cx.squares_of(gradients)?
         } else {
-            cx.sum_gradients(gradients, is_shared)
+            cx.sum_gradients(gradients, is_shared)?
         };
-        let finite = norm.isfinite();
-        if config.clip_norm > 0.0 {
-            let factor = (config.clip_norm / (&norm + 1e-6)).clamp_max(1.0);
-            let _ = gradients.g_mul_(&factor);
-        }
         self.updates += 1;
         let factors =
             cx.varying().numbers(gradients.device(), config.factors(self.updates, cx.moment()));
-        let weights = narrowed(&self.flat.weights, own);
-        let gradients = narrowed(gradients, own);
-        let factors = factors.unbind(0);
-        let update =
-            Update { weights: &weights, gradients: &gradients, finite: &finite, factors: &factors };
-        optimizer.step(&update);
-        if let Some(shares) = &self.flat.shares {
-            keep_in_unit_interval(&weights, &narrowed(shares, own));
-        }
+        let shares = self.flat.shares.as_ref().map(|shares| narrowed(shares, own));
+        let update = Update {
+            weights: &narrowed(&self.flat.weights, own),
+            narrowed: None,
+            shares: shares.as_ref(),
+            gradients: &narrowed(gradients, own),
+            squares: &squares,
+            clip_norm: config.clip_norm,
+            factors: &factors,
+        };
+        let norm = optimizer.step(&update, Form::Own)?;
         if is_shared {
             cx.gather_weights(&self.flat.weights)?;
         }
-        cx.report.record(self.name, factors[0].shallow_clone(), (norm, finite));
+        cx.report.record(self.name, factors.get(0), norm);
         Ok(())
     }
 
@@ -242,9 +246,9 @@ impl Learner {
         }
         let early = || Failure::new(format!("`{}` follows before a step", self.name));
         let finite = cx.report.finite().ok_or_else(early)?;
-        let keep = keep.to_kind(self.flat.weights.kind());
-        let moved = tch::no_grad(|| leader.flat.weights.lerp_tensor(&self.flat.weights, &keep));
-        settle(&self.flat.weights, &moved, finite);
+        let keep = keep.to_kind(Kind::Double);
+        let of = Following { leader: &leader.flat.weights, keep: &keep, finite };
+        tch::no_grad(|| approach(&self.flat.weights, of, Form::Own))?;
         self.updates += 1;
         Ok(())
     }
@@ -282,6 +286,15 @@ impl Learner {
     /// Where each trainable tensor lies in the flat ones.
     pub fn slots(&self) -> &[Slot] {
         &self.flat.slots
+    }
+
+    /// The gradients of the last update, in the order of the slots and summed over the ranks: views. A learner
+    /// without optimiser has none, and one that shares its moments with other ranks has its share alone.
+    pub fn gradients(&self) -> Vec<Tensor> {
+        let gradients = self.descent.as_ref().map(|descent| &descent.gradients);
+        let views =
+            gradients.map(|all| self.flat.slots.iter().map(|slot| slot.view(all)).collect());
+        views.unwrap_or_default()
     }
 
     /// `weights` and the optimiser's moments, as far as this rank holds them.
@@ -323,17 +336,44 @@ fn narrowed(flat: &Tensor, range: &Range<usize>) -> Tensor {
     flat.narrow(0, range.start as i64, range.len() as i64)
 }
 
-/// Clamps the weights where `shares` is true.
-fn keep_in_unit_interval(weights: &Tensor, shares: &Tensor) {
-    tch::no_grad(|| {
-        let kept = weights.clamp(0.0, 1.0).where_self(shares, weights);
-        weights.shallow_clone().copy_(&kept);
-    });
+/// Moves flat weights towards those of a leader where nothing was not finite.
+fn approach(weights: &Tensor, of: Following<'_>, form: Form) -> Result<()> {
+    if flat::serves(weights, form) {
+        return flat::follow(weights, None, of, form);
+    }
+    let keep = of.keep.to_kind(weights.kind());
+    settle(weights, &of.leader.lerp_tensor(weights, &keep), of.finite);
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_average_goes_the_same_way_in_all_forms() {
+        for kind in [Kind::Float, Kind::Double] {
+            let options = (Kind::Double, Device::Cpu);
+            let line = |from: f64| Tensor::linspace(from, 1.0, 4099, options).to_kind(kind);
+            let moved = |form: Form, keep: f64, finite: bool| {
+                let (weights, leader) = (line(-3.0), line(2.0));
+                let [keep, finite] = [Tensor::from(keep), Tensor::from(finite)];
+                let of = Following { leader: &leader, keep: &keep, finite: &finite };
+                approach(&weights, of, form).unwrap();
+                weights
+            };
+            for form in [Form::Own, Form::Plain, Form::DeviceTwin] {
+                for keep in [0.3, 0.99] {
+                    let found = moved(form, keep, true);
+                    let expected = moved(Form::Plain, keep, true);
+                    assert!(found.allclose(&expected, 1e-6, 1e-6, false), "{form:?} {kind:?}");
+                }
+                assert!(moved(form, 0.0, true).equal(&line(2.0)), "{form:?}");
+                assert!(moved(form, 1.0, true).equal(&line(-3.0)), "{form:?}");
+                assert!(moved(form, 0.0, false).equal(&line(-3.0)), "{form:?}");
+            }
+        }
+    }
 
     #[test]
     fn a_part_and_a_range_overlap_in_what_both_have() {

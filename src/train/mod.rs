@@ -26,8 +26,8 @@ use crate::data::IGNORE;
 use crate::data::batch::Batch;
 use crate::error::{Failure, Result};
 use crate::native::GroupSum;
+use crate::native::flat::{Norm, squares};
 use crate::random::Key;
-use crate::shares::local_share;
 use learner::Learner;
 use moment::{Moment, Varying};
 use std::rc::Rc;
@@ -270,31 +270,28 @@ impl<'a> StepContext<'a> {
         self.communicator.note_progress();
     }
 
-    /// Sums flat gradients over the ranks, on each rank at least its share of them, and returns the
-    /// norm of all: 0-dimensional, of the same bits however much of them a rank gets.
-    fn sum_gradients(&self, gradients: &Tensor, own_share_only: bool) -> Tensor {
+    /// Sums flat gradients over the ranks, on each rank at least its share of them, and returns the sum of
+    /// the squares of all: 0-dimensional f64, of the same bits however much of them a rank gets.
+    fn sum_gradients(&self, gradients: &Tensor, own_share_only: bool) -> Result<Tensor> {
         let communicator = self.communicator;
         if !own_share_only {
             communicator.sum(gradients);
-            return self.norm_of(gradients);
+            return self.squares_of(gradients);
         }
         communicator.sum_own_share(gradients);
-        let (rank, ranks) = (communicator.rank() as i64, communicator.ranks() as i64);
-        let norms = Tensor::zeros([ranks], (gradients.kind(), gradients.device()));
-        norms.get(rank).copy_(&self.norm_of_share(gradients, communicator.rank()));
-        communicator.sum(&norms);
-        norms.norm()
+        let (rank, ranks) = (communicator.rank(), communicator.ranks());
+        let own = squares(gradients, ranks, rank..rank + 1)?;
+        let of_shares = Tensor::zeros([ranks as i64], (Kind::Double, gradients.device()));
+        of_shares.narrow(0, rank as i64, 1).copy_(&own);
+        communicator.sum(&of_shares);
+        Ok(of_shares.sum(Kind::Double))
     }
 
-    /// The norm of summed flat gradients, 0-dimensional, with the bits of [`Self::sum_gradients`].
-    fn norm_of(&self, gradients: &Tensor) -> Tensor {
-        let shares = (0..self.communicator.ranks()).map(|rank| self.norm_of_share(gradients, rank));
-        Tensor::stack(&shares.collect::<Vec<_>>(), 0).norm()
-    }
-
-    fn norm_of_share(&self, gradients: &Tensor, rank: usize) -> Tensor {
-        let share = local_share(gradients.numel(), self.communicator.ranks(), rank);
-        norm(&gradients.narrow(0, share.start as i64, share.len() as i64))
+    /// The sum of the squares of summed flat gradients, with the bits of [`Self::sum_gradients`].
+    fn squares_of(&self, gradients: &Tensor) -> Result<Tensor> {
+        let ranks = self.communicator.ranks();
+        let of_shares = squares(gradients, ranks, 0..ranks)?;
+        Ok(if ranks == 1 { of_shares.squeeze() } else { of_shares.sum(Kind::Double) })
     }
 
     /// The ranks over which gradients are summed.
@@ -311,19 +308,6 @@ impl<'a> StepContext<'a> {
     pub fn into_report(self) -> StepReport {
         self.report
     }
-}
-
-/// Elements whose squares are added in their own precision.
-const NORM_BLOCK: i64 = 1024;
-
-/// The norm of a flat tensor, 0-dimensional. Adding up millions of squares in single precision would
-/// leave four digits of it: blocks are added in their own precision, and their norms in double.
-fn norm(flat: &Tensor) -> Tensor {
-    let in_blocks = flat.size()[0] / NORM_BLOCK * NORM_BLOCK;
-    let blocks = flat.narrow(0, 0, in_blocks).view([-1, NORM_BLOCK]);
-    let blocks = blocks.norm_scalaropt_dim(2, [1i64].as_slice(), false);
-    let rest = flat.narrow(0, in_blocks, flat.size()[0] - in_blocks).norm().view([1]);
-    Tensor::cat(&[blocks, rest], 0).to_kind(Kind::Double).norm().to_kind(flat.kind())
 }
 
 /// The numbers of one step, still on the device.
@@ -363,16 +347,11 @@ impl StepReport {
         }
     }
 
-    fn record(
-        &mut self,
-        learner: &'static str,
-        learning_rate: Tensor,
-        (norm, finite): (Tensor, Tensor),
-    ) {
-        self.learners.push((learner, learning_rate, norm));
+    fn record(&mut self, learner: &'static str, learning_rate: Tensor, norm: Norm) {
+        self.learners.push((learner, learning_rate, norm.value));
         self.finite = Some(match self.finite.take() {
-            Some(before) => before.logical_and(&finite),
-            None => finite,
+            Some(before) => before.logical_and(&norm.finite),
+            None => norm.finite,
         });
     }
 
@@ -433,21 +412,5 @@ impl StepReport {
                 .map(|((name, ..), pair)| ((*name).to_owned(), pair[0], pair[1]))
                 .collect(),
         })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use tch::Device;
-
-    #[test]
-    fn the_norm_of_many_numbers_keeps_single_precision() {
-        for count in [0, 3, 1024, 5_000_003] {
-            let flat = Tensor::ones([count], (Kind::Float, Device::Cpu)) * 0.1;
-            let expected = 0.1 * (count as f64).sqrt();
-            let found = norm(&flat).double_value(&[]);
-            assert!((found - expected).abs() <= 1e-6 * expected, "{count}: {found}");
-        }
     }
 }

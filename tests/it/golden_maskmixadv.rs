@@ -411,8 +411,7 @@ fn golden_first_gradients() {
     let golden = &iterations.golden;
     for (learner, key) in [(0, "iter.grad_stats_g"), (1, "iter.grad_stats_d")] {
         let learners = iterations.method.learners();
-        let trainable = learners[learner].entries().iter().filter(|e| e.tensor.requires_grad());
-        let gradients: Vec<Tensor> = trainable.map(|entry| entry.tensor.grad()).collect();
+        let gradients = learners[learner].gradients();
         // Gradients of biases in front of a batch normalisation are nothing but rounding.
         let rows = (&sums(gradients.iter()), &golden.get(key));
         assert_rows_close(key, rows, GRADIENT_TOLERANCE);

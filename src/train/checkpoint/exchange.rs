@@ -32,7 +32,9 @@ impl Checkpoint {
         for place in &table.parameters {
             let slot =
                 Slot { name: place.name.clone(), shape: place.shape.clone(), offset: place.offset };
-            exported.push((place.name.clone(), slot.view(&weights)));
+            let is_plain = self.manifest.is_plain();
+            let view = if is_plain { slot.plain_view(&weights) } else { slot.view(&weights) };
+            exported.push((place.name.clone(), view.contiguous()));
         }
         for name in &table.buffers {
             exported.push((name.clone(), first.tensor(&buffer_name(&table.name, name))?));

@@ -17,9 +17,11 @@ use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::xxh3_64;
 
 pub(super) const MANIFEST: &str = "manifest.json";
-/// The layout that is written: its text ends with its own digest.
-pub(super) const SCHEMA: u32 = 3;
-/// The layout that is read as well: it has no digest and does not say what was learnt from.
+/// The layout that is written: flat tensors hold parameters as slots view them.
+pub(super) const SCHEMA: u32 = 4;
+/// A layout that is read as well: in flat tensors the last extent of every parameter runs fastest.
+const PLAIN: u32 = 3;
+/// The same, whose text does not end with its own digest and does not say what was learnt from.
 const WITHOUT_DIGEST: u32 = 2;
 /// What stands between a manifest and its digest.
 const BEFORE_DIGEST: &str = ",\n  \"xxh3\": \"";
@@ -192,11 +194,11 @@ pub(super) fn refuse_other_layout(path: &Path, text: &str) -> Result<()> {
     else {
         return Ok(());
     };
-    if schema == SCHEMA || schema == WITHOUT_DIGEST {
+    if (WITHOUT_DIGEST..=SCHEMA).contains(&schema) {
         return Ok(());
     }
     Err(Failure::usage(format!(
-        "`{}` has layout {schema}, expected {WITHOUT_DIGEST} or {SCHEMA}",
+        "`{}` has layout {schema}, expected {WITHOUT_DIGEST} to {SCHEMA}",
         path.join(MANIFEST).display()
     ))
     .hint(format!("scrimp {code_version} wrote it and can read it")))
@@ -212,7 +214,7 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<Checkpoint> {
     };
     let manifest: Manifest = serde_json::from_str(text)
         .map_err(|error| damaged(path, "cannot be understood").because(&error))?;
-    if is_sealed != (manifest.schema == SCHEMA) {
+    if is_sealed == (manifest.schema == WITHOUT_DIGEST) {
         return Err(damaged(path, if is_sealed { "has another layout" } else { "has no digest" }));
     }
     manifest.check(path).map_err(|how| damaged(path, &how))?;
@@ -220,6 +222,11 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<Checkpoint> {
 }
 
 impl Manifest {
+    /// Whether the last extent of every parameter runs fastest in the flat tensors.
+    pub(super) fn is_plain(&self) -> bool {
+        self.schema <= PLAIN
+    }
+
     /// Size of all shards together.
     pub fn bytes(&self) -> u64 {
         self.files.iter().fold(0, |sum, file| sum.saturating_add(file.bytes))

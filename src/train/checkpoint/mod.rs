@@ -538,10 +538,107 @@ mod tests {
         forge(&path, &json!({"schema": 7, "code_version": "9.1.0", "shape": "unheard of"}));
         let failure = read_manifest(&path).unwrap_err().to_string();
         insta::assert_snapshot!(failure.replace(path.to_str().unwrap(), "PATH"), @r"
-    error: `PATH/manifest.json` has layout 7, expected 2 or 3
+    error: `PATH/manifest.json` has layout 7, expected 2 to 4
 
     hint: scrimp 9.1.0 wrote it and can read it
     ");
+    }
+
+    /// A learner with the weight of a convolution, drawn from `seed`, and a bias.
+    fn convolution(seed: u64, moments: Moments) -> Learner {
+        let adam = crate::train::optimizer::AdamConfig::default();
+        let config = LearnerConfig {
+            lr: 0.5,
+            schedule: Schedule::Constant,
+            clip_norm: 0.0,
+            optimizer: OptimizerConfig::AdamW(adam),
+        };
+        let (kind, device) = (Kind::Float, Device::Cpu);
+        let setup = LearnerSetup { key: Key::new(seed), kind, computed: kind, device, moments };
+        let build = |scope: &mut crate::parameters::Scope<'_>| {
+            let _ = scope.uniform("weight", &[3, 5, 2, 2], 1.0);
+            let _ = scope.uniform("bias", &[3], 1.0);
+        };
+        Learner::new("model", config, setup, build).unwrap().0
+    }
+
+    /// Saves on two ranks what a learner has, with moments counted up, in the layout before.
+    fn saved_plain(folder: &Path, learner: &Learner) -> PathBuf {
+        for flat in learner.flat_parts().iter().skip(1) {
+            let values = Tensor::arange(flat.total as i64, (Kind::Float, Device::Cpu));
+            flat.tensor.shallow_clone().copy_(&values);
+        }
+        let outcomes = threads::run(2, |comm| {
+            let store = CheckpointStore::new(folder);
+            let mut saver = Saver::new(store, header(), RETENTION, comm);
+            let copy = convolution(1, Moments::Whole);
+            saver.begin(RunState { step: 40, ..RunState::default() }, &[&copy])?;
+            match saver.finish()? {
+                Progress::Saved(saved) => Ok(saved.path),
+                other => Err(Failure::new(format!("{other:?}"))),
+            }
+        });
+        let path = outcomes.into_iter().next().unwrap().unwrap();
+        let mut manifest = manifest_value(&path);
+        manifest["schema"] = json!(3);
+        for rank in 0..2 {
+            let shares = learner.flat_parts().into_iter().map(|flat| {
+                let plain = flat.tensor.zeros_like();
+                for slot in learner.slots() {
+                    slot.plain_view(&plain).copy_(&slot.view(&flat.tensor));
+                }
+                let share = crate::shares::local_share(flat.total, 2, rank);
+                let share = plain.narrow(0, share.start as i64, share.len() as i64);
+                (flat_name("model", flat.name), share.contiguous())
+            });
+            let name = manifest["files"][rank]["name"].as_str().unwrap().to_owned();
+            let written = shard::write(&path.join(name), &shares.collect::<Vec<_>>()).unwrap();
+            manifest["files"][rank] = serde_json::to_value(written).unwrap();
+        }
+        forge(&path, &manifest);
+        path
+    }
+
+    #[test]
+    fn weights_and_moments_of_the_layout_before_come_to_their_places() {
+        let folder = TempDir::new().unwrap();
+        let saved = Arc::new(std::sync::Mutex::new(convolution(1, Moments::Whole)));
+        let path = saved_plain(folder.path(), &saved.lock().unwrap());
+        for (ranks, is_shared) in [(1, false), (2, true), (3, true), (3, false)] {
+            let outcomes = threads::run(ranks, |comm| {
+                let rank = comm.rank();
+                let moments = Moments::Share { rank, ranks };
+                let moments = if is_shared { moments } else { Moments::Whole };
+                let mut method = Tiny(convolution(2, moments));
+                restore_chosen(&|| Ok(path.clone()), &mut method, &*comm)?;
+                let saved = saved.lock().unwrap();
+                for (expected, found) in saved.flat_parts().iter().zip(method.0.flat_parts()) {
+                    let start = found.start as i64;
+                    let expected = expected.tensor.narrow(0, start, found.tensor.numel() as i64);
+                    // Padding is never saved as anything but zero, nor used.
+                    for place in 0..found.tensor.size()[0] {
+                        let is_used = saved.slots().iter().any(|slot| {
+                            (slot.offset..slot.offset + slot.count()).contains(&(start + place))
+                        });
+                        let values = [&expected, &found.tensor].map(|t| t.double_value(&[place]));
+                        assert!(!is_used || values[0] == values[1], "{} {place}", found.name);
+                    }
+                }
+                for (expected, found) in saved.entries().iter().zip(method.0.entries()) {
+                    assert!(expected.tensor.equal(&found.tensor), "{}", found.name);
+                }
+                Ok(())
+            });
+            outcomes.into_iter().for_each(|outcome| outcome.unwrap());
+        }
+        let to = folder.path().join("weights.safetensors");
+        read_manifest(&path).unwrap().export(&to).unwrap();
+        let exported = Tensor::read_safetensors(&to).unwrap();
+        for (name, tensor) in exported {
+            let saved = saved.lock().unwrap();
+            let entry = saved.entries().iter().find(|entry| entry.name == name).unwrap();
+            assert!(tensor.equal(&entry.tensor), "{name}");
+        }
     }
 
     fn any_value() -> impl Strategy<Value = Value> {

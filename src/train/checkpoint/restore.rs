@@ -204,19 +204,14 @@ impl Loaded {
     /// Broadcasts every part from the rank that has read it.
     fn spread(&self, learner: &Learner, communicator: &dyn Communicator) -> Result<()> {
         for flat in learner.flat_parts() {
-            for index in 0..self.checkpoint.manifest.files.len() {
-                let root = index % communicator.ranks();
-                let (_, share) = flat.overlap(self.share(&flat, index));
-                if flat.is_whole {
-                    communicator.broadcast(root, &share)?;
-                } else {
-                    self.hand_out(
-                        &flat_name(learner.name(), flat.name),
-                        &flat,
-                        index,
-                        communicator,
-                    )?;
+            if flat.is_whole {
+                for index in 0..self.checkpoint.manifest.files.len() {
+                    let (_, share) = flat.overlap(self.share(&flat, index));
+                    communicator.broadcast(index % communicator.ranks(), &share)?;
                 }
+                self.put_in_order(&flat.tensor, learner);
+            } else {
+                self.hand_out(&flat, learner, communicator)?;
             }
         }
         for entry in learner.buffers() {
@@ -225,25 +220,64 @@ impl Loaded {
         Ok(())
     }
 
-    /// Shows every rank what shard `index` holds of a flat tensor, of which it takes its own part.
+    /// Shows every rank all of a flat tensor, of which it takes its own part.
     fn hand_out(
         &self,
-        name: &str,
         flat: &FlatPart,
-        index: usize,
+        learner: &Learner,
         communicator: &dyn Communicator,
     ) -> Result<()> {
-        let (share, device) = (self.share(flat, index), flat.tensor.device());
+        let options = (flat.tensor.kind(), flat.tensor.device());
+        // Parameters of a plain layout do not end where shards do: they are put in order whole.
+        let is_plain = self.checkpoint.manifest.is_plain();
+        let whole = is_plain.then(|| Tensor::empty([flat.total as i64], options));
+        for index in 0..self.checkpoint.manifest.files.len() {
+            let share = self.share(flat, index);
+            let all = self.shown((learner, flat), index, communicator)?;
+            if let Some(whole) = &whole {
+                whole.narrow(0, share.start as i64, share.len() as i64).copy_(&all);
+            } else {
+                let (before, mut own) = flat.overlap(share);
+                own.copy_(&all.narrow(0, before as i64, own.numel() as i64));
+            }
+        }
+        if let Some(whole) = whole {
+            self.put_in_order(&whole, learner);
+            let own = whole.narrow(0, flat.start as i64, flat.tensor.numel() as i64);
+            flat.tensor.shallow_clone().copy_(&own);
+        }
+        Ok(())
+    }
+
+    /// What shard `index` holds of a flat tensor, on every rank.
+    fn shown(
+        &self,
+        (learner, flat): (&Learner, &FlatPart),
+        index: usize,
+        communicator: &dyn Communicator,
+    ) -> Result<Tensor> {
+        let share = self.share(flat, index);
         let mine = self.shards.iter().find(|(own, _)| *own == index);
         let read = match mine {
-            Some((_, shard)) => shard.tensor(name),
+            Some((_, shard)) => shard.tensor(&flat_name(learner.name(), flat.name)),
             None => Ok(Tensor::empty([share.len() as i64], (flat.tensor.kind(), Device::Cpu))),
         };
-        let all = agree(communicator, read)?.to_device(device);
+        let all = agree(communicator, read)?.to_device(flat.tensor.device());
         communicator.broadcast(index % communicator.ranks(), &all)?;
-        let (before, mut own) = flat.overlap(share);
-        own.copy_(&all.narrow(0, before as i64, own.numel() as i64));
-        Ok(())
+        Ok(all)
+    }
+
+    /// Puts a whole flat tensor in the order of the learner's slots where the checkpoint has another one.
+    fn put_in_order(&self, flat: &Tensor, learner: &Learner) {
+        if !self.checkpoint.manifest.is_plain() {
+            return;
+        }
+        tch::no_grad(|| {
+            for slot in learner.slots() {
+                let plain = slot.plain_view(flat).copy();
+                slot.view(flat).copy_(&plain);
+            }
+        });
     }
 }
 
