@@ -87,7 +87,7 @@ SCRIMP_INLINE unsigned grown(unsigned* number) {
 #ifdef __CUDACC_RTC__
   return atomicAdd(number, 1u);
 #else
-  return (*number)++;
+  return __atomic_fetch_add(number, 1u, __ATOMIC_ACQ_REL);
 #endif
 }
 
