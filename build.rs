@@ -13,29 +13,9 @@ mod torch {
     pub(super) fn build() {
         println!("cargo:rerun-if-env-changed=LIBTORCH");
         println!("cargo:rerun-if-env-changed=CUDA_HOME");
-        println!("cargo:rerun-if-changed=src/native/shim.cpp");
-        println!("cargo:rerun-if-changed=src/native/discriminator.cpp");
-        println!("cargo:rerun-if-changed=src/native/kernel_launcher.h");
-        println!("cargo:rerun-if-changed=src/native/spectral_kernels.h");
-        println!("cargo:rerun-if-changed=src/native/shim_cuda.cpp");
-        println!("cargo:rerun-if-changed=src/native/cuda_kernels.cpp");
-        println!("cargo:rerun-if-changed=src/native/kernels.h");
-        println!("cargo:rerun-if-changed=src/native/noise.h");
-        println!("cargo:rerun-if-changed=src/native/neighbours.h");
-        println!("cargo:rerun-if-changed=src/native/guarded.h");
-        println!("cargo:rerun-if-changed=src/native/kernel_table.h");
-        println!("cargo:rerun-if-changed=src/native/plain_kernels.h");
-        println!("cargo:rerun-if-changed=src/native/device_kernels.h");
-        println!("cargo:rerun-if-changed=src/native/device_table.h");
-        println!("cargo:rerun-if-changed=src/native/device_elements.h");
-        println!("cargo:rerun-if-changed=src/native/device_sums.h");
-        println!("cargo:rerun-if-changed=src/native/device_twin.h");
-        println!("cargo:rerun-if-changed=src/native/twin_launcher.h");
-        println!("cargo:rerun-if-changed=tests/it/gpu_first.cpp");
-        println!("cargo:rerun-if-changed=src/native/shim_flat.cpp");
-        println!("cargo:rerun-if-changed=src/native/flat_kernels.h");
-        println!("cargo:rerun-if-changed=src/native/flat_loops.h");
-        println!("cargo:rerun-if-changed=src/native/flat_table.h");
+        sources("src/native").into_iter().chain(sources("tests/it")).for_each(|source| {
+            println!("cargo:rerun-if-changed={}", source.display());
+        });
         let root = std::env::var_os("LIBTORCH").map(PathBuf::from).unwrap_or_default();
         assert!(
             root.join("include/ATen/ATen.h").exists(),
@@ -49,6 +29,7 @@ mod torch {
             .define("AT_PARALLEL_OPENMP", "1")
             .file("src/native/shim.cpp")
             .file("src/native/discriminator.cpp")
+            .file("src/native/kernel_launcher.cpp")
             .compile("scrimp_shim");
         // An object and no library, from which the linker would take nothing.
         for object in compiler(&root).file("tests/it/gpu_first.cpp").compile_intermediates() {
@@ -74,6 +55,14 @@ mod torch {
         println!("cargo:rustc-link-arg=-Wl,-rpath,{}", wheels.display());
         // RUNPATH, not RPATH: LD_LIBRARY_PATH of another machine may override it.
         println!("cargo:rustc-link-arg=-Wl,--enable-new-dtags");
+    }
+
+    /// What the host's compiler reads of a folder.
+    fn sources(folder: &str) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        let is_source =
+            |path: &PathBuf| path.extension().is_some_and(|of| of == "h" || of == "cpp");
+        entries.map(|entry| entry.path()).filter(is_source).collect()
     }
 
     fn compiler(root: &Path) -> cc::Build {

@@ -30,7 +30,7 @@ type OnObject = unsafe extern "C" fn(Pointer) -> ErrorText;
 
 unsafe extern "C" {
     fn scrimp_use_device_kernels(kernels: *const c_void);
-    fn scrimp_use_flat_kernels(launcher: *const c_void);
+    fn scrimp_use_kernel_launcher(launcher: *const c_void);
 }
 
 /// The functions of `shim_cuda.cpp` and `cuda_kernels.cpp`, which say what each does.
@@ -54,7 +54,7 @@ struct Functions {
     architecture: OfDevice<c_int>,
     load_kernels: unsafe extern "C" fn(c_int, *const c_void) -> ErrorText,
     kernels: unsafe extern "C" fn() -> *const c_void,
-    flat_kernels: unsafe extern "C" fn() -> *const c_void,
+    kernel_launcher: unsafe extern "C" fn() -> *const c_void,
 }
 
 /// Loads libtorch's CUDA half; false where it is not installed.
@@ -114,7 +114,7 @@ fn load_functions() -> std::result::Result<Functions, String> {
             architecture: *library.get(b"scrimp_cuda_architecture").map_err(words)?,
             load_kernels: *library.get(b"scrimp_cuda_load_kernels").map_err(words)?,
             kernels: *library.get(b"scrimp_cuda_kernels").map_err(words)?,
-            flat_kernels: *library.get(b"scrimp_cuda_flat_kernels").map_err(words)?,
+            kernel_launcher: *library.get(b"scrimp_cuda_kernel_launcher").map_err(words)?,
         };
         std::mem::forget(library);
         Ok(functions)
@@ -174,7 +174,7 @@ fn take_kernels(device: usize, store: Option<&dyn KernelStore>) -> Result<()> {
     // shims that take them.
     unsafe {
         scrimp_use_device_kernels((functions.kernels)());
-        scrimp_use_flat_kernels((functions.flat_kernels)());
+        scrimp_use_kernel_launcher((functions.kernel_launcher)());
     }
     HAS_KERNELS.store(true, Ordering::Relaxed);
     Ok(())

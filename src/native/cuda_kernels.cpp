@@ -1,4 +1,4 @@
-// Loads the compiled kernels of device_kernels.h and flat_kernels.h to GPUs, and starts them on torch's current stream.
+// Loads the compiled kernels to GPUs, and starts them on torch's current stream.
 // Knows no formulas and no compiler; part of libscrimp_cuda.so, which links nothing.
 //
 // Kernels are loaded before the first of them is asked for: loading allocates and waits, starting one
@@ -16,11 +16,10 @@
 #include <string>
 #include <unordered_map>
 
-#include "device_kernels.h"
+#include "all_kernels.h"
 #include "device_table.h"
-#include "flat_kernels.h"
-#include "flat_table.h"
 #include "guarded.h"
+#include "kernel_launcher.h"
 #include "kernel_table.h"
 
 namespace {
@@ -61,8 +60,7 @@ const Loaded* load_for(int device, const void* code) {
     /* Asking brings the kernel to the device now and not when it is first captured. */     \
     C10_CUDA_CHECK(cudaFuncGetAttributes(&attributes, result->kernels[name]));              \
   }
-  SCRIMP_KERNELS(SCRIMP_FIND)
-  SCRIMP_FLAT_KERNELS(SCRIMP_FIND)
+  SCRIMP_ALL_KERNELS(SCRIMP_FIND)
 #undef SCRIMP_FIND
   const size_t bytes = MOST_GROUPS * sizeof(unsigned);
   C10_CUDA_CHECK(cudaMalloc(reinterpret_cast<void**>(&result->done), bytes));
@@ -105,7 +103,7 @@ struct CudaLauncher {
   }
 };
 
-const scrimp::FlatLauncher FLAT_LAUNCHER{
+const scrimp::KernelLauncher LAUNCHER{
     CudaLauncher::serve,
     [](const char* kernel, const void* work, int64_t threads, const at::Tensor& beside) {
       CudaLauncher::launch(kernel, work, threads, beside);
@@ -131,8 +129,8 @@ char* scrimp_cuda_load_kernels(int device, const void* code) {
       [&] { loaded_for.at(static_cast<size_t>(device)).store(load_for(device, code)); });
 }
 
-// For scrimp_use_flat_kernels.
-const void* scrimp_cuda_flat_kernels() { return &FLAT_LAUNCHER; }
+// For scrimp_use_kernel_launcher.
+const void* scrimp_cuda_kernel_launcher() { return &LAUNCHER; }
 
 // The table for scrimp_use_device_kernels. It serves tensors of the devices loaded for.
 const void* scrimp_cuda_kernels() {

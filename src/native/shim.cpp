@@ -18,7 +18,6 @@
 #include <string>
 
 #include "device_table.h"
-#include "flat_kernels.h"
 #include "guarded.h"
 #include "kernel_table.h"
 #include "kernels.h"
@@ -226,13 +225,6 @@ void scrimp_arrange_twin(int64_t processors, int64_t order) {
 // From now on `Own` is these kernels for the tensors that they serve; null: it is not. The table
 // outlives the process's last tensor.
 void scrimp_use_device_kernels(const scrimp::Kernels* kernels) { device_kernels.store(kernels); }
-
-#define SCRIMP_NAME_LINE(operation, Work, Element, Width) #operation "_" #Element "_" #Width "\n"
-// The names of all kernels for devices, one on a line.
-const char* scrimp_kernel_names() {
-  return SCRIMP_KERNELS(SCRIMP_NAME_LINE) SCRIMP_FLAT_KERNELS(SCRIMP_NAME_LINE);
-}
-#undef SCRIMP_NAME_LINE
 
 // Lets the process keep and reuse the memory of activations. By default glibc returns blocks above
 // 32 MiB to the system and pays for fresh pages at every step; large pages make what remains cheap.

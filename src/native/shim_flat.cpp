@@ -15,49 +15,31 @@
 
 #include "flat_kernels.h"
 #include "flat_loops.h"
-#include "flat_table.h"
 #include "guarded.h"
+#include "kernel_launcher.h"
 
 using at::Tensor;
-using scrimp::FlatLauncher;
+using scrimp::Form;
 using scrimp::guarded;
+using scrimp::KernelLauncher;
 using namespace scrimp::device;
 
 namespace {
 
-// How to compute; mirrored by `native::Form` in Rust.
-enum class Form : int32_t { Own = 0, Plain = 1, DeviceTwin = 2 };
-
-std::atomic<const FlatLauncher*> device_launcher{nullptr};
-
-using HostKernel = void (*)(const void* work, long thread);
-#define SCRIMP_HOST(operation, Work, Element, Width)                       \
-  {#operation "_" #Element "_" #Width, [](const void* work, long thread) { \
-     operation<Element, Width>(*static_cast<const Work*>(work), thread);   \
-   }},
-const std::unordered_map<std::string, HostKernel> HOST_KERNELS{SCRIMP_FLAT_KERNELS(SCRIMP_HOST)};
-#undef SCRIMP_HOST
-
-// The kernels of devices run on the host, one thread after the other: for tests.
-const FlatLauncher TWIN{[](const Tensor& flat) { return flat.is_cpu(); },
-                        [](const char* kernel, const void* work, int64_t threads, const Tensor&) {
-                          const auto run = HOST_KERNELS.at(kernel);
-                          for (long thread = 0; thread < threads; ++thread) run(work, thread);
-                        }};
+// For tests.
+SCRIMP_TWIN(TWIN, SCRIMP_FLAT_KERNELS)
 
 // Who works on a flat tensor: kernels, or with neither kernels nor loops plain tensor operations.
 struct Way {
-  const FlatLauncher* kernels;
+  const KernelLauncher* kernels;
   bool has_loops;
 };
 
 Way way_of(const Tensor& flat, Form form) {
   const auto kind = flat.scalar_type();
   if (form == Form::Plain || (kind != at::kFloat && kind != at::kDouble)) return {nullptr, false};
-  if (form == Form::DeviceTwin) return {&TWIN, false};
-  const auto* device = device_launcher.load();
-  if (device != nullptr && device->serve(flat)) return {device, false};
-  return {nullptr, flat.is_cpu()};
+  const auto* kernels = scrimp::launcher_for(flat, form, TWIN);
+  return {kernels, kernels == nullptr && flat.is_cpu()};
 }
 
 std::string kernel_name(const char* operation, const Tensor& flat, int64_t width) {
@@ -80,7 +62,7 @@ int64_t width_of(const Tensor& flat, std::initializer_list<const void*> addresse
 
 // Launches a kernel in which each thread takes one pack of `elements`.
 template <typename Work>
-void launch_packed(const FlatLauncher& kernels, const char* operation, Work& work,
+void launch_packed(const KernelLauncher& kernels, const char* operation, Work& work,
                    const Tensor& flat, int64_t width, int64_t elements) {
   work.threads = (elements + width - 1) / width;
   if (work.threads == 0) return;
@@ -149,9 +131,6 @@ struct ScrimpDescent {
   const Tensor *squares, *factors, *norm, *finite;
   double clip, decay, of_first, of_second, epsilon;
 };
-
-// From now on `Own` is these kernels where they serve; null: it is not. It outlives the last tensor.
-void scrimp_use_flat_kernels(const FlatLauncher* launcher) { device_launcher.store(launcher); }
 
 // Whether the functions below work on such a tensor otherwise than by plain tensor operations.
 bool scrimp_flat_serves(const Tensor* flat, Form form) {

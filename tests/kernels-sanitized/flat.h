@@ -4,30 +4,16 @@
 
 #include <algorithm>
 #include <string>
-#include <unordered_map>
 
 #include "flat_kernels.h"
 #include "rig.h"
 
 namespace scrimp::device {
 
-#define SCRIMP_FLAT_HOST(operation, Work, Element, Width)                  \
-  {#operation "_" #Element "_" #Width, [](const void* work, long thread) { \
-     operation<Element, Width>(*static_cast<const Work*>(work), thread);   \
-   }},
-inline const std::unordered_map<std::string, ThreadKernel> FLAT{SCRIMP_FLAT_KERNELS(SCRIMP_FLAT_HOST)};
-#undef SCRIMP_FLAT_HOST
-
-template <typename Work>
-void run_flat(Scene& scene, const std::string& kernel, const Work& work) {
-  scene.run_threads(FLAT.at(kernel), &work, work.threads);
-}
-
 // Pieces whose starts are whole packs, the last ones of an odd length, absent, and in half precision.
 template <typename Element, int Width>
 void gather_pieces(int pieces, bool adds) {
-  const auto kernel = name_of<Element>("gather", Width);
-  Scene scene(kernel);
+  Scene scene(name_of<Element>("gather", Width));
   GatherWork work{};
   work.pieces = pieces;
   work.adds = adds;
@@ -50,14 +36,13 @@ void gather_pieces(int pieces, bool adds) {
   work.end = place;
   work.to = scene.numbers<Element>(place);
   work.threads = (work.end - work.first + Width - 1) / Width;
-  run_flat(scene, kernel, work);
+  scene.run_threads(&work, work.threads);
 }
 
 template <typename Element, int Width>
 void descend_by(const char* operation, long elements, bool is_narrowed) {
-  const auto kernel = name_of<Element>(operation, Width);
   const bool is_adam = std::string(operation) == "descend_adam";
-  Scene scene(kernel);
+  Scene scene(name_of<Element>(operation, Width));
   DescentWork work{};
   work.elements = elements;
   work.weights = scene.numbers<Element>(elements);
@@ -79,13 +64,12 @@ void descend_by(const char* operation, long elements, bool is_narrowed) {
   work.clip = 1.0, work.decay = 0.01, work.of_first = 0.9, work.of_second = 0.1;
   work.epsilon = 1e-8;
   work.threads = std::max((elements + Width - 1) / Width, 1L);
-  run_flat(scene, kernel, work);
+  scene.run_threads(&work, work.threads);
 }
 
 template <typename Element, int Width>
 void follow_leader(long elements, bool is_narrowed) {
-  const auto kernel = name_of<Element>("follow", Width);
-  Scene scene(kernel);
+  Scene scene(name_of<Element>("follow", Width));
   FollowWork work{};
   work.weights = scene.numbers<Element>(elements);
   work.leader = scene.numbers<Element>(elements);
@@ -96,13 +80,12 @@ void follow_leader(long elements, bool is_narrowed) {
   work.finite = finite;
   work.elements = elements;
   work.threads = (elements + Width - 1) / Width;
-  run_flat(scene, kernel, work);
+  scene.run_threads(&work, work.threads);
 }
 
 template <typename Element>
 void squares_of(long elements, long ranks, long parts) {
-  const auto kernel = name_of<Element>("squares", 1);
-  Scene scene(kernel);
+  Scene scene(name_of<Element>("squares", 1));
   SquaresWork work{};
   work.from = scene.numbers<Element>(elements);
   work.size = elements / ranks;
@@ -111,7 +94,7 @@ void squares_of(long elements, long ranks, long parts) {
   work.parts = parts;
   work.threads = ranks * parts;
   work.sums = scene.space<double>(work.threads);
-  run_flat(scene, kernel, work);
+  scene.run_threads(&work, work.threads);
 }
 
 template <typename Element, int Width>
@@ -143,7 +126,7 @@ inline void copies() {
       work.start[tensor + 1] = work.start[tensor] + words;
     }
     work.threads = tensors == 3 ? 5 : work.start[tensors];
-    run_flat(scene, "copy_words_long_1", work);
+    scene.run_threads(&work, work.threads);
   }
 }
 

@@ -6,6 +6,7 @@
 
 #include "flat.h"
 #include "rig.h"
+#include "spectral.h"
 
 namespace scrimp::device {
 
@@ -207,8 +208,12 @@ int main() {
   flat_kernels<double, 2>();
   flat_kernels<double, 1>();
   copies();
+  spectral_kernels<float, 4>();
+  spectral_kernels<float, 1>();
+  spectral_kernels<double, 2>();
+  spectral_kernels<double, 1>();
 #define SCRIMP_ASK(operation, Work, Element, Width) #operation "_" #Element "_" #Width,
-  for (const char* kernel : {SCRIMP_KERNELS(SCRIMP_ASK) SCRIMP_FLAT_KERNELS(SCRIMP_ASK)}) {
+  for (const char* kernel : {SCRIMP_ALL_KERNELS(SCRIMP_ASK)}) {
     if (Scene::names().count(kernel) == 0) fail(kernel, "was not run: add it to this program");
   }
   std::printf("%zu kernels\n", Scene::names().size());

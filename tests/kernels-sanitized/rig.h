@@ -21,6 +21,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "all_kernels.h"
 #include "device_twin.h"
 
 namespace scrimp::device {
@@ -93,6 +94,15 @@ void run_blocks_at_once(const SumWork& work, long groups) {
   for (auto& barrier : barriers) pthread_barrier_destroy(&barrier);
 }
 
+#define SCRIMP_BY_THREAD(operation, Work, Element, Width)                  \
+  {#operation "_" #Element "_" #Width, [](const void* work, long thread) { \
+     operation<Element, Width>(*static_cast<const Work*>(work), thread);   \
+   }},
+inline const std::unordered_map<std::string, ThreadKernel> BY_THREAD{
+    SCRIMP_THREAD_KERNELS(SCRIMP_BY_THREAD) SCRIMP_FLAT_KERNELS(SCRIMP_BY_THREAD)
+        SCRIMP_SPECTRAL_KERNELS(SCRIMP_BY_THREAD)};
+#undef SCRIMP_BY_THREAD
+
 using BlocksAtOnce = void (*)(const SumWork& work, long groups);
 #define SCRIMP_AT_ONCE(operation, Work, Element, Width) \
   {#operation "_" #Element "_" #Width, run_blocks_at_once<operation<Element, Width>, Width>},
@@ -141,10 +151,7 @@ class Scene {
   }
 
   void run_threads(const void* work, long threads) {
-    run_threads(THREAD_KERNELS.at(kernel_), work, threads);
-  }
-
-  void run_threads(ThreadKernel body, const void* work, long threads) {
+    const auto body = BY_THREAD.at(kernel_);
     const auto member_of = spread(threads, TEAMS * MEMBERS);
     twice([&] { for (const auto thread : arranged(threads)) body(work, thread); },
           [&] {
