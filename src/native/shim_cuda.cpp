@@ -154,6 +154,8 @@ char* scrimp_cuda_side_holds(const SideStream* side, const at::Tensor* tensor) {
 char* scrimp_cuda_graph_begin(RecordedGraph** out, RecordedGraph* pool) {
   return guarded([&] {
     auto graph = std::make_unique<RecordedGraph>();
+    // What the allocator keeps of earlier steps it cannot give back while a graph takes memory of its own.
+    c10::cuda::CUDACachingAllocator::emptyCache();
     graph->capture_begin(pool == nullptr ? at::cuda::MempoolId_t{0, 0} : pool->pool(),
                          cudaStreamCaptureModeThreadLocal);
     *out = graph.release();
