@@ -78,13 +78,13 @@ fn holds(code: &[u8], kernel: &str) -> bool {
 
 /// Registers, and what spills, of each kernel on each architecture.
 fn table(needs: &[BTreeMap<String, Needs>]) -> String {
-    let mut text = format!("{:<24}", "registers");
+    let mut text = format!("{:<26}", "registers");
     for architecture in ARCHITECTURES {
         let _ = write!(text, "{architecture:>10}");
     }
     let kernels: BTreeSet<&String> = needs.iter().flat_map(BTreeMap::keys).collect();
     for kernel in kernels {
-        let _ = write!(text, "\n{kernel:<24}");
+        let _ = write!(text, "\n{kernel:<26}");
         for kernels in needs {
             let Needs { registers, spilt_bytes, .. } =
                 kernels.get(kernel).copied().unwrap_or_default();

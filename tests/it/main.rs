@@ -126,6 +126,9 @@ mod inputs;
 #[cfg(feature = "torch")]
 mod kernels_compiled;
 #[cfg(test)]
+#[cfg(feature = "torch")]
+mod kernels_sanitized;
+#[cfg(test)]
 #[cfg(feature = "mpi")]
 mod kills;
 #[cfg(test)]
