@@ -364,8 +364,7 @@ fn approach(flat: &Flat, of: Following<'_>, form: Form) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::comm::{Communicator, Solo};
-    use std::sync::Arc;
+    use crate::comm::Ranks;
 
     /// A convolution's weight in the numbers that it computes in.
     fn narrowed_weight(scope: &mut Scope<'_>) -> Tensor {
@@ -385,7 +384,7 @@ mod tests {
             let stored = learner.entries()[0].tensor.to_kind(computed);
             assert!(narrowed.eq_tensor(&stored).all().int64_value(&[]) == 1);
         };
-        let communicator: Arc<dyn Communicator> = Arc::new(Solo);
+        let communicator = Ranks::alone();
         let mut cx = StepContext::new(Moment::new(1, 10, key), &communicator);
         let before = weight.copy();
         let x = Tensor::ones([1, 3, 4, 4], (computed, device));
