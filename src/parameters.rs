@@ -285,7 +285,7 @@ impl Flat {
 /// They have none before a backward, so that it need not add to anything, and none once these are gathered.
 #[derive(Debug)]
 pub struct Leaves {
-    leaves: Vec<Leaf>,
+    tensors: Vec<Leaf>,
     starts: Vec<i64>,
     total: i64,
 }
@@ -294,7 +294,7 @@ impl Leaves {
     /// Those of `parameters`, whose tensors lie in `flat`.
     pub fn of(parameters: &Parameters, flat: &Flat) -> Self {
         Self {
-            leaves: parameters.trainable().map(Entry::leaf).collect(),
+            tensors: parameters.trainable().map(Entry::leaf).collect(),
             starts: flat.slots.iter().map(|slot| slot.offset).collect(),
             total: flat.weights.numel() as i64,
         }
@@ -304,16 +304,16 @@ impl Leaves {
     #[must_use]
     pub fn share(&self) -> Self {
         let own = Tensor::shallow_clone;
-        let leaves = self.leaves.iter().map(|leaf| Leaf {
+        let tensors = self.tensors.iter().map(|leaf| Leaf {
             tensor: own(&leaf.tensor),
             narrowed: leaf.narrowed.as_ref().map(own),
         });
-        Self { leaves: leaves.collect(), starts: self.starts.clone(), total: self.total }
+        Self { tensors: tensors.collect(), starts: self.starts.clone(), total: self.total }
     }
 
     /// Lets them have no gradients, whoever gave them some.
     pub fn forget(&self) -> Result<()> {
-        forget_gradients(&self.leaves)
+        forget_gradients(&self.tensors)
     }
 
     /// Puts the gradients of `slots` to their places in `gradients` (`[total]`), or adds them to what is there.
@@ -321,13 +321,13 @@ impl Leaves {
     pub fn gather(&self, slots: Range<usize>, gradients: &Tensor, adds: bool) -> Result<()> {
         let end = self.starts.get(slots.end).copied().unwrap_or(self.total);
         let places = Places { starts: &self.starts[slots.clone()], end };
-        gather(gradients, &self.leaves[slots], places, adds, Form::Own)
+        gather(gradients, &self.tensors[slots], places, adds, Form::Own)
             .map_err(|failure| failure.during("cannot gather gradients"))
     }
 
     /// The same of all slots.
     pub fn gather_all(&self, gradients: &Tensor, adds: bool) -> Result<()> {
-        self.gather(0..self.leaves.len(), gradients, adds)
+        self.gather(0..self.tensors.len(), gradients, adds)
     }
 }
 
@@ -360,7 +360,9 @@ fn narrowed(trainable: &[&Entry], slots: &[Slot], weights: &Tensor) -> Option<Te
     let leaves: Vec<_> = leaves.collect();
     let kind = leaves.first()?.0.kind();
     let all = weights.to_kind(kind);
-    leaves.into_iter().for_each(|(mut leaf, slot)| leaf.set_data(&slot.view(&all)));
+    for (mut leaf, slot) in leaves {
+        leaf.set_data(&slot.view(&all));
+    }
     Some(all)
 }
 

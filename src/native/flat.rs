@@ -251,7 +251,8 @@ fn squares_in(
 /// one place, in pairs of one kind and size, whose bytes divide by 4.
 pub fn copy(to: &[Tensor], from: &[Tensor], unless: Option<&Tensor>, form: Form) -> Result<()> {
     let Some(first) = to.first() else { return Ok(()) };
-    let words = |tensor: &Tensor| tensor.numel() * tensor.kind().elt_size_in_bytes() % 4 == 0;
+    let words =
+        |tensor: &Tensor| (tensor.numel() * tensor.kind().elt_size_in_bytes()).is_multiple_of(4);
     if to.len() != from.len() || !to.iter().all(|to| to.is_contiguous() && words(to)) {
         return Err(Failure::new("tensors cannot be copied at once"));
     }

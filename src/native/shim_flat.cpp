@@ -290,8 +290,9 @@ char* scrimp_flat_copy(Tensor* const* to, Tensor* const* from, int64_t count, co
 }
 
 // Puts the gradients of leaves or of their narrowed copies, null where there is none, to their places in a flat
-// tensor, or adds them to what is there; they have none afterwards. A leaf begins at its start, a multiple of 16 elements; zeros lie behind it up to the next, and
-// behind the last up to `end`. What has no gradient gets zeros.
+// tensor, or adds them to what is there; they have none afterwards. A leaf begins at its start, a multiple of
+// 16 elements; zeros lie behind it up to the next, and behind the last up to `end`. What has no gradient gets
+// zeros.
 char* scrimp_flat_gather(const Tensor* flat, Tensor* const* leaves, Tensor* const* narrowed,
                          const int64_t* starts, int64_t count, int64_t end, bool adds, Form form) {
   return guarded([&] {
