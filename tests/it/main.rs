@@ -116,7 +116,12 @@ mod golden_steps;
 mod golden_transfer_augment;
 #[cfg(test)]
 #[cfg(feature = "mpi")]
+mod gpu_pack;
+#[cfg(test)]
+#[cfg(feature = "mpi")]
 mod gpu_report;
+#[cfg(test)]
+#[cfg(feature = "mpi")]
 mod hanging;
 #[cfg(test)]
 #[cfg(feature = "mpi")]
