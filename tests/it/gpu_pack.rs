@@ -67,7 +67,8 @@ fn a_pack_is_enough_where_there_is_python_with_pytorch_and_nothing_else() {
         .unwrap();
     assert!(made.status.success(), "{}", text(&made));
     fs::create_dir(&pack).unwrap();
-    let unpacked = Command::new("tar").arg("-xJf").arg(&archive).current_dir(&pack).output().unwrap();
+    let unpacked =
+        Command::new("tar").arg("-xJf").arg(&archive).current_dir(&pack).output().unwrap();
     assert!(unpacked.status.success(), "{}", text(&unpacked));
 
     // Not even the program starts there by itself.

@@ -115,6 +115,10 @@ mod golden_steps;
 #[cfg(feature = "hdf5")]
 mod golden_transfer_augment;
 #[cfg(test)]
+#[cfg(feature = "mpi")]
+mod gpu_pack;
+#[cfg(test)]
+#[cfg(feature = "mpi")]
 mod gpu_report;
 #[cfg(test)]
 #[cfg(feature = "mpi")]
