@@ -12,7 +12,7 @@
     reason = "a benchmark reports to its terminal"
 )]
 
-use scrimp::comm::{Communicator, Solo};
+use scrimp::comm::Ranks;
 use scrimp::config;
 use scrimp::data::augment::Resample;
 use scrimp::data::batch::Batch;
@@ -67,7 +67,7 @@ total_steps = 60_000
 struct Training {
     method: Box<dyn Method>,
     loader: Loader,
-    communicator: Arc<dyn Communicator>,
+    communicator: Ranks,
     kind: Kind,
 }
 
@@ -104,7 +104,7 @@ impl Training {
         Ok(Self {
             method: (definition.build)(&(definition.check)(&config)?, &setup)?,
             loader: Loader::new(dataset, plan, 0, 1)?,
-            communicator: Arc::new(Solo),
+            communicator: Ranks::alone(),
             kind,
         })
     }

@@ -89,13 +89,14 @@ fn slowest(start: Instant, comm: &dyn Communicator) -> Result<f64> {
 
 /// One rank of ours, under `mpirun`; rank 0 prints the times.
 fn work(model: &str, saves: usize, folder: &Path) -> Result<()> {
-    let comm = comm::connect(&std::env::vars().collect())?;
+    let host = comm::connect(&std::env::vars().collect())?;
+    let comm = comm::with_device(&host, Device::Cpu)?;
     let mut learner = learner(model)?;
     let mut times = Times::default();
     let store = CheckpointStore::new(folder);
     let header = Header { method: "none".to_owned(), ..Header::default() };
     let retention = Retention { last: usize::MAX, every: 0 };
-    let mut saver = Saver::new(store.clone(), header, retention, Arc::clone(&comm));
+    let mut saver = Saver::new(store.clone(), header, retention, Arc::clone(comm.control()));
     // One more than is timed: the first takes memory.
     for step in 0..=saves as u64 {
         comm.barrier()?;
@@ -107,7 +108,7 @@ fn work(model: &str, saves: usize, folder: &Path) -> Result<()> {
         };
         let durable = slowest(start, &*comm)?;
         let start = Instant::now();
-        load(&saved.path, &*comm)?.restore(vec![&mut learner], &*comm)?;
+        load(&saved.path, &*comm)?.restore(vec![&mut learner], &comm)?;
         let restore = slowest(start, &*comm)?;
         if step > 0 {
             times.stall.push(stall);

@@ -10,7 +10,7 @@
     reason = "a benchmark reports to its terminal"
 )]
 
-use scrimp::comm::{self, Communicator};
+use scrimp::comm::{self, Communicator, Ranks, TensorSums};
 use scrimp::config;
 use scrimp::data::augment::Resample;
 use scrimp::data::batch::Batch;
@@ -53,7 +53,7 @@ total_steps = 1000
 
 /// Ranks on a slow link: what is summed arrives later, in proportion to its size.
 struct Slow {
-    inner: Arc<dyn Communicator>,
+    inner: Ranks,
     overlaps: bool,
     /// The time of all gradients, and their number.
     whole: (Duration, usize),
@@ -68,9 +68,9 @@ enum Sent {
 }
 
 impl Slow {
-    fn new(inner: &Arc<dyn Communicator>, overlaps: bool, whole: (Duration, usize)) -> Self {
+    fn new(inner: &Ranks, overlaps: bool, whole: (Duration, usize)) -> Self {
         let (link, sent) = mpsc::channel();
-        let behind = Arc::clone(inner);
+        let behind = Arc::clone(inner.tensors());
         let thread = std::thread::spawn(move || {
             for sent in sent {
                 match sent {
@@ -82,7 +82,7 @@ impl Slow {
                 }
             }
         });
-        Self { inner: Arc::clone(inner), overlaps, whole, link: Some(link), thread: Some(thread) }
+        Self { inner: inner.clone(), overlaps, whole, link: Some(link), thread: Some(thread) }
     }
 
     fn send(&self, sent: Sent) {
@@ -110,14 +110,11 @@ impl GroupSum for Slow {
     }
     fn sum(&self, tensor: &Tensor) {
         std::thread::sleep(share(self.whole, tensor));
-        self.inner.sum(tensor);
+        self.inner.tensors().sum(tensor);
     }
 }
 
-impl Communicator for Slow {
-    fn rank(&self) -> usize {
-        self.inner.rank()
-    }
+impl TensorSums for Slow {
     fn overlaps(&self) -> bool {
         self.overlaps
     }
@@ -128,10 +125,19 @@ impl Communicator for Slow {
         let (tell, told) = mpsc::channel();
         self.send(Sent::Tell(tell));
         let _ = told.recv();
-        self.inner.finish_sums();
+        self.inner.tensors().finish_sums();
     }
     fn broadcast(&self, root: usize, tensor: &Tensor) -> Result<()> {
-        self.inner.broadcast(root, tensor)
+        self.inner.tensors().broadcast(root, tensor)
+    }
+}
+
+impl Communicator for Slow {
+    fn rank(&self) -> usize {
+        self.inner.rank()
+    }
+    fn ranks(&self) -> usize {
+        self.inner.ranks()
     }
     fn barrier(&self) -> Result<()> {
         self.inner.barrier()
@@ -150,14 +156,14 @@ impl Communicator for Slow {
 /// One form of summing on one link.
 struct Contestant {
     link_ms: u64,
-    communicator: Arc<dyn Communicator>,
+    communicator: Ranks,
     method: Box<dyn Method>,
     step: u64,
     times_ms: Vec<f64>,
 }
 
 impl Contestant {
-    fn new(comm: &Arc<dyn Communicator>, overlaps: bool, link_ms: u64) -> Result<Self> {
+    fn new(comm: &Ranks, overlaps: bool, link_ms: u64) -> Result<Self> {
         let config = config::parse(CONFIG, "overlap.toml", &[])?;
         let definition = methods::find(&config.method.name)?;
         let key = Key::new(1).purpose("weights");
@@ -181,7 +187,7 @@ impl Contestant {
         let communicator = Slow::new(comm, overlaps, (Duration::from_millis(link_ms), count));
         Ok(Self {
             link_ms,
-            communicator: Arc::new(communicator),
+            communicator: Ranks::of(Arc::new(communicator)),
             method,
             step: 0,
             times_ms: Vec::new(),
@@ -209,7 +215,8 @@ impl Contestant {
 }
 
 fn inside() -> Result<()> {
-    let comm = comm::connect(&std::env::vars().collect())?;
+    let host = comm::connect(&std::env::vars().collect())?;
+    let comm = comm::with_device(&host, Device::Cpu)?;
     tch::set_num_threads(1);
     let phantom =
         Phantom { cases: 12, slices: 4, size: SIZE, difficulty: Difficulty::Easy, seed: 1 };

@@ -6,7 +6,7 @@
 #![expect(clippy::print_stdout, reason = "a benchmark reports to its terminal")]
 
 use scrimp::comm::environment::Variables;
-use scrimp::comm::{Communicator, Solo, connect};
+use scrimp::comm::{Communicator, Ranks, Solo, connect};
 use scrimp::error::{Context, Failure, Result};
 use scrimp::native::GroupSum;
 use scrimp::train::recorder::{FlightRecorder, Recorded};
@@ -32,7 +32,7 @@ fn mean_us(steps: usize, mut round: impl FnMut()) -> f64 {
 /// What the recorder adds to the calls of one step, measured on calls that do nothing.
 fn notes_us() -> f64 {
     let tensor = Tensor::zeros([264], (Kind::Float, Device::Cpu));
-    let recorded = Recorded::new(Arc::new(Solo), Arc::new(FlightRecorder::new()));
+    let recorded = Recorded::new(Ranks::alone(), Arc::new(FlightRecorder::new()));
     let calls = |comm: &dyn GroupSum| (0..CALLS_OF_A_STEP).for_each(|_| comm.sum(&tensor));
     let with_notes = mean_us(TIMED_STEPS, || calls(&recorded));
     with_notes - mean_us(TIMED_STEPS, || calls(&Solo))

@@ -5,7 +5,7 @@
 
 use crate::error::Result;
 use crate::native::Form;
-use crate::native::flat::{Places, forget_gradients, gather};
+use crate::native::flat::{Leaf, Places, forget_gradients, gather};
 use crate::random::Key;
 use std::ops::Range;
 use tch::{Device, Kind, Tensor};
@@ -34,8 +34,18 @@ pub struct Entry {
     pub name: String,
     /// A handle that shares its storage with the network.
     pub tensor: Tensor,
+    /// The same numbers in those that convolutions compute in, where some use them in place of the tensor.
+    pub narrowed: Option<Tensor>,
     /// What becomes of it.
     pub role: Role,
+}
+
+impl Entry {
+    /// What gets its gradient.
+    fn leaf(&self) -> Leaf {
+        let own = Tensor::shallow_clone;
+        Leaf { tensor: own(&self.tensor), narrowed: self.narrowed.as_ref().map(own) }
+    }
 }
 
 /// The tensors of one learner.
@@ -113,8 +123,22 @@ impl Scope<'_> {
         let value = value.to_device(self.parameters.device);
         let tensor = if role == Role::Buffer { value } else { value.set_requires_grad(true) };
         let handle = tensor.shallow_clone();
-        self.parameters.entries.push(Entry { name: self.path(name), tensor, role });
+        let entry = Entry { name: self.path(name), tensor, narrowed: None, role };
+        self.parameters.entries.push(entry);
         handle
+    }
+
+    /// What convolutions compute with in place of `registered`, the tensor that was registered last: in their own
+    /// numbers, and what gets the gradient. It is the tensor itself where it has no others.
+    pub fn narrowed(&mut self, registered: &Tensor) -> Tensor {
+        let Parameters { entries, kind, computed, .. } = &mut *self.parameters;
+        let last = entries.last_mut().filter(|entry| {
+            *computed == Kind::BFloat16 && *kind != *computed && entry.role == Role::Trainable
+        });
+        let Some(entry) = last else { return registered.shallow_clone() };
+        let leaf = registered.detach().to_kind(*computed).set_requires_grad(true);
+        entry.narrowed = Some(leaf.shallow_clone());
+        leaf
     }
 
     /// A trainable tensor, uniform in `[-bound, bound)`, drawn from the key and its full name.
@@ -221,6 +245,9 @@ impl Slot {
 pub struct Flat {
     /// `[total]`, every trainable value.
     pub weights: Tensor,
+    /// The weights in the numbers that convolutions compute in, kept equal by whoever changes them; none where
+    /// nobody uses such.
+    pub narrowed: Option<Tensor>,
     /// `[total]` of truth values: where an update keeps the weights in [0, 1]; none where it need not.
     pub shares: Option<Tensor>,
     /// The tensors in order.
@@ -236,7 +263,15 @@ impl Flat {
         let (slots, weights) =
             moved_into_one(&trainable, (parameters.kind, parameters.device), Slot::view);
         let shares = shares(parameters, &slots, &weights);
-        Self { weights, shares, slots, buffers: flat_buffers(parameters) }
+        let narrowed = narrowed(&trainable, &slots, &weights);
+        Self { weights, narrowed, shares, slots, buffers: flat_buffers(parameters) }
+    }
+
+    /// Lets the narrowed weights equal the others, which somebody has changed.
+    pub fn renew_narrowed(&self) {
+        if let Some(narrowed) = &self.narrowed {
+            tch::no_grad(|| narrowed.shallow_clone().copy_(&self.weights));
+        }
     }
 
     /// `[total]`, zero: room for gradients, each at the place of its tensor in `weights`.
@@ -250,7 +285,7 @@ impl Flat {
 /// They have none before a backward, so that it need not add to anything, and none once these are gathered.
 #[derive(Debug)]
 pub struct Leaves {
-    leaves: Vec<Tensor>,
+    leaves: Vec<Leaf>,
     starts: Vec<i64>,
     total: i64,
 }
@@ -259,7 +294,7 @@ impl Leaves {
     /// Those of `parameters`, whose tensors lie in `flat`.
     pub fn of(parameters: &Parameters, flat: &Flat) -> Self {
         Self {
-            leaves: parameters.trainable().map(|entry| entry.tensor.shallow_clone()).collect(),
+            leaves: parameters.trainable().map(Entry::leaf).collect(),
             starts: flat.slots.iter().map(|slot| slot.offset).collect(),
             total: flat.weights.numel() as i64,
         }
@@ -268,8 +303,12 @@ impl Leaves {
     /// The same tensors once more.
     #[must_use]
     pub fn share(&self) -> Self {
-        let leaves = self.leaves.iter().map(Tensor::shallow_clone).collect();
-        Self { leaves, starts: self.starts.clone(), total: self.total }
+        let own = Tensor::shallow_clone;
+        let leaves = self.leaves.iter().map(|leaf| Leaf {
+            tensor: own(&leaf.tensor),
+            narrowed: leaf.narrowed.as_ref().map(own),
+        });
+        Self { leaves: leaves.collect(), starts: self.starts.clone(), total: self.total }
     }
 
     /// Lets them have no gradients, whoever gave them some.
@@ -310,6 +349,19 @@ fn moved_into_one(
         entry.tensor.shallow_clone().set_data(&view(slot, &all));
     }
     (slots, all)
+}
+
+/// All weights in fewer bits, of which the narrowed tensors become views.
+fn narrowed(trainable: &[&Entry], slots: &[Slot], weights: &Tensor) -> Option<Tensor> {
+    let leaves = trainable
+        .iter()
+        .zip(slots)
+        .filter_map(|(entry, slot)| Some((entry.narrowed.as_ref()?.shallow_clone(), slot)));
+    let leaves: Vec<_> = leaves.collect();
+    let kind = leaves.first()?.0.kind();
+    let all = weights.to_kind(kind);
+    leaves.into_iter().for_each(|(mut leaf, slot)| leaf.set_data(&slot.view(&all)));
+    Some(all)
 }
 
 /// The buffers, those of each kind as views of one tensor.
@@ -383,6 +435,37 @@ mod tests {
         let gradients = flat.gradients();
         Leaves::of(&parameters, &flat).gather_all(&gradients, false).unwrap();
         assert!(flat.slots[0].view(&gradients).equal(&expected));
+    }
+
+    #[test]
+    fn narrowed_weights_are_views_of_one_copy_and_get_the_gradient() {
+        let parameters = Parameters::new(Key::new(1), Kind::Float, Device::Cpu);
+        let mut parameters = parameters.computing_in(Kind::BFloat16);
+        let mut root = parameters.root();
+        let weight = root.uniform("weight", &[2, 3, 1, 1], 1.0);
+        let narrowed = root.narrowed(&weight);
+        let bias = root.uniform("bias", &[2], 1.0);
+        let mut flat = Flat::new(&parameters);
+        let _ = flat.weights.fill_(0.1);
+        flat.renew_narrowed();
+        assert!(
+            narrowed
+                .to_kind(Kind::Float)
+                .equal(&weight.to_kind(Kind::BFloat16).to_kind(Kind::Float))
+        );
+        let leaves = Leaves::of(&parameters, &flat);
+        let x = Tensor::ones([1, 3, 4, 4], (Kind::BFloat16, Device::Cpu));
+        let y = x.conv2d(&narrowed, None::<Tensor>, [1, 1], [0, 0], [1, 1], 1);
+        (y.to_kind(Kind::Float).sum(Kind::Float) + bias.sum(Kind::Float)).backward();
+        let gradients = flat.gradients();
+        leaves.gather_all(&gradients, false).unwrap();
+        assert!(flat.slots[0].view(&gradients).equal(&(weight.ones_like() * 16.0)));
+        assert!(flat.slots[1].view(&gradients).equal(&bias.ones_like()));
+        (weight.sum(Kind::Float) + narrowed.sum(Kind::Float)).backward();
+        assert!(
+            leaves.gather_all(&gradients, false).is_err(),
+            "one of two gradients would be lost"
+        );
     }
 
     #[test]

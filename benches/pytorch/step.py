@@ -133,6 +133,8 @@ def measure(rank, ranks, device, options):
     """Times of a step in milliseconds, and the last loss, of a training of one form."""
     # PyTorch's default is short products in convolutions and long ones elsewhere.
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = options.tf32
+    # Steps are all alike, so that it pays to try which convolutions are fastest.
+    torch.backends.cudnn.benchmark = device.type == "cuda"
     layout = torch.channels_last if options.channels_last else torch.contiguous_format
     batches = random_batches(rank, ranks, device, layout, options)
     return time_steps(build(options, ranks, device, layout), batches, options)

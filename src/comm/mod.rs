@@ -14,45 +14,20 @@ use crate::native::GroupSum;
 use crate::shares::local_share;
 use environment::{Announced, Start, Variables};
 use std::io::Write;
-use std::ops::Range;
+use std::ops::{Deref, Range};
 use std::sync::Arc;
 use tch::{Device, Tensor};
 
-/// The ranks of one run. Every rank makes the same calls, in the same order, with the same shapes.
+/// What the ranks of one run say to each other: votes and small messages, from host to host.
 ///
-/// The group is never assumed to be everything `mpirun` started: a run may be one of several.
-/// Tensors are contiguous and of kind f32, f64 or i64; on a GPU also f16 and bf16. They may be
-/// empty. Only one thread of a rank calls at a time.
-pub trait Communicator: GroupSum {
+/// Every rank makes the same calls, in the same order. The group is never assumed to be everything `mpirun`
+/// started: a run may be one of several. Only one thread of a rank calls at a time. Tensors go another way
+/// ([`TensorSums`]), which a rank has once it is known where it computes ([`with_device`]).
+pub trait Communicator: Send + Sync {
     /// This process among the ranks, `0..ranks()`.
     fn rank(&self) -> usize;
-    /// Like [`GroupSum::sum`] of a 1-dimensional tensor, of which only this rank's
-    /// [`local_share`] has to be right afterwards; the bits are the same.
-    fn sum_own_share(&self, tensor: &Tensor) {
-        self.sum(tensor);
-    }
-    /// Gives every rank all of a 1-dimensional tensor of which each rank has its
-    /// [`local_share`].
-    fn gather_shares(&self, tensor: &Tensor) -> Result<()> {
-        (0..self.ranks()).try_for_each(|rank| {
-            let share = local_share(tensor.numel(), self.ranks(), rank);
-            self.broadcast(rank, &slice_of(tensor, &share))
-        })
-    }
-    /// Whether what [`Communicator::start_sum`] starts goes on while its caller does something else.
-    fn overlaps(&self) -> bool {
-        false
-    }
-    /// Starts what [`GroupSum::sum`] does, bits included; `tensor` may be used again after
-    /// [`Communicator::finish_sums`]. All ranks start the same ones in the same order, also among other
-    /// sums of the same thread.
-    fn start_sum(&self, tensor: Tensor) {
-        self.sum(&tensor);
-    }
-    /// Waits until all sums are done that were started.
-    fn finish_sums(&self) {}
-    /// Copies `tensor` (contiguous) of rank `root` into `tensor` of every rank.
-    fn broadcast(&self, root: usize, tensor: &Tensor) -> Result<()>;
+    /// How many ranks there are, at least 1.
+    fn ranks(&self) -> usize;
     /// Waits until every rank has come here.
     fn barrier(&self) -> Result<()>;
     /// The largest `value` over all ranks.
@@ -70,6 +45,112 @@ pub trait Communicator: GroupSum {
     }
 }
 
+/// What the ranks of one run do with tensors in the memory of the device where each of them computes.
+///
+/// Every rank makes the same calls, in the same order, with the same shapes. Tensors are contiguous and of
+/// kind f32, f64 or i64; on a GPU also f16 and bf16. They may be empty. Only one thread of a rank calls
+/// at a time.
+pub trait TensorSums: GroupSum {
+    /// Like [`GroupSum::sum`] of a 1-dimensional tensor, of which only this rank's
+    /// [`local_share`] has to be right afterwards. The bits are the same on CPUs; on GPUs, where NCCL
+    /// adds in another order, the numbers are the same to rounding.
+    fn sum_own_share(&self, tensor: &Tensor) {
+        self.sum(tensor);
+    }
+    /// Gives every rank all of a 1-dimensional tensor of which each rank has its
+    /// [`local_share`].
+    fn gather_shares(&self, tensor: &Tensor) -> Result<()> {
+        (0..self.ranks()).try_for_each(|rank| {
+            let share = local_share(tensor.numel(), self.ranks(), rank);
+            self.broadcast(rank, &slice_of(tensor, &share))
+        })
+    }
+    /// Whether what [`TensorSums::start_sum`] starts goes on while its caller does something else.
+    fn overlaps(&self) -> bool {
+        false
+    }
+    /// Starts what [`GroupSum::sum`] does, on CPUs bits included; `tensor` may be used again after
+    /// [`TensorSums::finish_sums`]. All ranks start the same ones in the same order, also among other
+    /// sums of the same thread.
+    fn start_sum(&self, tensor: Tensor) {
+        self.sum(&tensor);
+    }
+    /// Waits until all sums are done that were started.
+    fn finish_sums(&self) {}
+    /// Copies `tensor` (contiguous) of rank `root` into `tensor` of every rank.
+    fn broadcast(&self, root: usize, tensor: &Tensor) -> Result<()>;
+}
+
+/// The ranks of one run, each with a device: what they say to each other, and what they do with tensors.
+///
+/// It is used as its [`Communicator`]; tensors go over [`Ranks::tensors`].
+#[derive(Clone)]
+pub struct Ranks {
+    control: Arc<dyn Communicator>,
+    tensors: Arc<dyn TensorSums>,
+}
+
+impl Ranks {
+    /// Ranks whose messages and tensors go one way.
+    pub fn of<R: Communicator + TensorSums + 'static>(ranks: Arc<R>) -> Self {
+        Self { control: Arc::clone(&ranks) as Arc<dyn Communicator>, tensors: ranks }
+    }
+
+    /// One process by itself.
+    pub fn alone() -> Self {
+        Self::of(Arc::new(Solo))
+    }
+
+    /// What they say to each other.
+    pub fn control(&self) -> &Arc<dyn Communicator> {
+        &self.control
+    }
+
+    /// What they do with tensors where they compute.
+    pub fn tensors(&self) -> &Arc<dyn TensorSums> {
+        &self.tensors
+    }
+}
+
+impl Deref for Ranks {
+    type Target = dyn Communicator;
+
+    fn deref(&self) -> &Self::Target {
+        &*self.control
+    }
+}
+
+/// The processes that were started together, before each knows where it computes.
+///
+/// It is used as its [`Communicator`], and has nothing for tensors: [`with_device`] makes ranks of it that do.
+///
+/// ```compile_fail,E0599
+/// fn sums(host: &scrimp::comm::Host, tensor: &tch::Tensor) {
+///     host.sum(tensor);
+/// }
+/// ```
+pub struct Host(Ranks);
+
+impl Host {
+    /// Processes whose tensors are in host memory.
+    pub fn of(ranks: Ranks) -> Self {
+        Self(ranks)
+    }
+
+    /// What they say to each other.
+    pub fn control(&self) -> &Arc<dyn Communicator> {
+        self.0.control()
+    }
+}
+
+impl Deref for Host {
+    type Target = dyn Communicator;
+
+    fn deref(&self) -> &Self::Target {
+        &*self.0
+    }
+}
+
 /// The group of one process.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Solo;
@@ -81,12 +162,18 @@ impl GroupSum for Solo {
     fn sum(&self, _tensor: &Tensor) {}
 }
 
+impl TensorSums for Solo {
+    fn broadcast(&self, root: usize, _tensor: &Tensor) -> Result<()> {
+        check_root(root, 1)
+    }
+}
+
 impl Communicator for Solo {
     fn rank(&self) -> usize {
         0
     }
-    fn broadcast(&self, root: usize, _tensor: &Tensor) -> Result<()> {
-        check_root(root, 1)
+    fn ranks(&self) -> usize {
+        1
     }
     fn barrier(&self) -> Result<()> {
         Ok(())
@@ -102,39 +189,40 @@ impl Communicator for Solo {
     }
 }
 
-/// Joins the processes that were started together, for tensors in host memory.
+/// Joins the processes that were started together.
 ///
 /// Without a launcher the process is [`Solo`], and MPI is not started. Call it once, early, and let
 /// the last handle go on the same thread: that is where MPI has to end.
-pub fn connect(variables: &Variables) -> Result<Arc<dyn Communicator>> {
+pub fn connect(variables: &Variables) -> Result<Host> {
     match environment::start(variables)? {
-        Start::Alone => Ok(Arc::new(Solo)),
+        Start::Alone => Ok(Host::of(Ranks::alone())),
         Start::Launched(announced) => join(announced),
     }
 }
 
 #[cfg(feature = "mpi")]
-fn join(announced: Announced) -> Result<Arc<dyn Communicator>> {
-    let comm = mpi::Mpi::start()?;
-    if comm.ranks() == 1 && announced.contradicts_one_rank() {
+fn join(announced: Announced) -> Result<Host> {
+    let host = Host::of(Ranks::of(Arc::new(mpi::Mpi::start()?)));
+    if host.ranks() == 1 && announced.contradicts_one_rank() {
         return Err(environment::strangers(
             announced,
             "this MPI library does not understand the launcher's process management interface",
         ));
     }
-    Ok(Arc::new(comm))
+    Ok(host)
 }
 
 #[cfg(not(feature = "mpi"))]
-fn join(_announced: Announced) -> Result<Arc<dyn Communicator>> {
+fn join(_announced: Announced) -> Result<Host> {
     Err(Failure::usage("started by an MPI launcher, but built without the feature `mpi`")
         .hint("run `cargo build --release --features mpi`, or start it without the launcher"))
 }
 
-/// The same ranks as `host`, able to sum and broadcast tensors on `device` as well.
+/// The same ranks as `host`, which compute on `device`, each on its own, and sum tensors there.
 ///
-/// Every rank of `host` must join. On a CPU, and for a single rank, this is `host` itself.
-pub fn with_device(host: Arc<dyn Communicator>, device: Device) -> Result<Arc<dyn Communicator>> {
+/// Every rank of `host` must join. On CPUs tensors go where messages go, on GPUs over NCCL; a single rank has
+/// nobody to sum with.
+pub fn with_device(host: &Host, device: Device) -> Result<Ranks> {
     let gpu = if let Device::Cuda(index) = device { Some(index) } else { None };
     let gpu_ranks = host.gather(&[u8::from(gpu.is_some())])?;
     if let Some(odd) = gpu_ranks.iter().position(|kind| *kind != gpu_ranks[0]) {
@@ -147,8 +235,11 @@ pub fn with_device(host: Arc<dyn Communicator>, device: Device) -> Result<Arc<dy
         .hint("run `nvidia-smi -L` on every node to see its GPUs"));
     }
     match gpu {
-        Some(index) if host.ranks() > 1 => Ok(Arc::new(nccl::Nccl::join(host, index)?)),
-        _ => Ok(host),
+        Some(index) if host.ranks() > 1 => {
+            let nccl = nccl::Nccl::join(Arc::clone(host.control()), index)?;
+            Ok(Ranks::of(Arc::new(nccl)))
+        }
+        _ => Ok(host.0.clone()),
     }
 }
 
@@ -230,7 +321,8 @@ mod tests {
         assert_eq!((comm.rank(), comm.ranks()), (0, 1));
         assert_eq!(comm.gather(b"here").unwrap(), [b"here".to_vec()]);
         assert!(comm.any(true).unwrap());
-        let failure = comm.broadcast(1, &Tensor::from(1.0f32)).unwrap_err();
+        let ranks = with_device(&comm, Device::Cpu).unwrap();
+        let failure = ranks.tensors().broadcast(1, &Tensor::from(1.0f32)).unwrap_err();
         assert_eq!(failure.message(), "broadcast from rank 1, but there are only 1 ranks");
     }
 }

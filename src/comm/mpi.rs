@@ -4,7 +4,7 @@
 //! memory are refused.
 
 use crate::comm::background::{Background, Sum};
-use crate::comm::{Communicator, check_root, give_up, last_words};
+use crate::comm::{Communicator, TensorSums, check_root, give_up, last_words};
 use crate::error::{Exit, Failure, Result};
 use crate::native::{Element, GroupSum, with_slice_mut};
 use crate::shares::local_share;
@@ -279,11 +279,7 @@ impl GroupSum for Mpi {
     }
 }
 
-impl Communicator for Mpi {
-    fn rank(&self) -> usize {
-        self.rank
-    }
-
+impl TensorSums for Mpi {
     fn overlaps(&self) -> bool {
         self.ranks > 1
     }
@@ -318,6 +314,16 @@ impl Communicator for Mpi {
             Kind::Int64 => with_slice_mut::<i64, _>(tensor, |all| broadcast_chunks(root, all)),
             kind => Err(unknown_kind("broadcast", kind)),
         }
+    }
+}
+
+impl Communicator for Mpi {
+    fn rank(&self) -> usize {
+        self.rank
+    }
+
+    fn ranks(&self) -> usize {
+        self.ranks
     }
 
     fn barrier(&self) -> Result<()> {

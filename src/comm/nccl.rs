@@ -3,19 +3,19 @@
 //! Ranks, votes and messages stay with the communicator in host memory, which also carries the
 //! unique id. It knows no MPI.
 
-use crate::comm::{Communicator, agree, check_root, give_up, slice_of};
+use crate::comm::{Communicator, TensorSums, agree, check_root, give_up, slice_of};
 use crate::error::{Exit, Failure, Result};
 use crate::native::GroupSum;
 use crate::native::cuda::{self, SideStream};
 use crate::native::nccl::{self, Collective, Ranks};
 use crate::shares::local_share;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tch::{Device, Tensor};
+use tch::Tensor;
 
 /// The ranks of `control`, each with a GPU of its own.
 ///
-/// Tensors on the GPU are summed and broadcast by NCCL, where torch computes or beside it; everything
-/// else, tensors in host memory included, goes over `control`.
+/// Tensors on the GPU are summed and broadcast by NCCL, where torch computes or beside it; what ranks say to
+/// each other goes over `control`. Tensors elsewhere are refused.
 pub struct Nccl {
     /// None once this rank has left.
     ranks: Option<Ranks>,
@@ -65,7 +65,7 @@ impl Nccl {
 
     /// Whether NCCL can cut `tensor` into shares: it wants them equal.
     fn has_equal_shares(&self, tensor: &Tensor) -> bool {
-        tensor.device() != Device::Cpu && tensor.numel().is_multiple_of(self.ranks())
+        tensor.numel().is_multiple_of(self.control.ranks())
     }
 
     fn sum_beside(&self, tensor: &Tensor) -> Result<()> {
@@ -91,57 +91,11 @@ impl GroupSum for Nccl {
     }
 
     fn sum(&self, tensor: &Tensor) {
-        if tensor.device() == Device::Cpu {
-            self.control.sum(tensor);
-        } else {
-            self.must(self.enqueue(Collective::Sum, tensor, None));
-        }
+        self.must(self.enqueue(Collective::Sum, tensor, None));
     }
 }
 
-impl Communicator for Nccl {
-    fn rank(&self) -> usize {
-        self.control.rank()
-    }
-
-    fn broadcast(&self, root: usize, tensor: &Tensor) -> Result<()> {
-        if tensor.device() == Device::Cpu {
-            return self.control.broadcast(root, tensor);
-        }
-        check_root(root, self.ranks())?;
-        self.enqueue(Collective::Broadcast { root }, tensor, None)
-    }
-
-    fn overlaps(&self) -> bool {
-        true
-    }
-
-    // One communicator serves both streams: NCCL runs what it is given in the order of the calls, and
-    // every rank makes them in one order, that of its backward.
-    fn start_sum(&self, tensor: Tensor) {
-        if tensor.device() == Device::Cpu {
-            self.control.sum(&tensor);
-        } else {
-            self.must(self.sum_beside(&tensor));
-        }
-    }
-
-    // The host does not wait: what torch computes next does.
-    fn finish_sums(&self) {
-        let finished = self.beside().main_follows();
-        self.must(finished);
-    }
-
-    fn barrier(&self) -> Result<()> {
-        self.control.barrier()
-    }
-
-    // What every step ends with.
-    fn max(&self, value: i64) -> Result<i64> {
-        self.must(self.ranks.as_ref().map_or(Ok(()), Ranks::check_earlier_work));
-        self.control.max(value)
-    }
-
+impl TensorSums for Nccl {
     fn sum_own_share(&self, tensor: &Tensor) {
         if self.has_equal_shares(tensor) {
             self.must(self.enqueue(Collective::SumShares, tensor, None));
@@ -154,10 +108,52 @@ impl Communicator for Nccl {
         if self.has_equal_shares(tensor) {
             return self.enqueue(Collective::GatherShares, tensor, None);
         }
-        (0..self.ranks()).try_for_each(|rank| {
-            let share = local_share(tensor.numel(), self.ranks(), rank);
+        let ranks = self.control.ranks();
+        (0..ranks).try_for_each(|rank| {
+            let share = local_share(tensor.numel(), ranks, rank);
             self.broadcast(rank, &slice_of(tensor, &share))
         })
+    }
+
+    fn overlaps(&self) -> bool {
+        true
+    }
+
+    // Both streams run at once, and NCCL may run dry where ranks begin what they share in different orders:
+    // every rank makes its calls in one order, that of its backward.
+    fn start_sum(&self, tensor: Tensor) {
+        self.must(self.sum_beside(&tensor));
+    }
+
+    // The host does not wait: what torch computes next does.
+    fn finish_sums(&self) {
+        let finished = self.beside().main_follows();
+        self.must(finished);
+    }
+
+    fn broadcast(&self, root: usize, tensor: &Tensor) -> Result<()> {
+        check_root(root, self.control.ranks())?;
+        self.enqueue(Collective::Broadcast { root }, tensor, None)
+    }
+}
+
+impl Communicator for Nccl {
+    fn rank(&self) -> usize {
+        self.control.rank()
+    }
+
+    fn ranks(&self) -> usize {
+        self.control.ranks()
+    }
+
+    fn barrier(&self) -> Result<()> {
+        self.control.barrier()
+    }
+
+    // What every step ends with.
+    fn max(&self, value: i64) -> Result<i64> {
+        self.must(self.ranks.as_ref().map_or(Ok(()), Ranks::check_earlier_work));
+        self.control.max(value)
     }
 
     fn gather(&self, message: &[u8]) -> Result<Vec<Vec<u8>>> {
@@ -184,7 +180,8 @@ impl Drop for Nccl {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::comm::{Solo, threads, with_device};
+    use crate::comm::{Host, Solo, threads, with_device};
+    use tch::Device;
 
     /// A GPU that no machine has.
     const NO_GPU: usize = 999;
@@ -198,7 +195,8 @@ mod tests {
 
     #[test]
     fn every_rank_hears_that_one_has_no_gpu() {
-        let outcomes = threads::run(2, |control| Nccl::join(control, NO_GPU).map(|_| ()));
+        let outcomes =
+            threads::run(2, |ranks| Nccl::join(Arc::clone(ranks.control()), NO_GPU).map(|_| ()));
         for outcome in outcomes {
             assert!(outcome.unwrap_err().to_string().contains("GPU 999"));
         }
@@ -206,11 +204,12 @@ mod tests {
 
     #[test]
     fn one_rank_on_a_gpu_needs_no_nccl_and_mixed_devices_are_refused() {
-        let solo = with_device(Arc::new(Solo), Device::Cuda(NO_GPU)).unwrap();
+        let solo =
+            with_device(&Host::of(crate::comm::Ranks::alone()), Device::Cuda(NO_GPU)).unwrap();
         assert_eq!(solo.ranks(), 1);
-        let outcomes = threads::run(2, |control| {
-            let device = if control.rank() == 0 { Device::Cpu } else { Device::Cuda(0) };
-            with_device(control, device).map(|_| ())
+        let outcomes = threads::run(2, |ranks| {
+            let device = if ranks.rank() == 0 { Device::Cpu } else { Device::Cuda(0) };
+            with_device(&Host::of(ranks), device).map(|_| ())
         });
         for outcome in outcomes {
             assert_eq!(

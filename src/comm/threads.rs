@@ -4,7 +4,7 @@
 //! combines it in rank order, and all take the outcome away. It knows no processes and no launcher.
 
 use crate::comm::background::{Background, Sum};
-use crate::comm::{Communicator, check_root};
+use crate::comm::{Communicator, Ranks, TensorSums, check_root};
 use crate::error::{Exit, Failure, Result};
 use crate::native::GroupSum;
 use std::any::Any;
@@ -17,10 +17,7 @@ use tch::{Kind, Tensor};
 ///
 /// A rank that panics has failed, with the panic's message. Ranks that wait for a rank that
 /// returned or panicked fail at once; so does everybody when ranks call different things.
-pub fn run<T: Send>(
-    ranks: usize,
-    body: impl Fn(Arc<dyn Communicator>) -> Result<T> + Sync,
-) -> Vec<Result<T>> {
+pub fn run<T: Send>(ranks: usize, body: impl Fn(Ranks) -> Result<T> + Sync) -> Vec<Result<T>> {
     let meetings = [(); 2].map(|()| Arc::new(Meeting::new(ranks)));
     std::thread::scope(|scope| {
         let threads: Vec<_> = (0..ranks)
@@ -30,7 +27,7 @@ pub fn run<T: Send>(
                 let body = &body;
                 scope.spawn(move || {
                     let background = Background::start(move || Ok(behind.sums()))?;
-                    body(Arc::new(Threads { ranks, seat: meeting, background }))
+                    body(Ranks::of(Arc::new(Threads { ranks, seat: meeting, background })))
                 })
             })
             .collect();
@@ -308,11 +305,7 @@ impl GroupSum for Threads {
     }
 }
 
-impl Communicator for Threads {
-    fn rank(&self) -> usize {
-        self.seat.rank
-    }
-
+impl TensorSums for Threads {
     fn overlaps(&self) -> bool {
         true
     }
@@ -328,6 +321,16 @@ impl Communicator for Threads {
     fn broadcast(&self, root: usize, tensor: &Tensor) -> Result<()> {
         check_root(root, self.ranks)?;
         self.seat.fill(&Call::Broadcast { root, kind: tensor.kind(), shape: tensor.size() }, tensor)
+    }
+}
+
+impl Communicator for Threads {
+    fn rank(&self) -> usize {
+        self.seat.rank
+    }
+
+    fn ranks(&self) -> usize {
+        self.ranks
     }
 
     fn barrier(&self) -> Result<()> {

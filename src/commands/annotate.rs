@@ -114,14 +114,13 @@ pub(super) fn claim(to: &Path) -> Result<Destination> {
 mod crew {
     use crate::cli;
     use crate::comm::environment::{Placement, Variables};
-    use crate::comm::{self, Communicator};
+    use crate::comm::{self, Host};
     use crate::commands::{narrate, network_labels, run};
     use crate::error::{Exit, Failure, Result};
     use std::path::Path;
-    use std::sync::Arc;
 
     pub(super) struct Crew {
-        comm: Arc<dyn Communicator>,
+        comm: Host,
         variables: Variables,
     }
 

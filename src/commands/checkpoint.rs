@@ -4,7 +4,7 @@ use super::run::{dataset, method, resolve};
 use super::{chosen, train};
 use super::{store_within, write_config};
 use crate::cli::{self, ChosenCheckpoint};
-use crate::comm::{Communicator, Solo};
+use crate::comm::{Ranks, Solo};
 use crate::config::plan::RunPlan;
 use crate::config::{self, changes};
 use crate::error::{Exit, Failure, Result, printable};
@@ -229,8 +229,7 @@ fn begin_with(plan: &RunPlan, directory: &RunDirectory, from: &Path) -> Result<(
         return Err(Failure::usage(format!("`{name}` has checkpoints already, expected none"))
             .hint("choose another directory with `--run DIR`"));
     }
-    let alone: Arc<dyn Communicator> = Arc::new(Solo);
-    let mut method = method(plan, &*dataset(plan)?, Device::Cpu, &alone)?;
+    let mut method = method(plan, &*dataset(plan)?, Device::Cpu, &Ranks::alone())?;
     if let Some(first) = method.learners_mut().into_iter().next() {
         import(first, from)?;
     }
@@ -240,7 +239,7 @@ fn begin_with(plan: &RunPlan, directory: &RunDirectory, from: &Path) -> Result<(
     write_config(directory, &header.config)?;
     let retention = Retention { last: 1, every: 0 };
     let written = store.path(0);
-    let mut saver = Saver::new(store, header, retention, alone);
+    let mut saver = Saver::new(store, header, retention, Arc::new(Solo));
     saver.begin(RunState::default(), &method.learners())?;
     if let Progress::Failed(failure) = saver.finish()? {
         return Err(failure);

@@ -6,7 +6,7 @@ use super::origin::Source;
 use super::run::{self, Place};
 use crate::cli::{self, Convention, Statistics};
 use crate::comm::environment::Variables;
-use crate::comm::{Communicator, agree};
+use crate::comm::{Communicator, Host, Ranks, agree};
 use crate::config;
 use crate::config::plan::RunPlan;
 use crate::data::Dataset;
@@ -39,11 +39,7 @@ fn hinted(failure: Failure) -> Failure {
     failure
 }
 
-fn evaluate(
-    arguments: &cli::Evaluate,
-    host: &Arc<dyn Communicator>,
-    variables: &Variables,
-) -> Result<()> {
+fn evaluate(arguments: &cli::Evaluate, host: &Host, variables: &Variables) -> Result<()> {
     let directory = RunDirectory::new(&arguments.run);
     let ready = config::read(&directory.config(), &[])
         .and_then(|config| run::resolve(&config, 1))
@@ -52,7 +48,7 @@ fn evaluate(
     let table =
         if host.rank() == 0 { TableFile::of(arguments, &directory).map(Some) } else { Ok(None) };
     let table = agree(&**host, table)?;
-    let place = agree(&**host, Place::take(&plan, &**host, variables))?;
+    let place = Place::take(&plan, &**host, variables)?;
     let ranks = place.join(host)?;
     let found = panics::caught(|| scored(arguments, &directory, &plan, place, &ranks));
     let found = panics::unwound_if_alone(found.map_err(hinted))?;
@@ -75,7 +71,7 @@ fn scored(
     directory: &RunDirectory,
     plan: &RunPlan,
     place: Place,
-    ranks: &Arc<dyn Communicator>,
+    ranks: &Ranks,
 ) -> Result<Found> {
     let comm = &**ranks;
     let source = agree(comm, Source::read(plan))?;
@@ -87,7 +83,7 @@ fn scored(
     let method = run::method(plan, &dataset, place.device, ranks);
     let mut method = agree(comm, method)?;
     let choose = || chosen::path(directory, &arguments.checkpoint);
-    let checkpoint = restore_chosen(&choose, &mut *method, comm)?;
+    let checkpoint = restore_chosen(&choose, &mut *method, ranks)?;
     let fold = arguments.fold.unwrap_or(plan.data.fold);
     agree(comm, source.refuse_seen(&checkpoint, plan, fold))?;
     let yardstick = match arguments.convention {

@@ -9,7 +9,7 @@ use super::prepare::{bar, pack};
 use super::run::{self, Place};
 use crate::cli;
 use crate::comm::environment::Variables;
-use crate::comm::{self, Communicator};
+use crate::comm::{self, Host};
 use crate::config;
 use crate::data::pseudo::NETWORK;
 use crate::data::{Case, Dataset, IMAGE_LABEL};
@@ -27,7 +27,7 @@ use tch::{Device, Kind, Tensor};
 pub(super) fn label(
     arguments: &cli::PseudoLabels,
     run: &Path,
-    (comm, variables): (&Arc<dyn Communicator>, &Variables),
+    (comm, variables): (&Host, &Variables),
 ) -> Result<Exit> {
     if comm.ranks() > 1 {
         let message = format!("a network labels on one process, started on {} ranks", comm.ranks());
@@ -43,7 +43,7 @@ pub(super) fn label(
     let comm = &place.join(comm)?;
     let mut method = run::method(&plan, &dataset, place.device, comm)?;
     let choose = || chosen::path(&directory, &arguments.checkpoint);
-    let checkpoint = restore_chosen(&choose, &mut *method, &**comm)?;
+    let checkpoint = restore_chosen(&choose, &mut *method, comm)?;
     let labeller = Labeller {
         method: &*method,
         size: plan.data.size,

@@ -4,7 +4,7 @@
 
 use super::kernel_cache;
 use crate::comm::environment::{self, Placement, Variables};
-use crate::comm::{self, Communicator, agree, with_device};
+use crate::comm::{self, Communicator, Host, Ranks, agree, with_device};
 use crate::config::plan::{
     DataSource, LesionPhantomPlan, PhantomPlan, RunPlan, ShapesPlan, ShapesSource,
 };
@@ -18,7 +18,7 @@ use crate::data::loader::{Loader, LoaderPlan};
 use crate::data::pseudo::Labelling;
 use crate::data::shapes::Shapes;
 use crate::data::{Dataset, IGNORE, augment, store};
-use crate::error::{Failure, Result};
+use crate::error::{Context, Failure, Result};
 use crate::methods::{self, Passes, Setup};
 use crate::native;
 use crate::random::Key;
@@ -140,30 +140,18 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// Decides for this rank; sets the number of libtorch's threads.
+    /// Decides for this rank; sets the number of libtorch's threads. Every rank of `comm` calls this.
     pub(super) fn take(
         plan: &RunPlan,
         comm: &dyn Communicator,
         variables: &Variables,
     ) -> Result<Self> {
-        let placement = Placement::find(comm, variables)?;
-        let gpus = if plan.train.device == DeviceChoice::Cpu { 0 } else { native::cuda::devices() };
-        if gpus == 0 && plan.train.device == DeviceChoice::Cuda {
-            return Err(Failure::new("`train.device` is `cuda`, but libtorch finds no GPU")
-                .hint("check `nvidia-smi`, run `SCRIMP_CUDA=1 ./launch/setup`, or set `train.device = \"auto\"`"));
-        }
-        let device = match gpus {
-            0 => Device::Cpu,
-            gpus => Device::Cuda(own_gpu(gpus, placement, plan.train.device)?),
-        };
-        if let Device::Cuda(index) = device {
-            kernel_cache::open_gpu(index, variables)?;
-        }
+        let (device, placement) = own_device(plan.train.device, comm, variables)?;
         let usable = std::thread::available_parallelism().map_or(1, usize::from);
         let wished = variables.get("OMP_NUM_THREADS").map(String::as_str);
         let threads = plan.train.threads_on(usable, placement.ranks_on_node, wished);
         tch::set_num_threads(threads as i32);
-        native::allow_tf32(plan.train.precision == Precision::Tf32)?;
+        agree(comm, native::allow_tf32(plan.train.precision == Precision::Tf32))?;
         Ok(Self { device, threads, ranks_on_node: placement.ranks_on_node })
     }
 
@@ -176,10 +164,9 @@ impl Place {
         (usable / self.ranks_on_node.max(1)).clamp(1, LOADER_THREADS)
     }
 
-    /// The ranks of `host`, able to sum where each of them computes; each calls this with its own place.
-    /// From here on nobody needs those of the host alone, which cannot sum on a GPU.
-    pub(super) fn join(self, host: &Arc<dyn Communicator>) -> Result<Arc<dyn Communicator>> {
-        with_device(Arc::clone(host), self.device)
+    /// The ranks of `host` with tensors where each of them computes; each calls this with its own place.
+    pub(super) fn join(self, host: &Host) -> Result<Ranks> {
+        with_device(host, self.device)
     }
 
     /// The loader as it is fastest here: with a GPU, the data are there, where they fit into half of its
@@ -195,17 +182,71 @@ impl Place {
     }
 }
 
-/// The GPU of this rank, counted from 0. Ranks share GPUs where the configuration says that it must be
-/// GPUs, which is slow and good for tests.
-fn own_gpu(gpus: usize, placement: Placement, choice: DeviceChoice) -> Result<usize> {
-    let ranks = placement.ranks_on_node;
-    if ranks > gpus && choice != DeviceChoice::Cuda {
-        let message =
-            format!("{ranks} ranks on this node share {gpus} GPUs, expected one for each");
-        return Err(Failure::usage(message)
-            .hint("start fewer ranks on each node, or use `--set train.device=cpu`"));
+/// Where this rank computes, ready for use, and where it stands on its node. Every rank of `comm` calls this.
+///
+/// Ranks that see the same GPUs take one after the other; where a launcher shows each rank its own, each takes
+/// that. They share one only where the configuration says that it must be GPUs, which is slow and good for
+/// tests.
+pub(super) fn own_device(
+    choice: DeviceChoice,
+    comm: &dyn Communicator,
+    variables: &Variables,
+) -> Result<(Device, Placement)> {
+    let placement = Placement::find(comm, variables)?;
+    let gpus = if choice == DeviceChoice::Cpu { 0 } else { native::cuda::devices() };
+    let own = (gpus > 0).then(|| placement.local_rank % gpus);
+    let card = match own {
+        Some(index) => Card::of(index).map(Some),
+        None if choice == DeviceChoice::Cuda => Err(Failure::new(
+            "`train.device` is `cuda`, but libtorch finds no GPU",
+        )
+        .hint("check `nvidia-smi`, run `SCRIMP_CUDA=1 ./launch/setup`, or set `train.device = \"auto\"`")),
+        None => Ok(None),
+    };
+    let card = agree(comm, card)?;
+    let cards = comm.gather(&card.map(Card::into_message).unwrap_or_default())?;
+    if choice != DeviceChoice::Cuda {
+        agree(comm, refuse_shared(&cards))?;
     }
-    Ok(placement.local_rank % gpus)
+    agree(comm, own.map_or(Ok(()), |index| kernel_cache::open_gpu(index, variables)))?;
+    Ok((own.map_or(Device::Cpu, Device::Cuda), placement))
+}
+
+/// What tells a GPU from all others, whatever number it has for whom.
+struct Card {
+    /// The machine, as its kernel calls itself in all its containers.
+    machine: String,
+    /// Model and PCI address.
+    name: String,
+}
+
+impl Card {
+    /// That of a GPU, counted from 0 among those that this rank sees.
+    fn of(index: usize) -> Result<Self> {
+        let file = "/proc/sys/kernel/random/boot_id";
+        let machine = std::fs::read_to_string(file)
+            .context(|| format!("cannot read from `{file}` which machine this is"))?;
+        Ok(Self { machine: machine.trim().to_owned(), name: native::cuda::describe(index)? })
+    }
+
+    fn into_message(self) -> Vec<u8> {
+        format!("{}\n{}", self.machine, self.name).into_bytes()
+    }
+}
+
+/// Refuses ranks, each with the message of its card or an empty one, of which two have the same card.
+fn refuse_shared(cards: &[Vec<u8>]) -> Result<()> {
+    for (second, card) in cards.iter().enumerate().filter(|(_, card)| !card.is_empty()) {
+        if let Some(first) = cards[..second].iter().position(|other| other == card) {
+            let text = String::from_utf8_lossy(card);
+            let name = text.lines().last().unwrap_or_default();
+            return Err(Failure::usage(format!(
+                "ranks {first} and {second} share a GPU, the `{name}`, expected one for each"
+            ))
+            .hint("start fewer ranks on each node, or use `--set train.device=cpu`"));
+        }
+    }
+    Ok(())
 }
 
 /// Threads that prepare batches: a GPU is faster than one of them, and leaves the processors to them.
@@ -229,10 +270,10 @@ pub(super) fn method(
     plan: &RunPlan,
     dataset: &Dataset,
     device: Device,
-    comm: &Arc<dyn Communicator>,
+    ranks: &Ranks,
 ) -> Result<Box<dyn Method>> {
     let statistics: Option<Arc<dyn native::GroupSum>> = match plan.net.batch_norm {
-        Normalisation::Global => Some(Arc::clone(comm) as Arc<dyn native::GroupSum>),
+        Normalisation::Global => Some(Arc::clone(ranks.tensors()) as Arc<dyn native::GroupSum>),
         Normalisation::Local => None,
     };
     let setup = Setup {
@@ -242,7 +283,7 @@ pub(super) fn method(
             computed: computed(plan),
             device,
             moments: if plan.train.shard_optimizer {
-                Moments::Share { rank: comm.rank(), ranks: comm.ranks() }
+                Moments::Share { rank: ranks.rank(), ranks: ranks.ranks() }
             } else {
                 Moments::Whole
             },
@@ -314,8 +355,8 @@ pub(super) fn evaluator(
     }
 }
 
-/// The ranks that were started together, by their host side. Under `mpirun` this process ends with it.
-pub(super) fn connect() -> Result<(Arc<dyn Communicator>, Variables)> {
+/// The processes that were started together. Under `mpirun` this one ends with it.
+pub(super) fn connect() -> Result<(Host, Variables)> {
     native::keep_memory();
     let variables = environment::variables();
     if environment::is_by_mpirun(&variables) {
@@ -329,12 +370,37 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ranks_share_a_gpu_only_where_it_must_be_one() {
-        let third = Placement { local_rank: 2, ranks_on_node: 3 };
-        assert_eq!(own_gpu(4, third, DeviceChoice::Auto).unwrap(), 2);
-        assert_eq!(own_gpu(2, third, DeviceChoice::Cuda).unwrap(), 0);
-        let refused = own_gpu(2, third, DeviceChoice::Auto).unwrap_err();
-        let expected = "3 ranks on this node share 2 GPUs, expected one for each";
-        assert_eq!(refused.message(), expected);
+    fn two_ranks_have_one_gpu_only_where_it_is_the_same_card_of_the_same_machine() {
+        let card = |machine: &str, bus: &str| {
+            let name = format!("NVIDIA H200 at {bus}");
+            Card { machine: machine.to_owned(), name }.into_message()
+        };
+        refuse_shared(&[vec![], vec![]]).unwrap();
+        refuse_shared(&[card("a", "0:18"), card("b", "0:18"), card("a", "0:3b")]).unwrap();
+        let failure = refuse_shared(&[card("a", "0:18"), card("b", "0:18"), card("a", "0:18")]);
+        let expected =
+            "ranks 0 and 2 share a GPU, the `NVIDIA H200 at 0:18`, expected one for each";
+        assert_eq!(failure.unwrap_err().message(), expected);
+    }
+
+    /// Without a GPU each computes on the CPU, and one that must have a GPU ends all, in the words of one.
+    #[test]
+    fn ranks_find_their_devices_together() {
+        let devices = |choice| {
+            comm::threads::run(2, move |ranks| {
+                own_device(choice, &*ranks, &Variables::new()).map(|(device, _)| device)
+            })
+        };
+        for device in devices(DeviceChoice::Cpu) {
+            assert_eq!(device.unwrap(), Device::Cpu);
+        }
+        if native::cuda::devices() == 0 {
+            let [first, second] = devices(DeviceChoice::Cuda)
+                .try_into()
+                .map(|both: [Result<Device>; 2]| both)
+                .unwrap();
+            assert!(!first.unwrap_err().is_told_elsewhere());
+            assert!(second.unwrap_err().is_told_elsewhere());
+        }
     }
 }

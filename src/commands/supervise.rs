@@ -1,8 +1,8 @@
 //! What looks after a run while it trains: signals, the flight recorder and the watchdog.
 
 use super::say;
-use crate::comm::Communicator;
 use crate::comm::environment::{Variables, number_of};
+use crate::comm::{Host, Ranks};
 use crate::error::{Context, Exit, Failure, Result};
 use crate::launch;
 use crate::runlog::directory::RunDirectory;
@@ -72,18 +72,18 @@ impl Supervision {
     }
 
     /// The same ranks; the recorder notes what is called.
-    pub(super) fn recorded(&self, ranks: &Arc<dyn Communicator>) -> Arc<dyn Communicator> {
-        Arc::new(Recorded::new(Arc::clone(ranks), Arc::clone(&self.recorder)))
+    pub(super) fn recorded(&self, ranks: Ranks) -> Ranks {
+        Ranks::of(Arc::new(Recorded::new(ranks, Arc::clone(&self.recorder))))
     }
 
     /// Starts the watchdog of this rank, whose directory [`clear_reports`] has made ready.
     pub(super) fn watch(
         &self,
-        ranks: &Arc<dyn Communicator>,
+        host: &Host,
         directory: &RunDirectory,
         hang_limit: Option<Duration>,
     ) -> Result<Watchdog> {
-        let (recorder, rank) = (Arc::clone(&self.recorder), ranks.rank());
+        let (recorder, rank) = (Arc::clone(&self.recorder), host.rank());
         let written = directory.clone();
         let tell = move |failure: &Failure| {
             say(format_args!("{failure}"));
@@ -92,7 +92,7 @@ impl Supervision {
         };
         Watchdog::start(Watched {
             recorder: Arc::clone(&self.recorder),
-            communicator: Arc::clone(ranks),
+            communicator: Arc::clone(host.control()),
             directory: directory.clone(),
             requests: self.requests.clone(),
             hang_limit,

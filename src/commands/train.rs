@@ -9,7 +9,7 @@ use super::{examine, journal};
 use super::{run_directory, say, store_within, withdraw_stop, write_config};
 use crate::cli;
 use crate::comm::environment::{self, Variables};
-use crate::comm::{Communicator, agree};
+use crate::comm::{Communicator, Host, Ranks, agree};
 use crate::config;
 use crate::config::plan::RunPlan;
 use crate::data::Dataset;
@@ -40,7 +40,7 @@ pub(super) fn run(arguments: &cli::Train) -> Result<Exit> {
 
 fn train(
     arguments: &cli::Train,
-    host: &Arc<dyn Communicator>,
+    host: &Host,
     variables: &Variables,
     supervision: &Supervision,
 ) -> Result<Exit> {
@@ -142,16 +142,12 @@ fn read(arguments: &cli::Train, host: &dyn Communicator) -> Result<(RunPlan, Run
 
 /// Everything between the claim and the first step. `None`: the run is finished already, which rank 0
 /// says.
-fn prepare(
-    task: &Task<'_>,
-    host: &Arc<dyn Communicator>,
-    variables: &Variables,
-) -> Result<Option<Prepared>> {
+fn prepare(task: &Task<'_>, host: &Host, variables: &Variables) -> Result<Option<Prepared>> {
     let Task { plan, directory, arguments, supervision, .. } = *task;
     let watchdog = supervision.watch(host, directory, plan.train.hang_limit);
     let watchdog = agree(&**host, watchdog)?;
-    let place = agree(&**host, Place::take(plan, &**host, variables))?;
-    let ranks = supervision.recorded(&place.join(host)?);
+    let place = Place::take(plan, &**host, variables)?;
+    let ranks = supervision.recorded(place.join(host)?);
     let limits = (plan.train.time_limit, arguments.deadline);
     let deadline = supervision.deadline(limits, variables);
     let begun = panics::caught(|| begin(task, deadline, place, &ranks));
@@ -164,7 +160,7 @@ fn begin(
     task: &Task<'_>,
     (deadline, ignored): (Option<Deadline>, Option<String>),
     place: Place,
-    ranks: &Arc<dyn Communicator>,
+    ranks: &Ranks,
 ) -> Result<Option<(Trainer, Sampler)>> {
     let Task { plan, directory, ref store, arguments, .. } = *task;
     let comm = &**ranks;
@@ -224,7 +220,7 @@ fn build(
     task: &Task<'_>,
     header: Header,
     dataset: &Arc<Dataset>,
-    (place, ranks): (Place, &Arc<dyn Communicator>),
+    (place, ranks): (Place, &Ranks),
     deadline: Option<Deadline>,
 ) -> Result<(Trainer, RunEvent, SharedLog)> {
     let Task { plan, directory, ref store, supervision, .. } = *task;
@@ -262,7 +258,7 @@ fn build(
         method: run::method(plan, dataset, place.device, ranks)?,
         loader,
         evaluator: run::evaluator(plan, dataset, place.device, Yardstick::Native),
-        communicator: Arc::clone(ranks),
+        communicator: ranks.clone(),
         recorder: Arc::clone(&supervision.recorder),
         stop: (supervision.requests.clone(), deadline),
         directory: directory.clone(),

@@ -82,7 +82,7 @@ SCRIMP_INLINE double published(const double* from) {
 #endif
 }
 
-// The number before it grew by one, for one block after the other.
+// The number before it grew by one, whichever blocks do so at once.
 SCRIMP_INLINE unsigned grown(unsigned* number) {
 #ifdef __CUDACC_RTC__
   return atomicAdd(number, 1u);

@@ -23,10 +23,18 @@ unsafe extern "C" {
         finite: Handle,
         form: Form,
     ) -> ErrorText;
+    fn scrimp_flat_copy(
+        to: *const Handle,
+        from: *const Handle,
+        count: i64,
+        unless: Handle,
+        form: Form,
+    ) -> ErrorText;
     fn scrimp_flat_forget(leaves: *const Handle, count: i64) -> ErrorText;
     fn scrimp_flat_gather(
         flat: Handle,
         leaves: *const Handle,
+        narrowed: *const Handle,
         starts: *const i64,
         count: i64,
         end: i64,
@@ -239,9 +247,42 @@ fn squares_in(
     Ok(adopted(out))
 }
 
+/// Copies each of `from` over that of `to`, unless a 0-dimensional boolean beside them is true: contiguous tensors in
+/// one place, in pairs of one kind and size, whose bytes divide by 4.
+pub fn copy(to: &[Tensor], from: &[Tensor], unless: Option<&Tensor>, form: Form) -> Result<()> {
+    let Some(first) = to.first() else { return Ok(()) };
+    let words = |tensor: &Tensor| tensor.numel() * tensor.kind().elt_size_in_bytes() % 4 == 0;
+    if to.len() != from.len() || !to.iter().all(|to| to.is_contiguous() && words(to)) {
+        return Err(Failure::new("tensors cannot be copied at once"));
+    }
+    for (to, from) in to.iter().zip(from) {
+        check("copies", to, (&from.size(), from.kind(), first))?;
+        check("originals", from, (&to.size(), to.kind(), first))?;
+    }
+    if let Some(unless) = unless {
+        check("conditions", unless, (&[], Kind::Bool, first))?;
+    }
+    let [to, from]: [Vec<Handle>; 2] = [to, from].map(|all| all.iter().map(handle).collect());
+    // SAFETY: all handles belong to tensors borrowed for this call, which were checked above.
+    checked(unsafe {
+        scrimp_flat_copy(to.as_ptr(), from.as_ptr(), to.len() as i64, optional(unless), form)
+    })
+}
+
+/// A tensor that gets a gradient.
+#[derive(Debug)]
+pub struct Leaf {
+    /// The tensor.
+    pub tensor: Tensor,
+    /// The same numbers in bf16, which may get the gradient in its place.
+    pub narrowed: Option<Tensor>,
+}
+
 /// Lets leaves have no gradient, so that the next backward gives them theirs and adds to nothing.
-pub fn forget_gradients(leaves: &[Tensor]) -> Result<()> {
-    let handles: Vec<Handle> = leaves.iter().map(handle).collect();
+pub fn forget_gradients(leaves: &[Leaf]) -> Result<()> {
+    let tensors =
+        leaves.iter().flat_map(|leaf| std::iter::once(&leaf.tensor).chain(&leaf.narrowed));
+    let handles: Vec<Handle> = tensors.map(handle).collect();
     // SAFETY: the handles belong to tensors borrowed for this call; backward does not run meanwhile.
     checked(unsafe { scrimp_flat_forget(handles.as_ptr(), handles.len() as i64) })
 }
@@ -258,11 +299,11 @@ pub struct Places<'a> {
 /// Puts the gradients of leaves to their places in `flat` (`[n]`, f32 or f64), or adds them to what is there;
 /// afterwards the leaves have none. Those without a gradient get zeros, and so does the padding.
 ///
-/// A leaf's gradient lies in the flat tensor in the order in which the leaf itself lies in memory. It is of the kind of
-/// `flat`, or narrower.
+/// A leaf's gradient lies in the flat tensor in the order in which the leaf itself lies in memory. Either the leaf has
+/// one or its narrowed copy, which lies in memory alike.
 pub fn gather(
     flat: &Tensor,
-    leaves: &[Tensor],
+    leaves: &[Leaf],
     places: Places<'_>,
     adds: bool,
     form: Form,
@@ -274,17 +315,28 @@ pub fn gather(
         && end <= flat.numel() as i64
         && starts.first().is_none_or(|start| *start >= 0)
         && leaves.iter().zip(starts).zip(ends).all(|((leaf, start), end)| {
-            i32::try_from(leaf.numel()).is_ok_and(|count| start + i64::from(count) <= *end)
+            i32::try_from(leaf.tensor.numel()).is_ok_and(|count| start + i64::from(count) <= *end)
         });
     if !fits {
         return Err(Failure::new("gradients do not fit into their places"));
     }
-    let handles: Vec<Handle> = leaves.iter().map(handle).collect();
+    let handles: Vec<Handle> = leaves.iter().map(|leaf| handle(&leaf.tensor)).collect();
+    let narrowed: Vec<Handle> =
+        leaves.iter().map(|leaf| optional(leaf.narrowed.as_ref())).collect();
     let count = handles.len() as i64;
     // SAFETY: the handles belong to tensors borrowed for this call, one for each start, and each gradient,
     // which has the shape of its leaf, lies within `flat`, as was checked above.
     checked(unsafe {
-        scrimp_flat_gather(handle(flat), handles.as_ptr(), starts.as_ptr(), count, end, adds, form)
+        scrimp_flat_gather(
+            handle(flat),
+            handles.as_ptr(),
+            narrowed.as_ptr(),
+            starts.as_ptr(),
+            count,
+            end,
+            adds,
+            form,
+        )
     })
 }
 
@@ -320,22 +372,48 @@ mod tests {
         assert!(failure.message().contains("expected Float [4]"), "{failure}");
     }
 
-    /// Leaves of some sizes at multiples of 16, every third of bf16, every fifth without a gradient.
-    fn leaves(kind: Kind) -> (Vec<Tensor>, Vec<i64>, i64) {
+    /// Leaves of some sizes at multiples of 16, every third with its gradient in bf16, every fifth without one.
+    fn leaves(kind: Kind) -> (Vec<Leaf>, Vec<i64>, i64) {
         let (mut leaves, mut starts, mut end) = (Vec::new(), Vec::new(), 32);
         for number in 0..300 {
             let count = 1 + number * 7 % 50;
-            let kind = if number % 3 == 0 { Kind::BFloat16 } else { kind };
-            let leaf = Tensor::zeros([count], (kind, Device::Cpu)).set_requires_grad(true);
+            let of =
+                |kind: Kind| Tensor::zeros([count], (kind, Device::Cpu)).set_requires_grad(true);
+            let tensor = of(kind);
+            let narrowed = (number % 3 == 0).then(|| of(Kind::BFloat16));
+            let used = narrowed.as_ref().unwrap_or(&tensor);
             if number % 5 != 0 {
-                let factor = Tensor::arange(count, (kind, Device::Cpu)) + number;
-                (&leaf * factor).sum(kind).backward();
+                let factor = Tensor::arange(count, (used.kind(), Device::Cpu)) + number;
+                (used * factor).sum(used.kind()).backward();
             }
-            leaves.push(leaf);
+            leaves.push(Leaf { tensor, narrowed });
             starts.push(end);
             end += (count + 15) / 16 * 16;
         }
         (leaves, starts, end)
+    }
+
+    #[test]
+    fn tensors_are_copied_unless_the_condition_holds() {
+        let of = |value: i64| {
+            let kinds = [Kind::Float, Kind::Int64, Kind::Double, Kind::BFloat16];
+            let tensor = |n: i64| {
+                let kind = kinds[n as usize % 4];
+                Tensor::full([2 * (n % 5), 3], value + n, (kind, Device::Cpu))
+            };
+            (0..70).map(tensor).collect::<Vec<_>>()
+        };
+        let equal = |a: &[Tensor], b: &[Tensor]| a.iter().zip(b).all(|(a, b)| a.equal(b));
+        for form in [Form::Own, Form::Plain, Form::DeviceTwin] {
+            let (to, from) = (of(1), of(2));
+            copy(&to, &from, Some(&Tensor::from(true)), form).unwrap();
+            assert!(equal(&to, &of(1)), "{form:?}");
+            copy(&to, &from, Some(&Tensor::from(false)), form).unwrap();
+            assert!(equal(&to, &from), "{form:?}");
+            copy(&to, &of(3), None, form).unwrap();
+            assert!(equal(&to, &of(3)), "{form:?}");
+        }
+        assert!(copy(&of(1), &of(1)[1..], None, Form::Own).is_err());
     }
 
     #[test]
@@ -348,7 +426,7 @@ mod tests {
                 // Padding is zero already where tensor operations gather.
                 let _ = flat.narrow(0, 32, end - 32).zero_();
                 gather(&flat, &first, places, false, form).unwrap();
-                assert!(first.iter().all(|leaf| !leaf.grad().defined()));
+                assert!(first.iter().all(|leaf| !leaf.tensor.grad().defined()));
                 let once = flat.copy();
                 gather(&flat, &leaves(kind).0, places, true, form).unwrap();
                 assert!(flat.narrow(0, 32, end - 32).equal(&(once.narrow(0, 32, end - 32) * 2)));
@@ -376,6 +454,7 @@ mod tests {
                 Tensor::zeros([2, 3, 1, 4], options).permute([0, 2, 3, 1]).set_requires_grad(true);
             let factor = Tensor::arange(24, options).view([2, 1, 4, 3]);
             (&leaf * &factor).sum(Kind::Float).backward();
+            let leaf = Leaf { tensor: leaf, narrowed: None };
             gather(&flat, &[leaf], Places { starts: &[0], end: 32 }, false, form).unwrap();
             let expected = factor.permute([0, 3, 1, 2]).contiguous().view([-1]);
             assert!(flat.narrow(0, 0, 24).equal(&expected), "{form:?}");

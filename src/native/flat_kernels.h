@@ -78,18 +78,18 @@ struct FollowWork {
   long elements, threads;
 };
 
-// Most tensors of one restoring.
+// Most tensors of one copying.
 constexpr int MOST_TENSORS = 64;
 
-// Copies of whole tensors, in words of 8 bytes.
+// Copies of whole tensors, in words of 4 bytes.
 struct CopyWork {
   void* to[MOST_TENSORS];
   const void* from[MOST_TENSORS];
   // Where the words of a tensor begin when all are counted; one more for the end.
   long start[MOST_TENSORS + 1];
   int tensors;
-  // Null, or copies only where this is false.
-  const bool* finite;
+  // Null, or nothing is copied where this is true.
+  const bool* unless;
   long threads;
 };
 
@@ -275,10 +275,10 @@ SCRIMP_INLINE void follow(const FollowWork& work, long thread) {
   }
 }
 
-// Words of 8 bytes from some tensors to others.
+// Words from some tensors to others.
 template <typename Word, int>
 SCRIMP_INLINE void copy_words(const CopyWork& work, long thread) {
-  if (work.finite != nullptr && *work.finite) return;
+  if (work.unless != nullptr && *work.unless) return;
   for (long place = thread; place < work.start[work.tensors]; place += work.threads) {
     const int tensor = piece_at(work.start, work.tensors, place);
     const long inside = place - work.start[tensor];
@@ -299,7 +299,7 @@ SCRIMP_INLINE void copy_words(const CopyWork& work, long thread) {
   SCRIMP_FLAT_PACKED(KERNEL, follow, FollowWork)       \
   KERNEL(squares, SquaresWork, float, 1)               \
   KERNEL(squares, SquaresWork, double, 1)              \
-  KERNEL(copy_words, CopyWork, long, 1)
+  KERNEL(copy_words, CopyWork, int, 1)
 
 #ifdef __CUDACC_RTC__
 #define SCRIMP_FLAT_GLOBAL(operation, Work, Element, Width)                         \

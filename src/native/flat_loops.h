@@ -207,10 +207,10 @@ void squares(const SquaresWork& work) {
 }
 
 inline void copy_words(const CopyWork& work) {
-  if (work.finite != nullptr && *work.finite) return;
+  if (work.unless != nullptr && *work.unless) return;
   for (int tensor = 0; tensor < work.tensors; ++tensor) {
     const auto words = static_cast<size_t>(work.start[tensor + 1] - work.start[tensor]);
-    std::memcpy(work.to[tensor], work.from[tensor], words * sizeof(int64_t));
+    std::memcpy(work.to[tensor], work.from[tensor], words * sizeof(int32_t));
   }
 }
 

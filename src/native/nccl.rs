@@ -11,6 +11,7 @@ use cudarc::nccl::sys::{
 };
 use libloading::Library;
 use std::ffi::{CStr, c_char, c_int, c_void};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tch::{Device, Kind, Tensor};
@@ -43,6 +44,7 @@ type Reduction = unsafe extern "C" fn(
 /// The functions of NCCL 2 that are called here.
 ///
 /// Results are plain numbers and not cudarc's enum: a newer NCCL may return codes that it lacks.
+#[derive(Clone, Copy)]
 struct Functions {
     get_unique_id: unsafe extern "C" fn(*mut ncclUniqueId) -> c_int,
     init_rank: unsafe extern "C" fn(
@@ -52,6 +54,8 @@ struct Functions {
         c_int,
         *mut ncclConfig_t,
     ) -> c_int,
+    split:
+        unsafe extern "C" fn(ncclComm_t, c_int, c_int, *mut ncclComm_t, *mut ncclConfig_t) -> c_int,
     all_reduce: Reduction,
     reduce_scatter: Reduction,
     all_gather: unsafe extern "C" fn(
@@ -85,13 +89,14 @@ impl Functions {
         let failed = || format!("cannot load NCCL as `{LIBRARY}`");
         let hint = "put the folder that holds `libnccl.so.2` into `LD_LIBRARY_PATH`";
         // SAFETY: NCCL's initialisers have no requirements. Every symbol is read with the type that
-        // nccl.h gives it, unchanged since NCCL 2.14, and the library is never unloaded.
+        // nccl.h gives it, unchanged since NCCL 2.18, and the library is never unloaded.
         unsafe {
             let library =
                 Library::new(LIBRARY).context(failed).map_err(|failure| failure.hint(hint))?;
             let functions = Self {
                 get_unique_id: *library.get(b"ncclGetUniqueId").context(failed)?,
                 init_rank: *library.get(b"ncclCommInitRankConfig").context(failed)?,
+                split: *library.get(b"ncclCommSplit").context(failed)?,
                 all_reduce: *library.get(b"ncclAllReduce").context(failed)?,
                 reduce_scatter: *library.get(b"ncclReduceScatter").context(failed)?,
                 all_gather: *library.get(b"ncclAllGather").context(failed)?,
@@ -149,12 +154,82 @@ impl Collective {
     }
 }
 
-/// NCCL's communicator of this rank.
-struct Handle(ncclComm_t);
+/// A communicator of NCCL, as this rank has it.
+struct Handle {
+    address: ncclComm_t,
+    functions: Functions,
+}
 
-// SAFETY: a communicator of NCCL may be used from any thread, by one at a time; `Ranks` keeps it
+// SAFETY: a communicator of NCCL may be used from any thread, by one at a time; `Ranks` keeps each
 // behind a mutex.
 unsafe impl Send for Handle {}
+
+impl Handle {
+    /// How it does: 0, in progress, or what went wrong.
+    fn state(&self) -> Result<c_int> {
+        let mut state: c_int = 0;
+        // SAFETY: the communicator is alive and nobody else uses it meanwhile; NCCL writes one number.
+        let asked = unsafe { (self.functions.async_error)(self.address, &raw mut state) };
+        self.functions.check(asked, "tell how it does")?;
+        Ok(state)
+    }
+
+    /// Waits until a call is over that does not wait itself and returned `code`.
+    fn settle(&self, mut code: c_int, verb: &str, longest: Duration) -> Result<()> {
+        let start = Instant::now();
+        while code == IN_PROGRESS {
+            if start.elapsed() > longest {
+                return Err(too_long(verb, longest));
+            }
+            std::thread::sleep(PAUSE);
+            code = self.state()?;
+        }
+        self.functions.check(code, verb)
+    }
+
+    /// A communicator of the same ranks whose calls wait until the GPU has been told, and no longer.
+    fn split(&self, rank: usize) -> Result<Self> {
+        let mut config = settings(Calls::Wait);
+        let place = Box::into_raw(Box::new(std::ptr::null_mut()));
+        // SAFETY: the communicator is alive and nobody else uses it meanwhile, `config` is filled in as
+        // nccl.h wants it, and `place` lives until NCCL has written to it, or for ever.
+        let code = unsafe {
+            (self.functions.split)(self.address, 0, rank as c_int, place, &raw mut config)
+        };
+        self.settle(code, "join the ranks", LONGEST_JOIN)?;
+        // SAFETY: made above by `Box::into_raw`; the call is over, and NCCL does not write there any more.
+        let address = *unsafe { Box::from_raw(place) };
+        let child = Self { address, functions: self.functions };
+        if address.is_null() {
+            return Err(Failure::new("NCCL joined the ranks without a communicator for this one"));
+        }
+        child.settle(child.state()?, "join the ranks", LONGEST_JOIN)?;
+        Ok(child)
+    }
+
+    /// Leaves the ranks, which all of them do together.
+    fn leave(self) -> Result<()> {
+        // SAFETY: no work is in flight on the communicator, and nobody uses it afterwards.
+        let code = unsafe { (self.functions.finalize)(self.address) };
+        self.settle(code, "finish its work", LONGEST_LEAVE)?;
+        // SAFETY: as above; finalised on this rank, which is all that destroying needs.
+        let code = unsafe { (self.functions.destroy)(self.address) };
+        self.functions.check(code, "leave the ranks")
+    }
+
+    /// Gives up ranks that never came together.
+    fn forsake(self) {
+        if !self.address.is_null() {
+            // SAFETY: the communicator exists, and nobody uses it afterwards.
+            unsafe { (self.functions.abort)(self.address) };
+        }
+    }
+}
+
+fn too_long(verb: &str, longest: Duration) -> Failure {
+    Failure::new(format!("NCCL could not {verb} within {} s", longest.as_secs()))
+        .hint("set `NCCL_DEBUG=INFO` and run it again, to see whom it waits for")
+}
 
 /// NCCL, loaded and with a way to find the other ranks.
 pub struct Nccl {
@@ -193,33 +268,47 @@ impl Nccl {
             *to = from.cast_signed();
         }
         cuda::select(device)?;
-        let mut config = not_waiting();
-        let mut handle: ncclComm_t = std::ptr::null_mut();
+        let mut config = settings(Calls::ReturnAtOnce);
+        let mut address: ncclComm_t = std::ptr::null_mut();
         // SAFETY: the device is current on this thread, `config` is filled in as nccl.h wants it, and
-        // `handle` lives until the call returns.
+        // `address` lives until the call returns.
         let code = unsafe {
             let (ranks, rank) = (ranks as c_int, rank as c_int);
-            (self.functions.init_rank)(&raw mut handle, ranks, unique, rank, &raw mut config)
+            (self.functions.init_rank)(&raw mut address, ranks, unique, rank, &raw mut config)
         };
-        let handle = Mutex::new(Handle(handle));
-        let joined = Ranks { handle, functions: self.functions, device, rank, size: ranks };
-        let settled = joined.settle(&joined.handle(), code, "join the ranks", Some(LONGEST_JOIN));
-        if let Err(failure) = settled {
-            joined.forsake();
-            return Err(failure);
-        }
-        Ok(joined)
+        let meeting = Handle { address, functions: self.functions };
+        let split = meeting
+            .settle(code, "join the ranks", LONGEST_JOIN)
+            .and_then(|()| Ok([meeting.split(rank)?, meeting.split(rank)?]));
+        let [main, beside] = match split {
+            Ok(handles) => handles,
+            Err(failure) => {
+                meeting.forsake();
+                return Err(failure);
+            }
+        };
+        meeting.leave()?;
+        let (main, beside) = (Mutex::new(main), Mutex::new(beside));
+        Ok(Ranks { main, beside, functions: self.functions, device, rank, size: ranks })
     }
 }
 
-/// Settings of NCCL with which calls return at once: a rank that never comes must not hold the others
-/// for ever.
-fn not_waiting() -> ncclConfig_t {
+/// Whether calls of a communicator wait.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Calls {
+    /// They go on beside their caller, who asks for them: a rank that never comes must not hold the others
+    /// for ever.
+    ReturnAtOnce,
+    /// They wait for what the host has to do, which is no more than telling the GPU once all ranks have met.
+    Wait,
+}
+
+fn settings(calls: Calls) -> ncclConfig_t {
     ncclConfig_t {
         size: size_of::<ncclConfig_t>(),
         magic: 0xcafe_beef,
         version: 22_800,
-        blocking: 0,
+        blocking: c_int::from(calls == Calls::Wait),
         cgaClusterSize: c_int::MIN,
         minCTAs: c_int::MIN,
         maxCTAs: c_int::MIN,
@@ -237,8 +326,14 @@ fn not_waiting() -> ncclConfig_t {
 }
 
 /// Ranks that have joined, each with a GPU of its own.
+///
+/// NCCL runs what one communicator is given one after another, whatever the stream: there is one for each of
+/// the two streams, so that neither waits for the other.
 pub struct Ranks {
-    handle: Mutex<Handle>,
+    /// For where torch computes.
+    main: Mutex<Handle>,
+    /// For the stream beside.
+    beside: Mutex<Handle>,
     functions: Functions,
     device: usize,
     rank: usize,
@@ -246,35 +341,11 @@ pub struct Ranks {
     size: usize,
 }
 
+fn lock(handle: &Mutex<Handle>) -> MutexGuard<'_, Handle> {
+    handle.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Ranks {
-    fn handle(&self) -> MutexGuard<'_, Handle> {
-        self.handle.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Waits until NCCL has taken over what it was told, which returned `code`; the GPU may still be
-    /// busy with it.
-    fn settle(
-        &self,
-        handle: &Handle,
-        mut code: c_int,
-        verb: &str,
-        longest: Option<Duration>,
-    ) -> Result<()> {
-        let start = Instant::now();
-        while code == IN_PROGRESS {
-            if let Some(longest) = longest.filter(|&longest| start.elapsed() > longest) {
-                let seconds = longest.as_secs();
-                return Err(Failure::new(format!("NCCL could not {verb} within {seconds} s"))
-                    .hint("set `NCCL_DEBUG=INFO` and run it again, to see whom it waits for"));
-            }
-            std::thread::sleep(PAUSE);
-            // SAFETY: the communicator is alive and its mutex is held; NCCL writes one number.
-            let asked = unsafe { (self.functions.async_error)(handle.0, &raw mut code) };
-            self.functions.check(asked, "tell how it does")?;
-        }
-        self.functions.check(code, verb)
-    }
-
     /// Enqueues a collective on a tensor in the memory of this rank's GPU: where torch computes on this
     /// thread, or beside it. Only its result on the device says when it is done.
     ///
@@ -290,15 +361,14 @@ impl Ranks {
         if count == 0 {
             return Ok(());
         }
-        let handle = self.handle();
         cuda::select(self.device)?;
-        let stream = match beside {
-            Some(side) => side.stream(),
-            None => cuda::current_stream(self.device)?,
+        let (handle, stream) = match beside {
+            Some(side) => (lock(&self.beside), side.stream()),
+            None => (lock(&self.main), cuda::current_stream(self.device)?),
         };
         let (address, stream, share) = (tensor.data_ptr(), stream.cast(), count / self.size);
         let own = address.wrapping_byte_add(self.rank * share * tensor.kind().elt_size_in_bytes());
-        let (nccl, to) = (&self.functions, handle.0);
+        let (nccl, to) = (&self.functions, handle.address);
         // SAFETY: `address` is the start of `count` contiguous elements of `kind` on this rank's
         // device, checked above, and `own` that of this rank's share of them; in-place operation is
         // allowed by nccl.h, with shares in their place. On torch's own stream the collective runs after
@@ -321,7 +391,7 @@ impl Ranks {
                 }
             }
         };
-        self.settle(&handle, code, collective.verb(), None)
+        self.functions.check(code, collective.verb())
     }
 
     /// The kind and the number of elements of a tensor that NCCL can work on.
@@ -350,15 +420,11 @@ impl Ranks {
     /// Fails where something that was enqueued before could not be done, for example because a rank
     /// or a link is gone.
     pub fn check_earlier_work(&self) -> Result<()> {
-        let mut state: c_int = 0;
-        let handle = self.handle();
-        // SAFETY: the communicator is alive and its mutex is held; NCCL writes one number.
-        let asked = unsafe { (self.functions.async_error)(handle.0, &raw mut state) };
-        self.functions.check(asked, "tell how it does")?;
-        if state == IN_PROGRESS {
-            return Ok(());
-        }
-        self.functions.check(state, "do what it was given")
+        [&self.main, &self.beside].into_iter().try_for_each(|handle| {
+            let state = lock(handle).state()?;
+            let state = if state == IN_PROGRESS { 0 } else { state };
+            self.functions.check(state, "do what it was given")
+        })
     }
 
     /// Leaves the group, which all ranks do together, once the GPU has done everything.
@@ -368,20 +434,22 @@ impl Ranks {
     pub fn leave(self) -> Result<()> {
         refuse_while_recorded(cuda::graphs_alive())?;
         cuda::synchronise(self.device)?;
-        let handle = self.handle();
-        // SAFETY: no work is in flight on the communicator, and nobody uses it afterwards.
-        let code = unsafe { (self.functions.finalize)(handle.0) };
-        self.settle(&handle, code, "finish its work", Some(LONGEST_LEAVE))?;
-        // SAFETY: as above; finalised on this rank, which is all that destroying needs.
-        self.functions.check(unsafe { (self.functions.destroy)(handle.0) }, "leave the ranks")
-    }
-
-    /// Gives up a group that never came together.
-    fn forsake(self) {
-        let handle = self.handle();
-        if !handle.0.is_null() {
-            // SAFETY: the communicator exists, and nobody uses it afterwards.
-            unsafe { (self.functions.abort)(handle.0) };
+        let handles = [self.main, self.beside]
+            .map(|handle| handle.into_inner().unwrap_or_else(PoisonError::into_inner));
+        let (tell, told) = mpsc::channel();
+        // Calls that wait know no deadline: one that waits in vain is left behind with its thread.
+        std::thread::Builder::new()
+            .name("leaves the ranks".into())
+            .spawn(move || {
+                let left = cuda::select(self.device)
+                    .and_then(|()| handles.into_iter().try_for_each(Handle::leave));
+                let _ = tell.send(left);
+            })
+            .context(|| "cannot start the thread that leaves NCCL")?;
+        match told.recv_timeout(LONGEST_LEAVE) {
+            Err(RecvTimeoutError::Timeout) => Err(too_long("leave the ranks", LONGEST_LEAVE)),
+            Err(RecvTimeoutError::Disconnected) => Err(Failure::new("leaving NCCL has panicked")),
+            Ok(left) => left,
         }
     }
 }

@@ -7,10 +7,8 @@
 #include <c10/core/GradMode.h>
 #include <torch/csrc/autograd/utils/grad_layout_contract.h>
 
-#include <atomic>
 #include <cstring>
 #include <string>
-#include <unordered_map>
 #include <vector>
 
 #include "flat_kernels.h"
@@ -25,6 +23,9 @@ using scrimp::KernelLauncher;
 using namespace scrimp::device;
 
 namespace {
+
+// Enough to keep any device busy.
+constexpr long MOST_COPYING_THREADS = 1 << 18;
 
 // For tests.
 SCRIMP_TWIN(TWIN, SCRIMP_FLAT_KERNELS)
@@ -85,12 +86,17 @@ void* address_of(const Tensor* tensor) {
 // A half copy lies at half the address distance, so that packs of it are aligned where those of weights are.
 bool is_aligned_half(const void* narrowed) { return reinterpret_cast<uintptr_t>(narrowed) % 8 == 0; }
 
-// The gradient of a leaf, which has none afterwards: undefined, or in the memory order of the leaf and of the
-// kind of `flat` or in bfloat16.
-Tensor taken_gradient(const Tensor& leaf, const Tensor& flat) {
+// The gradient of a leaf or of its narrowed copy, which have none afterwards: undefined, or in the memory order
+// of the leaf and of the kind of `flat` or in bfloat16.
+Tensor taken_gradient(const Tensor& leaf, const Tensor* narrowed, const Tensor& flat) {
   using namespace torch::autograd::utils;
   Tensor gradient = std::move(leaf.mutable_grad());
   leaf.mutable_grad() = Tensor();
+  if (narrowed != nullptr && narrowed->grad().defined()) {
+    TORCH_CHECK(!gradient.defined(), "a weight and its narrowed copy both have a gradient");
+    gradient = std::move(narrowed->mutable_grad());
+    narrowed->mutable_grad() = Tensor();
+  }
   if (!gradient.defined()) return gradient;
   const auto kind = gradient.scalar_type();
   if (kind != flat.scalar_type() && kind != at::kBFloat16) gradient = gradient.to(flat.scalar_type());
@@ -251,11 +257,43 @@ char* scrimp_flat_forget(Tensor* const* leaves, int64_t count) {
   });
 }
 
-// Puts the gradients of leaves, which have none afterwards, to their places in a flat tensor, or adds them to
-// what is there. A leaf begins at its start, a multiple of 16 elements; zeros lie behind it up to the next, and
+// Copies whole tensors from some to others, where the condition, a bool or null, is not true. All are contiguous,
+// in one place, and in pairs alike; their bytes divide by 4.
+char* scrimp_flat_copy(Tensor* const* to, Tensor* const* from, int64_t count, const Tensor* unless,
+                       Form form) {
+  return guarded([&] {
+    if (count == 0) return;
+    const auto* kernels = scrimp::launcher_for(*to[0], form, TWIN);
+    const bool is_plain = form == Form::Plain || (kernels == nullptr && !to[0]->is_cpu());
+    for (int64_t tensor = 0; tensor < count && is_plain; ++tensor) {
+      to[tensor]->copy_(unless == nullptr ? *from[tensor]
+                                          : at::where(*unless, *to[tensor], *from[tensor]));
+    }
+    for (int64_t begin = 0; begin < count && !is_plain; begin += MOST_TENSORS) {
+      CopyWork work{};
+      work.tensors = static_cast<int>(std::min<int64_t>(MOST_TENSORS, count - begin));
+      if (unless != nullptr) work.unless = unless->const_data_ptr<bool>();
+      for (int tensor = 0; tensor < work.tensors; ++tensor) {
+        work.to[tensor] = to[begin + tensor]->mutable_data_ptr();
+        work.from[tensor] = from[begin + tensor]->const_data_ptr();
+        work.start[tensor + 1] =
+            work.start[tensor] + static_cast<long>(to[begin + tensor]->nbytes() / sizeof(int32_t));
+      }
+      work.threads = std::min<long>(work.start[work.tensors], MOST_COPYING_THREADS);
+      if (kernels == nullptr) {
+        scrimp::flat_loops::copy_words(work);
+      } else if (work.threads > 0) {
+        kernels->launch("copy_words_int_1", &work, work.threads, *to[begin]);
+      }
+    }
+  });
+}
+
+// Puts the gradients of leaves or of their narrowed copies, null where there is none, to their places in a flat
+// tensor, or adds them to what is there; they have none afterwards. A leaf begins at its start, a multiple of 16 elements; zeros lie behind it up to the next, and
 // behind the last up to `end`. What has no gradient gets zeros.
-char* scrimp_flat_gather(const Tensor* flat, Tensor* const* leaves, const int64_t* starts,
-                         int64_t count, int64_t end, bool adds, Form form) {
+char* scrimp_flat_gather(const Tensor* flat, Tensor* const* leaves, Tensor* const* narrowed,
+                         const int64_t* starts, int64_t count, int64_t end, bool adds, Form form) {
   return guarded([&] {
     c10::NoGradGuard no_grad;
     const auto way = way_of(*flat, form);
@@ -266,7 +304,7 @@ char* scrimp_flat_gather(const Tensor* flat, Tensor* const* leaves, const int64_
       GatherWork work{};
       for (int64_t piece = 0; piece < pieces; ++piece) {
         const auto& leaf = *leaves[begin + piece];
-        gradients.push_back(taken_gradient(leaf, *flat));
+        gradients.push_back(taken_gradient(leaf, narrowed[begin + piece], *flat));
         const auto& gradient = gradients.back();
         work.start[piece] = starts[begin + piece];
         work.count[piece] = static_cast<int>(leaf.numel());

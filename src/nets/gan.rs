@@ -83,10 +83,10 @@ impl Discriminator {
 
     /// What the layers multiply with.
     fn weights(&self) -> Result<Vec<Tensor>> {
-        let raw = self.layers.iter().map(|layer| &layer.weight);
         if self.norms.is_empty() {
-            return Ok(raw.map(Tensor::shallow_clone).collect());
+            return Ok(self.layers.iter().map(|layer| layer.computed[0].shallow_clone()).collect());
         }
+        let raw = self.layers.iter().map(|layer| &layer.weight);
         let weights: Vec<_> = self.norms.iter().zip(raw).map(|(norm, raw)| norm.of(raw)).collect();
         divided(&weights, self.power)
     }

@@ -88,6 +88,8 @@ pub struct Step {
 pub struct Convolution {
     weight: Tensor,
     bias: Tensor,
+    /// Both in the numbers of the arithmetic.
+    computed: [Tensor; 2],
     step: Step,
     arithmetic: Arithmetic,
 }
@@ -106,12 +108,12 @@ impl Convolution {
         register_bias: fn(&mut Scope<'a>, &str, &[i64], f64) -> Tensor,
     ) -> Self {
         let bound = 1.0 / ((channels_in * side * side) as f64).sqrt();
-        Self {
-            weight: scope.uniform("weight", &[channels_out, channels_in, side, side], bound),
-            bias: register_bias(scope, "bias", &[channels_out], bound),
-            step: Step { stride: 1, padding: side / 2 },
-            arithmetic: Arithmetic::of(scope),
-        }
+        let weight = scope.uniform("weight", &[channels_out, channels_in, side, side], bound);
+        let computed_weight = scope.narrowed(&weight);
+        let bias = register_bias(scope, "bias", &[channels_out], bound);
+        let computed = [computed_weight, scope.narrowed(&bias)];
+        let step = Step { stride: 1, padding: side / 2 };
+        Self { weight, bias, computed, step, arithmetic: Arithmetic::of(scope) }
     }
 
     /// The same with 4 x 4 taps, padding 1 and `stride`: stride 2 halves the size.
@@ -128,17 +130,18 @@ impl Convolution {
     /// The same convolution with the same values, through which no gradient reaches its weights.
     #[must_use]
     pub fn frozen(&self) -> Self {
-        Self { weight: self.weight.detach(), bias: self.bias.detach(), ..*self }
+        let computed = [self.computed[0].detach(), self.computed[1].detach()];
+        Self { weight: self.weight.detach(), bias: self.bias.detach(), computed, ..*self }
     }
 
     /// `[N, channels_in, H, W]` to `[N, channels_out, H, W]`, in the numbers of its arithmetic.
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        self.forward_with(x, &self.weight)
+        self.forward_with(x, &self.computed[0])
     }
 
     /// The same without adding the bias.
     fn forward_unbiased(&self, x: &Tensor) -> Tensor {
-        self.arithmetic.convolve(x, &self.weight, None, self.step)
+        self.arithmetic.convolve(x, &self.computed[0], None, self.step)
     }
 
     /// The same as `forward` in the precision of its weights: for what leaves the network.
@@ -148,6 +151,6 @@ impl Convolution {
 
     /// The same with another weight of the same shape in place of its own.
     fn forward_with(&self, x: &Tensor, weight: &Tensor) -> Tensor {
-        self.arithmetic.convolve(x, weight, Some(&self.bias), self.step)
+        self.arithmetic.convolve(x, weight, Some(&self.computed[1]), self.step)
     }
 }

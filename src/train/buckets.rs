@@ -3,7 +3,7 @@
 //! Parts are contiguous ranges of the flat gradients. All ranks sum them in the order in which the
 //! first backward completed them, whatever a later one does. Knows no networks and no optimiser.
 
-use crate::comm::Communicator;
+use crate::comm::{Communicator, Ranks};
 use crate::error::{Failure, Result};
 use crate::native::on_gradient;
 use crate::parameters::{Flat, Leaves, Parameters, Role, Slot};
@@ -49,7 +49,7 @@ struct Bucket {
 
 /// A backward under way.
 struct Backward {
-    communicator: Arc<dyn Communicator>,
+    communicator: Ranks,
     leaves: Leaves,
     /// Whether gradients are added to those of earlier micro-batches.
     adds: bool,
@@ -82,18 +82,21 @@ impl Buckets {
         let state = State { gradients, buckets, order: None, backward: None };
         let state = Arc::new(Mutex::new(state));
         for (entry, bucket) in awaited {
-            let state = Arc::clone(&state);
-            on_gradient(&entry.tensor, Box::new(move || lock(&state).arrived(bucket)))?;
+            // Only one of the two gets the gradient.
+            for leaf in std::iter::once(&entry.tensor).chain(&entry.narrowed) {
+                let state = Arc::clone(&state);
+                on_gradient(leaf, Box::new(move || lock(&state).arrived(bucket)))?;
+            }
         }
         Ok(Self { state })
     }
 
     /// To be called before a backward; parts that it completes are gathered, added to what is there or not, and
     /// summed over the ranks at once.
-    pub(super) fn begin(&self, communicator: &Arc<dyn Communicator>, leaves: &Leaves, adds: bool) {
+    pub(super) fn begin(&self, communicator: &Ranks, leaves: &Leaves, adds: bool) {
         let mut state = lock(&self.state);
         state.backward = Some(Backward {
-            communicator: Arc::clone(communicator),
+            communicator: communicator.clone(),
             // Not kept by the state, which the leaves' own hooks keep.
             leaves: leaves.share(),
             adds,
@@ -112,14 +115,14 @@ impl Buckets {
         let Some(mut backward) = state.backward.take() else {
             return Err(Failure::new("gradients are summed before a backward"));
         };
-        let communicator = Arc::clone(&backward.communicator);
+        let communicator = backward.communicator.clone();
         let Some(order) = &state.order else {
             backward.leaves.gather_all(&state.gradients, backward.adds)?;
-            communicator.sum(&state.gradients);
+            communicator.tensors().sum(&state.gradients);
             let parts = 0..state.buckets.len();
             let rest: Vec<usize> = parts.filter(|part| !backward.complete.contains(part)).collect();
             backward.complete.extend(rest);
-            agree_on(&backward.complete, communicator.as_ref())?;
+            agree_on(&backward.complete, &*communicator)?;
             state.order = Some(backward.complete);
             return Ok(());
         };
@@ -128,7 +131,7 @@ impl Buckets {
             state.start(part, &mut backward);
         }
         drop(state);
-        communicator.finish_sums();
+        communicator.tensors().finish_sums();
         backward.failure.map_or(Ok(()), Err)
     }
 }
@@ -148,7 +151,7 @@ impl State {
         let slots = self.buckets[index].slots.clone();
         let gathered = backward.leaves.gather(slots, &self.gradients, backward.adds);
         backward.failure = backward.failure.take().or(gathered.err());
-        backward.communicator.start_sum(self.part(index));
+        backward.communicator.tensors().start_sum(self.part(index));
     }
 
     /// A gradient of part `index` is there.
@@ -205,7 +208,6 @@ fn agree_on(order: &[usize], communicator: &dyn Communicator) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::comm::Solo;
     use crate::random::Key;
     use tch::{Device, Kind};
 
@@ -228,8 +230,7 @@ mod tests {
         let flat = Flat::new(&parameters);
         let (leaves, gradients) = (Leaves::of(&parameters, &flat), flat.gradients());
         let buckets = Buckets::new(&parameters, &flat, &gradients).unwrap();
-        let communicator: Arc<dyn Communicator> = Arc::new(Solo);
-        buckets.begin(&communicator, &leaves, false);
+        buckets.begin(&Ranks::alone(), &leaves, false);
         weight.sum(Kind::Float).backward();
         assert_eq!(lock(&buckets.state).backward.as_ref().unwrap().complete, [0]);
         buckets.finish().unwrap();

@@ -83,6 +83,15 @@ struct Predicted<'a> {
     labels: Vec<u8>,
 }
 
+fn bytes_of(numbers: &[f64]) -> Vec<u8> {
+    numbers.iter().flat_map(|number| number.to_le_bytes()).collect()
+}
+
+fn numbers_of(bytes: &[u8]) -> Vec<f64> {
+    let (numbers, _) = bytes.as_chunks();
+    numbers.iter().map(|number| f64::from_le_bytes(*number)).collect()
+}
+
 impl Evaluator {
     /// Predicts and scores every held-out case once over all ranks.
     pub fn run(&self, method: &dyn Method, ranks: &dyn Communicator) -> Result<Scores> {
@@ -178,25 +187,27 @@ impl Evaluator {
     ) -> Result<Vec<(Volume<'_>, Vec<f64>)>> {
         let own = panics::caught(|| {
             let volumes = Volume::held_out(&self.dataset, self.fold)?;
-            let mut rows = vec![0.0; volumes.len() * columns];
-            let cases = volumes.iter().zip(rows.chunks_exact_mut(columns)).enumerate();
-            for (case, (&volume, row)) in cases.skip(ranks.rank()).step_by(ranks.ranks()) {
+            let mut own_rows = Vec::new();
+            let cases = volumes.iter().enumerate().skip(ranks.rank()).step_by(ranks.ranks());
+            for (case, &volume) in cases {
+                let mut row = vec![0.0; columns];
                 let during = || format!("cannot score case `{}`", volume.name());
                 let labels = self.predict(method, &volume);
                 let scored =
-                    labels.and_then(|labels| score(Predicted { case, volume, labels }, row));
+                    labels.and_then(|labels| score(Predicted { case, volume, labels }, &mut row));
                 scored.map_err(|failure| failure.during(during()))?;
+                own_rows.extend(row);
                 ranks.note_progress();
             }
-            Ok((volumes, rows))
+            Ok((volumes, own_rows))
         });
-        let (volumes, rows) = agree(ranks, own)?;
-        // Each row is 0 on all ranks but one: the sum is everybody's table.
-        let table = Tensor::from_slice(&rows).to_device(self.target.1);
-        ranks.sum(&table);
-        let rows: Vec<f64> = Vec::try_from(table).context(|| "cannot fetch the scores")?;
-        let rows = rows.chunks_exact(columns).map(<[f64]>::to_vec);
-        Ok(volumes.into_iter().zip(rows).collect())
+        let (volumes, own_rows) = agree(ranks, own)?;
+        let tables = ranks.gather(&bytes_of(&own_rows))?;
+        let row = |case: usize| {
+            let mut of_rank = tables[case % tables.len()].chunks_exact(columns * size_of::<f64>());
+            of_rank.nth(case / tables.len()).map(numbers_of).unwrap_or_default()
+        };
+        Ok(volumes.into_iter().enumerate().map(|(case, volume)| (volume, row(case))).collect())
     }
 
     /// The class of every pixel on the network's grid: `[slices, size, size]`.

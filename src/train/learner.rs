@@ -11,7 +11,7 @@ use super::schedule::Schedule;
 use super::{Objective, StepContext};
 use crate::error::{Context, Failure, Result};
 use crate::native::Form;
-use crate::native::flat::{self, Following};
+use crate::native::flat::{Following, follow, serves};
 use crate::parameters::{Entry, Flat, Leaves, Parameters, Role, Scope, Slot};
 use crate::random::Key;
 use crate::shares::local_share;
@@ -195,7 +195,7 @@ impl Learner {
         // Another learner's backward may have reached them.
         leaves.forget()?;
         // A rank's share of everything is not a share of every part.
-        let overlaps = cx.communicator().overlaps() && !is_shared && part.is_last;
+        let overlaps = cx.communicator().tensors().overlaps() && !is_shared && part.is_last;
         if overlaps {
             buckets.begin(cx.communicator(), leaves, !part.is_first);
         }
@@ -217,9 +217,10 @@ impl Learner {
         let factors =
             cx.varying().numbers(gradients.device(), config.factors(self.updates, cx.moment()));
         let shares = self.flat.shares.as_ref().map(|shares| narrowed(shares, own));
+        let copy = self.flat.narrowed.as_ref().map(|copy| narrowed(copy, own));
         let update = Update {
             weights: &narrowed(&self.flat.weights, own),
-            narrowed: None,
+            narrowed: copy.as_ref(),
             shares: shares.as_ref(),
             gradients: &narrowed(gradients, own),
             squares: &squares,
@@ -229,6 +230,7 @@ impl Learner {
         let norm = optimizer.step(&update, Form::Own)?;
         if is_shared {
             cx.gather_weights(&self.flat.weights)?;
+            self.flat.renew_narrowed();
         }
         cx.report.record(self.name, factors.get(0), norm);
         Ok(())
@@ -248,7 +250,7 @@ impl Learner {
         let finite = cx.report.finite().ok_or_else(early)?;
         let keep = keep.to_kind(Kind::Double);
         let of = Following { leader: &leader.flat.weights, keep: &keep, finite };
-        tch::no_grad(|| approach(&self.flat.weights, of, Form::Own))?;
+        tch::no_grad(|| approach(&self.flat, of, Form::Own))?;
         self.updates += 1;
         Ok(())
     }
@@ -259,6 +261,7 @@ impl Learner {
             return Err(Failure::new(format!("`{}` has an optimiser", self.name)));
         }
         change(&self.flat.weights)?;
+        self.flat.renew_narrowed();
         self.updates += 1;
         Ok(())
     }
@@ -315,6 +318,16 @@ impl Learner {
         parts
     }
 
+    /// The weights in the numbers that convolutions compute in, where there are such, sharing storage.
+    pub(super) fn flat_narrowed(&self) -> Option<Tensor> {
+        self.flat.narrowed.as_ref().map(Tensor::shallow_clone)
+    }
+
+    /// To be called by whoever has changed weights in their places: lets what is kept of them beside follow.
+    pub fn weights_were_set(&self) {
+        self.flat.renew_narrowed();
+    }
+
     /// Whether it has an optimiser.
     pub(super) fn descends(&self) -> bool {
         self.descent.is_some()
@@ -337,18 +350,54 @@ fn narrowed(flat: &Tensor, range: &Range<usize>) -> Tensor {
 }
 
 /// Moves flat weights towards those of a leader where nothing was not finite.
-fn approach(weights: &Tensor, of: Following<'_>, form: Form) -> Result<()> {
-    if flat::serves(weights, form) {
-        return flat::follow(weights, None, of, form);
+fn approach(flat: &Flat, of: Following<'_>, form: Form) -> Result<()> {
+    let weights = &flat.weights;
+    if serves(weights, form) {
+        return follow(weights, flat.narrowed.as_ref(), of, form);
     }
     let keep = of.keep.to_kind(weights.kind());
     settle(weights, &of.leader.lerp_tensor(weights, &keep), of.finite);
+    flat.renew_narrowed();
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::comm::Ranks;
+
+    /// A convolution's weight in the numbers that it computes in.
+    fn narrowed_weight(scope: &mut Scope<'_>) -> Tensor {
+        let weight = scope.uniform("weight", &[4, 3, 1, 1], 1.0);
+        scope.narrowed(&weight)
+    }
+
+    #[test]
+    fn narrowed_weights_follow_every_change_and_get_the_gradient() {
+        let config: LearnerConfig = toml::from_str("lr = 0.5\noptimizer = { sgd = {} }").unwrap();
+        let (kind, computed) = (Kind::Float, Kind::BFloat16);
+        let (key, device, moments) = (Key::new(1), Device::Cpu, Moments::Whole);
+        let setup = LearnerSetup { key, kind, computed, device, moments };
+        let (mut learner, weight) = Learner::new("model", config, setup, narrowed_weight).unwrap();
+        let (mut average, of_average) = Learner::follower("average", setup, narrowed_weight);
+        let follows = |learner: &Learner, narrowed: &Tensor| {
+            let stored = learner.entries()[0].tensor.to_kind(computed);
+            assert!(narrowed.eq_tensor(&stored).all().int64_value(&[]) == 1);
+        };
+        let communicator = Ranks::alone();
+        let mut cx = StepContext::new(Moment::new(1, 10, key), &communicator);
+        let before = weight.copy();
+        let x = Tensor::ones([1, 3, 4, 4], (computed, device));
+        let y = x.conv2d(&weight, None::<Tensor>, [1, 1], [0, 0], [1, 1], 1).to_kind(kind);
+        learner.update(Objective::new().term("sum", 1.0, || y.sum(kind)), &mut cx).unwrap();
+        assert!(learner.gradients()[0].eq(16.0).all().int64_value(&[]) == 1);
+        assert!(weight.ne_tensor(&before).all().int64_value(&[]) == 1);
+        follows(&learner, &weight);
+        average.follow(&learner, &Tensor::from(0.5f64), &cx).unwrap();
+        follows(&average, &of_average);
+        average.rewrite(|weights| Ok(drop(weights.shallow_clone().fill_(0.3)))).unwrap();
+        follows(&average, &of_average);
+    }
 
     #[test]
     fn an_average_goes_the_same_way_in_all_forms() {
@@ -359,8 +408,17 @@ mod tests {
                 let (weights, leader) = (line(-3.0), line(2.0));
                 let [keep, finite] = [Tensor::from(keep), Tensor::from(finite)];
                 let of = Following { leader: &leader, keep: &keep, finite: &finite };
-                approach(&weights, of, form).unwrap();
-                weights
+                let narrowed = weights.to_kind(Kind::BFloat16);
+                let flat = Flat {
+                    weights,
+                    narrowed: Some(narrowed),
+                    shares: None,
+                    slots: Vec::new(),
+                    buffers: Vec::new(),
+                };
+                approach(&flat, of, form).unwrap();
+                assert!(flat.narrowed.unwrap().equal(&flat.weights.to_kind(Kind::BFloat16)));
+                flat.weights
             };
             for form in [Form::Own, Form::Plain, Form::DeviceTwin] {
                 for keep in [0.3, 0.99] {

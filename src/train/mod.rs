@@ -21,7 +21,7 @@ pub mod stopping;
 pub mod trainer;
 pub mod watchdog;
 
-use crate::comm::Communicator;
+use crate::comm::Ranks;
 use crate::data::IGNORE;
 use crate::data::batch::Batch;
 use crate::error::{Failure, Result};
@@ -31,7 +31,6 @@ use crate::random::Key;
 use learner::Learner;
 use moment::{Moment, Varying};
 use std::rc::Rc;
-use std::sync::Arc;
 use tch::{Kind, Tensor};
 
 /// A training method: one iteration, a prediction, and what must survive a restart.
@@ -149,7 +148,7 @@ pub struct StepContext<'a> {
     part: Part,
     /// The annotated pixels of a step in several micro-batches.
     annotated: Option<Tensor>,
-    communicator: &'a Arc<dyn Communicator>,
+    communicator: &'a Ranks,
     report: StepReport,
 }
 
@@ -192,12 +191,12 @@ pub fn step_in_parts(
 
 impl<'a> StepContext<'a> {
     /// The context of the step at `moment`.
-    pub fn new(moment: Moment, communicator: &'a Arc<dyn Communicator>) -> Self {
+    pub fn new(moment: Moment, communicator: &'a Ranks) -> Self {
         Self::with(Rc::new(Varying::of(moment)), communicator)
     }
 
     /// The context of a step whose numbers may be replaced.
-    fn with(varying: Rc<Varying>, communicator: &'a Arc<dyn Communicator>) -> Self {
+    fn with(varying: Rc<Varying>, communicator: &'a Ranks) -> Self {
         Self {
             logged: true,
             varying,
@@ -243,7 +242,7 @@ impl<'a> StepContext<'a> {
 
     /// The ranks over which losses are normalised.
     pub fn group(&self) -> &dyn GroupSum {
-        &**self.communicator
+        &**self.communicator.tensors()
     }
 
     /// The key of this step for one purpose, equal on all ranks.
@@ -260,7 +259,7 @@ impl<'a> StepContext<'a> {
     /// only where it will be read.
     pub fn observe(&mut self, name: &'static str, value: impl FnOnce(&dyn GroupSum) -> Tensor) {
         if self.logged {
-            let value = tch::no_grad(|| value(&**self.communicator) * self.part.share);
+            let value = tch::no_grad(|| value(self.group()) * self.part.share);
             add_to(&mut self.report.observations, name, value);
         }
     }
@@ -275,15 +274,15 @@ impl<'a> StepContext<'a> {
     fn sum_gradients(&self, gradients: &Tensor, own_share_only: bool) -> Result<Tensor> {
         let communicator = self.communicator;
         if !own_share_only {
-            communicator.sum(gradients);
+            communicator.tensors().sum(gradients);
             return self.squares_of(gradients);
         }
-        communicator.sum_own_share(gradients);
+        communicator.tensors().sum_own_share(gradients);
         let (rank, ranks) = (communicator.rank(), communicator.ranks());
         let own = squares(gradients, ranks, rank..rank + 1)?;
         let of_shares = Tensor::zeros([ranks as i64], (Kind::Double, gradients.device()));
         of_shares.narrow(0, rank as i64, 1).copy_(&own);
-        communicator.sum(&of_shares);
+        communicator.tensors().sum(&of_shares);
         Ok(of_shares.sum(Kind::Double))
     }
 
@@ -295,13 +294,13 @@ impl<'a> StepContext<'a> {
     }
 
     /// The ranks over which gradients are summed.
-    fn communicator(&self) -> &'a Arc<dyn Communicator> {
+    fn communicator(&self) -> &'a Ranks {
         self.communicator
     }
 
     /// Gives every rank all weights after each has changed its share of them.
     fn gather_weights(&self, weights: &Tensor) -> Result<()> {
-        self.communicator.gather_shares(weights)
+        self.communicator.tensors().gather_shares(weights)
     }
 
     /// What the step reported.

@@ -8,6 +8,7 @@ use super::learner::Learner;
 use super::{StepNumbers, StepReport};
 use crate::config::NonFinite;
 use crate::error::{Context, Failure, Result};
+use crate::native::{Form, flat};
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
@@ -54,8 +55,10 @@ pub(super) struct Unread {
     /// What is known of the steps before those.
     stumble: Option<Stumble>,
     skipped_in_a_row: u32,
-    /// What the step under way may change, and how it was before.
-    before: Vec<(Tensor, Tensor)>,
+    /// What the step under way may change.
+    changing: Vec<Tensor>,
+    /// How that was before, in memory that all steps use.
+    before: Vec<Tensor>,
 }
 
 /// Steps whose gradients were not finite.
@@ -73,30 +76,37 @@ pub(super) struct Stumble {
 
 impl Unread {
     pub(super) fn new(policy: NonFinite) -> Self {
-        let (reports, before) = (Vec::new(), Vec::new());
-        Self { policy, reports, stumble: None, skipped_in_a_row: 0, before }
+        let (reports, changing, before) = (Vec::new(), Vec::new(), Vec::new());
+        Self { policy, reports, stumble: None, skipped_in_a_row: 0, changing, before }
     }
 
     /// Remembers what a step may change whatever comes of it: running statistics and, where the step may be
     /// skipped and several learners descend, the weights and moments of one whose gradient was finite.
-    pub(super) fn before_step(&mut self, learners: &[&Learner]) {
+    pub(super) fn before_step(&mut self, learners: &[&Learner]) -> Result<()> {
         let mut tensors: Vec<Tensor> =
             learners.iter().flat_map(|learner| learner.flat_buffers()).collect();
         let descending = learners.iter().filter(|learner| learner.descends()).count();
         if self.policy == NonFinite::Skip && descending > 1 {
             let parts = learners.iter().flat_map(|learner| learner.flat_parts());
             tensors.extend(parts.map(|part| part.tensor));
+            tensors.extend(learners.iter().filter_map(|learner| learner.flat_narrowed()));
         }
-        self.before = tensors.into_iter().map(|tensor| (tensor.copy(), tensor)).collect();
+        let alike = |(a, b): (&Tensor, &Tensor)| {
+            (a.size(), a.kind(), a.device()) == (b.size(), b.kind(), b.device())
+        };
+        let has_room = self.before.len() == tensors.len();
+        if !has_room || !self.before.iter().zip(&tensors).all(alike) {
+            self.before = tensors.iter().map(Tensor::empty_like).collect();
+        }
+        self.changing = tensors;
+        tch::no_grad(|| flat::copy(&self.before, &self.changing, None, Form::Own))
     }
 
     /// Takes the report of a step; one that stumbled leaves everything as it was.
     pub(super) fn after_step(&mut self, step: u64, report: StepReport) -> Result<()> {
-        let changed = std::mem::take(&mut self.before);
+        let changed = std::mem::take(&mut self.changing);
         if let Some(finite) = report.finite() {
-            for (before, mut tensor) in changed {
-                tch::no_grad(|| tensor.copy_(&tensor.where_self(finite, &before)));
-            }
+            tch::no_grad(|| flat::copy(&changed, &self.before, Some(finite), Form::Own))?;
         }
         if self.reports.len() == MOST_REPORTS {
             self.fold()?;
@@ -258,7 +268,7 @@ mod tests {
     /// All numbers of some learners after a step that sets them to NaN and has this flag.
     fn after_step(learners: &[&Learner], finite: bool) -> Vec<f64> {
         let mut unread = Unread::new(NonFinite::Skip);
-        unread.before_step(learners);
+        unread.before_step(learners).unwrap();
         for learner in learners {
             let tensors = learner.flat_parts().into_iter().map(|part| part.tensor);
             tch::no_grad(|| {

@@ -3,7 +3,7 @@
 //! The training thread notes numbers in memory here and never writes a file; the watchdog's thread
 //! looks and writes. It does not judge.
 
-use crate::comm::Communicator;
+use crate::comm::{Communicator, Ranks, TensorSums};
 use crate::error::{Exit, Result};
 use crate::native::GroupSum;
 use crate::runlog::flight::{Call, Operation, Phase};
@@ -157,9 +157,9 @@ impl Default for FlightRecorder {
     }
 }
 
-/// A communicator whose calls a flight recorder notes.
+/// Ranks whose calls a flight recorder notes.
 pub struct Recorded {
-    inner: Arc<dyn Communicator>,
+    inner: Ranks,
     recorder: Arc<FlightRecorder>,
     /// Bytes of the sums that go on beside.
     started_bytes: AtomicU64,
@@ -167,7 +167,7 @@ pub struct Recorded {
 
 impl Recorded {
     /// Passes every call on to `inner` and notes it in `recorder`.
-    pub fn new(inner: Arc<dyn Communicator>, recorder: Arc<FlightRecorder>) -> Self {
+    pub fn new(inner: Ranks, recorder: Arc<FlightRecorder>) -> Self {
         Self { inner, recorder, started_bytes: AtomicU64::new(0) }
     }
 
@@ -197,7 +197,33 @@ impl GroupSum for Recorded {
     }
 
     fn sum(&self, tensor: &Tensor) {
-        self.noted(Operation::Sum, bytes_of(tensor), || self.inner.sum(tensor));
+        self.noted(Operation::Sum, bytes_of(tensor), || self.inner.tensors().sum(tensor));
+    }
+}
+
+impl TensorSums for Recorded {
+    fn overlaps(&self) -> bool {
+        self.inner.tensors().overlaps()
+    }
+    fn start_sum(&self, tensor: Tensor) {
+        self.started_bytes.fetch_add(bytes_of(&tensor), Ordering::Relaxed);
+        self.inner.tensors().start_sum(tensor);
+    }
+    fn finish_sums(&self) {
+        let bytes = self.started_bytes.swap(0, Ordering::Relaxed);
+        self.noted(Operation::Sum, bytes, || self.inner.tensors().finish_sums());
+    }
+    fn sum_own_share(&self, tensor: &Tensor) {
+        let call = || self.inner.tensors().sum_own_share(tensor);
+        self.noted(Operation::Sum, bytes_of(tensor), call);
+    }
+    fn gather_shares(&self, tensor: &Tensor) -> Result<()> {
+        let call = || self.inner.tensors().gather_shares(tensor);
+        self.noted(Operation::Gather, bytes_of(tensor), call)
+    }
+    fn broadcast(&self, root: usize, tensor: &Tensor) -> Result<()> {
+        let call = || self.inner.tensors().broadcast(root, tensor);
+        self.noted(Operation::Broadcast, bytes_of(tensor), call)
     }
 }
 
@@ -205,27 +231,8 @@ impl Communicator for Recorded {
     fn rank(&self) -> usize {
         self.inner.rank()
     }
-    fn overlaps(&self) -> bool {
-        self.inner.overlaps()
-    }
-    fn start_sum(&self, tensor: Tensor) {
-        self.started_bytes.fetch_add(bytes_of(&tensor), Ordering::Relaxed);
-        self.inner.start_sum(tensor);
-    }
-    fn finish_sums(&self) {
-        let bytes = self.started_bytes.swap(0, Ordering::Relaxed);
-        self.noted(Operation::Sum, bytes, || self.inner.finish_sums());
-    }
-    fn sum_own_share(&self, tensor: &Tensor) {
-        self.noted(Operation::Sum, bytes_of(tensor), || self.inner.sum_own_share(tensor));
-    }
-    fn gather_shares(&self, tensor: &Tensor) -> Result<()> {
-        let call = || self.inner.gather_shares(tensor);
-        self.noted(Operation::Gather, bytes_of(tensor), call)
-    }
-    fn broadcast(&self, root: usize, tensor: &Tensor) -> Result<()> {
-        let call = || self.inner.broadcast(root, tensor);
-        self.noted(Operation::Broadcast, bytes_of(tensor), call)
+    fn ranks(&self) -> usize {
+        self.inner.ranks()
     }
     fn barrier(&self) -> Result<()> {
         self.noted(Operation::Barrier, 0, || self.inner.barrier())
@@ -247,12 +254,11 @@ impl Communicator for Recorded {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::comm::Solo;
 
     #[test]
     fn remembers_the_last_calls_and_what_they_were_for() {
         let recorder = Arc::new(FlightRecorder::new());
-        let comm = Recorded::new(Arc::new(Solo), Arc::clone(&recorder));
+        let comm = Recorded::new(Ranks::alone(), Arc::clone(&recorder));
         for _ in 0..CALLS {
             comm.barrier().unwrap();
         }
@@ -271,7 +277,7 @@ mod tests {
     #[test]
     fn every_note_moves_it_on() {
         let recorder = Arc::new(FlightRecorder::new());
-        let comm = Recorded::new(Arc::new(Solo), Arc::clone(&recorder));
+        let comm = Recorded::new(Ranks::alone(), Arc::clone(&recorder));
         let mut before = recorder.snapshot().moves;
         let mut moved = || {
             let now = recorder.snapshot().moves;

@@ -7,14 +7,13 @@
 use super::learner::Learner;
 use super::moment::{Moment, Varying};
 use super::{Method, StepContext, StepReport, step_in_parts};
-use crate::comm::{Communicator, agree};
+use crate::comm::{Ranks, agree};
 use crate::config::GraphChoice;
 use crate::data::batch::Batch;
 use crate::error::Result;
 use crate::native::cuda::Graph;
 use crate::runlog::{Level, RunEvent};
 use std::rc::Rc;
-use std::sync::Arc;
 use tch::Device;
 
 /// Steps of a form before one is recorded: libtorch chooses its algorithms in the first ones, and ranks
@@ -69,7 +68,7 @@ struct Recording {
     /// How often each learner was updated in it.
     updates: Vec<u64>,
     /// Goes last: NCCL ends only after all graphs that hold sums of it, and no rank leaves it before.
-    _ranks: Arc<dyn Communicator>,
+    _ranks: Ranks,
 }
 
 /// A step that is due.
@@ -81,7 +80,7 @@ pub struct Due<'a> {
     /// Whether its numbers will be read.
     pub logged: bool,
     /// All ranks.
-    pub communicator: &'a Arc<dyn Communicator>,
+    pub communicator: &'a Ranks,
 }
 
 impl Due<'_> {
@@ -234,7 +233,7 @@ impl Replay {
             varying,
             report: StepReport::default(),
             updates: Vec::new(),
-            _ranks: Arc::clone(due.communicator),
+            _ranks: due.communicator.clone(),
         };
         self.keep(work, recording);
         Ok(report)
@@ -270,7 +269,7 @@ impl Replay {
         let updates = after.iter().zip(&before).map(|(after, before)| after - before).collect();
         let work = due.work(method);
         let batches = std::mem::take(&mut due.batches);
-        let ranks = Arc::clone(due.communicator);
+        let ranks = due.communicator.clone();
         let recording =
             Recording { graph: Some(graph), batches, varying, report, updates, _ranks: ranks };
         let report = recording.replay(method, &due)?;
@@ -312,12 +311,13 @@ impl Recording {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::comm::{Solo, threads};
+    use crate::comm::{Communicator, Solo, TensorSums, threads};
     use crate::error::{Exit, Failure};
     use crate::native::GroupSum;
     use crate::random::Key;
     use std::cell::{Cell, RefCell};
     use std::rc::Weak;
+    use std::sync::Arc;
     use tch::Tensor;
 
     /// A method whose steps do nothing but count.
@@ -349,7 +349,7 @@ mod tests {
         Moment::new(step, 10, Key::new(3))
     }
 
-    fn due(step: u64, communicator: &Arc<dyn Communicator>) -> Due<'_> {
+    fn due(step: u64, communicator: &Ranks) -> Due<'_> {
         Due { batches: Vec::new(), moment: moment(step), logged: false, communicator }
     }
 
@@ -377,12 +377,18 @@ mod tests {
         fn sum(&self, _tensor: &Tensor) {}
     }
 
+    impl TensorSums for Noting {
+        fn broadcast(&self, root: usize, tensor: &Tensor) -> Result<()> {
+            Solo.broadcast(root, tensor)
+        }
+    }
+
     impl Communicator for Noting {
         fn rank(&self) -> usize {
             0
         }
-        fn broadcast(&self, root: usize, tensor: &Tensor) -> Result<()> {
-            Solo.broadcast(root, tensor)
+        fn ranks(&self) -> usize {
+            1
         }
         fn barrier(&self) -> Result<()> {
             Ok(())
@@ -401,7 +407,7 @@ mod tests {
     /// NCCL waits for recorded sums when it ends: with the ranks gone first, a run would never end.
     #[test]
     fn ranks_outlive_what_was_recorded_of_their_sums() {
-        let ranks: Arc<dyn Communicator> = Arc::new(Noting);
+        let ranks = Ranks::of(Arc::new(Noting));
         let mut replay = Replay::chosen(GraphChoice::Always, Device::Cpu).unwrap();
         for step in 1..=u64::from(WARM_UP) + 1 {
             replay.step(&mut Counting(0), due(step, &ranks)).unwrap();

@@ -18,7 +18,7 @@ use super::recorder::FlightRecorder;
 use super::replay::{self, Due, Replay};
 use super::stopping::{Deadline, Reason, StopRequests, Stopping};
 use super::{Method, StepReport};
-use crate::comm::{Communicator, agree};
+use crate::comm::{Ranks, agree};
 use crate::config::NonFinite;
 use crate::config::plan::{Cadence, TrainPlan};
 use crate::data::batch::Batch;
@@ -55,7 +55,7 @@ pub struct Parts {
     /// This rank's share of the held-out cases.
     pub evaluator: Evaluator,
     /// The ranks of this run, their calls noted in `recorder`.
-    pub communicator: Arc<dyn Communicator>,
+    pub communicator: Ranks,
     /// What this rank is busy with.
     pub recorder: Arc<FlightRecorder>,
     /// Where requests to stop are noted, and when the run has to be over.
@@ -75,7 +75,7 @@ pub struct Parts {
 /// A run under way on one rank.
 pub struct Trainer {
     parts: Parts,
-    communicator: Arc<dyn Communicator>,
+    communicator: Ranks,
     saver: Saver,
     stopping: Stopping,
     state: RunState,
@@ -91,14 +91,15 @@ pub struct Trainer {
 impl Trainer {
     /// Ready to start at step 1.
     pub fn new(parts: Parts) -> Self {
-        let communicator = Arc::clone(&parts.communicator);
+        let communicator = parts.communicator.clone();
         let (requests, deadline) = parts.stop.clone();
         let unread = Unread::new(parts.plan.on_non_finite);
         let replay = Replay::chosen(parts.plan.graph, parts.target.1);
         let store = parts.store.clone();
         let retention =
             Retention { last: parts.plan.keep_checkpoints, every: parts.plan.keep_every };
-        let saver = Saver::new(store, parts.header.clone(), retention, Arc::clone(&communicator));
+        let control = Arc::clone(communicator.control());
+        let saver = Saver::new(store, parts.header.clone(), retention, control);
         Self {
             parts,
             communicator,
@@ -116,7 +117,7 @@ impl Trainer {
     /// Continues from a checkpoint; from one of another run by saving it as the first of this one.
     pub fn restore(&mut self, loaded: Loaded) -> Result<()> {
         let found = loaded.checkpoint().clone();
-        loaded.restore(self.parts.method.learners_mut(), &*self.communicator)?;
+        loaded.restore(self.parts.method.learners_mut(), &self.communicator)?;
         self.state = found.manifest.run;
         self.is_restored = true;
         if let Some(replay) = &mut self.replay {
@@ -275,7 +276,7 @@ impl Trainer {
     fn equalise(&mut self) -> Result<()> {
         let learners = self.parts.method.learners();
         if !self.is_restored {
-            share_from_first_rank(&learners, &*self.communicator)?;
+            share_from_first_rank(&learners, &self.communicator)?;
         }
         refuse_differing_ranks(&learners, &*self.communicator)?;
         if self.is_restored { self.save() } else { Ok(()) }
@@ -292,7 +293,7 @@ impl Trainer {
         self.parts.recorder.enter(flight::Phase::Step);
         let images: usize = parts.iter().map(|batch| batch.global_size).sum();
         let parts: Vec<Batch> = parts.into_iter().map(|batch| batch.to(kind, device)).collect();
-        self.unread.before_step(&self.parts.method.learners());
+        self.unread.before_step(&self.parts.method.learners())?;
         let report = self.one_step(parts, step)?;
         self.unread.after_step(step, report)?;
         self.state.step = step;

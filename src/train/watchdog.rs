@@ -274,7 +274,6 @@ fn patience(limit: Duration, notes: &Notes) -> Duration {
 mod tests {
     use super::*;
     use crate::comm::threads;
-    use crate::native::GroupSum;
     use crate::runlog::flight::Operation;
     use crate::train::recorder::Recorded;
     use std::sync::Mutex;
@@ -293,7 +292,7 @@ mod tests {
             let (telling, told) = mpsc::channel();
             let watchdog = Watchdog::start(Watched {
                 recorder: Arc::clone(&recorder),
-                communicator: Arc::clone(&communicator),
+                communicator: Arc::clone(communicator.control()),
                 directory: RunDirectory::new(folder.path()),
                 requests: StopRequests::default(),
                 hang_limit: Some(Duration::from_millis(400)),
@@ -334,19 +333,12 @@ mod tests {
         ranks: usize,
     }
 
-    impl GroupSum for Rank {
-        fn ranks(&self) -> usize {
-            self.ranks
-        }
-        fn sum(&self, _tensor: &tch::Tensor) {}
-    }
-
     impl Communicator for Rank {
         fn rank(&self) -> usize {
             self.rank
         }
-        fn broadcast(&self, _root: usize, _tensor: &tch::Tensor) -> Result<()> {
-            Ok(())
+        fn ranks(&self) -> usize {
+            self.ranks
         }
         fn barrier(&self) -> Result<()> {
             Ok(())

@@ -62,29 +62,40 @@ const char* name_of(Memory memory) {
 // flags of this program that all is well, which have to be true for it to go on.
 void arrive(void* to, size_t bytes) { memset(to, bytes % 8 == 0 ? 0 : 1, bytes); }
 
+// The two ends of a copy.
+struct Ends {
+  Memory source, target;
+
+  Ends(void* to, const void* from)
+      : source(fake::range_of(from).memory), target(fake::range_of(to).memory) {}
+  std::string what() const { return std::string(name_of(source)) + " to " + name_of(target); }
+  bool pageable() const { return source == Memory::Pageable || target == Memory::Pageable; }
+  bool to_host() const { return source == Memory::Device && target != Memory::Device; }
+  bool of_host() const { return source != Memory::Device && target != Memory::Device; }
+};
+
+void move(void* to, const void* from, size_t bytes, const Ends& ends) {
+  fake::report().copies[ends.what()]++;
+  if (ends.to_host()) arrive(to, bytes);
+  if (ends.of_host()) memmove(to, from, bytes);
+}
+
 cudaError_t copy(void* to, const void* from, size_t bytes, cudaStream_t handle) {
   double until = 0;
   {
     const Lock lock;
     auto* on = fake::stream_of(handle);
-    const Memory source = fake::range_of(from).memory;
-    const Memory target = fake::range_of(to).memory;
-    const bool pageable = source == Memory::Pageable || target == Memory::Pageable;
-    const auto what = std::string(name_of(source)) + " to " + name_of(target);
-    if (on->capture != nullptr) {
-      if (pageable) {
-        fake::violate("a copy of " + std::to_string(bytes) + " bytes, " + what + ", in a capture");
-        on->capture->broken = cudaErrorStreamCaptureUnsupported;
-        return cudaErrorStreamCaptureUnsupported;
-      }
-      return fake::enqueue(on, fake::Kind::Copy, what) ? cudaSuccess : cudaErrorInvalidValue;
+    const Ends ends(to, from);
+    if (on->capture != nullptr && ends.pageable()) {
+      fake::violate("a copy of " + std::to_string(bytes) + " bytes, " + ends.what() +
+                    ", in a capture");
+      on->capture->broken = cudaErrorStreamCaptureUnsupported;
+      return cudaErrorStreamCaptureUnsupported;
     }
-    fake::report().copies[what]++;
-    if (!fake::enqueue(on, fake::Kind::Copy, what)) return cudaErrorInvalidValue;
-    const bool to_host = source == Memory::Device && target != Memory::Device;
-    if (to_host) arrive(to, bytes);
-    if (source != Memory::Device && target != Memory::Device) memmove(to, from, bytes);
-    if (to_host && pageable) until = on->busy_until_us;
+    if (!fake::enqueue(on, fake::Kind::Copy, ends.what())) return cudaErrorInvalidValue;
+    if (on->capture != nullptr) return cudaSuccess;
+    move(to, from, bytes, ends);
+    if (ends.to_host() && ends.pageable()) until = on->busy_until_us;
   }
   fake::wait_until(until);
   return cudaSuccess;
@@ -150,11 +161,20 @@ cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
 
 cudaError_t cudaMemcpy(void* to, const void* from, size_t bytes, cudaMemcpyKind) {
   if (auto error = fake::refuse_beside_captures("cudaMemcpy")) return error;
+  double until = 0;
   {
     const Lock lock;
+    const Ends ends(to, from);
     fake::report().host_syncs["cudaMemcpy"]++;
+    fake::enqueue_without_stream(fake::Kind::Copy, ends.what());
+    move(to, from, bytes, ends);
+    // Between two places of the device it only begins.
+    auto* legacy = fake::stream_of(nullptr);
+    legacy->unfinished = ends.source == Memory::Device && ends.target == Memory::Device;
+    if (!legacy->unfinished) until = legacy->busy_until_us;
   }
-  return copy(to, from, bytes, nullptr);
+  fake::wait_until(until);
+  return cudaSuccess;
 }
 
 cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind,
@@ -178,6 +198,8 @@ cudaError_t cudaMemsetAsync(void* to, int value, size_t bytes, cudaStream_t hand
 
 cudaError_t cudaMemset(void* to, int value, size_t bytes) {
   if (auto error = fake::refuse_beside_captures("cudaMemset")) return error;
-  return cudaMemsetAsync(to, value, bytes, nullptr);
+  fake::enqueue_without_stream(fake::Kind::Fill, "fill");
+  if (fake::range_of(to).memory != Memory::Device) memset(to, value, bytes);
+  return cudaSuccess;
 }
 }

@@ -117,6 +117,11 @@ bool enqueue(Stream* stream, Kind kind, const std::string& name) {
             std::to_string(current_device) + " is current");
     return false;
   }
+  auto* legacy = legacy_stream(stream->device);
+  if (legacy->unfinished) {
+    legacy->unfinished = false;
+    violate("`" + name + "` is launched while work of a call without a stream may go on");
+  }
   tick(stream);
   if (stream->capture != nullptr) {
     auto& record = report().graphs[stream->capture->work->record];
@@ -127,6 +132,16 @@ bool enqueue(Stream* stream, Kind kind, const std::string& name) {
     busy(stream, 1);
   }
   return true;
+}
+
+void enqueue_without_stream(Kind kind, const std::string& name) {
+  const Lock lock;
+  report().used = true;
+  auto* stream = legacy_stream(current_device);
+  tick(stream);
+  report().launches[kind][name]++;
+  busy(stream, 1);
+  stream->unfinished = true;
 }
 
 void enqueue_graph(Stream* stream, const Work& work) {

@@ -56,6 +56,8 @@ struct Stream {
   Clock clock;
   // When the device has done what was enqueued, in microseconds of the host's clock.
   double busy_until_us = 0;
+  // Of a legacy stream: whether it has work from a call without a stream that nobody has waited for.
+  bool unfinished = false;
 };
 
 struct Event {
@@ -91,6 +93,10 @@ Range range_of(const void* address);
 // Enqueues one operation on a stream, or notes it as a node of the stream's capture. False where the
 // device would refuse it.
 bool enqueue(Stream* stream, Kind kind, const std::string& name);
+
+// Enqueues the work of a call that names no stream. Streams that do not wait for the legacy one must not be
+// given any before somebody has waited for the device.
+void enqueue_without_stream(Kind kind, const std::string& name);
 
 // Enqueues a recorded piece of work.
 void enqueue_graph(Stream* stream, const Work& work);

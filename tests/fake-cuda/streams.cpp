@@ -124,6 +124,7 @@ cudaError_t cudaStreamSynchronize(cudaStream_t handle) {
     }
     if (auto error = fake::refuse_beside_captures("cudaStreamSynchronize")) return error;
     until = on->busy_until_us;
+    on->unfinished = false;
   }
   fake::wait_until(until);
   return cudaSuccess;
@@ -135,8 +136,9 @@ cudaError_t cudaDeviceSynchronize() {
     const Lock lock;
     fake::report().host_syncs["cudaDeviceSynchronize"]++;
     if (auto error = fake::refuse_beside_captures("cudaDeviceSynchronize")) return error;
-    for (const auto* on : fake::streams_on(fake::current_device)) {
+    for (auto* on : fake::streams_on(fake::current_device)) {
       until = std::max(until, on->busy_until_us);
+      on->unfinished = false;
     }
   }
   fake::wait_until(until);

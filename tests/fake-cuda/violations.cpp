@@ -57,8 +57,14 @@ void fork(cudaStream_t from, cudaStream_t to) {
   cudaStreamWaitEvent(to, event, 0);
 }
 
-void launches() {
+void launches(void* device) {
   const auto stream = new_stream();
+  cudaMemset(device, 0, 8);
+  launch(stream);
+  // As it should be.
+  cudaMemset(device, 0, 8);
+  cudaDeviceSynchronize();
+  launch(stream);
   launch(nullptr);
   launch(stream, 0);
   cudaSetDevice(1);
@@ -136,7 +142,7 @@ int main() {
                          nullptr);
   void* device;
   cudaMalloc(&device, 8);
-  launches();
+  launches(device);
   captures(device);
   communicators(device);
 }

@@ -10,9 +10,8 @@ use crate::support::{Counted, Fault, Faulty};
 use proptest::prelude::*;
 use scrimp::comm::environment::{Placement, Variables};
 use scrimp::comm::nccl::Nccl;
-use scrimp::comm::{Communicator, Solo, agree, connect, threads, with_device};
+use scrimp::comm::{Host, Ranks, Solo, agree, connect, threads, with_device};
 use scrimp::error::{Exit, Failure, Result};
-use scrimp::native::GroupSum;
 use scrimp::shares::local_share;
 use std::process::{Command, Output};
 use std::sync::Arc;
@@ -33,32 +32,32 @@ fn values(tensor: &Tensor) -> Vec<f64> {
 }
 
 /// What every communicator promises, whatever it is made of.
-fn keeps_its_promises(comm: &dyn Communicator, device: Device) -> Result<()> {
+fn keeps_its_promises(comm: &Ranks, device: Device) -> Result<()> {
     let (rank, ranks) = (comm.rank(), comm.ranks());
     for kind in [Kind::Float, Kind::Double, Kind::Int64] {
         let ramp = |rank, kind| ramp(rank, kind).to_device(device);
         let tensor = ramp(rank, kind);
-        comm.sum(&tensor);
+        comm.tensors().sum(&tensor);
         let total: f64 = (0..ranks).map(|other| 10.0 * other as f64).sum();
         assert_eq!(values(&tensor), [total, total + ranks as f64, -total], "{kind:?}");
 
         for root in 0..ranks {
             let tensor = ramp(rank, kind);
-            comm.broadcast(root, &tensor)?;
+            comm.tensors().broadcast(root, &tensor)?;
             assert_eq!(tensor, ramp(root, kind), "{kind:?} from {root}");
         }
 
         let empty = Tensor::zeros([0, 4], (kind, device));
-        comm.sum(&empty);
-        comm.broadcast(ranks - 1, &empty)?;
+        comm.tensors().sum(&empty);
+        comm.tensors().broadcast(ranks - 1, &empty)?;
         assert_eq!(empty.size(), [0, 4]);
 
         let scalar = Tensor::ones([1i64; 0], (kind, device));
-        comm.sum(&scalar);
+        comm.tensors().sum(&scalar);
         assert_eq!(values(&scalar), [ranks as f64]);
     }
     let views = Tensor::zeros([3, 2], (Kind::Float, device));
-    comm.sum(&views.get(1).fill_(1.0));
+    comm.tensors().sum(&views.get(1).fill_(1.0));
     assert_eq!(values(&views), [0.0, 0.0, ranks as f64, ranks as f64, 0.0, 0.0]);
 
     comm.barrier()?;
@@ -69,17 +68,17 @@ fn keeps_its_promises(comm: &dyn Communicator, device: Device) -> Result<()> {
     let expected: Vec<Vec<u8>> = (0..ranks).map(|other| vec![other as u8; other * 3]).collect();
     assert_eq!(messages, expected);
     assert_eq!(comm.gather(&[])?, vec![Vec::<u8>::new(); ranks]);
-    assert!(comm.broadcast(ranks, &views).is_err());
+    assert!(comm.tensors().broadcast(ranks, &views).is_err());
     Ok(())
 }
 
 /// Sums of values that do not add up exactly are still equal on every rank, to the last bit, also
 /// where each rank gets its share of them alone and the shares are put together.
-fn sums_are_equal_on_every_rank(comm: &dyn Communicator, count: i64) -> Result<()> {
+fn sums_are_equal_on_every_rank(comm: &Ranks, count: i64) -> Result<()> {
     let step = 1.0 / (3.0 + comm.rank() as f64);
     let own = Tensor::arange(count, (Kind::Float, Device::Cpu)) * step;
     let whole = own.copy();
-    comm.sum(&whole);
+    comm.tensors().sum(&whole);
     let mine: Vec<u8> =
         Vec::<f32>::try_from(&whole).unwrap().iter().flat_map(|x| x.to_le_bytes()).collect();
     let digest = xxhash_rust::xxh3::xxh3_64(&mine).to_le_bytes();
@@ -89,16 +88,16 @@ fn sums_are_equal_on_every_rank(comm: &dyn Communicator, count: i64) -> Result<(
     let expected = total * (count - 1) as f64;
     assert!((last / expected - 1.0).abs() < 1e-6, "{last} {expected}");
     let beside = own.copy();
-    comm.start_sum(beside.shallow_clone());
+    comm.tensors().start_sum(beside.shallow_clone());
     comm.barrier()?;
-    comm.finish_sums();
+    comm.tensors().finish_sums();
     assert!(beside == whole, "another sum in the background");
     let shared = own.copy();
-    comm.sum_own_share(&shared);
+    comm.tensors().sum_own_share(&shared);
     let share = local_share(count as usize, comm.ranks(), comm.rank());
     let of_share = |tensor: &Tensor| tensor.narrow(0, share.start as i64, share.len() as i64);
     assert!(of_share(&shared) == of_share(&whole), "another share than that of the sum");
-    comm.gather_shares(&shared)?;
+    comm.tensors().gather_shares(&shared)?;
     assert!(shared == whole, "shares do not make the whole");
     Ok(())
 }
@@ -118,9 +117,9 @@ fn messages<T>(outcomes: Vec<Result<T>>) -> Vec<String> {
 fn threads_keep_the_promises() {
     for ranks in 1..=4 {
         all_well(threads::run(ranks, |comm| {
-            keeps_its_promises(comm.as_ref(), Device::Cpu)?;
-            sums_are_equal_on_every_rank(comm.as_ref(), 1000)?;
-            sums_are_equal_on_every_rank(comm.as_ref(), 2)
+            keeps_its_promises(&comm, Device::Cpu)?;
+            sums_are_equal_on_every_rank(&comm, 1000)?;
+            sums_are_equal_on_every_rank(&comm, 2)
         }));
     }
 }
@@ -139,11 +138,11 @@ proptest! {
         let sums = all_well(threads::run(shares.len(), |comm| {
             let delay = Fault::Delays(Duration::from_millis(2));
             let bad_call = if comm.rank() == late { 0 } else { usize::MAX };
-            let comm = Faulty::new(comm, bad_call, delay);
+            let comm = Ranks::of(Arc::new(Faulty::new(comm, bad_call, delay)));
             let mut sums = Vec::new();
             for _ in 0..calls {
                 let share = Tensor::from(shares[comm.rank()]);
-                comm.sum(&share);
+                comm.tensors().sum(&share);
                 sums.push(share.double_value(&[]) as f32);
             }
             Ok(sums)
@@ -168,7 +167,7 @@ fn threads_fail_at_once_when_a_rank_panics_or_leaves() {
 
     let outcomes = threads::run(2, |comm| {
         if comm.rank() == 0 {
-            comm.sum(&Tensor::from(1.0));
+            comm.tensors().sum(&Tensor::from(1.0));
         }
         Ok(())
     });
@@ -182,7 +181,7 @@ fn threads_name_both_ranks_whose_calls_differ() {
         if comm.rank() == 0 {
             comm.barrier()
         } else {
-            comm.broadcast(0, &Tensor::zeros([2, 3], (Kind::Float, Device::Cpu)))
+            comm.tensors().broadcast(0, &Tensor::zeros([2, 3], (Kind::Float, Device::Cpu)))
         }
     });
     let texts = messages(outcomes);
@@ -195,7 +194,7 @@ fn threads_name_both_ranks_whose_calls_differ() {
     );
 
     let outcomes = threads::run(2, |comm| {
-        comm.sum(&Tensor::zeros([2 + comm.rank() as i64], (Kind::Float, Device::Cpu)));
+        comm.tensors().sum(&Tensor::zeros([2 + comm.rank() as i64], (Kind::Float, Device::Cpu)));
         Ok(())
     });
     for text in messages(outcomes) {
@@ -225,7 +224,7 @@ fn agreeing_makes_one_failure_everybodys() {
         } else {
             Ok(comm.rank())
         };
-        agree(comm.as_ref(), mine)
+        agree(&*comm, mine)
     });
     for (rank, outcome) in outcomes.into_iter().enumerate() {
         let failure = outcome.unwrap_err();
@@ -233,7 +232,7 @@ fn agreeing_makes_one_failure_everybodys() {
         let expected = if rank == 1 { "no file `a.h5`" } else { "rank 1 failed: no file `a.h5`" };
         assert_eq!(failure.message(), expected);
     }
-    let fine = threads::run(2, |comm| agree(comm.as_ref(), Ok(comm.rank())));
+    let fine = threads::run(2, |comm| agree(&*comm, Ok(comm.rank())));
     assert_eq!(all_well(fine), [0, 1]);
 }
 
@@ -241,7 +240,7 @@ fn agreeing_makes_one_failure_everybodys() {
 fn a_rank_whose_call_fails_does_not_hold_up_the_others() {
     let outcomes = threads::run(2, |comm| {
         let bad_call = if comm.rank() == 1 { 1 } else { usize::MAX };
-        let comm = Faulty::new(comm, bad_call, Fault::Fails);
+        let comm = Ranks::of(Arc::new(Faulty::new(comm, bad_call, Fault::Fails)));
         comm.barrier()?;
         comm.max(1).map(|_| ())
     });
@@ -255,8 +254,9 @@ fn a_rank_whose_call_fails_does_not_hold_up_the_others() {
 fn every_rank_makes_the_same_calls_to_find_its_place() {
     let places = all_well(threads::run(3, |comm| {
         let counted = Arc::new(Counted::new(comm));
-        let placement = Placement::find(counted.as_ref(), &Variables::new())?;
-        with_device(Arc::clone(&counted) as Arc<dyn Communicator>, Device::Cpu)?;
+        let host = Host::of(Ranks::of(Arc::clone(&counted)));
+        let placement = Placement::find(&*host, &Variables::new())?;
+        with_device(&host, Device::Cpu)?;
         Ok((placement, counted.calls()))
     }));
     for (rank, (placement, calls)) in places.into_iter().enumerate() {
@@ -271,13 +271,11 @@ fn nccl_keeps_the_promises_where_there_is_a_gpu() {
     if !gpu_is_there() {
         return skipped("there is no GPU");
     }
-    let comm = Nccl::join(Arc::new(Solo), 0).unwrap();
-    for device in [Device::Cpu, Device::Cuda(0)] {
-        keeps_its_promises(&comm, device).unwrap();
-    }
+    let comm = Ranks::of(Arc::new(Nccl::join(Arc::new(Solo), 0).unwrap()));
+    keeps_its_promises(&comm, Device::Cuda(0)).unwrap();
     for kind in [Kind::Half, Kind::BFloat16] {
         let tensor = ramp(2, kind).to_device(Device::Cuda(0));
-        comm.sum(&tensor);
+        comm.tensors().sum(&tensor);
         assert_eq!(values(&tensor), [20.0, 21.0, -20.0], "{kind:?}");
     }
 }
@@ -292,15 +290,16 @@ fn mpi_worker() {
         println!("{}", connected.err().unwrap());
         return;
     }
-    let comm = connected.unwrap();
+    let host = connected.unwrap();
+    let comm = with_device(&host, Device::Cpu).unwrap();
     match part.as_str() {
         "promises" => {
-            keeps_its_promises(comm.as_ref(), Device::Cpu).unwrap();
+            keeps_its_promises(&comm, Device::Cpu).unwrap();
             // More elements than one MPI call takes, and not a multiple of that.
             for count in [2, 1000, 4097, 5_000_001] {
-                sums_are_equal_on_every_rank(comm.as_ref(), count).unwrap();
+                sums_are_equal_on_every_rank(&comm, count).unwrap();
             }
-            let placement = Placement::find(comm.as_ref(), &variables).unwrap();
+            let placement = Placement::find(&*host, &variables).unwrap();
             let expected = Placement { local_rank: comm.rank(), ranks_on_node: comm.ranks() };
             assert_eq!(placement, expected);
             if comm.rank() == 0 {
@@ -309,10 +308,10 @@ fn mpi_worker() {
         }
         "abort" if comm.rank() == 1 => comm.abort(Exit::Hung),
         "panic" => assert_ne!(comm.rank(), 1, "on purpose"),
-        "bad sum" if comm.rank() == 1 => comm.sum(&Tensor::from_slice(&[true])),
+        "bad sum" if comm.rank() == 1 => comm.tensors().sum(&Tensor::from_slice(&[true])),
         "agree" => {
             let mine = if comm.rank() == 1 { Err(Failure::usage("bad luck")) } else { Ok(()) };
-            let failure = agree(comm.as_ref(), mine).unwrap_err();
+            let failure = agree(&*comm, mine).unwrap_err();
             let mine = if comm.rank() == 1 { "bad luck" } else { "rank 1 failed: bad luck" };
             assert_eq!((failure.message(), failure.exit()), (mine, Exit::Usage));
         }

@@ -3,7 +3,7 @@
 //! Devices are the CPU and, where there is one, the first GPU.
 
 use crate::skips::gpu_is_there;
-use scrimp::comm::{Communicator, Solo};
+use scrimp::comm::Ranks;
 use scrimp::config;
 use scrimp::data::augment::{Draw, Resample, zoom_labels};
 use scrimp::data::batch::Batch;
@@ -269,7 +269,7 @@ fn trained(device: Device, feed: impl Fn(Loader) -> Loader) -> Vec<StepNumbers> 
     let mut method = (definition.build)(&params, &setup).unwrap();
     let plan = LoaderPlan { batch_size: 4, ..plan() };
     let mut loader = feed(Loader::new(&phantom(), plan, 0, 1).unwrap());
-    let solo: Arc<dyn Communicator> = Arc::new(Solo);
+    let solo = Ranks::alone();
     let steps = (1..=4).map(|step| {
         let batch = loader.batch(step).unwrap().to(Kind::Float, device);
         let mut context = StepContext::new(Moment::new(step, 4, Key::new(1)), &solo);

@@ -4,7 +4,7 @@ use crate::cli::{complaint, scrimp};
 use crate::running::{SMOKE, Train};
 use crate::skips::skipped;
 use safetensors::{Dtype, SafeTensors};
-use scrimp::comm::Solo;
+use scrimp::comm::{Ranks, Solo};
 use scrimp::config;
 use scrimp::methods::{Passes, Setup, find};
 use scrimp::random::Key;
@@ -145,7 +145,7 @@ fn logits(run: &Path, image: &Tensor) -> Tensor {
     };
     let mut method = (definition.build)(&(definition.check)(&config).unwrap(), &setup).unwrap();
     let last = run.join(format!("checkpoints/step-{STEPS:08}"));
-    load(&last, &Solo).unwrap().restore(method.learners_mut(), &Solo).unwrap();
+    load(&last, &Solo).unwrap().restore(method.learners_mut(), &Ranks::alone()).unwrap();
     method.predict(image).unwrap()
 }
 

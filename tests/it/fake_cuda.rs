@@ -209,6 +209,7 @@ fn what_no_gpu_takes_is_found() {
     GPU 2 of 2 is chosen
     `a_kernel` is launched on stream 0 of GPU 0 while GPU 1 is current
     `a_kernel` is launched on the legacy stream, which no capture can hold
+    `a_kernel` is launched while work of a call without a stream may go on
     `a_kernel` is launched with 0 x 1 x 1 blocks of 32 x 1 x 1 threads and 0 bytes of shared memory
     `cudaDeviceSynchronize` during a capture
     `cudaMalloc` during a capture

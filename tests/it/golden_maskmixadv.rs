@@ -1,7 +1,7 @@
 //! MaskMixAdv against its released code: operator, losses, networks and two whole iterations.
 
 use crate::golden::{Golden, assert_rows_close, device, fill, sums};
-use scrimp::comm::{Communicator, Solo};
+use scrimp::comm::Ranks;
 use scrimp::data::augment::zoom_labels;
 use scrimp::data::batch::{Batch, Samples};
 use scrimp::losses::adversarial::verdict;
@@ -292,7 +292,7 @@ impl Iterations {
         let shapes = stored("iter.in.real").to_kind(Kind::Int64);
         let batch = Batch::new(samples, 2).with_shapes(shapes);
         let masks = masks(&stored("iter.in.perm"), 0.5);
-        let communicator: Arc<dyn Communicator> = Arc::new(Solo);
+        let communicator = Ranks::alone();
         let step = iteration as u64 + 1;
         let mut cx = StepContext::new(Moment::new(step, 60_000, Key::new(0)), &communicator);
         self.method.iterate(&batch, &[masks], &mut cx).unwrap();

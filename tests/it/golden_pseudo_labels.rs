@@ -2,7 +2,7 @@
 //! updates each.
 
 use crate::golden::{Golden, assert_close, device, fill, fill_shifted, sums};
-use scrimp::comm::{Communicator, Solo};
+use scrimp::comm::Ranks;
 use scrimp::data::IGNORE;
 use scrimp::data::augment::{Draw, Resample, Sample, Slice, apply, zoom_image};
 use scrimp::data::batch::{Batch, Samples};
@@ -21,7 +21,6 @@ use scrimp::train::moment::Moment;
 use scrimp::train::{Method, StepContext, StepNumbers};
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use tch::{Kind, Tensor};
 
 const FILE: &str = "pseudo-labels";
@@ -146,7 +145,7 @@ fn step(
     number: u64,
     body: impl FnOnce(&mut StepContext<'_>) -> scrimp::error::Result<()>,
 ) -> BTreeMap<String, f64> {
-    let communicator: Arc<dyn Communicator> = Arc::new(Solo);
+    let communicator = Ranks::alone();
     let mut cx = StepContext::new(Moment::new(number, 60_000, Key::new(0)), &communicator);
     body(&mut cx).unwrap();
     let StepNumbers { losses, observations, .. } = cx.into_report().fetch().unwrap();

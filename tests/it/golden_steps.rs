@@ -1,7 +1,7 @@
 //! Three whole training iterations against the reference: losses, weights, running statistics.
 
 use crate::golden::{Golden, assert_close, device, fill, sums};
-use scrimp::comm::{Communicator, Solo};
+use scrimp::comm::Ranks;
 use scrimp::data::batch::{Batch, Samples};
 use scrimp::methods::partial_ce::{Params, PartialCe};
 use scrimp::methods::{Passes, Recipe, Setup};
@@ -10,7 +10,6 @@ use scrimp::train::learner::{Learner, LearnerSetup, Moments};
 use scrimp::train::moment::Moment;
 use scrimp::train::schedule::Schedule;
 use scrimp::train::{Method, StepContext};
-use std::sync::Arc;
 use tch::{Kind, Tensor};
 
 /// How far the sums may be from the reference's: 5e-6 by its rounding in single precision, 1e-4
@@ -81,7 +80,7 @@ fn check(name: &str, labels: &str, terms: &str, learning_rate: f64) {
     let sums_now = |method: &PartialCe| parameter_sums(method.learners()[0]);
     assert_close("initial weights", &sums_now(&method), &initial, 1e-7);
     let batch = batch(&golden, labels);
-    let communicator: Arc<dyn Communicator> = Arc::new(Solo);
+    let communicator = Ranks::alone();
     for iteration in 0..3 {
         let step = iteration as u64 + 1;
         let mut cx = StepContext::new(Moment::new(step, TOTAL_STEPS, Key::new(0)), &communicator);

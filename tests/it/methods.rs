@@ -1,7 +1,7 @@
 //! What every method of the list must have, so that none of it can be forgotten.
 
 use crate::running::Train;
-use scrimp::comm::{Communicator, Solo};
+use scrimp::comm::{Ranks, Solo};
 use scrimp::config;
 use scrimp::data::augment::Resample;
 use scrimp::data::course::training_slices;
@@ -132,7 +132,7 @@ fn every_method_refuses_numbers_that_nothing_can_be_computed_with() {
 struct Bench {
     method: Box<dyn Method>,
     loader: Loader,
-    communicator: Arc<dyn Communicator>,
+    communicator: Ranks,
 }
 
 impl Bench {
@@ -195,7 +195,7 @@ impl Bench {
         Self {
             method: (definition.build)(&params, &setup).unwrap(),
             loader: if definition.needs_shapes { loader.with_shapes(shapes()) } else { loader },
-            communicator: Arc::new(Solo),
+            communicator: Ranks::alone(),
         }
     }
 
@@ -309,7 +309,10 @@ fn every_method_goes_on_from_a_checkpoint_as_if_nothing_had_happened() {
         saver.begin(run, &kept.method.learners()).unwrap();
         let Progress::Saved(saved) = saver.finish().unwrap() else { panic!("it is not saved") };
         let mut restored = Bench::new(definition);
-        load(&saved.path, &Solo).unwrap().restore(restored.method.learners_mut(), &Solo).unwrap();
+        load(&saved.path, &Solo)
+            .unwrap()
+            .restore(restored.method.learners_mut(), &Ranks::alone())
+            .unwrap();
         for step in 2..=4 {
             kept.step(step);
             restored.step(step);

@@ -1,6 +1,6 @@
 //! Steps whose samples are computed in parts, one after the other.
 
-use scrimp::comm::{Communicator, Solo, threads};
+use scrimp::comm::{Ranks, threads};
 use scrimp::data::batch::{Batch, Samples};
 use scrimp::error::Result;
 use scrimp::methods::partial_ce::{Params, PartialCe};
@@ -12,7 +12,6 @@ use scrimp::train::learner::{Learner, LearnerConfig, LearnerSetup, Moments};
 use scrimp::train::moment::Moment;
 use scrimp::train::{Method, Objective, StepContext, StepNumbers, step_in_parts};
 use std::ops::Range;
-use std::sync::Arc;
 use tch::{Device, Kind, Tensor};
 
 const PIXELS: i64 = 16;
@@ -96,7 +95,7 @@ fn batch(step: u64, mine: Range<usize>, samples: usize) -> Batch {
 }
 
 /// Weights and numbers after three steps of so many micro-batches on one of the ranks.
-fn trained(micro_batches: usize, ranks: &Arc<dyn Communicator>) -> (Vec<f64>, Vec<StepNumbers>) {
+fn trained(micro_batches: usize, ranks: &Ranks) -> (Vec<f64>, Vec<StepNumbers>) {
     let mut fit = Fit::new();
     let steps = (1..=3).map(|step| {
         let parts = (0..micro_batches).map(|number| local_share(SAMPLES, micro_batches, number));
@@ -119,7 +118,7 @@ fn assert_near(found: &[f64], expected: &[f64]) {
 
 #[test]
 fn gradients_of_micro_batches_add_up_to_that_of_their_batch() {
-    let solo: Arc<dyn Communicator> = Arc::new(Solo);
+    let solo = Ranks::alone();
     let (weights, steps) = trained(1, &solo);
     for micro_batches in [2, 3, 7] {
         let (found, found_steps) = trained(micro_batches, &solo);
@@ -136,7 +135,7 @@ fn gradients_of_micro_batches_add_up_to_that_of_their_batch() {
 
 #[test]
 fn micro_batches_are_shared_out_over_the_ranks() {
-    let solo: Arc<dyn Communicator> = Arc::new(Solo);
+    let solo = Ranks::alone();
     for micro_batches in [2, 3] {
         let (weights, _) = trained(micro_batches, &solo);
         for found in threads::run(2, |comm| Ok(trained(micro_batches, &comm).0)) {
@@ -192,7 +191,7 @@ fn annotated(mine: &Range<usize>, samples: usize) -> Batch {
 }
 
 /// Weights and numbers after one step of so many micro-batches on one of the ranks.
-fn regularised(micro_batches: usize, ranks: &Arc<dyn Communicator>) -> (Vec<f64>, StepNumbers) {
+fn regularised(micro_batches: usize, ranks: &Ranks) -> (Vec<f64>, StepNumbers) {
     let mut method = with_all_terms();
     let parts = (0..micro_batches).map(|number| local_share(SAMPLES, micro_batches, number));
     let parts = parts.map(|part| {
@@ -208,7 +207,7 @@ fn regularised(micro_batches: usize, ranks: &Arc<dyn Communicator>) -> (Vec<f64>
 #[test]
 fn every_term_is_normalised_over_the_batch_however_it_is_cut() {
     tch::set_num_threads(1);
-    let solo: Arc<dyn Communicator> = Arc::new(Solo);
+    let solo = Ranks::alone();
     let (weights, numbers) = regularised(1, &solo);
     assert_eq!(numbers.losses.len(), 6);
     let check = |(found, found_numbers): (Vec<f64>, StepNumbers), what: &str| {

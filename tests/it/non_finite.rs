@@ -2,7 +2,7 @@
 //! run that fails loses what it could save.
 
 use safetensors::{Dtype, SafeTensors};
-use scrimp::comm::{Communicator, Solo, threads};
+use scrimp::comm::{Communicator, Ranks, TensorSums, threads};
 use scrimp::config;
 use scrimp::config::plan::RunPlan;
 use scrimp::data::Dataset;
@@ -37,7 +37,7 @@ const GRADIENT: usize = 100_000;
 
 /// Ranks whose memory is struck, and which are asked to stop, when their gradients are summed.
 struct Struck {
-    inner: Arc<dyn Communicator>,
+    inner: Ranks,
     strikes: fn(u64) -> bool,
     /// After this sum a stop is asked for; 0: never.
     stop_after: u64,
@@ -46,7 +46,7 @@ struct Struck {
 }
 
 impl Struck {
-    fn new(inner: Arc<dyn Communicator>, strikes: fn(u64) -> bool, stop_after: u64) -> Self {
+    fn new(inner: Ranks, strikes: fn(u64) -> bool, stop_after: u64) -> Self {
         let requests = StopRequests::default();
         Self { inner, strikes, stop_after, requests, sums: AtomicU64::new(0) }
     }
@@ -57,7 +57,7 @@ impl GroupSum for Struck {
         self.inner.ranks()
     }
     fn sum(&self, tensor: &Tensor) {
-        self.inner.sum(tensor);
+        self.inner.tensors().sum(tensor);
         if tensor.numel() < GRADIENT {
             return;
         }
@@ -71,12 +71,18 @@ impl GroupSum for Struck {
     }
 }
 
+impl TensorSums for Struck {
+    fn broadcast(&self, root: usize, tensor: &Tensor) -> Result<()> {
+        self.inner.tensors().broadcast(root, tensor)
+    }
+}
+
 impl Communicator for Struck {
     fn rank(&self) -> usize {
         self.inner.rank()
     }
-    fn broadcast(&self, root: usize, tensor: &Tensor) -> Result<()> {
-        self.inner.broadcast(root, tensor)
+    fn ranks(&self) -> usize {
+        self.inner.ranks()
     }
     fn barrier(&self) -> Result<()> {
         self.inner.barrier()
@@ -152,7 +158,7 @@ fn trainer(
     run: &Path,
 ) -> (Trainer, Events) {
     let plan = [format!("train.on_non_finite={policy}"), "train.save_every=4".to_owned()];
-    trainer_of(&plan, dataset, Struck::new(Arc::new(Solo), strikes, 0), run, |method| method)
+    trainer_of(&plan, dataset, Struck::new(Ranks::alone(), strikes, 0), run, |method| method)
 }
 
 /// A run of 12 steps that evaluates after the last, on this rank.
@@ -171,7 +177,7 @@ fn trainer_of(
     plan.extend_from_slice(overrides);
     let overrides = plan;
     let config = config::read(Path::new("configs/smoke/partial-ce.toml"), &overrides).unwrap();
-    let mut plan = RunPlan::resolve(config.clone(), ranks.ranks()).unwrap();
+    let mut plan = RunPlan::resolve(config.clone(), ranks.inner.ranks()).unwrap();
     plan.method_params = (methods::find(&plan.method).unwrap().check)(&config).unwrap();
     let dataset = Arc::new(dataset);
     let loader = LoaderPlan {
@@ -191,7 +197,7 @@ fn trainer_of(
     let trainer = Trainer::new(Parts {
         header: Header { method: plan.method.clone(), ..Header::default() },
         method: change(method(&plan, &dataset)),
-        loader: Loader::new(&dataset, loader, ranks.rank(), ranks.ranks()).unwrap(),
+        loader: Loader::new(&dataset, loader, ranks.inner.rank(), ranks.inner.ranks()).unwrap(),
         evaluator: Evaluator {
             dataset: Arc::clone(&dataset),
             fold: 1,
@@ -202,7 +208,7 @@ fn trainer_of(
             annotation: "scribble".to_owned(),
         },
         stop: (ranks.requests.clone(), None),
-        communicator: Arc::new(ranks),
+        communicator: Ranks::of(Arc::new(ranks)),
         recorder: Arc::new(FlightRecorder::new()),
         directory: RunDirectory::new(run),
         store: CheckpointStore::new(RunDirectory::new(run).checkpoints()),

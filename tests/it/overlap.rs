@@ -1,7 +1,7 @@
 //! Gradients that are summed while backward still computes: the same numbers, whoever is late.
 
 use crate::support::Counted;
-use scrimp::comm::{Communicator, threads};
+use scrimp::comm::{Communicator, Ranks, TensorSums, threads};
 use scrimp::error::{Exit, Result};
 use scrimp::native::GroupSum;
 use scrimp::parameters::Scope;
@@ -46,7 +46,7 @@ impl Chain {
     }
 
     /// One step through the layers in this order.
-    fn step(&mut self, step: u64, order: &[usize], comm: &Arc<dyn Communicator>) -> Result<()> {
+    fn step(&mut self, step: u64, order: &[usize], comm: &Ranks) -> Result<()> {
         let mut draws = Key::new(7).number(step).number(comm.rank() as u64).draws();
         let values: Vec<f32> = (0..WIDTH).map(|_| draws.range(-1.0, 1.0) as f32).collect();
         let mut x = Tensor::from_slice(&values).view([1, WIDTH]);
@@ -65,10 +65,7 @@ impl Chain {
 }
 
 /// The weights of all ranks after training with communicators that `wrap` makes of theirs.
-fn trained(
-    ranks: usize,
-    wrap: impl Fn(Arc<dyn Communicator>) -> Arc<dyn Communicator> + Sync,
-) -> Vec<Vec<f32>> {
+fn trained(ranks: usize, wrap: impl Fn(Ranks) -> Ranks + Sync) -> Vec<Vec<f32>> {
     let outcomes = threads::run(ranks, |comm| {
         let comm = wrap(comm);
         let mut chain = Chain::new()?;
@@ -87,7 +84,7 @@ fn sums_beside_backward_give_the_bits_of_one_sum_after_it() {
     for ranks in [2, 3] {
         let beside = trained(ranks, |comm| comm);
         // `Counted` knows nothing of sums that go on beside, so that there are none.
-        let after = trained(ranks, |comm| Arc::new(Counted::new(comm)));
+        let after = trained(ranks, |comm| Ranks::of(Arc::new(Counted::new(comm))));
         assert!(after[0].iter().any(|&weight| weight.abs() > 1e-3));
         for weights in &beside {
             assert!(*weights == after[0], "{ranks} ranks");
@@ -97,19 +94,37 @@ fn sums_beside_backward_give_the_bits_of_one_sum_after_it() {
 
 #[test]
 fn a_late_rank_changes_nothing() {
-    let late = |comm: Arc<dyn Communicator>| -> Arc<dyn Communicator> { Arc::new(Late(comm)) };
+    let late = |comm| Ranks::of(Arc::new(Late(comm)));
     assert!(trained(2, late) == trained(2, |comm| comm));
 }
 
 /// Passes everything on; the sums of rank 1 start late.
-struct Late(Arc<dyn Communicator>);
+struct Late(Ranks);
 
 impl GroupSum for Late {
     fn ranks(&self) -> usize {
         self.0.ranks()
     }
     fn sum(&self, tensor: &Tensor) {
-        self.0.sum(tensor);
+        self.0.tensors().sum(tensor);
+    }
+}
+
+impl TensorSums for Late {
+    fn overlaps(&self) -> bool {
+        true
+    }
+    fn start_sum(&self, tensor: Tensor) {
+        if self.0.rank() == 1 {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        self.0.tensors().start_sum(tensor);
+    }
+    fn finish_sums(&self) {
+        self.0.tensors().finish_sums();
+    }
+    fn broadcast(&self, root: usize, tensor: &Tensor) -> Result<()> {
+        self.0.tensors().broadcast(root, tensor)
     }
 }
 
@@ -117,20 +132,8 @@ impl Communicator for Late {
     fn rank(&self) -> usize {
         self.0.rank()
     }
-    fn overlaps(&self) -> bool {
-        true
-    }
-    fn start_sum(&self, tensor: Tensor) {
-        if self.rank() == 1 {
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        self.0.start_sum(tensor);
-    }
-    fn finish_sums(&self) {
-        self.0.finish_sums();
-    }
-    fn broadcast(&self, root: usize, tensor: &Tensor) -> Result<()> {
-        self.0.broadcast(root, tensor)
+    fn ranks(&self) -> usize {
+        self.0.ranks()
     }
     fn barrier(&self) -> Result<()> {
         self.0.barrier()

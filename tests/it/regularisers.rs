@@ -111,7 +111,7 @@ fn every_regulariser_is_the_same_on_any_number_of_ranks() {
                 let rank = comm.rank();
                 let first = shares[..rank].iter().sum();
                 let mine = Share::of(Kind::Double, first, shares[rank]);
-                Ok(value_and_gradient(term, &mine, &*comm))
+                Ok(value_and_gradient(term, &mine, &**comm.tensors()))
             });
             let ranks: Vec<[Tensor; 2]> = ranks.into_iter().map(Result::unwrap).collect();
             for [found, _] in &ranks {

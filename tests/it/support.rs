@@ -1,21 +1,21 @@
 //! Communicators that tests wrap around another: one that records calls, one that misbehaves.
 
-use scrimp::comm::Communicator;
+use scrimp::comm::{Communicator, Ranks, TensorSums};
 use scrimp::error::{Exit, Failure, Result};
 use scrimp::native::GroupSum;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tch::Tensor;
 
 /// Records the sequence of calls, as `sum Float [2, 3]`, for comparing it between ranks.
 pub(crate) struct Counted {
-    inner: Arc<dyn Communicator>,
+    inner: Ranks,
     calls: Mutex<Vec<String>>,
 }
 
 impl Counted {
-    pub(crate) fn new(inner: Arc<dyn Communicator>) -> Self {
+    pub(crate) fn new(inner: Ranks) -> Self {
         Self { inner, calls: Mutex::default() }
     }
 
@@ -35,7 +35,14 @@ impl GroupSum for Counted {
     }
     fn sum(&self, tensor: &Tensor) {
         self.note(format!("sum {:?} {:?}", tensor.kind(), tensor.size()));
-        self.inner.sum(tensor);
+        self.inner.tensors().sum(tensor);
+    }
+}
+
+impl TensorSums for Counted {
+    fn broadcast(&self, root: usize, tensor: &Tensor) -> Result<()> {
+        self.note(format!("broadcast {root} {:?} {:?}", tensor.kind(), tensor.size()));
+        self.inner.tensors().broadcast(root, tensor)
     }
 }
 
@@ -43,9 +50,8 @@ impl Communicator for Counted {
     fn rank(&self) -> usize {
         self.inner.rank()
     }
-    fn broadcast(&self, root: usize, tensor: &Tensor) -> Result<()> {
-        self.note(format!("broadcast {root} {:?} {:?}", tensor.kind(), tensor.size()));
-        self.inner.broadcast(root, tensor)
+    fn ranks(&self) -> usize {
+        self.inner.ranks()
     }
     fn barrier(&self) -> Result<()> {
         self.note("barrier");
@@ -74,23 +80,24 @@ pub(crate) enum Fault {
 
 /// Misbehaves in one call, counted from 0 over all operations.
 pub(crate) struct Faulty {
-    inner: Arc<dyn Communicator>,
+    inner: Ranks,
     bad_call: usize,
     fault: Fault,
     calls: AtomicUsize,
 }
 
 impl Faulty {
-    pub(crate) fn new(inner: Arc<dyn Communicator>, bad_call: usize, fault: Fault) -> Self {
+    pub(crate) fn new(inner: Ranks, bad_call: usize, fault: Fault) -> Self {
         Self { inner, bad_call, fault, calls: AtomicUsize::new(0) }
     }
 
     fn pass(&self) -> Result<()> {
         let call = self.calls.fetch_add(1, Ordering::Relaxed);
         match self.fault {
-            Fault::Fails if call == self.bad_call => {
-                Err(Failure::new(format!("call {call} of rank {} fails on purpose", self.rank())))
-            }
+            Fault::Fails if call == self.bad_call => Err(Failure::new(format!(
+                "call {call} of rank {} fails on purpose",
+                self.inner.rank()
+            ))),
             Fault::Delays(time) if call == self.bad_call => {
                 std::thread::sleep(time);
                 Ok(())
@@ -106,7 +113,14 @@ impl GroupSum for Faulty {
     }
     fn sum(&self, tensor: &Tensor) {
         self.pass().unwrap();
-        self.inner.sum(tensor);
+        self.inner.tensors().sum(tensor);
+    }
+}
+
+impl TensorSums for Faulty {
+    fn broadcast(&self, root: usize, tensor: &Tensor) -> Result<()> {
+        self.pass()?;
+        self.inner.tensors().broadcast(root, tensor)
     }
 }
 
@@ -114,9 +128,8 @@ impl Communicator for Faulty {
     fn rank(&self) -> usize {
         self.inner.rank()
     }
-    fn broadcast(&self, root: usize, tensor: &Tensor) -> Result<()> {
-        self.pass()?;
-        self.inner.broadcast(root, tensor)
+    fn ranks(&self) -> usize {
+        self.inner.ranks()
     }
     fn barrier(&self) -> Result<()> {
         self.pass()?;

@@ -108,7 +108,7 @@ fn timed(bench: &Bench, method: &mut dyn Method, folder: &Path) -> Result<Times>
     };
     let retention = Retention { last: 1, every: 0 };
     let store = CheckpointStore::new(folder);
-    let mut saver = Saver::new(store, header, retention, Arc::clone(&bench.ranks));
+    let mut saver = Saver::new(store, header, retention, Arc::clone(bench.ranks.control()));
     let mut times = Times::default();
     for step in 1..=bench.timed {
         comm.barrier()?;
@@ -125,7 +125,7 @@ fn timed(bench: &Bench, method: &mut dyn Method, folder: &Path) -> Result<Times>
         times.on_disk.push(start.elapsed());
         times.bytes = saved.bytes;
         let start = Instant::now();
-        load(&saved.path, comm)?.restore(method.learners_mut(), comm)?;
+        load(&saved.path, comm)?.restore(method.learners_mut(), &bench.ranks)?;
         comm.barrier()?;
         times.restored.push(start.elapsed());
     }

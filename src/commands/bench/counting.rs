@@ -3,10 +3,10 @@
 //! It passes every call on and remembers its bytes. It knows no steps: whoever asks says when.
 
 use super::model::Traffic;
-use crate::comm::Communicator;
+use crate::comm::{Communicator, Ranks, TensorSums};
 use crate::error::{Exit, Result};
 use crate::native::GroupSum;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use tch::Tensor;
 
 /// Bytes of the number that [`Communicator::max`] sends.
@@ -14,12 +14,12 @@ const NUMBER: usize = 8;
 
 /// Passes calls on and counts them.
 pub(super) struct Counting {
-    inner: Arc<dyn Communicator>,
+    inner: Ranks,
     traffic: Mutex<Traffic>,
 }
 
 impl Counting {
-    pub(super) fn new(inner: Arc<dyn Communicator>) -> Self {
+    pub(super) fn new(inner: Ranks) -> Self {
         Self { inner, traffic: Mutex::default() }
     }
 
@@ -44,7 +44,32 @@ impl GroupSum for Counting {
 
     fn sum(&self, tensor: &Tensor) {
         self.traffic().waited.push(bytes_of(tensor));
-        self.inner.sum(tensor);
+        self.inner.tensors().sum(tensor);
+    }
+}
+
+impl TensorSums for Counting {
+    fn sum_own_share(&self, tensor: &Tensor) {
+        self.traffic().halves.push(bytes_of(tensor));
+        self.inner.tensors().sum_own_share(tensor);
+    }
+    fn gather_shares(&self, tensor: &Tensor) -> Result<()> {
+        self.traffic().halves.push(bytes_of(tensor));
+        self.inner.tensors().gather_shares(tensor)
+    }
+    fn overlaps(&self) -> bool {
+        self.inner.tensors().overlaps()
+    }
+    fn start_sum(&self, tensor: Tensor) {
+        self.traffic().beside.push(bytes_of(&tensor));
+        self.inner.tensors().start_sum(tensor);
+    }
+    fn finish_sums(&self) {
+        self.inner.tensors().finish_sums();
+    }
+    fn broadcast(&self, root: usize, tensor: &Tensor) -> Result<()> {
+        self.traffic().waited.push(bytes_of(tensor));
+        self.inner.tensors().broadcast(root, tensor)
     }
 }
 
@@ -53,27 +78,8 @@ impl Communicator for Counting {
     fn rank(&self) -> usize {
         self.inner.rank()
     }
-    fn sum_own_share(&self, tensor: &Tensor) {
-        self.traffic().halves.push(bytes_of(tensor));
-        self.inner.sum_own_share(tensor);
-    }
-    fn gather_shares(&self, tensor: &Tensor) -> Result<()> {
-        self.traffic().halves.push(bytes_of(tensor));
-        self.inner.gather_shares(tensor)
-    }
-    fn overlaps(&self) -> bool {
-        self.inner.overlaps()
-    }
-    fn start_sum(&self, tensor: Tensor) {
-        self.traffic().beside.push(bytes_of(&tensor));
-        self.inner.start_sum(tensor);
-    }
-    fn finish_sums(&self) {
-        self.inner.finish_sums();
-    }
-    fn broadcast(&self, root: usize, tensor: &Tensor) -> Result<()> {
-        self.traffic().waited.push(bytes_of(tensor));
-        self.inner.broadcast(root, tensor)
+    fn ranks(&self) -> usize {
+        self.inner.ranks()
     }
     fn barrier(&self) -> Result<()> {
         self.traffic().waited.push(0);

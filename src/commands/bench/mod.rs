@@ -8,14 +8,13 @@ mod model;
 mod scale;
 mod steps;
 
-use super::kernel_cache;
 use super::narrate::together;
 use super::print;
 use super::run::{self, Place};
 use crate::cli;
-use crate::comm::environment::{Placement, Variables};
-use crate::comm::{Communicator, agree, with_device};
-use crate::config::{self, GraphChoice};
+use crate::comm::environment::Variables;
+use crate::comm::{Communicator, Host, Ranks, agree, with_device};
+use crate::config::{self, DeviceChoice, GraphChoice};
 use crate::error::{Exit, Failure, Result};
 use crate::native;
 use crate::panics::unwound_if_alone;
@@ -72,30 +71,26 @@ pub(super) fn run(arguments: &cli::Bench) -> Result<Exit> {
 }
 
 /// Sums over the ranks from short to long, on the GPUs where there are any.
-fn sums(comm: &Arc<dyn Communicator>, variables: &Variables, quick: bool) -> Result<String> {
-    let ranks = comm.ranks();
+fn sums(host: &Host, variables: &Variables, quick: bool) -> Result<String> {
+    let ranks = host.ranks();
     if ranks < 2 {
         return Err(Failure::usage("sums over ranks need at least 2 ranks, started on 1")
             .hint("run `mpirun -n 2 scrimp bench comm`"));
     }
-    let placement = Placement::find(&**comm, variables)?;
-    let has_gpu = native::cuda::devices() > placement.local_rank;
-    let device = if has_gpu { Device::Cuda(placement.local_rank) } else { Device::Cpu };
-    let opened = match device {
-        Device::Cuda(index) => kernel_cache::open_gpu(index, variables),
-        _ => Ok(()),
-    };
-    agree(&**comm, opened)?;
-    let comm = with_device(Arc::clone(comm), device)?;
+    let (device, _) =
+        run::own_device(DeviceChoice::Auto, &**host, variables).map_err(|failure| {
+            failure.hint("`mpirun -x CUDA_VISIBLE_DEVICES= ...` measures sums between CPUs")
+        })?;
+    let comm = with_device(host, device)?;
     let mut text = format!(
         "sums over {ranks} ranks on {}; bus bandwidth is 2 (ranks - 1) / ranks of the bytes in a second\n\
          {:>12} {:>12} {:>12}\n",
-        if has_gpu { "GPUs" } else { "CPUs" },
+        if device == Device::Cpu { "CPUs" } else { "GPUs" },
         "bytes",
         "time, us",
         "bus, GB/s"
     );
-    for (bytes, time) in sum_times(&*comm, device, quick)? {
+    for (bytes, time) in sum_times(&comm, device, quick)? {
         let bus = 2.0 * (ranks - 1) as f64 / ranks as f64 * bytes as f64 / time.as_secs_f64();
         let _ =
             writeln!(text, "{bytes:>12} {:>12.1} {:>12.2}", 1e6 * time.as_secs_f64(), bus / 1e9);
@@ -104,18 +99,14 @@ fn sums(comm: &Arc<dyn Communicator>, variables: &Variables, quick: bool) -> Res
 }
 
 /// Bytes of sums on `device`, from short to long, and what each takes.
-fn sum_times(
-    comm: &dyn Communicator,
-    device: Device,
-    quick: bool,
-) -> Result<Vec<(usize, Duration)>> {
+fn sum_times(ranks: &Ranks, device: Device, quick: bool) -> Result<Vec<(usize, Duration)>> {
     let lengths = std::iter::successors(Some(SHORTEST), |bytes| Some(bytes * 4));
     let lengths = lengths.take_while(|&bytes| bytes <= LONGEST[usize::from(quick)]);
     let timed = |bytes: usize| {
         let tensor = Tensor::zeros([(bytes / 4) as i64], (Kind::Float, device));
         let repeats = (VOLUME / bytes).clamp(5, if quick { 20 } else { 200 });
-        let time = slowest(comm, repeats, || {
-            comm.sum(&tensor);
+        let time = slowest(&**ranks, repeats, || {
+            ranks.tensors().sum(&tensor);
             settle(&tensor);
             Ok(())
         })?;
@@ -159,24 +150,20 @@ fn median(times: &mut [Duration]) -> Duration {
 struct Bench {
     plan: config::plan::RunPlan,
     place: Place,
-    ranks: Arc<dyn Communicator>,
+    ranks: Ranks,
     dataset: Arc<crate::data::Dataset>,
     timed: u64,
 }
 
 impl Bench {
-    fn new(
-        arguments: &cli::BenchConfig,
-        host_ranks: &Arc<dyn Communicator>,
-        variables: &Variables,
-    ) -> Result<Self> {
+    fn new(arguments: &cli::BenchConfig, host_ranks: &Host, variables: &Variables) -> Result<Self> {
         let comm = &**host_ranks;
         let plan = config::read(&arguments.config, &arguments.overrides)
             .and_then(|config| run::resolve(&config, comm.ranks()));
         let mut plan = agree(comm, plan)?;
         // A last batch of fewer slices is another step.
         plan.data.drop_last = true;
-        let place = agree(comm, Place::take(&plan, comm, variables))?;
+        let place = Place::take(&plan, comm, variables)?;
         let ranks = place.join(host_ranks)?;
         let comm = &*ranks;
         let dataset = agree(comm, run::dataset(&plan))?;

@@ -9,7 +9,7 @@ use super::steps::Steps;
 use super::{Bench, TOGETHER, sum_times};
 use crate::cli;
 use crate::comm::environment::Variables;
-use crate::comm::{Communicator, Solo, agree};
+use crate::comm::{Communicator, Host, Ranks, agree};
 use crate::error::{Failure, Result};
 use crate::panics::unwound_if_alone;
 use std::fmt::Write;
@@ -38,7 +38,7 @@ struct Measured {
 /// Measures, and predicts steps on up to [`MOST`] ranks.
 pub(super) fn model(
     arguments: &cli::BenchConfig,
-    host_ranks: &Arc<dyn Communicator>,
+    host_ranks: &Host,
     variables: &Variables,
 ) -> Result<String> {
     if host_ranks.ranks() < 2 {
@@ -54,7 +54,7 @@ pub(super) fn model(
 fn modelled(bench: &Bench, quick: bool) -> Result<String> {
     let slices = agree(&*bench.ranks, share_of(bench))?;
     let comm = &*bench.ranks;
-    let sums = sum_times(comm, bench.place.device, quick)?;
+    let sums = sum_times(&bench.ranks, bench.place.device, quick)?;
     let seconds = |&(bytes, time): &(usize, Duration)| (bytes as f64, time.as_secs_f64());
     let link = Link::fit(comm.ranks(), &sums.iter().map(seconds).collect::<Vec<_>>());
     let link = agree(comm, link)?;
@@ -87,7 +87,7 @@ fn share_of(bench: &Bench) -> Result<usize> {
 
 /// Steps of every rank's share, all ranks at once and none waiting for another.
 fn alone(bench: &Bench) -> Result<Vec<Alone>> {
-    let solo: Arc<dyn Communicator> = Arc::new(Solo);
+    let solo = Ranks::alone();
     let mut steps = Steps::new(bench, &solo, &solo)?;
     let own = agree(&*bench.ranks, timed(&mut steps, repeats(bench)))?;
     let numbers = own.iter().flat_map(|time| [time.step, time.wait]);
@@ -105,8 +105,8 @@ fn alone(bench: &Bench) -> Result<Vec<Alone>> {
 /// What a step sums over the ranks, and what it takes with that.
 fn together(bench: &Bench) -> Result<(Traffic, Duration)> {
     let comm = &*bench.ranks;
-    let counting = Arc::new(Counting::new(Arc::clone(&bench.ranks)));
-    let sums: Arc<dyn Communicator> = Arc::<Counting>::clone(&counting);
+    let counting = Arc::new(Counting::new(bench.ranks.clone()));
+    let sums = Ranks::of(Arc::clone(&counting));
     let mut steps = Steps::new(bench, &sums, &bench.ranks)?;
     // The first backward sums all gradients at once, and a step that is replayed calls nobody.
     steps.advance()?;

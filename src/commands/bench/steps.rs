@@ -3,7 +3,7 @@
 //! They are what training computes; nothing is logged, scored or saved.
 
 use super::Bench;
-use crate::comm::{Communicator, agree, give_up};
+use crate::comm::{Communicator, Ranks, agree, give_up};
 use crate::commands::run;
 use crate::data::batch::Batch;
 use crate::data::loader::Loader;
@@ -12,7 +12,6 @@ use crate::random::Key;
 use crate::train::moment::Moment;
 use crate::train::replay::{self, Due, Replay};
 use crate::train::{Method, StepReport};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Steps that are replayed one after the other before they are timed: those of a method with several forms come
@@ -33,8 +32,8 @@ pub(super) struct Advanced {
 /// A method under way.
 pub(super) struct Steps<'a> {
     bench: &'a Bench,
-    sums: Arc<dyn Communicator>,
-    agrees: Arc<dyn Communicator>,
+    sums: Ranks,
+    agrees: Ranks,
     loader: Loader,
     method: Box<dyn Method>,
     replay: Option<Replay>,
@@ -45,19 +44,15 @@ pub(super) struct Steps<'a> {
 impl<'a> Steps<'a> {
     /// Before the first step of this rank's share of every batch. The method sums over `sums`; that a
     /// step went well is agreed on over `agrees`. Every rank of `bench` calls this.
-    pub(super) fn new(
-        bench: &'a Bench,
-        sums: &Arc<dyn Communicator>,
-        agrees: &Arc<dyn Communicator>,
-    ) -> Result<Self> {
+    pub(super) fn new(bench: &'a Bench, sums: &Ranks, agrees: &Ranks) -> Result<Self> {
         let (plan, comm) = (&bench.plan, &*bench.ranks);
         let loader = run::loader(plan, &bench.dataset, comm);
         let loader = agree(comm, loader.and_then(|loader| bench.place.feed(loader)))?;
         let method = run::method(plan, &bench.dataset, bench.place.device, sums);
         Ok(Self {
             bench,
-            sums: Arc::clone(sums),
-            agrees: Arc::clone(agrees),
+            sums: sums.clone(),
+            agrees: agrees.clone(),
             loader,
             method: agree(comm, method)?,
             replay: Replay::chosen(plan.train.graph, bench.place.device),

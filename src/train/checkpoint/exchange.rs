@@ -86,6 +86,7 @@ pub fn import(learner: &mut Learner, from: &Path) -> Result<()> {
         tch::no_grad(|| target.f_copy_(&tensors[&entry.name]))
             .context(|| format!("cannot import `{}`", entry.name))?;
     }
+    learner.weights_were_set();
     Ok(())
 }
 

@@ -189,7 +189,7 @@ mod tests {
         let outcomes = threads::run(ranks, |comm| {
             let learner = learner(Moments::Whole);
             let store = CheckpointStore::new(folder);
-            let mut saver = Saver::new(store, header(), RETENTION, comm);
+            let mut saver = Saver::new(store, header(), RETENTION, Arc::clone(comm.control()));
             saver.begin(run.clone(), &[&learner])?;
             match saver.finish()? {
                 Progress::Saved(saved) => Ok(saved.path),
@@ -570,7 +570,7 @@ mod tests {
         }
         let outcomes = threads::run(2, |comm| {
             let store = CheckpointStore::new(folder);
-            let mut saver = Saver::new(store, header(), RETENTION, comm);
+            let mut saver = Saver::new(store, header(), RETENTION, Arc::clone(comm.control()));
             let copy = convolution(1, Moments::Whole);
             saver.begin(RunState { step: 40, ..RunState::default() }, &[&copy])?;
             match saver.finish()? {
@@ -610,7 +610,7 @@ mod tests {
                 let moments = Moments::Share { rank, ranks };
                 let moments = if is_shared { moments } else { Moments::Whole };
                 let mut method = Tiny(convolution(2, moments));
-                restore_chosen(&|| Ok(path.clone()), &mut method, &*comm)?;
+                restore_chosen(&|| Ok(path.clone()), &mut method, &comm)?;
                 let saved = saved.lock().unwrap();
                 for (expected, found) in saved.flat_parts().iter().zip(method.0.flat_parts()) {
                     let start = found.start as i64;
@@ -740,13 +740,13 @@ mod tests {
                 let shared = || learner(Moments::Share { rank: comm.rank(), ranks });
                 let (mut kept, store) = (shared(), CheckpointStore::new(folder.path()));
                 kept.restore_updates(7);
-                let mut saver = Saver::new(store, header(), RETENTION, Arc::clone(&comm));
+                let mut saver = Saver::new(store, header(), RETENTION, Arc::clone(comm.control()));
                 saver.begin(RunState { step: 3, ..RunState::default() }, &[&kept])?;
                 let Progress::Saved(saved) = saver.finish()? else {
                     return Err(Failure::new("it is not saved"));
                 };
                 let mut method = Tiny(shared());
-                let found = restore_chosen(&|| Ok(saved.path.clone()), &mut method, &*comm)?;
+                let found = restore_chosen(&|| Ok(saved.path.clone()), &mut method, &comm)?;
                 refuse_differing_ranks(&method.learners(), &*comm)?;
                 assert_eq!(method.0.updates(), 7);
                 Ok(found.manifest.files.len())
@@ -768,13 +768,13 @@ mod tests {
             Ok(if first { gone.clone() } else { path.clone() })
         };
         let outcomes = threads::run(2, |comm| {
-            restore_chosen(&choose, &mut Tiny(learner(Moments::Whole)), &*comm)
+            restore_chosen(&choose, &mut Tiny(learner(Moments::Whole)), &comm)
         });
         for outcome in outcomes {
             assert_eq!(outcome.unwrap().path, path);
         }
         let outcomes = threads::run(2, |comm| {
-            restore_chosen(&|| Ok(gone.clone()), &mut Tiny(learner(Moments::Whole)), &*comm)
+            restore_chosen(&|| Ok(gone.clone()), &mut Tiny(learner(Moments::Whole)), &comm)
         });
         assert_eq!(outcomes.into_iter().filter(Result::is_err).count(), 2);
     }

@@ -8,7 +8,7 @@ use super::manifest::{Checkpoint, LearnerTable, parse, refuse_other_layout, text
 use super::saver::gather;
 use super::shard::Shard;
 use super::{CheckpointStore, buffer_name, flat_name};
-use crate::comm::{Communicator, agree};
+use crate::comm::{Communicator, Ranks, agree};
 use crate::error::{Failure, Result};
 use crate::native::with_bytes;
 use crate::shares::local_share;
@@ -47,15 +47,16 @@ const ATTEMPTS: u32 = 5;
 pub fn restore_chosen(
     choose: &dyn Fn() -> Result<PathBuf>,
     method: &mut dyn Method,
-    communicator: &dyn Communicator,
+    ranks: &Ranks,
 ) -> Result<Checkpoint> {
+    let communicator = &**ranks;
     let is_root = communicator.rank() == 0;
     let mut attempt = 1;
     loop {
         let path = told_once(from_root(communicator, choose)?, communicator)?;
         let restored = load(&path, communicator).and_then(|loaded| {
             let found = loaded.checkpoint.clone();
-            loaded.restore(method.learners_mut(), communicator)?;
+            loaded.restore(method.learners_mut(), ranks)?;
             Ok(found)
         });
         let is_gone = is_root && restored.is_err() && has_vanished(&path);
@@ -145,20 +146,17 @@ impl Loaded {
     }
 
     /// Reads everything into the learners of every rank, which must be built alike.
-    pub fn restore(
-        self,
-        learners: Vec<&mut Learner>,
-        communicator: &dyn Communicator,
-    ) -> Result<()> {
+    pub fn restore(self, learners: Vec<&mut Learner>, ranks: &Ranks) -> Result<()> {
         let fitting = self.refuse_other_learners(&learners);
-        agree(communicator, fitting)?;
+        agree(&**ranks, fitting)?;
         let filled = self.fill(&learners);
-        agree(communicator, filled)?;
+        agree(&**ranks, filled)?;
         for learner in &learners {
-            self.spread(learner, communicator)?;
+            self.spread(learner, ranks)?;
         }
         for (learner, table) in learners.into_iter().zip(&self.checkpoint.manifest.learners) {
             learner.restore_updates(table.updates);
+            learner.weights_were_set();
         }
         Ok(())
     }
@@ -202,38 +200,33 @@ impl Loaded {
     }
 
     /// Broadcasts every part from the rank that has read it.
-    fn spread(&self, learner: &Learner, communicator: &dyn Communicator) -> Result<()> {
+    fn spread(&self, learner: &Learner, ranks: &Ranks) -> Result<()> {
         for flat in learner.flat_parts() {
             if flat.is_whole {
                 for index in 0..self.checkpoint.manifest.files.len() {
                     let (_, share) = flat.overlap(self.share(&flat, index));
-                    communicator.broadcast(index % communicator.ranks(), &share)?;
+                    ranks.tensors().broadcast(index % ranks.ranks(), &share)?;
                 }
                 self.put_in_order(&flat.tensor, learner);
             } else {
-                self.hand_out(&flat, learner, communicator)?;
+                self.hand_out(&flat, learner, ranks)?;
             }
         }
         for entry in learner.buffers() {
-            communicator.broadcast(0, &entry.tensor)?;
+            ranks.tensors().broadcast(0, &entry.tensor)?;
         }
         Ok(())
     }
 
     /// Shows every rank all of a flat tensor, of which it takes its own part.
-    fn hand_out(
-        &self,
-        flat: &FlatPart,
-        learner: &Learner,
-        communicator: &dyn Communicator,
-    ) -> Result<()> {
+    fn hand_out(&self, flat: &FlatPart, learner: &Learner, ranks: &Ranks) -> Result<()> {
         let options = (flat.tensor.kind(), flat.tensor.device());
         // Parameters of a plain layout do not end where shards do: they are put in order whole.
         let is_plain = self.checkpoint.manifest.is_plain();
         let whole = is_plain.then(|| Tensor::empty([flat.total as i64], options));
         for index in 0..self.checkpoint.manifest.files.len() {
             let share = self.share(flat, index);
-            let all = self.shown((learner, flat), index, communicator)?;
+            let all = self.shown((learner, flat), index, ranks)?;
             if let Some(whole) = &whole {
                 whole.narrow(0, share.start as i64, share.len() as i64).copy_(&all);
             } else {
@@ -254,7 +247,7 @@ impl Loaded {
         &self,
         (learner, flat): (&Learner, &FlatPart),
         index: usize,
-        communicator: &dyn Communicator,
+        ranks: &Ranks,
     ) -> Result<Tensor> {
         let share = self.share(flat, index);
         let mine = self.shards.iter().find(|(own, _)| *own == index);
@@ -262,8 +255,8 @@ impl Loaded {
             Some((_, shard)) => shard.tensor(&flat_name(learner.name(), flat.name)),
             None => Ok(Tensor::empty([share.len() as i64], (flat.tensor.kind(), Device::Cpu))),
         };
-        let all = agree(communicator, read)?.to_device(flat.tensor.device());
-        communicator.broadcast(index % communicator.ranks(), &all)?;
+        let all = agree(&**ranks, read)?.to_device(flat.tensor.device());
+        ranks.tensors().broadcast(index % ranks.ranks(), &all)?;
         Ok(all)
     }
 
@@ -282,11 +275,12 @@ impl Loaded {
 }
 
 /// Gives every rank the tensors of rank 0, as a fresh start does.
-pub fn share_from_first_rank(learners: &[&Learner], communicator: &dyn Communicator) -> Result<()> {
+pub fn share_from_first_rank(learners: &[&Learner], ranks: &Ranks) -> Result<()> {
     for learner in learners {
         for tensor in tensors(learner) {
-            communicator.broadcast(0, &tensor)?;
+            ranks.tensors().broadcast(0, &tensor)?;
         }
+        learner.weights_were_set();
     }
     Ok(())
 }
