@@ -118,7 +118,6 @@ mod golden_transfer_augment;
 #[cfg(feature = "mpi")]
 mod gpu_pack;
 #[cfg(test)]
-#[cfg(feature = "mpi")]
 mod gpu_report;
 #[cfg(test)]
 #[cfg(feature = "mpi")]

@@ -116,13 +116,13 @@ void flat_kernels() {
 
 inline void copies() {
   for (const int tensors : {1, 3, MOST_TENSORS}) {
-    Scene scene("copy_words_long_1");
+    Scene scene("copy_words_int_1");
     CopyWork work{};
     work.tensors = tensors;
     for (int tensor = 0; tensor < tensors; ++tensor) {
       const long words = 1 + tensor * 7 % 11;
-      work.from[tensor] = scene.keys(words);
-      work.to[tensor] = scene.space<long>(words);
+      work.from[tensor] = scene.zeros<int>(words);
+      work.to[tensor] = scene.space<int>(words);
       work.start[tensor + 1] = work.start[tensor] + words;
     }
     work.threads = tensors == 3 ? 5 : work.start[tensors];
