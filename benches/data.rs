@@ -45,7 +45,7 @@ fn run() -> Result<()> {
     for case in dataset.cases.iter().filter(|case| case.fold != 1) {
         write_slices(case, folder.path()).context(|| "cannot write slices for Python")?;
     }
-    scrimp::native::keep_memory();
+    scrimp::native::prepare_process();
     let mut measured: [Vec<f64>; 3] = Default::default();
     for _ in 0..TURNS {
         measured[0].push(ours(&dataset, Resample::Reference)?);

@@ -357,7 +357,7 @@ pub(super) fn evaluator(
 
 /// The processes that were started together. Under `mpirun` this one ends with it.
 pub(super) fn connect() -> Result<(Host, Variables)> {
-    native::keep_memory();
+    native::prepare_process();
     let variables = environment::variables();
     if environment::is_by_mpirun(&variables) {
         signals::end_with_parent(std::os::unix::process::parent_id())?;

@@ -192,7 +192,7 @@ fn kept_or_made(
         match load(&code) {
             Ok(()) => return Ok(()),
             Err(failure) => {
-                tracing::debug!("the kernels kept as `{name}` are of no use: {failure}")
+                tracing::debug!("the kernels kept as `{name}` are of no use: {failure}");
             }
         }
     }

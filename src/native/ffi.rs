@@ -37,7 +37,7 @@ unsafe extern "C" {
     ) -> *mut c_char;
     fn scrimp_arrange_twin(processors: i64, order: i64);
     fn scrimp_normal(out: *mut Handle, keys: Handle, like: Handle, form: Form) -> *mut c_char;
-    fn scrimp_keep_memory();
+    fn scrimp_prepare_process();
     fn scrimp_allow_tf32(allowed: bool) -> *mut c_char;
     fn scrimp_channels_last(out: *mut Handle, x: Handle) -> *mut c_char;
     fn scrimp_neighbour_sums(
@@ -199,12 +199,13 @@ pub fn normal(keys: &Tensor, like: &Tensor, form: Form) -> Result<Tensor> {
     Ok(adopted(out))
 }
 
-/// Makes the allocator keep the memory of activations between steps instead of returning it to the
-/// system. To be called once, before any other thread starts.
-pub fn keep_memory() {
-    // SAFETY: sets options of the allocator and one environment variable; the caller promises that
+/// Settings of the process: the allocator keeps the memory of activations between steps instead of returning it
+/// to the system, and NCCL starts sums on two streams in one order on all ranks. Variables of the environment that
+/// say otherwise hold. To be called once, before any other thread starts.
+pub fn prepare_process() {
+    // SAFETY: sets options of the allocator and variables of the environment; the caller promises that
     // no other thread reads the environment meanwhile.
-    unsafe { scrimp_keep_memory() }
+    unsafe { scrimp_prepare_process() }
 }
 
 /// Whether GPUs may shorten the factors of single-precision products to 10 bits of mantissa, in

@@ -13,8 +13,8 @@ pub mod nvrtc;
 
 pub use discriminator::{SpectralWeight, divide_by_singular_values, leaky_relu};
 pub use ffi::{
-    Element, allow_tf32, arrange_twin, channels_last, keep_memory, neighbour_sums, normal,
-    normalise, normalise_evaluate, on_gradient, sums_neighbours, with_bytes, with_slice,
+    Element, allow_tf32, arrange_twin, channels_last, neighbour_sums, normal, normalise,
+    normalise_evaluate, on_gradient, prepare_process, sums_neighbours, with_bytes, with_slice,
     with_slice_mut,
 };
 

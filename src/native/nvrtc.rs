@@ -27,6 +27,8 @@ const OPTIONS: [&CStr; 2] = [c"--std=c++17", c"--ptxas-options=-v"];
 const LIBRARIES: [&str; 2] = ["libcaffe2_nvrtc.so", "libnvrtc.so.13"];
 
 type Program = *mut c_void;
+/// A call that writes the two numbers of a version.
+type Version = unsafe extern "C" fn(*mut c_int, *mut c_int) -> c_int;
 /// A call that gives a number of bytes.
 type SizeOf = unsafe extern "C" fn(Program, *mut usize) -> c_int;
 /// A call that writes these many bytes.
@@ -211,7 +213,6 @@ fn load() -> std::result::Result<Compiler, String> {
             version: (0, 0),
         }
     };
-    type Version = unsafe extern "C" fn(*mut c_int, *mut c_int) -> c_int;
     let (mut major, mut minor) = (0, 0);
     // SAFETY: as above; the call writes two numbers.
     let result = unsafe {

@@ -228,13 +228,17 @@ void scrimp_use_device_kernels(const scrimp::Kernels* kernels) { device_kernels.
 
 // Lets the process keep and reuse the memory of activations. By default glibc returns blocks above
 // 32 MiB to the system and pays for fresh pages at every step; large pages make what remains cheap.
-void scrimp_keep_memory() {
+//
+// NCCL, of which a rank has a communicator for each of two streams, starts what both are given in the order
+// of the calls, which is that of all ranks: started in two orders, each would wait for the other.
+void scrimp_prepare_process() {
 #ifdef __GLIBC__
   mallopt(M_MMAP_THRESHOLD, 1 << 30);
   mallopt(M_TRIM_THRESHOLD, 2147483647);
   mallopt(M_TOP_PAD, 64 << 20);
 #endif
   setenv("THP_MEM_ALLOC_ENABLE", "1", 0);
+  setenv("NCCL_LAUNCH_ORDER_IMPLICIT", "1", 0);
 }
 
 // Whether GPUs may shorten the factors of single-precision products to 10 bits of mantissa.

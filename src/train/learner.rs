@@ -395,7 +395,11 @@ mod tests {
         follows(&learner, &weight);
         average.follow(&learner, &Tensor::from(0.5f64), &cx).unwrap();
         follows(&average, &of_average);
-        average.rewrite(|weights| Ok(drop(weights.shallow_clone().fill_(0.3)))).unwrap();
+        let fill = |weights: &Tensor| {
+            let _ = weights.shallow_clone().fill_(0.3);
+            Ok(())
+        };
+        average.rewrite(fill).unwrap();
         follows(&average, &of_average);
     }
 
