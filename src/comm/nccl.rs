@@ -7,7 +7,7 @@ use crate::comm::{Communicator, TensorSums, agree, check_root, give_up, slice_of
 use crate::error::{Exit, Failure, Result};
 use crate::native::GroupSum;
 use crate::native::cuda::{self, SideStream};
-use crate::native::nccl::{self, Collective, Ranks};
+use crate::native::nccl::{self, Collective, Group};
 use crate::shares::local_share;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tch::Tensor;
@@ -18,7 +18,7 @@ use tch::Tensor;
 /// each other goes over `control`. Tensors elsewhere are refused.
 pub struct Nccl {
     /// None once this rank has left.
-    ranks: Option<Ranks>,
+    ranks: Option<Group>,
     /// Where sums run that nobody waits for yet.
     beside: Mutex<SideStream>,
     control: Arc<dyn Communicator>,
@@ -152,7 +152,7 @@ impl Communicator for Nccl {
 
     // What every step ends with.
     fn max(&self, value: i64) -> Result<i64> {
-        self.must(self.ranks.as_ref().map_or(Ok(()), Ranks::check_earlier_work));
+        self.must(self.ranks.as_ref().map_or(Ok(()), Group::check_earlier_work));
         self.control.max(value)
     }
 
@@ -171,7 +171,7 @@ impl Drop for Nccl {
             // Work in flight would never end: `control`, dropped next, ends the job.
             return;
         }
-        if let Some(Err(failure)) = self.ranks.take().map(Ranks::leave) {
+        if let Some(Err(failure)) = self.ranks.take().map(Group::leave) {
             tracing::warn!("{failure}");
         }
     }

@@ -160,7 +160,7 @@ struct Handle {
     functions: Functions,
 }
 
-// SAFETY: a communicator of NCCL may be used from any thread, by one at a time; `Ranks` keeps each
+// SAFETY: a communicator of NCCL may be used from any thread, by one at a time; `Group` keeps each
 // behind a mutex.
 unsafe impl Send for Handle {}
 
@@ -262,7 +262,7 @@ impl Nccl {
 
     /// Joins the group of `id` as `(rank, ranks)`, with GPU `device`. Fails where the others do not
     /// come within five minutes.
-    pub fn join(self, id: &[u8], (rank, ranks): (usize, usize), device: usize) -> Result<Ranks> {
+    pub fn join(self, id: &[u8], (rank, ranks): (usize, usize), device: usize) -> Result<Group> {
         let mut unique = ncclUniqueId { internal: [0; 128] };
         for (to, from) in unique.internal.iter_mut().zip(id) {
             *to = from.cast_signed();
@@ -289,7 +289,7 @@ impl Nccl {
         };
         meeting.leave()?;
         let (main, beside) = (Mutex::new(main), Mutex::new(beside));
-        Ok(Ranks { main, beside, functions: self.functions, device, rank, size: ranks })
+        Ok(Group { main, beside, functions: self.functions, device, rank, size: ranks })
     }
 }
 
@@ -329,7 +329,7 @@ fn settings(calls: Calls) -> ncclConfig_t {
 ///
 /// NCCL runs what one communicator is given one after another, whatever the stream: there is one for each of
 /// the two streams, so that neither waits for the other.
-pub struct Ranks {
+pub struct Group {
     /// For where torch computes.
     main: Mutex<Handle>,
     /// For the stream beside.
@@ -345,7 +345,7 @@ fn lock(handle: &Mutex<Handle>) -> MutexGuard<'_, Handle> {
     handle.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Ranks {
+impl Group {
     /// Enqueues a collective on a tensor in the memory of this rank's GPU: where torch computes on this
     /// thread, or beside it. Only its result on the device says when it is done.
     ///
