@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
 
 #include "model.h"
@@ -267,7 +268,12 @@ cudaError_t cudaStreamEndCapture(cudaStream_t handle, cudaGraph_t* out) {
     violate("a capture is to end on a stream on which none began");
     return cudaErrorIllegalState;
   }
-  const auto result = end(capture);
+  auto result = end(capture);
+  // As where something that a real runtime notices alone was recorded.
+  const char* rank = getenv("OMPI_COMM_WORLD_RANK");
+  if (rank != nullptr && fake::setting("SCRIMP_FAKE_UNRECORDABLE_RANK", -1) == atol(rank)) {
+    result = cudaErrorStreamCaptureInvalidated;
+  }
   if (result == cudaSuccess) *out = reinterpret_cast<cudaGraph_t>(new Graph{capture->work});
   delete capture;
   return result;

@@ -5,7 +5,7 @@
 //! numbers of one step of every method, which only go down.
 
 use crate::fake_gpu::{Counts, FakeGpu, OnFakeGpus, Report};
-use crate::running::{events, steps};
+use crate::running::{events, steps, warnings};
 use scrimp::methods::METHODS;
 use scrimp::native::cuda;
 use scrimp::runlog::directory::RunDirectory;
@@ -234,6 +234,18 @@ fn two_ranks_that_replay_come_to_an_end() {
     let folder = TempDir::new().unwrap();
     let reports = train("partial-ce", folder.path(), 2 * PASS, true).ranks(2).succeed(gpu);
     assert!(reports.iter().all(|report| report.replays() > 0), "{reports:?}");
+}
+
+#[test]
+fn where_one_rank_cannot_record_a_step_no_rank_replays_it() {
+    let Some(gpu) = FakeGpu::find() else { return };
+    let folder = TempDir::new().unwrap();
+    let run = train("partial-ce", folder.path(), 2 * PASS, true).ranks(2);
+    let reports = run.variable("SCRIMP_FAKE_UNRECORDABLE_RANK", "1").succeed(gpu);
+    assert!(reports.iter().all(|report| report.replays() == 0), "{reports:?}");
+    assert_eq!(reports[0].collectives(), reports[1].collectives());
+    let warnings = warnings(events(&RunDirectory::new(folder.path())));
+    assert!(matches!(&warnings[..], [only] if only.contains("rank 1 failed")), "{warnings:?}");
 }
 
 #[test]

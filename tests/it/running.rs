@@ -351,6 +351,15 @@ pub(crate) fn steps(events: Vec<RunEvent>) -> BTreeMap<u64, Step> {
     events.into_iter().filter_map(step).collect()
 }
 
+/// What was warned of in them.
+pub(crate) fn warnings(events: Vec<RunEvent>) -> Vec<String> {
+    let warning = |event| match event {
+        RunEvent::Warning { message } => Some(message),
+        _ => None,
+    };
+    events.into_iter().filter_map(warning).collect()
+}
+
 /// A `scrimp train` that is over.
 pub(crate) struct Ended {
     /// The exit code; none where a signal ended it.
@@ -381,11 +390,7 @@ impl Ended {
 
     /// Everything that was warned of, in order.
     pub(crate) fn warnings(&self) -> Vec<String> {
-        let warning = |event| match event {
-            RunEvent::Warning { message } => Some(message),
-            _ => None,
-        };
-        self.events().into_iter().filter_map(warning).collect()
+        warnings(self.events())
     }
 
     /// How the last process ended, where it still could say so.
