@@ -228,6 +228,15 @@ fn what_no_gpu_takes_is_found() {
     ");
 }
 
+/// How much memory is free decides where the data go, before anything else lies on the GPU.
+#[test]
+fn a_gpu_tells_its_memory_before_anything_lies_there() {
+    let Some(gpu) = FakeGpu::find() else { return };
+    let batches = OnFakeGpus::scrimp(&["bench", "data", &config("partial-ce"), "--quick"]);
+    let reports = batches.sets(&["train.device=cuda"]).succeed(gpu);
+    assert!(reports[0].launches() > 0, "the data are not on the GPU: {reports:?}");
+}
+
 #[test]
 fn two_ranks_that_replay_come_to_an_end() {
     let Some(gpu) = FakeGpu::find() else { return };
