@@ -20,6 +20,7 @@ use crate::nets::spectral::Power;
 use crate::parameters::Scope;
 use crate::pseudo_labels::lesion::otsu;
 use crate::train::learner::Learner;
+use crate::train::moment::Moment;
 use crate::train::{Method, Objective, StepContext};
 use params::Lesion;
 pub use params::Params;
@@ -257,6 +258,10 @@ fn mean_over(mask: &Tensor, samples: usize, group: &dyn GroupSum) -> Tensor {
 }
 
 impl Method for Cltn {
+    fn form(&self, _moment: &Moment) -> Option<u32> {
+        Some(0)
+    }
+
     fn step(&mut self, batch: &Batch, cx: &mut StepContext<'_>) -> Result<()> {
         let images = Images::of(batch)?;
         let healed = self.heal.forward(&images.diseased);
