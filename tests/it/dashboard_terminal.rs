@@ -114,7 +114,9 @@ fn a_signal_ends_the_dashboard_and_gives_the_terminal_back() {
             modes.contains(LocalModes::ICANON | LocalModes::ECHO)
         };
         assert!(is_plain());
-        let watching = watch(&["setsid", "--ctty"], &inner);
+        // Whoever runs tests in the background of a shell ignores some of them, and so would the dashboard.
+        let heeding = ["env", "--default-signal=INT,HUP", "setsid", "--ctty"];
+        let watching = watch(&heeding, &inner);
         read_until(&outer, "silent");
         assert!(!is_plain());
         rustix::io::write(&outer, keys.as_bytes()).unwrap();
