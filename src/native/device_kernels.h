@@ -200,9 +200,10 @@ SCRIMP_INLINE void neighbours(const NeighbourWork& work, long thread) {
   }
 SCRIMP_SUM_KERNELS(SCRIMP_GLOBAL_SUM)
 
+// Of every file of kernels whose threads work each for itself.
 #define SCRIMP_GLOBAL(operation, Work, Element, Width)                            \
   extern "C" __global__ void __launch_bounds__(SCRIMP_BLOCK_THREADS)              \
-      operation##_##Element##_##Width(const Work work) {                          \
+      operation##_##Element##_##Width(const __grid_constant__ Work work) {        \
     const long thread = static_cast<long>(blockIdx.x) * blockDim.x + threadIdx.x; \
     if (thread < work.threads) operation<Element, Width>(work, thread);           \
   }

@@ -124,7 +124,8 @@ class Kernels {
       const auto& divided = of.weights[layer];
       auto gradient = gradients[layer];
       if (gradient.strides() != divided.strides()) {
-        gradient = at::empty_strided(divided.sizes(), divided.strides(), divided.options()).copy_(gradient);
+        const auto other = gradient;
+        gradient = at::empty_like(divided).copy_(other);
       }
       results.push_back(at::empty_like(divided));
       work.weights[layer].gradient = gradient.const_data_ptr();

@@ -302,13 +302,7 @@ SCRIMP_INLINE void copy_words(const CopyWork& work, long thread) {
   KERNEL(copy_words, CopyWork, int, 1)
 
 #ifdef __CUDACC_RTC__
-#define SCRIMP_FLAT_GLOBAL(operation, Work, Element, Width)                         \
-  extern "C" __global__ void __launch_bounds__(SCRIMP_BLOCK_THREADS)                \
-      operation##_##Element##_##Width(const __grid_constant__ Work work) {          \
-    const long thread = static_cast<long>(blockIdx.x) * blockDim.x + threadIdx.x;   \
-    if (thread < work.threads) operation<Element, Width>(work, thread);             \
-  }
-SCRIMP_FLAT_KERNELS(SCRIMP_FLAT_GLOBAL)
+SCRIMP_FLAT_KERNELS(SCRIMP_GLOBAL)
 #endif
 
 static_assert(sizeof(GatherWork) <= 4096 && sizeof(CopyWork) <= 4096, "kernels take 4 KiB at most");

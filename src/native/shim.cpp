@@ -19,6 +19,7 @@
 
 #include "device_table.h"
 #include "guarded.h"
+#include "kernel_launcher.h"
 #include "kernel_table.h"
 #include "kernels.h"
 #include "neighbours.h"
@@ -27,6 +28,7 @@
 #include "twin_launcher.h"
 
 using at::Tensor;
+using scrimp::Form;
 using scrimp::guarded;
 
 namespace {
@@ -35,9 +37,6 @@ namespace {
 // when it failed.
 using SumFunction = int (*)(void* group, Tensor* tensor);
 using DropFunction = void (*)(void* group);
-
-// How to compute; mirrored by `native::Form` in Rust.
-enum class Form : int32_t { Own = 0, Plain = 1, DeviceTwin = 2 };
 
 struct Group final : torch::CustomClassHolder {
   void* handle;

@@ -234,13 +234,7 @@ SCRIMP_INLINE void spectral_pull(const SpectralWork& work, long thread) {
   SCRIMP_SPECTRAL_PACKED(KERNEL, spectral_pull)
 
 #ifdef __CUDACC_RTC__
-#define SCRIMP_SPECTRAL_GLOBAL(operation, Work, Element, Width)                     \
-  extern "C" __global__ void __launch_bounds__(SCRIMP_BLOCK_THREADS)                \
-      operation##_##Element##_##Width(const __grid_constant__ Work work) {          \
-    const long thread = static_cast<long>(blockIdx.x) * blockDim.x + threadIdx.x;   \
-    if (thread < work.threads) operation<Element, Width>(work, thread);             \
-  }
-SCRIMP_SPECTRAL_KERNELS(SCRIMP_SPECTRAL_GLOBAL)
+SCRIMP_SPECTRAL_KERNELS(SCRIMP_GLOBAL)
 #endif
 
 static_assert(sizeof(SpectralWork) <= 4096, "kernels take 4 KiB at most");
