@@ -3,7 +3,7 @@
 //! Slices are resized to the network's size; predictions are compared with the truth on the grid that a
 //! [`Yardstick`] says. Knows no method but through its trait.
 
-use super::Method;
+use super::method::Method;
 use super::preview::{Extremes, Scene};
 use super::scores::{CaseScores, Score, Scores, mean};
 use crate::comm::{Communicator, agree};
