@@ -6,6 +6,7 @@ use scrimp::data::import::phantom::{Difficulty, Phantom, generate};
 use scrimp::data::import::{acdc, nifti};
 use scrimp::data::{Case, DENSE, Dataset, IGNORE, IMAGE_LABEL, SCRIBBLE, store};
 use scrimp::error::{Failure, Result};
+use scrimp::scan::{Grid, Scan};
 use std::fs;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
@@ -53,9 +54,10 @@ fn a_data_set_is_read_as_it_was_written() {
 #[test]
 fn a_volume_of_very_many_intensities_is_kept_as_it_is() {
     let shape = [2, 200, 200];
-    let image: Vec<f32> = (0u32..80_000).map(|i| i as f32 / 80_000.0).collect();
+    let voxels: Vec<f32> = (0u32..80_000).map(|i| i as f32 / 80_000.0).collect();
     let annotations = [(SCRIBBLE.to_string(), vec![IGNORE; 80_000])].into();
-    let case = Case { shape, image, annotations, ..small().cases.remove(0) };
+    let scan = Scan { grid: Grid::unplaced(shape, None), channels: 1, voxels };
+    let case = Case { scan, annotations, ..small().cases.remove(0) };
     let dataset = Dataset { cases: vec![case], ..small() };
     let (_folder, path) = packed(&dataset);
     assert_eq!(store::read(&path).unwrap(), dataset);
@@ -261,7 +263,10 @@ fn volumes_and_slices_of_wsl4mis_give_the_same_cases() {
         ]
     );
     for (case, origin) in dataset.cases.iter().zip(small().cases) {
-        assert_eq!((&case.scan.voxels, &case.annotations), (&origin.image, &origin.annotations));
+        assert_eq!(
+            (&case.scan.voxels, &case.annotations),
+            (&origin.scan.voxels, &origin.annotations)
+        );
         assert_eq!(case.scan.grid.spacing_mm, None);
     }
 }

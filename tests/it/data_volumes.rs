@@ -206,7 +206,7 @@ fn plain() -> Case {
 fn every_type_byte_order_and_offset_gives_the_same_case() {
     let expected = plain();
     assert_eq!(expected.annotations[SCRIBBLE][..7], [0, 1, 1, 0, 1, 0, IGNORE]);
-    assert_eq!(expected.spacing_mm, Some([8.0, 2.0, 1.5]));
+    assert_eq!(expected.scan.grid.spacing_mm, Some([8.0, 2.0, 1.5]));
     for stored in [2, 256, 4, 512, 8, 768, 1024, 1280, 16, 64] {
         for big_endian in [false, true] {
             let guise =
