@@ -21,8 +21,10 @@ pub mod signals;
 pub mod config;
 pub mod crf;
 pub mod metrics;
+pub mod preparation;
 pub mod pseudo_labels;
 pub mod runlog;
+pub mod scan;
 pub mod scribbles;
 
 pub mod launch;

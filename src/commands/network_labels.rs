@@ -113,7 +113,7 @@ struct Labeller<'a> {
 impl Labeller<'_> {
     /// The class of every pixel of a case; an image whose label says that it is healthy is background.
     fn labels(&self, case: &Case) -> Result<Vec<u8>> {
-        let [slices, rows, columns] = case.shape;
+        let [slices, rows, columns] = case.scan.grid.shape;
         let mut labels = Vec::with_capacity(slices * rows * columns);
         for slice in 0..slices {
             let known = case.annotation_slice(IMAGE_LABEL, slice);
@@ -122,7 +122,7 @@ impl Labeller<'_> {
                 continue;
             }
             let found = self.slice(case, slice)?;
-            labels.extend(enlarge(&found, self.size, [rows, columns], case.channels));
+            labels.extend(enlarge(&found, self.size, [rows, columns], case.scan.channels));
         }
         Ok(labels)
     }
@@ -130,7 +130,7 @@ impl Labeller<'_> {
     /// The labels of one slice on the network's grid.
     fn slice(&self, case: &Case, slice: usize) -> Result<Vec<u8>> {
         let image = case.input_slice(slice, self.size);
-        let extents = [1, case.channels as i64, self.size as i64, self.size as i64];
+        let extents = [1, case.scan.channels as i64, self.size as i64, self.size as i64];
         let (kind, device) = self.target;
         let input = Tensor::from_slice(&image).view(extents).to_kind(kind).to_device(device);
         let logits = self.method.predict(&input)?;
@@ -139,11 +139,11 @@ impl Labeller<'_> {
             let classes = logits.argmax(1, false).to_kind(Kind::Uint8).to_device(Device::Cpu);
             return Vec::try_from(classes.contiguous().view([-1])).context(fetched);
         }
-        if logits.size()[1] != 2 || case.channels != 3 {
+        if logits.size()[1] != 2 || case.scan.channels != 3 {
             let message = format!(
                 "`--refine dense-crf` takes a lesion in a colour image, found {} classes in {} channels",
                 logits.size()[1],
-                case.channels
+                case.scan.channels
             );
             return Err(Failure::usage(message).hint("leave `--refine` out"));
         }

@@ -293,7 +293,7 @@ pub(super) fn method(
         passes: Passes::new(plan.net.dropout, statistics),
         slices: training_slices(dataset, plan.data.fold, &plan.data.annotation)
             .into_iter()
-            .map(|(case, _)| dataset.cases[case].shape)
+            .map(|(case, _)| dataset.cases[case].scan.grid.shape)
             .map(|[_, rows, columns]| [rows, columns])
             .collect(),
         size: plan.data.size as i64,

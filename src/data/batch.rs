@@ -153,12 +153,12 @@ impl<'a> Volume<'a> {
 
     /// Slices, rows, columns as stored.
     pub fn shape(&self) -> [usize; 3] {
-        self.case.shape
+        self.case.scan.grid.shape
     }
 
     /// Distance of voxel centres along slices, rows, columns, where the source says so.
     pub fn spacing_mm(&self) -> Option<[f64; 3]> {
-        self.case.spacing_mm
+        self.case.scan.grid.spacing_mm
     }
 
     /// The class of every voxel, `shape` in row-major order.
@@ -168,23 +168,23 @@ impl<'a> Volume<'a> {
 
     /// The slices as stored, intensities in `[0, 1]`: slices, channels, rows, columns in row-major order.
     pub fn image(&self) -> &'a [f32] {
-        &self.case.image
+        &self.case.scan.voxels
     }
 
     /// The slices resized to `size` x `size`, grey ones by order-0 zoom and coloured ones bilinearly:
     /// `[slices, channels, size, size]` f32.
     pub fn input(&self, size: usize) -> Tensor {
-        let slices = self.case.shape[0];
+        let slices = self.case.scan.grid.shape[0];
         let resized: Vec<f32> =
             (0..slices).flat_map(|slice| self.case.input_slice(slice, size)).collect();
-        let extents = [slices, self.case.channels, size, size].map(|extent| extent as i64);
+        let extents = [slices, self.case.scan.channels, size, size].map(|extent| extent as i64);
         Tensor::from_slice(&resized).view(extents)
     }
 
     /// Labels of the shape of [`Volume::input`] without channel, resized back to the case's own
     /// shape by order-0 zoom.
     pub fn enlarge(&self, labels: &[u8], size: usize) -> Vec<u8> {
-        let [_, rows, columns] = self.case.shape;
+        let [_, rows, columns] = self.case.scan.grid.shape;
         let slices = labels.chunks_exact(size * size);
         slices
             .flat_map(|slice| augment::zoom_labels(slice, [size, size], [rows, columns]))
@@ -202,7 +202,7 @@ impl<'a> Volume<'a> {
     }
 
     fn on_grid(&self, labels: &[u8], size: usize) -> Vec<u8> {
-        let [_, rows, columns] = self.case.shape;
+        let [_, rows, columns] = self.case.scan.grid.shape;
         let slices = labels.chunks_exact(rows * columns);
         slices
             .flat_map(|slice| augment::zoom_labels(slice, [rows, columns], [size, size]))

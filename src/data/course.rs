@@ -49,7 +49,9 @@ pub fn training_slices(dataset: &Dataset, fold: u32, annotation: &str) -> Vec<(u
         annotation != DENSE && case.annotations.keys().all(|kind| kind.as_str() == DENSE)
     };
     let cases = kept(dataset, fold).filter(|(_, case)| !is_for_scores(case));
-    cases.flat_map(|(index, case)| (0..case.shape[0]).map(move |slice| (index, slice))).collect()
+    cases
+        .flat_map(|(index, case)| (0..case.scan.grid.shape[0]).map(move |slice| (index, slice)))
+        .collect()
 }
 
 /// The cases that `fold` does not hold out, with their indices.
@@ -94,10 +96,11 @@ fn refuse_set(dataset: &Dataset, fold: u32) -> Result<()> {
         ))
         .hint("pack it again with the names of all classes"));
     }
-    if let Some(case) = dataset.cases.iter().find(|case| case.channels != first.channels) {
+    if let Some(case) = dataset.cases.iter().find(|case| case.scan.channels != first.scan.channels)
+    {
         return Err(Failure::usage(format!(
             "case `{}` of `{name}` has images of {} channels and case `{}` of {}, expected the same",
-            first.name, first.channels, case.name, case.channels
+            first.name, first.scan.channels, case.name, case.scan.channels
         ))
         .hint("pack grey images and coloured ones apart"));
     }
@@ -318,8 +321,8 @@ impl Course {
     pub(super) fn annotated(&self, slice: usize) -> Slice<'_> {
         let (case, slice) = self.case(slice);
         Slice {
-            shape: [case.shape[1], case.shape[2]],
-            image: case.image_slice(slice),
+            shape: [case.scan.grid.shape[1], case.scan.grid.shape[2]],
+            image: case.scan.slice(slice),
             // Every case here has this annotation: whoever chose the slices refused others.
             annotation: case.annotation_slice(&self.plan.annotation, slice).unwrap_or_default(),
             outside: self.plan.outside,
@@ -389,7 +392,7 @@ impl Origin {
         let (case, slice) = self.course.case(slice);
         let size = self.course.plan.size;
         let image = case.input_slice(slice, size);
-        Tensor::from_slice(&image).view([1, case.channels as i64, size as i64, size as i64])
+        Tensor::from_slice(&image).view([1, case.scan.channels as i64, size as i64, size as i64])
     }
 
     /// Labels of slices as they are stored, turned and resized as the samples of the batch were:

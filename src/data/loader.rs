@@ -325,7 +325,8 @@ mod tests {
     use super::*;
     use crate::data::augment::Resample;
     use crate::data::import::phantom::{Difficulty, Phantom, generate};
-    use crate::data::{Case, DENSE, IGNORE, SCRIBBLE};
+    use crate::data::{DENSE, IGNORE, SCRIBBLE};
+    use crate::scan::Scan;
 
     /// What is said of a small data set after `change`.
     fn refused(change: impl Fn(&mut Dataset)) -> String {
@@ -384,8 +385,8 @@ mod tests {
         };
         assert!(refused(all_but_the_first).starts_with("no pixel of `scribble`"));
         let coloured = |set: &mut Dataset| {
-            let Case { image, channels, .. } = &mut set.cases[2];
-            (*image, *channels) = (image.repeat(3), 3);
+            let Scan { voxels, channels, .. } = &mut set.cases[2].scan;
+            (*voxels, *channels) = (voxels.repeat(3), 3);
         };
         assert_eq!(
             refused(coloured),

@@ -14,6 +14,7 @@ use scrimp::data::shapes::{MaskVolume, Shapes};
 use scrimp::data::{Case, Dataset, IGNORE, IMAGE_LABEL, SCRIBBLE};
 use scrimp::methods::{self, Passes, Setup};
 use scrimp::random::{Draws, Key};
+use scrimp::scan::{Grid, Scan};
 use scrimp::train::learner::{LearnerSetup, Moments};
 use scrimp::train::point::StepPoint;
 use scrimp::train::{FetchedNumbers, StepContext};
@@ -53,23 +54,20 @@ fn odd_shapes(channels: usize) -> Arc<Dataset> {
     let cases = SHAPES.iter().enumerate().map(|(number, &[rows, columns])| {
         let mut draws = Key::new(5).number(number as u64).draws();
         let pixels = 2 * rows * columns;
-        let image = (0..pixels * channels).map(|_| draws.uniform() as f32).collect();
+        let voxels = (0..pixels * channels).map(|_| draws.uniform() as f32).collect();
         let scribble = labels(pixels, number % 2 == 0, &mut draws);
         Case {
             name: format!("case{number:02}"),
             patient: format!("patient{number:02}"),
             frame: 0,
             fold: 0,
-            shape: [2, rows, columns],
-            channels,
-            spacing_mm: None,
-            image,
+            scan: Scan { grid: Grid::unplaced([2, rows, columns], None), channels, voxels },
             annotations: BTreeMap::from([(SCRIBBLE.to_owned(), scribble)]),
         }
     });
     let classes = ["background", "a", "b", "c"].map(str::to_owned).to_vec();
     let (name, provenance) = ("odd".to_owned(), "noise".to_owned());
-    Arc::new(Dataset { name, classes, provenance, cases: cases.collect() })
+    Arc::new(Dataset { name, classes, provenance, preparation: None, cases: cases.collect() })
 }
 
 /// A volume of masks for each shape, the first of one slice, the second of two.

@@ -272,7 +272,7 @@ fn a_skipped_step_leaves_the_running_statistics_as_they_were() {
 fn damaged() -> Dataset {
     let mut dataset = phantoms();
     let damaged = dataset.cases.iter_mut().find(|case| case.fold != 1).unwrap();
-    damaged.image.fill(f32::NAN);
+    damaged.scan.voxels.fill(f32::NAN);
     dataset
 }
 
