@@ -26,6 +26,6 @@ pub mod trainer;
 pub mod watchdog;
 
 pub use context::StepContext;
-pub use method::{Method, step_in_parts};
+pub use method::{ForwardMode, Method, step_in_parts};
 pub use objective::{Objective, Weight};
 pub use report::{FetchedNumbers, StepReport};
