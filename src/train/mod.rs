@@ -2,10 +2,12 @@
 //!
 //! The trainer knows the trait [`Method`] and no method, no network and no loss.
 
+mod blend;
 mod buckets;
 pub mod checkpoint;
 mod context;
 pub mod evaluate;
+pub mod inference;
 mod judges;
 pub mod learner;
 mod method;
@@ -24,6 +26,7 @@ pub mod scores;
 pub mod stopping;
 pub mod trainer;
 pub mod watchdog;
+pub mod windows;
 
 pub use context::StepContext;
 pub use method::{ForwardMode, Method, step_in_parts};
