@@ -9,6 +9,8 @@ mod checkpoint;
 #[cfg(feature = "torch")]
 mod chosen;
 mod config;
+#[cfg(feature = "hdf5")]
+mod crew;
 #[cfg(feature = "torch")]
 mod evaluate;
 #[cfg(feature = "torch")]
@@ -26,6 +28,8 @@ mod narrate;
 mod network_labels;
 #[cfg(feature = "torch")]
 mod origin;
+#[cfg(feature = "hdf5")]
+mod packing;
 #[cfg(feature = "hdf5")]
 mod prepare;
 #[cfg(feature = "torch")]
