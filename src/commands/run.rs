@@ -8,15 +8,16 @@ use crate::comm::{self, Communicator, Host, Ranks, agree, with_device};
 use crate::config::plan::{
     DataSource, LesionPhantomPlan, PhantomPlan, RunPlan, ShapesPlan, ShapesSource,
 };
+use crate::config::sampling::Sampling;
 use crate::config::{
     Colour, DeviceChoice, Normalisation, Orientation, Outside, Precision, Resample, RunConfig,
 };
-use crate::data::course::training_slices;
 use crate::data::identity::Identity;
 use crate::data::import::{lesion_phantom, masks, phantom};
 use crate::data::loader::{Loader, LoaderPlan};
 use crate::data::pseudo::Labelling;
 use crate::data::shapes::Shapes;
+use crate::data::stream::training_slices;
 use crate::data::{Dataset, IGNORE, augment, store};
 use crate::error::{Context, Failure, Result};
 use crate::methods::{self, Passes, Setup};
@@ -25,6 +26,7 @@ use crate::random::Key;
 use crate::signals;
 use crate::train::Method;
 use crate::train::evaluate::{Evaluator, Yardstick};
+use crate::train::inference::Target;
 use crate::train::learner::{LearnerSetup, Moments};
 use std::sync::Arc;
 use tch::{Device, Kind};
@@ -260,6 +262,16 @@ pub(super) fn kind(plan: &RunPlan) -> Kind {
     }
 }
 
+/// Precision and place of what networks are given.
+pub(super) fn target(plan: &RunPlan, device: Device) -> Target {
+    Target { kind: kind(plan), device }
+}
+
+/// What a network sees of a scan.
+pub(super) fn sampling(plan: &RunPlan) -> Sampling {
+    Sampling::Slices { size: plan.data.size }
+}
+
 /// The precision of convolutions.
 pub(super) fn computed(plan: &RunPlan) -> Kind {
     if plan.train.precision == Precision::Bf16 { Kind::BFloat16 } else { kind(plan) }
@@ -348,8 +360,8 @@ pub(super) fn evaluator(
         dataset: Arc::clone(dataset),
         annotation: plan.data.annotation.clone(),
         fold: plan.data.fold,
-        size: plan.data.size,
-        target: (kind(plan), device),
+        sampling: sampling(plan),
+        target: target(plan, device),
         yardstick,
         volume_statistics: false,
     }

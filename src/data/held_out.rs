@@ -1,0 +1,88 @@
+//! Held-out cases beside their dense truth, for those who score.
+//!
+//! Knows nothing of batches: what is trained on has no truth.
+
+use super::{Case, DENSE, Dataset, augment};
+use crate::error::{Failure, Result};
+use crate::scan::Scan;
+use std::borrow::Cow;
+
+/// A held-out case with its dense truth. Only evaluation has one.
+#[derive(Debug, Clone, Copy)]
+pub struct HeldOut<'a> {
+    case: &'a Case,
+    truth: &'a [u8],
+}
+
+impl<'a> HeldOut<'a> {
+    /// The cases that `fold` holds out. Refuses a fold without cases, and cases without dense truth.
+    pub fn cases(dataset: &'a Dataset, fold: u32) -> Result<Vec<Self>> {
+        dataset.held_out(fold)?.into_iter().map(Self::new).collect()
+    }
+
+    fn new(case: &'a Case) -> Result<Self> {
+        let truth = case.annotations.get(DENSE).ok_or_else(|| {
+            let name = &case.name;
+            Failure::usage(format!(
+                "held-out case `{name}` has no `{DENSE}` annotation to evaluate with"
+            ))
+            .hint("pack dense labels too, for example `scrimp prepare nifti --dense DIR ...`")
+            .hint("or train on all cases without evaluations: `--set data.fold=0`")
+        })?;
+        Ok(Self { case, truth })
+    }
+
+    /// Name of the case.
+    pub fn name(&self) -> &'a str {
+        &self.case.name
+    }
+
+    /// Slices, rows, columns as stored.
+    pub fn shape(&self) -> [usize; 3] {
+        self.case.scan.grid.shape
+    }
+
+    /// Distance of voxel centres along slices, rows, columns, where the source says so.
+    pub fn spacing_mm(&self) -> Option<[f64; 3]> {
+        self.case.scan.grid.spacing_mm
+    }
+
+    /// The class of every voxel, `shape` in row-major order.
+    pub fn truth(&self) -> &'a [u8] {
+        self.truth
+    }
+
+    /// The image.
+    pub fn scan(&self) -> &'a Scan {
+        &self.case.scan
+    }
+
+    /// Labels of as many slices of other rows and columns, resized to the case's own by order-0 zoom.
+    pub fn enlarge<'l>(&self, labels: &'l [u8], from: [usize; 2]) -> Cow<'l, [u8]> {
+        resized(labels, from, self.plane())
+    }
+
+    /// The truth resized to other rows and columns by order-0 zoom.
+    pub fn truth_on(&self, to: [usize; 2]) -> Cow<'a, [u8]> {
+        resized(self.truth, self.plane(), to)
+    }
+
+    /// An annotation of the case in the same way; `None` where it has none of that kind.
+    pub fn annotation_on(&self, kind: &str, to: [usize; 2]) -> Option<Cow<'a, [u8]>> {
+        self.case.annotations.get(kind).map(|labels| resized(labels, self.plane(), to))
+    }
+
+    /// Rows and columns of the case's own slices.
+    fn plane(&self) -> [usize; 2] {
+        let [_, rows, columns] = self.shape();
+        [rows, columns]
+    }
+}
+
+fn resized(labels: &[u8], from: [usize; 2], to: [usize; 2]) -> Cow<'_, [u8]> {
+    if from == to {
+        return Cow::from(labels);
+    }
+    let slices = labels.chunks_exact(from[0] * from[1]);
+    slices.flat_map(|slice| augment::zoom_labels(slice, from, to)).collect()
+}
