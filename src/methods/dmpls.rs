@@ -5,7 +5,8 @@
 //! ablation of the paper's table 2.
 
 use super::{Passes, Recipe, Setup, annotated_cross_entropy};
-use crate::data::batch::{Batch, Samples};
+use crate::data::batch::Batch;
+use crate::data::samples::Samples;
 use crate::error::Result;
 use crate::losses::{SMOOTH, dice};
 use crate::mixing::label_map;

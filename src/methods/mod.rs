@@ -12,7 +12,7 @@ pub mod ustm;
 
 use crate::config::RunConfig;
 use crate::data::IMAGE_LABEL;
-use crate::data::batch::Samples;
+use crate::data::samples::Samples;
 use crate::error::{Context, Failure, Result};
 use crate::losses::{partial_cross_entropy, partial_cross_entropy_over};
 use crate::native::cuda::upload;

@@ -7,7 +7,7 @@
 use super::{Passes, Recipe, Setup, annotated_cross_entropy};
 use crate::data::augment::zoom_image;
 use crate::data::batch::Batch;
-use crate::data::course::Origin;
+use crate::data::recipe::Origin;
 use crate::error::{Context, Result};
 use crate::losses::partial_cross_entropy;
 use crate::native::GroupSum;

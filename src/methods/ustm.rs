@@ -5,7 +5,8 @@
 //! classes although there are four. The teacher is never in evaluation mode.
 
 use super::{Passes, Recipe, Setup, annotated_cross_entropy};
-use crate::data::batch::{Batch, Samples};
+use crate::data::batch::Batch;
+use crate::data::samples::Samples;
 use crate::error::Result;
 use crate::losses::consistency::{masked_consistency, uncertainty};
 use crate::native::{Form, global_sum, normal};

@@ -2,7 +2,8 @@
 
 use crate::golden::{Golden, assert_close, device, fill_by_rule_b, sums};
 use scrimp::comm::Ranks;
-use scrimp::data::batch::{Batch, Samples};
+use scrimp::data::batch::Batch;
+use scrimp::data::samples::Samples;
 use scrimp::methods::cltn::{Cltn, Params};
 use scrimp::methods::{Passes, Recipe, Setup};
 use scrimp::parameters::{Entry, Role};

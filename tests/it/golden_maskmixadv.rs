@@ -3,7 +3,8 @@
 use crate::golden::{Golden, assert_rows_close, device, fill, sums};
 use scrimp::comm::Ranks;
 use scrimp::data::augment::zoom_labels;
-use scrimp::data::batch::{Batch, Samples};
+use scrimp::data::batch::Batch;
+use scrimp::data::samples::Samples;
 use scrimp::losses::adversarial::verdict;
 use scrimp::losses::{SMOOTH, dice, masked_mean_square, one_hot, partial_cross_entropy};
 use scrimp::methods::maskmixadv::{MaskMixAdv, Params};

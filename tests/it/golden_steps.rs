@@ -2,7 +2,8 @@
 
 use crate::golden::{Golden, assert_close, device, fill, sums};
 use scrimp::comm::Ranks;
-use scrimp::data::batch::{Batch, Samples};
+use scrimp::data::batch::Batch;
+use scrimp::data::samples::Samples;
 use scrimp::methods::partial_ce::{Params, PartialCe};
 use scrimp::methods::{Passes, Recipe, Setup};
 use scrimp::random::Key;

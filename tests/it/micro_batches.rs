@@ -1,7 +1,8 @@
 //! Steps whose samples are computed in parts, one after the other.
 
 use scrimp::comm::{Ranks, threads};
-use scrimp::data::batch::{Batch, Samples};
+use scrimp::data::batch::Batch;
+use scrimp::data::samples::Samples;
 use scrimp::error::Result;
 use scrimp::methods::partial_ce::{Params, PartialCe};
 use scrimp::methods::{Passes, Recipe, Setup};

@@ -7,7 +7,8 @@
 mod params;
 
 use super::{Asked, Passes, Recipe, Setup, annotated_cross_entropy};
-use crate::data::batch::{Batch, Samples};
+use crate::data::batch::Batch;
+use crate::data::samples::Samples;
 use crate::error::{Failure, Result};
 use crate::losses::adversarial::{accuracy, gradient_penalty, verdict};
 use crate::losses::{SMOOTH, dice, masked_mean_square, one_hot};
