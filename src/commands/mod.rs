@@ -9,6 +9,8 @@ mod checkpoint;
 #[cfg(feature = "torch")]
 mod chosen;
 mod config;
+#[cfg(feature = "hdf5")]
+mod crew;
 #[cfg(feature = "torch")]
 mod evaluate;
 #[cfg(feature = "torch")]
@@ -28,6 +30,8 @@ mod network_labels;
 mod origin;
 #[cfg(feature = "torch")]
 mod predict;
+#[cfg(feature = "hdf5")]
+mod packing;
 #[cfg(feature = "hdf5")]
 mod prepare;
 #[cfg(feature = "torch")]

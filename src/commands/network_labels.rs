@@ -3,10 +3,9 @@
 //! The data set is that of the run, whatever it came from, so that images look as the network knows
 //! them. Cases that the run held out, or that say nothing of themselves, stay as they are.
 
-use super::annotate::claim;
-use super::chosen;
-use super::prepare::{bar, pack};
+use super::packing::{bar, claim_free, pack};
 use super::run::{self, Place};
+use super::{chosen, narrate};
 use crate::cli;
 use crate::comm::environment::Variables;
 use crate::comm::{self, Host};
@@ -23,8 +22,13 @@ use std::path::Path;
 use std::sync::Arc;
 use tch::{Device, Kind, Tensor};
 
-/// Labels the training images of `run` as the arguments say.
-pub(super) fn label(
+/// Labels the training images of `run` as the arguments say; every rank of a launcher calls this.
+pub(super) fn run(arguments: &cli::PseudoLabels, run: &Path) -> Result<Exit> {
+    let (comm, variables) = run::connect()?;
+    label(arguments, run, (&comm, &variables)).map_err(|failure| narrate::tell(failure, &*comm))
+}
+
+fn label(
     arguments: &cli::PseudoLabels,
     run: &Path,
     (comm, variables): (&Host, &Variables),
@@ -34,7 +38,7 @@ pub(super) fn label(
         let refusal = Failure::usage(message).hint("run it without mpirun");
         return comm::agree(&**comm, Err(refusal));
     }
-    let to = claim(&arguments.to)?;
+    let to = claim_free(&arguments.to)?;
     let directory = RunDirectory::new(run);
     let plan = run::resolve(&config::read(&directory.config(), &[])?, 1)?;
     chosen::find(&directory, &arguments.checkpoint)?;

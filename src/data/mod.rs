@@ -14,7 +14,7 @@ pub mod augment;
 pub mod batch;
 mod colour;
 #[cfg(feature = "torch")]
-pub mod course;
+pub mod held_out;
 pub mod identity;
 pub mod import;
 #[cfg(feature = "torch")]
@@ -22,10 +22,15 @@ pub mod loader;
 pub mod order;
 pub mod pseudo;
 #[cfg(feature = "torch")]
+pub mod recipe;
+#[cfg(feature = "torch")]
 mod resident;
+#[cfg(feature = "torch")]
+pub mod samples;
 pub mod shapes;
 pub mod simulated;
 pub mod store;
+pub mod stream;
 #[cfg(feature = "torch")]
 mod table;
 pub mod tally;

@@ -5,7 +5,8 @@
 //! ablation of the paper's table 2.
 
 use super::{Passes, Recipe, Setup, annotated_cross_entropy};
-use crate::data::batch::{Batch, Samples};
+use crate::data::batch::Batch;
+use crate::data::samples::Samples;
 use crate::error::Result;
 use crate::losses::{SMOOTH, dice};
 use crate::mixing::label_map;
@@ -13,8 +14,8 @@ use crate::nets::Pass;
 use crate::nets::unet::{CHANNELS, UNetCct, channel_dropout};
 use crate::random::Key;
 use crate::train::learner::{Learner, LearnerConfig};
-use crate::train::moment::Moment;
 use crate::train::numbers;
+use crate::train::point::StepPoint;
 use crate::train::{Method, Objective, StepContext};
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
@@ -121,19 +122,19 @@ impl Dmpls {
     }
 
     fn chance(&self, samples: &Samples, cx: &StepContext<'_>) -> Chance {
-        let (varying, device) = (cx.varying(), samples.image.device());
+        let (numbers, device) = (cx.numbers(), samples.image.device());
         let keep = |(level, &channels): (usize, &i64)| {
             let positions = samples.positions.clone();
-            let kept = varying.numbers(device, move |moment| {
-                let keys = moment.sample_keys("channels", &positions);
+            let kept = numbers.numbers(device, move |point| {
+                let keys = point.sample_keys("channels", &positions);
                 let of_level = |key: &Key| kept_channels(key.number(level as u64), channels);
                 keys.iter().flat_map(of_level).collect()
             });
             kept.view([-1, channels])
         };
         let share = self.params.share;
-        let share = varying.number(device, move |moment| match share {
-            Share::Random => moment.key("share").draws().uniform() + LEAST_SHARE,
+        let share = numbers.number(device, move |point| match share {
+            Share::Random => point.key("share").draws().uniform() + LEAST_SHARE,
             Share::Half => 0.5,
         });
         Chance { kept: CHANNELS.iter().enumerate().map(keep).collect(), share }
@@ -153,7 +154,7 @@ pub fn pseudo_label(probabilities: &[Tensor; 2], share: &Tensor) -> Tensor {
 }
 
 impl Method for Dmpls {
-    fn form(&self, _moment: &Moment) -> Option<u32> {
+    fn form(&self, _point: &StepPoint) -> Option<u32> {
         Some(0)
     }
 

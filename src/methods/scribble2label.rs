@@ -7,7 +7,7 @@
 use super::{Passes, Recipe, Setup, annotated_cross_entropy};
 use crate::data::augment::zoom_image;
 use crate::data::batch::Batch;
-use crate::data::course::Origin;
+use crate::data::recipe::Origin;
 use crate::error::{Context, Result};
 use crate::losses::partial_cross_entropy;
 use crate::native::GroupSum;
@@ -295,7 +295,7 @@ pub fn sure_labels(annotation: &Tensor, codes: &Tensor) -> Tensor {
 
 impl Method for Scribble2Label {
     fn step(&mut self, batch: &Batch, cx: &mut StepContext<'_>) -> Result<()> {
-        let done = cx.moment().step - 1;
+        let done = cx.point().step - 1;
         // Before the step and not after the last one: evaluations and checkpoints between the two
         // must not see running statistics that single slices have moved.
         if done > 0 && done.is_multiple_of(self.params.period) && cx.is_first() {

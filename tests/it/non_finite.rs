@@ -21,7 +21,7 @@ use scrimp::train::checkpoint::{CheckpointStore, Header};
 use scrimp::train::evaluate::{Evaluator, Yardstick};
 use scrimp::train::learner::Learner;
 use scrimp::train::learner::{LearnerSetup, Moments};
-use scrimp::train::moment::Moment;
+use scrimp::train::point::StepPoint;
 use scrimp::train::recorder::FlightRecorder;
 use scrimp::train::stopping::{Reason, StopRequests};
 use scrimp::train::trainer::{Outcome, Parts, Trainer};
@@ -335,8 +335,8 @@ fn a_stop_at_a_step_that_is_not_logged_saves_nothing_poisoned() {
 struct Exhausted(Box<dyn Method>);
 
 impl Method for Exhausted {
-    fn form(&self, moment: &Moment) -> Option<u32> {
-        self.0.form(moment)
+    fn form(&self, point: &StepPoint) -> Option<u32> {
+        self.0.form(point)
     }
     fn step(&mut self, batch: &Batch, cx: &mut StepContext<'_>) -> Result<()> {
         self.0.step(batch, cx)

@@ -20,7 +20,7 @@ use crate::nets::spectral::Power;
 use crate::parameters::Scope;
 use crate::pseudo_labels::lesion::otsu;
 use crate::train::learner::Learner;
-use crate::train::moment::Moment;
+use crate::train::point::StepPoint;
 use crate::train::{Method, Objective, StepContext};
 use params::Lesion;
 pub use params::Params;
@@ -258,7 +258,7 @@ fn mean_over(mask: &Tensor, samples: usize, group: &dyn GroupSum) -> Tensor {
 }
 
 impl Method for Cltn {
-    fn form(&self, _moment: &Moment) -> Option<u32> {
+    fn form(&self, _point: &StepPoint) -> Option<u32> {
         Some(0)
     }
 
@@ -278,7 +278,7 @@ impl Method for Cltn {
         self.generators.update(objective, cx)?;
         if let Some((average, _)) = &mut self.average {
             let most = self.params.average;
-            let keep = cx.varying().number(annotation.device(), move |now| {
+            let keep = cx.numbers().number(annotation.device(), move |now| {
                 (1.0 - 1.0 / (now.step as f64 + 1.0)).min(most)
             });
             average.follow(&self.generators, &keep, cx)?;

@@ -18,7 +18,7 @@ use crate::losses::{Masking, partial_dice};
 use crate::nets::Pass;
 use crate::nets::unet::UNet;
 use crate::train::learner::Learner;
-use crate::train::moment::Moment;
+use crate::train::point::StepPoint;
 use crate::train::{Method, Objective, StepContext, Weight};
 pub use params::Params;
 use std::cell::LazyCell;
@@ -61,7 +61,7 @@ impl PartialCe {
         if term.weight == 0.0 {
             return Weight::Fixed(0.0);
         }
-        Weight::Varying(cx.varying().number(device, move |now| term.weight_at(now.step)))
+        Weight::Varying(cx.numbers().number(device, move |now| term.weight_at(now.step)))
     }
 
     /// Every term that has a weight; `logits` is `[N, C, H, W]` of the batch's main samples.
@@ -104,7 +104,7 @@ impl PartialCe {
 }
 
 impl Method for PartialCe {
-    fn form(&self, _moment: &Moment) -> Option<u32> {
+    fn form(&self, _point: &StepPoint) -> Option<u32> {
         Some(0)
     }
 

@@ -137,8 +137,8 @@ mod tests {
     use crate::comm::{Solo, threads};
     use crate::random::Key;
     use crate::train::learner::{Learner, LearnerConfig, LearnerSetup, Moments};
-    use crate::train::moment::Moment;
     use crate::train::optimizer::{OptimizerConfig, SgdConfig};
+    use crate::train::point::StepPoint;
     use crate::train::schedule::Schedule;
     use crate::train::{Method, StepContext};
     use proptest::prelude::*;
@@ -721,7 +721,7 @@ mod tests {
         fn predict(&self, image: &Tensor) -> Result<Tensor> {
             Ok(image.shallow_clone())
         }
-        fn form(&self, _moment: &Moment) -> Option<u32> {
+        fn form(&self, _point: &StepPoint) -> Option<u32> {
             None
         }
         fn adapt_statistics(&self, _image: &Tensor, _share: f64) -> Result<()> {
