@@ -22,6 +22,7 @@ use crate::data::{Dataset, IGNORE, augment, store};
 use crate::error::{Context, Failure, Result};
 use crate::methods::{self, Passes, Setup};
 use crate::native;
+use crate::preparation::Spacing;
 use crate::random::Key;
 use crate::signals;
 use crate::train::Method;
@@ -308,9 +309,18 @@ pub(super) fn method(
             .map(|(case, _)| dataset.cases[case].scan.grid.shape)
             .map(|[_, rows, columns]| [rows, columns])
             .collect(),
-        size: plan.data.size as i64,
+        sample: [1, plan.data.size, plan.data.size],
+        spacing_mm: spacing_mm(dataset),
     };
     (methods::find(&plan.method)?.build)(&plan.method_params, &setup)
+}
+
+/// How far apart the voxels of all scans lie, where their preparation made them alike.
+fn spacing_mm(dataset: &Dataset) -> Option<[f64; 3]> {
+    match dataset.preparation.as_ref()?.spacing {
+        Spacing::Volume(spacing_mm) => Some(spacing_mm),
+        Spacing::AsStored | Spacing::InPlane(_) => None,
+    }
 }
 
 /// This rank's share of the batches.
