@@ -8,7 +8,6 @@ use crate::comm::{self, Communicator, Host, Ranks, agree, with_device};
 use crate::config::plan::{
     DataSource, LesionPhantomPlan, PhantomPlan, RunPlan, ShapesPlan, ShapesSource,
 };
-use crate::config::sampling::Sampling;
 use crate::config::{
     Colour, DeviceChoice, Normalisation, Orientation, Outside, Precision, Resample, RunConfig,
 };
@@ -268,11 +267,6 @@ pub(super) fn target(plan: &RunPlan, device: Device) -> Target {
     Target { kind: kind(plan), device }
 }
 
-/// What a network sees of a scan.
-pub(super) fn sampling(plan: &RunPlan) -> Sampling {
-    Sampling::Slices { size: plan.data.size }
-}
-
 /// The precision of convolutions.
 pub(super) fn computed(plan: &RunPlan) -> Kind {
     if plan.train.precision == Precision::Bf16 { Kind::BFloat16 } else { kind(plan) }
@@ -309,7 +303,7 @@ pub(super) fn method(
             .map(|(case, _)| dataset.cases[case].scan.grid.shape)
             .map(|[_, rows, columns]| [rows, columns])
             .collect(),
-        sample: [1, plan.data.size, plan.data.size],
+        sample: plan.data.sampling.extent(),
         spacing_mm: spacing_mm(dataset),
     };
     (methods::find(&plan.method)?.build)(&plan.method_params, &setup)
@@ -344,8 +338,8 @@ pub(super) fn loader_plan(plan: &RunPlan) -> Result<LoaderPlan> {
         annotation: plan.data.annotation.clone(),
         batch_size: plan.train.batch_size,
         drop_last: plan.data.drop_last,
-        with_healthy: methods::find(&plan.method)?.needs_healthy,
-        size: plan.data.size,
+        streams: methods::find(&plan.method)?.streams,
+        sampling: plan.data.sampling,
         augment: match plan.data.augment {
             Resample::Reference => augment::Resample::Reference,
             Resample::Bilinear => augment::Resample::Bilinear,
@@ -370,7 +364,7 @@ pub(super) fn evaluator(
         dataset: Arc::clone(dataset),
         annotation: plan.data.annotation.clone(),
         fold: plan.data.fold,
-        sampling: sampling(plan),
+        sampling: plan.data.sampling,
         target: target(plan, device),
         yardstick,
         volume_statistics: false,

@@ -3,13 +3,14 @@
 //! After [`RunPlan::resolve`] nothing is optional and nothing is checked twice. Whether files exist
 //! and what devices there are is not known here: a plan means the same on every machine.
 
+use super::sampling::Sampling;
 use super::{
     Colour, DataConfig, MethodConfig, NetConfig, Normalisation, Orientation, Outside, Resample,
     RunConfig, ShapesConfig,
 };
-use super::{phantoms, shown};
+use super::{phantoms, samples, shown};
 use crate::error::{Context, Result};
-use crate::limits::{BATCH_PIXELS, NETWORK_SIZE, STEPS, elements};
+use crate::limits::STEPS;
 use crate::shares::local_share;
 use std::path::{Path, PathBuf};
 
@@ -43,8 +44,8 @@ pub struct DataPlan {
     pub fold: u32,
     /// The annotation to learn from, by its name in the data set.
     pub annotation: String,
-    /// Rows and columns that the network sees, a multiple of 16.
-    pub size: usize,
+    /// How samples are cut from scans.
+    pub sampling: Sampling,
     /// What becomes of the brightness and the cast of images.
     pub colour: Colour,
     /// How slices are turned, flipped and resized.
@@ -113,14 +114,7 @@ impl RunPlan {
                 0..=STEPS,
             )?,
         };
-        let (batch, size) = (train.batch_size, data.size);
-        if elements(&[batch, size, size], BATCH_PIXELS).is_none() {
-            let message = format!(
-                "a batch of {batch} slices of {size} x {size} pixels is too large, expected at most \
-                 {BATCH_PIXELS} pixels"
-            );
-            return Err(config.refuse("train.batch_size", message));
-        }
+        samples::refuse_large_batch(&config, data.sampling, train.batch_size)?;
         let MethodConfig { name: method, params: method_params } = config.method;
         Ok(Self { ranks, data, net, method, method_params, train })
     }
@@ -131,7 +125,7 @@ impl RunPlan {
     }
 
     fn written_out(&self) -> RunConfig {
-        let mut data = DataConfig::default();
+        let (mut data, data_sampling) = (DataConfig::default(), self.data.sampling);
         match &self.data.source {
             DataSource::Packed(path) => data.path = Some(path.clone()),
             DataSource::Phantom(phantom) => data.phantom = Some(phantom.written_out()),
@@ -141,7 +135,8 @@ impl RunPlan {
             data: DataConfig {
                 fold: Some(self.data.fold),
                 annotation: Some(self.data.annotation.clone()),
-                size: Some(self.data.size),
+                size: samples::size(data_sampling),
+                patches: samples::patches(data_sampling),
                 colour: Some(self.data.colour),
                 augment: Some(self.data.augment),
                 outside: Some(self.data.outside),
@@ -178,6 +173,7 @@ impl RunPlan {
         let (most, least) = (share(0), share(ranks - 1));
         let shares = if most == least { format!("{most}") } else { format!("{least} or {most}") };
         let ranks = if *ranks == 1 { "1 rank".to_owned() } else { format!("{ranks} ranks") };
+        let items = data.sampling.items();
         let saves = &train.save_every.0;
         let mut lines = vec![
             format!(
@@ -186,8 +182,8 @@ impl RunPlan {
                 shown::quoted(&data.annotation)
             ),
             format!(
-                "{} steps of {} slices of {} x {} on {ranks}, {shares} slices each{in_parts}",
-                train.total_steps, train.batch_size, data.size, data.size
+                "{} steps of {} {items} of {} on {ranks}, {shares} {items} each{in_parts}",
+                train.total_steps, train.batch_size, data.sampling
             ),
             format!(
                 "logs every {} steps, evaluates every {}, saves every {saves} and keeps {}",
@@ -264,19 +260,7 @@ fn source(config: &RunConfig) -> Result<DataSource> {
 fn data(config: &RunConfig) -> Result<DataPlan> {
     let written = &config.data;
     let source = source(config)?;
-    let size = written.size();
-    if size > NETWORK_SIZE {
-        let message =
-            format!("`data.size` is {size}, expected a multiple of 16 up to {NETWORK_SIZE}");
-        return Err(config.refuse("data.size", message));
-    }
-    if size == 0 || !size.is_multiple_of(16) {
-        let down = (size / 16 * 16).max(16);
-        let message = format!("`data.size` is {size}, expected a multiple of 16");
-        return Err(config
-            .refuse("data.size", message)
-            .hint(format!("the nearest are {down} and {}", down + 16)));
-    }
+    let sampling = samples::sampling(config)?;
     let shapes = written.shapes.as_ref();
     let shapes = shapes.map(|shapes| self::shapes(config, shapes, &source)).transpose()?;
     Ok(DataPlan {
@@ -284,7 +268,7 @@ fn data(config: &RunConfig) -> Result<DataPlan> {
         shapes,
         fold: written.fold.unwrap_or(1),
         annotation: written.annotation().to_owned(),
-        size,
+        sampling,
         colour: written.colour.unwrap_or(Colour::AsStored),
         augment: written.augment.unwrap_or(Resample::Reference),
         outside: written.outside.unwrap_or(Outside::Unknown),

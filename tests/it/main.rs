@@ -166,6 +166,9 @@ mod overlap;
 #[cfg(feature = "mpi")]
 mod owning;
 #[cfg(test)]
+#[cfg(feature = "torch")]
+mod patches;
+#[cfg(test)]
 mod preparing;
 #[cfg(test)]
 mod promises;
