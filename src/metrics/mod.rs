@@ -1,9 +1,10 @@
-//! Dice, Jaccard, HD, HD95, ASD and ASSD of label volumes, as medpy 0.5 defines them, and the five
-//! scores of a lesion in a picture.
+//! Dice, Jaccard, HD, HD95, ASD and ASSD of label volumes, as medpy 0.5 defines them, the normalised surface
+//! Dice, errors of volume, and the five scores of a lesion in a picture.
 //!
 //! Two volumes in, numbers out. What is undefined (a surface distance to nothing) stays undefined
 //! here; [`Convention`] alone turns it into a number. This module knows no files, no tensors, no run.
 
+mod class_scores;
 mod convention;
 mod lesion;
 mod search;
@@ -11,6 +12,7 @@ mod surface;
 mod transform;
 mod voxels;
 
+pub use class_scores::ClassScores;
 pub use convention::{Convention, Scores};
 pub use lesion::LesionScores;
 pub use surface::{Distances, Surface, SurfaceDistances};
