@@ -117,11 +117,11 @@ fn python(slices: &Path) -> Result<f64> {
 
 /// Writes the slices of a case as WSL4MIS has them.
 fn write_slices(case: &Case, folder: &Path) -> hdf5::Result<()> {
-    let shape = [case.shape[1], case.shape[2]];
-    for slice in 0..case.shape[0] {
+    let shape = [case.scan.grid.shape[1], case.scan.grid.shape[2]];
+    for slice in 0..case.scan.grid.shape[0] {
         let file = hdf5::File::create(folder.join(format!("{}_slice_{slice}.h5", case.name)))?;
         let image = file.new_dataset::<f32>().shape(shape).deflate(4).create("image")?;
-        image.write_raw(case.image_slice(slice))?;
+        image.write_raw(case.scan.slice(slice))?;
         for (kind, name) in [(DENSE, "label"), (SCRIBBLE, "scribble")] {
             let labels = case.annotation_slice(kind, slice).unwrap_or_default();
             let coded = |&label: &u8| if label == IGNORE { 4 } else { label };

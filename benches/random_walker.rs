@@ -37,14 +37,14 @@ struct Scene {
 impl Scene {
     /// The first slice from the middle on whose scribble shows every class.
     fn of(case: &Case) -> Option<Self> {
-        let slice = (case.shape[0] / 2..case.shape[0]).find(|&slice| {
+        let slice = (case.scan.grid.shape[0] / 2..case.scan.grid.shape[0]).find(|&slice| {
             let scribble = case.annotation_slice(SCRIBBLE, slice).unwrap_or_default();
             (0..CLASSES as u8).all(|class| scribble.contains(&class))
         })?;
         Some(Self {
             name: format!("{}:{slice}", case.name),
-            shape: [case.shape[1], case.shape[2]],
-            image: case.image_slice(slice).to_vec(),
+            shape: [case.scan.grid.shape[1], case.scan.grid.shape[2]],
+            image: case.scan.slice(slice).to_vec(),
             scribble: case.annotation_slice(SCRIBBLE, slice)?.to_vec(),
         })
     }

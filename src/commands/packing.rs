@@ -38,7 +38,7 @@ pub(super) fn pack(source: Source, to: Destination) -> Result<Exit> {
         writer.add(&case)?;
         tally.add(&case);
         case_count += 1;
-        slice_count += case.shape[0];
+        slice_count += case.scan.grid.shape[0];
         bar.inc(1);
     }
     bar.finish_and_clear();

@@ -8,6 +8,7 @@ mod changes;
 mod graph;
 mod phantoms;
 pub mod plan;
+pub mod sampling;
 mod shown;
 mod source;
 mod time_span;

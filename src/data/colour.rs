@@ -19,8 +19,8 @@ impl Dataset {
 
 impl Case {
     fn even_out_light(&mut self) {
-        let pixels = self.shape[1] * self.shape[2];
-        for slice in self.image.chunks_exact_mut(self.channels * pixels) {
+        let pixels = self.scan.grid.pixels();
+        for slice in self.scan.voxels.chunks_exact_mut(self.scan.channels * pixels) {
             let lit: Vec<bool> = (0..pixels)
                 .map(|pixel| slice.iter().skip(pixel).step_by(pixels).any(|&value| value > 0.0))
                 .collect();
@@ -39,6 +39,7 @@ impl Case {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scan::{Grid, Scan};
     use std::collections::BTreeMap;
 
     fn case(channels: usize, image: &[f32]) -> Case {
@@ -47,10 +48,11 @@ mod tests {
             patient: "one".into(),
             frame: 0,
             fold: 0,
-            shape: [1, 1, image.len() / channels],
-            channels,
-            spacing_mm: None,
-            image: image.to_vec(),
+            scan: Scan {
+                grid: Grid::unplaced([1, 1, image.len() / channels], None),
+                channels,
+                voxels: image.to_vec(),
+            },
             annotations: BTreeMap::new(),
         }
     }
@@ -62,8 +64,8 @@ mod tests {
             let planes = gains.map(|gain| [0.0, 0.25 * gain, 0.75 * gain]).concat();
             let mut case = case(3, &planes);
             case.even_out_light();
-            for (found, expected) in case.image.iter().zip(expected) {
-                assert!((found - expected).abs() < 1e-6, "{gains:?}: {:?}", case.image);
+            for (found, expected) in case.scan.voxels.iter().zip(expected) {
+                assert!((found - expected).abs() < 1e-6, "{gains:?}: {:?}", case.scan.voxels);
             }
         }
     }
@@ -72,9 +74,9 @@ mod tests {
     fn bright_spots_are_cut_and_black_images_stay_black() {
         let mut spot = case(1, &[0.01, 0.01, 0.01, 0.97]);
         spot.even_out_light();
-        assert_eq!(spot.image[3..], [1.0]);
+        assert_eq!(spot.scan.voxels[3..], [1.0]);
         let mut black = case(3, &[0.0; 12]);
         black.even_out_light();
-        assert_eq!(black.image, [0.0; 12]);
+        assert_eq!(black.scan.voxels, [0.0; 12]);
     }
 }

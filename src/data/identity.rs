@@ -4,6 +4,7 @@
 
 use super::store::image_checksum;
 use super::{Case, Dataset};
+use crate::scan::Scan;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 /// Digests of a data set as it was read, in hexadecimal.
@@ -19,7 +20,7 @@ impl Identity {
     /// The identity of a data set. Its name and the sentences about its origin do not count.
     pub fn of(dataset: &Dataset) -> Self {
         let images: Vec<u64> =
-            dataset.cases.iter().map(|case| image_checksum(&case.image)).collect();
+            dataset.cases.iter().map(|case| image_checksum(&case.scan.voxels)).collect();
         let mut hash = Xxh3::new();
         hash.update(format!("{:?}\n", dataset.classes).as_bytes());
         for (case, image) in dataset.cases.iter().zip(&images) {
@@ -32,7 +33,8 @@ impl Identity {
 
 /// All that is known about a case, its arrays as digests.
 fn described(case: &Case, image: u64) -> String {
-    let Case { name, patient, frame, fold, shape, channels, spacing_mm, .. } = case;
+    let Case { name, patient, frame, fold, scan: Scan { grid, channels, .. }, .. } = case;
+    let (shape, spacing_mm) = (grid.shape, grid.spacing_mm);
     let annotations: Vec<(&String, u64)> =
         case.annotations.iter().map(|(kind, labels)| (kind, xxh3_64(labels))).collect();
     format!("{:?}\n", (name, patient, frame, fold, shape, channels, spacing_mm, image, annotations))
@@ -57,7 +59,7 @@ mod tests {
             ("classes", |data| data.classes[1].push('x')),
             ("fold", |data| data.cases[1].fold += 1),
             ("name", |data| data.cases[1].name.push('x')),
-            ("spacing", |data| data.cases[1].spacing_mm = None),
+            ("spacing", |data| data.cases[1].scan.grid.spacing_mm = None),
             ("label", |data| data.cases[1].annotations.values_mut().for_each(|all| all[7] ^= 1)),
             ("order", |data| data.cases.swap(0, 1)),
         ];
@@ -69,7 +71,7 @@ mod tests {
             assert_eq!(after.images == before.images, what != "order", "{what}");
         }
         let mut other = one.clone();
-        other.cases[2].image[5] += 0.25;
+        other.cases[2].scan.voxels[5] += 0.25;
         let after = Identity::of(&other);
         assert_eq!(after.images[..2], before.images[..2]);
         assert!(after.images[2] != before.images[2] && after.digest != before.digest);

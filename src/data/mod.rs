@@ -5,6 +5,8 @@
 
 use crate::error::{Failure, Result};
 use crate::limits::{EXTENT, VOLUME_VOXELS, elements};
+use crate::preparation::Preparation;
+use crate::scan::Scan;
 use std::collections::{BTreeMap, BTreeSet};
 
 pub mod augment;
@@ -12,7 +14,7 @@ pub mod augment;
 pub mod batch;
 mod colour;
 #[cfg(feature = "torch")]
-pub mod course;
+pub mod held_out;
 pub mod identity;
 pub mod import;
 #[cfg(feature = "torch")]
@@ -20,10 +22,15 @@ pub mod loader;
 pub mod order;
 pub mod pseudo;
 #[cfg(feature = "torch")]
+pub mod recipe;
+#[cfg(feature = "torch")]
 mod resident;
+#[cfg(feature = "torch")]
+pub mod samples;
 pub mod shapes;
 pub mod simulated;
 pub mod store;
+pub mod stream;
 #[cfg(feature = "torch")]
 mod table;
 pub mod tally;
@@ -52,15 +59,9 @@ pub struct Case {
     pub frame: u32,
     /// Cross-validation fold in which this case is held out, counted from 1; 0 = in none.
     pub fold: u32,
-    /// Slices, rows, columns.
-    pub shape: [usize; 3],
-    /// Intensities of each pixel: 1 for grey, 3 for red, green and blue.
-    pub channels: usize,
-    /// Distance of voxel centres along slices, rows, columns, where the source says so.
-    pub spacing_mm: Option<[f64; 3]>,
-    /// Intensities in `[0, 1]`: slices, channels, rows, columns in row-major order.
-    pub image: Vec<f32>,
-    /// Label volumes by kind ([`SCRIBBLE`], [`DENSE`], [`IMAGE_LABEL`]), each of `shape` in row-major
+    /// Its image as networks see it.
+    pub scan: Scan,
+    /// Label volumes by kind ([`SCRIBBLE`], [`DENSE`], [`IMAGE_LABEL`]) on the grid of `scan`, in row-major
     /// order: class or [`IGNORE`].
     pub annotations: BTreeMap<String, Vec<u8>>,
 }
@@ -74,6 +75,8 @@ pub struct Dataset {
     pub classes: Vec<String>,
     /// Where the data came from and how they were scaled, one sentence per line.
     pub provenance: String,
+    /// What was done to the scans; nothing where a packed file does not say so.
+    pub preparation: Option<Preparation>,
     /// Ordered by name.
     pub cases: Vec<Case>,
 }
@@ -82,7 +85,7 @@ impl Dataset {
     /// Channels of every case: 1 for grey, 3 for red, green and blue. All cases of one data set have
     /// the same number.
     pub fn channels(&self) -> usize {
-        self.cases.first().map_or(1, |case| case.channels)
+        self.cases.first().map_or(1, |case| case.scan.channels)
     }
 
     /// The cases that `fold`, counted from 1, holds out. Refuses a fold that holds out nothing.
@@ -102,26 +105,26 @@ impl Dataset {
     }
 }
 
-impl Case {
-    /// The intensities of one slice, `[channels, rows, columns]`; `slice` counts from 0.
-    pub fn image_slice(&self, slice: usize) -> &[f32] {
-        let pixels = self.channels * self.shape[1] * self.shape[2];
-        &self.image[slice * pixels..][..pixels]
+/// One slice of a scan resized to `size` x `size` as a network is shown it, grey by order-0 zoom and colours
+/// bilinearly: `[channels, size, size]`.
+pub fn resized_slice(scan: &Scan, slice: usize, size: usize) -> Vec<f32> {
+    let ([_, rows, columns], image) = (scan.grid.shape, scan.slice(slice));
+    match scan.channels {
+        1 => augment::zoom_image(image, [rows, columns], [size, size]),
+        channels => augment::transfer::resize_planes(image, [channels, rows, columns], size),
     }
+}
 
+impl Case {
     /// One slice resized to `size` x `size` as a network is shown it, grey by order-0 zoom and colours
     /// bilinearly: `[channels, size, size]`.
     pub fn input_slice(&self, slice: usize, size: usize) -> Vec<f32> {
-        let ([_, rows, columns], image) = (self.shape, self.image_slice(slice));
-        match self.channels {
-            1 => augment::zoom_image(image, [rows, columns], [size, size]),
-            channels => augment::transfer::resize_planes(image, [channels, rows, columns], size),
-        }
+        resized_slice(&self.scan, slice, size)
     }
 
     /// The labels of one slice, `[rows, columns]`, if the case has this kind of annotation.
     pub fn annotation_slice(&self, kind: &str, slice: usize) -> Option<&[u8]> {
-        let pixels = self.shape[1] * self.shape[2];
+        let pixels = self.scan.grid.pixels();
         Some(&self.annotations.get(kind)?[slice * pixels..][..pixels])
     }
 
@@ -130,19 +133,19 @@ impl Case {
     /// neither one of `class_count` classes nor, where pixels may be unknown, [`IGNORE`], and an
     /// [`IMAGE_LABEL`] that is not one of two classes, the same all over a slice.
     pub fn check(&self, class_count: usize) -> Result<()> {
-        let voxels = elements(&self.shape, VOLUME_VOXELS);
-        let voxels = voxels.filter(|_| self.shape.iter().all(|&extent| extent <= EXTENT));
+        let voxels = elements(&self.scan.grid.shape, VOLUME_VOXELS);
+        let voxels = voxels.filter(|_| self.scan.grid.shape.iter().all(|&extent| extent <= EXTENT));
         let Some(voxels) = voxels else {
             return Err(Failure::new(format!(
                 "case `{}` has shape {:?}, expected at most {EXTENT} along each axis and \
                  {VOLUME_VOXELS} voxels",
-                self.name, self.shape
+                self.name, self.scan.grid.shape
             )));
         };
         if voxels == 0 {
             return Err(Failure::new(format!(
                 "case `{}` is empty, its shape is {:?}",
-                self.name, self.shape
+                self.name, self.scan.grid.shape
             )));
         }
         self.check_image(voxels)?;
@@ -156,7 +159,7 @@ impl Case {
                     "`{kind}` of case `{}` holds label {} {}, expected classes 0 to {}{}",
                     self.name,
                     labels[index],
-                    place(index, self.shape),
+                    place(index, self.scan.grid.shape),
                     class_count.saturating_sub(1),
                     if whole { "" } else { " or the ignore value 255" },
                 )));
@@ -166,26 +169,27 @@ impl Case {
     }
 
     fn check_image(&self, voxels: usize) -> Result<()> {
-        if self.channels != 1 && self.channels != 3 {
+        if self.scan.channels != 1 && self.scan.channels != 3 {
             return Err(Failure::new(format!(
                 "`image` of case `{}` has {} channels, expected 1 for grey, or 3 for red, green and blue",
-                self.name, self.channels
+                self.name, self.scan.channels
             )));
         }
-        self.check_length("image", self.image.len(), voxels * self.channels)?;
-        let Some(index) = self.image.iter().position(|value| !(0.0..=1.0).contains(value)) else {
+        self.check_length("image", self.scan.voxels.len(), voxels * self.scan.channels)?;
+        let Some(index) = self.scan.voxels.iter().position(|value| !(0.0..=1.0).contains(value))
+        else {
             return Ok(());
         };
         Err(Failure::new(format!(
             "`image` of case `{}` holds {} {}, expected finite intensities in [0, 1]",
             self.name,
-            self.image[index],
+            self.scan.voxels[index],
             self.place_in_image(index)
         )))
     }
 
     fn check_image_labels(&self) -> Result<()> {
-        for slice in 0..self.shape[0] {
+        for slice in 0..self.scan.grid.shape[0] {
             let labels = self.annotation_slice(IMAGE_LABEL, slice).unwrap_or_default();
             let Some(pixel) = labels.iter().position(|&label| label != labels[0]) else { continue };
             let index = slice * labels.len() + pixel;
@@ -193,7 +197,7 @@ impl Case {
                 "`{IMAGE_LABEL}` of case `{}` holds label {} {}, expected {} as in the rest of the slice",
                 self.name,
                 labels[pixel],
-                place(index, self.shape),
+                place(index, self.scan.grid.shape),
                 labels[0]
             )));
         }
@@ -204,24 +208,24 @@ impl Case {
         if found == expected {
             return Ok(());
         }
-        let colours = if array == "image" && self.channels > 1 {
-            format!(" and {} channels", self.channels)
+        let colours = if array == "image" && self.scan.channels > 1 {
+            format!(" and {} channels", self.scan.channels)
         } else {
             String::new()
         };
         Err(Failure::new(format!(
             "`{array}` of case `{}` has {found} voxels, expected {expected} for shape {:?}{colours}",
-            self.name, self.shape
+            self.name, self.scan.grid.shape
         )))
     }
 
     /// Where element `index` of `image` lies, in words.
     fn place_in_image(&self, index: usize) -> String {
-        let pixels = self.shape[1] * self.shape[2];
+        let pixels = self.scan.grid.pixels();
         let (plane, pixel) = (index / pixels, index % pixels);
-        let (slice, channel) = (plane / self.channels, plane % self.channels);
-        let place = place(slice * pixels + pixel, self.shape);
-        if self.channels == 1 { place } else { format!("{place}, channel {channel}") }
+        let (slice, channel) = (plane / self.scan.channels, plane % self.scan.channels);
+        let place = place(slice * pixels + pixel, self.scan.grid.shape);
+        if self.scan.channels == 1 { place } else { format!("{place}, channel {channel}") }
     }
 }
 
@@ -236,11 +240,13 @@ fn place(index: usize, shape: [usize; 3]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scan::Grid;
 
     /// A small sound case whose name and values depend on `number`.
     fn small_case(number: usize) -> Case {
-        let shape = [2, 3, 4];
-        let image = (0..24).map(|i| ((i * 7 + number) % 24) as f32 / 24.0).collect();
+        let spacing_mm = number.is_multiple_of(2).then_some([10.0, 1.5, 1.25]);
+        let grid = Grid::unplaced([2, 3, 4], spacing_mm);
+        let voxels = (0..24).map(|i| ((i * 7 + number) % 24) as f32 / 24.0).collect();
         let scribble =
             (0..24).map(|i| if i % 5 == 0 { ((i + number) % 3) as u8 } else { IGNORE }).collect();
         let dense = (0..24).map(|i| ((i + number) % 3) as u8).collect();
@@ -249,10 +255,7 @@ mod tests {
             patient: format!("patient{number:02}"),
             frame: 1,
             fold: number as u32 % 5 + 1,
-            shape,
-            channels: 1,
-            spacing_mm: number.is_multiple_of(2).then_some([10.0, 1.5, 1.25]),
-            image,
+            scan: Scan { grid, channels: 1, voxels },
             annotations: BTreeMap::from([(SCRIBBLE.into(), scribble), (DENSE.into(), dense)]),
         }
     }
@@ -261,7 +264,7 @@ mod tests {
     fn a_wrong_value_is_named_with_its_place() {
         let mut case = small_case(1);
         assert!(case.check(3).is_ok());
-        case.image[17] = f32::NAN;
+        case.scan.voxels[17] = f32::NAN;
         assert_eq!(
             case.check(3).unwrap_err().message(),
             "`image` of case `case01` holds NaN in slice 1 at row 1, column 1, expected finite intensities in [0, 1]"
@@ -278,7 +281,8 @@ mod tests {
             case.check(3).unwrap_err().message(),
             "`scribble` of case `case01` has 23 voxels, expected 24 for shape [2, 3, 4]"
         );
-        let case = Case { shape: [1 << 63, 2, 12], ..small_case(1) };
+        let mut case = small_case(1);
+        case.scan.grid.shape = [1 << 63, 2, 12];
         assert_eq!(
             case.check(3).unwrap_err().message(),
             "case `case01` has shape [9223372036854775808, 2, 12], expected at most 65536 along each axis and \
@@ -289,28 +293,29 @@ mod tests {
     /// The same with three channels and the image labels 0 and 1 of its two slices.
     fn colour_case() -> Case {
         let case = small_case(1);
-        let image = (0..72u8).map(|value| f32::from(value) / 255.0).collect();
+        let voxels = (0..72u8).map(|value| f32::from(value) / 255.0).collect();
         let labels = (0..24).map(|voxel| voxel / 12).collect();
         let annotations = BTreeMap::from([(IMAGE_LABEL.into(), labels)]);
-        Case { channels: 3, image, annotations, ..case }
+        let scan = Scan { channels: 3, voxels, ..case.scan };
+        Case { scan, annotations, ..case }
     }
 
     #[test]
     fn a_wrong_colour_is_named_with_its_channel() {
         let mut case = colour_case();
         assert!(case.check(2).is_ok());
-        case.image[36 + 12 + 5] = 1.5;
+        case.scan.voxels[36 + 12 + 5] = 1.5;
         assert_eq!(
             case.check(2).unwrap_err().message(),
             "`image` of case `case01` holds 1.5 in slice 1 at row 1, column 1, channel 1, expected finite intensities in [0, 1]"
         );
         let mut case = colour_case();
-        case.image.pop();
+        case.scan.voxels.pop();
         assert_eq!(
             case.check(2).unwrap_err().message(),
             "`image` of case `case01` has 71 voxels, expected 72 for shape [2, 3, 4] and 3 channels"
         );
-        case.channels = 2;
+        case.scan.channels = 2;
         assert_eq!(
             case.check(2).unwrap_err().message(),
             "`image` of case `case01` has 2 channels, expected 1 for grey, or 3 for red, green and blue"
@@ -341,11 +346,11 @@ mod tests {
     #[test]
     fn slices_are_cut_along_the_first_axis() {
         let case = small_case(0);
-        assert_eq!(case.image_slice(1), &case.image[12..]);
+        assert_eq!(case.scan.slice(1), &case.scan.voxels[12..]);
         assert_eq!(case.annotation_slice(DENSE, 0), Some(&case.annotations[DENSE][..12]));
         assert_eq!(case.annotation_slice("points", 0), None);
         let case = colour_case();
-        assert_eq!(case.image_slice(1), &case.image[36..]);
+        assert_eq!(case.scan.slice(1), &case.scan.voxels[36..]);
         assert_eq!(case.annotation_slice(IMAGE_LABEL, 1), Some([1; 12].as_slice()));
     }
 }

@@ -50,7 +50,7 @@ impl Labelling {
         let cases = dataset.cases.iter().enumerate();
         let cases = cases.filter(|(_, case)| lacks(case) && Some(case.fold) != fold);
         let slices: Vec<_> = cases
-            .flat_map(|(index, case)| (0..case.shape[0]).map(move |slice| (index, slice)))
+            .flat_map(|(index, case)| (0..case.scan.grid.shape[0]).map(move |slice| (index, slice)))
             .collect();
         (!slices.is_empty()).then(|| Self { kind: kind.to_owned(), absent, slices })
     }
@@ -81,7 +81,7 @@ impl Labelling {
 
     fn label(&self, dataset: &Dataset, (case, slice): (usize, usize)) -> Result<Vec<u8>> {
         let case = &dataset.cases[case];
-        if case.channels != 1 {
+        if case.scan.channels != 1 {
             return Err(Failure::new(format!(
                 "case `{}` is in colour, but a random walker compares grey values",
                 case.name
@@ -89,8 +89,8 @@ impl Labelling {
             .hint("pack the images in grey, or learn from the scribbles themselves"));
         }
         let scribbled = Scribbled {
-            columns: case.shape[2],
-            image: case.image_slice(slice),
+            columns: case.scan.grid.shape[2],
+            image: case.scan.slice(slice),
             scribble: case.annotation_slice(SCRIBBLE, slice).unwrap_or_default(),
             classes: dataset.classes.len(),
         };
@@ -104,7 +104,7 @@ impl Labelling {
         let mut runs = messages.iter().flatten().copied();
         for &(index, slice) in &self.slices {
             let case = &mut dataset.cases[index];
-            let pixels = case.shape[1] * case.shape[2];
+            let pixels = case.scan.grid.shape[1] * case.scan.grid.shape[2];
             let volume = case.annotations.entry(self.kind.clone()).or_default();
             volume.resize((slice + 1) * pixels, 0);
             decode(&mut runs, &mut volume[slice * pixels..]).ok_or_else(|| {

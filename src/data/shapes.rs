@@ -52,7 +52,7 @@ impl Shapes {
         let dense = dataset.cases.into_iter().filter_map(|mut case| {
             let labels = case.annotations.remove(DENSE)?;
             let (name, patient) = (case.name, Some(case.patient));
-            Some(MaskVolume { name, patient, shape: case.shape, labels })
+            Some(MaskVolume { name, patient, shape: case.scan.grid.shape, labels })
         });
         let volumes: Vec<MaskVolume> = dense.collect();
         if volumes.is_empty() {
@@ -121,7 +121,8 @@ fn own_patient<'a>(mask: &MaskVolume, target: &'a Dataset) -> Option<&'a str> {
     let shown = |labels: &Vec<u8>| *labels == mask.labels && labels.iter().any(|&label| label > 0);
     let mut cases = target.cases.iter();
     let own = cases.find(|case| {
-        let same = case.shape == mask.shape && case.annotations.get(DENSE).is_some_and(shown);
+        let same =
+            case.scan.grid.shape == mask.shape && case.annotations.get(DENSE).is_some_and(shown);
         same || named(&case.patient)
     });
     own.map(|case| case.patient.as_str())

@@ -63,9 +63,10 @@ impl Simulation {
 
     /// The scribbles of one case, all slices.
     fn draw(&self, case: &Case, class_count: usize) -> Vec<u8> {
-        let mut drawn = vec![UNLABELLED; case.shape.iter().product()];
-        let (columns, pixels) = (case.shape[2], case.shape[1] * case.shape[2]);
-        for slice in (0..case.shape[0]).step_by(self.every.max(1)) {
+        let mut drawn = vec![UNLABELLED; case.scan.grid.shape.iter().product()];
+        let (columns, pixels) =
+            (case.scan.grid.shape[2], case.scan.grid.shape[1] * case.scan.grid.shape[2]);
+        for slice in (0..case.scan.grid.shape[0]).step_by(self.every.max(1)) {
             let labels = case.annotation_slice(DENSE, slice).unwrap_or_default();
             let out = &mut drawn[slice * pixels..][..pixels];
             for class in 0..class_count.min(usize::from(UNLABELLED)) as u8 {

@@ -133,6 +133,7 @@ impl Kind {
 mod tests {
     use super::*;
     use crate::data::DENSE;
+    use crate::scan::{Grid, Scan};
 
     const CLASSES: [&str; 3] = ["background", "liver", "tumour"];
 
@@ -142,10 +143,7 @@ mod tests {
             patient: name.into(),
             frame: 0,
             fold: 0,
-            shape: [1, 2, 2],
-            channels: 1,
-            spacing_mm: None,
-            image: vec![0.0; 4],
+            scan: Scan { grid: Grid::unplaced([1, 2, 2], None), channels: 1, voxels: vec![0.0; 4] },
             annotations: annotations.iter().map(|(kind, l)| ((*kind).into(), l.to_vec())).collect(),
         }
     }

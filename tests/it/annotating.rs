@@ -63,7 +63,7 @@ fn random_walker_labels_stand_beside_everything_else() {
     let labelled = written(folder.path(), WALKER);
     assert!(labelled.provenance.contains("random walker"), "{}", labelled.provenance);
     for (case, origin) in labelled.cases.iter().zip(&dataset.cases) {
-        assert_eq!(case.image, origin.image);
+        assert_eq!(case.scan.voxels, origin.scan.voxels);
         let mut annotations = case.annotations.clone();
         let labels = annotations.remove("random_walker");
         assert_eq!(annotations, origin.annotations);
@@ -111,8 +111,8 @@ fn drawn_scribbles_replace_those_that_were_there() {
     let drawn = written(folder.path(), &["scribbles", "--every", "2", "--shorten", "1"]);
     for (case, origin) in drawn.cases.iter().zip(&dataset.cases) {
         assert_eq!(
-            (&case.image, &case.annotations[DENSE]),
-            (&origin.image, &origin.annotations[DENSE])
+            (&case.scan.voxels, &case.annotations[DENSE]),
+            (&origin.scan.voxels, &origin.annotations[DENSE])
         );
         let [first, second] = [0, 1].map(|slice| case.annotation_slice(SCRIBBLE, slice).unwrap());
         assert!(first.iter().any(|&label| label != IGNORE), "{}", case.name);

@@ -6,6 +6,7 @@ use scrimp::data::import::phantom::{Difficulty, Phantom, generate};
 use scrimp::data::import::{acdc, nifti};
 use scrimp::data::{Case, DENSE, Dataset, IGNORE, IMAGE_LABEL, SCRIBBLE, store};
 use scrimp::error::{Failure, Result};
+use scrimp::scan::{Grid, Scan};
 use std::fs;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
@@ -34,23 +35,29 @@ pub(crate) fn text<T>(result: Result<T>, folder: &Path) -> String {
 #[test]
 fn a_data_set_is_read_as_it_was_written() {
     let mut dataset = small();
-    dataset.cases[1].spacing_mm = None;
+    dataset.cases[1].scan.grid.spacing_mm = None;
     dataset.cases[2].annotations.remove(DENSE);
     // More intensities than one byte of codes holds, and a negative zero.
-    dataset.cases[0].image.iter_mut().zip(0u16..).for_each(|(v, i)| *v = f32::from(i) / 4096.0);
-    dataset.cases[0].image[7] = -0.0;
+    dataset.cases[0]
+        .scan
+        .voxels
+        .iter_mut()
+        .zip(0u16..)
+        .for_each(|(v, i)| *v = f32::from(i) / 4096.0);
+    dataset.cases[0].scan.voxels[7] = -0.0;
     let (_folder, path) = packed(&dataset);
     let read = store::read(&path).unwrap();
     assert_eq!(read, dataset);
-    assert_eq!(read.cases[0].image[7].to_bits(), (-0.0f32).to_bits());
+    assert_eq!(read.cases[0].scan.voxels[7].to_bits(), (-0.0f32).to_bits());
 }
 
 #[test]
 fn a_volume_of_very_many_intensities_is_kept_as_it_is() {
     let shape = [2, 200, 200];
-    let image: Vec<f32> = (0u32..80_000).map(|i| i as f32 / 80_000.0).collect();
+    let voxels: Vec<f32> = (0u32..80_000).map(|i| i as f32 / 80_000.0).collect();
     let annotations = [(SCRIBBLE.to_string(), vec![IGNORE; 80_000])].into();
-    let case = Case { shape, image, annotations, ..small().cases.remove(0) };
+    let scan = Scan { grid: Grid::unplaced(shape, None), channels: 1, voxels };
+    let case = Case { scan, annotations, ..small().cases.remove(0) };
     let dataset = Dataset { cases: vec![case], ..small() };
     let (_folder, path) = packed(&dataset);
     assert_eq!(store::read(&path).unwrap(), dataset);
@@ -61,12 +68,12 @@ fn coloured() -> Dataset {
     let mut dataset = small();
     dataset.cases.truncate(2);
     for case in &mut dataset.cases {
-        case.channels = 3;
-        case.image = (0..3 * 2048u32).map(|i| (i % 256) as f32 / 255.0).collect();
+        case.scan.channels = 3;
+        case.scan.voxels = (0..3 * 2048u32).map(|i| (i % 256) as f32 / 255.0).collect();
         case.annotations = [(IMAGE_LABEL.to_string(), vec![1; 2048])].into();
     }
-    dataset.cases[1].shape[0] = 1;
-    dataset.cases[1].image.truncate(3 * 1024);
+    dataset.cases[1].scan.grid.shape[0] = 1;
+    dataset.cases[1].scan.voxels.truncate(3 * 1024);
     dataset.cases[1].annotations = [(IMAGE_LABEL.to_string(), vec![0; 1024])].into();
     dataset
 }
@@ -114,7 +121,7 @@ fn equal_data_sets_give_equal_files() {
 fn a_file_that_cannot_be_finished_leaves_nothing_behind() {
     let folder = TempDir::new().unwrap();
     let mut dataset = small();
-    dataset.cases[1].image[40] = f32::NAN;
+    dataset.cases[1].scan.voxels[40] = f32::NAN;
     let path = folder.path().join("set.h5");
     insta::assert_snapshot!(text(store::write(&path, &dataset), folder.path()), @r"
     error: cannot write case `phantom0002` to `FOLDER/set.h5`
@@ -225,12 +232,12 @@ fn wsl4mis() -> (TempDir, [PathBuf; 2]) {
     for (case, id) in small().cases.iter().zip(ids) {
         let [dense, scribble] = wsl4mis_labels(case);
         let path = volumes.join(format!("{id}.h5"));
-        write_wsl4mis(&path, &case.shape, &case.image, [&dense, &scribble]);
+        write_wsl4mis(&path, &case.scan.grid.shape, &case.scan.voxels, [&dense, &scribble]);
         for slice in 0..2 {
             let part = slice * 1024..(slice + 1) * 1024;
             let path = slices.join(format!("{id}_slice_{slice}.h5"));
             let labels = [&dense[part.clone()], &scribble[part.clone()]];
-            write_wsl4mis(&path, &[32, 32], &case.image[part], labels);
+            write_wsl4mis(&path, &[32, 32], &case.scan.voxels[part], labels);
         }
     }
     (folder, [volumes, slices])
@@ -256,8 +263,11 @@ fn volumes_and_slices_of_wsl4mis_give_the_same_cases() {
         ]
     );
     for (case, origin) in dataset.cases.iter().zip(small().cases) {
-        assert_eq!((&case.image, &case.annotations), (&origin.image, &origin.annotations));
-        assert_eq!(case.spacing_mm, None);
+        assert_eq!(
+            (&case.scan.voxels, &case.annotations),
+            (&origin.scan.voxels, &origin.annotations)
+        );
+        assert_eq!(case.scan.grid.spacing_mm, None);
     }
 }
 
@@ -271,15 +281,15 @@ fn broken_files_of_wsl4mis_are_named() {
     let [dense, scribble] = wsl4mis_labels(case);
     let first = volumes.join("patient020_frame01.h5");
 
-    let mut image = case.image.clone();
+    let mut image = case.scan.voxels.clone();
     image[1024 + 33] = f32::NAN;
-    write_wsl4mis(&first, &case.shape, &image, [&dense, &scribble]);
+    write_wsl4mis(&first, &case.scan.grid.shape, &image, [&dense, &scribble]);
     insta::assert_snapshot!(import(folder.path()), @"error: `image` of `FOLDER/ACDC_training_volumes/patient020_frame01.h5` holds NaN in slice 1 at row 1, column 1, expected finite intensities in [0, 1]");
     let mut wrong = scribble.clone();
     wrong[5] = 5;
-    write_wsl4mis(&first, &case.shape, &case.image, [&dense, &wrong]);
+    write_wsl4mis(&first, &case.scan.grid.shape, &case.scan.voxels, [&dense, &wrong]);
     insta::assert_snapshot!(import(folder.path()), @"error: `scribble` of `FOLDER/ACDC_training_volumes/patient020_frame01.h5` holds label 5 in slice 0 at row 0, column 5, expected 0 to 3 or 4 for unlabelled");
-    write_wsl4mis(&first, &case.shape, &case.image, [&scribble, &scribble]);
+    write_wsl4mis(&first, &case.scan.grid.shape, &case.scan.voxels, [&scribble, &scribble]);
     insta::assert_snapshot!(import(folder.path()), @"error: `label` of `FOLDER/ACDC_training_volumes/patient020_frame01.h5` holds label 4 in slice 0 at row 0, column 0, expected 0 to 3");
     fs::write(&first, &fs::read(&first).unwrap()[..3000]).unwrap();
     insta::assert_snapshot!(import(folder.path()), @r"
@@ -358,10 +368,10 @@ fn the_challenge_tree_is_scaled_and_keeps_its_spacing() {
     ");
     write_nifti(&stem("_scribble"), SHAPE, SPACING_MM, &scribble);
     let case = import().unwrap().cases.remove(0);
-    assert_eq!((&*case.name, case.fold, case.shape), ("patient081_frame04", 5, SHAPE));
-    assert_eq!(case.spacing_mm, Some([10.0, 1.5625, 1.37]));
+    assert_eq!((&*case.name, case.fold, case.scan.grid.shape), ("patient081_frame04", 5, SHAPE));
+    assert_eq!(case.scan.grid.spacing_mm, Some([10.0, 1.5625, 1.37]));
     // 24 values: the share 0.99 is reached at the last one, so nothing is cut.
-    assert_eq!(case.image[12], (12.0f64 / 23.0) as f32);
+    assert_eq!(case.scan.voxels[12], (12.0f64 / 23.0) as f32);
     assert_eq!(case.annotations[SCRIBBLE][..6], [0, 1, 2, 3, IGNORE, 0]);
     assert_eq!(case.annotations[DENSE][..6], [0, 1, 2, 3, 0, 0]);
 }
@@ -435,7 +445,7 @@ fn real_acdc_volumes_have_the_published_folds() {
     for case in source.cases {
         let case = case.unwrap();
         case.check(4).unwrap();
-        slices[case.fold as usize] += case.shape[0];
+        slices[case.fold as usize] += case.scan.grid.shape[0];
         let same = stacked.next_if(|other| other.as_ref().unwrap().name == case.name);
         assert!(same.is_none_or(|other| other.unwrap() == case), "{}", case.name);
     }

@@ -82,8 +82,8 @@ fn slices_are_diseased_healthy_or_left_out() {
     let mut slices = BTreeMap::<_, BTreeSet<_>>::new();
     for case in &dataset.cases {
         case.check(dataset.classes.len()).unwrap();
-        assert_eq!((case.shape, case.channels), ([1, 16, 16], 3));
-        assert_eq!(case.spacing_mm, Some([3.0, 1.25, 1.25]));
+        assert_eq!((case.scan.grid.shape, case.scan.channels), ([1, 16, 16], 3));
+        assert_eq!(case.scan.grid.spacing_mm, Some([3.0, 1.25, 1.25]));
         let (volume, slice) = case.name.rsplit_once('_').unwrap();
         let (kind, labels) = case.annotations.iter().next().unwrap();
         let class =
@@ -130,7 +130,7 @@ fn brightness_does_not_tell_the_class_and_black_is_background_alone() {
     volume(&folder.path().join("flat"), "Brats18_D_1", 4000);
     let brighter = import(&wanted(folder.path())).unwrap();
     assert_eq!(plain.cases, brighter.cases, "every volume has its own scale");
-    let image = &plain.cases[0].image;
+    let image = &plain.cases[0].scan.voxels;
     assert_eq!(image[..256], image[512..], "three equal channels");
     // Two columns beside the brain and the square's own corner stay black, the brain does not.
     assert_eq!((image[0], image[8 * 16]), (0.0, 0.0));

@@ -73,7 +73,7 @@ fn pictures_to_train_on_have_image_labels_and_the_others_masks() {
     let (dataset, warnings) = import(folder.path(), 32, false).unwrap();
     let described = dataset.cases.iter().map(|case| {
         case.check(dataset.classes.len()).unwrap();
-        assert_eq!((case.shape, case.channels), ([1, 32, 32], 3));
+        assert_eq!((case.scan.grid.shape, case.scan.channels), ([1, 32, 32], 3));
         let kinds: Vec<_> =
             case.annotations.iter().map(|(kind, l)| (kind.as_str(), l[0])).collect();
         (case.name.as_str(), case.patient.as_str(), case.fold, kinds)
@@ -90,7 +90,7 @@ fn pictures_to_train_on_have_image_labels_and_the_others_masks() {
         ]
     );
     assert_eq!(warnings, [""; 0]);
-    let image = &dataset.cases[1].image;
+    let image = &dataset.cases[1].scan.voxels;
     // Column 3, row 2, and the brightness of the picture, plane by plane.
     let pixel = [0, 1, 2].map(|channel| (image[channel * 1024 + 2 * 32 + 3] * 255.0).round() as u8);
     assert_eq!(pixel, [12, 8, 10]);
@@ -101,7 +101,7 @@ fn pictures_to_train_on_have_image_labels_and_the_others_masks() {
 fn pictures_and_masks_are_resized_and_packed_in_colour() {
     let folder = package();
     let (dataset, _) = import(folder.path(), 16, false).unwrap();
-    assert_eq!((dataset.cases[0].shape, dataset.channels()), ([1, 16, 16], 3));
+    assert_eq!((dataset.cases[0].scan.grid.shape, dataset.channels()), ([1, 16, 16], 3));
     let lesion = &dataset.cases[5].annotations[DENSE];
     assert!((0..256).all(|i| lesion[i] == u8::from(i % 16 < 4)));
     let file = folder.path().join("set.h5");
@@ -401,7 +401,7 @@ fn pictures_and_masks_are_turned_as_viewers_show_them() {
         turned(folder.path(), "2_A_weak/b.jpg", &stored, exif());
         turned(folder.path(), "val/labels/d_segmentation.png", &lesion, exif());
         let (dataset, _) = import(folder.path(), 32, false).unwrap();
-        let [png, jpeg] = [1, 2].map(|case| &dataset.cases[case].image);
+        let [png, jpeg] = [1, 2].map(|case| &dataset.cases[case].scan.voxels);
         let truth = &dataset.cases[5].annotations[DENSE];
         for pixel in 0..1024 {
             let (row, column) = from(orientation, pixel / 32, pixel % 32);

@@ -15,7 +15,7 @@ fn held_out() -> Vec<Case> {
 }
 
 fn levels(case: &Case) -> Vec<u8> {
-    case.image.iter().map(|value| (255.0 * value).round() as u8).collect()
+    case.scan.voxels.iter().map(|value| (255.0 * value).round() as u8).collect()
 }
 
 #[test]
@@ -52,7 +52,10 @@ fn only_held_out_images_have_their_truth() {
         ]
     );
     let more = generate(&LesionPhantom { cases: 4, healthy: 5, test: 3, ..SMALL }).unwrap();
-    assert_eq!(more.cases[3].image, dataset.cases[1].image, "not how many there are, but which");
+    assert_eq!(
+        more.cases[3].scan.voxels, dataset.cases[1].scan.voxels,
+        "not how many there are, but which"
+    );
 }
 
 #[test]

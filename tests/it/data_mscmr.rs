@@ -56,8 +56,11 @@ fn train_has_scribbles_and_val_is_held_out() {
     );
     for case in &dataset.cases {
         case.check(dataset.classes.len()).unwrap();
-        assert_eq!((case.shape, case.spacing_mm), (SHAPE, Some([5.0, 0.75, 0.5])));
-        assert_eq!(case.image, [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]);
+        assert_eq!(
+            (case.scan.grid.shape, case.scan.grid.spacing_mm),
+            (SHAPE, Some([5.0, 0.75, 0.5]))
+        );
+        assert_eq!(case.scan.voxels, [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]);
     }
     assert_eq!(dataset.cases[0].annotations[SCRIBBLE], [0, 1, 2, 3, IGNORE, IGNORE]);
     assert_eq!(dataset.cases[1].annotations[DENSE], [0, 1, 2, 3, 0, 0]);
@@ -173,7 +176,7 @@ fn the_real_package_has_its_cases() {
     for case in source.cases {
         let case = case.unwrap();
         case.check(4).unwrap();
-        slices[case.fold as usize] += case.shape[0];
+        slices[case.fold as usize] += case.scan.grid.shape[0];
         for &label in case.annotations.get(SCRIBBLE).into_iter().flatten() {
             scribbled[usize::from(label)] += 1;
             pixels += 1;

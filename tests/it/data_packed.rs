@@ -7,6 +7,7 @@ use hdf5::types::VarLenUnicode;
 use scrimp::data::import::phantom::{Difficulty, Phantom, generate};
 use scrimp::data::store::{self, Destination, Existing, Writer};
 use scrimp::data::{Case, Dataset};
+use scrimp::scan::{Grid, Scan};
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, symlink};
 use std::path::{Path, PathBuf};
@@ -386,7 +387,8 @@ fn the_command_refuses_before_it_reads_and_says_what_it_replaces() {
 fn a_case_larger_than_any_volume_is_refused() {
     let [case]: [Case; 1] = small().cases.drain(..1).collect::<Vec<_>>().try_into().unwrap();
     for shape in [[usize::MAX, 2, 2], [1 << 17, 1, 1], [1 << 16, 1 << 16, 1]] {
-        let said = Case { shape, ..case.clone() }.check(4).unwrap_err();
+        let scan = Scan { grid: Grid::unplaced(shape, None), ..case.scan.clone() };
+        let said = Case { scan, ..case.clone() }.check(4).unwrap_err();
         assert!(said.message().contains("expected at most 65536 along each axis"), "{said}");
     }
 }

@@ -14,9 +14,10 @@ use scrimp::data::shapes::{MaskVolume, Shapes};
 use scrimp::data::{Case, Dataset, IGNORE, IMAGE_LABEL, SCRIBBLE};
 use scrimp::methods::{self, Passes, Setup};
 use scrimp::random::{Draws, Key};
+use scrimp::scan::{Grid, Scan};
 use scrimp::train::learner::{LearnerSetup, Moments};
-use scrimp::train::moment::Moment;
-use scrimp::train::{StepContext, StepNumbers};
+use scrimp::train::point::StepPoint;
+use scrimp::train::{FetchedNumbers, StepContext};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
@@ -53,23 +54,20 @@ fn odd_shapes(channels: usize) -> Arc<Dataset> {
     let cases = SHAPES.iter().enumerate().map(|(number, &[rows, columns])| {
         let mut draws = Key::new(5).number(number as u64).draws();
         let pixels = 2 * rows * columns;
-        let image = (0..pixels * channels).map(|_| draws.uniform() as f32).collect();
+        let voxels = (0..pixels * channels).map(|_| draws.uniform() as f32).collect();
         let scribble = labels(pixels, number % 2 == 0, &mut draws);
         Case {
             name: format!("case{number:02}"),
             patient: format!("patient{number:02}"),
             frame: 0,
             fold: 0,
-            shape: [2, rows, columns],
-            channels,
-            spacing_mm: None,
-            image,
+            scan: Scan { grid: Grid::unplaced([2, rows, columns], None), channels, voxels },
             annotations: BTreeMap::from([(SCRIBBLE.to_owned(), scribble)]),
         }
     });
     let classes = ["background", "a", "b", "c"].map(str::to_owned).to_vec();
     let (name, provenance) = ("odd".to_owned(), "noise".to_owned());
-    Arc::new(Dataset { name, classes, provenance, cases: cases.collect() })
+    Arc::new(Dataset { name, classes, provenance, preparation: None, cases: cases.collect() })
 }
 
 /// A volume of masks for each shape, the first of one slice, the second of two.
@@ -253,7 +251,7 @@ fn healthy_images_beside_keep_all_on_the_host() {
 }
 
 /// The numbers of four steps of the smoke configuration on `device`, fed by `feed`.
-fn trained(device: Device, feed: impl Fn(Loader) -> Loader) -> Vec<StepNumbers> {
+fn trained(device: Device, feed: impl Fn(Loader) -> Loader) -> Vec<FetchedNumbers> {
     let config = config::read(Path::new("configs/smoke/partial-ce.toml"), &[]).unwrap();
     let definition = methods::find(&config.method.name).unwrap();
     let learner = LearnerSetup {
@@ -272,7 +270,7 @@ fn trained(device: Device, feed: impl Fn(Loader) -> Loader) -> Vec<StepNumbers> 
     let solo = Ranks::alone();
     let steps = (1..=4).map(|step| {
         let batch = loader.batch(step).unwrap().to(Kind::Float, device);
-        let mut context = StepContext::new(Moment::new(step, 4, Key::new(1)), &solo);
+        let mut context = StepContext::new(StepPoint::new(step, 4, Key::new(1)), &solo);
         method.step(&batch, &mut context).unwrap();
         context.into_report().fetch().unwrap()
     });
@@ -285,7 +283,7 @@ fn a_run_on_resident_data_has_the_losses_of_one_on_the_host() {
     assert!(losses[0].losses[0].1 > 0.0);
     assert_eq!(losses, trained(Device::Cpu, |loader| loader));
     for device in devices().into_iter().filter(|device| device.is_cuda()) {
-        let first = |steps: Vec<StepNumbers>| steps[0].losses[0].1;
+        let first = |steps: Vec<FetchedNumbers>| steps[0].losses[0].1;
         let here = first(trained(device, |loader| resident(loader, device)));
         assert!((here - first(trained(device, |loader| loader))).abs() < 1e-4);
     }

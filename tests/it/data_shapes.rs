@@ -304,8 +304,8 @@ mod batches {
         let mut dataset = phantom(1);
         dataset.cases.truncate(1);
         let case = &mut dataset.cases[0];
-        case.shape[0] = 1;
-        case.image.truncate(1600);
+        case.scan.grid.shape[0] = 1;
+        case.scan.voxels.truncate(1600);
         case.annotations.values_mut().for_each(|labels| labels.truncate(1600));
         dataset
     }

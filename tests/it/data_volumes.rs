@@ -206,7 +206,7 @@ fn plain() -> Case {
 fn every_type_byte_order_and_offset_gives_the_same_case() {
     let expected = plain();
     assert_eq!(expected.annotations[SCRIBBLE][..7], [0, 1, 1, 0, 1, 0, IGNORE]);
-    assert_eq!(expected.spacing_mm, Some([8.0, 2.0, 1.5]));
+    assert_eq!(expected.scan.grid.spacing_mm, Some([8.0, 2.0, 1.5]));
     for stored in [2, 256, 4, 512, 8, 768, 1024, 1280, 16, 64] {
         for big_endian in [false, true] {
             let guise =
@@ -476,7 +476,10 @@ fn a_single_slice_needs_no_third_dimension_and_no_spacing_across() {
         ..file
     };
     let (case, _) = pair(&flat(image()).bytes(), &flat(scribble()).bytes()).unwrap();
-    assert_eq!((case.shape, case.spacing_mm), ([1, 3, 4], Some([1.0, 2.0, 1.5])));
+    assert_eq!(
+        (case.scan.grid.shape, case.scan.grid.spacing_mm),
+        ([1, 3, 4], Some([1.0, 2.0, 1.5]))
+    );
     assert_eq!(case.annotations[SCRIBBLE], plain().annotations[SCRIBBLE][..12]);
     let single = |spacing: f32| File {
         extents: vec![4, 3, 1],
@@ -485,7 +488,7 @@ fn a_single_slice_needs_no_third_dimension_and_no_spacing_across() {
     };
     for spacing in [0.0, f32::NAN, -3.0, 8.0] {
         let (case, _) = pair(&flat(image()).bytes(), &single(spacing).bytes()).unwrap();
-        assert_eq!(case.shape, [1, 3, 4]);
+        assert_eq!(case.scan.grid.shape, [1, 3, 4]);
     }
 }
 

@@ -225,7 +225,7 @@ fn changed(path: &Path, change: impl Fn(&hdf5::File)) {
 /// Replaces the intensities by ones that nobody could have packed, with their checksum.
 fn put_nan(file: &hdf5::File) {
     let group = file.group("volumes/phantom0002").unwrap();
-    let mut image = small().cases[1].image.clone();
+    let mut image = small().cases[1].scan.voxels.clone();
     image[1024 + 40] = f32::NAN;
     let bytes: Vec<u8> = image.iter().flat_map(|value| value.to_le_bytes()).collect();
     group.unlink("image").unwrap();
@@ -270,13 +270,14 @@ fn a_label_that_the_table_of_classes_does_not_have() {
 fn refusal_of_source(case: &Case, unlabelled: u16) -> String {
     let folder = TempDir::new().unwrap();
     let file = hdf5::File::create(folder.path().join("patient001_frame01.h5")).unwrap();
-    let image = file.new_dataset::<f32>().shape(case.shape).create("image").unwrap();
-    image.write_raw(&case.image).unwrap();
-    let dense = file.new_dataset::<u8>().shape(case.shape).create("label").unwrap();
+    let image = file.new_dataset::<f32>().shape(case.scan.grid.shape).create("image").unwrap();
+    image.write_raw(&case.scan.voxels).unwrap();
+    let dense = file.new_dataset::<u8>().shape(case.scan.grid.shape).create("label").unwrap();
     dense.write_raw(&case.annotations[DENSE]).unwrap();
     let label = |&label: &u8| if label == IGNORE { unlabelled } else { u16::from(label) };
     let labels: Vec<u16> = case.annotations[SCRIBBLE].iter().map(label).collect();
-    let scribble = file.new_dataset::<u16>().shape(case.shape).create("scribble").unwrap();
+    let scribble =
+        file.new_dataset::<u16>().shape(case.scan.grid.shape).create("scribble").unwrap();
     scribble.write_raw(&labels).unwrap();
     drop((image, dense, scribble, file));
     let to = folder.path().join("set.h5");
@@ -289,7 +290,7 @@ fn refusal_of_source(case: &Case, unlabelled: u16) -> String {
 #[test]
 fn a_source_with_a_number_that_is_none() {
     let mut case = small().cases.remove(0);
-    case.image[40] = f32::NAN;
+    case.scan.voxels[40] = f32::NAN;
     insta::assert_snapshot!(refusal_of_source(&case, 4), @r"
     exit code 1
     error: `image` of `FOLDER/patient001_frame01.h5` holds NaN in slice 0 at row 1, column 8, expected finite intensities in [0, 1]

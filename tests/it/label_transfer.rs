@@ -59,7 +59,7 @@ fn a_network_labels_the_images_that_it_was_trained_on() {
     let on_black = |dataset: &Dataset| {
         let of_case = |case: &Case| {
             let Some(labels) = case.annotation_slice(NETWORK, 0) else { return 0 };
-            let pixels = case.image_slice(0).chunks_exact(labels.len()).next().unwrap().iter();
+            let pixels = case.scan.slice(0).chunks_exact(labels.len()).next().unwrap().iter();
             pixels.zip(labels).filter(|&(&red, &label)| red == 0.0 && label == 1).count()
         };
         dataset.cases.iter().map(of_case).sum::<usize>()

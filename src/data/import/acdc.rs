@@ -9,9 +9,12 @@ use super::folder::{self, entries};
 use super::labels::Coding;
 use super::notes::Notes;
 use super::volume::{not_slices, slices_along};
-use super::{Source, cardiac_classes, hdf5_file, intensities, volume};
+use super::{Source, cardiac_classes, hdf5_file, volume};
 use crate::data::{Case, DENSE, SCRIBBLE};
 use crate::error::{Failure, Result};
+use crate::preparation::intensities::scale;
+use crate::preparation::{Intensities, Preparation};
+use crate::scan::{Grid, Scan};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -42,11 +45,14 @@ enum Files {
 pub fn open(folder: &Path) -> Result<Source> {
     let notes = Notes::default();
     let (form, found) = find(folder, &notes)?;
+    let is_raw = matches!(found.values().next(), Some(Files::Nifti(_)));
+    let scaling = if is_raw { Intensities::Published } else { Intensities::AsStored };
     let (case_count, noted) = (found.len(), notes.clone());
     let cases = found.into_iter().map(move |(id, files)| case(id, &files, &noted));
     Ok(Source {
         name: "acdc".into(),
         classes: cardiac_classes(),
+        preparation: Some(Preparation::grey(scaling)),
         provenance: format!(
             "ACDC challenge (Bernard et al., TMI 2018), scribbles by Valvano et al., TMI 2021.\n\
              {form}"
@@ -238,10 +244,11 @@ fn case(id: Id, files: &Files, notes: &Notes) -> Result<Case> {
         patient: format!("patient{:03}", id.patient),
         frame: id.frame,
         fold: if (1..=100).contains(&id.patient) { (id.patient - 1) / 20 + 1 } else { 0 },
-        shape: arrays.shape,
-        channels: 1,
-        spacing_mm: arrays.spacing_mm,
-        image: arrays.image,
+        scan: Scan {
+            grid: Grid::unplaced(arrays.shape, arrays.spacing_mm),
+            channels: 1,
+            voxels: arrays.image,
+        },
         annotations: BTreeMap::from([
             (SCRIBBLE.into(), arrays.scribble),
             (DENSE.into(), arrays.dense),
@@ -328,7 +335,7 @@ fn nifti_arrays(image: &Path, [dense, scribble]: [&Path; 2], notes: &Notes) -> R
         spacing_mm: Some(volume.spacing_mm),
         dense: volume.labels_at(dense, &dense_coding, notes)?,
         scribble: volume.labels_at(scribble, &scribble_coding, notes)?,
-        image: intensities::as_published(&volume.values)
+        image: scale(Intensities::Published, &volume.values)
             .map_err(|failure| failure.during(format!("cannot scale `{}`", image.display())))?,
     })
 }

@@ -10,6 +10,7 @@ use super::parts::{self, Part, Picture};
 use super::{Source, folder, pictures, volume};
 use crate::data::{Case, augment::pillow};
 use crate::error::{Failure, Result};
+use crate::preparation::Preparation;
 use crate::random::{Key, permutation};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -99,6 +100,7 @@ pub fn open(volumes: &Volumes) -> Result<Source> {
         name: "brats".into(),
         classes: parts::classes(),
         provenance,
+        preparation: Some(Preparation::colours()),
         case_count,
         cases: Box::new(cases),
         notes,

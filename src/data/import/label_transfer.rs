@@ -10,6 +10,7 @@ use crate::data::Case;
 use crate::error::{Context, Failure, Result};
 use crate::files;
 use crate::limits::NETWORK_SIZE;
+use crate::preparation::Preparation;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
@@ -75,6 +76,7 @@ pub fn open(package: &Package) -> Result<(Source, Vec<String>)> {
         name: "label-transfer".into(),
         classes: parts::classes(),
         provenance,
+        preparation: Some(Preparation::colours()),
         case_count,
         cases: Box::new(cases),
         notes: Notes::default(),

@@ -9,7 +9,7 @@ mod classes;
 mod folder;
 mod grid;
 mod hdf5_file;
-mod intensities;
+
 pub mod label_transfer;
 mod labels;
 pub mod lesion_phantom;
@@ -30,6 +30,7 @@ pub use notes::Notes;
 
 use super::{Case, Dataset};
 use crate::error::Result;
+use crate::preparation::Preparation;
 
 /// A data set that is read case by case, so that packing it needs the memory of one case.
 pub struct Source {
@@ -39,6 +40,8 @@ pub struct Source {
     pub classes: Vec<String>,
     /// Where the data came from and how they were scaled, one sentence per line.
     pub provenance: String,
+    /// What is done to the scans.
+    pub preparation: Option<Preparation>,
     /// How many cases follow.
     pub case_count: usize,
     /// The cases in ascending order of their names, each read when asked for.
@@ -54,6 +57,7 @@ impl Source {
             name: self.name,
             classes: self.classes,
             provenance: self.provenance,
+            preparation: self.preparation,
             cases: self.cases.collect::<Result<_>>()?,
         })
     }
@@ -65,6 +69,7 @@ impl From<Dataset> for Source {
             name: dataset.name,
             classes: dataset.classes,
             provenance: dataset.provenance,
+            preparation: dataset.preparation,
             case_count: dataset.cases.len(),
             cases: Box::new(dataset.cases.into_iter().map(Ok)),
             notes: Notes::default(),

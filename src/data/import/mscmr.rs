@@ -6,9 +6,12 @@
 
 use super::labels::Coding;
 use super::notes::Notes;
-use super::{Source, cardiac_classes, folder, intensities, volume};
+use super::{Source, cardiac_classes, folder, volume};
 use crate::data::{Case, DENSE, SCRIBBLE};
 use crate::error::{Failure, Result};
+use crate::preparation::intensities::scale;
+use crate::preparation::{Intensities, Preparation};
+use crate::scan::{Grid, Scan};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -62,6 +65,7 @@ pub fn open(folder: &Path) -> Result<Source> {
     Ok(Source {
         name: "mscmr".into(),
         classes: cardiac_classes(),
+        preparation: Some(Preparation::grey(Intensities::Published)),
         provenance: "MS-CMRSeg challenge, late gadolinium enhancement (Zhuang, TPAMI 2019), \
                      scribbles by Zhang and Zhuang, CVPR 2022.\n\
                      Folders train (scribbles) and val (dense labels, fold 1) of CycleMix, \
@@ -131,17 +135,18 @@ fn case(name: String, files: &Files, notes: &Notes) -> Result<Case> {
     let coding =
         if files.part.kind == SCRIBBLE { classes.or_unlabelled(UNLABELLED) } else { classes };
     let labels = volume.labels_at(&files.labels, &coding, notes)?;
-    let image = intensities::as_published(&volume.values)
+    let voxels = scale(Intensities::Published, &volume.values)
         .map_err(|failure| failure.during(format!("cannot scale `{}`", files.image.display())))?;
     Ok(Case {
         patient: name.split('_').next().unwrap_or_default().to_owned(),
         name,
         frame: 0,
         fold: files.part.fold,
-        shape: volume.shape,
-        channels: 1,
-        spacing_mm: Some(volume.spacing_mm),
-        image,
+        scan: Scan {
+            grid: Grid::unplaced(volume.shape, Some(volume.spacing_mm)),
+            channels: 1,
+            voxels,
+        },
         annotations: BTreeMap::from([(files.part.kind.into(), labels)]),
     })
 }

@@ -8,9 +8,12 @@ use super::folder::{self, Listing, same_name};
 use super::labels::Coding;
 use super::notes::{Notes, list};
 use super::patients::{Patients, folds};
-use super::{Source, intensities, volume};
+use super::{Source, volume};
 use crate::data::{Case, DENSE, SCRIBBLE};
 use crate::error::{Failure, Result};
+use crate::preparation::intensities::scale;
+use crate::preparation::{Intensities, Preparation};
+use crate::scan::{Grid, Scan};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
@@ -75,6 +78,7 @@ pub fn open(folders: &Folders) -> Result<Source> {
     Ok(Source {
         name: "nifti".into(),
         classes: names,
+        preparation: Some(Preparation::grey(Intensities::Robust)),
         provenance: "NIfTI images, intensities cut at the shares 0.005 and 0.99, of the voxels that are \
                      not background where one intensity fills more than half, and scaled to [0, 1] per \
                      volume."
@@ -213,12 +217,13 @@ fn case(name: String, files: Files, codings: &Codings, notes: &Notes) -> Result<
         name,
         frame: 0,
         fold: 0,
-        shape: volume.shape,
-        channels: 1,
-        spacing_mm: Some(volume.spacing_mm),
-        image: intensities::robust(&volume.values).map_err(|failure| {
-            failure.during(format!("cannot scale `{}`", files.image.display()))
-        })?,
+        scan: Scan {
+            grid: Grid::unplaced(volume.shape, Some(volume.spacing_mm)),
+            channels: 1,
+            voxels: scale(Intensities::Robust, &volume.values).map_err(|failure| {
+                failure.during(format!("cannot scale `{}`", files.image.display()))
+            })?,
+        },
         annotations,
     })
 }

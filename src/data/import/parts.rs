@@ -4,6 +4,7 @@
 //! lesion is and have no image label, so that nothing can be trained on them. Knows no files.
 
 use crate::data::{Case, DENSE, IMAGE_LABEL};
+use crate::scan::{Grid, Scan};
 use std::collections::BTreeMap;
 
 /// What an image is for.
@@ -52,7 +53,7 @@ pub(super) struct Picture {
     pub(super) part: Part,
     /// Rows and columns.
     pub(super) size: usize,
-    /// As in [`Case::spacing_mm`].
+    /// As in [`Grid::spacing_mm`].
     pub(super) spacing_mm: Option<[f64; 3]>,
     /// Red, green and blue, each `size` x `size`.
     pub(super) planes: Vec<u8>,
@@ -74,10 +75,11 @@ impl Picture {
             patient: self.patient,
             frame: 0,
             fold: self.part.fold(),
-            shape: [1, self.size, self.size],
-            channels: 3,
-            spacing_mm: self.spacing_mm,
-            image: self.planes.into_iter().map(|level| f32::from(level) / 255.0).collect(),
+            scan: Scan {
+                grid: Grid::unplaced([1, self.size, self.size], self.spacing_mm),
+                channels: 3,
+                voxels: self.planes.into_iter().map(|level| f32::from(level) / 255.0).collect(),
+            },
             annotations: BTreeMap::from([(kind.into(), labels)]),
         }
     }

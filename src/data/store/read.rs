@@ -12,6 +12,7 @@ use crate::data::{Case, Dataset};
 use crate::error::{Context, Failure, Result};
 use crate::files;
 use crate::limits::{CASES, CLASSES, EXTENT, VOLUME_VOXELS, elements};
+use crate::scan::{Grid, Scan};
 use hdf5::H5Type;
 use hdf5::types::{FloatSize, IntSize, TypeDescriptor, VarLenUnicode};
 use std::cell::Cell;
@@ -139,7 +140,13 @@ impl<'a> Packed<'a> {
         };
         let channels = self.channels()?;
         let cases = rows.iter().map(|row| self.case(row, channels, classes.len()));
-        Ok(Dataset { name, provenance, cases: cases.collect::<Result<_>>()?, classes })
+        Ok(Dataset {
+            name,
+            provenance,
+            preparation: None,
+            cases: cases.collect::<Result<_>>()?,
+            classes,
+        })
     }
 
     fn cannot(&self, what: &str) -> String {
@@ -240,10 +247,14 @@ impl<'a> Packed<'a> {
             patient: row.patient.clone(),
             frame: row.frame,
             fold: row.fold,
-            shape: row.shape,
-            channels,
-            spacing_mm: (!row.spacing_mm.iter().any(|mm| mm.is_nan())).then_some(row.spacing_mm),
-            image: self.image(&folder, &image_extents(row.shape, channels))?,
+            scan: Scan {
+                grid: Grid::unplaced(
+                    row.shape,
+                    (!row.spacing_mm.iter().any(|mm| mm.is_nan())).then_some(row.spacing_mm),
+                ),
+                channels,
+                voxels: self.image(&folder, &image_extents(row.shape, channels))?,
+            },
             annotations,
         };
         case.check(class_count)

@@ -80,15 +80,15 @@ impl Writer {
             ))
             .during(cannot()));
         }
-        if self.channels.is_some_and(|channels| channels != case.channels) {
+        if self.channels.is_some_and(|channels| channels != case.scan.channels) {
             let (this, others) =
-                if case.channels == 1 { ("grey", "in colour") } else { ("in colour", "grey") };
+                if case.scan.channels == 1 { ("grey", "in colour") } else { ("in colour", "grey") };
             let what = format!("it is {this}, expected all {others} as the cases before it");
             return Err(Failure::new(what).during(cannot()));
         }
-        if self.channels.replace(case.channels).is_none() && case.channels != 1 {
+        if self.channels.replace(case.scan.channels).is_none() && case.scan.channels != 1 {
             let channels = self.file.new_attr::<u64>().create(CHANNELS);
-            let written = channels.and_then(|attr| attr.write_scalar(&(case.channels as u64)));
+            let written = channels.and_then(|attr| attr.write_scalar(&(case.scan.channels as u64)));
             written.context(cannot)?;
         }
         if self.rows.len() == CASES {
@@ -172,8 +172,8 @@ fn row(case: &Case) -> Row {
         patient: case.patient.clone(),
         frame: case.frame,
         fold: case.fold,
-        shape: case.shape,
-        spacing_mm: case.spacing_mm.unwrap_or([f64::NAN; 3]),
+        shape: case.scan.grid.shape,
+        spacing_mm: case.scan.grid.spacing_mm.unwrap_or([f64::NAN; 3]),
     }
 }
 
@@ -195,27 +195,27 @@ fn stored(row: &Row) -> Result<StoredRow<Name>> {
 
 fn write_arrays(file: &hdf5::File, case: &Case) -> hdf5::Result<()> {
     let group = file.create_group(&format!("volumes/{}", case.name))?;
-    let checksum = image_checksum(&case.image);
-    let levels = levels(&case.image);
+    let checksum = image_checksum(&case.scan.voxels);
+    let levels = levels(&case.scan.voxels);
     let code = |value: &f32| levels.partition_point(|level| level.to_bits() < value.to_bits());
-    let extents = image_extents(case.shape, case.channels);
+    let extents = image_extents(case.scan.grid.shape, case.scan.channels);
     let image = match levels.len() {
         0..=0x100 => {
-            let codes: Vec<u8> = case.image.iter().map(|value| code(value) as u8).collect();
+            let codes: Vec<u8> = case.scan.voxels.iter().map(|value| code(value) as u8).collect();
             write_volume(&group, "image", &extents, &codes)?
         }
         0x101..=0x1_0000 => {
-            let codes: Vec<u16> = case.image.iter().map(|value| code(value) as u16).collect();
+            let codes: Vec<u16> = case.scan.voxels.iter().map(|value| code(value) as u16).collect();
             write_volume(&group, "image", &extents, &codes)?
         }
-        _ => write_volume(&group, "image", &extents, &case.image)?,
+        _ => write_volume(&group, "image", &extents, &case.scan.voxels)?,
     };
     write_checksum(&image, checksum)?;
     if levels.len() <= 0x1_0000 {
         group.new_dataset_builder().with_data(&levels).create("image_levels")?;
     }
     for (kind, labels) in &case.annotations {
-        let array = write_volume(&group, kind, &case.shape, labels)?;
+        let array = write_volume(&group, kind, &case.scan.grid.shape, labels)?;
         write_checksum(&array, xxh3_64(labels))?;
     }
     Ok(())

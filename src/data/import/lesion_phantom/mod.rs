@@ -13,6 +13,7 @@ use super::phantom::{check_range, check_voxels};
 use crate::data::Dataset;
 use crate::error::Result;
 use crate::limits::{NETWORK_SIZE, PHANTOM_CASES, PHANTOM_VOXELS};
+use crate::preparation::Preparation;
 use crate::random::Key;
 
 /// What to generate.
@@ -69,6 +70,7 @@ pub fn open(phantom: LesionPhantom) -> Result<Source> {
     Ok(Source {
         name: "lesion-phantom".into(),
         classes: parts::classes(),
+        preparation: Some(Preparation::colours()),
         provenance: format!(
             "Synthetic images with and without lesions, {cases} diseased and {healthy} healthy to train \
              on, {validation} to validate, {test} to test, seed {seed}."

@@ -9,13 +9,16 @@ mod picture;
 mod scribble;
 
 use super::notes::Notes;
-use super::{Source, cardiac_classes, contiguous_fold, intensities};
+use super::{Source, cardiac_classes, contiguous_fold};
 use crate::data::{Case, DENSE, Dataset, SCRIBBLE};
 use crate::error::{Failure, Result};
 use crate::limits::{
     EXTENT, NETWORK_SIZE, PHANTOM_CASE_VOXELS, PHANTOM_CASES, PHANTOM_VOXELS, elements,
 };
+use crate::preparation::intensities::scale;
+use crate::preparation::{Intensities, Preparation};
 use crate::random::Key;
+use crate::scan::{Grid, Scan};
 use anatomy::Anatomy;
 use picture::Appearance;
 use std::collections::BTreeMap;
@@ -75,6 +78,7 @@ pub fn open(phantom: Phantom) -> Result<Source> {
     Ok(Source {
         name: "phantom".into(),
         classes: cardiac_classes(),
+        preparation: Some(Preparation::grey(Intensities::Published)),
         provenance: format!(
             "Synthetic short-axis slices, {:?}, seed {}.",
             phantom.difficulty, phantom.seed
@@ -132,16 +136,17 @@ fn case(phantom: &Phantom, index: usize) -> Result<Case> {
     }
     let name = format!("phantom{:04}", index + 1);
     let in_plane_mm = FIELD_OF_VIEW_MM / phantom.size as f64;
+    let grid = Grid::unplaced(
+        [phantom.slices, phantom.size, phantom.size],
+        Some([SLICE_DISTANCE_MM, in_plane_mm, in_plane_mm]),
+    );
     Ok(Case {
         // Another seed draws other hearts: these are other people.
         patient: format!("seed{}-{name}", phantom.seed),
         name,
         frame: 0,
         fold: contiguous_fold(index, phantom.cases),
-        shape: [phantom.slices, phantom.size, phantom.size],
-        channels: 1,
-        spacing_mm: Some([SLICE_DISTANCE_MM, in_plane_mm, in_plane_mm]),
-        image: intensities::as_published(&values)?,
+        scan: Scan { grid, channels: 1, voxels: scale(Intensities::Published, &values)? },
         annotations: BTreeMap::from([(SCRIBBLE.into(), scribble), (DENSE.into(), dense)]),
     })
 }
@@ -157,7 +162,7 @@ mod tests {
 
     fn digest(dataset: &Dataset) -> u64 {
         let bytes = dataset.cases.iter().flat_map(|case| {
-            let image = case.image.iter().flat_map(|value| value.to_le_bytes());
+            let image = case.scan.voxels.iter().flat_map(|value| value.to_le_bytes());
             image.chain(case.annotations[SCRIBBLE].clone()).chain(case.annotations[DENSE].clone())
         });
         xxh3_64(&bytes.collect::<Vec<u8>>())
@@ -175,9 +180,9 @@ mod tests {
     fn a_case_does_not_depend_on_how_many_there_are() {
         let one = generate(&Phantom { cases: 1, ..SMALL }).unwrap();
         let three = generate(&SMALL).unwrap();
-        assert_eq!(one.cases[0].image, three.cases[0].image);
+        assert_eq!(one.cases[0].scan.voxels, three.cases[0].scan.voxels);
         assert_eq!(one.cases[0].annotations, three.cases[0].annotations);
-        assert_ne!(three.cases[0].image, three.cases[1].image);
+        assert_ne!(three.cases[0].scan.voxels, three.cases[1].scan.voxels);
     }
 
     #[test]

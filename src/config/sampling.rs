@@ -1,0 +1,38 @@
+//! How samples are cut from scans, as data: slices resized to a square, or windows at the scan's own scale.
+//!
+//! Knows no scans.
+
+/// What a network sees of a scan.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Sampling {
+    /// Whole slices, each resized to a square without keeping its aspect.
+    Slices {
+        /// Rows and columns of a sample.
+        size: usize,
+    },
+    /// Windows of slices, rows, columns at the scan's own scale. One slice deep they are slices.
+    Patches {
+        /// Slices, rows, columns of a sample.
+        extent: [usize; 3],
+        /// Samples of each case in one epoch, at least 1.
+        per_case: usize,
+        /// The share of samples, in `[0, 1]`, that are centred on an annotated voxel of a structure; the
+        /// others are centred on any annotated voxel.
+        foreground_share: f64,
+    },
+}
+
+impl Sampling {
+    /// Slices, rows, columns of a sample; one slice deep where samples are slices.
+    pub fn extent(&self) -> [usize; 3] {
+        match *self {
+            Self::Slices { size } => [1, size, size],
+            Self::Patches { extent, .. } => extent,
+        }
+    }
+
+    /// Axes of a sample in space, 2 or 3.
+    pub fn dims(&self) -> usize {
+        if self.extent()[0] == 1 { 2 } else { 3 }
+    }
+}
