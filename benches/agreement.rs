@@ -23,7 +23,7 @@ use scrimp::error::{Context, Failure, Result};
 use scrimp::methods::{self, Passes, Setup};
 use scrimp::random::Key;
 use scrimp::train::learner::{LearnerSetup, Moments};
-use scrimp::train::moment::Moment;
+use scrimp::train::point::StepPoint;
 use scrimp::train::{Method, StepContext};
 use serde::Deserialize;
 use std::collections::HashMap;
@@ -116,7 +116,7 @@ impl Training {
     /// Trains one step and returns its loss.
     fn step(&mut self, step: u64, batch: &Batch) -> Result<f64> {
         let mut cx =
-            StepContext::new(Moment::new(step, TOTAL_STEPS, Key::new(SEED)), &self.communicator);
+            StepContext::new(StepPoint::new(step, TOTAL_STEPS, Key::new(SEED)), &self.communicator);
         self.method.step(batch, &mut cx)?;
         let numbers = cx.into_report().fetch()?;
         Ok(numbers.losses.iter().map(|(_, value)| value).sum())

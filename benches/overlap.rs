@@ -22,7 +22,7 @@ use scrimp::methods::{self, Passes, Setup};
 use scrimp::native::GroupSum;
 use scrimp::random::Key;
 use scrimp::train::learner::{LearnerSetup, Moments};
-use scrimp::train::moment::Moment;
+use scrimp::train::point::StepPoint;
 use scrimp::train::{Method, StepContext};
 use std::process::{Command, ExitCode};
 use std::sync::Arc;
@@ -199,7 +199,7 @@ impl Contestant {
         self.communicator.barrier()?;
         let start = Instant::now();
         let mut cx =
-            StepContext::new(Moment::new(self.step, 1000, Key::new(1)), &self.communicator);
+            StepContext::new(StepPoint::new(self.step, 1000, Key::new(1)), &self.communicator);
         self.method.step(batch, &mut cx)?;
         cx.into_report().fetch()?;
         self.communicator.barrier()?;

@@ -4,7 +4,7 @@
 //! A configuration becomes a [`config`] plan; each rank builds a method and hands it to the
 //! trainer; facts go to the [`runlog`], which [`watch`] reads from another process. Formulas know
 //! nothing, the trainer knows the trait, the dashboard knows the log, and only `commands` knows
-//! everybody. Read in this order: `train/mod.rs`, `methods/partial_ce/mod.rs`, `train/trainer.rs`,
+//! everybody. Read in this order: `train/method.rs`, `methods/partial_ce/mod.rs`, `train/trainer.rs`,
 //! `runlog/mod.rs`, `watch/state.rs`.
 //!
 //! Without the feature `torch` only the half that needs no libtorch is built: configurations,

@@ -1,10 +1,12 @@
 //! The command line: types only. What each command does stands in `commands`.
 
+mod predict;
 mod prepare;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
+pub use predict::{Predict, PredictDevice, Touching};
 pub use prepare::{
     Absent, Brats, Difficulty, LabelTransfer, Labeller, LesionPhantom, Nifti, Prepare,
     PseudoLabels, Refinement, ScribbleKind, Scribbles,
@@ -31,6 +33,8 @@ pub enum Command {
     Launch(Launch),
     /// Score a trained run on its held-out fold
     Evaluate(Evaluate),
+    /// Segment images that nobody has annotated; start it with mpirun for several at a time
+    Predict(Predict),
     /// Look at a run while it trains, or afterwards
     Watch(Watch),
     /// Turn the log of a run into files of other programs

@@ -4,7 +4,7 @@
 
 use super::run;
 use crate::config::plan::{DataSource, RunPlan, ShapesSource};
-use crate::data::batch::Volume;
+use crate::data::held_out::HeldOut;
 use crate::data::loader::{Loader, LoaderPlan};
 use crate::data::pseudo::Labelling;
 use crate::data::{Case, Dataset, SCRIBBLE};
@@ -18,7 +18,7 @@ use std::sync::Arc;
 pub(super) fn data(plan: &RunPlan, dataset: &Arc<Dataset>) -> Result<()> {
     let fold = plan.data.fold;
     if fold > 0 {
-        Volume::held_out(dataset, fold)?;
+        HeldOut::cases(dataset, fold)?;
     }
     let method = methods::find(&plan.method)?;
     (method.refuse_images)(&plan.method_params, dataset.channels())?;

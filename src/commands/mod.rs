@@ -9,6 +9,8 @@ mod checkpoint;
 #[cfg(feature = "torch")]
 mod chosen;
 mod config;
+#[cfg(feature = "hdf5")]
+mod crew;
 #[cfg(feature = "torch")]
 mod evaluate;
 #[cfg(feature = "torch")]
@@ -26,6 +28,10 @@ mod narrate;
 mod network_labels;
 #[cfg(feature = "torch")]
 mod origin;
+#[cfg(feature = "torch")]
+mod predict;
+#[cfg(feature = "hdf5")]
+mod packing;
 #[cfg(feature = "hdf5")]
 mod prepare;
 #[cfg(feature = "torch")]
@@ -79,6 +85,8 @@ fn dispatch(cli: &Cli) -> Result<Exit> {
         #[cfg(feature = "torch")]
         Command::Evaluate(arguments) => evaluate::run(arguments),
         #[cfg(feature = "torch")]
+        Command::Predict(arguments) => predict::run(arguments),
+        #[cfg(feature = "torch")]
         Command::Checkpoint(arguments) => checkpoint::run(arguments),
         #[cfg(feature = "torch")]
         Command::Methods => methods::run(),
@@ -88,6 +96,8 @@ fn dispatch(cli: &Cli) -> Result<Exit> {
         Command::Train(_) => Err(absent("train", "torch")),
         #[cfg(not(feature = "torch"))]
         Command::Evaluate(_) => Err(absent("evaluate", "torch")),
+        #[cfg(not(feature = "torch"))]
+        Command::Predict(_) => Err(absent("predict", "torch")),
         #[cfg(not(feature = "torch"))]
         Command::Checkpoint(_) => Err(absent("checkpoint", "torch")),
         #[cfg(not(feature = "torch"))]

@@ -3,10 +3,9 @@
 //! The data set is that of the run, whatever it came from, so that images look as the network knows
 //! them. Cases that the run held out, or that say nothing of themselves, stay as they are.
 
-use super::annotate::claim;
-use super::chosen;
-use super::prepare::{bar, pack};
+use super::packing::{bar, claim_free, pack};
 use super::run::{self, Place};
+use super::{chosen, narrate};
 use crate::cli;
 use crate::comm::environment::Variables;
 use crate::comm::{self, Host};
@@ -23,8 +22,13 @@ use std::path::Path;
 use std::sync::Arc;
 use tch::{Device, Kind, Tensor};
 
-/// Labels the training images of `run` as the arguments say.
-pub(super) fn label(
+/// Labels the training images of `run` as the arguments say; every rank of a launcher calls this.
+pub(super) fn run(arguments: &cli::PseudoLabels, run: &Path) -> Result<Exit> {
+    let (comm, variables) = run::connect()?;
+    label(arguments, run, (&comm, &variables)).map_err(|failure| narrate::tell(failure, &*comm))
+}
+
+fn label(
     arguments: &cli::PseudoLabels,
     run: &Path,
     (comm, variables): (&Host, &Variables),
@@ -34,16 +38,16 @@ pub(super) fn label(
         let refusal = Failure::usage(message).hint("run it without mpirun");
         return comm::agree(&**comm, Err(refusal));
     }
-    let to = claim(&arguments.to)?;
+    let to = claim_free(&arguments.to)?;
     let directory = RunDirectory::new(run);
     let plan = run::resolve(&config::read(&directory.config(), &[])?, 1)?;
     chosen::find(&directory, &arguments.checkpoint)?;
     let place = Place::take(&plan, &**comm, variables)?;
     let mut dataset = run::dataset(&plan)?;
     let comm = &place.join(comm)?;
-    let mut method = run::method(&plan, &dataset, place.device, comm)?;
+    let method = run::method(&plan, &dataset, place.device, comm)?;
     let choose = || chosen::path(&directory, &arguments.checkpoint);
-    let checkpoint = restore_chosen(&choose, &mut *method, comm)?;
+    let checkpoint = restore_chosen(&choose, &*method, comm)?;
     let labeller = Labeller {
         method: &*method,
         size: plan.data.size,
@@ -133,21 +137,22 @@ impl Labeller<'_> {
         let extents = [1, case.scan.channels as i64, self.size as i64, self.size as i64];
         let (kind, device) = self.target;
         let input = Tensor::from_slice(&image).view(extents).to_kind(kind).to_device(device);
-        let logits = self.method.predict(&input)?;
+        let probabilities = self.method.predict(&input)?;
         let fetched = || "cannot fetch a prediction";
         if self.refine == cli::Refinement::None {
-            let classes = logits.argmax(1, false).to_kind(Kind::Uint8).to_device(Device::Cpu);
+            let classes =
+                probabilities.argmax(1, false).to_kind(Kind::Uint8).to_device(Device::Cpu);
             return Vec::try_from(classes.contiguous().view([-1])).context(fetched);
         }
-        if logits.size()[1] != 2 || case.scan.channels != 3 {
+        if probabilities.size()[1] != 2 || case.scan.channels != 3 {
             let message = format!(
                 "`--refine dense-crf` takes a lesion in a colour image, found {} classes in {} channels",
-                logits.size()[1],
+                probabilities.size()[1],
                 case.scan.channels
             );
             return Err(Failure::usage(message).hint("leave `--refine` out"));
         }
-        let mask = logits.softmax(1, Kind::Float).select(1, 1).to_device(Device::Cpu);
+        let mask = probabilities.select(1, 1).to_kind(Kind::Float).to_device(Device::Cpu);
         let mask: Vec<f32> = Vec::try_from(mask.contiguous().view([-1])).context(fetched)?;
         let pixels = self.size * self.size;
         let levels = |value: f32| (value * 255.0).round() as u8;

@@ -5,8 +5,8 @@
 
 use super::run;
 use crate::config::plan::RunPlan;
-use crate::data::course::training_slices;
 use crate::data::identity::Identity;
+use crate::data::stream::training_slices;
 use crate::data::{Dataset, IMAGE_LABEL};
 use crate::error::{Failure, Result};
 use crate::methods;

@@ -3,14 +3,15 @@
 //! Knows how to talk about it; reading, scaling and packing stand in `data`.
 
 use super::annotate;
+#[cfg(feature = "torch")]
+use super::network_labels;
+use super::packing::{pack, say, warn};
 use crate::cli;
-use crate::data::import::{
-    Source, acdc, brats, label_transfer, lesion_phantom, mscmr, nifti, phantom,
-};
-use crate::data::store::{self, Destination, Existing};
-use crate::data::tally::Tally;
+use crate::data::import::{acdc, brats, label_transfer, lesion_phantom, mscmr, nifti, phantom};
+use crate::data::store::{Destination, Existing};
+#[cfg(not(feature = "torch"))]
+use crate::error::Failure;
 use crate::error::{Context, Exit, Result};
-use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use std::io::Write;
 use std::path::Path;
 
@@ -50,7 +51,10 @@ pub(super) fn run(prepare: &cli::Prepare) -> Result<Exit> {
         cli::Prepare::LabelTransfer(arguments) => pack_label_transfer(arguments),
         cli::Prepare::Brats(arguments) => pack_brats(arguments),
         cli::Prepare::LesionPhantom(arguments) => pack_lesion_phantom(arguments),
-        cli::Prepare::PseudoLabels(arguments) => annotate::pseudo_labels(arguments),
+        cli::Prepare::PseudoLabels(arguments) => match &arguments.run {
+            Some(run) => label_by_network(arguments, run),
+            None => annotate::pseudo_labels(arguments),
+        },
         cli::Prepare::Scribbles(arguments) => annotate::scribbles(arguments),
     }
 }
@@ -107,6 +111,17 @@ fn pack_lesion_phantom(arguments: &cli::LesionPhantom) -> Result<Exit> {
     pack(source, to)
 }
 
+#[cfg(feature = "torch")]
+fn label_by_network(arguments: &cli::PseudoLabels, run: &Path) -> Result<Exit> {
+    network_labels::run(arguments, run)
+}
+
+#[cfg(not(feature = "torch"))]
+fn label_by_network(_: &cli::PseudoLabels, _: &Path) -> Result<Exit> {
+    Err(Failure::usage("built without the feature `torch`, so there is no network to label with")
+        .hint("run `cargo build --release`"))
+}
+
 /// Takes the name of the file to write before anything is read, and says so where it replaces another.
 fn claim(to: &Path) -> Result<Destination> {
     let destination = Destination::claim(to, Existing::Replaced)?;
@@ -115,60 +130,4 @@ fn claim(to: &Path) -> Result<Destination> {
             .context(|| "cannot write to stderr")?;
     }
     Ok(destination)
-}
-
-/// A bar for `count` things, drawn on stderr and only where that is a terminal.
-pub(super) fn bar(doing: &str, count: usize, things: &str) -> Result<ProgressBar> {
-    let template = format!("{doing} {{bar:30}} {{pos}}/{{len}} {things}, {{eta}} left");
-    let style =
-        ProgressStyle::with_template(&template).context(|| "cannot draw the progress bar")?;
-    Ok(ProgressBar::new(count as u64).with_style(style))
-}
-
-/// Writes what `source` gives into a packed file, and says so.
-pub(super) fn pack(source: Source, to: Destination) -> Result<Exit> {
-    let bar = bar("packing", source.case_count, "cases")?;
-    let path = to.path().to_owned();
-    let about = store::About {
-        name: &source.name,
-        provenance: &source.provenance,
-        classes: &source.classes,
-        preparation: source.preparation.as_ref(),
-    };
-    let mut writer = store::Writer::create(to, about)?;
-    let (mut case_count, mut slice_count) = (0, 0);
-    let mut tally = Tally::default();
-    for case in source.cases {
-        let case = case.map_err(|failure| {
-            failure.hint("mend or remove the named file, then run the same command again")
-        })?;
-        writer.add(&case)?;
-        tally.add(&case);
-        case_count += 1;
-        slice_count += case.scan.grid.shape[0];
-        bar.inc(1);
-    }
-    bar.finish_and_clear();
-    warn(source.notes.take())?;
-    tally.check(&source.classes)?;
-    warn(tally.warnings(&source.classes))?;
-    let size_bytes = writer.finish()?;
-    say(format_args!(
-        "packed {case_count} cases with {slice_count} slices into `{}` ({})",
-        path.display(),
-        HumanBytes(size_bytes)
-    ))?;
-    say(format_args!("{}", tally.table(&source.classes)))?;
-    Ok(Exit::Done)
-}
-
-fn warn(sentences: Vec<String>) -> Result<()> {
-    for sentence in sentences {
-        writeln!(anstream::stderr(), "warning: {sentence}").context(|| "cannot write to stderr")?;
-    }
-    Ok(())
-}
-
-fn say(line: std::fmt::Arguments<'_>) -> Result<()> {
-    writeln!(anstream::stdout(), "{line}").context(|| "cannot write to stdout")
 }

@@ -11,12 +11,12 @@ use crate::config::plan::{
 use crate::config::{
     Colour, DeviceChoice, Normalisation, Orientation, Outside, Precision, Resample, RunConfig,
 };
-use crate::data::course::training_slices;
 use crate::data::identity::Identity;
 use crate::data::import::{lesion_phantom, masks, phantom};
 use crate::data::loader::{Loader, LoaderPlan};
 use crate::data::pseudo::Labelling;
 use crate::data::shapes::Shapes;
+use crate::data::stream::training_slices;
 use crate::data::{Dataset, IGNORE, augment, store};
 use crate::error::{Context, Failure, Result};
 use crate::methods::{self, Passes, Setup};

@@ -28,13 +28,7 @@ impl fmt::Display for Change {
 /// Every key in which two configurations differ, in the order of the keys. Both are TOML with every
 /// default filled in.
 pub fn changes(before: &str, after: &str) -> Result<Vec<Change>> {
-    let read = |text: &str| {
-        let table: Table = text.parse().context(|| "cannot read a resolved configuration")?;
-        let mut values = BTreeMap::new();
-        flatten("", &table, &mut values);
-        Ok(values)
-    };
-    let (before, after) = (read(before)?, read(after)?);
+    let (before, after) = (values(before)?, values(after)?);
     let mut keys: Vec<&String> = before.keys().chain(after.keys()).collect();
     keys.sort();
     keys.dedup();
@@ -44,6 +38,14 @@ pub fn changes(before: &str, after: &str) -> Result<Vec<Change>> {
         after: after.get(key).cloned(),
     };
     Ok(keys.into_iter().map(change).filter(|change| change.before != change.after).collect())
+}
+
+/// The values of a resolved configuration by their keys, for example `train.batch_size`.
+pub fn values(resolved: &str) -> Result<BTreeMap<String, Value>> {
+    let table: Table = resolved.parse().context(|| "cannot read a resolved configuration")?;
+    let mut values = BTreeMap::new();
+    flatten("", &table, &mut values);
+    Ok(values)
 }
 
 fn flatten(prefix: &str, table: &Table, values: &mut BTreeMap<String, Value>) {

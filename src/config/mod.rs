@@ -23,7 +23,7 @@ use source::Source;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
-pub use changes::{Change, changes};
+pub use changes::{Change, changes, values};
 pub use graph::GraphChoice;
 pub use time_span::TimeSpan;
 pub use voice::nearest;

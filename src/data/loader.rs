@@ -4,10 +4,11 @@
 //! Knows no methods and no communicator: rank and ranks come as two numbers.
 
 use super::batch::Batch;
-use super::course::{Course, Origin, annotated_slices, labelled_slices};
 use super::order::{Epochs, Order};
+use super::recipe::{BatchRecipe, Origin};
 use super::resident::{self, Resident};
 use super::shapes::Shapes;
+use super::stream::{annotated_slices, labelled_slices};
 use super::table::{Layout, Table};
 use super::{Dataset, IMAGE_LABEL};
 use crate::error::{Context, Failure, Result};
@@ -17,7 +18,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 use tch::Device;
 
-pub use super::course::LoaderPlan;
+pub use super::recipe::LoaderPlan;
 
 /// Batches that a thread has prepared and that nobody has asked for yet. Two hide one slow batch, and
 /// cost little memory.
@@ -25,19 +26,37 @@ const AHEAD: usize = 2;
 
 /// The batches of one rank.
 pub struct Loader {
-    course: Arc<Course>,
+    recipe: Arc<BatchRecipe>,
     threads: usize,
-    /// The slices on a device, as the course's layout says; none where batches are made on the host.
-    resident: Option<Resident>,
+    made_on: MadeOn,
     /// What is being prepared, from the step after the last one asked for.
     ahead: Option<Ahead>,
 }
 
-/// A batch in parts, with its step.
-type Prepared = (u64, Result<Vec<Part>>);
+/// Where batches are made.
+enum MadeOn {
+    Host,
+    Device {
+        /// Where the slices lie there.
+        layout: Arc<Layout>,
+        resident: Resident,
+    },
+}
 
-/// A part of a batch as a thread prepares it.
-enum Part {
+impl MadeOn {
+    fn layout(&self) -> Option<&Arc<Layout>> {
+        match self {
+            Self::Host => None,
+            Self::Device { layout, .. } => Some(layout),
+        }
+    }
+}
+
+/// A batch in parts, with its step.
+type Prepared = (u64, Result<Vec<PreparedPart>>);
+
+/// A micro-batch as a thread prepares it.
+enum PreparedPart {
     /// Made on the host.
     Batch(Batch),
     /// To be gathered on the device.
@@ -58,9 +77,15 @@ struct Ahead {
 
 impl Ahead {
     /// Prepares `first` and the steps after it until nobody receives them any more.
-    fn from(course: &Arc<Course>, first: u64, threads: usize) -> Result<Self> {
-        let stride = threads as u64;
-        let threads = (first..first + stride).map(|first| prepare_from(course, first, stride));
+    fn from(
+        recipe: &Arc<BatchRecipe>,
+        layout: Option<&Arc<Layout>>,
+        first: u64,
+        threads: usize,
+    ) -> Result<Self> {
+        let steps = |first| (first..).step_by(threads);
+        let threads = (first..first + threads as u64)
+            .map(|first| prepare_all(Arc::clone(recipe), layout.cloned(), steps(first)));
         Ok(Self { threads: threads.collect::<Result<_>>()?, taken: 0 })
     }
 
@@ -89,7 +114,7 @@ impl Loader {
             ))
             .hint(format!("set `train.batch_size` to {ranks} or more, or start fewer ranks")));
         }
-        let course = |plan: LoaderPlan, slices: Vec<_>| -> Result<Course> {
+        let recipe = |plan: LoaderPlan, slices: Vec<_>| -> Result<BatchRecipe> {
             if plan.drop_last && slices.len() < plan.batch_size {
                 return Err(Failure::usage(format!(
                     "there is no full batch of {} in {} training slices",
@@ -106,7 +131,7 @@ impl Loader {
             let order = Order { slice_count: slices.len(), batch_size, drop_last, seed };
             let epochs = Arc::new(Epochs::new(order));
             let dataset = Arc::clone(dataset);
-            Ok(Course {
+            Ok(BatchRecipe {
                 dataset,
                 slices,
                 plan,
@@ -116,12 +141,11 @@ impl Loader {
                 micro_batches: 1,
                 shapes: None,
                 healthy: None,
-                layout: None,
             })
         };
         if !plan.with_healthy {
             let slices = annotated_slices(dataset, plan.fold, &plan.annotation)?;
-            return Ok(Self::of(course(plan, slices)?));
+            return Ok(Self::of(recipe(plan, slices)?));
         }
         let [diseased, healthy] = labelled_slices(dataset, plan.fold, &plan.annotation)?;
         // Full batches of both, so that losses of the two sides count as many images.
@@ -131,13 +155,13 @@ impl Loader {
             seed: Key::new(plan.seed).purpose("healthy").bits(),
             ..plan.clone()
         };
-        let healthy = Some(Arc::new(course(beside, healthy)?));
-        let course = Course { healthy, ..course(plan, diseased)? };
-        Ok(Self::of(course))
+        let healthy = Some(Arc::new(recipe(beside, healthy)?));
+        let recipe = BatchRecipe { healthy, ..recipe(plan, diseased)? };
+        Ok(Self::of(recipe))
     }
 
-    fn of(course: Course) -> Self {
-        Self { course: Arc::new(course), threads: 1, resident: None, ahead: None }
+    fn of(recipe: BatchRecipe) -> Self {
+        Self { recipe: Arc::new(recipe), threads: 1, made_on: MadeOn::Host, ahead: None }
     }
 
     /// Prepares batches on so many threads, at least 1; which does not change them.
@@ -150,9 +174,9 @@ impl Loader {
     /// [`Loader::resident_on`]: the batches are made on the host afterwards.
     #[must_use]
     pub fn with_shapes(self, shapes: Shapes) -> Self {
-        let (shapes, layout) = (Some(Arc::new(shapes)), None);
-        let course = Course { shapes, layout, ..Arc::unwrap_or_clone(self.course) };
-        Self { course: Arc::new(course), resident: None, ahead: None, ..self }
+        let shapes = Some(Arc::new(shapes));
+        let recipe = BatchRecipe { shapes, ..Arc::unwrap_or_clone(self.recipe) };
+        Self { recipe: Arc::new(recipe), made_on: MadeOn::Host, ahead: None, ..self }
     }
 
     /// Copies the training slices and the masks beside them to `device` once, and makes the batches
@@ -164,7 +188,7 @@ impl Loader {
     /// knows the host alone.
     #[must_use]
     pub fn resident_on(self, device: Device, budget_bytes: u64) -> Self {
-        if self.course.healthy.is_some() {
+        if self.recipe.healthy.is_some() {
             tracing::info!("images are augmented on the host, as label transfer needs it");
             return self;
         }
@@ -176,11 +200,10 @@ impl Loader {
             );
             return self;
         }
-        match Resident::new(&self.course, device) {
+        match Resident::new(&self.recipe, device) {
             Ok(resident) => {
-                let layout = Some(Arc::new(Layout::new(&self.course, device)));
-                let course = Course { layout, ..Arc::unwrap_or_clone(self.course) };
-                Self { course: Arc::new(course), resident: Some(resident), ahead: None, ..self }
+                let layout = Arc::new(Layout::new(&self.recipe, device));
+                Self { made_on: MadeOn::Device { layout, resident }, ahead: None, ..self }
             }
             Err(failure) => {
                 let failure = failure.during("batches are made on the host, which is slower");
@@ -192,29 +215,29 @@ impl Loader {
 
     /// Bytes that the training slices and the masks beside them take on a device.
     pub fn resident_bytes(&self) -> u64 {
-        resident::bytes(&self.course)
+        resident::bytes(&self.recipe)
     }
 
     /// Whether batches are made on a device, see [`Loader::resident_on`].
     pub fn is_resident(&self) -> bool {
-        self.resident.is_some()
+        self.made_on.layout().is_some()
     }
 
     /// Cuts every batch into `count` parts, at least 1, of sizes that differ by at most one.
     #[must_use]
     pub fn in_micro_batches(self, count: usize) -> Self {
-        let course = Course { micro_batches: count, ..Arc::unwrap_or_clone(self.course) };
-        Self { course: Arc::new(course), ahead: None, ..self }
+        let recipe = BatchRecipe { micro_batches: count, ..Arc::unwrap_or_clone(self.recipe) };
+        Self { recipe: Arc::new(recipe), ahead: None, ..self }
     }
 
     /// The order of the samples.
     pub fn order(&self) -> Order {
-        self.course.order()
+        self.recipe.order()
     }
 
     /// Where the samples of the batch of `step` over all ranks come from: `CASE:SLICE`.
     pub fn slices(&self, step: u64) -> Vec<String> {
-        let Course { dataset, slices, epochs, .. } = &*self.course;
+        let BatchRecipe { dataset, slices, epochs, .. } = &*self.recipe;
         let name = |index: usize| {
             let (case, slice) = slices[index];
             format!("{}:{slice}", dataset.cases[case].name)
@@ -240,29 +263,31 @@ impl Loader {
         {
             return self.made(step, batch?);
         }
-        let batch = prepare(&self.course, step)?;
-        self.ahead = Some(Ahead::from(&self.course, step + 1, self.threads)?);
+        let layout = self.made_on.layout();
+        let batch = prepare(&self.recipe, layout, step)?;
+        self.ahead = Some(Ahead::from(&self.recipe, layout, step + 1, self.threads)?);
         self.made(step, batch)
     }
 
     /// The batches that `parts` are or describe.
-    fn made(&self, step: u64, parts: Vec<Part>) -> Result<Vec<Batch>> {
+    fn made(&self, step: u64, parts: Vec<PreparedPart>) -> Result<Vec<Batch>> {
         parts.into_iter().map(|part| self.made_part(step, part)).collect()
     }
 
-    fn made_part(&self, step: u64, part: Part) -> Result<Batch> {
+    fn made_part(&self, step: u64, part: PreparedPart) -> Result<Batch> {
         let (table, global, positions) = match part {
-            Part::Batch(batch) => return Ok(batch),
-            Part::Table { table, global, positions } => (table, global, positions),
+            PreparedPart::Batch(batch) => return Ok(batch),
+            PreparedPart::Table { table, global, positions } => (table, global, positions),
         };
-        let resident = self.resident.as_ref();
-        let resident = resident.ok_or_else(|| Failure::new("there are no slices on the device"))?;
+        let MadeOn::Device { resident, .. } = &self.made_on else {
+            return Err(Failure::new("there are no slices on the device"));
+        };
         let gathered = resident.gather(&table);
-        let mine = self.course.share(&positions);
+        let mine = self.recipe.share(&positions);
         let tensors = (gathered.image, gathered.annotation);
-        let samples = self.course.named(tensors, &global, mine.clone());
+        let samples = self.recipe.named(tensors, &global, mine.clone());
         let batch = Batch::new(samples, positions.len());
-        let batch = batch.with_origin(Origin::new(&self.course, step, &global, mine));
+        let batch = batch.with_origin(Origin::new(&self.recipe, step, &global, mine));
         Ok(match gathered.masks {
             Some(masks) => batch.with_shapes(masks),
             None => batch,
@@ -271,15 +296,19 @@ impl Loader {
 }
 
 /// This rank's part of every micro-batch of one step.
-fn prepare(course: &Arc<Course>, step: u64) -> Result<Vec<Part>> {
-    let global: Arc<[usize]> = course.epochs.batch(step).into();
-    let parts = course.micro_batches(global.len());
+fn prepare(
+    recipe: &Arc<BatchRecipe>,
+    layout: Option<&Arc<Layout>>,
+    step: u64,
+) -> Result<Vec<PreparedPart>> {
+    let global: Arc<[usize]> = recipe.epochs.batch(step).into();
+    let parts = recipe.micro_batches(global.len());
     let prepared = parts.map(|positions| {
-        let Some(layout) = &course.layout else {
-            return Ok(Part::Batch(part(course, step, &global, &positions)?));
+        let Some(layout) = layout else {
+            return Ok(PreparedPart::Batch(part(recipe, step, &global, &positions)?));
         };
-        let table = Table::new(course, layout, (step, &global), course.share(&positions))?;
-        Ok(Part::Table { table, global: Arc::clone(&global), positions })
+        let table = Table::new(recipe, layout, (step, &global), recipe.share(&positions))?;
+        Ok(PreparedPart::Table { table, global: Arc::clone(&global), positions })
     });
     prepared.collect()
 }
@@ -287,33 +316,37 @@ fn prepare(course: &Arc<Course>, step: u64) -> Result<Vec<Part>> {
 /// This rank's part of the samples at `positions` of the batch of `step`, whose slices are `global`, made
 /// on the host.
 fn part(
-    course: &Arc<Course>,
+    recipe: &Arc<BatchRecipe>,
     step: u64,
     global: &[usize],
     positions: &Range<usize>,
 ) -> Result<Batch> {
-    let mine = course.share(positions);
-    let samples = course.samples(step, global, mine.clone())?;
-    let origin = Origin::new(course, step, global, mine.clone());
+    let mine = recipe.share(positions);
+    let samples = recipe.samples(step, global, mine.clone())?;
+    let origin = Origin::new(recipe, step, global, mine.clone());
     let mut batch = Batch::new(samples, positions.len()).with_origin(origin);
-    if let Some(healthy) = &course.healthy {
+    if let Some(healthy) = &recipe.healthy {
         let beside = healthy.epochs.batch(step);
         batch = batch.with_healthy(healthy.samples(step, &beside, mine.clone())?);
     }
-    let Some(shapes) = &course.shapes else { return Ok(batch) };
-    Ok(batch.with_shapes(course.masks(shapes, step, mine)?))
+    let Some(shapes) = &recipe.shapes else { return Ok(batch) };
+    Ok(batch.with_shapes(recipe.masks(shapes, step, mine)?))
 }
 
-/// Prepares `first` and every `stride`-th step after it until nobody receives them any more.
-fn prepare_from(course: &Arc<Course>, first: u64, stride: u64) -> Result<Receiver<Prepared>> {
+/// Prepares one of `steps` after the other until nobody receives them any more.
+fn prepare_all(
+    recipe: Arc<BatchRecipe>,
+    layout: Option<Arc<Layout>>,
+    steps: impl Iterator<Item = u64> + Send + 'static,
+) -> Result<Receiver<Prepared>> {
     let (sender, receiver) = sync_channel(AHEAD);
-    let course = Arc::clone(course);
     std::thread::Builder::new()
         .name("loader".into())
         .spawn(move || {
-            let mut step = first;
-            while sender.send((step, prepare(&course, step))).is_ok() {
-                step += stride;
+            for step in steps {
+                if sender.send((step, prepare(&recipe, layout.as_ref(), step))).is_err() {
+                    return;
+                }
             }
         })
         .context(|| "cannot start the thread that prepares batches")?;

@@ -14,7 +14,7 @@ pub mod augment;
 pub mod batch;
 mod colour;
 #[cfg(feature = "torch")]
-pub mod course;
+pub mod held_out;
 pub mod identity;
 pub mod import;
 #[cfg(feature = "torch")]
@@ -22,10 +22,15 @@ pub mod loader;
 pub mod order;
 pub mod pseudo;
 #[cfg(feature = "torch")]
+pub mod recipe;
+#[cfg(feature = "torch")]
 mod resident;
+#[cfg(feature = "torch")]
+pub mod samples;
 pub mod shapes;
 pub mod simulated;
 pub mod store;
+pub mod stream;
 #[cfg(feature = "torch")]
 mod table;
 pub mod tally;
@@ -100,15 +105,21 @@ impl Dataset {
     }
 }
 
+/// One slice of a scan resized to `size` x `size` as a network is shown it, grey by order-0 zoom and colours
+/// bilinearly: `[channels, size, size]`.
+pub fn resized_slice(scan: &Scan, slice: usize, size: usize) -> Vec<f32> {
+    let ([_, rows, columns], image) = (scan.grid.shape, scan.slice(slice));
+    match scan.channels {
+        1 => augment::zoom_image(image, [rows, columns], [size, size]),
+        channels => augment::transfer::resize_planes(image, [channels, rows, columns], size),
+    }
+}
+
 impl Case {
     /// One slice resized to `size` x `size` as a network is shown it, grey by order-0 zoom and colours
     /// bilinearly: `[channels, size, size]`.
     pub fn input_slice(&self, slice: usize, size: usize) -> Vec<f32> {
-        let ([_, rows, columns], image) = (self.scan.grid.shape, self.scan.slice(slice));
-        match self.scan.channels {
-            1 => augment::zoom_image(image, [rows, columns], [size, size]),
-            channels => augment::transfer::resize_planes(image, [channels, rows, columns], size),
-        }
+        resized_slice(&self.scan, slice, size)
     }
 
     /// The labels of one slice, `[rows, columns]`, if the case has this kind of annotation.

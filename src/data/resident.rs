@@ -1,17 +1,17 @@
-//! The training slices of a course on a device, and batches that are made there.
+//! The training slices of a recipe on a device, and batches that are made there.
 //!
 //! A table says where the pixels of all samples lie; a few tensor operations over all of them at once
 //! add, round and gather. They are the operations of `augment`, each rounded by itself and in the
 //! same order, so that the batches are the same. Knows no steps, no draws and no threads.
 
 use super::augment::Resample;
-use super::course::Course;
+use super::recipe::BatchRecipe;
 use super::table::{Column, Table};
 use crate::error::{Context, Result};
 use tch::kind::Element;
 use tch::{Device, Kind, Tensor};
 
-/// Flat tensors of all slices, in the order of the layout that the course got.
+/// Flat tensors of all slices, in the order of the layout that the recipe got.
 #[derive(Debug)]
 pub(super) struct Resident {
     device: Device,
@@ -35,35 +35,35 @@ pub(super) struct Gathered {
     pub(super) masks: Option<Tensor>,
 }
 
-/// Bytes of the slices of a course and of the masks beside them.
-pub(super) fn bytes(course: &Course) -> u64 {
-    let slices = (0..course.slices.len()).map(|number| {
-        let slice = course.annotated(number);
+/// Bytes of the slices of a recipe and of the masks beside them.
+pub(super) fn bytes(recipe: &BatchRecipe) -> u64 {
+    let slices = (0..recipe.slices.len()).map(|number| {
+        let slice = recipe.annotated(number);
         size_of_val(slice.image) + size_of_val(slice.annotation)
     });
-    let masks = course.shapes.iter().flat_map(|shapes| shapes.volumes());
+    let masks = recipe.shapes.iter().flat_map(|shapes| shapes.volumes());
     (slices.sum::<usize>() + masks.map(|volume| volume.labels.len()).sum::<usize>()) as u64
 }
 
 impl Resident {
-    /// Copies everything to `device`, as a [`super::table::Layout`] of the same course says. Fails where
+    /// Copies everything to `device`, as a [`super::table::Layout`] of the same recipe says. Fails where
     /// the device has too little memory.
-    pub(super) fn new(course: &Course, device: Device) -> Result<Self> {
-        let slices = || (0..course.slices.len()).map(|number| course.annotated(number));
-        let masks = course.shapes.as_ref().map(|shapes| {
+    pub(super) fn new(recipe: &BatchRecipe, device: Device) -> Result<Self> {
+        let slices = || (0..recipe.slices.len()).map(|number| recipe.annotated(number));
+        let masks = recipe.shapes.as_ref().map(|shapes| {
             let volumes = shapes.volumes().iter().map(|volume| &*volume.labels);
             joined(&volumes.collect::<Vec<_>>(), device)
         });
         Ok(Self {
             device,
-            resample: course.plan.augment,
+            resample: recipe.plan.augment,
             images: joined(&slices().map(|slice| slice.image).collect::<Vec<_>>(), device)?,
             labels: joined(&slices().map(|slice| slice.annotation).collect::<Vec<_>>(), device)?,
             masks: masks.transpose()?,
         })
     }
 
-    /// Makes what a table of the same course describes. The device may still be at work on it.
+    /// Makes what a table of the same recipe describes. The device may still be at work on it.
     pub(super) fn gather(&self, table: &Table) -> Gathered {
         let numbers = table.numbers.to_device_(self.device, Kind::Double, true, false);
         let count = table.samples as i64;

@@ -4,7 +4,7 @@
 //! pixels: what is gathered by a table stands in `resident`.
 
 use super::augment::{Grid, grid, mask_grid, outside_label};
-use super::course::Course;
+use super::recipe::BatchRecipe;
 use crate::error::{Context, Result};
 use crate::native::with_slice_mut;
 use std::ops::Range;
@@ -30,19 +30,19 @@ struct Stored {
 }
 
 impl Layout {
-    /// The slices of `course` in order, and the masks beside them.
-    pub(super) fn new(course: &Course, device: Device) -> Self {
+    /// The slices of `recipe` in order, and the masks beside them.
+    pub(super) fn new(recipe: &BatchRecipe, device: Device) -> Self {
         let mut before = 0;
-        let slices = (0..course.slices.len()).map(|number| {
-            let slice = course.annotated(number);
-            let outside = outside_label(course.plan.augment, &slice);
+        let slices = (0..recipe.slices.len()).map(|number| {
+            let slice = recipe.annotated(number);
+            let outside = outside_label(recipe.plan.augment, &slice);
             let stored = Stored { before, shape: slice.shape, outside };
             before += slice.annotation.len();
             stored
         });
         let slices = slices.collect();
         let mut before = 0;
-        let volumes = course.shapes.iter().flat_map(|shapes| shapes.volumes()).map(|volume| {
+        let volumes = recipe.shapes.iter().flat_map(|shapes| shapes.volumes()).map(|volume| {
             let start = before;
             before += volume.labels.len();
             start
@@ -84,21 +84,21 @@ pub(super) struct Table {
 impl Table {
     /// The table of the samples at positions `mine` of the batch of `step`, whose slices are `global`.
     pub(super) fn new(
-        course: &Course,
+        recipe: &BatchRecipe,
         layout: &Layout,
         (step, global): (u64, &[usize]),
         mine: Range<usize>,
     ) -> Result<Self> {
-        let (size, samples, channels) = (course.plan.size, mine.len(), course.dataset.channels());
+        let (size, samples, channels) = (recipe.plan.size, mine.len(), recipe.dataset.channels());
         let width = 4 * size + Column::Planes as usize + channels;
-        let rows = samples * (1 + usize::from(course.shapes.is_some()));
+        let rows = samples * (1 + usize::from(recipe.shapes.is_some()));
         let numbers = Tensor::zeros([rows as i64, width as i64], (Kind::Double, Device::Cpu));
         with_slice_mut(&numbers, |numbers: &mut [f64]| {
             let (own, masks) = numbers.split_at_mut(samples * width);
             for (position, row) in mine.clone().zip(own.chunks_exact_mut(width)) {
                 let stored = &layout.slices[global[position]];
-                let draw = course.draw(step, position);
-                let grid = grid(course.plan.augment, draw, stored.shape, size);
+                let draw = recipe.draw(step, position);
+                let grid = grid(recipe.plan.augment, draw, stored.shape, size);
                 fill(row, &grid, stored.before, stored.outside);
                 let pixels: usize = stored.shape.iter().product();
                 let planes = &mut row[4 * size + Column::Planes as usize..];
@@ -106,12 +106,12 @@ impl Table {
                     *plane = (stored.before * channels + pixels * channel + grid.first) as f64;
                 }
             }
-            let Some(shapes) = &course.shapes else { return };
+            let Some(shapes) = &recipe.shapes else { return };
             for (position, row) in mine.zip(masks.chunks_exact_mut(width)) {
-                let (volume, slice) = shapes.drawn(course.order().shapes(step, position));
+                let (volume, slice) = shapes.drawn(recipe.order().shapes(step, position));
                 let [_, rows, columns] = shapes.volumes()[volume].shape;
-                let draw = course.draw(step, position);
-                let grid = mask_grid(course.plan.augment, draw, [rows, columns], size);
+                let draw = recipe.draw(step, position);
+                let grid = mask_grid(recipe.plan.augment, draw, [rows, columns], size);
                 fill(row, &grid, layout.volumes[volume] + slice * rows * columns, 0);
             }
         })?;

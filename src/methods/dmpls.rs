@@ -4,18 +4,18 @@
 //! `code/train_weakly_supervised_ours.py` at a594da8. With a fixed share of one half it is the
 //! ablation of the paper's table 2.
 
-use super::{Passes, Recipe, Setup, annotated_cross_entropy};
-use crate::data::batch::{Batch, Samples};
+use super::{Passes, Recipe, Setup, annotated_cross_entropy, probabilities};
+use crate::data::batch::Batch;
+use crate::data::samples::Samples;
 use crate::error::Result;
 use crate::losses::{SMOOTH, dice};
 use crate::mixing::label_map;
-use crate::nets::Pass;
 use crate::nets::unet::{CHANNELS, UNetCct, channel_dropout};
 use crate::random::Key;
 use crate::train::learner::{Learner, LearnerConfig};
-use crate::train::moment::Moment;
 use crate::train::numbers;
-use crate::train::{Method, Objective, StepContext};
+use crate::train::point::StepPoint;
+use crate::train::{ForwardMode, Method, Objective, StepContext};
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
@@ -121,19 +121,19 @@ impl Dmpls {
     }
 
     fn chance(&self, samples: &Samples, cx: &StepContext<'_>) -> Chance {
-        let (varying, device) = (cx.varying(), samples.image.device());
+        let (numbers, device) = (cx.numbers(), samples.image.device());
         let keep = |(level, &channels): (usize, &i64)| {
             let positions = samples.positions.clone();
-            let kept = varying.numbers(device, move |moment| {
-                let keys = moment.sample_keys("channels", &positions);
+            let kept = numbers.numbers(device, move |point| {
+                let keys = point.sample_keys("channels", &positions);
                 let of_level = |key: &Key| kept_channels(key.number(level as u64), channels);
                 keys.iter().flat_map(of_level).collect()
             });
             kept.view([-1, channels])
         };
         let share = self.params.share;
-        let share = varying.number(device, move |moment| match share {
-            Share::Random => moment.key("share").draws().uniform() + LEAST_SHARE,
+        let share = numbers.number(device, move |point| match share {
+            Share::Random => point.key("share").draws().uniform() + LEAST_SHARE,
             Share::Half => 0.5,
         });
         Chance { kept: CHANNELS.iter().enumerate().map(keep).collect(), share }
@@ -153,7 +153,7 @@ pub fn pseudo_label(probabilities: &[Tensor; 2], share: &Tensor) -> Tensor {
 }
 
 impl Method for Dmpls {
-    fn form(&self, _moment: &Moment) -> Option<u32> {
+    fn form(&self, _point: &StepPoint) -> Option<u32> {
         Some(0)
     }
 
@@ -162,20 +162,12 @@ impl Method for Dmpls {
         self.iterate(batch, &chance, cx)
     }
 
-    fn predict(&self, image: &Tensor) -> Result<Tensor> {
-        tch::no_grad(|| self.net.segment(image, &Pass::Evaluate))
-    }
-
-    fn adapt_statistics(&self, image: &Tensor, share: f64) -> Result<()> {
-        let pass = self.passes.statistics(share);
-        tch::no_grad(|| self.net.segment(image, &pass)).map(drop)
+    fn forward(&self, image: &Tensor, mode: ForwardMode) -> Result<Tensor> {
+        let logits = self.net.segment(image, &self.passes.of(mode))?;
+        Ok(probabilities(&logits))
     }
 
     fn learners(&self) -> Vec<&Learner> {
         vec![&self.segmenter]
-    }
-
-    fn learners_mut(&mut self) -> Vec<&mut Learner> {
-        vec![&mut self.segmenter]
     }
 }

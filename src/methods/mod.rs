@@ -12,7 +12,7 @@ pub mod ustm;
 
 use crate::config::RunConfig;
 use crate::data::IMAGE_LABEL;
-use crate::data::batch::Samples;
+use crate::data::samples::Samples;
 use crate::error::{Context, Failure, Result};
 use crate::losses::{partial_cross_entropy, partial_cross_entropy_over};
 use crate::native::cuda::upload;
@@ -20,8 +20,8 @@ use crate::native::{Alone, GroupSum};
 use crate::nets::{LayerKeys, Pass};
 use crate::random::Key;
 use crate::train::learner::LearnerSetup;
-use crate::train::moment::Moment;
-use crate::train::{Method, StepContext};
+use crate::train::point::StepPoint;
+use crate::train::{ForwardMode, Method, StepContext};
 use serde::{Serialize, de::DeserializeOwned};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -69,7 +69,7 @@ impl Passes {
     /// One training pass over the samples; passes of different purpose drop different elements.
     pub fn train(&self, purpose: &str, samples: &Samples, cx: &StepContext<'_>) -> Pass {
         let (purpose, positions) = (purpose.to_owned(), samples.positions.clone());
-        self.train_with(samples, cx, move |moment| moment.sample_keys(&purpose, &positions))
+        self.train_with(samples, cx, move |point| point.sample_keys(&purpose, &positions))
     }
 
     /// The same over samples that are there `times` times, one repetition after the other: each
@@ -81,8 +81,8 @@ impl Passes {
         cx: &StepContext<'_>,
     ) -> Pass {
         let (purpose, positions) = (purpose.to_owned(), samples.positions.clone());
-        self.train_with(samples, cx, move |moment| {
-            let keys = moment.sample_keys(&purpose, &positions);
+        self.train_with(samples, cx, move |point| {
+            let keys = point.sample_keys(&purpose, &positions);
             let repetition = |number| keys.iter().map(move |key| key.number(number));
             (0..times).flat_map(repetition).collect()
         })
@@ -92,14 +92,14 @@ impl Passes {
         &self,
         samples: &Samples,
         cx: &StepContext<'_>,
-        of_samples: impl Fn(&Moment) -> Vec<Key> + 'static,
+        of_samples: impl Fn(&StepPoint) -> Vec<Key> + 'static,
     ) -> Pass {
         let of_samples = Rc::new(of_samples);
-        let (varying, device) = (Rc::clone(cx.varying()), samples.image.device());
+        let (numbers, device) = (Rc::clone(cx.numbers()), samples.image.device());
         let keys: LayerKeys = Rc::new(move |layer: &str| {
             let (of_samples, layer) = (Rc::clone(&of_samples), layer.to_owned());
-            varying.keys(device, move |moment| {
-                of_samples(moment).into_iter().map(|key| key.purpose(&layer)).collect()
+            numbers.keys(device, move |point| {
+                of_samples(point).into_iter().map(|key| key.purpose(&layer)).collect()
             })
         });
         let keys = self.dropout.then_some(keys);
@@ -115,10 +115,20 @@ impl Passes {
         Pass::Train { group: Arc::new(Alone), keys: self.dropout.then_some(keys) }
     }
 
-    /// A pass that moves running statistics by `share`, in (0, 1], and serves nothing else.
-    pub fn statistics(&self, share: f64) -> Pass {
-        Pass::Statistics { group: Arc::clone(&self.statistics), share }
+    /// A pass outside of training.
+    pub fn of(&self, mode: ForwardMode) -> Pass {
+        match mode {
+            ForwardMode::Evaluation => Pass::Evaluate,
+            ForwardMode::Statistics { share } => {
+                Pass::Statistics { group: Arc::clone(&self.statistics), share }
+            }
+        }
     }
+}
+
+/// Class probabilities of logits, with classes along the second axis.
+fn probabilities(logits: &Tensor) -> Tensor {
+    logits.softmax(1, logits.kind())
 }
 
 /// Cross-entropy over the annotated pixels of the global batch, in however many micro-batches it comes.
@@ -293,16 +303,10 @@ mod tests {
         fn step(&mut self, _batch: &Batch, _cx: &mut StepContext<'_>) -> Result<()> {
             Ok(())
         }
-        fn predict(&self, image: &Tensor) -> Result<Tensor> {
+        fn forward(&self, image: &Tensor, _mode: ForwardMode) -> Result<Tensor> {
             Ok(image.shallow_clone())
         }
-        fn adapt_statistics(&self, _: &Tensor, _: f64) -> Result<()> {
-            unreachable!("never trained")
-        }
         fn learners(&self) -> Vec<&Learner> {
-            Vec::new()
-        }
-        fn learners_mut(&mut self) -> Vec<&mut Learner> {
             Vec::new()
         }
     }

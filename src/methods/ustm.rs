@@ -4,18 +4,18 @@
 //! `code/train_weakly_supervised_ustm_2D.py` at a594da8: quarter turns, and constants for two
 //! classes although there are four. The teacher is never in evaluation mode.
 
-use super::{Passes, Recipe, Setup, annotated_cross_entropy};
-use crate::data::batch::{Batch, Samples};
+use super::{Passes, Recipe, Setup, annotated_cross_entropy, probabilities};
+use crate::data::batch::Batch;
+use crate::data::samples::Samples;
 use crate::error::Result;
 use crate::losses::consistency::{masked_consistency, uncertainty};
 use crate::native::{Form, global_sum, normal};
-use crate::nets::Pass;
 use crate::nets::unet::UNet;
 use crate::train::learner::{Learner, LearnerConfig};
-use crate::train::moment::Moment;
 use crate::train::numbers;
+use crate::train::point::StepPoint;
 use crate::train::schedule::ramp_up;
-use crate::train::{Method, Objective, StepContext, Weight};
+use crate::train::{ForwardMode, Method, Objective, StepContext, Weight};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Tensor};
 
@@ -167,7 +167,7 @@ impl Ustm {
             global_sum(&lesson.mask.sum(lesson.mask.kind()), group) / pixels.max(1) as f64
         });
         let decay = self.params.decay;
-        let keep = cx.varying().number(turned.device(), move |now| kept(now.step - 1, decay));
+        let keep = cx.numbers().number(turned.device(), move |now| kept(now.step - 1, decay));
         self.teacher.follow(&self.segmenter, &keep, cx)
     }
 
@@ -177,7 +177,7 @@ impl Ustm {
             return Weight::Fixed(0.0);
         }
         let params = self.params.clone();
-        Weight::Varying(cx.varying().number(device, move |now| params.weight(now.step - 1)))
+        Weight::Varying(cx.numbers().number(device, move |now| params.weight(now.step - 1)))
     }
 
     fn lesson(
@@ -205,7 +205,7 @@ impl Ustm {
         shape.insert(0, predictions.len() as i64 * TOGETHER);
         let all = Tensor::cat(&predictions, 0).view(shape.as_slice());
         let threshold =
-            cx.varying().number(turned.device(), |now| threshold(now.step - 1, now.total_steps));
+            cx.numbers().number(turned.device(), |now| threshold(now.step - 1, now.total_steps));
         let mask = sure_mask(&all, &threshold);
         Ok(Lesson { target: target.softmax(1, target.kind()), mask })
     }
@@ -213,8 +213,8 @@ impl Ustm {
     fn chance(samples: &Samples, cx: &StepContext<'_>) -> Result<Chance> {
         let noise = |purpose: &str, times: u64| {
             let (purpose, positions) = (purpose.to_owned(), samples.positions.clone());
-            let keys = cx.varying().keys(samples.image.device(), move |moment| {
-                let keys = moment.sample_keys(&purpose, &positions);
+            let keys = cx.numbers().keys(samples.image.device(), move |point| {
+                let keys = point.sample_keys(&purpose, &positions);
                 (0..times)
                     .flat_map(|number| keys.iter().map(move |key| key.number(number)))
                     .collect()
@@ -223,7 +223,7 @@ impl Ustm {
         };
         let passes = 0..PASSES / TOGETHER as usize;
         Ok(Chance {
-            turns: turns(cx.moment()),
+            turns: turns(cx.point()),
             noise: noise("noise", 1)?,
             passes_noise: passes
                 .map(|number| noise(&format!("noise {number}"), TOGETHER as u64))
@@ -233,13 +233,13 @@ impl Ustm {
 }
 
 /// Quarter turns of a step, 0 to 3.
-fn turns(moment: &Moment) -> i64 {
-    moment.key("turns").draws().below(4) as i64
+fn turns(point: &StepPoint) -> i64 {
+    point.key("turns").draws().below(4) as i64
 }
 
 impl Method for Ustm {
-    fn form(&self, moment: &Moment) -> Option<u32> {
-        Some(turns(moment) as u32)
+    fn form(&self, point: &StepPoint) -> Option<u32> {
+        Some(turns(point) as u32)
     }
 
     fn step(&mut self, batch: &Batch, cx: &mut StepContext<'_>) -> Result<()> {
@@ -247,20 +247,12 @@ impl Method for Ustm {
         self.iterate(batch, &chance, cx)
     }
 
-    fn predict(&self, image: &Tensor) -> Result<Tensor> {
-        tch::no_grad(|| self.net.forward(image, &Pass::Evaluate))
-    }
-
-    fn adapt_statistics(&self, image: &Tensor, share: f64) -> Result<()> {
-        let pass = self.passes.statistics(share);
-        tch::no_grad(|| self.net.forward(image, &pass)).map(drop)
+    fn forward(&self, image: &Tensor, mode: ForwardMode) -> Result<Tensor> {
+        let logits = self.net.forward(image, &self.passes.of(mode))?;
+        Ok(probabilities(&logits))
     }
 
     fn learners(&self) -> Vec<&Learner> {
         vec![&self.segmenter, &self.teacher]
-    }
-
-    fn learners_mut(&mut self) -> Vec<&mut Learner> {
-        vec![&mut self.segmenter, &mut self.teacher]
     }
 }

@@ -3,6 +3,7 @@
 //! What is done to a scan before a network sees it stands in `preparation`. Knows no data sets, no networks
 //! and no training.
 
+pub mod components;
 pub mod grid;
 
 pub use grid::{Grid, Placement};

@@ -3,12 +3,12 @@
 //! Slices are resized to the network's size; predictions are compared with the truth on the grid that a
 //! [`Yardstick`] says. Knows no method but through its trait.
 
-use super::Method;
+use super::method::Method;
 use super::preview::{Extremes, Scene};
 use super::scores::{CaseScores, Score, Scores, mean};
 use crate::comm::{Communicator, agree};
 use crate::data::Dataset;
-use crate::data::batch::Volume;
+use crate::data::held_out::HeldOut;
 use crate::data::loader::Loader;
 use crate::error::{Context, Result};
 use crate::metrics::{Convention, LabelPair, LesionScores};
@@ -78,7 +78,7 @@ pub fn recompute_statistics(
 struct Predicted<'a> {
     /// Its place among the held-out cases.
     case: usize,
-    volume: Volume<'a>,
+    volume: HeldOut<'a>,
     /// The class of every pixel on the network's grid: `[slices, size, size]`.
     labels: Vec<u8>,
 }
@@ -139,7 +139,7 @@ impl Evaluator {
         if scores.cases.is_empty() {
             return Ok(());
         }
-        let volumes = Volume::held_out(&self.dataset, self.fold)?;
+        let volumes = HeldOut::cases(&self.dataset, self.fold)?;
         let (kind, device) = self.target;
         for (name, case, prediction) in kept.of_all(&scores.cases) {
             let volume = &volumes[case];
@@ -169,7 +169,7 @@ impl Evaluator {
             Ok(())
         };
         let rows = self.rows(method, 5, ranks, scored)?;
-        let scores = |(volume, row): (Volume<'_>, Vec<f64>)| {
+        let scores = |(volume, row): (HeldOut<'_>, Vec<f64>)| {
             let scores = std::array::from_fn(|index| row[index]);
             (volume.name().to_owned(), LesionScores::from_array(scores))
         };
@@ -184,9 +184,9 @@ impl Evaluator {
         columns: usize,
         ranks: &dyn Communicator,
         mut score: impl FnMut(Predicted<'_>, &mut [f64]) -> Result<()>,
-    ) -> Result<Vec<(Volume<'_>, Vec<f64>)>> {
+    ) -> Result<Vec<(HeldOut<'_>, Vec<f64>)>> {
         let own = panics::caught(|| {
-            let volumes = Volume::held_out(&self.dataset, self.fold)?;
+            let volumes = HeldOut::cases(&self.dataset, self.fold)?;
             let mut own_rows = Vec::new();
             let cases = volumes.iter().enumerate().skip(ranks.rank()).step_by(ranks.ranks());
             for (case, &volume) in cases {
@@ -211,7 +211,7 @@ impl Evaluator {
     }
 
     /// The class of every pixel on the network's grid: `[slices, size, size]`.
-    fn predict(&self, method: &dyn Method, volume: &Volume<'_>) -> Result<Vec<u8>> {
+    fn predict(&self, method: &dyn Method, volume: &HeldOut<'_>) -> Result<Vec<u8>> {
         let (kind, device) = self.target;
         let input = volume.input(self.size);
         if self.volume_statistics {
@@ -219,8 +219,9 @@ impl Evaluator {
         }
         let mut labels = Vec::new();
         for slices in input.split(SLICES_AT_ONCE, 0) {
-            let logits = method.predict(&slices.to_kind(kind).to_device(device))?;
-            let classes = logits.argmax(1, false).to_kind(Kind::Uint8).to_device(Device::Cpu);
+            let probabilities = method.predict(&slices.to_kind(kind).to_device(device))?;
+            let classes =
+                probabilities.argmax(1, false).to_kind(Kind::Uint8).to_device(Device::Cpu);
             let classes: Vec<u8> = Vec::try_from(classes.contiguous().view([-1]))
                 .context(|| format!("cannot fetch the prediction of `{}`", volume.name()))?;
             labels.extend(classes);
@@ -229,7 +230,7 @@ impl Evaluator {
     }
 
     /// In what distances of a case are measured.
-    fn unit(&self, volume: &Volume<'_>) -> Unit {
+    fn unit(&self, volume: &HeldOut<'_>) -> Unit {
         match self.yardstick {
             Yardstick::Native if volume.spacing_mm().is_some() => Unit::Mm,
             _ => Unit::Voxel,

@@ -4,11 +4,13 @@
 //! optimiser follow another learner's ([`Learner::follow`]) or are a method's own ([`Learner::rewrite`]).
 
 use super::buckets::Buckets;
-use super::moment::Moment;
+use super::context::StepContext;
 use super::numbers;
+use super::objective::Objective;
 use super::optimizer::{Optimizer, OptimizerConfig, Update, settle};
+use super::point::StepPoint;
 use super::schedule::Schedule;
-use super::{Objective, StepContext};
+
 use crate::error::{Context, Failure, Result};
 use crate::native::Form;
 use crate::native::flat::{Following, follow, serves};
@@ -16,6 +18,7 @@ use crate::parameters::{Entry, Flat, Leaves, Parameters, Role, Scope, Slot};
 use crate::random::Key;
 use crate::shares::local_share;
 use serde::{Deserialize, Serialize};
+use std::cell::Cell;
 use std::ops::Range;
 use tch::{Device, Kind, Tensor};
 
@@ -37,15 +40,15 @@ pub struct LearnerConfig {
 }
 
 impl LearnerConfig {
-    /// The factors of an update as a function of the moment, where `now` is that of update `number`.
-    fn factors(self, number: u64, now: &Moment) -> impl Fn(&Moment) -> Vec<f64> + 'static {
+    /// The factors of an update as a function of the point, where `now` is that of update `number`.
+    fn factors(self, number: u64, now: &StepPoint) -> impl Fn(&StepPoint) -> Vec<f64> + 'static {
         let Self { lr, schedule, optimizer, .. } = self;
         let step = now.step;
-        move |moment: &Moment| {
-            let rate = schedule.learning_rate(lr, moment.step, moment.total_steps);
+        move |point: &StepPoint| {
+            let rate = schedule.learning_rate(lr, point.step, point.total_steps);
             // Every step of a form updates once, so that both numbers grow together.
-            let number = (number + moment.step).saturating_sub(step);
-            optimizer.factors(moment.rate_share * rate, number)
+            let number = (number + point.step).saturating_sub(step);
+            optimizer.factors(point.rate_share * rate, number)
         }
     }
 }
@@ -115,7 +118,7 @@ pub struct Learner {
     flat: Flat,
     /// None where they follow those of another learner.
     descent: Option<Descent>,
-    updates: u64,
+    updates: Cell<u64>,
 }
 
 /// Going down the gradient: an optimiser and its schedule.
@@ -176,7 +179,7 @@ impl Learner {
         let mut parameters = parameters.computing_in(setup.computed);
         let networks = build(&mut parameters.root());
         let flat = Flat::new(&parameters);
-        (Self { name, parameters, flat, descent: None, updates: 0 }, networks)
+        (Self { name, parameters, flat, descent: None, updates: Cell::new(0) }, networks)
     }
 
     /// Minimises `objective` by one step: backward, sum over ranks, clip, finite check, update. In all
@@ -190,21 +193,21 @@ impl Learner {
         let descent = self.descent.as_mut().ok_or_else(follows)?;
         let Descent { config, optimizer, leaves, gradients, buckets, own, is_shared } = descent;
         let is_shared = *is_shared;
-        let part = cx.part;
-        let total = objective.total(part.share)?;
+        let micro_batch = cx.micro_batch();
+        let total = objective.total(micro_batch.share)?;
         // Another learner's backward may have reached them.
         leaves.forget()?;
         // A rank's share of everything is not a share of every part.
-        let overlaps = cx.communicator().tensors().overlaps() && !is_shared && part.is_last;
+        let overlaps = cx.communicator().tensors().overlaps() && !is_shared && micro_batch.is_last;
         if overlaps {
-            buckets.begin(cx.communicator(), leaves, !part.is_first);
+            buckets.begin(cx.communicator(), leaves, !micro_batch.is_first);
         }
         total.f_backward().context(|| format!("backward of `{}` failed", self.name))?;
         if !overlaps {
-            leaves.gather_all(gradients, !part.is_first)?;
+            leaves.gather_all(gradients, !micro_batch.is_first)?;
         }
-        cx.report.take(self.name, objective, part.share);
-        if !part.is_last {
+        cx.report().take(self.name, objective, micro_batch.share);
+        if !micro_batch.is_last {
             return Ok(());
         }
         let squares = if overlaps {
@@ -213,9 +216,10 @@ impl Learner {
         } else {
             cx.sum_gradients(gradients, is_shared)?
         };
-        self.updates += 1;
-        let factors =
-            cx.varying().numbers(gradients.device(), config.factors(self.updates, cx.moment()));
+        self.updates.set(self.updates.get() + 1);
+        let factors = cx
+            .numbers()
+            .numbers(gradients.device(), config.factors(self.updates.get(), cx.point()));
         let shares = self.flat.shares.as_ref().map(|shares| narrowed(shares, own));
         let copy = self.flat.narrowed.as_ref().map(|copy| narrowed(copy, own));
         let update = Update {
@@ -232,7 +236,7 @@ impl Learner {
             cx.gather_weights(&self.flat.weights)?;
             self.flat.renew_narrowed();
         }
-        cx.report.record(self.name, factors.get(0), norm);
+        cx.report().record(self.name, factors.get(0), norm);
         Ok(())
     }
 
@@ -240,18 +244,18 @@ impl Learner {
     /// the own ones is `keep`, 0-dimensional and in [0, 1]. Running statistics stay as they are, and so does everything
     /// in a step whose gradient was not finite, and before the last micro-batch of a step.
     pub fn follow(&mut self, leader: &Self, keep: &Tensor, cx: &StepContext<'_>) -> Result<()> {
-        if !cx.part.is_last {
+        if !cx.micro_batch().is_last {
             return Ok(());
         }
         if self.descent.is_some() || self.flat.slots != leader.flat.slots {
             return Err(Failure::new(format!("`{}` cannot follow `{}`", self.name, leader.name)));
         }
         let early = || Failure::new(format!("`{}` follows before a step", self.name));
-        let finite = cx.report.finite().ok_or_else(early)?;
+        let finite = cx.finite().ok_or_else(early)?;
         let keep = keep.to_kind(Kind::Double);
         let of = Following { leader: &leader.flat.weights, keep: &keep, finite };
         tch::no_grad(|| approach(&self.flat, of, Form::Own))?;
-        self.updates += 1;
+        self.updates.set(self.updates() + 1);
         Ok(())
     }
 
@@ -262,7 +266,7 @@ impl Learner {
         }
         change(&self.flat.weights)?;
         self.flat.renew_narrowed();
-        self.updates += 1;
+        self.updates.set(self.updates() + 1);
         Ok(())
     }
 
@@ -273,12 +277,12 @@ impl Learner {
 
     /// How often the weights were updated.
     pub fn updates(&self) -> u64 {
-        self.updates
+        self.updates.get()
     }
 
     /// Sets the number of updates, when a checkpoint is restored or a step was replayed.
-    pub fn restore_updates(&mut self, updates: u64) {
-        self.updates = updates;
+    pub fn restore_updates(&self, updates: u64) {
+        self.updates.set(updates);
     }
 
     /// Every tensor in the order of the state dictionary.
@@ -385,7 +389,7 @@ mod tests {
             assert!(narrowed.eq_tensor(&stored).all().int64_value(&[]) == 1);
         };
         let communicator = Ranks::alone();
-        let mut cx = StepContext::new(Moment::new(1, 10, key), &communicator);
+        let mut cx = StepContext::new(StepPoint::new(1, 10, key), &communicator);
         let before = weight.copy();
         let x = Tensor::ones([1, 3, 4, 4], (computed, device));
         let y = x.conv2d(&weight, None::<Tensor>, [1, 1], [0, 0], [1, 1], 1).to_kind(kind);

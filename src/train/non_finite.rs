@@ -5,7 +5,7 @@
 //! Decides only; going back to a checkpoint is up to the trainer.
 
 use super::learner::Learner;
-use super::{StepNumbers, StepReport};
+use super::report::{FetchedNumbers, StepReport};
 use crate::config::NonFinite;
 use crate::error::{Context, Failure, Result};
 use crate::native::{Form, flat};
@@ -69,7 +69,7 @@ pub(super) struct Stumble {
     last: u64,
     count: u64,
     /// The losses of the first of them.
-    losses: StepNumbers,
+    losses: FetchedNumbers,
     /// Whether they are to be left out and nothing more.
     pub(super) is_skipped: bool,
 }
@@ -219,7 +219,7 @@ mod tests {
     fn unread(policy: NonFinite, flags: &[bool]) -> Unread {
         let mut unread = Unread::new(policy);
         for (step, flag) in (1..).zip(flags) {
-            let report = StepReport { finite: Some(Tensor::from(*flag)), ..StepReport::default() };
+            let report = StepReport::of_gradients(*flag);
             unread.after_step(step, report).unwrap();
         }
         unread
@@ -275,7 +275,7 @@ mod tests {
                 tensors.chain(learner.flat_buffers()).for_each(|mut t| drop(t.fill_(f64::NAN)));
             });
         }
-        let report = StepReport { finite: Some(Tensor::from(finite)), ..StepReport::default() };
+        let report = StepReport::of_gradients(finite);
         unread.after_step(1, report).unwrap();
         let numbers = |learner: &&Learner| {
             let entries = learner.entries().iter().map(|entry| entry.tensor.double_value(&[0]));

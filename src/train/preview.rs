@@ -4,7 +4,7 @@
 //! that holds the worst or best of all draws it. Nothing is sent.
 
 use super::scores::CaseScores;
-use crate::data::batch::Volume;
+use crate::data::held_out::HeldOut;
 use crate::error::{Context, Result};
 use crate::runlog::preview::{Preview, UNANNOTATED};
 use tch::{Device, Kind, Tensor};
@@ -66,7 +66,7 @@ impl Extremes {
 
 /// What a picture of a case shows beside what the method makes of it.
 pub(super) struct Scene<'a> {
-    pub(super) volume: &'a Volume<'a>,
+    pub(super) volume: &'a HeldOut<'a>,
     /// The name of the annotation.
     pub(super) annotation: &'a str,
     /// The class of each pixel.

@@ -4,9 +4,11 @@
 //! there is nothing to save, a replayed step is computed again from what was recorded of it, so that
 //! everything but the recording itself is the same. Knows the trait [`Method`] and no method.
 
+use super::context::StepContext;
 use super::learner::Learner;
-use super::moment::{Moment, Varying};
-use super::{Method, StepContext, StepReport, step_in_parts};
+use super::method::{Method, step_in_parts};
+use super::point::{StepNumbers, StepPoint};
+use super::report::StepReport;
 use crate::comm::{Ranks, agree};
 use crate::config::GraphChoice;
 use crate::data::batch::Batch;
@@ -62,7 +64,7 @@ struct Recording {
     graph: Option<Graph>,
     /// What is learnt from: their memory gets the contents of every further step's.
     batches: Vec<Batch>,
-    varying: Rc<Varying>,
+    numbers: Rc<StepNumbers>,
     /// What every replay reports anew in the same place.
     report: StepReport,
     /// How often each learner was updated in it.
@@ -72,37 +74,37 @@ struct Recording {
 }
 
 /// A step that is due.
-pub struct Due<'a> {
+pub struct PendingStep<'a> {
     /// This rank's part of the batch, in its micro-batches.
     pub batches: Vec<Batch>,
     /// Where in the run.
-    pub moment: Moment,
+    pub point: StepPoint,
     /// Whether its numbers will be read.
     pub logged: bool,
     /// All ranks.
     pub communicator: &'a Ranks,
 }
 
-impl Due<'_> {
+impl PendingStep<'_> {
     /// What the step does; none where it is like no other.
     fn work(&self, method: &dyn Method) -> Option<Work> {
         let samples = self.batches.iter().map(|batch| batch.global_size).collect();
-        Some(Work { form: method.form(&self.moment)?, logged: self.logged, samples })
+        Some(Work { form: method.form(&self.point)?, logged: self.logged, samples })
     }
 }
 
 /// Computes a step.
-pub fn compute(method: &mut dyn Method, due: &Due<'_>) -> Result<StepReport> {
-    compute_with(method, &due.batches, due, &Rc::new(Varying::of(due.moment)))
+pub fn compute(method: &mut dyn Method, due: &PendingStep<'_>) -> Result<StepReport> {
+    compute_with(method, &due.batches, due, &Rc::new(StepNumbers::of(due.point)))
 }
 
 fn compute_with(
     method: &mut dyn Method,
     batches: &[Batch],
-    due: &Due<'_>,
-    varying: &Rc<Varying>,
+    due: &PendingStep<'_>,
+    numbers: &Rc<StepNumbers>,
 ) -> Result<StepReport> {
-    let mut cx = StepContext::with(Rc::clone(varying), due.communicator);
+    let mut cx = StepContext::with(Rc::clone(numbers), due.communicator);
     cx.logged = due.logged;
     step_in_parts(method, batches, &mut cx)?;
     Ok(cx.into_report())
@@ -149,7 +151,7 @@ impl Replay {
     }
 
     /// Computes or replays a step.
-    pub fn step(&mut self, method: &mut dyn Method, due: Due<'_>) -> Result<StepReport> {
+    pub fn step(&mut self, method: &mut dyn Method, due: PendingStep<'_>) -> Result<StepReport> {
         let before = std::mem::take(&mut self.in_a_row);
         let Some(device) = self.device else { return compute(method, &due) };
         let Some(work) = due.work(method) else {
@@ -173,17 +175,17 @@ impl Replay {
             return report;
         }
         if form.warm < WARM_UP {
-            let varying = Rc::new(Varying::of(due.moment));
-            let report = compute_with(method, &due.batches, &due, &varying)?;
+            let numbers = Rc::new(StepNumbers::of(due.point));
+            let report = compute_with(method, &due.batches, &due, &numbers)?;
             form.warm += 1;
-            form.numbers = form.numbers.max(varying.used());
+            form.numbers = form.numbers.max(numbers.used());
             return Ok(report);
         }
-        let varying = Rc::new(Varying::kept(due.moment, form.numbers, device));
+        let numbers = Rc::new(StepNumbers::kept(due.point, form.numbers, device));
         if device == Device::Cpu {
-            self.remember(method, due, varying)
+            self.remember(method, due, numbers)
         } else {
-            self.record(method, due, varying)
+            self.record(method, due, numbers)
         }
     }
 
@@ -221,16 +223,16 @@ impl Replay {
     fn remember(
         &mut self,
         method: &mut dyn Method,
-        mut due: Due<'_>,
-        varying: Rc<Varying>,
+        mut due: PendingStep<'_>,
+        numbers: Rc<StepNumbers>,
     ) -> Result<StepReport> {
-        let report = compute_with(method, &due.batches, &due, &varying)?;
+        let report = compute_with(method, &due.batches, &due, &numbers)?;
         let work = due.work(method);
         let batches = std::mem::take(&mut due.batches);
         let recording = Recording {
             graph: None,
             batches,
-            varying,
+            numbers,
             report: StepReport::default(),
             updates: Vec::new(),
             _ranks: due.communicator.clone(),
@@ -243,20 +245,20 @@ impl Replay {
     fn record(
         &mut self,
         method: &mut dyn Method,
-        mut due: Due<'_>,
-        varying: Rc<Varying>,
+        mut due: PendingStep<'_>,
+        numbers: Rc<StepNumbers>,
     ) -> Result<StepReport> {
         let before = updates_of(method);
         let mut graphs = self.forms.iter().filter_map(|form| form.recording.as_ref());
         let pool = graphs.find_map(|recording| recording.graph.as_ref());
         let recorded = Graph::record(pool, || {
-            Ok(compute_with(method, &due.batches, &due, &varying)?.gathered())
+            Ok(compute_with(method, &due.batches, &due, &numbers)?.gathered())
         });
         // What one rank computes while another replays it need not add up to the same bits on both.
         let recorded = agree(&**due.communicator, recorded);
         let after = updates_of(method);
         // Nothing has been updated yet.
-        for (learner, updates) in method.learners_mut().into_iter().zip(&before) {
+        for (learner, updates) in method.learners().into_iter().zip(&before) {
             learner.restore_updates(*updates);
         }
         let (graph, report) = match recorded {
@@ -271,7 +273,7 @@ impl Replay {
         let batches = std::mem::take(&mut due.batches);
         let ranks = due.communicator.clone();
         let recording =
-            Recording { graph: Some(graph), batches, varying, report, updates, _ranks: ranks };
+            Recording { graph: Some(graph), batches, numbers, report, updates, _ranks: ranks };
         let report = recording.replay(method, &due)?;
         self.keep(work, recording);
         Ok(report)
@@ -295,13 +297,13 @@ impl Recording {
         fits
     }
 
-    fn replay(&self, method: &mut dyn Method, due: &Due<'_>) -> Result<StepReport> {
-        self.varying.renew(&due.moment);
+    fn replay(&self, method: &mut dyn Method, due: &PendingStep<'_>) -> Result<StepReport> {
+        self.numbers.renew(&due.point);
         let Some(graph) = &self.graph else {
-            return compute_with(method, &self.batches, due, &self.varying);
+            return compute_with(method, &self.batches, due, &self.numbers);
         };
         graph.replay()?;
-        for (learner, updates) in method.learners_mut().into_iter().zip(&self.updates) {
+        for (learner, updates) in method.learners().into_iter().zip(&self.updates) {
             learner.restore_updates(learner.updates() + updates);
         }
         Ok(self.report.gathered())
@@ -315,6 +317,7 @@ mod tests {
     use crate::error::{Exit, Failure};
     use crate::native::GroupSum;
     use crate::random::Key;
+    use crate::train::ForwardMode;
     use std::cell::{Cell, RefCell};
     use std::rc::Weak;
     use std::sync::Arc;
@@ -324,38 +327,32 @@ mod tests {
     struct Counting(u32);
 
     impl Method for Counting {
-        fn form(&self, _moment: &Moment) -> Option<u32> {
+        fn form(&self, _point: &StepPoint) -> Option<u32> {
             Some(0)
         }
         fn step(&mut self, _batch: &Batch, _cx: &mut StepContext<'_>) -> Result<()> {
             self.0 += 1;
             Ok(())
         }
-        fn predict(&self, image: &Tensor) -> Result<Tensor> {
+        fn forward(&self, image: &Tensor, _mode: ForwardMode) -> Result<Tensor> {
             Ok(image.shallow_clone())
-        }
-        fn adapt_statistics(&self, _image: &Tensor, _share: f64) -> Result<()> {
-            Ok(())
         }
         fn learners(&self) -> Vec<&Learner> {
             Vec::new()
         }
-        fn learners_mut(&mut self) -> Vec<&mut Learner> {
-            Vec::new()
-        }
     }
 
-    fn moment(step: u64) -> Moment {
-        Moment::new(step, 10, Key::new(3))
+    fn point(step: u64) -> StepPoint {
+        StepPoint::new(step, 10, Key::new(3))
     }
 
-    fn due(step: u64, communicator: &Ranks) -> Due<'_> {
-        Due { batches: Vec::new(), moment: moment(step), logged: false, communicator }
+    fn due(step: u64, communicator: &Ranks) -> PendingStep<'_> {
+        PendingStep { batches: Vec::new(), point: point(step), logged: false, communicator }
     }
 
     thread_local! {
         /// The numbers of a recording that is watched.
-        static NUMBERS: RefCell<Weak<Varying>> = RefCell::default();
+        static NUMBERS: RefCell<Weak<StepNumbers>> = RefCell::default();
         /// Whether they were gone when its ranks went, once these have.
         static FIRST_GONE: Cell<Option<bool>> = const { Cell::new(None) };
     }
@@ -413,7 +410,7 @@ mod tests {
             replay.step(&mut Counting(0), due(step, &ranks)).unwrap();
         }
         let recording = replay.forms[0].recording.as_ref().unwrap();
-        NUMBERS.set(Rc::downgrade(&recording.varying));
+        NUMBERS.set(Rc::downgrade(&recording.numbers));
         drop(ranks);
         assert_eq!(FIRST_GONE.get(), None);
         drop(replay);
@@ -426,8 +423,8 @@ mod tests {
             let mut method = Counting(0);
             let mut replay = Replay::chosen(GraphChoice::Always, Device::Cuda(0)).unwrap();
             // No machine records what is enqueued on no GPU.
-            let varying = Rc::new(Varying::kept(moment(4), 0, Device::Cpu));
-            replay.record(&mut method, due(4, &ranks), varying)?;
+            let numbers = Rc::new(StepNumbers::kept(point(4), 0, Device::Cpu));
+            replay.record(&mut method, due(4, &ranks), numbers)?;
             let news = replay.take_news();
             replay.step(&mut method, due(5, &ranks))?;
             assert!(replay.forms.is_empty() && replay.take_news().is_none());

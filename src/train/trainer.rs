@@ -11,13 +11,14 @@ use super::checkpoint::{
     share_from_first_rank,
 };
 use super::evaluate::Evaluator;
-use super::moment::Moment;
+use super::method::Method;
 use super::non_finite::{Rollback, Stumble, Unread};
 use super::pace::Pace;
+use super::point::StepPoint;
 use super::recorder::FlightRecorder;
-use super::replay::{self, Due, Replay};
+use super::replay::{self, PendingStep, Replay};
+use super::report::StepReport;
 use super::stopping::{Deadline, Reason, StopRequests, Stopping};
-use super::{Method, StepReport};
 use crate::comm::{Ranks, agree};
 use crate::config::NonFinite;
 use crate::config::plan::{Cadence, TrainPlan};
@@ -117,7 +118,7 @@ impl Trainer {
     /// Continues from a checkpoint; from one of another run by saving it as the first of this one.
     pub fn restore(&mut self, loaded: Loaded) -> Result<()> {
         let found = loaded.checkpoint().clone();
-        loaded.restore(self.parts.method.learners_mut(), &self.communicator)?;
+        loaded.restore(self.parts.method.learners(), &self.communicator)?;
         self.state = found.manifest.run;
         self.is_restored = true;
         if let Some(replay) = &mut self.replay {
@@ -305,10 +306,10 @@ impl Trainer {
     fn one_step(&mut self, batches: Vec<Batch>, step: u64) -> Result<StepReport> {
         let plan = &self.parts.plan;
         let rate_share = self.state.rollback.map_or(1.0, |rollback| rollback.rate_share(step));
-        let moment = Moment::new(step, plan.total_steps, Key::new(plan.seed));
-        let moment = moment.with_rate_share(rate_share);
+        let point = StepPoint::new(step, plan.total_steps, Key::new(plan.seed));
+        let point = point.with_rate_share(rate_share);
         let (logged, communicator) = (self.logs(step), &self.communicator);
-        let due = Due { batches, moment, logged, communicator };
+        let due = PendingStep { batches, point, logged, communicator };
         let method = &mut *self.parts.method;
         let report = match &mut self.replay {
             Some(replay) => replay.step(method, due),

@@ -1,7 +1,6 @@
 //! What each key does to the state of the screen; which key does it stands in `update`.
 
-use super::ui::{CasesUi, CurvesUi, Known, Overlay, Replay, Tab, Ui};
-use super::update::Request;
+use super::ui::{CasesUi, CurvesUi, Known, Overlay, Replay, Request, Tab, Ui};
 use crate::runlog::Level;
 use ratatui::crossterm::event::KeyCode;
 
@@ -150,17 +149,16 @@ pub(super) fn cursor_off(ui: &mut Ui, _: &Known) {
     ui.curves.cursor = None;
 }
 
-fn sort(ui: &mut Ui, by: usize) {
-    let columns = super::ranks::COLUMNS.len();
-    ui.ranks.sort = (ui.ranks.sort + by) % columns;
+fn sort(ui: &mut Ui, known: &Known, by: usize) {
+    ui.ranks.sort = (ui.ranks.sort + by) % known.rank_columns.max(1);
 }
 
-pub(super) fn sort_next(ui: &mut Ui, _: &Known) {
-    sort(ui, 1);
+pub(super) fn sort_next(ui: &mut Ui, known: &Known) {
+    sort(ui, known, 1);
 }
 
-pub(super) fn sort_previous(ui: &mut Ui, _: &Known) {
-    sort(ui, super::ranks::COLUMNS.len() - 1);
+pub(super) fn sort_previous(ui: &mut Ui, known: &Known) {
+    sort(ui, known, known.rank_columns.max(1) - 1);
 }
 
 pub(super) fn sort_order(ui: &mut Ui, _: &Known) {

@@ -8,37 +8,16 @@ use super::header;
 use super::messages::Pattern;
 use super::numbers;
 use super::series::Series;
+use super::settings::Settings;
 use super::state::Dashboard;
+use super::targets::{Target, Targets};
 use super::ui::Ui;
-use super::update::{Target, Targets};
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::Style;
 use ratatui::text::Line;
 use ratatui::widgets::{Cell, Row, Table, Widget};
-use std::collections::{BTreeMap, BTreeSet};
-
-/// A configuration as `table.key` and value.
-pub type Settings = BTreeMap<String, String>;
-
-/// The keys of a resolved configuration, tables flattened; empty for what is no TOML.
-pub fn settings(text: &str) -> Settings {
-    let mut found = Settings::new();
-    let table = text.parse().unwrap_or_else(|_| toml::Table::new());
-    flatten("", &toml::Value::Table(table), &mut found);
-    found
-}
-
-fn flatten(path: &str, value: &toml::Value, found: &mut Settings) {
-    let toml::Value::Table(table) = value else {
-        found.insert(path.to_owned(), value.to_string());
-        return;
-    };
-    for (key, inner) in table {
-        let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-        flatten(&path, inner, found);
-    }
-}
+use std::collections::BTreeSet;
 
 /// Keys whose values are not the same in all configurations.
 fn differences(all: &[&Settings]) -> Vec<String> {
@@ -229,6 +208,7 @@ fn draw_differences(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::watch::settings::settings;
 
     #[test]
     fn differences_are_found_at_any_depth() {

@@ -1,7 +1,7 @@
 //! What every panel is given, and the frame around it.
 
-use super::cases::CasesShown;
-use super::compare::Settings;
+use super::scored::CasesShown;
+use super::settings::Settings;
 use super::state::{Dashboard, Presence};
 use super::theme::{STRONG, Theme};
 use ratatui::buffer::Buffer;

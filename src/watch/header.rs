@@ -3,9 +3,9 @@
 use super::frame::Shown;
 use super::numbers;
 use super::state::Presence;
+use super::targets::{Target, Targets};
 use super::theme::STRONG;
 use super::ui::{Tab, Ui};
-use super::update::{Target, Targets};
 use super::verdict::verdict;
 use crate::runlog::{Phase, RunStarted, RunStatus};
 use ratatui::buffer::Buffer;

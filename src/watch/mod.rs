@@ -21,8 +21,11 @@ pub mod picture;
 mod plain;
 pub mod rank;
 mod ranks;
+mod scored;
 mod series;
+mod settings;
 pub mod state;
+mod targets;
 pub mod terminal;
 mod theme;
 mod ticks;
@@ -32,15 +35,16 @@ pub mod verdict;
 mod view;
 mod watched;
 
-pub use cases::CasesShown;
-pub use compare::{Settings, settings};
 pub use feed::{Feed, Notice};
 pub use follow::{Lines, follow};
 pub use frame::Shown;
 pub use live::on_terminal;
 pub use once::{once, text};
 pub use plain::harmless;
+pub use scored::{CasesShown, Made};
 pub use series::{Bucket, Series};
+pub use settings::Settings;
+pub use targets::{Target, Targets};
 pub use theme::Theme;
 pub use view::draw;
 
@@ -53,8 +57,7 @@ use ratatui::crossterm::event::{KeyEvent, MouseEvent};
 use ratatui_image::picker::Picker;
 use state::Presence;
 use std::time::{Duration, Instant};
-use ui::{Replay, Ui};
-use update::{Request, Targets};
+use ui::{Replay, Request, Ui};
 use watched::Watched;
 
 /// A replay shows the whole run in as many ticks.

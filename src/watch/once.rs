@@ -2,9 +2,9 @@
 
 use super::feed::Feed;
 use super::plain::{harmless, to_harmless};
+use super::targets::Targets;
 use super::theme::{Theme, to_ascii};
 use super::ui::{Tab, Ui};
-use super::update::Targets;
 use super::view::draw_run;
 use super::watched::Watched;
 use crate::error::Result;

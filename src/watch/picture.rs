@@ -4,8 +4,8 @@
 //! As pixels where the terminal can (Kitty, Sixel), as half blocks elsewhere, and as characters
 //! where there are no colours.
 
-use super::cases::CasesShown;
 use super::frame::Shown;
+use super::scored::{CasesShown, Made};
 use super::theme::{STRONG, Theme};
 use crate::runlog::preview::{Preview, UNANNOTATED};
 use image::{DynamicImage, Rgb, RgbImage};
@@ -28,14 +28,6 @@ const GREYS: [char; 8] = [' ', '.', ':', '-', '=', '+', '*', '#'];
 const MOST_MADE: usize = 12;
 /// What stands below or beside each other.
 const NAMES: [&str; 4] = ["image", "annotation", "prediction", "error"];
-
-/// What a drawn slice was made from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Made {
-    picture: usize,
-    slice: usize,
-    size: (u16, u16),
-}
 
 fn colour(class: u8) -> [u8; 3] {
     CLASSES[(usize::from(class) + CLASSES.len() - 1) % CLASSES.len()]

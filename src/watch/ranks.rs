@@ -3,9 +3,9 @@
 use super::frame::{Shown, framed};
 use super::numbers;
 use super::rank::RankState;
+use super::targets::{Target, Targets};
 use super::theme::STRONG;
 use super::ui::Ui;
-use super::update::{Target, Targets};
 use super::verdict::straggler;
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Constraint, Rect};

@@ -1,4 +1,5 @@
-//! The state of the screen that is not about a run: which view, which part of it, how.
+//! The state of the screen that is not about a run: which view, which part of it, how; and what it
+//! asks of the loop.
 //!
 //! Changed by `update` alone, read by the panels.
 
@@ -194,10 +195,30 @@ pub struct Known {
     pub charts: usize,
     /// How many ranks.
     pub ranks: u32,
+    /// How many columns the table of ranks has.
+    pub rank_columns: usize,
     /// How many rows the list of the view has: cases or messages.
     pub rows: usize,
     /// How many pictures.
     pub pictures: usize,
     /// How many slices the picture has that is shown.
     pub slices: usize,
+}
+
+/// What the loop has to do for the user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Request {
+    /// Leave the dashboard; runs go on.
+    Quit,
+    /// Ask the selected run to save and end.
+    WriteStop,
+    /// Ask the selected run to save and go on.
+    WriteCheckpoint,
+    /// Show a run as it was at a time, or as it is.
+    Travel {
+        /// Its position among the watched ones; another one may be selected by now.
+        run: usize,
+        /// Milliseconds since 1970 (UTC); `None` is the present.
+        until_ms: Option<u64>,
+    },
 }

@@ -4,30 +4,13 @@
 //! are carried out by the loop.
 
 use super::actions as act;
-pub use super::ui::{Known, Overlay, Tab, Ui};
+use super::targets::{Target, Targets};
+use super::ui::{Known, Overlay, Request, Tab, Ui};
 use Action::{Ask, Change};
 use ratatui::crossterm::event::{
     KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind,
 };
-use ratatui::layout::{Position, Rect};
-
-/// What the loop has to do for the user.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Request {
-    /// Leave the dashboard; runs go on.
-    Quit,
-    /// Ask the selected run to save and end.
-    WriteStop,
-    /// Ask the selected run to save and go on.
-    WriteCheckpoint,
-    /// Show a run as it was at a time, or as it is.
-    Travel {
-        /// Its position among the watched ones; another one may be selected by now.
-        run: usize,
-        /// Milliseconds since 1970 (UTC); `None` is the present.
-        until_ms: Option<u64>,
-    },
-}
+use ratatui::layout::Position;
 
 /// What a key does.
 enum Action {
@@ -213,22 +196,6 @@ pub fn update(ui: &mut Ui, key: KeyEvent, known: &Known) -> Option<Request> {
     }
 }
 
-/// What lies at a place of the screen, for the mouse.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Target {
-    /// The name of a view.
-    Tab(Tab),
-    /// The plot of a chart: its number, and the steps from its left to its right edge.
-    Plot(usize, [u64; 2]),
-    /// The head of a column of the ranks.
-    RankColumn(usize),
-    /// The row of a run.
-    Run(usize),
-}
-
-/// Places that mean something to the mouse.
-pub type Targets = Vec<(Rect, Target)>;
-
 /// Does what the mouse means.
 pub fn mouse(ui: &mut Ui, event: MouseEvent, targets: &Targets, known: &Known) -> Option<Request> {
     let place = Position::new(event.column, event.row);
@@ -262,12 +229,14 @@ pub fn mouse(ui: &mut Ui, event: MouseEvent, targets: &Targets, known: &Known) -
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ratatui::layout::Rect;
 
     const KNOWN: Known = Known {
         extent: [0, 1000],
         times_ms: [0, 100_000],
         charts: 4,
         ranks: 2,
+        rank_columns: 3,
         rows: 0,
         pictures: 2,
         slices: 8,

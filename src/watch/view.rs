@@ -3,9 +3,10 @@
 use super::charts::{self, framed_chart};
 use super::frame::{Shown, framed};
 use super::plain::to_harmless;
+use super::targets::Targets;
 use super::theme::{STRONG, Theme, to_ascii};
 use super::ui::{Overlay, Tab, Ui};
-use super::update::{KEYS, KeyBinding, Targets};
+use super::update::{KEYS, KeyBinding};
 use super::{cases, compare, header, messages, ranks};
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Constraint, Layout, Rect};

@@ -1,12 +1,13 @@
 //! A run on the screen: what is known about it, and what was read from its directory.
 
-use super::cases::{CasesShown, picture_area};
-use super::compare::{Settings, settings};
+use super::cases::picture_area;
 use super::frame::Shown;
+use super::scored::CasesShown;
+use super::settings::{Settings, settings};
 use super::state::{Dashboard, Presence};
 use super::theme::Theme;
 use super::ui::{Known, Tab, Ui};
-use super::{charts, messages, picture};
+use super::{charts, messages, picture, ranks};
 use crate::files;
 use crate::runlog::Record;
 use crate::runlog::directory::RunDirectory;
@@ -143,6 +144,7 @@ impl Watched {
             times_ms: self.times_ms,
             charts: charts::all(dashboard).len(),
             ranks: dashboard.ranks().count() as u32,
+            rank_columns: ranks::COLUMNS.len(),
             rows,
             pictures: self.cases.pictures.len(),
             slices: self.cases.preview().map_or(0, Preview::slices),

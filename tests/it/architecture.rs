@@ -4,6 +4,9 @@
 //! Reads the files under `src/` as text. Comments and strings are blanked first, so that prose may
 //! say anything; tests inside a file count for imports and unsafe code, but not for its length.
 
+mod circles;
+
+use circles::Tree;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -400,4 +403,82 @@ fn planted_violations_of_the_other_rules_are_found() {
     );
     let long_tests = format!("#[cfg(test)]\nmod tests {{\n{long}}}\n");
     assert_eq!(found("error.rs", &long_tests), [""; 0]);
+}
+
+/// Every file of the source tree, its path below `src/`, and its code without prose and tests.
+fn shipped_files() -> Vec<(String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let read = |file: PathBuf| {
+        let path = file.strip_prefix(&root).unwrap().to_str().unwrap().replace('\\', "/");
+        (path, blank_tests(&blank_prose(&fs::read_to_string(&file).unwrap())))
+    };
+    rust_files(&root).into_iter().map(read).collect()
+}
+
+/// Circles that are still there, files sorted; the list may only shrink.
+const CIRCLES: &[&[&str]] = &[&["data/batch.rs", "data/course.rs", "data/table.rs"]];
+
+#[test]
+fn no_files_need_each_other() {
+    let tree = Tree::of(shipped_files());
+    let circles = tree.circles();
+    let new = circles.iter().filter(|circle| !CIRCLES.contains(&circle.as_slice()));
+    let new: Vec<String> = new.map(|circle| tree.arrows(circle).join("\n")).collect();
+    assert!(new.is_empty(), "files need each other in a circle:\n{}\n", new.join("\n\n"));
+    for known in CIRCLES {
+        let is_there = circles.iter().any(|circle| circle == known);
+        assert!(is_there, "{known:?} is no circle any more: take it from the list");
+    }
+}
+
+/// The circles of a tree of these files and the root.
+fn circles_of(files: &[(&str, &str)]) -> Vec<Vec<String>> {
+    let files = files
+        .iter()
+        .chain(&[("lib.rs", "")])
+        .map(|(path, code)| ((*path).to_owned(), (*code).to_owned()));
+    let tree = Tree::of(files);
+    let owned = |circle: Vec<&str>| circle.into_iter().map(str::to_owned).collect();
+    tree.circles().into_iter().map(owned).collect()
+}
+
+#[test]
+fn planted_circles_are_found() {
+    let siblings = [["a/x.rs", "a/y.rs"]];
+    let parent = ("a/mod.rs", "mod x;\nmod y;\npub use x::X;\npub use y::Y;");
+    let of = |x, y| circles_of(&[parent, ("a/x.rs", x), ("a/y.rs", y)]);
+    assert_eq!(of("use super::y::Y;", "use super::x::{self, X};"), siblings);
+    assert_eq!(of("fn f() { super::y::g() }", "use crate::a::{x::X as Z};"), siblings);
+    assert_eq!(of("use super::y;\nfn f() { y::g() }", "use super::x::*;"), siblings);
+    // By way of the parent, which passes the names on.
+    assert_eq!(of("use super::Y;", "use crate::{a::X, b::B};"), siblings);
+    let cousins = [
+        ("a/mod.rs", "pub mod x;\npub mod y;"),
+        ("a/x/mod.rs", "mod inner;\npub use inner::X;"),
+        ("a/x/inner.rs", "use crate::a::y::Y;"),
+        ("a/y.rs", "use super::x;\nfn f(_: x::X) {}"),
+    ];
+    assert_eq!(circles_of(&cousins), [["a/x/inner.rs", "a/y.rs"]]);
+    let three = [
+        ("a/mod.rs", "mod x;\nmod y;\nmod z;"),
+        ("a/x.rs", "pub(super) use super::y::Y;\nfn f(_: Y) {}"),
+        ("a/y.rs", "use super::z::Z;"),
+        ("a/z.rs", "use super::x::X;"),
+    ];
+    assert_eq!(circles_of(&three), [["a/x.rs", "a/y.rs", "a/z.rs"]]);
+}
+
+#[test]
+fn what_is_no_circle_passes() {
+    let parent = "mod x;\nmod y;\npub use x::X;\nuse y::Y;\npub trait T { fn f() { x::f(); } }";
+    let fine = [
+        // A part says the nouns of the whole, which composes it.
+        ("a/mod.rs", parent),
+        ("a/x.rs", "use super::T;\nuse super::y::Y;"),
+        ("a/y.rs", "use super::T;\nuse crate::b;\nfn f<'a>() -> impl T + use<'a> { b::f() }"),
+        // Said in a declaration that only passes it on.
+        ("b.rs", "pub use crate::c::C;"),
+        ("c.rs", "use crate::b::B;"),
+    ];
+    assert_eq!(circles_of(&fine), [[""; 0]; 0]);
 }

@@ -239,6 +239,7 @@ proptest! {
             times_ms: dashboard.times_ms.unwrap_or_default(),
             charts: 9,
             ranks: dashboard.ranks().count() as u32,
+            rank_columns: 13,
             rows: 3,
             pictures: 0,
             slices: 0,

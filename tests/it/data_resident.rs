@@ -16,8 +16,8 @@ use scrimp::methods::{self, Passes, Setup};
 use scrimp::random::{Draws, Key};
 use scrimp::scan::{Grid, Scan};
 use scrimp::train::learner::{LearnerSetup, Moments};
-use scrimp::train::moment::Moment;
-use scrimp::train::{StepContext, StepNumbers};
+use scrimp::train::point::StepPoint;
+use scrimp::train::{FetchedNumbers, StepContext};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
@@ -251,7 +251,7 @@ fn healthy_images_beside_keep_all_on_the_host() {
 }
 
 /// The numbers of four steps of the smoke configuration on `device`, fed by `feed`.
-fn trained(device: Device, feed: impl Fn(Loader) -> Loader) -> Vec<StepNumbers> {
+fn trained(device: Device, feed: impl Fn(Loader) -> Loader) -> Vec<FetchedNumbers> {
     let config = config::read(Path::new("configs/smoke/partial-ce.toml"), &[]).unwrap();
     let definition = methods::find(&config.method.name).unwrap();
     let learner = LearnerSetup {
@@ -270,7 +270,7 @@ fn trained(device: Device, feed: impl Fn(Loader) -> Loader) -> Vec<StepNumbers> 
     let solo = Ranks::alone();
     let steps = (1..=4).map(|step| {
         let batch = loader.batch(step).unwrap().to(Kind::Float, device);
-        let mut context = StepContext::new(Moment::new(step, 4, Key::new(1)), &solo);
+        let mut context = StepContext::new(StepPoint::new(step, 4, Key::new(1)), &solo);
         method.step(&batch, &mut context).unwrap();
         context.into_report().fetch().unwrap()
     });
@@ -283,7 +283,7 @@ fn a_run_on_resident_data_has_the_losses_of_one_on_the_host() {
     assert!(losses[0].losses[0].1 > 0.0);
     assert_eq!(losses, trained(Device::Cpu, |loader| loader));
     for device in devices().into_iter().filter(|device| device.is_cuda()) {
-        let first = |steps: Vec<StepNumbers>| steps[0].losses[0].1;
+        let first = |steps: Vec<FetchedNumbers>| steps[0].losses[0].1;
         let here = first(trained(device, |loader| resident(loader, device)));
         assert!((here - first(trained(device, |loader| loader))).abs() < 1e-4);
     }

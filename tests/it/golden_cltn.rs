@@ -2,14 +2,15 @@
 
 use crate::golden::{Golden, assert_close, device, fill_by_rule_b, sums};
 use scrimp::comm::Ranks;
-use scrimp::data::batch::{Batch, Samples};
+use scrimp::data::batch::Batch;
+use scrimp::data::samples::Samples;
 use scrimp::methods::cltn::{Cltn, Params};
 use scrimp::methods::{Passes, Recipe, Setup};
 use scrimp::parameters::{Entry, Role};
 use scrimp::random::Key;
 use scrimp::train::learner::{Learner, LearnerSetup, Moments};
-use scrimp::train::moment::Moment;
-use scrimp::train::{Method, StepContext, StepNumbers};
+use scrimp::train::point::StepPoint;
+use scrimp::train::{FetchedNumbers, Method, StepContext};
 use std::ops::Range;
 use tch::{Kind, Tensor};
 
@@ -77,7 +78,7 @@ fn checksum(tensors: &[Tensor]) -> Tensor {
     sums(tensors.iter()).sum_dim_intlist([0i64].as_slice(), false, Kind::Double)
 }
 
-fn assert_losses(golden: &Golden, iteration: u8, numbers: &StepNumbers) {
+fn assert_losses(golden: &Golden, iteration: u8, numbers: &FetchedNumbers) {
     let tolerance = if iteration == 1 { 5e-6 } else { 1e-4 };
     let stored = |name: &str| golden.get(&format!("iter.{iteration}.{name}")).to_kind(Kind::Double);
     let own = |name: &str| {
@@ -170,8 +171,10 @@ fn golden_two_iterations_of_label_transfer() {
         let batch =
             Batch::new(samples(&image("real_A")), 1).with_healthy(samples(&image("real_B")));
         let communicator = Ranks::alone();
-        let mut cx =
-            StepContext::new(Moment::new(u64::from(iteration), 7000, Key::new(0)), &communicator);
+        let mut cx = StepContext::new(
+            StepPoint::new(u64::from(iteration), 7000, Key::new(0)),
+            &communicator,
+        );
         method.step(&batch, &mut cx).unwrap();
         let numbers = cx.into_report().fetch().unwrap();
         assert_losses(&golden, iteration, &numbers);

@@ -1,9 +1,10 @@
 //! MaskMixAdv against its released code: operator, losses, networks and two whole iterations.
 
-use crate::golden::{Golden, assert_rows_close, device, fill, sums};
+use crate::golden::{Golden, assert_close, assert_rows_close, device, fill, sums};
 use scrimp::comm::Ranks;
 use scrimp::data::augment::zoom_labels;
-use scrimp::data::batch::{Batch, Samples};
+use scrimp::data::batch::Batch;
+use scrimp::data::samples::Samples;
 use scrimp::losses::adversarial::verdict;
 use scrimp::losses::{SMOOTH, dice, masked_mean_square, one_hot, partial_cross_entropy};
 use scrimp::methods::maskmixadv::{MaskMixAdv, Params};
@@ -16,8 +17,8 @@ use scrimp::nets::unet::UNetMae;
 use scrimp::parameters::{Entry, Parameters};
 use scrimp::random::Key;
 use scrimp::train::learner::{LearnerSetup, Moments};
-use scrimp::train::moment::Moment;
-use scrimp::train::{Method, StepContext, StepNumbers};
+use scrimp::train::point::StepPoint;
+use scrimp::train::{FetchedNumbers, Method, StepContext};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tch::{Kind, Tensor};
@@ -280,7 +281,7 @@ impl Iterations {
         Self { golden: Golden::open(FILE), method }
     }
 
-    fn run(&mut self, iteration: i64) -> StepNumbers {
+    fn run(&mut self, iteration: i64) -> FetchedNumbers {
         let stored = |key: &str| self.golden.get(key).get(iteration);
         let labels = stored("iter.in.label").to_kind(Kind::Int64);
         let samples = Samples {
@@ -294,7 +295,7 @@ impl Iterations {
         let masks = masks(&stored("iter.in.perm"), 0.5);
         let communicator = Ranks::alone();
         let step = iteration as u64 + 1;
-        let mut cx = StepContext::new(Moment::new(step, 60_000, Key::new(0)), &communicator);
+        let mut cx = StepContext::new(StepPoint::new(step, 60_000, Key::new(0)), &communicator);
         self.method.iterate(&batch, &[masks], &mut cx).unwrap();
         cx.into_report().fetch().unwrap()
     }
@@ -323,7 +324,7 @@ impl Iterations {
 }
 
 /// The reference's ten numbers of one iteration from ours.
-fn ten_losses(numbers: &StepNumbers) -> Tensor {
+fn ten_losses(numbers: &FetchedNumbers) -> Tensor {
     let all = numbers.losses.iter().chain(&numbers.observations).cloned();
     let loss: BTreeMap<String, f64> = all.collect();
     let of = |name: &str| loss[name];
@@ -377,8 +378,9 @@ fn golden_two_iterations_as_released() {
         assert_rows_close(key, (&state(learner), &golden.get(key)), 1e-5);
     }
     let image = golden.get("iter.in.image").get(0).narrow(0, 0, 1).to_kind(Kind::Double);
-    let logits = iterations.method.predict(&image).unwrap();
-    golden.assert_close("iter.out.eval_logits", &logits, 1e-4);
+    let probabilities = iterations.method.predict(&image).unwrap();
+    let expected = golden.get("iter.out.eval_logits").softmax(1, Kind::Double);
+    assert_close("probabilities", &probabilities, &expected, 1e-4);
 }
 
 #[test]

@@ -5,7 +5,8 @@ use crate::golden::{Golden, assert_close, device, fill, fill_shifted, sums};
 use scrimp::comm::Ranks;
 use scrimp::data::IGNORE;
 use scrimp::data::augment::{Draw, Resample, Sample, Slice, apply, zoom_image};
-use scrimp::data::batch::{Batch, Samples};
+use scrimp::data::batch::Batch;
+use scrimp::data::samples::Samples;
 use scrimp::losses::consistency::{masked_consistency, uncertainty};
 use scrimp::losses::{SMOOTH, dice, partial_cross_entropy};
 use scrimp::methods::dmpls::{self, Dmpls};
@@ -17,8 +18,8 @@ use scrimp::nets::unet::CHANNELS;
 use scrimp::parameters::Entry;
 use scrimp::random::Key;
 use scrimp::train::learner::{LearnerSetup, Moments};
-use scrimp::train::moment::Moment;
-use scrimp::train::{Method, StepContext, StepNumbers};
+use scrimp::train::point::StepPoint;
+use scrimp::train::{FetchedNumbers, Method, StepContext};
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use tch::{Kind, Tensor};
@@ -146,9 +147,9 @@ fn step(
     body: impl FnOnce(&mut StepContext<'_>) -> scrimp::error::Result<()>,
 ) -> BTreeMap<String, f64> {
     let communicator = Ranks::alone();
-    let mut cx = StepContext::new(Moment::new(number, 60_000, Key::new(0)), &communicator);
+    let mut cx = StepContext::new(StepPoint::new(number, 60_000, Key::new(0)), &communicator);
     body(&mut cx).unwrap();
-    let StepNumbers { losses, observations, .. } = cx.into_report().fetch().unwrap();
+    let FetchedNumbers { losses, observations, .. } = cx.into_report().fetch().unwrap();
     losses.into_iter().chain(observations).collect()
 }
 

@@ -2,12 +2,13 @@
 
 use crate::golden::{Golden, assert_close, device, fill, sums};
 use scrimp::comm::Ranks;
-use scrimp::data::batch::{Batch, Samples};
+use scrimp::data::batch::Batch;
+use scrimp::data::samples::Samples;
 use scrimp::methods::partial_ce::{Params, PartialCe};
 use scrimp::methods::{Passes, Recipe, Setup};
 use scrimp::random::Key;
 use scrimp::train::learner::{Learner, LearnerSetup, Moments};
-use scrimp::train::moment::Moment;
+use scrimp::train::point::StepPoint;
 use scrimp::train::schedule::Schedule;
 use scrimp::train::{Method, StepContext};
 use tch::{Kind, Tensor};
@@ -83,7 +84,8 @@ fn check(name: &str, labels: &str, terms: &str, learning_rate: f64) {
     let communicator = Ranks::alone();
     for iteration in 0..3 {
         let step = iteration as u64 + 1;
-        let mut cx = StepContext::new(Moment::new(step, TOTAL_STEPS, Key::new(0)), &communicator);
+        let mut cx =
+            StepContext::new(StepPoint::new(step, TOTAL_STEPS, Key::new(0)), &communicator);
         method.step(&batch, &mut cx).unwrap();
         let losses: Vec<f64> =
             cx.into_report().fetch().unwrap().losses.iter().map(|(_, value)| *value).collect();

@@ -76,7 +76,8 @@ fn the_order_of_an_epoch_is_the_permutation_of_its_key() {
 #[cfg(feature = "torch")]
 mod loader {
     use scrimp::data::augment::Resample;
-    use scrimp::data::batch::{Batch, Volume};
+    use scrimp::data::batch::Batch;
+    use scrimp::data::held_out::HeldOut;
     use scrimp::data::import::phantom::{Difficulty, Phantom, generate};
     use scrimp::data::loader::{Loader, LoaderPlan};
     use scrimp::data::{DENSE, Dataset, IGNORE, SCRIBBLE};
@@ -249,7 +250,7 @@ mod loader {
     #[test]
     fn a_volume_goes_to_the_network_and_back() {
         let dataset = phantom();
-        let volumes = Volume::held_out(&dataset, 2).unwrap();
+        let volumes = HeldOut::cases(&dataset, 2).unwrap();
         let [volume] = volumes[..] else { panic!("{volumes:?}") };
         assert_eq!(volume.name(), "phantom0002");
         assert_eq!(volume.input(48).size(), [3, 1, 48, 48]);

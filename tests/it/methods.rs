@@ -4,11 +4,11 @@ use crate::running::Train;
 use scrimp::comm::{Ranks, Solo};
 use scrimp::config;
 use scrimp::data::augment::Resample;
-use scrimp::data::course::training_slices;
 use scrimp::data::import::lesion_phantom::{self, LesionPhantom};
 use scrimp::data::import::phantom::{Difficulty, Phantom, generate};
 use scrimp::data::loader::{Loader, LoaderPlan};
 use scrimp::data::shapes::Shapes;
+use scrimp::data::stream::training_slices;
 use scrimp::data::{IGNORE, IMAGE_LABEL, SCRIBBLE};
 use scrimp::error::Exit;
 use scrimp::methods::{METHODS, MethodDef, Passes, Setup};
@@ -17,8 +17,8 @@ use scrimp::train::checkpoint::{
     CheckpointStore, Header, Progress, Retention, RunState, Saver, load,
 };
 use scrimp::train::learner::{LearnerSetup, Moments};
-use scrimp::train::moment::Moment;
-use scrimp::train::{Method, StepContext, StepNumbers, step_in_parts};
+use scrimp::train::point::StepPoint;
+use scrimp::train::{FetchedNumbers, Method, StepContext, step_in_parts};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -199,9 +199,10 @@ impl Bench {
         }
     }
 
-    fn step(&mut self, step: u64) -> StepNumbers {
+    fn step(&mut self, step: u64) -> FetchedNumbers {
         let batch = self.loader.batch(step).unwrap().to(Kind::Float, Device::Cpu);
-        let mut context = StepContext::new(Moment::new(step, 10, Key::new(1)), &self.communicator);
+        let mut context =
+            StepContext::new(StepPoint::new(step, 10, Key::new(1)), &self.communicator);
         self.method.step(&batch, &mut context).unwrap();
         context.into_report().fetch().unwrap()
     }
@@ -210,7 +211,7 @@ impl Bench {
     fn weights_after_equal_parts(&mut self, times: usize) -> Vec<(&'static str, Tensor)> {
         let mut part = || self.loader.batch(1).unwrap().to(Kind::Double, Device::Cpu);
         let parts: Vec<_> = (0..times).map(|_| part()).collect();
-        let mut context = StepContext::new(Moment::new(1, 10, Key::new(1)), &self.communicator);
+        let mut context = StepContext::new(StepPoint::new(1, 10, Key::new(1)), &self.communicator);
         step_in_parts(&mut *self.method, &parts, &mut context).unwrap();
         let flat = |l: &scrimp::train::learner::Learner| l.flat_parts()[0].tensor.copy();
         self.method.learners().into_iter().map(|l| (l.name(), flat(l))).collect()
@@ -311,7 +312,7 @@ fn every_method_goes_on_from_a_checkpoint_as_if_nothing_had_happened() {
         let mut restored = Bench::new(definition);
         load(&saved.path, &Solo)
             .unwrap()
-            .restore(restored.method.learners_mut(), &Ranks::alone())
+            .restore(restored.method.learners(), &Ranks::alone())
             .unwrap();
         for step in 2..=4 {
             kept.step(step);

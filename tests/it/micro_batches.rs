@@ -1,7 +1,8 @@
 //! Steps whose samples are computed in parts, one after the other.
 
 use scrimp::comm::{Ranks, threads};
-use scrimp::data::batch::{Batch, Samples};
+use scrimp::data::batch::Batch;
+use scrimp::data::samples::Samples;
 use scrimp::error::Result;
 use scrimp::methods::partial_ce::{Params, PartialCe};
 use scrimp::methods::{Passes, Recipe, Setup};
@@ -9,8 +10,8 @@ use scrimp::native::global_sum;
 use scrimp::random::Key;
 use scrimp::shares::local_share;
 use scrimp::train::learner::{Learner, LearnerConfig, LearnerSetup, Moments};
-use scrimp::train::moment::Moment;
-use scrimp::train::{Method, Objective, StepContext, StepNumbers, step_in_parts};
+use scrimp::train::point::StepPoint;
+use scrimp::train::{FetchedNumbers, ForwardMode, Method, Objective, StepContext, step_in_parts};
 use std::ops::Range;
 use tch::{Device, Kind, Tensor};
 
@@ -67,17 +68,11 @@ impl Method for Fit {
         cx.observe("samples", |_| Tensor::from(samples));
         self.follower.follow(&self.learner, &Tensor::from(0.5), cx)
     }
-    fn predict(&self, image: &Tensor) -> Result<Tensor> {
+    fn forward(&self, image: &Tensor, _mode: ForwardMode) -> Result<Tensor> {
         Ok(image.shallow_clone())
-    }
-    fn adapt_statistics(&self, _: &Tensor, _: f64) -> Result<()> {
-        Ok(())
     }
     fn learners(&self) -> Vec<&Learner> {
         vec![&self.learner, &self.follower]
-    }
-    fn learners_mut(&mut self) -> Vec<&mut Learner> {
-        vec![&mut self.learner, &mut self.follower]
     }
 }
 
@@ -95,7 +90,7 @@ fn batch(step: u64, mine: Range<usize>, samples: usize) -> Batch {
 }
 
 /// Weights and numbers after three steps of so many micro-batches on one of the ranks.
-fn trained(micro_batches: usize, ranks: &Ranks) -> (Vec<f64>, Vec<StepNumbers>) {
+fn trained(micro_batches: usize, ranks: &Ranks) -> (Vec<f64>, Vec<FetchedNumbers>) {
     let mut fit = Fit::new();
     let steps = (1..=3).map(|step| {
         let parts = (0..micro_batches).map(|number| local_share(SAMPLES, micro_batches, number));
@@ -103,7 +98,7 @@ fn trained(micro_batches: usize, ranks: &Ranks) -> (Vec<f64>, Vec<StepNumbers>) 
             let share = local_share(part.len(), ranks.ranks(), ranks.rank());
             batch(step, part.start + share.start..part.start + share.end, part.len())
         });
-        let mut cx = StepContext::new(Moment::new(step, 3, Key::new(1)), ranks);
+        let mut cx = StepContext::new(StepPoint::new(step, 3, Key::new(1)), ranks);
         step_in_parts(&mut fit, &parts.collect::<Vec<_>>(), &mut cx).unwrap();
         cx.into_report().fetch().unwrap()
     });
@@ -191,14 +186,14 @@ fn annotated(mine: &Range<usize>, samples: usize) -> Batch {
 }
 
 /// Weights and numbers after one step of so many micro-batches on one of the ranks.
-fn regularised(micro_batches: usize, ranks: &Ranks) -> (Vec<f64>, StepNumbers) {
+fn regularised(micro_batches: usize, ranks: &Ranks) -> (Vec<f64>, FetchedNumbers) {
     let mut method = with_all_terms();
     let parts = (0..micro_batches).map(|number| local_share(SAMPLES, micro_batches, number));
     let parts = parts.map(|part| {
         let share = local_share(part.len(), ranks.ranks(), ranks.rank());
         annotated(&(part.start + share.start..part.start + share.end), part.len())
     });
-    let mut cx = StepContext::new(Moment::new(1, 3, Key::new(1)), ranks);
+    let mut cx = StepContext::new(StepPoint::new(1, 3, Key::new(1)), ranks);
     step_in_parts(&mut method, &parts.collect::<Vec<_>>(), &mut cx).unwrap();
     let flat = method.learners()[0].flat_parts()[0].tensor.detach();
     (Vec::try_from(flat).unwrap(), cx.into_report().fetch().unwrap())
@@ -210,7 +205,7 @@ fn every_term_is_normalised_over_the_batch_however_it_is_cut() {
     let solo = Ranks::alone();
     let (weights, numbers) = regularised(1, &solo);
     assert_eq!(numbers.losses.len(), 6);
-    let check = |(found, found_numbers): (Vec<f64>, StepNumbers), what: &str| {
+    let check = |(found, found_numbers): (Vec<f64>, FetchedNumbers), what: &str| {
         for ((name, found), (_, expected)) in found_numbers.losses.iter().zip(&numbers.losses) {
             let difference = (found - expected).abs();
             assert!(

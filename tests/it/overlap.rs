@@ -7,7 +7,7 @@ use scrimp::native::GroupSum;
 use scrimp::parameters::Scope;
 use scrimp::random::Key;
 use scrimp::train::learner::{Learner, LearnerConfig, LearnerSetup, Moments};
-use scrimp::train::moment::Moment;
+use scrimp::train::point::StepPoint;
 use scrimp::train::{Objective, StepContext};
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,7 +53,7 @@ impl Chain {
         for &layer in order {
             x = x.matmul(&self.layers[layer]).relu() + &x;
         }
-        let mut cx = StepContext::new(Moment::new(step, STEPS, Key::new(1)), comm);
+        let mut cx = StepContext::new(StepPoint::new(step, STEPS, Key::new(1)), comm);
         let objective = Objective::new().term("square", 1.0, || x.square().mean(Kind::Float));
         self.learner.update(objective, &mut cx)
     }

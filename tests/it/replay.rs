@@ -1,8 +1,8 @@
 //! `train.graph`: replayed steps train what computed steps train, to the last bit.
 //!
-//! On a CPU a replayed step is computed from what was recorded of it: the moment of the recorded step,
+//! On a CPU a replayed step is computed from what was recorded of it: the point of the recorded step,
 //! its batch's memory with new contents, and the numbers that were renewed. A number that a method took
-//! from the moment itself would be that of the wrong step.
+//! from the point itself would be that of the wrong step.
 
 use crate::running::{Ended, SMOKE, Train};
 use scrimp::runlog::Step;

@@ -18,7 +18,7 @@ use crate::config::{self, DeviceChoice, GraphChoice};
 use crate::error::{Exit, Failure, Result};
 use crate::native;
 use crate::panics::unwound_if_alone;
-use crate::train::StepNumbers;
+use crate::train::FetchedNumbers;
 use std::fmt::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -189,7 +189,7 @@ impl Bench {
                 last = Some(advanced.report);
             }
             // Only a number that is read says when a GPU is done.
-            agree(comm, last.map_or(Ok(StepNumbers::default()), |report| report.fetch()))?;
+            agree(comm, last.map_or(Ok(FetchedNumbers::default()), |report| report.fetch()))?;
             times.push(start.elapsed() / TOGETHER as u32);
             waits.push(wait / TOGETHER as u32);
         }

@@ -9,8 +9,8 @@ use crate::data::batch::Batch;
 use crate::data::loader::Loader;
 use crate::error::{Failure, Result};
 use crate::random::Key;
-use crate::train::moment::Moment;
-use crate::train::replay::{self, Due, Replay};
+use crate::train::point::StepPoint;
+use crate::train::replay::{self, PendingStep, Replay};
 use crate::train::{Method, StepReport};
 use std::time::{Duration, Instant};
 
@@ -89,7 +89,7 @@ impl<'a> Steps<'a> {
     pub(super) fn advance(&mut self) -> Result<Advanced> {
         self.done += 1;
         let plan = &self.bench.plan;
-        let moment = Moment::new(self.done, plan.train.total_steps, Key::new(plan.train.seed));
+        let point = StepPoint::new(self.done, plan.train.total_steps, Key::new(plan.train.seed));
         let start = Instant::now();
         let batches = self.loader.micro_batches(self.done);
         let batches = batches.and_then(|batches| whole(batches, plan.train.batch_size));
@@ -97,7 +97,7 @@ impl<'a> Steps<'a> {
         let device = self.bench.place.device;
         let batches = batches.map(|batch| batch.to(run::kind(plan), device)).collect();
         let waited = start.elapsed();
-        let due = Due { batches, moment, logged: false, communicator: &self.sums };
+        let due = PendingStep { batches, point, logged: false, communicator: &self.sums };
         let report = match &mut self.replay {
             Some(replay) => replay.step(&mut *self.method, due),
             None => replay::compute(&mut *self.method, &due),

@@ -3,7 +3,9 @@
 //! Pixels are areas: the outer edges of slice and sample coincide. Within the slice's own outer
 //! half pixel its border values hold; beyond it the image is 0 and the annotation unknown.
 
-use super::{Axis, Draw, Grid, Sample, Slice};
+use super::axes::Axis;
+use super::grid::Grid;
+use super::{Draw, Sample, Slice};
 
 /// Applies a draw and the resize to the shape of `sample`.
 pub(super) fn apply(draw: Draw, slice: &Slice<'_>, sample: &mut Sample<'_>) {

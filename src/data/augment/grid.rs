@@ -1,9 +1,9 @@
 //! Where the pixels of an augmented sample lie in its slice, as a few numbers for each row and column.
 //!
 //! For those who gather many samples at once: the numbers are those that `apply` goes by, so that
-//! the pixels can be the same. Knows no pixels.
+//! the pixels can be the same. Knows no pixels, and not how a resampling computes the numbers.
 
-use super::{Axis, Draw, Resample, Slice, bilinear, mask_axes, reference};
+use super::axes::Axis;
 
 /// The coordinates of a line that has no source, whatever is added to them.
 pub(super) const MISSING: [f64; 2] = [f64::NEG_INFINITY; 2];
@@ -39,30 +39,5 @@ impl Grid {
             steps: axes.map(|axis| axis.step),
             is_single: false,
         }
-    }
-}
-
-/// The grid by which [`super::apply`] makes `size` rows of as many columns from a slice of `shape`,
-/// no extent of which may be 0.
-pub fn grid(resample: Resample, draw: Draw, shape: [usize; 2], size: usize) -> Grid {
-    match resample {
-        Resample::Reference => reference::grid(draw, shape, [size; 2]),
-        Resample::Bilinear => bilinear::grid(draw, shape, [size; 2]),
-        Resample::None => reference::grid(Draw::Keep, shape, [size; 2]),
-    }
-}
-
-/// The grid of the nearest pixels by which [`super::apply_to_mask`] makes a mask.
-pub fn mask_grid(resample: Resample, draw: Draw, shape: [usize; 2], size: usize) -> Grid {
-    reference::resize_grid(mask_axes(resample, draw, shape), [size; 2])
-}
-
-/// The label that [`super::apply`] gives to what a rotation brings in from outside `slice`.
-pub fn outside_label(resample: Resample, slice: &Slice<'_>) -> u8 {
-    match resample {
-        Resample::Reference | Resample::None => {
-            reference::label_outside(slice.annotation, slice.outside)
-        }
-        Resample::Bilinear => slice.outside,
     }
 }

@@ -4,16 +4,18 @@
 //! stored, however many steps the draw stands for. This module knows plain slices of memory, no
 //! tensors, no cases and no steps.
 
+mod axes;
 mod bilinear;
 mod grid;
 pub mod pillow;
 mod reference;
 pub mod transfer;
 
-pub use grid::{Grid, grid, mask_grid, outside_label};
+pub use grid::Grid;
 pub use reference::{zoom_image, zoom_labels};
 
 use crate::random::Draws;
+use axes::Axis;
 
 /// What happens to one sample before it is resized.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,6 +126,31 @@ pub fn apply_to_mask(
     reference::resize(mask.labels, mask_axes(resample, draw, mask.shape), out, size);
 }
 
+/// The grid by which [`apply`] makes `size` rows of as many columns from a slice of `shape`,
+/// no extent of which may be 0.
+pub fn grid(resample: Resample, draw: Draw, shape: [usize; 2], size: usize) -> Grid {
+    match resample {
+        Resample::Reference => reference::grid(draw, shape, [size; 2]),
+        Resample::Bilinear => bilinear::grid(draw, shape, [size; 2]),
+        Resample::None => reference::grid(Draw::Keep, shape, [size; 2]),
+    }
+}
+
+/// The grid of the nearest pixels by which [`apply_to_mask`] makes a mask.
+pub fn mask_grid(resample: Resample, draw: Draw, shape: [usize; 2], size: usize) -> Grid {
+    reference::resize_grid(mask_axes(resample, draw, shape), [size; 2])
+}
+
+/// The label that [`apply`] gives to what a rotation brings in from outside `slice`.
+pub fn outside_label(resample: Resample, slice: &Slice<'_>) -> u8 {
+    match resample {
+        Resample::Reference | Resample::None => {
+            reference::label_outside(slice.annotation, slice.outside)
+        }
+        Resample::Bilinear => slice.outside,
+    }
+}
+
 /// The axes of a mask of `shape` beside a sample that is drawn so.
 fn mask_axes(resample: Resample, draw: Draw, shape: [usize; 2]) -> [Axis; 2] {
     match (resample, draw) {
@@ -131,51 +158,6 @@ fn mask_axes(resample: Resample, draw: Draw, shape: [usize; 2]) -> [Axis; 2] {
             Axis::turned(shape, quarter_turns, flip_axis)
         }
         _ => Axis::stored(shape),
-    }
-}
-
-/// An axis of the turned slice in terms of the slice as stored.
-///
-/// Quarter turns and flips only swap and reverse axes: element `i` of this axis lies at offset
-/// `first + i * step` of the stored array, summed over both axes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Axis {
-    extent: usize,
-    first: usize,
-    step: isize,
-}
-
-impl Axis {
-    /// Rows and columns of a slice of `shape`, neither turned nor flipped.
-    fn stored([rows, columns]: [usize; 2]) -> [Self; 2] {
-        [
-            Self { extent: rows, first: 0, step: columns as isize },
-            Self { extent: columns, first: 0, step: 1 },
-        ]
-    }
-
-    fn reversed(self) -> Self {
-        let last = self.first.wrapping_add_signed((self.extent as isize - 1) * self.step);
-        Self { first: last, step: -self.step, ..self }
-    }
-
-    /// The offset of element `index`.
-    fn offset(self, index: usize) -> usize {
-        self.first.wrapping_add_signed(index as isize * self.step)
-    }
-
-    /// Rows and columns after quarter turns (numpy's `rot90`) and one flip.
-    fn turned(shape: [usize; 2], quarter_turns: u8, flip_axis: u8) -> [Self; 2] {
-        let [rows, columns] = Self::stored(shape);
-        let mut turned = match quarter_turns % 4 {
-            0 => [rows, columns],
-            1 => [columns.reversed(), rows],
-            2 => [rows.reversed(), columns.reversed()],
-            _ => [columns, rows.reversed()],
-        };
-        let flipped = &mut turned[usize::from(flip_axis % 2)];
-        *flipped = flipped.reversed();
-        turned
     }
 }
 

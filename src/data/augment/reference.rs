@@ -4,8 +4,9 @@
 //! order of evaluation follow `scipy.ndimage` 1.17, where a rounding error decides which pixel is
 //! taken; do not simplify them.
 
-use super::grid::MISSING;
-use super::{Axis, Draw, Grid, Sample, Slice};
+use super::axes::Axis;
+use super::grid::{Grid, MISSING};
+use super::{Draw, Sample, Slice};
 
 /// Enlarges or shrinks an image to `to` rows and columns by order-0 zoom.
 pub fn zoom_image(image: &[f32], from: [usize; 2], to: [usize; 2]) -> Vec<f32> {

@@ -6,8 +6,9 @@
 
 mod params;
 
-use super::{Asked, Passes, Recipe, Setup, annotated_cross_entropy};
-use crate::data::batch::{Batch, Samples};
+use super::{Asked, Passes, Recipe, Setup, annotated_cross_entropy, probabilities};
+use crate::data::batch::Batch;
+use crate::data::samples::Samples;
 use crate::error::{Failure, Result};
 use crate::losses::adversarial::{accuracy, gradient_penalty, verdict};
 use crate::losses::{SMOOTH, dice, masked_mean_square, one_hot};
@@ -20,8 +21,8 @@ use crate::nets::unet::UNetMae;
 use crate::pseudo_labels::keep_largest;
 use crate::random::Key;
 use crate::train::learner::Learner;
-use crate::train::moment::Moment;
-use crate::train::{Method, Objective, StepContext, Weight};
+use crate::train::point::StepPoint;
+use crate::train::{ForwardMode, Method, Objective, StepContext, Weight};
 pub use params::Params;
 use params::{Adversary, Hide, Maps, Masks, PredictsFrom, Shape};
 use tch::{Device, Kind, Tensor};
@@ -194,9 +195,9 @@ impl MaskMixAdv {
     }
 
     /// Whether the discriminator does anything in a step.
-    fn plays(&self, moment: &Moment) -> bool {
+    fn plays(&self, point: &StepPoint) -> bool {
         self.params.adversary == Adversary::Detached
-            || self.params.adversarial_weight(moment.step, moment.total_steps).is_some()
+            || self.params.adversarial_weight(point.step, point.total_steps).is_some()
     }
 
     /// It grows over the run.
@@ -205,7 +206,7 @@ impl MaskMixAdv {
             return Weight::Fixed(0.0);
         }
         let params = self.params.clone();
-        Weight::Varying(cx.varying().number(device, move |now| {
+        Weight::Varying(cx.numbers().number(device, move |now| {
             params.adversarial_weight(now.step, now.total_steps).unwrap_or(0.0)
         }))
     }
@@ -216,7 +217,7 @@ impl MaskMixAdv {
         if self.params.adversary == Adversary::Detached {
             return Game::Watched { fake: numbers() };
         }
-        if !self.plays(cx.moment()) {
+        if !self.plays(cx.point()) {
             return Game::Off;
         }
         let weight = self.adversarial_weight(mixed.device(), cx);
@@ -275,10 +276,6 @@ impl MaskMixAdv {
     }
 }
 
-fn softmax(logits: &Tensor) -> Tensor {
-    logits.softmax(1, logits.kind())
-}
-
 /// What the discriminator does in a step.
 enum Game {
     /// Nothing yet.
@@ -307,9 +304,9 @@ fn observe_agreement(logits: &[Tensor; 2], global_size: usize, cx: &mut StepCont
 }
 
 impl Method for MaskMixAdv {
-    fn form(&self, moment: &Moment) -> Option<u32> {
+    fn form(&self, point: &StepPoint) -> Option<u32> {
         // What is cleaned is cleaned on the host.
-        (!self.params.largest_component).then_some(u32::from(self.plays(moment)))
+        (!self.params.largest_component).then_some(u32::from(self.plays(point)))
     }
 
     fn step(&mut self, batch: &Batch, cx: &mut StepContext<'_>) -> Result<()> {
@@ -319,8 +316,8 @@ impl Method for MaskMixAdv {
             .map(|level| {
                 let (masks, visible) = (self.params.masks, self.params.visible);
                 let positions = samples.positions.clone();
-                let cells = cx.varying().numbers(samples.image.device(), move |moment| {
-                    let key = moment.key("mask").number(level);
+                let cells = cx.numbers().numbers(samples.image.device(), move |point| {
+                    let key = point.key("mask").number(level);
                     let keys: Vec<_> = positions.iter().map(|&place| key.number(place)).collect();
                     match masks {
                         Masks::Shared => mixing::drawn(&[key], visible),
@@ -334,38 +331,25 @@ impl Method for MaskMixAdv {
         self.iterate(batch, &masks, cx)
     }
 
-    fn predict(&self, image: &Tensor) -> Result<Tensor> {
-        let see = |image: &Tensor| {
-            let features = self.net.features(image, &Pass::Evaluate)?;
-            self.net.segment(&features, &Pass::Evaluate)
-        };
-        tch::no_grad(|| match self.params.predicts_from {
-            PredictsFrom::Whole => see(image),
-            PredictsFrom::Parts => {
-                // The same parts of every image, so that evaluations can be compared.
-                let cells = mixing::drawn(&[Key::new(0)], self.params.visible);
-                let parts = CellMasks::of(&upload(&Tensor::from_slice(&cells), image.device()));
-                let parts = parts.at_size_of(image);
-                let [first, second] = parts.each_ref().map(|part| see(&(image * part)));
-                let [first, second] = [softmax(&first?), softmax(&second?)];
-                Ok(mix([&first, &second], &parts).log())
-            }
-        })
-    }
-
-    fn adapt_statistics(&self, image: &Tensor, share: f64) -> Result<()> {
-        let pass = self.passes.statistics(share);
-        tch::no_grad(|| {
+    fn forward(&self, image: &Tensor, mode: ForwardMode) -> Result<Tensor> {
+        let pass = self.passes.of(mode);
+        let see = |image: &Tensor| -> Result<Tensor> {
             let features = self.net.features(image, &pass)?;
-            self.net.segment(&features, &pass).map(drop)
-        })
+            Ok(probabilities(&self.net.segment(&features, &pass)?))
+        };
+        let is_whole = self.params.predicts_from == PredictsFrom::Whole;
+        if is_whole || mode != ForwardMode::Evaluation {
+            return see(image);
+        }
+        // The same parts of every image, so that evaluations can be compared.
+        let cells = mixing::drawn(&[Key::new(0)], self.params.visible);
+        let parts = CellMasks::of(&upload(&Tensor::from_slice(&cells), image.device()));
+        let parts = parts.at_size_of(image);
+        let [first, second] = parts.each_ref().map(|part| see(&(image * part)));
+        Ok(mix([&first?, &second?], &parts))
     }
 
     fn learners(&self) -> Vec<&Learner> {
         vec![&self.segmenter, &self.judge]
-    }
-
-    fn learners_mut(&mut self) -> Vec<&mut Learner> {
-        vec![&mut self.segmenter, &mut self.judge]
     }
 }

@@ -10,7 +10,7 @@ use tch::{Device, Kind, Tensor};
 
 /// Where in a run a step is.
 #[derive(Debug, Clone, Copy)]
-pub struct Moment {
+pub struct StepPoint {
     /// Counts from 1.
     pub step: u64,
     /// Length of the run.
@@ -20,7 +20,7 @@ pub struct Moment {
     key: Key,
 }
 
-impl Moment {
+impl StepPoint {
     /// The same with another share of the learning rates.
     #[must_use]
     pub fn with_rate_share(self, rate_share: f64) -> Self {
@@ -46,11 +46,11 @@ impl Moment {
 }
 
 /// Computes numbers of a step as 64 bits each, always equally many.
-type Formula = Box<dyn Fn(&Moment) -> Vec<i64>>;
+type Formula = Box<dyn Fn(&StepPoint) -> Vec<i64>>;
 
-/// The numbers of a step that vary with the moment.
-pub struct Varying {
-    moment: Moment,
+/// The numbers of a step that vary with the point.
+pub struct StepNumbers {
+    point: StepPoint,
     /// How many were asked for.
     used: Cell<usize>,
     kept: Option<Kept>,
@@ -66,18 +66,18 @@ struct Kept {
     asked: Cell<usize>,
 }
 
-impl Varying {
-    /// Numbers of `moment` alone.
-    pub fn of(moment: Moment) -> Self {
-        Self { moment, used: Cell::new(0), kept: None }
+impl StepNumbers {
+    /// Numbers of `point` alone.
+    pub fn of(point: StepPoint) -> Self {
+        Self { point, used: Cell::new(0), kept: None }
     }
 
-    /// Numbers that [`Varying::renew`] replaces by those of another moment, with room for so many. On a
+    /// Numbers that [`StepNumbers::renew`] replaces by those of another point, with room for so many. On a
     /// GPU they are not there before.
-    pub(super) fn kept(moment: Moment, room: usize, device: Device) -> Self {
+    pub(super) fn kept(point: StepPoint, room: usize, device: Device) -> Self {
         let place = Tensor::zeros([room as i64], (Kind::Int64, device));
         let kept = Kept { place, formulas: RefCell::default(), asked: Cell::new(0) };
-        Self { moment, used: Cell::new(0), kept: Some(kept) }
+        Self { point, used: Cell::new(0), kept: Some(kept) }
     }
 
     /// How many numbers were asked for.
@@ -85,34 +85,34 @@ impl Varying {
         self.used.get()
     }
 
-    /// The moment itself, for what does the same work in every step of its form.
-    pub fn moment(&self) -> &Moment {
-        &self.moment
+    /// The point itself, for what does the same work in every step of its form.
+    pub fn point(&self) -> &StepPoint {
+        &self.point
     }
 
     /// Numbers on `device`: `f64 [count]`.
-    pub fn numbers(&self, device: Device, of: impl Fn(&Moment) -> Vec<f64> + 'static) -> Tensor {
-        let bits = move |moment: &Moment| -> Vec<i64> {
-            of(moment).into_iter().map(|number| number.to_bits().cast_signed()).collect()
+    pub fn numbers(&self, device: Device, of: impl Fn(&StepPoint) -> Vec<f64> + 'static) -> Tensor {
+        let bits = move |point: &StepPoint| -> Vec<i64> {
+            of(point).into_iter().map(|number| number.to_bits().cast_signed()).collect()
         };
         self.bits(device, Box::new(bits)).view_dtype(Kind::Double)
     }
 
     /// One number on `device`: 0-dimensional f64.
-    pub fn number(&self, device: Device, of: impl Fn(&Moment) -> f64 + 'static) -> Tensor {
-        self.numbers(device, move |moment| vec![of(moment)]).get(0)
+    pub fn number(&self, device: Device, of: impl Fn(&StepPoint) -> f64 + 'static) -> Tensor {
+        self.numbers(device, move |point| vec![of(point)]).get(0)
     }
 
     /// Keys on `device`, as `random::Key::bits`: `i64 [count]`.
-    pub fn keys(&self, device: Device, of: impl Fn(&Moment) -> Vec<Key> + 'static) -> Tensor {
-        let bits = move |moment: &Moment| -> Vec<i64> {
-            of(moment).into_iter().map(|key| key.bits().cast_signed()).collect()
+    pub fn keys(&self, device: Device, of: impl Fn(&StepPoint) -> Vec<Key> + 'static) -> Tensor {
+        let bits = move |point: &StepPoint| -> Vec<i64> {
+            of(point).into_iter().map(|key| key.bits().cast_signed()).collect()
         };
         self.bits(device, Box::new(bits))
     }
 
     fn bits(&self, device: Device, formula: Formula) -> Tensor {
-        let now = Tensor::from_slice(&formula(&self.moment));
+        let now = Tensor::from_slice(&formula(&self.point));
         let start = self.used.replace(self.used.get() + now.numel());
         let Some(Kept { place, formulas, asked }) = &self.kept else {
             return upload(&now, device);
@@ -129,13 +129,13 @@ impl Varying {
         place
     }
 
-    /// Puts the numbers of another moment in place of those that were asked for, with one transfer, and
+    /// Puts the numbers of another point in place of those that were asked for, with one transfer, and
     /// lets the step ask for them again.
-    pub(super) fn renew(&self, moment: &Moment) {
+    pub(super) fn renew(&self, point: &StepPoint) {
         let Some(Kept { place, formulas, asked }) = &self.kept else { return };
         asked.set(0);
         self.used.set(0);
-        let bits: Vec<i64> = formulas.borrow().iter().flat_map(|formula| formula(moment)).collect();
+        let bits: Vec<i64> = formulas.borrow().iter().flat_map(|formula| formula(point)).collect();
         let mut target = place.narrow(0, 0, bits.len() as i64);
         target.copy_(&upload(&Tensor::from_slice(&bits), place.device()));
     }
@@ -146,21 +146,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn kept_numbers_are_those_of_the_moment_they_were_renewed_for() {
-        let moment = |step| Moment::new(step, 10, Key::new(3));
-        let ask = |varying: &Varying| {
-            let shares = |moment: &Moment| vec![moment.step as f64, 0.5];
-            let numbers = varying.numbers(Device::Cpu, shares);
-            let keys = varying.keys(Device::Cpu, |moment| moment.sample_keys("dropout", &[0, 7]));
-            (numbers, keys)
+    fn kept_numbers_are_those_of_the_point_they_were_renewed_for() {
+        let point = |step| StepPoint::new(step, 10, Key::new(3));
+        let ask = |numbers: &StepNumbers| {
+            let shares = |point: &StepPoint| vec![point.step as f64, 0.5];
+            let given = numbers.numbers(Device::Cpu, shares);
+            let keys = numbers.keys(Device::Cpu, |point| point.sample_keys("dropout", &[0, 7]));
+            (given, keys)
         };
-        let kept = Varying::kept(moment(2), 10, Device::Cpu);
+        let kept = StepNumbers::kept(point(2), 10, Device::Cpu);
         let (first, _) = ask(&kept);
-        assert!(first.equal(&ask(&Varying::of(moment(2))).0) && kept.used() == 4);
+        assert!(first.equal(&ask(&StepNumbers::of(point(2))).0) && kept.used() == 4);
         for step in [2, 5] {
-            kept.renew(&moment(step));
+            kept.renew(&point(step));
             let (numbers, keys) = ask(&kept);
-            let (now, keys_now) = ask(&Varying::of(moment(step)));
+            let (now, keys_now) = ask(&StepNumbers::of(point(step)));
             assert!(numbers.equal(&now) && keys.equal(&keys_now), "step {step}");
             assert!(first.equal(&now), "the place is the same");
         }

@@ -1,0 +1,74 @@
+//! What commands share that write a packed file: its name, a bar while it takes, and what is said of it.
+//!
+//! Does not know where cases come from.
+
+use crate::data::import::Source;
+use crate::data::store::{self, Destination, Existing};
+use crate::data::tally::Tally;
+use crate::error::{Context, Exit, Result};
+use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+use std::io::Write;
+use std::path::Path;
+
+/// Takes a name that is free. What goes in is a packed file too, which the wrong way round would destroy.
+pub(super) fn claim_free(to: &Path) -> Result<Destination> {
+    Destination::claim(to, Existing::Refused)
+}
+
+/// A bar for `count` things, drawn on stderr and only where that is a terminal.
+pub(super) fn bar(doing: &str, count: usize, things: &str) -> Result<ProgressBar> {
+    let template = format!("{doing} {{bar:30}} {{pos}}/{{len}} {things}, {{eta}} left");
+    let style =
+        ProgressStyle::with_template(&template).context(|| "cannot draw the progress bar")?;
+    Ok(ProgressBar::new(count as u64).with_style(style))
+}
+
+/// Writes what `source` gives into a packed file, and says so.
+pub(super) fn pack(source: Source, to: Destination) -> Result<Exit> {
+    let bar = bar("packing", source.case_count, "cases")?;
+    let path = to.path().to_owned();
+    let about = store::About {
+        name: &source.name,
+        provenance: &source.provenance,
+        classes: &source.classes,
+        preparation: source.preparation.as_ref(),
+    };
+    let mut writer = store::Writer::create(to, about)?;
+    let (mut case_count, mut slice_count) = (0, 0);
+    let mut tally = Tally::default();
+    for case in source.cases {
+        let case = case.map_err(|failure| {
+            failure.hint("mend or remove the named file, then run the same command again")
+        })?;
+        writer.add(&case)?;
+        tally.add(&case);
+        case_count += 1;
+        slice_count += case.scan.grid.shape[0];
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    warn(source.notes.take())?;
+    tally.check(&source.classes)?;
+    warn(tally.warnings(&source.classes))?;
+    let size_bytes = writer.finish()?;
+    say(format_args!(
+        "packed {case_count} cases with {slice_count} slices into `{}` ({})",
+        path.display(),
+        HumanBytes(size_bytes)
+    ))?;
+    say(format_args!("{}", tally.table(&source.classes)))?;
+    Ok(Exit::Done)
+}
+
+/// Writes each sentence to stderr as a warning.
+pub(super) fn warn(sentences: Vec<String>) -> Result<()> {
+    for sentence in sentences {
+        writeln!(anstream::stderr(), "warning: {sentence}").context(|| "cannot write to stderr")?;
+    }
+    Ok(())
+}
+
+/// Writes a line to stdout.
+pub(super) fn say(line: std::fmt::Arguments<'_>) -> Result<()> {
+    writeln!(anstream::stdout(), "{line}").context(|| "cannot write to stdout")
+}

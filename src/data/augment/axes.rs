@@ -1,0 +1,48 @@
+//! The axes of a slice after quarter turns and flips, as places in the slice as stored.
+//!
+//! Knows neither pixels nor what is drawn.
+
+/// An axis of the turned slice in terms of the slice as stored.
+///
+/// Quarter turns and flips only swap and reverse axes: element `i` of this axis lies at offset
+/// `first + i * step` of the stored array, summed over both axes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Axis {
+    pub(super) extent: usize,
+    pub(super) first: usize,
+    pub(super) step: isize,
+}
+
+impl Axis {
+    /// Rows and columns of a slice of `shape`, neither turned nor flipped.
+    pub(super) fn stored([rows, columns]: [usize; 2]) -> [Self; 2] {
+        [
+            Self { extent: rows, first: 0, step: columns as isize },
+            Self { extent: columns, first: 0, step: 1 },
+        ]
+    }
+
+    fn reversed(self) -> Self {
+        let last = self.first.wrapping_add_signed((self.extent as isize - 1) * self.step);
+        Self { first: last, step: -self.step, ..self }
+    }
+
+    /// The offset of element `index`.
+    pub(super) fn offset(self, index: usize) -> usize {
+        self.first.wrapping_add_signed(index as isize * self.step)
+    }
+
+    /// Rows and columns after quarter turns (numpy's `rot90`) and one flip.
+    pub(super) fn turned(shape: [usize; 2], quarter_turns: u8, flip_axis: u8) -> [Self; 2] {
+        let [rows, columns] = Self::stored(shape);
+        let mut turned = match quarter_turns % 4 {
+            0 => [rows, columns],
+            1 => [columns.reversed(), rows],
+            2 => [rows.reversed(), columns.reversed()],
+            _ => [columns, rows.reversed()],
+        };
+        let flipped = &mut turned[usize::from(flip_axis % 2)];
+        *flipped = flipped.reversed();
+        turned
+    }
+}
