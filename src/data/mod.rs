@@ -20,6 +20,7 @@ pub mod import;
 #[cfg(feature = "torch")]
 pub mod loader;
 pub mod order;
+pub mod probabilities;
 pub mod pseudo;
 #[cfg(feature = "torch")]
 pub mod recipe;
