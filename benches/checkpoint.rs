@@ -91,7 +91,7 @@ fn slowest(start: Instant, comm: &dyn Communicator) -> Result<f64> {
 fn work(model: &str, saves: usize, folder: &Path) -> Result<()> {
     let host = comm::connect(&std::env::vars().collect())?;
     let comm = comm::with_device(&host, Device::Cpu)?;
-    let mut learner = learner(model)?;
+    let learner = learner(model)?;
     let mut times = Times::default();
     let store = CheckpointStore::new(folder);
     let header = Header { method: "none".to_owned(), ..Header::default() };
@@ -108,7 +108,7 @@ fn work(model: &str, saves: usize, folder: &Path) -> Result<()> {
         };
         let durable = slowest(start, &*comm)?;
         let start = Instant::now();
-        load(&saved.path, &*comm)?.restore(vec![&mut learner], &comm)?;
+        load(&saved.path, &*comm)?.restore(vec![&learner], &comm)?;
         let restore = slowest(start, &*comm)?;
         if step > 0 {
             times.stall.push(stall);

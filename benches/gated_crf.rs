@@ -23,7 +23,7 @@ const SIZE: i64 = 256;
 /// The settings of WSL4MIS.
 const FIELD: Field<'static> = Field {
     kernels: &[Kernel::PUBLISHED],
-    radius: 5,
+    radius: [0, 5, 5],
     source: None,
     destination: None,
     form: Form::Own,

@@ -9,6 +9,8 @@ pub const VOLUME_VOXELS: usize = 1 << 30;
 pub const EXTENT: usize = 1 << 16;
 /// Cases of one packed data set.
 pub const CASES: usize = 1 << 20;
+/// Channels of one scan.
+pub const CHANNELS: usize = 64;
 /// Classes of one data set; 255 is the label of what nobody annotated.
 pub const CLASSES: usize = 255;
 /// Rows and columns of a slice that a network sees.

@@ -217,13 +217,17 @@ impl Slot {
         self.shape.iter().product()
     }
 
-    /// This tensor's part of a flat one, as a view. A tensor `[O, I, H, W]`, the weight of a convolution, lies in
-    /// the order O, H, W, I, in which features of GPUs lie too.
+    /// This tensor's part of a flat one, as a view. The weight of a convolution, `[O, I, H, W]` or
+    /// `[O, I, D, H, W]`, lies in the order O, H, W, I or O, D, H, W, I, in which features of GPUs lie too.
     pub fn view(&self, flat: &Tensor) -> Tensor {
         match *self.shape.as_slice() {
             [outputs, inputs, height, width] => {
                 self.elements(flat).view([outputs, height, width, inputs]).permute([0, 3, 1, 2])
             }
+            [outputs, inputs, depth, height, width] => self
+                .elements(flat)
+                .view([outputs, depth, height, width, inputs])
+                .permute([0, 4, 1, 2, 3]),
             _ => self.plain_view(flat),
         }
     }

@@ -229,8 +229,8 @@ fn begin_with(plan: &RunPlan, directory: &RunDirectory, from: &Path) -> Result<(
         return Err(Failure::usage(format!("`{name}` has checkpoints already, expected none"))
             .hint("choose another directory with `--run DIR`"));
     }
-    let mut method = method(plan, &*dataset(plan)?, Device::Cpu, &Ranks::alone())?;
-    if let Some(first) = method.learners_mut().into_iter().next() {
+    let method = method(plan, &*dataset(plan)?, Device::Cpu, &Ranks::alone())?;
+    if let Some(first) = method.learners().into_iter().next() {
         import(first, from)?;
     }
     store.sweep()?;

@@ -81,9 +81,9 @@ fn scored(
         dataset = run::labelled(plan, dataset, comm, place.threads)?;
     }
     let method = run::method(plan, &dataset, place.device, ranks);
-    let mut method = agree(comm, method)?;
+    let method = agree(comm, method)?;
     let choose = || chosen::path(directory, &arguments.checkpoint);
-    let checkpoint = restore_chosen(&choose, &mut *method, ranks)?;
+    let checkpoint = restore_chosen(&choose, &*method, ranks)?;
     let fold = arguments.fold.unwrap_or(plan.data.fold);
     agree(comm, source.refuse_seen(&checkpoint, plan, fold))?;
     let yardstick = match arguments.convention {

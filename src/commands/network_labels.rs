@@ -45,9 +45,9 @@ fn label(
     let place = Place::take(&plan, &**comm, variables)?;
     let mut dataset = run::dataset(&plan)?;
     let comm = &place.join(comm)?;
-    let mut method = run::method(&plan, &dataset, place.device, comm)?;
+    let method = run::method(&plan, &dataset, place.device, comm)?;
     let choose = || chosen::path(&directory, &arguments.checkpoint);
-    let checkpoint = restore_chosen(&choose, &mut *method, comm)?;
+    let checkpoint = restore_chosen(&choose, &*method, comm)?;
     let labeller = Labeller {
         method: &*method,
         size: plan.data.size,
@@ -137,21 +137,22 @@ impl Labeller<'_> {
         let extents = [1, case.scan.channels as i64, self.size as i64, self.size as i64];
         let (kind, device) = self.target;
         let input = Tensor::from_slice(&image).view(extents).to_kind(kind).to_device(device);
-        let logits = self.method.predict(&input)?;
+        let probabilities = self.method.predict(&input)?;
         let fetched = || "cannot fetch a prediction";
         if self.refine == cli::Refinement::None {
-            let classes = logits.argmax(1, false).to_kind(Kind::Uint8).to_device(Device::Cpu);
+            let classes =
+                probabilities.argmax(1, false).to_kind(Kind::Uint8).to_device(Device::Cpu);
             return Vec::try_from(classes.contiguous().view([-1])).context(fetched);
         }
-        if logits.size()[1] != 2 || case.scan.channels != 3 {
+        if probabilities.size()[1] != 2 || case.scan.channels != 3 {
             let message = format!(
                 "`--refine dense-crf` takes a lesion in a colour image, found {} classes in {} channels",
-                logits.size()[1],
+                probabilities.size()[1],
                 case.scan.channels
             );
             return Err(Failure::usage(message).hint("leave `--refine` out"));
         }
-        let mask = logits.softmax(1, Kind::Float).select(1, 1).to_device(Device::Cpu);
+        let mask = probabilities.select(1, 1).to_kind(Kind::Float).to_device(Device::Cpu);
         let mask: Vec<f32> = Vec::try_from(mask.contiguous().view([-1])).context(fetched)?;
         let pixels = self.size * self.size;
         let levels = |value: f32| (value * 255.0).round() as u8;

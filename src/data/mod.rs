@@ -106,15 +106,21 @@ impl Dataset {
     }
 }
 
+/// One slice of a scan resized to `size` x `size` as a network is shown it, grey by order-0 zoom and colours
+/// bilinearly: `[channels, size, size]`.
+pub fn resized_slice(scan: &Scan, slice: usize, size: usize) -> Vec<f32> {
+    let ([_, rows, columns], image) = (scan.grid.shape, scan.slice(slice));
+    match scan.channels {
+        1 => augment::zoom_image(image, [rows, columns], [size, size]),
+        channels => augment::transfer::resize_planes(image, [channels, rows, columns], size),
+    }
+}
+
 impl Case {
     /// One slice resized to `size` x `size` as a network is shown it, grey by order-0 zoom and colours
     /// bilinearly: `[channels, size, size]`.
     pub fn input_slice(&self, slice: usize, size: usize) -> Vec<f32> {
-        let ([_, rows, columns], image) = (self.scan.grid.shape, self.scan.slice(slice));
-        match self.scan.channels {
-            1 => augment::zoom_image(image, [rows, columns], [size, size]),
-            channels => augment::transfer::resize_planes(image, [channels, rows, columns], size),
-        }
+        resized_slice(&self.scan, slice, size)
     }
 
     /// The labels of one slice, `[rows, columns]`, if the case has this kind of annotation.

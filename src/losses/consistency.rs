@@ -13,8 +13,8 @@ pub fn mean_absolute(a: &Tensor, b: &Tensor, samples: usize, group: &dyn GroupSu
     global_sum(&distances.sum(distances.kind()), group) / elements(a, samples)
 }
 
-/// Entropy of the class probabilities of each pixel: `[N, 1, H, W]` in `[0, ln C]` from
-/// `[N, C, H, W]`, as WSL4MIS computes it: 1e-6 inside the logarithm.
+/// Entropy of the class probabilities of each pixel: `[N, 1, ...]` in `[0, ln C]` from `[N, C, ...]`, as
+/// WSL4MIS computes it: 1e-6 inside the logarithm.
 pub fn uncertainty(probabilities: &Tensor) -> Tensor {
     let log = (probabilities + 1e-6).log();
     -(probabilities * log).sum_dim_intlist([1i64].as_slice(), true, probabilities.kind())
@@ -23,7 +23,7 @@ pub fn uncertainty(probabilities: &Tensor) -> Tensor {
 /// Squared difference of two predictions where `mask` is 1, over all ranks:
 /// `sum mask (a - b)^2 / (2 sum mask + 1e-16)`.
 ///
-/// Predictions are `[N, C, H, W]`, the mask `[N, 1, H, W]` of 0 and 1. The factor 2 stands in
+/// Predictions are `[N, C, ...]`, the mask `[N, 1, ...]` of 0 and 1. The factor 2 stands in
 /// UA-MT, where there are two classes, and stayed in WSL4MIS with four.
 pub fn masked_consistency(
     prediction: &Tensor,

@@ -2,7 +2,7 @@
 //!
 //! Knows neither labels nor annotation.
 
-use super::elements;
+use super::{axes, elements};
 use crate::native::{GroupSum, global_sum};
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
@@ -20,20 +20,23 @@ pub enum Contours {
     Foreground,
 }
 
-/// `max(opening - erosion, 0)` of every map, `[N, C, H, W]` as `probabilities`: large within two pixels
-/// of where a map falls.
+/// `max(opening - erosion, 0)` of every map, as `probabilities` (`[N, C, H, W]` or `[N, C, D, H, W]`): large
+/// within two pixels of where a map falls.
 ///
-/// Erosion is the minimum over 3 x 3 pixels, opening the maximum of that (WSL4MIS
+/// Erosion is the minimum over 3 x 3 pixels, of volumes over 3 x 3 x 3, opening the maximum of that (WSL4MIS
 /// `train_weakly_supervised_pCE_TV_2D.py`, there called total variation). What lies outside never wins.
 pub fn soft_contours(probabilities: &Tensor) -> Tensor {
-    let largest = |maps: &Tensor| maps.max_pool2d([3, 3], [1, 1], [1, 1], [1, 1], false);
+    let largest = |maps: &Tensor| match axes(maps).len() {
+        3 => maps.max_pool3d([3; 3], [1; 3], [1; 3], [1; 3], false),
+        _ => maps.max_pool2d([3; 2], [1; 2], [1; 2], [1; 2], false),
+    };
     let eroded = -largest(&-probabilities);
     (largest(&eroded) - eroded).relu()
 }
 
 /// Mean of [`soft_contours`] over the chosen maps of the global batch.
 ///
-/// `probabilities` is `[N, C, H, W]`, this rank's share of `samples`, those of the global batch;
+/// `probabilities` is `[N, C, H, W]` or `[N, C, D, H, W]`, this rank's share of `samples`, those of the global batch;
 /// `positions` are those of its samples there, counted from 0. Of a global batch in micro-batches each has
 /// a summand of the mean. As coded, a batch of one sample has the value 0 (the reference gives 0/0).
 pub fn contour_length(

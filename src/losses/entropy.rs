@@ -13,7 +13,8 @@ const FLOOR: f64 = 1e-6;
 /// all are certain, 1 where none is.
 ///
 /// `-Σ_c p_c ln(p_c + 1e-6) / ln C` (Grandvalet and Bengio, NIPS 2004; as in WSL4MIS
-/// `losses.entropy_loss`). `probabilities` is `[N, C, H, W]`, this rank's share of `samples`.
+/// `losses.entropy_loss`). `probabilities` is `[N, C, H, W]` or `[N, C, D, H, W]`, this rank's share of
+/// `samples`.
 pub fn mean_entropy(probabilities: &Tensor, samples: usize, group: &dyn GroupSum) -> Tensor {
     let classes = probabilities.size()[1];
     let local = -(probabilities * (probabilities + FLOOR).log()).sum(probabilities.kind());

@@ -4,7 +4,7 @@
 //! gradient is known: it is summed with the value, over half of the offsets, and nothing but one
 //! tensor of the size of the prediction is kept. Knows neither labels nor annotation.
 
-use super::elements;
+use super::{axes, elements};
 use crate::error::Result;
 use crate::native::{
     Form, GroupSum, Neighbourhood, PairKernel, global_sum, neighbour_sums, sums_neighbours,
@@ -18,21 +18,27 @@ use tch::{Kind, Tensor};
 pub struct Kernel {
     /// Weight of two pixels that are equal in place and intensity.
     pub weight: f64,
-    /// Distance in pixels over which weights fall; 0: they do not.
+    /// Distance in pixels within a slice over which weights fall; 0: they do not.
     pub sigma_xy: f64,
     /// Difference of intensities over which weights fall; 0: they do not.
     pub sigma_intensity: f64,
+    /// Number of slices of a volume over which weights fall; 0: they do not. Where it is not given they fall over
+    /// as many slices as pixels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sigma_z: Option<f64>,
 }
 
 impl Kernel {
     /// That of the published table: weight 1, 6 pixels, intensity 0.1.
-    pub const PUBLISHED: Self = Self { weight: 1.0, sigma_xy: 6.0, sigma_intensity: 0.1 };
+    pub const PUBLISHED: Self =
+        Self { weight: 1.0, sigma_xy: 6.0, sigma_intensity: 0.1, sigma_z: None };
 
     fn falling(&self) -> PairKernel {
         let rate = |sigma: f64| if sigma > 0.0 { 0.5 / (sigma * sigma) } else { 0.0 };
         PairKernel {
             weight: self.weight,
             distance: rate(self.sigma_xy),
+            slices: rate(self.sigma_z.unwrap_or(self.sigma_xy)),
             intensity: rate(self.sigma_intensity),
         }
     }
@@ -46,11 +52,12 @@ const MOST_KERNELS: usize = 8;
 pub struct Field<'a> {
     /// The weight of a pair is the sum of these.
     pub kernels: &'a [Kernel],
-    /// The two are at most this many pixels apart in rows and in columns; 5 as published.
-    pub radius: i64,
-    /// Of the pixels that are looked at, those where this is at least 1 count; `[N, 1, H, W]`.
+    /// The two are at most so many slices, rows and columns apart; 5 rows and columns as published. Images have
+    /// no slices, whatever is said of them.
+    pub radius: [i64; 3],
+    /// Of the pixels that are looked at, those where this is at least 1 count; of the shape of the image.
     pub source: Option<&'a Tensor>,
-    /// Of the pixels that look around, those where this is at least 1 count; `[N, 1, H, W]`.
+    /// Of the pixels that look around, those where this is at least 1 count; of the shape of the image.
     pub destination: Option<&'a Tensor>,
     /// How sums over neighbours are computed.
     pub form: Form,
@@ -58,11 +65,13 @@ pub struct Field<'a> {
 
 /// Energy per pixel of the global batch: `Σ_i Σ_j K_ij (1 - <p_i, p_j>)` over the neighbours `j` of
 /// every pixel `i` of a sample, divided by the number of pixels (Obukhov et al., arXiv 1906.04651;
-/// `ModelLossSemsegGatedCRF` in WSL4MIS).
+/// `ModelLossSemsegGatedCRF` in WSL4MIS). Neighbours are all in a box around `i` but `i` itself, and
+/// `K_ij = Σ weight exp(-(dx² + dy²) / 2 sigma_xy² - dz² / 2 sigma_z² - (I_i - I_j)² / 2 sigma_intensity²)`,
+/// where images have dz = 0.
 ///
-/// `probabilities` is `[N, C, H, W]`, this rank's share of `samples`, `image` `[N, 1, H, W]`. As in the
-/// reference, neighbours outside the image have intensity 0, the place (0, 0) and no class: they add
-/// a constant. Without masks the divisor is all pixels, with them the pixels of the destination, or
+/// `probabilities` is `[N, C, H, W]` or `[N, C, D, H, W]`, this rank's share of `samples`, `image` alike with one
+/// channel. As in the reference, neighbours outside the image have intensity 0, the place (0, 0, 0) and no class:
+/// they add a constant. Without masks the divisor is all pixels, with them the pixels of the destination, or
 /// else of the source.
 pub fn gated_crf(
     probabilities: &Tensor,
@@ -73,16 +82,17 @@ pub fn gated_crf(
 ) -> Result<Tensor> {
     let fixed = probabilities.detach();
     let kind = probabilities.kind();
+    let radius = if axes(image).len() == 2 { [0, field.radius[1], field.radius[2]] } else { field.radius };
     let (masks, pixels, outside, sums) = tch::no_grad(|| {
         let masks = Masks::of(field, image);
         let pixels = pixels(probabilities, &masks, samples, group);
         let kernels: Vec<PairKernel> = field.kernels.iter().map(Kernel::falling).collect();
-        let outside = outside_weights(image, &kernels, field.radius, &masks);
+        let outside = outside_weights(&as_volumes(image), &kernels, &masks, radius);
         let ones = image.ones_like();
         let both = [&masks.source, &masks.destination].map(|mask| mask.as_ref().unwrap_or(&ones));
         let gates = (!masks.is_empty()).then_some(both);
         let form = field.form;
-        let hood = Neighbourhood { kernels: &kernels, radius: field.radius, form, masks: gates };
+        let hood = Neighbourhood { kernels: &kernels, radius, form, masks: gates };
         let sums = if sums_neighbours(&fixed, form) && kernels.len() <= MOST_KERNELS {
             neighbour_sums(&fixed, image, &hood)
         } else {
@@ -136,35 +146,54 @@ fn neighbours_within(size: i64, radius: i64, like: &Tensor) -> Tensor {
     last - (place - radius).clamp_min(0.0) + 1.0
 }
 
-/// The sum of the weights of all pairs whose second pixel lies outside, in double.
-fn outside_weights(image: &Tensor, kernels: &[PairKernel], radius: i64, masks: &Masks) -> Tensor {
+/// Maps as they are, or images as volumes of one slice.
+fn as_volumes(maps: &Tensor) -> Tensor {
+    if maps.dim() == 5 { maps.shallow_clone() } else { maps.unsqueeze(2) }
+}
+
+/// The sum of the weights of all pairs whose second pixel lies outside, in double; `image` is `[N, 1, D, H, W]`.
+fn outside_weights(image: &Tensor, kernels: &[PairKernel], masks: &Masks, of: [i64; 3]) -> Tensor {
     if masks.source.is_some() {
         return Tensor::zeros([], (Kind::Double, image.device()));
     }
-    let [height, width] = [image.size()[2], image.size()[3]];
-    let within = neighbours_within(height, radius, image).unsqueeze(1)
-        * neighbours_within(width, radius, image);
-    let outside: Tensor = ((2 * radius + 1) * (2 * radius + 1)) as f64 - within; // [H, W]
-    let square = |size: i64| Tensor::arange(size, (Kind::Double, image.device())).square();
-    let distance = square(height).unsqueeze(1) + square(width);
+    let sizes = [2, 3, 4].map(|axis| image.size()[axis]);
+    let placed = |axis: usize, numbers: Tensor| numbers.view([[-1, 1, 1], [1, -1, 1], [1, 1, -1]][axis]);
+    let within = |axis: usize| placed(axis, neighbours_within(sizes[axis], of[axis], image));
+    let neighbours = of.map(|radius| 2 * radius + 1).iter().product::<i64>() as f64;
+    let outside: Tensor = neighbours - within(0) * within(1) * within(2); // [D, H, W]
+    let square = |axis: usize| {
+        placed(axis, Tensor::arange(sizes[axis], (Kind::Double, image.device())).square())
+    };
+    let (slices, distance) = (square(0), square(1) + square(2));
     let intensity = image.to_kind(Kind::Double).square();
     let weights = kernels.iter().map(|kernel| {
-        (&distance * -kernel.distance - &intensity * kernel.intensity).exp()
-            * kernel.weight
-            * &outside
+        let place = &distance * -kernel.distance - &slices * kernel.slices;
+        (place - &intensity * kernel.intensity).exp() * kernel.weight * &outside
     });
     let sum = weights.fold(intensity.zeros_like(), |sum, weight| sum + weight);
     match &masks.destination {
-        Some(mask) => (sum * mask).sum(Kind::Double),
+        Some(mask) => (sum * mask.view_as(image)).sum(Kind::Double),
         None => sum.sum(Kind::Double),
     }
 }
 
-/// The part of `[N, C, H, W]` whose partner `(dy, dx)` away lies within, and the partners.
-fn partners(maps: &Tensor, [dy, dx]: [i64; 2]) -> [Tensor; 2] {
-    let (height, width) = (maps.size()[2] - dy, maps.size()[3] - dx.abs());
-    let at = |y: i64, x: i64| maps.narrow(2, y, height).narrow(3, x, width);
-    [at(0, (-dx).max(0)), at(dy, dx.max(0))]
+/// Half of the offsets up to `radius` that stay within `sizes`: those whose first number that is not 0 is positive.
+fn half_of_offsets(radius: [i64; 3], sizes: [i64; 3]) -> Vec<[i64; 3]> {
+    let [slices, rows, columns] = [0, 1, 2].map(|axis| radius[axis].min(sizes[axis] - 1));
+    let rows = move |dz: i64| (-rows..=rows).map(move |dy| [dz, dy]);
+    let columns = move |[dz, dy]: [i64; 2]| (-columns..=columns).map(move |dx| [dz, dy, dx]);
+    (0..=slices).flat_map(rows).flat_map(columns).filter(|offset| *offset > [0; 3]).collect()
+}
+
+/// The part of `[N, C, D, H, W]` whose partner `offset` away lies within, and the partners.
+fn partners(maps: &Tensor, offset: [i64; 3]) -> [Tensor; 2] {
+    let mut both = [maps.shallow_clone(), maps.shallow_clone()];
+    for (axis, step) in (2..).zip(offset) {
+        let count = maps.size()[axis as usize] - step.abs();
+        let starts = [(-step).max(0), step.max(0)];
+        both = [0, 1].map(|end| both[end].narrow(axis, starts[end], count));
+    }
+    both
 }
 
 /// [`neighbour_sums`] with tensor operations, one offset after the other.
@@ -174,32 +203,30 @@ fn neighbour_sums_by_tensors(
     hood: &Neighbourhood<'_>,
 ) -> [Tensor; 2] {
     let sums = probabilities.zeros_like();
+    let [probabilities, image, sums_of_volumes] = [probabilities, image, &sums].map(as_volumes);
+    let masks = hood.masks.map(|masks| masks.map(as_volumes));
     let samples = probabilities.size()[0];
     let mut total = Tensor::zeros([samples], (Kind::Double, probabilities.device()));
-    let (rows, columns) = (probabilities.size()[2] - 1, probabilities.size()[3] - 1);
-    let reach = hood.radius.min(columns);
-    for dy in 0..=hood.radius.min(rows) {
-        for dx in if dy == 0 { 1..=reach } else { -reach..=reach } {
-            let offset = [dy, dx];
-            let [first, second] = partners(image, offset);
-            let difference = (first - second).square();
-            let squared = (dx * dx + dy * dy) as f64;
-            let weights = hood.kernels.iter().map(|kernel| {
-                let amplitude = kernel.weight * (-kernel.distance * squared).exp();
-                (&difference * -kernel.intensity).exp() * amplitude
-            });
-            let mut weight = weights.fold(difference.zeros_like(), |sum, weight| sum + weight);
-            if let Some([source, destination]) = hood.masks {
-                let ([from, from_other], [to, to_other]) =
-                    (partners(source, offset), partners(destination, offset));
-                weight = weight * (to * from_other + to_other * from) * 0.5;
-            }
-            let [p, other] = partners(probabilities, offset);
-            let [mut to, mut to_other] = partners(&sums, offset);
-            let _ = to.g_add_(&(&weight * other));
-            let _ = to_other.g_add_(&(&weight * p));
-            total += weight.sum_dim_intlist([1i64, 2, 3].as_slice(), false, Kind::Double) * 2.0;
+    let sizes = [2, 3, 4].map(|axis| probabilities.size()[axis]);
+    for offset in half_of_offsets(hood.radius, sizes) {
+        let [first, second] = partners(&image, offset);
+        let difference = (first - second).square();
+        let [dz, dy, dx] = offset.map(|step| step as f64);
+        let weights = hood.kernels.iter().map(|kernel| {
+            let fall = -kernel.distance * (dx * dx + dy * dy) - kernel.slices * dz * dz;
+            (&difference * -kernel.intensity).exp() * (kernel.weight * fall.exp())
+        });
+        let mut weight = weights.fold(difference.zeros_like(), |sum, weight| sum + weight);
+        if let Some([source, destination]) = &masks {
+            let ([from, from_other], [to, to_other]) =
+                (partners(source, offset), partners(destination, offset));
+            weight = weight * (to * from_other + to_other * from) * 0.5;
         }
+        let [p, other] = partners(&probabilities, offset);
+        let [mut to, mut to_other] = partners(&sums_of_volumes, offset);
+        let _ = to.g_add_(&(&weight * other));
+        let _ = to_other.g_add_(&(&weight * p));
+        total += weight.sum_dim_intlist([1i64, 2, 3, 4].as_slice(), false, Kind::Double) * 2.0;
     }
     [sums, total]
 }

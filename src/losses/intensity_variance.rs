@@ -23,15 +23,15 @@ pub enum Sign {
 /// With `a = probabilities * image`: between is the standard deviation over classes of the mean of `a`
 /// over pixels; inside is the standard deviation of `a` over pixels, mean over classes. Both
 /// deviations are unbiased, and one that is 0 has no gradient (WSL4MIS, `train_weakly_supervised_pCE_Inter&Intra_Class_2D.py`;
-/// Luo et al., arXiv 2111.02403). `probabilities` is `[N, C, H, W]` with at least two classes, this rank's
-/// share of `samples`, `image` `[N, 1, H, W]`.
+/// Luo et al., arXiv 2111.02403). `probabilities` is `[N, C, H, W]` or `[N, C, D, H, W]` with at least
+/// two classes, this rank's share of `samples`, `image` alike with one channel.
 pub fn intensity_spreads(
     probabilities: &Tensor,
     image: &Tensor,
     samples: usize,
     group: &dyn GroupSum,
 ) -> [Tensor; 2] {
-    let weighted = (probabilities * image).flatten(2, 3); // [N, C, H W]
+    let weighted = (probabilities * image).flatten(2, -1); // [N, C, pixels]
     let kind = weighted.kind();
     let means = weighted.mean_dim([2i64].as_slice(), false, kind);
     let deviation = |of: &Tensor, dimension: i64| {

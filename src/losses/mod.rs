@@ -2,8 +2,8 @@
 //! own what needs no annotation.
 //!
 //! Each returns the value over all ranks with this rank's share of the gradient, so that summing
-//! gradients over ranks gives the gradient of the returned number. Losses know no step, no
-//! configuration and no rank.
+//! gradients over ranks gives the gradient of the returned number. Maps are `[N, C, H, W]` of images, and
+//! `[N, C, D, H, W]` of volumes, which have one formula. Losses know no step, no configuration and no rank.
 
 pub mod adversarial;
 pub mod consistency;
@@ -27,9 +27,15 @@ fn elements(share: &Tensor, samples: usize) -> f64 {
     (samples as i64 * each).max(1) as f64
 }
 
+/// The spatial dimensions of maps: rows and columns, and in front of them the slices of volumes.
+fn axes(maps: &Tensor) -> &'static [i64] {
+    if maps.dim() == 5 { &[2, 3, 4] } else { &[2, 3] }
+}
+
 /// Cross-entropy over the annotated pixels of the global batch.
 ///
-/// `logits` is `[N, C, H, W]`, `annotation` `[N, H, W]` `i64` with classes and 255 = not annotated.
+/// `logits` is `[N, C, H, W]`, `annotation` `[N, H, W]` `i64` with classes and 255 = not annotated; of volumes
+/// both have a dimension D in front of the rows.
 /// Mean over annotated pixels of all ranks; 0 if there are none (the reference gives 0/0).
 /// With dense annotation this is the ordinary cross-entropy.
 pub fn partial_cross_entropy(logits: &Tensor, annotation: &Tensor, group: &dyn GroupSum) -> Tensor {
@@ -50,10 +56,12 @@ pub fn partial_cross_entropy_over(
     global_sum(&local, group) / pixels.to_kind(logits.kind()).clamp_min(1.0)
 }
 
-/// Labels `[N, H, W]` as one channel per class, in the shape and precision of `like`
-/// (`[N, C, H, W]`): 0 and 1; pixels with an ignored label are 0 in every class.
+/// Labels `[N, H, W]` or `[N, D, H, W]` as one channel per class, in the shape and precision of `like`
+/// (`[N, C, H, W]` or `[N, C, D, H, W]`): 0 and 1; pixels with an ignored label are 0 in every class.
 pub fn one_hot(labels: &Tensor, like: &Tensor) -> Tensor {
-    let classes = Tensor::arange(like.size()[1], (Kind::Int64, like.device())).view([1, -1, 1, 1]);
+    let mut shape = vec![1; like.dim()];
+    shape[1] = -1;
+    let classes = Tensor::arange(like.size()[1], (Kind::Int64, like.device())).view(&shape[..]);
     labels.unsqueeze(1).eq_tensor(&classes).to_kind(like.kind())
 }
 
@@ -66,13 +74,14 @@ fn dice_from(sums: &[Tensor; 3], smooth: f64, group: &dyn GroupSum) -> Tensor {
 }
 
 fn class_sums(weighted: &Tensor) -> Tensor {
-    weighted.sum_dim_intlist([0i64, 2, 3].as_slice(), false, weighted.kind())
+    let all: Vec<i64> = std::iter::once(0).chain(axes(weighted).iter().copied()).collect();
+    weighted.sum_dim_intlist(all.as_slice(), false, weighted.kind())
 }
 
 /// Soft Dice loss of dense labels, mean over all classes with the background.
 ///
-/// `probabilities` is `[N, C, H, W]`, `labels` `[N, H, W]` `i64`. Sums run over the global batch and
-/// all pixels together, with squared denominators (WSL4MIS `DiceLoss`). `smooth` is added to both
+/// `probabilities` is `[N, C, H, W]`, `labels` `[N, H, W]` `i64`, both of volumes with a dimension D in front
+/// of the rows. Sums run over the global batch and all pixels together, with squared denominators (WSL4MIS `DiceLoss`). `smooth` is added to both
 /// sides of the fraction, [`SMOOTH`] as published.
 pub fn dice(probabilities: &Tensor, labels: &Tensor, smooth: f64, group: &dyn GroupSum) -> Tensor {
     let target = one_hot(labels, probabilities);
@@ -88,7 +97,7 @@ pub fn dice(probabilities: &Tensor, labels: &Tensor, smooth: f64, group: &dyn Gr
 }
 
 /// Mean squared difference over the pixels where `weight` is 1, of all ranks together; 0 if there
-/// are none. `prediction` and `target` are `[N, 1, H, W]`, `weight` `[1 or N, 1, H, W]` of 0 and 1.
+/// are none. `prediction` and `target` are `[N, 1, ...]`, `weight` `[1 or N, 1, ...]` of 0 and 1.
 pub fn masked_mean_square(
     prediction: &Tensor,
     target: &Tensor,

@@ -2,6 +2,7 @@
 //!
 //! Sums over the global batch and not means, as published. Knows neither labels nor annotation.
 
+use super::axes;
 use crate::native::{GroupSum, global_sum};
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
@@ -22,8 +23,11 @@ pub enum MumfordShah {
 /// The energy of the global batch (Kim and Ye, IEEE TIP 2020, equation 11; WSL4MIS
 /// `losses.MumfordShah_Loss` at 027198c for `Published`, at a594da8 for `Head`).
 ///
-/// `probabilities` is `[N, C, H, W]`, `image` `[N, 1, H, W]` with intensities of at least 0. A sum over
-/// pixels, classes and samples: it grows with all of them, and micro-batches have summands of it.
+/// `probabilities` is `[N, C, H, W]` or `[N, C, D, H, W]`, `image` alike with one channel and intensities of at
+/// least 0. With weights `w` and values `v`, of which each has its turn as `energy` says, and `m` the mean of `v`
+/// weighted with `w` in a sample and class: `Σ w (v - m)² + Σ_axes Σ |difference of neighbours|`, the second sum
+/// over rows and columns, and of volumes over slices too, in pixels whatever the spacing. A sum over pixels,
+/// classes and samples: it grows with all of them, and micro-batches have summands of it.
 pub fn mumford_shah(
     probabilities: &Tensor,
     image: &Tensor,
@@ -41,19 +45,20 @@ pub fn mumford_shah(
 /// `Σ weight (values - m)²`, where `m` is the weighted mean over the pixels of each sample and map;
 /// one of the two has one map, which goes with each of the other's. Weights of sum 0 count nothing.
 fn spread(values: &Tensor, weight: &Tensor) -> Tensor {
-    let over_pixels = |maps: &Tensor| maps.sum_dim_intlist([2i64, 3].as_slice(), true, maps.kind());
+    let over_pixels = |maps: &Tensor| maps.sum_dim_intlist(axes(maps), true, maps.kind());
     let mean = over_pixels(&(values * weight))
         / over_pixels(weight).clamp_min(f64::from(f32::MIN_POSITIVE));
     let squares = (values - mean).square() * weight;
     squares.sum(squares.kind())
 }
 
-/// Sum of absolute differences between pixels and their right and lower neighbours.
+/// Sum of absolute differences between pixels and their neighbours to the right and below, and in volumes in
+/// the next slice.
 fn border_length(maps: &Tensor) -> Tensor {
-    let along = |dimension: i64| {
+    let along = |&dimension: &i64| {
         let count = maps.size()[dimension as usize] - 1;
         let steps = maps.narrow(dimension, 1, count) - maps.narrow(dimension, 0, count);
         steps.abs().sum(steps.kind())
     };
-    along(2) + along(3)
+    axes(maps).iter().map(along).sum()
 }

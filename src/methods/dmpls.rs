@@ -4,19 +4,18 @@
 //! `code/train_weakly_supervised_ours.py` at a594da8. With a fixed share of one half it is the
 //! ablation of the paper's table 2.
 
-use super::{Passes, Recipe, Setup, annotated_cross_entropy};
+use super::{Passes, Recipe, Setup, annotated_cross_entropy, probabilities};
 use crate::data::batch::Batch;
 use crate::data::samples::Samples;
 use crate::error::Result;
 use crate::losses::{SMOOTH, dice};
 use crate::mixing::label_map;
-use crate::nets::Pass;
 use crate::nets::unet::{CHANNELS, UNetCct, channel_dropout};
 use crate::random::Key;
 use crate::train::learner::{Learner, LearnerConfig};
 use crate::train::numbers;
 use crate::train::point::StepPoint;
-use crate::train::{Method, Objective, StepContext};
+use crate::train::{ForwardMode, Method, Objective, StepContext};
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
@@ -163,20 +162,12 @@ impl Method for Dmpls {
         self.iterate(batch, &chance, cx)
     }
 
-    fn predict(&self, image: &Tensor) -> Result<Tensor> {
-        tch::no_grad(|| self.net.segment(image, &Pass::Evaluate))
-    }
-
-    fn adapt_statistics(&self, image: &Tensor, share: f64) -> Result<()> {
-        let pass = self.passes.statistics(share);
-        tch::no_grad(|| self.net.segment(image, &pass)).map(drop)
+    fn forward(&self, image: &Tensor, mode: ForwardMode) -> Result<Tensor> {
+        let logits = self.net.segment(image, &self.passes.of(mode))?;
+        Ok(probabilities(&logits))
     }
 
     fn learners(&self) -> Vec<&Learner> {
         vec![&self.segmenter]
-    }
-
-    fn learners_mut(&mut self) -> Vec<&mut Learner> {
-        vec![&mut self.segmenter]
     }
 }

@@ -21,7 +21,7 @@ use crate::nets::{LayerKeys, Pass};
 use crate::random::Key;
 use crate::train::learner::LearnerSetup;
 use crate::train::point::StepPoint;
-use crate::train::{Method, StepContext};
+use crate::train::{ForwardMode, Method, StepContext};
 use serde::{Serialize, de::DeserializeOwned};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -115,10 +115,20 @@ impl Passes {
         Pass::Train { group: Arc::new(Alone), keys: self.dropout.then_some(keys) }
     }
 
-    /// A pass that moves running statistics by `share`, in (0, 1], and serves nothing else.
-    pub fn statistics(&self, share: f64) -> Pass {
-        Pass::Statistics { group: Arc::clone(&self.statistics), share }
+    /// A pass outside of training.
+    pub fn of(&self, mode: ForwardMode) -> Pass {
+        match mode {
+            ForwardMode::Evaluation => Pass::Evaluate,
+            ForwardMode::Statistics { share } => {
+                Pass::Statistics { group: Arc::clone(&self.statistics), share }
+            }
+        }
     }
+}
+
+/// Class probabilities of logits, with classes along the second axis.
+fn probabilities(logits: &Tensor) -> Tensor {
+    logits.softmax(1, logits.kind())
 }
 
 /// Cross-entropy over the annotated pixels of the global batch, in however many micro-batches it comes.
@@ -293,16 +303,10 @@ mod tests {
         fn step(&mut self, _batch: &Batch, _cx: &mut StepContext<'_>) -> Result<()> {
             Ok(())
         }
-        fn predict(&self, image: &Tensor) -> Result<Tensor> {
+        fn forward(&self, image: &Tensor, _mode: ForwardMode) -> Result<Tensor> {
             Ok(image.shallow_clone())
         }
-        fn adapt_statistics(&self, _: &Tensor, _: f64) -> Result<()> {
-            unreachable!("never trained")
-        }
         fn learners(&self) -> Vec<&Learner> {
-            Vec::new()
-        }
-        fn learners_mut(&mut self) -> Vec<&mut Learner> {
             Vec::new()
         }
     }

@@ -4,7 +4,7 @@
 //! `code/train_weakly_supervised_pCE_S2L_2D.py` at a594da8. One average for each training slice, in
 //! its own size; the average is a learner without optimiser, so that checkpoints hold it.
 
-use super::{Passes, Recipe, Setup, annotated_cross_entropy};
+use super::{Passes, Recipe, Setup, annotated_cross_entropy, probabilities};
 use crate::data::augment::zoom_image;
 use crate::data::batch::Batch;
 use crate::data::recipe::Origin;
@@ -16,7 +16,7 @@ use crate::nets::{MOMENTUM, Pass};
 use crate::random::Key;
 use crate::train::learner::{Learner, LearnerConfig};
 use crate::train::numbers;
-use crate::train::{Method, Objective, StepContext};
+use crate::train::{ForwardMode, Method, Objective, StepContext};
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 use tch::{Device, Kind, Tensor};
@@ -310,20 +310,12 @@ impl Method for Scribble2Label {
         self.iterate(batch, Some(&codes), cx)
     }
 
-    fn predict(&self, image: &Tensor) -> Result<Tensor> {
-        tch::no_grad(|| self.net.forward(image, &Pass::Evaluate))
-    }
-
-    fn adapt_statistics(&self, image: &Tensor, share: f64) -> Result<()> {
-        let pass = self.passes.statistics(share);
-        tch::no_grad(|| self.net.forward(image, &pass)).map(drop)
+    fn forward(&self, image: &Tensor, mode: ForwardMode) -> Result<Tensor> {
+        let logits = self.net.forward(image, &self.passes.of(mode))?;
+        Ok(probabilities(&logits))
     }
 
     fn learners(&self) -> Vec<&Learner> {
         vec![&self.segmenter, &self.average]
-    }
-
-    fn learners_mut(&mut self) -> Vec<&mut Learner> {
-        vec![&mut self.segmenter, &mut self.average]
     }
 }

@@ -4,19 +4,18 @@
 //! `code/train_weakly_supervised_ustm_2D.py` at a594da8: quarter turns, and constants for two
 //! classes although there are four. The teacher is never in evaluation mode.
 
-use super::{Passes, Recipe, Setup, annotated_cross_entropy};
+use super::{Passes, Recipe, Setup, annotated_cross_entropy, probabilities};
 use crate::data::batch::Batch;
 use crate::data::samples::Samples;
 use crate::error::Result;
 use crate::losses::consistency::{masked_consistency, uncertainty};
 use crate::native::{Form, global_sum, normal};
-use crate::nets::Pass;
 use crate::nets::unet::UNet;
 use crate::train::learner::{Learner, LearnerConfig};
 use crate::train::numbers;
 use crate::train::point::StepPoint;
 use crate::train::schedule::ramp_up;
-use crate::train::{Method, Objective, StepContext, Weight};
+use crate::train::{ForwardMode, Method, Objective, StepContext, Weight};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Tensor};
 
@@ -248,20 +247,12 @@ impl Method for Ustm {
         self.iterate(batch, &chance, cx)
     }
 
-    fn predict(&self, image: &Tensor) -> Result<Tensor> {
-        tch::no_grad(|| self.net.forward(image, &Pass::Evaluate))
-    }
-
-    fn adapt_statistics(&self, image: &Tensor, share: f64) -> Result<()> {
-        let pass = self.passes.statistics(share);
-        tch::no_grad(|| self.net.forward(image, &pass)).map(drop)
+    fn forward(&self, image: &Tensor, mode: ForwardMode) -> Result<Tensor> {
+        let logits = self.net.forward(image, &self.passes.of(mode))?;
+        Ok(probabilities(&logits))
     }
 
     fn learners(&self) -> Vec<&Learner> {
         vec![&self.segmenter, &self.teacher]
-    }
-
-    fn learners_mut(&mut self) -> Vec<&mut Learner> {
-        vec![&mut self.segmenter, &mut self.teacher]
     }
 }

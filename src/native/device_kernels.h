@@ -16,17 +16,19 @@ namespace scrimp::device {
 // Most terms of the weight of a pair of pixels.
 constexpr int MOST_TERMS = 8;
 
-// Work on pixels. Planar tensors of one type, float or double: probabilities and sums [N, C, H, W], the
-// others [N, 1, H, W]; source and destination are both null where every pixel counts.
+// Work on pixels. Planar tensors of one type, float or double: probabilities and sums [N, C, D, H, W], the
+// others [N, 1, D, H, W], where images have D = 1; source and destination are both null where every pixel counts.
 struct NeighbourWork {
   const void *probabilities, *image, *source, *destination;
   void* sums;
-  // The weights of all neighbours of a pixel, [N, H, W].
+  // The weights of all neighbours of a pixel, [N, D, H, W].
   double* totals;
-  // Term t is weight * exp(-distance*(dx^2 + dy^2) - intensity*(difference of intensities)^2).
-  double weight[MOST_TERMS], distance[MOST_TERMS], intensity[MOST_TERMS];
-  long terms, radius;
-  long samples, channels, height, width;
+  // Term t is weight * exp(-distance*(dx^2 + dy^2) - slices*dz^2 - intensity*(difference of intensities)^2).
+  double weight[MOST_TERMS], distance[MOST_TERMS], slices[MOST_TERMS], intensity[MOST_TERMS];
+  long terms;
+  // In slices, rows and columns.
+  long radius[3];
+  long samples, channels, depth, height, width;
   long threads;
 };
 
@@ -105,55 +107,68 @@ SCRIMP_INLINE void normal(const ElementWork& work, long thread) {
   }
 }
 
-// The weight of a pixel and one that is (dy, dx) away, both as places in a plane.
+// Squares of the offset between two pixels: within a slice, and between slices.
+struct Apart {
+  long squared, slices;
+};
+
+// The weight of two pixels, both as places in a volume.
 template <typename T>
-SCRIMP_INLINE T pair_weight(const NeighbourWork& work, const T* const* planes, const long* places,
-                            long squared) {
-  const T difference = planes[0][places[0]] - planes[0][places[1]];
+SCRIMP_INLINE T pair_weight(const NeighbourWork& work, const T* const* volumes, const long* places,
+                            Apart apart) {
+  const T difference = volumes[0][places[0]] - volumes[0][places[1]];
   T weight = 0;
   for (long term = 0; term < work.terms; ++term) {
-    const auto far = static_cast<T>(work.distance[term] * squared);
+    const auto far =
+        static_cast<T>(work.distance[term] * apart.squared + work.slices[term] * apart.slices);
     const auto unlike = static_cast<T>(work.intensity[term]) * difference * difference;
     weight += static_cast<T>(work.weight[term]) * exp(-far - unlike);
   }
-  if (planes[1] == nullptr) return weight;
+  if (volumes[1] == nullptr) return weight;
   // Half of the two directions together, because both pixels get the same weight.
-  return weight * T(0.5) * (planes[2][places[0]] * planes[1][places[1]] +
-                            planes[2][places[1]] * planes[1][places[0]]);
+  return weight * T(0.5) * (volumes[2][places[0]] * volumes[1][places[1]] +
+                            volumes[2][places[1]] * volumes[1][places[0]]);
 }
 
 // sums <- weighted sums of the neighbours' probabilities, `Width` channels at a time.
 template <typename T, int Width>
 SCRIMP_INLINE void neighbours(const NeighbourWork& work, long thread) {
-  const long plane = work.height * work.width, pixels = work.samples * plane;
+  const long plane = work.height * work.width, volume = work.depth * plane;
   const auto* image = static_cast<const T*>(work.image);
   const auto* source = static_cast<const T*>(work.source);
   const auto* destination = static_cast<const T*>(work.destination);
-  for (long pixel = thread; pixel < pixels; pixel += work.threads) {
-    const long sample = pixel / plane, place = pixel % plane;
-    const long y = place / work.width, x = place % work.width, first = sample * plane;
-    const T* planes[3] = {image + first, source == nullptr ? nullptr : source + first,
-                          source == nullptr ? nullptr : destination + first};
+  for (long pixel = thread; pixel < work.samples * volume; pixel += work.threads) {
+    const long sample = pixel / volume, place = pixel % volume;
+    const long z = place / plane, y = place % plane / work.width, x = place % work.width;
+    const long first = sample * volume;
+    const T* volumes[3] = {image + first, source == nullptr ? nullptr : source + first,
+                           source == nullptr ? nullptr : destination + first};
     for (long channel = 0; channel < work.channels; channel += Width) {
-      const long volume = (sample * work.channels + channel) * plane;
-      const auto* from = static_cast<const T*>(work.probabilities) + volume;
+      const long map = (sample * work.channels + channel) * volume;
+      const auto* from = static_cast<const T*>(work.probabilities) + map;
       T sums[Width] = {};
       double total = 0.0;
-      for (long dy = -work.radius; dy <= work.radius; ++dy) {
-        if (y + dy < 0 || y + dy >= work.height) continue;
-        for (long dx = -work.radius; dx <= work.radius; ++dx) {
-          if (x + dx < 0 || x + dx >= work.width || (dx == 0 && dy == 0)) continue;
-          const long places[2] = {place, place + dy * work.width + dx};
-          const T weight = pair_weight<T>(work, planes, places, dy * dy + dx * dx);
-          total += weight;
-          for (int lane = 0; lane < Width; ++lane) {
-            if (channel + lane < work.channels) sums[lane] += weight * from[lane * plane + places[1]];
+      for (long dz = -work.radius[0]; dz <= work.radius[0]; ++dz) {
+        if (z + dz < 0 || z + dz >= work.depth) continue;
+        for (long dy = -work.radius[1]; dy <= work.radius[1]; ++dy) {
+          if (y + dy < 0 || y + dy >= work.height) continue;
+          for (long dx = -work.radius[2]; dx <= work.radius[2]; ++dx) {
+            if (x + dx < 0 || x + dx >= work.width) continue;
+            if (dx == 0 && dy == 0 && dz == 0) continue;
+            const long places[2] = {place, place + dz * plane + dy * work.width + dx};
+            const T weight = pair_weight<T>(work, volumes, places, {dy * dy + dx * dx, dz * dz});
+            total += weight;
+            for (int lane = 0; lane < Width; ++lane) {
+              if (channel + lane < work.channels) {
+                sums[lane] += weight * from[lane * volume + places[1]];
+              }
+            }
           }
         }
       }
-      auto* to = static_cast<T*>(work.sums) + volume;
+      auto* to = static_cast<T*>(work.sums) + map;
       for (int lane = 0; lane < Width; ++lane) {
-        if (channel + lane < work.channels) to[lane * plane + place] = sums[lane];
+        if (channel + lane < work.channels) to[lane * volume + place] = sums[lane];
       }
       work.totals[pixel] = total;
     }

@@ -213,7 +213,8 @@ struct Table {
     TORCH_CHECK(of.count <= MOST_TERMS, "the weight of a pair of pixels has at most ", MOST_TERMS,
                 " terms here, found ", of.count);
     NeighbourSums result{at::empty_like(p), at::Tensor()};
-    auto totals = at::empty({p.size(0), p.size(2) * p.size(3)}, p.options().dtype(at::kDouble));
+    const auto pixels = of.depth() * of.height() * of.width();
+    auto totals = at::empty({p.size(0), pixels}, p.options().dtype(at::kDouble));
     NeighbourWork work{};
     work.probabilities = p.const_data_ptr();
     work.image = of.image.const_data_ptr();
@@ -226,14 +227,16 @@ struct Table {
     for (int64_t term = 0; term < of.count; ++term) {
       work.weight[term] = of.kernels[term].weight;
       work.distance[term] = of.kernels[term].distance;
+      work.slices[term] = of.kernels[term].slices;
       work.intensity[term] = of.kernels[term].intensity;
     }
     work.terms = of.count;
-    work.radius = of.radius;
+    std::copy(of.radius, of.radius + 3, work.radius);
     work.samples = p.size(0);
     work.channels = p.size(1);
-    work.height = p.size(2);
-    work.width = p.size(3);
+    work.depth = of.depth();
+    work.height = of.height();
+    work.width = of.width();
     work.threads = totals.numel();
     if (work.threads > 0) {
       Launcher::launch(kernel_name("neighbours", p.scalar_type(), 4), &work, work.threads, p);

@@ -46,7 +46,7 @@ unsafe extern "C" {
         masks: *const Handle,
         kernels: *const PairKernel,
         count: i64,
-        radius: i64,
+        radius: *const i64,
         form: Form,
     ) -> *mut c_char;
     fn scrimp_sums_neighbours(probabilities: Handle, form: Form) -> bool;
@@ -121,7 +121,8 @@ fn channel_handles(channels: &NormalisedChannels, batches: Option<&Tensor>) -> [
     [weight, bias, absorbed, mean, var, batches.map_or(std::ptr::null_mut(), handle)]
 }
 
-/// `dropout(leaky_relu(batch_norm(x)))` for training: `x` and the result are `[N, C, H, W]`.
+/// `dropout(leaky_relu(batch_norm(x)))` for training: `x` and the result are `[N, C, H, W]` or
+/// `[N, C, D, H, W]`.
 ///
 /// Statistics are those of all samples of all ranks of the group; running statistics move.
 /// Differentiable in `x`, weight and bias, not in what is absorbed; the gradients of weight and bias are this rank's share.
@@ -215,7 +216,7 @@ pub fn allow_tf32(allowed: bool) -> Result<()> {
     checked(unsafe { scrimp_allow_tf32(allowed) })
 }
 
-/// A copy of `[N, C, H, W]` whose memory runs along C first, also where C is 1.
+/// A copy of `[N, C, H, W]` or `[N, C, D, H, W]` whose memory runs along C first, also where C is 1.
 pub fn channels_last(x: &Tensor) -> Result<Tensor> {
     let mut out: Handle = std::ptr::null_mut();
     // SAFETY: the handle belongs to a tensor borrowed for this call.
@@ -229,10 +230,11 @@ pub fn sums_neighbours(probabilities: &Tensor, form: Form) -> bool {
     unsafe { scrimp_sums_neighbours(handle(probabilities), form) }
 }
 
-/// For every pixel the weighted sum of its neighbours' `probabilities` (`[N, C, H, W]`), and the sum
-/// of the weights of all pairs in both directions, `f64 [N]`; records no gradient.
+/// For every pixel the weighted sum of its neighbours' `probabilities` (`[N, C, H, W]` or
+/// `[N, C, D, H, W]`), and the sum of the weights of all pairs in both directions, `f64 [N]`; records no
+/// gradient.
 ///
-/// `image` is `[N, 1, H, W]` and decides the weights. With masks the weight of a pair is that of its
+/// `image` has one channel, and decides the weights. With masks the weight of a pair is that of its
 /// two directions together, halved, so that it stays symmetric. For tensors in f32 or f64, where
 /// [`sums_neighbours`].
 pub fn neighbour_sums(
@@ -242,9 +244,9 @@ pub fn neighbour_sums(
 ) -> Result<[Tensor; 2]> {
     let Neighbourhood { kernels, radius, masks, form } = neighbourhood;
     let kind = probabilities.kind();
-    if !matches!(kind, Kind::Float | Kind::Double) || probabilities.dim() != 4 {
+    if !matches!(kind, Kind::Float | Kind::Double) || !matches!(probabilities.dim(), 4 | 5) {
         return Err(Failure::new(format!(
-            "neighbours are summed in maps [N, C, H, W] of f32 or f64, found {kind:?} {:?}",
+            "neighbours are summed in maps [N, C, H, W] or [N, C, D, H, W] of f32 or f64, found {kind:?} {:?}",
             probabilities.size()
         )));
     }
@@ -272,7 +274,8 @@ pub fn neighbour_sums(
     let mut out: [Handle; 2] = [std::ptr::null_mut(); 2];
     let count = kernels.len() as i64;
     // SAFETY: all handles belong to tensors alive during this call, whose kind, shapes, contiguity
-    // and place were checked above; `kernels` points to `count` values of the mirrored layout.
+    // and place were checked above; `kernels` points to `count` values of the mirrored layout, `radius` to three
+    // numbers.
     checked(unsafe {
         scrimp_neighbour_sums(
             out.as_mut_ptr(),
@@ -280,7 +283,7 @@ pub fn neighbour_sums(
             masks,
             kernels.as_ptr(),
             count,
-            *radius,
+            radius.as_ptr(),
             *form,
         )
     })?;

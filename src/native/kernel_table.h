@@ -2,7 +2,8 @@
 // compute. Plain enough to cross from one shared library to another of the same compiler; knows no
 // gradients and no ranks.
 //
-// Tensors x, dy, y and g are [N, C, H, W] in channels-last order and of one kind.
+// Tensors x, dy, y and g are [N, C, H, W] in channels-last order and of one kind; of volumes H counts the rows
+// of all slices.
 
 #pragma once
 
@@ -44,19 +45,25 @@ struct Deactivated {
   at::Tensor corrections;
 };
 
-// weight * exp(-distance*(dx^2 + dy^2) - intensity*(difference of intensities)^2); mirrored by
+// weight * exp(-distance*(dx^2 + dy^2) - slices*dz^2 - intensity*(difference of intensities)^2); mirrored by
 // `native::PairKernel` in Rust.
 struct PairKernel {
-  double weight, distance, intensity;
+  double weight, distance, slices, intensity;
 };
 
-// Contiguous tensors of one kind, float or double: probabilities [N, C, H, W], the others [N, 1, H, W].
-// Source and destination are undefined where every pixel counts.
+// Contiguous tensors of one kind, float or double: probabilities [N, C, H, W] or [N, C, D, H, W], the others
+// alike with one channel. Source and destination are undefined where every pixel counts.
 struct Neighbours {
   const at::Tensor &probabilities, &image, &source, &destination;
   // The sum of these is the weight of a pair.
   const PairKernel* kernels;
-  int64_t count, radius;
+  int64_t count;
+  // In slices, rows and columns.
+  int64_t radius[3];
+
+  int64_t depth() const { return probabilities.dim() == 5 ? probabilities.size(2) : 1; }
+  int64_t height() const { return probabilities.size(-2); }
+  int64_t width() const { return probabilities.size(-1); }
 };
 
 struct NeighbourSums {

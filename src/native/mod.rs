@@ -122,28 +122,31 @@ pub struct TrainingPass<'a> {
     pub batches: Option<&'a Tensor>,
 }
 
-/// A weight for pairs of pixels: `weight * exp(-distance * d^2 - intensity * i^2)` with their distance
-/// `d` in pixels and the difference `i` of their intensities.
+/// A weight for pairs of pixels: `weight * exp(-distance * d^2 - slices * s^2 - intensity * i^2)` with their
+/// distance `d` in pixels within a slice, the number `s` of slices between them, and the difference `i` of
+/// their intensities.
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
 pub struct PairKernel {
     /// Weight of two equal pixels in one place.
     pub weight: f64,
-    /// How fast weights fall with distance, per square pixel; 0: they do not.
+    /// How fast weights fall with distance within a slice, per square pixel; 0: they do not.
     pub distance: f64,
+    /// How fast weights fall with distance between slices, per square of their number; 0: they do not.
+    pub slices: f64,
     /// How fast weights fall with the difference of intensities; 0: they do not.
     pub intensity: f64,
 }
 
-/// Which pixels are summed: pairs at most `radius` pixels apart in rows and in columns.
+/// Which pixels are summed: pairs at most `radius` apart along each axis.
 #[derive(Debug)]
 pub struct Neighbourhood<'a> {
     /// The sum of these is the weight of a pair.
     pub kernels: &'a [PairKernel],
-    /// In pixels, at least 1.
-    pub radius: i64,
+    /// In slices, rows and columns, at least 0; that in slices says nothing about images.
+    pub radius: [i64; 3],
     /// How the sums are computed; there are none by tensor operations here.
     pub form: Form,
-    /// Factors of the pixel that is looked at and of the one that looks, each `[N, 1, H, W]`.
+    /// Factors of the pixel that is looked at and of the one that looks, of the shape of the image.
     pub masks: Option<[&'a Tensor; 2]>,
 }

@@ -118,6 +118,24 @@ struct Surroundings {
   c10::intrusive_ptr<Group> group;
 };
 
+at::MemoryFormat channels_last_of(const Tensor& x) {
+  return x.dim() == 5 ? at::MemoryFormat::ChannelsLast3d : at::MemoryFormat::ChannelsLast;
+}
+
+// What kernels see: [N, C, H, W] in channels-last order. A volume [N, C, D, H, W] in that order is, without a
+// copy, an image of D*H rows: kernels take every pixel alike.
+Tensor as_rows(const Tensor& x) {
+  TORCH_CHECK(x.dim() == 4 || x.dim() == 5,
+              "expected features [N, C, H, W] or [N, C, D, H, W], found ", x.sizes());
+  auto last = x.contiguous(channels_last_of(x));
+  return x.dim() == 4 ? last : last.flatten(2, 3);
+}
+
+// Rows as the features that they were made of; they are nobody else's.
+Tensor from_rows(const Tensor& rows, at::IntArrayRef sizes) {
+  return sizes.size() == 4 ? rows : at::_unsafe_view(rows, sizes);
+}
+
 Tensor coefficients_over(const Group& group, const scrimp::Kernels& kernels, const Tensor& x,
                          const scrimp::Channels& of) {
   if (group.is_alone()) return kernels.statistics(x, of);
@@ -131,7 +149,7 @@ struct Normalise : torch::autograd::Function<Normalise> {
   static Tensor forward(torch::autograd::AutogradContext* context, const Tensor& input,
                         const Tensor& weight, const Tensor& bias, const Surroundings& with) {
     const auto& settings = with.settings;
-    auto x = input.contiguous(at::MemoryFormat::ChannelsLast);
+    auto x = as_rows(input);
     const auto& kernels = kernels_for(x, settings.form);
     const scrimp::Channels of{weight,       bias,    with.absorbed,     with.running_mean, with.running_var,
                               with.batches, settings.momentum, settings.epsilon};
@@ -143,7 +161,7 @@ struct Normalise : torch::autograd::Function<Normalise> {
     context->saved_data["dropout"] = settings.dropout;
     context->saved_data["group"] = c10::IValue::make_capsule(with.group);
     context->saved_data["parameters"] = static_cast<int64_t>(weight.scalar_type());
-    return y;
+    return from_rows(y, input.sizes());
   }
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
@@ -156,14 +174,15 @@ struct Normalise : torch::autograd::Function<Normalise> {
     const auto parameters =
         static_cast<at::ScalarType>(context->saved_data["parameters"].toInt());
     const auto& kernels = kernels_for(x, group->form);
-    auto dy = gradients[0].to(x.scalar_type()).contiguous(at::MemoryFormat::ChannelsLast);
+    auto dy = as_rows(gradients[0].to(x.scalar_type()));
 
     // The gradients of weight and bias are this rank's share; the learner sums them over ranks.
     auto [g, d_weight, d_bias, corrections] =
         kernels.deactivate(x, dy, {coefficients, keys, slope, dropout}, parameters);
     group->sum(corrections);
     Tensor none;
-    return {kernels.centre(x, coefficients, corrections, g), d_weight, d_bias, none};
+    auto dx = from_rows(kernels.centre(x, coefficients, corrections, g), gradients[0].sizes());
+    return {dx, d_weight, d_bias, none};
   }
 };
 
@@ -194,7 +213,7 @@ char* scrimp_normalise_evaluate(Tensor** out, Tensor* x, Tensor* const* channels
                                 const ScrimpNormalisation* settings) {
   return guarded([&] {
     at::NoGradGuard no_grad;
-    auto input = x->contiguous(at::MemoryFormat::ChannelsLast);
+    auto input = as_rows(*x);
     // Of the input alone.
     auto mean = channels[RUNNING_MEAN]->to(at::kDouble) - channels[ABSORBED]->to(at::kDouble);
     auto inverse_deviation = (channels[RUNNING_VAR]->to(at::kDouble) + settings->epsilon).rsqrt();
@@ -202,7 +221,8 @@ char* scrimp_normalise_evaluate(Tensor** out, Tensor* x, Tensor* const* channels
     auto shift = channels[BIAS]->to(at::kDouble) - mean * scale;
     auto coefficients = at::stack({mean, inverse_deviation, scale, shift});
     const auto& kernels = kernels_for(input, settings->form);
-    *out = new Tensor(kernels.activate(input, {coefficients, Tensor(), settings->slope, 0.0}));
+    auto y = kernels.activate(input, {coefficients, Tensor(), settings->slope, 0.0});
+    *out = new Tensor(from_rows(y, x->sizes()));
   });
 }
 
@@ -251,7 +271,7 @@ char* scrimp_allow_tf32(bool allowed) {
 // A copy whose strides say channels-last even where there is one channel.
 char* scrimp_channels_last(Tensor** out, Tensor* x) {
   return guarded([&] {
-    auto options = x->options().memory_format(at::MemoryFormat::ChannelsLast);
+    auto options = x->options().memory_format(channels_last_of(*x));
     *out = new Tensor(at::empty(x->sizes(), options).copy_(*x));
   });
 }
@@ -261,11 +281,11 @@ bool scrimp_sums_neighbours(const Tensor* probabilities, Form form) {
   return kernels_for(*probabilities, form).neighbour_sums != nullptr;
 }
 
-// Sums over neighbours: `out[0]` [N, C, H, W] as the probabilities, `out[1]` float64 [N]. All tensors
-// are contiguous, in one place and of one kind, float or double; `masks` is null, or the source's and
+// Sums over neighbours: `out[0]` as the probabilities, [N, C, H, W] or [N, C, D, H, W], `out[1]` float64 [N].
+// `radius` has three numbers, for slices, rows and columns. All tensors are contiguous, in one place and of one kind, float or double; `masks` is null, or the source's and
 // the destination's. The caller has compared the shapes.
 char* scrimp_neighbour_sums(Tensor** out, Tensor* const* inputs, Tensor* const* masks,
-                            const scrimp::PairKernel* kernels, int64_t count, int64_t radius,
+                            const scrimp::PairKernel* kernels, int64_t count, const int64_t* radius,
                             Form form) {
   return guarded([&] {
     at::NoGradGuard no_grad;
@@ -273,7 +293,8 @@ char* scrimp_neighbour_sums(Tensor** out, Tensor* const* inputs, Tensor* const* 
     const auto destination = masks == nullptr ? Tensor() : *masks[1];
     const auto function = kernels_for(*inputs[0], form).neighbour_sums;
     TORCH_CHECK(function != nullptr, "there are no kernels here for sums over neighbours");
-    auto result = function({*inputs[0], *inputs[1], source, destination, kernels, count, radius});
+    auto result = function({*inputs[0], *inputs[1], source, destination, kernels, count,
+                            {radius[0], radius[1], radius[2]}});
     out[0] = new Tensor(std::move(result.sums));
     out[1] = new Tensor(std::move(result.totals));
   });

@@ -15,7 +15,8 @@ pub struct Scan {
     pub grid: Grid,
     /// Numbers of each voxel: 1 for grey, 3 for red, green and blue, else one for each modality.
     pub channels: usize,
-    /// Intensities: slices, channels, rows, columns in row-major order.
+    /// Intensities: slices, channels, rows, columns in row-major order; as a file holds them, which is after its
+    /// own slope and intercept, computed in f64.
     pub voxels: Vec<f32>,
 }
 

@@ -219,8 +219,9 @@ impl Evaluator {
         }
         let mut labels = Vec::new();
         for slices in input.split(SLICES_AT_ONCE, 0) {
-            let logits = method.predict(&slices.to_kind(kind).to_device(device))?;
-            let classes = logits.argmax(1, false).to_kind(Kind::Uint8).to_device(Device::Cpu);
+            let probabilities = method.predict(&slices.to_kind(kind).to_device(device))?;
+            let classes =
+                probabilities.argmax(1, false).to_kind(Kind::Uint8).to_device(Device::Cpu);
             let classes: Vec<u8> = Vec::try_from(classes.contiguous().view([-1]))
                 .context(|| format!("cannot fetch the prediction of `{}`", volume.name()))?;
             labels.extend(classes);

@@ -18,6 +18,7 @@ use crate::parameters::{Entry, Flat, Leaves, Parameters, Role, Scope, Slot};
 use crate::random::Key;
 use crate::shares::local_share;
 use serde::{Deserialize, Serialize};
+use std::cell::Cell;
 use std::ops::Range;
 use tch::{Device, Kind, Tensor};
 
@@ -117,7 +118,7 @@ pub struct Learner {
     flat: Flat,
     /// None where they follow those of another learner.
     descent: Option<Descent>,
-    updates: u64,
+    updates: Cell<u64>,
 }
 
 /// Going down the gradient: an optimiser and its schedule.
@@ -178,7 +179,7 @@ impl Learner {
         let mut parameters = parameters.computing_in(setup.computed);
         let networks = build(&mut parameters.root());
         let flat = Flat::new(&parameters);
-        (Self { name, parameters, flat, descent: None, updates: 0 }, networks)
+        (Self { name, parameters, flat, descent: None, updates: Cell::new(0) }, networks)
     }
 
     /// Minimises `objective` by one step: backward, sum over ranks, clip, finite check, update. In all
@@ -215,9 +216,10 @@ impl Learner {
         } else {
             cx.sum_gradients(gradients, is_shared)?
         };
-        self.updates += 1;
-        let factors =
-            cx.numbers().numbers(gradients.device(), config.factors(self.updates, cx.point()));
+        self.updates.set(self.updates.get() + 1);
+        let factors = cx
+            .numbers()
+            .numbers(gradients.device(), config.factors(self.updates.get(), cx.point()));
         let shares = self.flat.shares.as_ref().map(|shares| narrowed(shares, own));
         let copy = self.flat.narrowed.as_ref().map(|copy| narrowed(copy, own));
         let update = Update {
@@ -253,7 +255,7 @@ impl Learner {
         let keep = keep.to_kind(Kind::Double);
         let of = Following { leader: &leader.flat.weights, keep: &keep, finite };
         tch::no_grad(|| approach(&self.flat, of, Form::Own))?;
-        self.updates += 1;
+        self.updates.set(self.updates() + 1);
         Ok(())
     }
 
@@ -264,7 +266,7 @@ impl Learner {
         }
         change(&self.flat.weights)?;
         self.flat.renew_narrowed();
-        self.updates += 1;
+        self.updates.set(self.updates() + 1);
         Ok(())
     }
 
@@ -275,12 +277,12 @@ impl Learner {
 
     /// How often the weights were updated.
     pub fn updates(&self) -> u64 {
-        self.updates
+        self.updates.get()
     }
 
     /// Sets the number of updates, when a checkpoint is restored or a step was replayed.
-    pub fn restore_updates(&mut self, updates: u64) {
-        self.updates = updates;
+    pub fn restore_updates(&self, updates: u64) {
+        self.updates.set(updates);
     }
 
     /// Every tensor in the order of the state dictionary.

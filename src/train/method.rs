@@ -19,21 +19,37 @@ pub trait Method {
     }
     /// Runs one iteration on this rank's share of the batch.
     fn step(&mut self, batch: &Batch, cx: &mut StepContext<'_>) -> Result<()>;
-    /// Class logits `[N, classes, H, W]` for images `[N, C, H, W]` of one channel or three, with running
-    /// statistics.
-    fn predict(&self, image: &Tensor) -> Result<Tensor>;
+    /// Class probabilities `[N, classes, H, W]` or `[N, classes, D, H, W]`, in f32 or wider, of images with
+    /// as many axes; the mean over the networks of a method that predicts with several. Gradients are off.
+    fn forward(&self, image: &Tensor, mode: ForwardMode) -> Result<Tensor>;
+    /// Everything to save, restore, broadcast and compare; the first one predicts.
+    fn learners(&self) -> Vec<&Learner>;
     /// Images `[N, C, H, W]` in [0, 1] that the method makes of images beside its prediction, by name, for
     /// people to look at. Names have no commas.
     fn pictures(&self, _image: &Tensor) -> Result<Vec<(&'static str, Tensor)>> {
         Ok(Vec::new())
     }
+    /// [`Method::forward`] with running statistics.
+    fn predict(&self, image: &Tensor) -> Result<Tensor> {
+        tch::no_grad(|| self.forward(image, ForwardMode::Evaluation))
+    }
     /// Moves the running statistics with which [`Method::predict`] normalises by `share`, in (0, 1],
-    /// towards those of these images `[N, C, H, W]` over all ranks.
-    fn adapt_statistics(&self, image: &Tensor, share: f64) -> Result<()>;
-    /// Everything to save, restore, broadcast and compare; the first one predicts.
-    fn learners(&self) -> Vec<&Learner>;
-    /// The same, for restoring.
-    fn learners_mut(&mut self) -> Vec<&mut Learner>;
+    /// towards those of these images over all ranks.
+    fn adapt_statistics(&self, image: &Tensor, share: f64) -> Result<()> {
+        tch::no_grad(|| self.forward(image, ForwardMode::Statistics { share })).map(drop)
+    }
+}
+
+/// For what the networks that predict run outside of training.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum ForwardMode {
+    /// For their prediction, normalised by running statistics.
+    Evaluation,
+    /// For the statistics of the images over all ranks, towards which the running ones move.
+    Statistics {
+        /// How far, in (0, 1].
+        share: f64,
+    },
 }
 
 /// Runs one iteration on every micro-batch of a step, one after the other.

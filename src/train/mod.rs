@@ -2,10 +2,12 @@
 //!
 //! The trainer knows the trait [`Method`] and no method, no network and no loss.
 
+mod blend;
 mod buckets;
 pub mod checkpoint;
 mod context;
 pub mod evaluate;
+pub mod inference;
 mod judges;
 pub mod learner;
 mod method;
@@ -24,8 +26,9 @@ pub mod scores;
 pub mod stopping;
 pub mod trainer;
 pub mod watchdog;
+pub mod windows;
 
 pub use context::StepContext;
-pub use method::{Method, step_in_parts};
+pub use method::{ForwardMode, Method, step_in_parts};
 pub use objective::{Objective, Weight};
 pub use report::{FetchedNumbers, StepReport};

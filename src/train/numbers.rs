@@ -68,6 +68,12 @@ pub fn width<'de, D: Deserializer<'de>>(from: D) -> Result<i64, D::Error> {
     Ok(width.cast_signed())
 }
 
+/// How many pixels or slices something is away at most, 0 to 4096.
+pub fn reach<'de, D: Deserializer<'de>>(from: D) -> Result<i64, D::Error> {
+    let reach = whole(from, 0..=MOST_WIDE.cast_unsigned())?;
+    Ok(reach.cast_signed())
+}
+
 fn whole<'de, D: Deserializer<'de>>(
     from: D,
     allowed: RangeInclusive<u64>,

@@ -258,7 +258,7 @@ impl Replay {
         let recorded = agree(&**due.communicator, recorded);
         let after = updates_of(method);
         // Nothing has been updated yet.
-        for (learner, updates) in method.learners_mut().into_iter().zip(&before) {
+        for (learner, updates) in method.learners().into_iter().zip(&before) {
             learner.restore_updates(*updates);
         }
         let (graph, report) = match recorded {
@@ -303,7 +303,7 @@ impl Recording {
             return compute_with(method, &self.batches, due, &self.numbers);
         };
         graph.replay()?;
-        for (learner, updates) in method.learners_mut().into_iter().zip(&self.updates) {
+        for (learner, updates) in method.learners().into_iter().zip(&self.updates) {
             learner.restore_updates(learner.updates() + updates);
         }
         Ok(self.report.gathered())
@@ -317,6 +317,7 @@ mod tests {
     use crate::error::{Exit, Failure};
     use crate::native::GroupSum;
     use crate::random::Key;
+    use crate::train::ForwardMode;
     use std::cell::{Cell, RefCell};
     use std::rc::Weak;
     use std::sync::Arc;
@@ -333,16 +334,10 @@ mod tests {
             self.0 += 1;
             Ok(())
         }
-        fn predict(&self, image: &Tensor) -> Result<Tensor> {
+        fn forward(&self, image: &Tensor, _mode: ForwardMode) -> Result<Tensor> {
             Ok(image.shallow_clone())
         }
-        fn adapt_statistics(&self, _image: &Tensor, _share: f64) -> Result<()> {
-            Ok(())
-        }
         fn learners(&self) -> Vec<&Learner> {
-            Vec::new()
-        }
-        fn learners_mut(&mut self) -> Vec<&mut Learner> {
             Vec::new()
         }
     }

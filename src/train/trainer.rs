@@ -118,7 +118,7 @@ impl Trainer {
     /// Continues from a checkpoint; from one of another run by saving it as the first of this one.
     pub fn restore(&mut self, loaded: Loaded) -> Result<()> {
         let found = loaded.checkpoint().clone();
-        loaded.restore(self.parts.method.learners_mut(), &self.communicator)?;
+        loaded.restore(self.parts.method.learners(), &self.communicator)?;
         self.state = found.manifest.run;
         self.is_restored = true;
         if let Some(replay) = &mut self.replay {

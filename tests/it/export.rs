@@ -124,8 +124,8 @@ fn pytorch(script: &str, arguments: &[&Path]) -> Option<()> {
     Some(())
 }
 
-/// The logits of the method of the smoke configuration with the weights of a run.
-fn logits(run: &Path, image: &Tensor) -> Tensor {
+/// The class probabilities of the method of the smoke configuration with the weights of a run.
+fn probabilities(run: &Path, image: &Tensor) -> Tensor {
     let config = config::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join(SMOKE), &[]).unwrap();
     let definition = find(&config.method.name).unwrap();
     let learner = LearnerSetup {
@@ -143,14 +143,14 @@ fn logits(run: &Path, image: &Tensor) -> Tensor {
         slices: Vec::new(),
         size: 0,
     };
-    let mut method = (definition.build)(&(definition.check)(&config).unwrap(), &setup).unwrap();
+    let method = (definition.build)(&(definition.check)(&config).unwrap(), &setup).unwrap();
     let last = run.join(format!("checkpoints/step-{STEPS:08}"));
-    load(&last, &Solo).unwrap().restore(method.learners_mut(), &Ranks::alone()).unwrap();
+    load(&last, &Solo).unwrap().restore(method.learners(), &Ranks::alone()).unwrap();
     method.predict(image).unwrap()
 }
 
 #[test]
-fn pytorch_loads_an_export_strictly_and_computes_the_same_logits() {
+fn pytorch_loads_an_export_strictly_and_computes_the_same_probabilities() {
     let folder = TempDir::new().unwrap();
     let [weights, pair] =
         ["weights", "pair"].map(|name| folder.path().join(name).with_extension("safetensors"));
@@ -158,15 +158,15 @@ fn pytorch_loads_an_export_strictly_and_computes_the_same_logits() {
     export(&run, &weights);
     let image = Tensor::linspace(0.0, 1.0, 2 * 64 * 64, (Kind::Float, Device::Cpu));
     let image = image.square().view([2, 1, 64, 64]);
-    let found = logits(&run, &image).contiguous();
-    Tensor::write_safetensors(&[("image", image), ("logits", found)], &pair).unwrap();
+    let found = probabilities(&run, &image).contiguous();
+    Tensor::write_safetensors(&[("image", image), ("probabilities", found)], &pair).unwrap();
     let script = "import sys, torch, safetensors.torch, unet\n\
                   net = unet.UNet().eval()\n\
                   net.load_state_dict(safetensors.torch.load_file(sys.argv[1]), strict=True)\n\
                   pair = safetensors.torch.load_file(sys.argv[2])\n\
-                  with torch.no_grad(): logits = net(pair['image'])\n\
-                  assert logits.std() > 0.01, logits\n\
-                  difference = (logits - pair['logits']).abs().max().item()\n\
+                  with torch.no_grad(): found = net(pair['image']).softmax(1)\n\
+                  assert found.std() > 0.01, found\n\
+                  difference = (found - pair['probabilities']).abs().max().item()\n\
                   assert difference < 1e-5, difference";
     pytorch(script, &[&weights, &pair]);
 }

@@ -75,7 +75,7 @@ struct Regularisers {
 /// The released settings of the gated CRF.
 const RELEASED: Field<'static> = Field {
     kernels: &[Kernel::PUBLISHED],
-    radius: 5,
+    radius: [0, 5, 5],
     source: None,
     destination: None,
     form: Form::Own,
@@ -84,9 +84,9 @@ const RELEASED: Field<'static> = Field {
 const OF_TWO: Field<'static> = Field {
     kernels: &[
         Kernel { weight: 0.9, ..Kernel::PUBLISHED },
-        Kernel { weight: 0.1, sigma_xy: 6.0, sigma_intensity: 0.0 },
+        Kernel { weight: 0.1, sigma_xy: 6.0, sigma_intensity: 0.0, sigma_z: None },
     ],
-    radius: 3,
+    radius: [0, 3, 3],
     ..RELEASED
 };
 
@@ -181,8 +181,8 @@ fn golden_gated_crf() {
 #[test]
 fn golden_weights_of_the_gated_crf() {
     let given = Regularisers::open();
-    let kernels = [PairKernel { weight: 1.0, distance: 1.0 / 72.0, intensity: 50.0 }];
-    let hood = Neighbourhood { kernels: &kernels, radius: 5, form: Form::Own, masks: None };
+    let kernels = [PairKernel { weight: 1.0, distance: 1.0 / 72.0, slices: 0.0, intensity: 50.0 }];
+    let hood = Neighbourhood { kernels: &kernels, radius: [0, 5, 5], form: Form::Own, masks: None };
     let [height, width] = [given.image.size()[2], given.image.size()[3]];
     let inner = |map: &Tensor| map.narrow(-2, 5, height - 10).narrow(-1, 5, width - 10);
     let [sums, _] = neighbour_sums(&given.image.ones_like(), &given.image, &hood).unwrap();

@@ -166,6 +166,8 @@ mod overlap;
 #[cfg(feature = "mpi")]
 mod owning;
 #[cfg(test)]
+mod preparing;
+#[cfg(test)]
 mod promises;
 #[cfg(test)]
 #[cfg(feature = "torch")]

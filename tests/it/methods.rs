@@ -312,7 +312,7 @@ fn every_method_goes_on_from_a_checkpoint_as_if_nothing_had_happened() {
         let mut restored = Bench::new(definition);
         load(&saved.path, &Solo)
             .unwrap()
-            .restore(restored.method.learners_mut(), &Ranks::alone())
+            .restore(restored.method.learners(), &Ranks::alone())
             .unwrap();
         for step in 2..=4 {
             kept.step(step);

@@ -11,7 +11,7 @@ use scrimp::random::Key;
 use scrimp::shares::local_share;
 use scrimp::train::learner::{Learner, LearnerConfig, LearnerSetup, Moments};
 use scrimp::train::point::StepPoint;
-use scrimp::train::{FetchedNumbers, Method, Objective, StepContext, step_in_parts};
+use scrimp::train::{FetchedNumbers, ForwardMode, Method, Objective, StepContext, step_in_parts};
 use std::ops::Range;
 use tch::{Device, Kind, Tensor};
 
@@ -68,17 +68,11 @@ impl Method for Fit {
         cx.observe("samples", |_| Tensor::from(samples));
         self.follower.follow(&self.learner, &Tensor::from(0.5), cx)
     }
-    fn predict(&self, image: &Tensor) -> Result<Tensor> {
+    fn forward(&self, image: &Tensor, _mode: ForwardMode) -> Result<Tensor> {
         Ok(image.shallow_clone())
-    }
-    fn adapt_statistics(&self, _: &Tensor, _: f64) -> Result<()> {
-        Ok(())
     }
     fn learners(&self) -> Vec<&Learner> {
         vec![&self.learner, &self.follower]
-    }
-    fn learners_mut(&mut self) -> Vec<&mut Learner> {
-        vec![&mut self.learner, &mut self.follower]
     }
 }
 

@@ -25,7 +25,7 @@ use scrimp::train::point::StepPoint;
 use scrimp::train::recorder::FlightRecorder;
 use scrimp::train::stopping::{Reason, StopRequests};
 use scrimp::train::trainer::{Outcome, Parts, Trainer};
-use scrimp::train::{Method, StepContext};
+use scrimp::train::{ForwardMode, Method, StepContext};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -341,17 +341,11 @@ impl Method for Exhausted {
     fn step(&mut self, batch: &Batch, cx: &mut StepContext<'_>) -> Result<()> {
         self.0.step(batch, cx)
     }
-    fn predict(&self, image: &Tensor) -> Result<Tensor> {
+    fn forward(&self, image: &Tensor, _mode: ForwardMode) -> Result<Tensor> {
         Ok(image + Tensor::zeros([1 << 46], (Kind::Float, Device::Cpu)))
-    }
-    fn adapt_statistics(&self, image: &Tensor, share: f64) -> Result<()> {
-        self.0.adapt_statistics(image, share)
     }
     fn learners(&self) -> Vec<&Learner> {
         self.0.learners()
-    }
-    fn learners_mut(&mut self) -> Vec<&mut Learner> {
-        self.0.learners_mut()
     }
 }
 

@@ -46,11 +46,11 @@ type Term = fn(&Tensor, &Share, &dyn GroupSum) -> Tensor;
 
 const KERNELS: [Kernel; 2] = [
     Kernel { weight: 0.9, ..Kernel::PUBLISHED },
-    Kernel { weight: 0.3, sigma_xy: 3.0, sigma_intensity: 0.0 },
+    Kernel { weight: 0.3, sigma_xy: 3.0, sigma_intensity: 0.0, sigma_z: None },
 ];
 
 fn field(form: Form) -> Field<'static> {
-    Field { kernels: &KERNELS, radius: 5, source: None, destination: None, form }
+    Field { kernels: &KERNELS, radius: [0, 5, 5], source: None, destination: None, form }
 }
 
 fn energy(p: &Tensor, of: &Share, field: Field<'_>, group: &dyn GroupSum) -> Tensor {
@@ -151,7 +151,7 @@ fn the_gated_crf_is_the_same_in_kernels_and_in_tensor_operations() {
         let masked = [(None, None), (source, None), (None, destination), (source, destination)];
         for (source, destination) in masked {
             // Also where the radius reaches beyond the image.
-            for radius in [1, 5, 20] {
+            for radius in [1, 5, 20].map(|reach| [0, reach, reach]) {
                 let forms = [Form::Own, Form::Plain, Form::DeviceTwin];
                 let [kernels, operations, twin] = forms.map(|form| {
                     let logits = share.logits.copy().set_requires_grad(true);
@@ -176,8 +176,8 @@ fn weights_of_pairs_are_exponentials() {
     let image = Tensor::arange(400, (Kind::Double, Device::Cpu)).view([1, 1, 1, -1]) * 0.03;
     let here = image.zeros_like();
     let _ = here.narrow(3, 0, 1).fill_(1.0);
-    let kernels = [PairKernel { weight: 2.0, distance: 1e-4, intensity: 0.6 }];
-    let hood = Neighbourhood { kernels: &kernels, radius: 399, form: Form::Own, masks: None };
+    let kernels = [PairKernel { weight: 2.0, distance: 1e-4, slices: 0.0, intensity: 0.6 }];
+    let hood = Neighbourhood { kernels: &kernels, radius: [0, 399, 399], form: Form::Own, masks: None };
     let place = Tensor::arange(400, (Kind::Double, Device::Cpu));
     let expected = (place.square() * -1e-4 - image.view([-1]).square() * 0.6).exp() * 2.0;
     for (kind, tolerance) in [(Kind::Float, 1e-6), (Kind::Double, 1e-13)] {
@@ -199,7 +199,7 @@ fn weights_of_pairs_are_exponentials() {
 fn neighbours_are_summed_only_in_maps_that_fit() {
     let maps = Tensor::zeros([2, 4, 8, 8], (Kind::Float, Device::Cpu));
     let image = |shape: [i64; 4]| Tensor::zeros(shape, (Kind::Float, Device::Cpu));
-    let hood = Neighbourhood { kernels: &[], radius: 2, form: Form::Own, masks: None };
+    let hood = Neighbourhood { kernels: &[], radius: [0, 2, 2], form: Form::Own, masks: None };
     assert!(neighbour_sums(&maps, &image([2, 1, 8, 8]), &hood).is_ok());
     for shape in [[2, 1, 8, 7], [1, 1, 8, 8], [2, 4, 8, 8]] {
         assert!(neighbour_sums(&maps, &image(shape), &hood).is_err());

@@ -3,6 +3,7 @@
 // tests say; here they are the same bits in whatever order threads run.
 
 #include <algorithm>
+#include <utility>
 
 #include "flat.h"
 #include "rig.h"
@@ -161,12 +162,13 @@ void normal() {
 template <typename T>
 void neighbours() {
   for (const long channels : {1, 4, 5}) {
-    for (const long radius : {1, 9}) {
+    for (const auto& [depth, radius] : {std::pair{1L, 1L}, {1, 9}, {3, 1}, {3, 9}}) {
       for (const bool masked : {false, true}) {
         Scene scene(name_of<T>("neighbours", 4));
         NeighbourWork work{};
-        work.samples = 2, work.channels = channels, work.height = 5, work.width = 7;
-        const long pixels = work.samples * work.height * work.width;
+        work.samples = 2, work.channels = channels;
+        work.depth = depth, work.height = 5, work.width = 7;
+        const long pixels = work.samples * work.depth * work.height * work.width;
         work.probabilities = scene.numbers<T>(pixels * channels);
         work.image = scene.numbers<T>(pixels);
         if (masked) {
@@ -178,7 +180,8 @@ void neighbours() {
         work.terms = masked ? MOST_TERMS : 1;
         std::fill_n(work.weight, MOST_TERMS, 0.5);
         std::fill_n(work.distance, MOST_TERMS, 0.1);
-        work.radius = radius;
+        std::fill_n(work.slices, MOST_TERMS, 0.2);
+        std::fill_n(work.radius, 3, radius);
         work.threads = masked ? pixels : 16;
         scene.run_threads(&work, work.threads);
       }

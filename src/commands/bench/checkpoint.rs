@@ -125,7 +125,7 @@ fn timed(bench: &Bench, method: &mut dyn Method, folder: &Path) -> Result<Times>
         times.on_disk.push(start.elapsed());
         times.bytes = saved.bytes;
         let start = Instant::now();
-        load(&saved.path, comm)?.restore(method.learners_mut(), &bench.ranks)?;
+        load(&saved.path, comm)?.restore(method.learners(), &bench.ranks)?;
         comm.barrier()?;
         times.restored.push(start.elapsed());
     }

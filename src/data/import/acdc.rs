@@ -9,9 +9,10 @@ use super::folder::{self, entries};
 use super::labels::Coding;
 use super::notes::Notes;
 use super::volume::{not_slices, slices_along};
-use super::{Source, cardiac_classes, hdf5_file, intensities, volume};
+use super::{Source, cardiac_classes, hdf5_file, volume};
 use crate::data::{Case, DENSE, SCRIBBLE};
 use crate::error::{Failure, Result};
+use crate::preparation::intensities::scale;
 use crate::preparation::{Intensities, Preparation};
 use crate::scan::{Grid, Scan};
 use std::collections::BTreeMap;
@@ -334,7 +335,7 @@ fn nifti_arrays(image: &Path, [dense, scribble]: [&Path; 2], notes: &Notes) -> R
         spacing_mm: Some(volume.spacing_mm),
         dense: volume.labels_at(dense, &dense_coding, notes)?,
         scribble: volume.labels_at(scribble, &scribble_coding, notes)?,
-        image: intensities::as_published(&volume.values)
+        image: scale(Intensities::Published, &volume.values)
             .map_err(|failure| failure.during(format!("cannot scale `{}`", image.display())))?,
     })
 }

@@ -9,7 +9,7 @@ mod classes;
 mod folder;
 mod grid;
 mod hdf5_file;
-mod intensities;
+
 pub mod label_transfer;
 mod labels;
 pub mod lesion_phantom;

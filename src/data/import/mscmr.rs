@@ -6,9 +6,10 @@
 
 use super::labels::Coding;
 use super::notes::Notes;
-use super::{Source, cardiac_classes, folder, intensities, volume};
+use super::{Source, cardiac_classes, folder, volume};
 use crate::data::{Case, DENSE, SCRIBBLE};
 use crate::error::{Failure, Result};
+use crate::preparation::intensities::scale;
 use crate::preparation::{Intensities, Preparation};
 use crate::scan::{Grid, Scan};
 use std::collections::BTreeMap;
@@ -134,7 +135,7 @@ fn case(name: String, files: &Files, notes: &Notes) -> Result<Case> {
     let coding =
         if files.part.kind == SCRIBBLE { classes.or_unlabelled(UNLABELLED) } else { classes };
     let labels = volume.labels_at(&files.labels, &coding, notes)?;
-    let voxels = intensities::as_published(&volume.values)
+    let voxels = scale(Intensities::Published, &volume.values)
         .map_err(|failure| failure.during(format!("cannot scale `{}`", files.image.display())))?;
     Ok(Case {
         patient: name.split('_').next().unwrap_or_default().to_owned(),

@@ -8,9 +8,10 @@ use super::folder::{self, Listing, same_name};
 use super::labels::Coding;
 use super::notes::{Notes, list};
 use super::patients::{Patients, folds};
-use super::{Source, intensities, volume};
+use super::{Source, volume};
 use crate::data::{Case, DENSE, SCRIBBLE};
 use crate::error::{Failure, Result};
+use crate::preparation::intensities::scale;
 use crate::preparation::{Intensities, Preparation};
 use crate::scan::{Grid, Scan};
 use std::collections::{BTreeMap, BTreeSet};
@@ -219,7 +220,7 @@ fn case(name: String, files: Files, codings: &Codings, notes: &Notes) -> Result<
         scan: Scan {
             grid: Grid::unplaced(volume.shape, Some(volume.spacing_mm)),
             channels: 1,
-            voxels: intensities::robust(&volume.values).map_err(|failure| {
+            voxels: scale(Intensities::Robust, &volume.values).map_err(|failure| {
                 failure.during(format!("cannot scale `{}`", files.image.display()))
             })?,
         },

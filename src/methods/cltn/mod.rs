@@ -21,7 +21,7 @@ use crate::parameters::Scope;
 use crate::pseudo_labels::lesion::otsu;
 use crate::train::learner::Learner;
 use crate::train::point::StepPoint;
-use crate::train::{Method, Objective, StepContext};
+use crate::train::{ForwardMode, Method, Objective, StepContext};
 use params::Lesion;
 pub use params::Params;
 use tch::{Device, Kind, Tensor};
@@ -221,10 +221,10 @@ impl Cltn {
     }
 }
 
-/// Logarithms of the shares of background and lesion, `[N, 2, H, W]`.
-fn class_logits(mask: &Tensor) -> Tensor {
+/// The shares of background and lesion, `[N, 2, H, W]` in (0, 1).
+fn class_shares(mask: &Tensor) -> Tensor {
     let mask = mask.clamp(LEAST_SHARE, 1.0 - LEAST_SHARE);
-    Tensor::cat(&[1.0 - &mask, mask], 1).log()
+    Tensor::cat(&[1.0 - &mask, mask], 1)
 }
 
 /// Masks `[N, 1, H, W]` in [0, 1] stretched so that `thresholds`, `[N, 1, 1, 1]` in (0, 1), become one half.
@@ -270,7 +270,7 @@ impl Method for Cltn {
         let objective = self.generators_objective(&images, [&healed, &harmed], cx.group())?;
         let annotation = &batch.main().annotation;
         let objective = objective.term("lesion_label", self.params.lesion_label, || {
-            let logits = class_logits(&healed.mask);
+            let logits = class_shares(&healed.mask).log();
             let smooth = SMOOTH / images.samples.max(1) as f64;
             partial_cross_entropy(&logits, annotation, cx.group())
                 + dice(&logits.exp(), annotation, smooth, cx.group())
@@ -291,21 +291,19 @@ impl Method for Cltn {
         Ok(())
     }
 
-    fn predict(&self, image: &Tensor) -> Result<Tensor> {
-        tch::no_grad(|| {
-            let mask = self.healer().mask(&centred(image));
-            let black = image.amax([1i64].as_slice(), true).le(0.0);
-            let black = black.logical_and(&Tensor::from(self.params.black_is_background));
-            let mask = mask.masked_fill(&black, 0.0);
-            Ok(class_logits(&match self.params.lesion {
-                Lesion::Half => mask,
-                Lesion::HalfOfLargest => {
-                    let largest = mask.amax([1i64, 2, 3].as_slice(), true);
-                    &mask / largest.clamp_min(LEAST_SHARE)
-                }
-                Lesion::Otsu => split_in_half(&mask, &otsu_thresholds(&mask, &black)?),
-            }))
-        })
+    fn forward(&self, image: &Tensor, _mode: ForwardMode) -> Result<Tensor> {
+        let mask = self.healer().mask(&centred(image));
+        let black = image.amax([1i64].as_slice(), true).le(0.0);
+        let black = black.logical_and(&Tensor::from(self.params.black_is_background));
+        let mask = mask.masked_fill(&black, 0.0);
+        Ok(class_shares(&match self.params.lesion {
+            Lesion::Half => mask,
+            Lesion::HalfOfLargest => {
+                let largest = mask.amax([1i64, 2, 3].as_slice(), true);
+                &mask / largest.clamp_min(LEAST_SHARE)
+            }
+            Lesion::Otsu => split_in_half(&mask, &otsu_thresholds(&mask, &black)?),
+        }))
     }
 
     fn pictures(&self, image: &Tensor) -> Result<Vec<(&'static str, Tensor)>> {
@@ -330,11 +328,6 @@ impl Method for Cltn {
     fn learners(&self) -> Vec<&Learner> {
         let average = self.average.iter().map(|(average, _)| average);
         [&self.generators, &self.judges].into_iter().chain(average).collect()
-    }
-
-    fn learners_mut(&mut self) -> Vec<&mut Learner> {
-        let average = self.average.iter_mut().map(|(average, _)| average);
-        [&mut self.generators, &mut self.judges].into_iter().chain(average).collect()
     }
 }
 

@@ -6,7 +6,7 @@
 
 mod params;
 
-use super::{Asked, Passes, Recipe, Setup, annotated_cross_entropy};
+use super::{Asked, Passes, Recipe, Setup, annotated_cross_entropy, probabilities};
 use crate::data::batch::Batch;
 use crate::data::samples::Samples;
 use crate::error::{Failure, Result};
@@ -22,7 +22,7 @@ use crate::pseudo_labels::keep_largest;
 use crate::random::Key;
 use crate::train::learner::Learner;
 use crate::train::point::StepPoint;
-use crate::train::{Method, Objective, StepContext, Weight};
+use crate::train::{ForwardMode, Method, Objective, StepContext, Weight};
 pub use params::Params;
 use params::{Adversary, Hide, Maps, Masks, PredictsFrom, Shape};
 use tch::{Device, Kind, Tensor};
@@ -276,10 +276,6 @@ impl MaskMixAdv {
     }
 }
 
-fn softmax(logits: &Tensor) -> Tensor {
-    logits.softmax(1, logits.kind())
-}
-
 /// What the discriminator does in a step.
 enum Game {
     /// Nothing yet.
@@ -335,38 +331,25 @@ impl Method for MaskMixAdv {
         self.iterate(batch, &masks, cx)
     }
 
-    fn predict(&self, image: &Tensor) -> Result<Tensor> {
-        let see = |image: &Tensor| {
-            let features = self.net.features(image, &Pass::Evaluate)?;
-            self.net.segment(&features, &Pass::Evaluate)
-        };
-        tch::no_grad(|| match self.params.predicts_from {
-            PredictsFrom::Whole => see(image),
-            PredictsFrom::Parts => {
-                // The same parts of every image, so that evaluations can be compared.
-                let cells = mixing::drawn(&[Key::new(0)], self.params.visible);
-                let parts = CellMasks::of(&upload(&Tensor::from_slice(&cells), image.device()));
-                let parts = parts.at_size_of(image);
-                let [first, second] = parts.each_ref().map(|part| see(&(image * part)));
-                let [first, second] = [softmax(&first?), softmax(&second?)];
-                Ok(mix([&first, &second], &parts).log())
-            }
-        })
-    }
-
-    fn adapt_statistics(&self, image: &Tensor, share: f64) -> Result<()> {
-        let pass = self.passes.statistics(share);
-        tch::no_grad(|| {
+    fn forward(&self, image: &Tensor, mode: ForwardMode) -> Result<Tensor> {
+        let pass = self.passes.of(mode);
+        let see = |image: &Tensor| -> Result<Tensor> {
             let features = self.net.features(image, &pass)?;
-            self.net.segment(&features, &pass).map(drop)
-        })
+            Ok(probabilities(&self.net.segment(&features, &pass)?))
+        };
+        let is_whole = self.params.predicts_from == PredictsFrom::Whole;
+        if is_whole || mode != ForwardMode::Evaluation {
+            return see(image);
+        }
+        // The same parts of every image, so that evaluations can be compared.
+        let cells = mixing::drawn(&[Key::new(0)], self.params.visible);
+        let parts = CellMasks::of(&upload(&Tensor::from_slice(&cells), image.device()));
+        let parts = parts.at_size_of(image);
+        let [first, second] = parts.each_ref().map(|part| see(&(image * part)));
+        Ok(mix([&first?, &second?], &parts))
     }
 
     fn learners(&self) -> Vec<&Learner> {
         vec![&self.segmenter, &self.judge]
-    }
-
-    fn learners_mut(&mut self) -> Vec<&mut Learner> {
-        vec![&mut self.segmenter, &mut self.judge]
     }
 }

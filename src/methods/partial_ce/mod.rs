@@ -6,7 +6,7 @@
 
 mod params;
 
-use super::{Asked, Passes, Recipe, Setup, annotated_cross_entropy};
+use super::{Asked, Passes, Recipe, Setup, annotated_cross_entropy, probabilities};
 use crate::data::batch::Batch;
 use crate::error::Result;
 use crate::losses::contour::contour_length;
@@ -15,11 +15,10 @@ use crate::losses::gated_crf::gated_crf;
 use crate::losses::intensity_variance::intensity_variance;
 use crate::losses::mumford_shah::mumford_shah;
 use crate::losses::{Masking, partial_dice};
-use crate::nets::Pass;
 use crate::nets::unet::UNet;
 use crate::train::learner::Learner;
 use crate::train::point::StepPoint;
-use crate::train::{Method, Objective, StepContext, Weight};
+use crate::train::{ForwardMode, Method, Objective, StepContext, Weight};
 pub use params::Params;
 use std::cell::LazyCell;
 use tch::{Device, Tensor};
@@ -116,20 +115,12 @@ impl Method for PartialCe {
         self.segmenter.update(objective, cx)
     }
 
-    fn predict(&self, image: &Tensor) -> Result<Tensor> {
-        tch::no_grad(|| self.net.forward(image, &Pass::Evaluate))
-    }
-
-    fn adapt_statistics(&self, image: &Tensor, share: f64) -> Result<()> {
-        let pass = self.passes.statistics(share);
-        tch::no_grad(|| self.net.forward(image, &pass)).map(drop)
+    fn forward(&self, image: &Tensor, mode: ForwardMode) -> Result<Tensor> {
+        let logits = self.net.forward(image, &self.passes.of(mode))?;
+        Ok(probabilities(&logits))
     }
 
     fn learners(&self) -> Vec<&Learner> {
         vec![&self.segmenter]
-    }
-
-    fn learners_mut(&mut self) -> Vec<&mut Learner> {
-        vec![&mut self.segmenter]
     }
 }

@@ -62,14 +62,17 @@ pub(super) struct GatedCrf {
     /// Two pixels at most this many apart in rows and in columns are a pair; at least 1.
     #[serde(deserialize_with = "numbers::width")]
     pub(super) radius: i64,
-    /// What is summed for the weight of a pair: `weight`, its fall over `sigma_xy` pixels and over a difference `sigma_intensity` of intensities; a sigma of 0 leaves its factor out.
+    /// Two voxels of a volume at most this many slices apart are a pair; 0: only those of one slice are.
+    #[serde(deserialize_with = "numbers::reach")]
+    pub(super) radius_slices: i64,
+    /// What is summed for the weight of a pair: `weight`, its fall over `sigma_xy` pixels, over `sigma_z` slices, which is `sigma_xy` where it is not given, and over a difference `sigma_intensity` of intensities; a sigma of 0 leaves its factor out.
     #[serde(deserialize_with = "kernels")]
     pub(super) kernels: Vec<Kernel>,
 }
 
 impl Default for GatedCrf {
     fn default() -> Self {
-        Self { weight: 0.0, radius: 5, kernels: vec![Kernel::PUBLISHED] }
+        Self { weight: 0.0, radius: 5, radius_slices: 1, kernels: vec![Kernel::PUBLISHED] }
     }
 }
 
@@ -77,7 +80,7 @@ impl GatedCrf {
     pub(super) fn field(&self) -> Field<'_> {
         Field {
             kernels: &self.kernels,
-            radius: self.radius,
+            radius: [self.radius_slices, self.radius, self.radius],
             source: None,
             destination: None,
             form: Form::Own,
@@ -144,7 +147,8 @@ fn kernels<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<Vec<Kernel
     let kernels = Vec::<Kernel>::deserialize(from)?;
     let falls = |sigma: f64| sigma == 0.0 || (LEAST_SIGMA..=f64::from(f32::MAX)).contains(&sigma);
     let is_one = |kernel: &Kernel| {
-        numbers::is_weight(kernel.weight) && falls(kernel.sigma_xy) && falls(kernel.sigma_intensity)
+        let sigmas = [kernel.sigma_xy, kernel.sigma_intensity, kernel.sigma_z.unwrap_or(0.0)];
+        numbers::is_weight(kernel.weight) && sigmas.into_iter().all(falls)
     };
     if (1..=MOST_KERNELS).contains(&kernels.len()) && kernels.iter().all(is_one) {
         return Ok(kernels);
@@ -238,6 +242,7 @@ mod tests {
             "entropy = -0.1",
             "entropy = inf",
             "gated_crf = { radius = 0 }",
+            "gated_crf = { radius_slices = -1 }",
             "gated_crf = { kernels = [] }",
             "gated_crf = { kernels = [{ weight = 1.0, sigma_xy = -1.0, sigma_intensity = 0.1 }] }",
             "gated_crf = { kernels = [{ weight = nan, sigma_xy = 1.0, sigma_intensity = 0.1 }] }",

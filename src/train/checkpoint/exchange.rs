@@ -64,7 +64,7 @@ fn write(tensors: &[(String, Tensor)], to: &Path) -> Result<()> {
 
 /// Gives the networks of a learner the weights and buffers of a safetensors file that holds exactly
 /// their state dictionary. Moments and the number of updates stay as they are.
-pub fn import(learner: &mut Learner, from: &Path) -> Result<()> {
+pub fn import(learner: &Learner, from: &Path) -> Result<()> {
     let file = from.display();
     // What is no file is refused before anybody waits for it.
     files::open(from).context(|| format!("cannot read `{file}`"))?;

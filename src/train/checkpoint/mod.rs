@@ -140,7 +140,7 @@ mod tests {
     use crate::train::optimizer::{OptimizerConfig, SgdConfig};
     use crate::train::point::StepPoint;
     use crate::train::schedule::Schedule;
-    use crate::train::{Method, StepContext};
+    use crate::train::{ForwardMode, Method, StepContext};
     use proptest::prelude::*;
     use rustix::fs::{CWD, Mode, mkfifoat};
     use serde_json::{Value, json};
@@ -609,8 +609,8 @@ mod tests {
                 let rank = comm.rank();
                 let moments = Moments::Share { rank, ranks };
                 let moments = if is_shared { moments } else { Moments::Whole };
-                let mut method = Tiny(convolution(2, moments));
-                restore_chosen(&|| Ok(path.clone()), &mut method, &comm)?;
+                let method = Tiny(convolution(2, moments));
+                restore_chosen(&|| Ok(path.clone()), &method, &comm)?;
                 let saved = saved.lock().unwrap();
                 for (expected, found) in saved.flat_parts().iter().zip(method.0.flat_parts()) {
                     let start = found.start as i64;
@@ -718,20 +718,14 @@ mod tests {
         ) -> Result<()> {
             Ok(())
         }
-        fn predict(&self, image: &Tensor) -> Result<Tensor> {
+        fn forward(&self, image: &Tensor, _mode: ForwardMode) -> Result<Tensor> {
             Ok(image.shallow_clone())
         }
         fn form(&self, _point: &StepPoint) -> Option<u32> {
             None
         }
-        fn adapt_statistics(&self, _image: &Tensor, _share: f64) -> Result<()> {
-            Ok(())
-        }
         fn learners(&self) -> Vec<&Learner> {
             vec![&self.0]
-        }
-        fn learners_mut(&mut self) -> Vec<&mut Learner> {
-            vec![&mut self.0]
         }
     }
 
@@ -741,15 +735,15 @@ mod tests {
             let folder = TempDir::new().unwrap();
             let outcomes = threads::run(ranks, |comm| {
                 let shared = || learner(Moments::Share { rank: comm.rank(), ranks });
-                let (mut kept, store) = (shared(), CheckpointStore::new(folder.path()));
+                let (kept, store) = (shared(), CheckpointStore::new(folder.path()));
                 kept.restore_updates(7);
                 let mut saver = Saver::new(store, header(), RETENTION, Arc::clone(comm.control()));
                 saver.begin(RunState { step: 3, ..RunState::default() }, &[&kept])?;
                 let Progress::Saved(saved) = saver.finish()? else {
                     return Err(Failure::new("it is not saved"));
                 };
-                let mut method = Tiny(shared());
-                let found = restore_chosen(&|| Ok(saved.path.clone()), &mut method, &comm)?;
+                let method = Tiny(shared());
+                let found = restore_chosen(&|| Ok(saved.path.clone()), &method, &comm)?;
                 refuse_differing_ranks(&method.learners(), &*comm)?;
                 assert_eq!(method.0.updates(), 7);
                 Ok(found.manifest.files.len())
@@ -770,14 +764,13 @@ mod tests {
             let first = is_first.swap(false, Ordering::Relaxed);
             Ok(if first { gone.clone() } else { path.clone() })
         };
-        let outcomes = threads::run(2, |comm| {
-            restore_chosen(&choose, &mut Tiny(learner(Moments::Whole)), &comm)
-        });
+        let outcomes =
+            threads::run(2, |comm| restore_chosen(&choose, &Tiny(learner(Moments::Whole)), &comm));
         for outcome in outcomes {
             assert_eq!(outcome.unwrap().path, path);
         }
         let outcomes = threads::run(2, |comm| {
-            restore_chosen(&|| Ok(gone.clone()), &mut Tiny(learner(Moments::Whole)), &comm)
+            restore_chosen(&|| Ok(gone.clone()), &Tiny(learner(Moments::Whole)), &comm)
         });
         assert_eq!(outcomes.into_iter().filter(Result::is_err).count(), 2);
     }

@@ -46,7 +46,7 @@ const ATTEMPTS: u32 = 5;
 /// where that was removed meanwhile; every rank must call it.
 pub fn restore_chosen(
     choose: &dyn Fn() -> Result<PathBuf>,
-    method: &mut dyn Method,
+    method: &dyn Method,
     ranks: &Ranks,
 ) -> Result<Checkpoint> {
     let communicator = &**ranks;
@@ -56,7 +56,7 @@ pub fn restore_chosen(
         let path = told_once(from_root(communicator, choose)?, communicator)?;
         let restored = load(&path, communicator).and_then(|loaded| {
             let found = loaded.checkpoint.clone();
-            loaded.restore(method.learners_mut(), ranks)?;
+            loaded.restore(method.learners(), ranks)?;
             Ok(found)
         });
         let is_gone = is_root && restored.is_err() && has_vanished(&path);
@@ -146,7 +146,7 @@ impl Loaded {
     }
 
     /// Reads everything into the learners of every rank, which must be built alike.
-    pub fn restore(self, learners: Vec<&mut Learner>, ranks: &Ranks) -> Result<()> {
+    pub fn restore(self, learners: Vec<&Learner>, ranks: &Ranks) -> Result<()> {
         let fitting = self.refuse_other_learners(&learners);
         agree(&**ranks, fitting)?;
         let filled = self.fill(&learners);
@@ -161,7 +161,7 @@ impl Loaded {
         Ok(())
     }
 
-    fn refuse_other_learners(&self, learners: &[&mut Learner]) -> Result<()> {
+    fn refuse_other_learners(&self, learners: &[&Learner]) -> Result<()> {
         let Checkpoint { path, manifest } = &self.checkpoint;
         let expected: Vec<LearnerTable> = learners.iter().map(|l| LearnerTable::of(l)).collect();
         let alike = manifest.learners.len() == expected.len()
@@ -183,7 +183,7 @@ impl Loaded {
     }
 
     /// Reads this rank's shards to where they belong, as far as this rank holds all of it.
-    fn fill(&self, learners: &[&mut Learner]) -> Result<()> {
+    fn fill(&self, learners: &[&Learner]) -> Result<()> {
         for (index, shard) in &self.shards {
             for learner in learners {
                 for flat in learner.flat_parts().iter().filter(|flat| flat.is_whole) {

@@ -9,12 +9,13 @@ mod picture;
 mod scribble;
 
 use super::notes::Notes;
-use super::{Source, cardiac_classes, contiguous_fold, intensities};
+use super::{Source, cardiac_classes, contiguous_fold};
 use crate::data::{Case, DENSE, Dataset, SCRIBBLE};
 use crate::error::{Failure, Result};
 use crate::limits::{
     EXTENT, NETWORK_SIZE, PHANTOM_CASE_VOXELS, PHANTOM_CASES, PHANTOM_VOXELS, elements,
 };
+use crate::preparation::intensities::scale;
 use crate::preparation::{Intensities, Preparation};
 use crate::random::Key;
 use crate::scan::{Grid, Scan};
@@ -145,7 +146,7 @@ fn case(phantom: &Phantom, index: usize) -> Result<Case> {
         name,
         frame: 0,
         fold: contiguous_fold(index, phantom.cases),
-        scan: Scan { grid, channels: 1, voxels: intensities::as_published(&values)? },
+        scan: Scan { grid, channels: 1, voxels: scale(Intensities::Published, &values)? },
         annotations: BTreeMap::from([(SCRIBBLE.into(), scribble), (DENSE.into(), dense)]),
     })
 }

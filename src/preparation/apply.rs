@@ -1,0 +1,133 @@
+//! What a preparation does to a scan.
+//!
+//! Knows the order of the steps; what each of them does stands beside it.
+
+use super::intensities::{self, check_finite};
+use super::regrid::Regrid;
+use super::spline::{Axis, cubic_along, nearest_along};
+use super::steps::Preparation;
+use crate::error::{Failure, Result};
+use crate::scan::Scan;
+
+/// A scan as networks see it, and the way back.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Prepared {
+    /// The scan on the prepared grid, its intensities finite.
+    pub scan: Scan,
+    /// How its voxels came there, and how labels go back.
+    pub regrid: Regrid,
+}
+
+impl Preparation {
+    /// Prepares a scan as it was read from its file.
+    ///
+    /// Intensities are resampled by cubic splines, cut to the range that the channel had, and along a coarse
+    /// axis taken from the nearest voxel, see [`Regrid`]; then they are scaled. A preparation that keeps grid
+    /// and intensities returns every bit of the scan.
+    ///
+    /// Refuses another number of channels than the preparation has, values that are not finite, and what
+    /// [`Preparation::regrid`] and [`intensities::scale`] refuse.
+    pub fn apply(&self, scan: Scan) -> Result<Prepared> {
+        if scan.channels != self.channels.len() {
+            let names: Vec<&str> =
+                self.channels.iter().map(|channel| channel.name.as_str()).collect();
+            return Err(Failure::new(format!(
+                "the scan has {} channels, expected {}: `{}`",
+                scan.channels,
+                names.len(),
+                names.join("`, `")
+            )));
+        }
+        check_finite(&scan.voxels)?;
+        let regrid = self.regrid(&scan)?;
+        let mut scan = resampled(scan, &regrid);
+        for (index, channel) in self.channels.iter().enumerate() {
+            let values = channel_of(&scan, index);
+            let values = intensities::scale(channel.intensities, &values).map_err(|failure| {
+                if self.channels.len() == 1 {
+                    return failure;
+                }
+                failure.during(format!("cannot scale channel `{}`", channel.name))
+            })?;
+            put_channel(&mut scan, index, &values);
+        }
+        Ok(Prepared { scan, regrid })
+    }
+}
+
+/// The numbers of one channel, slice after slice.
+fn channel_of(scan: &Scan, channel: usize) -> Vec<f32> {
+    let pixels = scan.grid.pixels().max(1);
+    let planes = scan.voxels.chunks_exact(pixels).skip(channel).step_by(scan.channels);
+    planes.flatten().copied().collect()
+}
+
+fn put_channel(scan: &mut Scan, channel: usize, values: &[f32]) {
+    let pixels = scan.grid.pixels().max(1);
+    let planes = scan.voxels.chunks_exact_mut(pixels).skip(channel).step_by(scan.channels);
+    for (plane, values) in planes.zip(values.chunks_exact(pixels)) {
+        plane.copy_from_slice(values);
+    }
+}
+
+/// The kept box of a scan with the voxels of the prepared grid.
+fn resampled(scan: Scan, regrid: &Regrid) -> Scan {
+    let Scan { grid, channels, mut voxels } = scan;
+    if regrid.extents() != grid.shape {
+        voxels = kept(&voxels, (grid.shape, channels), regrid);
+    }
+    let [slices, rows, columns] = regrid.extents();
+    let [to_slices, to_rows, to_columns] = regrid.prepared.shape;
+    // Along slices last, when the other axes are as they will be.
+    let steps = [
+        (2, Axis { outer: slices * channels * rows, extent: columns, inner: 1 }, to_columns),
+        (1, Axis { outer: slices * channels, extent: rows, inner: to_columns }, to_rows),
+        (0, Axis { outer: 1, extent: slices, inner: channels * to_rows * to_columns }, to_slices),
+    ];
+    let ranges = ranges(&voxels, channels, rows * columns);
+    let mut is_smooth = false;
+    for (axis, along, to) in steps.into_iter().filter(|(_, along, to)| along.extent != *to) {
+        if regrid.coarse == Some(axis) {
+            voxels = nearest_along(&voxels, along, to);
+        } else {
+            voxels = cubic_along(&voxels, along, to);
+            is_smooth = true;
+        }
+    }
+    if is_smooth {
+        let planes = voxels.chunks_exact_mut(to_rows * to_columns);
+        for (plane, (low, high)) in planes.zip(ranges.into_iter().cycle()) {
+            plane.iter_mut().for_each(|value| *value = value.clamp(low, high));
+        }
+    }
+    Scan { grid: regrid.prepared.clone(), channels, voxels }
+}
+
+/// The voxels of the kept box.
+fn kept(
+    voxels: &[f32],
+    ([_, rows, columns], channels): ([usize; 3], usize),
+    regrid: &Regrid,
+) -> Vec<f32> {
+    let [in_slices, in_rows, in_columns] = regrid.kept.clone();
+    let mut kept = Vec::with_capacity(regrid.extents().iter().product::<usize>() * channels);
+    for plane in in_slices.start * channels..in_slices.end * channels {
+        for row in in_rows.clone() {
+            let line = &voxels[(plane * rows + row) * columns..][..columns];
+            kept.extend_from_slice(&line[in_columns.clone()]);
+        }
+    }
+    kept
+}
+
+/// Smallest and largest value of each channel.
+fn ranges(voxels: &[f32], channels: usize, pixels: usize) -> Vec<(f32, f32)> {
+    let mut ranges = vec![(f32::INFINITY, f32::NEG_INFINITY); channels];
+    for (index, plane) in voxels.chunks_exact(pixels.max(1)).enumerate() {
+        let (low, high) = &mut ranges[index % channels];
+        for &value in plane {
+            (*low, *high) = (low.min(value), high.max(value));
+        }
+    }
+    ranges
+}

@@ -1,0 +1,171 @@
+//! From class probabilities on the prepared grid to labels on the grid of the file, slice after slice.
+//!
+//! Probabilities of all classes on the grid of the file never exist at once: two prepared slices of each class
+//! are kept, one between them, and of the native slice the best probability so far with its class.
+
+use super::regrid::{Regrid, nearest};
+use crate::error::{Failure, Result};
+
+/// Turns probabilities that come slice after slice into labels on the grid of the file.
+///
+/// Each voxel of the file gets the class whose probability is largest there, of equal ones the smallest;
+/// probabilities are interpolated linearly along each axis, and along a coarse one (see [`Regrid`]) taken from
+/// the nearest voxel. Outside of the kept box it is 0, background. Where the grids are the same, each voxel
+/// gets the class of its own probabilities.
+#[derive(Debug)]
+pub struct NativeLabels {
+    regrid: Regrid,
+    classes: usize,
+    /// The last but one and the last prepared slice: `[classes, rows, columns]`.
+    recent: [Vec<f32>; 2],
+    /// Prepared slices that came so far.
+    came: usize,
+    /// Slices of the file that were given so far.
+    given: usize,
+}
+
+/// Between which two voxels a position lies, and how far it is from the first to the second, in `[0, 1)`.
+#[derive(Debug, Clone, Copy)]
+struct Between {
+    first: usize,
+    second: usize,
+    share: f32,
+}
+
+impl Between {
+    /// The position of voxel `index` of `from` in a row of `to` whose edges are the same.
+    fn of(index: usize, from: usize, to: usize) -> Self {
+        let position = (index as f64 + 0.5) * to as f64 / from as f64 - 0.5;
+        let position = position.clamp(0.0, (to - 1) as f64);
+        let first = position as usize;
+        let second = (first + 1).min(to - 1);
+        Self { first, second, share: (position - first as f64) as f32 }
+    }
+
+    fn nearest(index: usize, from: usize, to: usize) -> Self {
+        let first = nearest(index, from, to);
+        Self { first, second: first, share: 0.0 }
+    }
+
+    fn mix(self, first: f32, second: f32) -> f32 {
+        first + self.share * (second - first)
+    }
+
+    /// The later of the two that counts.
+    fn last(self) -> usize {
+        if self.share > 0.0 { self.second } else { self.first }
+    }
+}
+
+impl NativeLabels {
+    /// Labels of `classes` classes on the grid of the file of `regrid`.
+    pub fn new(regrid: Regrid, classes: usize) -> Self {
+        Self { regrid, classes, recent: [Vec::new(), Vec::new()], came: 0, given: 0 }
+    }
+
+    /// Takes the next prepared slices, `[classes, slices, rows, columns]`, and returns the slices of the file
+    /// that are complete with them, one behind the other, each `[rows, columns]`.
+    ///
+    /// Refuses a slab of another size, and more slices than the prepared grid has.
+    pub fn push(&mut self, slab: &[f32]) -> Result<Vec<u8>> {
+        let [total, rows, columns] = self.regrid.prepared.shape;
+        let (pixels, of_one) = (rows * columns, rows * columns * self.classes);
+        let slices = slab.len().checked_div(of_one).unwrap_or(0);
+        if slices * of_one != slab.len() || slices > total - self.came {
+            return Err(Failure::new(format!(
+                "{} probabilities came, expected {} classes of {rows} x {columns} pixels for at most {} more \
+                 slices",
+                slab.len(),
+                self.classes,
+                total - self.came
+            )));
+        }
+        let mut labels = Vec::new();
+        for slice in 0..slices {
+            self.recent.swap(0, 1);
+            let last = &mut self.recent[1];
+            last.clear();
+            for class in 0..self.classes {
+                last.extend_from_slice(&slab[(class * slices + slice) * pixels..][..pixels]);
+            }
+            self.came += 1;
+            self.give(&mut labels);
+        }
+        Ok(labels)
+    }
+
+    /// Whether every slice of the file was given.
+    pub fn is_complete(&self) -> bool {
+        self.given == self.regrid.file.shape[0]
+    }
+
+    /// Adds every slice of the file that is complete.
+    fn give(&mut self, labels: &mut Vec<u8>) {
+        let [slices, rows, columns] = self.regrid.file.shape;
+        let kept = self.regrid.kept[0].clone();
+        while self.given < slices {
+            let start = labels.len();
+            if kept.contains(&self.given) {
+                let between = self.between(0, self.given - kept.start);
+                if between.last() >= self.came {
+                    break;
+                }
+                labels.resize(start + rows * columns, 0);
+                self.slice(between, &mut labels[start..]);
+            } else if self.given >= kept.end && self.came < self.regrid.prepared.shape[0] {
+                break;
+            } else {
+                labels.resize(start + rows * columns, 0);
+            }
+            self.given += 1;
+        }
+    }
+
+    /// Where a kept voxel of the file lies along an axis of the prepared grid.
+    fn between(&self, axis: usize, index: usize) -> Between {
+        let (from, to) = (self.regrid.extents()[axis], self.regrid.prepared.shape[axis]);
+        if self.regrid.coarse == Some(axis) {
+            Between::nearest(index, from, to)
+        } else {
+            Between::of(index, from, to)
+        }
+    }
+
+    /// Writes one slice of the file, which holds 0, of what lies between the last two prepared ones.
+    fn slice(&self, between: Between, labels: &mut [u8]) {
+        let [_, rows, columns] = self.regrid.prepared.shape;
+        let [_, file_rows, file_columns] = self.regrid.file.shape;
+        let [_, kept_rows, kept_columns] = self.regrid.kept.clone();
+        let first = &self.recent[usize::from(between.first + 1 == self.came)];
+        let across: Vec<Between> =
+            (0..kept_columns.len()).map(|column| self.between(2, column)).collect();
+        let mut best = vec![f32::NEG_INFINITY; file_rows * file_columns];
+        let pixels = rows * columns;
+        let mut plane = vec![0.0; pixels];
+        for class in 0..self.classes {
+            plane.copy_from_slice(&first[class * pixels..][..pixels]);
+            if between.share > 0.0 {
+                let second = &self.recent[1][class * pixels..][..pixels];
+                for (value, &other) in plane.iter_mut().zip(second) {
+                    *value = between.mix(*value, other);
+                }
+            }
+            let mut line = vec![0.0; columns];
+            for row in kept_rows.clone() {
+                let down = self.between(1, row - kept_rows.start);
+                let above = &plane[down.first * columns..][..columns];
+                let below = &plane[down.second * columns..][..columns];
+                for ((value, &above), &below) in line.iter_mut().zip(above).zip(below) {
+                    *value = down.mix(above, below);
+                }
+                let start = row * file_columns + kept_columns.start;
+                for (place, at) in across.iter().enumerate() {
+                    let value = at.mix(line[at.first], line[at.second]);
+                    if value > best[start + place] {
+                        (best[start + place], labels[start + place]) = (value, class as u8);
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,273 @@
+//! The way of voxels from the grid of a file to the prepared one, and of labels back.
+//!
+//! Knows positions and labels, and no intensities.
+
+use super::steps::{Crop, Preparation, Spacing};
+use crate::error::{Failure, Result};
+use crate::limits::{EXTENT, VOLUME_VOXELS, elements};
+use crate::scan::{Grid, Labels, Placement, Scan};
+use std::ops::Range;
+
+/// The label of voxels that nobody annotated.
+const UNKNOWN: u8 = 255;
+
+/// How many times as far as along the finest axis voxels lie apart along a coarse one, at least.
+const COARSE: f64 = 3.0;
+
+/// From the grid of a file to the prepared grid: first a box is kept, then its voxels become fewer or more.
+///
+/// The edges of the box and of the prepared grid coincide, so that of `n` prepared voxels along an axis of
+/// `m` kept ones voxel `i` has its centre at `(i + 1/2) m / n - 1/2` of the kept ones. Values are never taken
+/// between the voxels of a coarse axis, the only one along which they lie more than 3 times as far apart as
+/// along the finest, in the file or prepared.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Regrid {
+    /// The grid of the file.
+    pub file: Grid,
+    /// Slices, rows, columns of the file that are kept.
+    pub kept: [Range<usize>; 3],
+    /// The prepared grid.
+    pub prepared: Grid,
+    /// The axis between whose voxels nothing lies.
+    pub(super) coarse: Option<usize>,
+}
+
+/// An annotation on the prepared grid, and what became of its voxels.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Carried {
+    /// Class of each prepared voxel; 255 where nobody said.
+    pub values: Vec<u8>,
+    /// Annotated voxels of the file.
+    pub annotated: usize,
+    /// Annotated voxels of the prepared grid.
+    pub carried: usize,
+}
+
+impl Preparation {
+    /// The way of the voxels of `scan`. Refuses distances for a file that has none, and prepared grids of
+    /// more than [`VOLUME_VOXELS`].
+    pub fn regrid(&self, scan: &Scan) -> Result<Regrid> {
+        let file = scan.grid.clone();
+        let kept = match self.crop {
+            Crop::None => file.shape.map(|extent| 0..extent),
+            Crop::Nonzero => nonzero_box(scan),
+        };
+        let extents = [0, 1, 2].map(|axis| kept[axis].len());
+        let Some(target) = self.target(&file)? else {
+            let prepared = cut(&file, &kept, extents, file.spacing_mm);
+            return Ok(Regrid { file, kept, prepared, coarse: None });
+        };
+        let stored = file.spacing_mm.unwrap_or(target);
+        let shape = [0, 1, 2].map(|axis| {
+            let extent = (extents[axis] as f64 * stored[axis] / target[axis]).round();
+            (extent as usize).max(1)
+        });
+        let fits = shape.iter().all(|&extent| extent <= EXTENT);
+        if !fits
+            || elements(&[shape[0], shape[1], shape[2], scan.channels], VOLUME_VOXELS).is_none()
+        {
+            return Err(Failure::new(format!(
+                "with voxels {target:?} mm apart instead of {stored:?} the scan has shape {shape:?}, expected \
+                 at most {EXTENT} along each axis and {VOLUME_VOXELS} voxels"
+            ))
+            .hint("prepare the data with larger distances between voxels"));
+        }
+        let spacing =
+            [0, 1, 2].map(|axis| stored[axis] * extents[axis] as f64 / shape[axis] as f64);
+        let coarse = coarse_axis(stored).or_else(|| coarse_axis(spacing));
+        let prepared = cut(&file, &kept, shape, Some(spacing));
+        Ok(Regrid { file, kept, prepared, coarse })
+    }
+
+    /// The wished distances of slices, rows, columns; none where they stay.
+    fn target(&self, file: &Grid) -> Result<Option<[f64; 3]>> {
+        if self.spacing == Spacing::AsStored {
+            return Ok(None);
+        }
+        let Some([slices, _, _]) = file.spacing_mm else {
+            return Err(Failure::new(
+                "the file does not say how far apart its voxels are, and the preparation resamples them",
+            )
+            .hint("save it in a format that holds the spacing, such as NIfTI"));
+        };
+        Ok(match self.spacing {
+            Spacing::AsStored => None,
+            Spacing::InPlane([rows, columns]) => Some([slices, rows, columns]),
+            Spacing::Volume(all) => Some(all),
+        })
+    }
+}
+
+/// The smallest box outside of which every channel is 0; everything where nothing else is there.
+fn nonzero_box(scan: &Scan) -> [Range<usize>; 3] {
+    let [_, rows, columns] = scan.grid.shape;
+    let mut kept = [usize::MAX..0, usize::MAX..0, usize::MAX..0];
+    let mut widen = |axis: usize, from: usize, to: usize| {
+        kept[axis] = kept[axis].start.min(from)..kept[axis].end.max(to + 1);
+    };
+    for (index, line) in scan.voxels.chunks_exact(columns.max(1)).enumerate() {
+        let is_content = |value: &f32| value.abs() > 0.0;
+        let Some(first) = line.iter().position(is_content) else { continue };
+        let last = line.iter().rposition(is_content).unwrap_or(first);
+        let (slice, row) = (index / (rows * scan.channels), index % rows);
+        widen(0, slice, slice);
+        widen(1, row, row);
+        widen(2, first, last);
+    }
+    if kept[0].is_empty() { scan.grid.shape.map(|extent| 0..extent) } else { kept }
+}
+
+/// The box `kept` of `file` with `shape` voxels, whose edges are those of the box.
+fn cut(
+    file: &Grid,
+    kept: &[Range<usize>; 3],
+    shape: [usize; 3],
+    spacing_mm: Option<[f64; 3]>,
+) -> Grid {
+    let placement = file.placement.map(|Placement { direction, mut origin_mm }| {
+        let (stored, prepared) =
+            (file.spacing_mm.unwrap_or([1.0; 3]), spacing_mm.unwrap_or([1.0; 3]));
+        for axis in 0..3 {
+            let shift =
+                kept[axis].start as f64 * stored[axis] + (prepared[axis] - stored[axis]) / 2.0;
+            for (origin, along) in origin_mm.iter_mut().zip(direction[axis]) {
+                *origin += shift * along;
+            }
+        }
+        Placement { direction, origin_mm }
+    });
+    Grid { shape, spacing_mm, placement }
+}
+
+/// The only axis along which voxels lie more than [`COARSE`] times as far apart as along the finest.
+fn coarse_axis(spacing: [f64; 3]) -> Option<usize> {
+    let finest = spacing.iter().copied().fold(f64::INFINITY, f64::min);
+    let mut coarse = (0..3).filter(|&axis| spacing[axis] > COARSE * finest);
+    coarse.next().filter(|_| coarse.next().is_none())
+}
+
+/// Which of `to` voxels has voxel `index` of `from` within it, where the edges of both rows coincide.
+pub(super) fn nearest(index: usize, from: usize, to: usize) -> usize {
+    (2 * index + 1) * to / (2 * from)
+}
+
+impl Regrid {
+    /// Whether every voxel stays where it is.
+    pub fn is_same(&self) -> bool {
+        self.file.shape == self.extents() && self.file.shape == self.prepared.shape
+    }
+
+    /// Kept slices, rows, columns.
+    pub(super) fn extents(&self) -> [usize; 3] {
+        [0, 1, 2].map(|axis| self.kept[axis].len())
+    }
+
+    /// An annotation of the file on the prepared grid, voxel by voxel.
+    ///
+    /// Each annotated voxel goes to the prepared voxel that it lies in. Where several meet, the class of most
+    /// of them holds, and of equally many the smallest that is not the background. A prepared voxel
+    /// that no annotated one goes to is unknown. Refuses an annotation of another length.
+    pub fn carry_annotation(&self, values: &[u8]) -> Result<Carried> {
+        self.check_length(values.len(), &self.file)?;
+        let annotated = values.iter().filter(|&&label| label != UNKNOWN).count();
+        if self.is_same() {
+            return Ok(Carried { values: values.to_vec(), annotated, carried: annotated });
+        }
+        let (extents, shape) = (self.extents(), self.prepared.shape);
+        let [to_slices, to_rows, to_columns] = [0, 1, 2].map(|axis| {
+            (0..extents[axis]).map(|i| nearest(i, extents[axis], shape[axis])).collect::<Vec<_>>()
+        });
+        // The background comes last among equals.
+        let mut votes: Vec<(usize, u8)> = Vec::new();
+        for (slice, to_slice) in to_slices.iter().enumerate() {
+            for (row, to_row) in to_rows.iter().enumerate() {
+                let line = self.kept_line(values, slice, row);
+                let start = (to_slice * shape[1] + to_row) * shape[2];
+                let known = line.iter().zip(&to_columns).filter(|(label, _)| **label != UNKNOWN);
+                votes.extend(known.map(|(label, column)| (start + column, label.wrapping_sub(1))));
+            }
+        }
+        votes.sort_unstable();
+        let mut carried =
+            Carried { values: vec![UNKNOWN; shape.iter().product()], annotated, carried: 0 };
+        for voters in votes.chunk_by(|a, b| a.0 == b.0) {
+            let mut most = 0;
+            for class in voters.chunk_by(|a, b| a.1 == b.1).filter(|class| !class.is_empty()) {
+                if class.len() > most {
+                    most = class.len();
+                    carried.values[class[0].0] = class[0].1.wrapping_add(1);
+                }
+            }
+            carried.carried += 1;
+        }
+        Ok(carried)
+    }
+
+    /// Labels of every voxel of the file on the prepared grid: each prepared voxel has the label of the one
+    /// that its centre lies in. Refuses labels of another length.
+    pub fn carry_dense(&self, values: &[u8]) -> Result<Vec<u8>> {
+        self.check_length(values.len(), &self.file)?;
+        if self.is_same() {
+            return Ok(values.to_vec());
+        }
+        let (extents, shape) = (self.extents(), self.prepared.shape);
+        let from = |axis: usize, index: usize| nearest(index, shape[axis], extents[axis]);
+        let columns: Vec<usize> = (0..shape[2]).map(|column| from(2, column)).collect();
+        let mut carried = Vec::with_capacity(shape.iter().product());
+        for slice in 0..shape[0] {
+            for row in 0..shape[1] {
+                let line = self.kept_line(values, from(0, slice), from(1, row));
+                carried.extend(columns.iter().map(|&column| line[column]));
+            }
+        }
+        Ok(carried)
+    }
+
+    /// Labels of the prepared grid on that of the file: each voxel of the file has the label of the prepared
+    /// one that it lies in, and outside of the kept box 0, background. Refuses labels of another length.
+    pub fn labels(&self, prepared: &[u8]) -> Result<Labels> {
+        self.check_length(prepared.len(), &self.prepared)?;
+        let grid = self.file.clone();
+        if self.is_same() {
+            return Ok(Labels { grid, values: prepared.to_vec() });
+        }
+        let (extents, shape) = (self.extents(), self.prepared.shape);
+        let mut values = vec![0; grid.voxels()];
+        let to = |axis: usize, index: usize| nearest(index, extents[axis], shape[axis]);
+        let columns: Vec<usize> = (0..extents[2]).map(|column| to(2, column)).collect();
+        for slice in 0..extents[0] {
+            for row in 0..extents[1] {
+                let line =
+                    &prepared[(to(0, slice) * shape[1] + to(1, row)) * shape[2]..][..shape[2]];
+                let place = self.kept_place(slice, row);
+                for (value, &column) in values[place].iter_mut().zip(&columns) {
+                    *value = line[column];
+                }
+            }
+        }
+        Ok(Labels { grid, values })
+    }
+
+    /// Where a row of the kept box lies among the voxels of the file.
+    fn kept_place(&self, slice: usize, row: usize) -> Range<usize> {
+        let [slices, rows, columns] = &self.kept;
+        let [_, file_rows, file_columns] = self.file.shape;
+        let start = ((slices.start + slice) * file_rows + rows.start + row) * file_columns;
+        start + columns.start..start + columns.end
+    }
+
+    fn kept_line<'a>(&self, values: &'a [u8], slice: usize, row: usize) -> &'a [u8] {
+        &values[self.kept_place(slice, row)]
+    }
+
+    fn check_length(&self, found: usize, grid: &Grid) -> Result<()> {
+        let expected = grid.voxels();
+        if found == expected {
+            return Ok(());
+        }
+        Err(Failure::new(format!(
+            "a label map has {found} voxels, expected {expected} for shape {:?}",
+            grid.shape
+        )))
+    }
+}

@@ -1,0 +1,193 @@
+//! The steps of a preparation as they are recorded, and which of them make sense.
+//!
+//! Knows no scan: what the steps do stands beside it.
+
+use crate::error::{Failure, Result};
+use crate::limits::CHANNELS;
+use serde::{Deserialize, Serialize};
+
+/// The way from a scan as a file holds it to one as a network sees it.
+///
+/// In this order: crop, resampling, intensities. Annotations go the same way voxel by voxel and are never
+/// interpolated. As text it is TOML:
+///
+/// ```
+/// use scrimp::preparation::Preparation;
+/// let text = "
+///     crop = \"nonzero\"
+///     spacing = { volume = [5.0, 0.8, 0.8] }
+///     channels = [{ name = \"ct\", intensities = { window = { low = -160.0, high = 240.0 } } }]
+/// ";
+/// let preparation: Preparation = toml::from_str(text).unwrap();
+/// assert!(preparation.check().is_ok());
+/// assert_eq!(toml::from_str::<Preparation>(&toml::to_string(&preparation).unwrap()), Ok(preparation));
+/// ```
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Preparation {
+    /// Which part of the scan is kept.
+    #[serde(default)]
+    pub crop: Crop,
+    /// On which grid it lies afterwards.
+    #[serde(default)]
+    pub spacing: Spacing,
+    /// What each channel shows and what becomes of its intensities, in the order of the channels.
+    pub channels: Vec<Channel>,
+}
+
+impl Preparation {
+    /// Grey scans that keep their grid.
+    pub fn grey(intensities: Intensities) -> Self {
+        Self::of_channels(&["image"], intensities)
+    }
+
+    /// Pictures of 8 bits in red, green and blue.
+    pub fn colours() -> Self {
+        Self::of_channels(&["red", "green", "blue"], Intensities::EightBit)
+    }
+
+    fn of_channels(names: &[&str], intensities: Intensities) -> Self {
+        let channel = |name: &&str| Channel { name: (*name).to_owned(), intensities };
+        Self {
+            crop: Crop::None,
+            spacing: Spacing::AsStored,
+            channels: names.iter().map(channel).collect(),
+        }
+    }
+
+    /// Refuses steps that no scan can go: no channels or more than [`CHANNELS`], channels without a name or
+    /// with one name, distances that are not above 0, windows without width, a deviation of 0.
+    pub fn check(&self) -> Result<()> {
+        let count = self.channels.len();
+        if !(1..=CHANNELS).contains(&count) {
+            return Err(Failure::new(format!("expected 1 to {CHANNELS} channels, found {count}")));
+        }
+        for (index, channel) in self.channels.iter().enumerate() {
+            if channel.name.is_empty() {
+                return Err(Failure::new(format!("channel {index} has no name")));
+            }
+            if self.channels[..index].iter().any(|other| other.name == channel.name) {
+                return Err(Failure::new(format!("two channels are called `{}`", channel.name)));
+            }
+            channel.intensities.check().map_err(|failure| {
+                failure.during(format!("cannot scale channel `{}`", channel.name))
+            })?;
+        }
+        let distances = match &self.spacing {
+            Spacing::AsStored => &[][..],
+            Spacing::InPlane(distances) => distances,
+            Spacing::Volume(distances) => distances,
+        };
+        match distances.iter().find(|&&mm| !(mm.is_finite() && mm > 0.0)) {
+            Some(mm) => {
+                Err(Failure::new(format!("voxels lie {mm} mm apart, expected more than 0")))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// Which part of a scan is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Crop {
+    /// All of it.
+    #[default]
+    None,
+    /// The smallest box outside of which every channel is 0.
+    Nonzero,
+}
+
+/// How far apart voxels lie after resampling.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Spacing {
+    /// As in the file.
+    #[default]
+    AsStored,
+    /// Rows and columns at these distances, slices as in the file.
+    InPlane([f64; 2]),
+    /// Slices, rows and columns at these distances.
+    Volume([f64; 3]),
+}
+
+/// One channel of a scan.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Channel {
+    /// The modality, for example `t2`; of colours `red`, `green`, `blue`; `image` where nothing is known.
+    pub name: String,
+    /// How its numbers are scaled.
+    pub intensities: Intensities,
+}
+
+/// How the numbers of one channel of one scan are scaled. Results are finite.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Intensities {
+    /// They stay: the file holds them scaled already.
+    AsStored,
+    /// 8-bit levels to `[0, 1]`.
+    EightBit,
+    /// Cut at the cumulative share 0.99 and scaled to `[0, 1]`, as published for ACDC.
+    Published,
+    /// Cut at the shares 0.005 and 0.99 and scaled to `[0, 1]`, background of one intensity not counted.
+    Robust,
+    /// Cut at `low` and `high` and scaled to `[0, 1]`.
+    Window {
+        /// What becomes 0.
+        low: f64,
+        /// What becomes 1.
+        high: f64,
+    },
+    /// Mean 0 and deviation 1 over the voxels that `over` names.
+    ZScore {
+        /// Whose mean and deviation.
+        over: Over,
+    },
+    /// Cut at `low` and `high`, then `(x - mean) / deviation` with numbers of the whole data set, taken over
+    /// its annotated foreground.
+    Fixed {
+        /// Smaller numbers become it.
+        low: f64,
+        /// Larger numbers become it.
+        high: f64,
+        /// What becomes 0.
+        mean: f64,
+        /// What becomes 1 above the mean, above 0.
+        deviation: f64,
+    },
+}
+
+impl Intensities {
+    fn check(&self) -> Result<()> {
+        let refuse = |what: String| Err(Failure::new(what));
+        match *self {
+            Self::Window { low, high } | Self::Fixed { low, high, .. }
+                if !(low.is_finite() && high.is_finite() && low < high) =>
+            {
+                refuse(format!(
+                    "the window goes from {low} to {high}, expected a larger number last"
+                ))
+            }
+            Self::Fixed { mean, deviation, .. }
+                if !(mean.is_finite() && deviation.is_finite() && deviation > 0.0) =>
+            {
+                refuse(format!(
+                    "mean {mean} and deviation {deviation}, expected a deviation above 0"
+                ))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The voxels whose mean and deviation a z-score takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Over {
+    /// All of the scan.
+    All,
+    /// Those that are not 0; the others stay 0.
+    Nonzero,
+}
