@@ -8,6 +8,7 @@ use crate::comm::{self, Communicator, Host, Ranks, agree, with_device};
 use crate::config::plan::{
     DataSource, LesionPhantomPlan, PhantomPlan, RunPlan, ShapesPlan, ShapesSource,
 };
+use crate::config::sampling::Sampling;
 use crate::config::{
     Colour, DeviceChoice, Normalisation, Orientation, Outside, Precision, Resample, RunConfig,
 };
@@ -265,10 +266,47 @@ pub(super) fn computed(plan: &RunPlan) -> Kind {
     if plan.train.precision == Precision::Bf16 { Kind::BFloat16 } else { kind(plan) }
 }
 
+/// How samples of a plan are cut from scans.
+pub(super) fn sampling(plan: &RunPlan) -> Sampling {
+    Sampling::Slices { size: plan.data.size }
+}
+
+/// What the networks of a method are built for.
+pub(super) struct Task {
+    /// Classes, with the background.
+    pub(super) classes: usize,
+    pub(super) channels: usize,
+    /// Rows and columns of every slice that is trained on, as stored; none where nothing is trained.
+    pub(super) slices: Vec<[usize; 2]>,
+}
+
+impl Task {
+    /// What a plan trains on in a data set.
+    fn of(plan: &RunPlan, dataset: &Dataset) -> Self {
+        let slices = training_slices(dataset, plan.data.fold, &plan.data.annotation).into_iter();
+        let shapes = slices.map(|(case, _)| dataset.cases[case].scan.grid.shape);
+        Self {
+            classes: dataset.classes.len(),
+            channels: dataset.channels(),
+            slices: shapes.map(|[_, rows, columns]| [rows, columns]).collect(),
+        }
+    }
+}
+
 /// The method of a plan with its initial weights.
 pub(super) fn method(
     plan: &RunPlan,
     dataset: &Dataset,
+    device: Device,
+    ranks: &Ranks,
+) -> Result<Box<dyn Method>> {
+    method_for(plan, Task::of(plan, dataset), device, ranks)
+}
+
+/// The method of a plan for a task whose data need not be there.
+pub(super) fn method_for(
+    plan: &RunPlan,
+    task: Task,
     device: Device,
     ranks: &Ranks,
 ) -> Result<Box<dyn Method>> {
@@ -288,14 +326,10 @@ pub(super) fn method(
                 Moments::Whole
             },
         },
-        classes: dataset.classes.len() as i64,
-        channels: dataset.channels() as i64,
+        classes: task.classes as i64,
+        channels: task.channels as i64,
         passes: Passes::new(plan.net.dropout, statistics),
-        slices: training_slices(dataset, plan.data.fold, &plan.data.annotation)
-            .into_iter()
-            .map(|(case, _)| dataset.cases[case].scan.grid.shape)
-            .map(|[_, rows, columns]| [rows, columns])
-            .collect(),
+        slices: task.slices,
         size: plan.data.size as i64,
     };
     (methods::find(&plan.method)?.build)(&plan.method_params, &setup)

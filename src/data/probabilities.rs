@@ -70,7 +70,9 @@ impl ProbabilityWriter {
             let level = |share: &f32| (share.clamp(0.0, 1.0) * LEVELS).round() as u8;
             let levels: Vec<u8> = plane.iter().map(level).collect();
             let plane = ArrayView2::from_shape((rows, columns), &levels).context(cannot)?;
-            self.array.write_slice(plane, (class, self.came, 0..rows, 0..columns)).context(cannot)?;
+            self.array
+                .write_slice(plane, (class, self.came, 0..rows, 0..columns))
+                .context(cannot)?;
         }
         self.came += 1;
         Ok(())
@@ -95,7 +97,7 @@ fn describe(file: &hdf5::File, grid: &Grid, classes: &[String]) -> Result<()> {
         file.new_attr_builder().with_data(&spacing_mm).create("spacing_mm").context(wrong)?;
     }
     if let Some(placement) = grid.placement {
-        let direction = &placement.direction;
+        let direction = ArrayView2::from(&placement.direction);
         file.new_attr_builder().with_data(direction).create("direction").context(wrong)?;
         let origin_mm = &placement.origin_mm;
         file.new_attr_builder().with_data(origin_mm).create("origin_mm").context(wrong)?;
