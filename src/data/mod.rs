@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 pub mod augment;
 #[cfg(feature = "torch")]
 pub mod batch;
-mod colour;
+pub mod colour;
 #[cfg(feature = "torch")]
 pub mod held_out;
 pub mod identity;
@@ -20,6 +20,7 @@ pub mod import;
 #[cfg(feature = "torch")]
 pub mod loader;
 pub mod order;
+pub mod probabilities;
 pub mod pseudo;
 #[cfg(feature = "torch")]
 pub mod recipe;
