@@ -18,7 +18,8 @@ pub use manifest::{
     Checkpoint, FileDigest, LearnerTable, LearntFrom, Manifest, ParameterPlace, read_manifest,
 };
 pub use restore::{
-    Loaded, has_vanished, load, refuse_differing_ranks, restore_chosen, share_from_first_rank,
+    Loaded, has_vanished, load, refuse_differing_ranks, restore_chosen, restore_predicting,
+    share_from_first_rank,
 };
 pub use retention::{Retention, doomed};
 pub use saver::{Header, Progress, Saved, Saver};
