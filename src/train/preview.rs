@@ -97,9 +97,16 @@ impl Scene<'_> {
     }
 }
 
-/// Levels of images `[N, C, H, W]`; colours as their mean: pictures are grey, so that classes stand out.
+/// Levels of images `[N, C, H, W]`; channels as their mean: pictures are grey, so that classes stand out.
+/// Intensities that do not lie in `[0, 1]` are shown from the smallest to the largest.
 fn greys(images: &Tensor) -> Result<Vec<u8>> {
-    let grey = images.mean_dim([1i64].as_slice(), false, Kind::Float) * 255.0;
+    let grey = images.mean_dim([1i64].as_slice(), false, Kind::Float);
+    let (low, high) = (grey.min().double_value(&[]), grey.max().double_value(&[]));
+    let grey = if low < 0.0 || high > 1.0 {
+        (grey - low) * (255.0 / (high - low).max(f64::from(f32::EPSILON)))
+    } else {
+        grey * 255.0
+    };
     let levels = grey.clamp(0.0, 255.0).round().to_kind(Kind::Uint8).to_device(Device::Cpu);
     Vec::<u8>::try_from(levels.contiguous().view([-1])).context(|| "cannot read an image")
 }
@@ -109,6 +116,16 @@ mod tests {
     use super::*;
     use crate::runlog::Unit;
     use crate::train::scores::Score;
+
+    #[test]
+    fn intensities_of_any_range_can_be_seen() {
+        let shown = |values: &[f32]| {
+            greys(&Tensor::from_slice(values).view([1, 1, 1, values.len() as i64])).unwrap()
+        };
+        assert_eq!(shown(&[0.2, 0.6, 1.0]), [51, 153, 255]);
+        assert_eq!(shown(&[-2.0, 0.0, 8.0]), [0, 51, 255]);
+        assert_eq!(shown(&[2.0, 2.0]), [0, 0]);
+    }
 
     #[test]
     fn the_first_of_the_worst_and_of_the_best_are_drawn_by_the_rank_that_has_them() {
