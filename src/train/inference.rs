@@ -15,8 +15,8 @@ use crate::scan::Scan;
 use std::ops::Range;
 use tch::{Device, Kind, Tensor};
 
-/// Slices that go through a network together where it sees each by itself.
-const SLICES_AT_ONCE: usize = 8;
+/// Slices that go through a network together where it sees each by itself, unless somebody says otherwise.
+pub const SLICES_AT_ONCE: usize = 8;
 /// Voxels that go through a network together on a GPU, or one window where that has more.
 const VOXELS_AT_ONCE: usize = 1 << 21;
 /// Overlap of neighbouring windows unless somebody says otherwise, as in nnU-Net.
@@ -53,6 +53,8 @@ pub struct Inference<'a> {
     pub mirrors: bool,
     /// Precision and place of the networks.
     pub target: Target,
+    /// Slices that go through a network together where it sees each by itself, at least 1.
+    pub slices_at_once: usize,
     /// Whether each volume is normalised by its own statistics, which then stay those of the last one.
     pub volume_statistics: bool,
     /// Ranks that all call this for the same scan and share out its windows. The numbers are those of one rank,
@@ -85,6 +87,7 @@ impl<'a> Inference<'a> {
             overlap: OVERLAP,
             mirrors: false,
             target,
+            slices_at_once: SLICES_AT_ONCE,
             volume_statistics: false,
             share: None,
             on_progress: None,
@@ -157,14 +160,32 @@ impl<'a> Inference<'a> {
         Ok(())
     }
 
-    /// The image of each slice on the grid of predictions: `[slices, C, rows, columns]` f32.
-    pub fn image(&self, scan: &Scan) -> Tensor {
-        self.slices(scan, 0..scan.grid.shape[0])
+    /// Slices of a scan on the grid of predictions: `[slices, C, rows, columns]` f32.
+    pub fn image(&self, scan: &Scan, slices: Range<usize>) -> Tensor {
+        let [_, rows, columns] = self.shape(scan);
+        let extents = [slices.len(), scan.channels, rows, columns].map(|extent| extent as i64);
+        match self.sampling {
+            Sampling::Slices { size } => {
+                let resized = slices.flat_map(|slice| resized_slice(scan, slice, size));
+                Tensor::from_slice(&resized.collect::<Vec<f32>>()).view(extents)
+            }
+            Sampling::Patches { .. } => {
+                let of_slice = scan.channels * scan.grid.pixels();
+                let voxels = &scan.voxels[slices.start * of_slice..slices.end * of_slice];
+                Tensor::from_slice(voxels).view(extents)
+            }
+        }
+    }
+
+    /// Slices, rows, columns that go through a network together on the host.
+    pub fn extent_at_once(&self) -> [usize; 3] {
+        let [depth, rows, columns] = self.sampling.extent();
+        [if depth == 1 { self.slices_at_once } else { depth }, rows, columns]
     }
 
     fn lattice(&self, scan: &Scan) -> Lattice {
         let window = self.sampling.extent();
-        Lattice::new(self.shape(scan), window, self.overlap, SLICES_AT_ONCE)
+        Lattice::new(self.shape(scan), window, self.overlap, self.slices_at_once)
     }
 
     fn windows_at_once(&self) -> usize {
@@ -236,7 +257,7 @@ impl<'a> Inference<'a> {
     /// Makes the running statistics of every member those of a volume.
     fn adapt_statistics(&self, cut: &Cut<'_>) -> Result<()> {
         if let Sampling::Slices { .. } = self.sampling {
-            let slices = self.target.place(&self.image(cut.scan));
+            let slices = self.target.place(&self.image(cut.scan, 0..cut.scan.grid.shape[0]));
             return self.members.iter().try_for_each(|m| m.adapt_statistics(&slices, 1.0));
         }
         let mut held = None;
@@ -297,7 +318,7 @@ impl<'a> Inference<'a> {
         let (slices, [inside, ..]) = (&lattice.layers[layer], &lattice.inside);
         let first = slices.start.max(inside.start);
         let known = first - inside.start..slices.end.min(inside.end) - inside.start;
-        let image = self.slices(scan, known.clone());
+        let image = self.image(scan, known.clone());
         let image = if lattice.is_padded() {
             let [_, rows, columns] = lattice.padded;
             let extents = [slices.len(), scan.channels, rows, columns].map(|extent| extent as i64);
@@ -310,23 +331,6 @@ impl<'a> Inference<'a> {
         };
         let is_deep = lattice.window[0] > 1;
         self.target.place(&if is_deep { image.transpose(0, 1).unsqueeze(0) } else { image })
-    }
-
-    /// Slices of a scan on the grid of predictions: `[slices, C, rows, columns]` f32.
-    fn slices(&self, scan: &Scan, slices: Range<usize>) -> Tensor {
-        let [_, rows, columns] = self.shape(scan);
-        let extents = [slices.len(), scan.channels, rows, columns].map(|extent| extent as i64);
-        match self.sampling {
-            Sampling::Slices { size } => {
-                let resized = slices.flat_map(|slice| resized_slice(scan, slice, size));
-                Tensor::from_slice(&resized.collect::<Vec<f32>>()).view(extents)
-            }
-            Sampling::Patches { .. } => {
-                let of_slice = scan.channels * scan.grid.pixels();
-                let voxels = &scan.voxels[slices.start * of_slice..slices.end * of_slice];
-                Tensor::from_slice(voxels).view(extents)
-            }
-        }
     }
 }
 
@@ -546,7 +550,7 @@ mod tests {
         let resized: Vec<f32> = (0..19).flat_map(|slice| resized_slice(&scan, slice, 16)).collect();
         let resized = Tensor::from_slice(&resized).view([19, 16, 16]);
         assert!(found.get(0).equal(&resized) && seen.get() == 8);
-        assert!(inference.image(&scan).view([19, 16, 16]).equal(&resized));
+        assert!(inference.image(&scan, 0..19).view([19, 16, 16]).equal(&resized));
     }
 
     #[test]

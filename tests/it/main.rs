@@ -157,6 +157,8 @@ mod micro_batches;
 #[cfg(feature = "torch")]
 mod native;
 #[cfg(test)]
+mod nifti_files;
+#[cfg(test)]
 #[cfg(feature = "torch")]
 mod non_finite;
 #[cfg(test)]
@@ -185,6 +187,8 @@ mod resume;
 #[cfg(feature = "mpi")]
 mod running;
 #[cfg(test)]
+mod scans;
+#[cfg(test)]
 #[cfg(feature = "hdf5")]
 mod skips;
 #[cfg(test)]
@@ -193,3 +197,6 @@ mod stopping;
 #[cfg(test)]
 #[cfg(feature = "mpi")]
 mod support;
+#[cfg(test)]
+#[cfg(feature = "torch")]
+mod volumetric;

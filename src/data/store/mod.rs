@@ -105,7 +105,7 @@ fn image_extents([slices, rows, columns]: [usize; 3], channels: usize) -> Vec<us
 
 /// How packed files are opened. A file under its final name never changes, so a lock protects
 /// nothing, and on shared file systems it fails where many ranks read.
-fn without_locks() -> FileBuilder {
+pub(super) fn without_locks() -> FileBuilder {
     let mut builder = hdf5::File::with_options();
     builder.with_fapl(|access| access.file_locking(false));
     builder
