@@ -125,7 +125,8 @@ mod tests {
         let never: Never = || unreachable!();
         let made = Steps::default().preparation(names(), never).unwrap();
         assert!(made.channels.iter().all(|channel| channel.intensities == Intensities::Robust));
-        let three = Steps { scaling: vec![Scaling::By(Intensities::Robust); 3], ..Steps::default() };
+        let three =
+            Steps { scaling: vec![Scaling::By(Intensities::Robust); 3], ..Steps::default() };
         insta::assert_snapshot!(three.preparation(names(), never).unwrap_err(), @"");
         let window = Intensities::Window { low: 5.0, high: 5.0 };
         let narrow = Steps { scaling: vec![Scaling::By(window)], ..Steps::default() };
