@@ -17,7 +17,7 @@ use crate::runlog::Unit;
 use crate::runlog::directory::RunDirectory;
 use crate::train::Method;
 use crate::train::checkpoint::restore_chosen;
-use crate::train::evaluate::{Yardstick, recompute_statistics};
+use crate::train::evaluate::{Evaluator, Yardstick, recompute_statistics};
 use crate::train::scores::Scores;
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -92,9 +92,11 @@ fn scored(
         Convention::Published => Yardstick::Published,
     };
     statistics(arguments.statistics, plan, &dataset, (&*method, place.device, comm))?;
-    let mut evaluator = run::evaluator(plan, &dataset, place.device, yardstick);
-    evaluator.volume_statistics = arguments.statistics == Statistics::Volume;
-    evaluator.fold = fold;
+    let evaluator = Evaluator {
+        fold,
+        volume_statistics: arguments.statistics == Statistics::Volume,
+        ..run::evaluator(plan, &dataset, place.device, yardstick)
+    };
     if arguments.convention == Convention::Lesion {
         let cases = evaluator.lesions(&*method, comm)?;
         let (csv, means) = agree(comm, lesions::tables(&cases))?;
@@ -118,7 +120,7 @@ fn statistics(
     match chosen {
         Statistics::Recomputed => {
             let mut loader = agree(comm, run::loader(plan, dataset, comm))?;
-            let target = (run::kind(plan), device);
+            let target = run::target(plan, device);
             recompute_statistics(method, &mut loader, STATISTICS_BATCHES, target, comm)
         }
         Statistics::Volume if comm.ranks() > 1 => {

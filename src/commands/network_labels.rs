@@ -10,17 +10,18 @@ use crate::cli;
 use crate::comm::environment::Variables;
 use crate::comm::{self, Host};
 use crate::config;
+use crate::config::sampling::Sampling;
 use crate::data::pseudo::NETWORK;
 use crate::data::{Case, Dataset, IMAGE_LABEL};
 use crate::error::{Context, Exit, Failure, Result};
 use crate::methods;
 use crate::pseudo_labels::lesion::SoftLesion;
 use crate::runlog::directory::RunDirectory;
-use crate::train::Method;
 use crate::train::checkpoint::restore_chosen;
+use crate::train::inference::Inference;
 use std::path::Path;
 use std::sync::Arc;
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 /// Labels the training images of `run` as the arguments say; every rank of a launcher calls this.
 pub(super) fn run(arguments: &cli::PseudoLabels, run: &Path) -> Result<Exit> {
@@ -48,10 +49,9 @@ fn label(
     let method = run::method(&plan, &dataset, place.device, comm)?;
     let choose = || chosen::path(&directory, &arguments.checkpoint);
     let checkpoint = restore_chosen(&choose, &*method, comm)?;
+    let (sampling, target) = (run::sampling(&plan), run::target(&plan, place.device));
     let labeller = Labeller {
-        method: &*method,
-        size: plan.data.size,
-        target: (run::kind(&plan), place.device),
+        inference: Inference::new(vec![&*method], sampling, target),
         refine: arguments.refine,
         alpha: arguments.alpha,
     };
@@ -106,10 +106,7 @@ fn enlarge(labels: &[u8], size: usize, [rows, columns]: [usize; 2], channels: us
 
 /// A trained network, and what becomes of its predictions.
 struct Labeller<'a> {
-    method: &'a dyn Method,
-    /// Rows and columns of its input.
-    size: usize,
-    target: (Kind, Device),
+    inference: Inference<'a>,
     refine: cli::Refinement,
     alpha: u32,
 }
@@ -118,49 +115,58 @@ impl Labeller<'_> {
     /// The class of every pixel of a case; an image whose label says that it is healthy is background.
     fn labels(&self, case: &Case) -> Result<Vec<u8>> {
         let [slices, rows, columns] = case.scan.grid.shape;
-        let mut labels = Vec::with_capacity(slices * rows * columns);
-        for slice in 0..slices {
+        let is_healthy = |slice: usize| {
             let known = case.annotation_slice(IMAGE_LABEL, slice);
-            if known.and_then(|labels| labels.first()) == Some(&0) {
-                labels.resize(labels.len() + rows * columns, 0);
-                continue;
-            }
-            let found = self.slice(case, slice)?;
-            labels.extend(enlarge(&found, self.size, [rows, columns], case.scan.channels));
+            known.and_then(|labels| labels.first()) == Some(&0)
+        };
+        let mut labels = Vec::with_capacity(slices * rows * columns);
+        if (0..slices).all(is_healthy) {
+            labels.resize(slices * rows * columns, 0);
+            return Ok(labels);
         }
+        self.inference.each_slab(&case.scan, &mut |slab| {
+            for (slice, probabilities) in (slab.first..).zip(slab.probabilities.unbind(1)) {
+                if is_healthy(slice) {
+                    labels.resize(labels.len() + rows * columns, 0);
+                    continue;
+                }
+                let found = self.slice(case, slice, &probabilities)?;
+                match self.inference.sampling {
+                    Sampling::Slices { size } => {
+                        labels.extend(enlarge(&found, size, [rows, columns], case.scan.channels));
+                    }
+                    Sampling::Patches { .. } => labels.extend(found),
+                }
+            }
+            Ok(())
+        })?;
         Ok(labels)
     }
 
-    /// The labels of one slice on the network's grid.
-    fn slice(&self, case: &Case, slice: usize) -> Result<Vec<u8>> {
-        let image = case.input_slice(slice, self.size);
-        let extents = [1, case.scan.channels as i64, self.size as i64, self.size as i64];
-        let (kind, device) = self.target;
-        let input = Tensor::from_slice(&image).view(extents).to_kind(kind).to_device(device);
-        let probabilities = self.method.predict(&input)?;
+    /// The labels of one slice on the grid of predictions, given their probabilities `[classes, rows,
+    /// columns]`.
+    fn slice(&self, case: &Case, slice: usize, probabilities: &Tensor) -> Result<Vec<u8>> {
         let fetched = || "cannot fetch a prediction";
         if self.refine == cli::Refinement::None {
-            let classes =
-                probabilities.argmax(1, false).to_kind(Kind::Uint8).to_device(Device::Cpu);
+            let classes = probabilities.argmax(0, false).to_kind(Kind::Uint8);
             return Vec::try_from(classes.contiguous().view([-1])).context(fetched);
         }
-        if probabilities.size()[1] != 2 || case.scan.channels != 3 {
+        let (classes, channels) = (probabilities.size()[0], case.scan.channels);
+        if classes != 2 || channels != 3 {
             let message = format!(
-                "`--refine dense-crf` takes a lesion in a colour image, found {} classes in {} channels",
-                probabilities.size()[1],
-                case.scan.channels
+                "`--refine dense-crf` takes a lesion in a colour image, found {classes} classes in \
+                 {channels} channels"
             );
             return Err(Failure::usage(message).hint("leave `--refine` out"));
         }
-        let mask = probabilities.select(1, 1).to_kind(Kind::Float).to_device(Device::Cpu);
-        let mask: Vec<f32> = Vec::try_from(mask.contiguous().view([-1])).context(fetched)?;
-        let pixels = self.size * self.size;
-        let levels = |value: f32| (value * 255.0).round() as u8;
-        let image: Vec<u8> = (0..pixels)
-            .flat_map(|pixel| (0..3).map(move |channel| channel * pixels + pixel))
-            .map(|index| levels(image[index]))
-            .collect();
-        let lesion = SoftLesion { columns: self.size, image: &image, mask: &mask };
+        let mask = probabilities.get(1).contiguous().view([-1]);
+        let mask: Vec<f32> = Vec::try_from(mask).context(fetched)?;
+        let image = self.inference.image(&case.scan, slice..slice + 1);
+        let colours = (image.get(0).permute([1, 2, 0]) * 255.0).round().to_kind(Kind::Uint8);
+        let colours: Vec<u8> =
+            Vec::try_from(colours.contiguous().view([-1])).context(|| "cannot read an image")?;
+        let columns = probabilities.size()[2] as usize;
+        let lesion = SoftLesion { columns, image: &colours, mask: &mask };
         Ok(lesion.crf_label(self.alpha)?.into_iter().map(u8::from).collect())
     }
 }

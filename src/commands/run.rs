@@ -22,10 +22,12 @@ use crate::data::{Dataset, IGNORE, augment, store};
 use crate::error::{Context, Failure, Result};
 use crate::methods::{self, Passes, Setup};
 use crate::native;
+use crate::preparation::{Preparation, Spacing};
 use crate::random::Key;
 use crate::signals;
 use crate::train::Method;
 use crate::train::evaluate::{Evaluator, Yardstick};
+use crate::train::inference::Target;
 use crate::train::learner::{LearnerSetup, Moments};
 use std::sync::Arc;
 use tch::{Device, Kind};
@@ -261,6 +263,16 @@ pub(super) fn kind(plan: &RunPlan) -> Kind {
     }
 }
 
+/// Precision and place of what networks are given.
+pub(super) fn target(plan: &RunPlan, device: Device) -> Target {
+    Target { kind: kind(plan), device }
+}
+
+/// What a network sees of a scan.
+pub(super) fn sampling(plan: &RunPlan) -> Sampling {
+    Sampling::Slices { size: plan.data.size }
+}
+
 /// The precision of convolutions.
 pub(super) fn computed(plan: &RunPlan) -> Kind {
     if plan.train.precision == Precision::Bf16 { Kind::BFloat16 } else { kind(plan) }
@@ -278,6 +290,8 @@ pub(super) struct Task {
     pub(super) channels: usize,
     /// Rows and columns of every slice that is trained on, as stored; none where nothing is trained.
     pub(super) slices: Vec<[usize; 2]>,
+    /// Distance of voxels along slices, rows, columns, where all scans have the same.
+    pub(super) spacing_mm: Option<[f64; 3]>,
 }
 
 impl Task {
@@ -289,6 +303,7 @@ impl Task {
             classes: dataset.classes.len(),
             channels: dataset.channels(),
             slices: shapes.map(|[_, rows, columns]| [rows, columns]).collect(),
+            spacing_mm: dataset.preparation.as_ref().and_then(spacing_mm),
         }
     }
 }
@@ -330,9 +345,18 @@ pub(super) fn method_for(
         channels: task.channels as i64,
         passes: Passes::new(plan.net.dropout, statistics),
         slices: task.slices,
-        size: plan.data.size as i64,
+        sample: [1, plan.data.size, plan.data.size],
+        spacing_mm: task.spacing_mm,
     };
     (methods::find(&plan.method)?.build)(&plan.method_params, &setup)
+}
+
+/// How far apart the voxels of all scans lie, where their preparation made them alike.
+pub(super) fn spacing_mm(preparation: &Preparation) -> Option<[f64; 3]> {
+    match preparation.spacing {
+        Spacing::Volume(spacing_mm) => Some(spacing_mm),
+        Spacing::AsStored | Spacing::InPlane(_) => None,
+    }
 }
 
 /// This rank's share of the batches.
@@ -382,8 +406,8 @@ pub(super) fn evaluator(
         dataset: Arc::clone(dataset),
         annotation: plan.data.annotation.clone(),
         fold: plan.data.fold,
-        size: plan.data.size,
-        target: (kind(plan), device),
+        sampling: sampling(plan),
+        target: target(plan, device),
         yardstick,
         volume_statistics: false,
     }

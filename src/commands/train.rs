@@ -265,7 +265,7 @@ fn build(
         store: store.clone(),
         events,
         statistics_batches: plan.net.recompute_statistics,
-        target: (run::kind(plan), place.device),
+        target: run::target(plan, place.device),
     });
     Ok((trainer, started, shared))
 }

@@ -4,7 +4,8 @@
 
 use super::{Case, DENSE, Dataset, augment};
 use crate::error::{Failure, Result};
-use tch::Tensor;
+use crate::scan::Scan;
+use std::borrow::Cow;
 
 /// A held-out case with its dense truth. Only evaluation has one.
 #[derive(Debug, Clone, Copy)]
@@ -51,46 +52,37 @@ impl<'a> HeldOut<'a> {
         self.truth
     }
 
-    /// The slices as stored, intensities in `[0, 1]`: slices, channels, rows, columns in row-major order.
-    pub fn image(&self) -> &'a [f32] {
-        &self.case.scan.voxels
+    /// The image.
+    pub fn scan(&self) -> &'a Scan {
+        &self.case.scan
     }
 
-    /// The slices resized to `size` x `size`, grey ones by order-0 zoom and coloured ones bilinearly:
-    /// `[slices, channels, size, size]` f32.
-    pub fn input(&self, size: usize) -> Tensor {
-        let slices = self.case.scan.grid.shape[0];
-        let resized: Vec<f32> =
-            (0..slices).flat_map(|slice| self.case.input_slice(slice, size)).collect();
-        let extents = [slices, self.case.scan.channels, size, size].map(|extent| extent as i64);
-        Tensor::from_slice(&resized).view(extents)
+    /// Labels of as many slices of other rows and columns, resized to the case's own by order-0 zoom.
+    pub fn enlarge<'l>(&self, labels: &'l [u8], from: [usize; 2]) -> Cow<'l, [u8]> {
+        resized(labels, from, self.plane())
     }
 
-    /// Labels of the shape of [`HeldOut::input`] without channel, resized back to the case's own
-    /// shape by order-0 zoom.
-    pub fn enlarge(&self, labels: &[u8], size: usize) -> Vec<u8> {
-        let [_, rows, columns] = self.case.scan.grid.shape;
-        let slices = labels.chunks_exact(size * size);
-        slices
-            .flat_map(|slice| augment::zoom_labels(slice, [size, size], [rows, columns]))
-            .collect()
-    }
-
-    /// The truth resized to `size` x `size` by order-0 zoom: `[slices, size, size]`.
-    pub fn truth_on_grid(&self, size: usize) -> Vec<u8> {
-        self.on_grid(self.truth, size)
+    /// The truth resized to other rows and columns by order-0 zoom.
+    pub fn truth_on(&self, to: [usize; 2]) -> Cow<'a, [u8]> {
+        resized(self.truth, self.plane(), to)
     }
 
     /// An annotation of the case in the same way; `None` where it has none of that kind.
-    pub fn annotation_on_grid(&self, kind: &str, size: usize) -> Option<Vec<u8>> {
-        self.case.annotations.get(kind).map(|labels| self.on_grid(labels, size))
+    pub fn annotation_on(&self, kind: &str, to: [usize; 2]) -> Option<Cow<'a, [u8]>> {
+        self.case.annotations.get(kind).map(|labels| resized(labels, self.plane(), to))
     }
 
-    fn on_grid(&self, labels: &[u8], size: usize) -> Vec<u8> {
-        let [_, rows, columns] = self.case.scan.grid.shape;
-        let slices = labels.chunks_exact(rows * columns);
-        slices
-            .flat_map(|slice| augment::zoom_labels(slice, [rows, columns], [size, size]))
-            .collect()
+    /// Rows and columns of the case's own slices.
+    fn plane(&self) -> [usize; 2] {
+        let [_, rows, columns] = self.shape();
+        [rows, columns]
     }
+}
+
+fn resized(labels: &[u8], from: [usize; 2], to: [usize; 2]) -> Cow<'_, [u8]> {
+    if from == to {
+        return Cow::from(labels);
+    }
+    let slices = labels.chunks_exact(from[0] * from[1]);
+    slices.flat_map(|slice| augment::zoom_labels(slice, from, to)).collect()
 }

@@ -1,26 +1,24 @@
 //! Held-out cases through a method and the metrics, shared out over the ranks.
 //!
-//! Slices are resized to the network's size; predictions are compared with the truth on the grid that a
+//! What a network sees of a case is up to `inference`; predictions are compared with the truth on the grid that a
 //! [`Yardstick`] says. Knows no method but through its trait.
 
+use super::inference::{Inference, Target};
 use super::method::Method;
 use super::preview::{Extremes, Scene};
 use super::scores::{CaseScores, Score, Scores, mean};
 use crate::comm::{Communicator, agree};
+use crate::config::sampling::Sampling;
 use crate::data::Dataset;
 use crate::data::held_out::HeldOut;
 use crate::data::loader::Loader;
-use crate::error::{Context, Result};
+use crate::error::Result;
 use crate::metrics::{Convention, LabelPair, LesionScores};
 use crate::panics;
 use crate::runlog::Unit;
 use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
-use tch::{Device, Kind, Tensor};
-
-/// Slices that go through the network together.
-const SLICES_AT_ONCE: i64 = 8;
 
 /// On which grid and with which spacing distances are measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,10 +41,10 @@ pub struct Evaluator {
     pub annotation: String,
     /// The held-out fold; 0: nothing is held out and nothing scored.
     pub fold: u32,
-    /// Rows and columns of the network's input.
-    pub size: usize,
+    /// What the network sees of a case.
+    pub sampling: Sampling,
     /// Precision and place of the network.
-    pub target: (Kind, Device),
+    pub target: Target,
     /// How distances are measured.
     pub yardstick: Yardstick,
     /// Normalises each volume by its own statistics, which then stay those of the last one; on one
@@ -60,14 +58,14 @@ pub fn recompute_statistics(
     method: &dyn Method,
     loader: &mut Loader,
     batches: u64,
-    (kind, device): (Kind, Device),
+    target: Target,
     ranks: &dyn Communicator,
 ) -> Result<()> {
     let mut seen = 0;
     for step in 1..=batches {
         for batch in agree(ranks, loader.micro_batches(step))? {
             seen += 1;
-            let batch = batch.to(kind, device);
+            let batch = batch.to(target.kind, target.device);
             method.adapt_statistics(&batch.main().image, 1.0 / f64::from(seen))?;
         }
     }
@@ -78,18 +76,31 @@ pub fn recompute_statistics(
 struct Predicted<'a> {
     /// Its place among the held-out cases.
     case: usize,
-    volume: HeldOut<'a>,
-    /// The class of every pixel on the network's grid: `[slices, size, size]`.
+    held_out: HeldOut<'a>,
+    /// The class of every pixel.
     labels: Vec<u8>,
+    /// Rows and columns of the grid that they lie on.
+    plane: [usize; 2],
 }
 
-fn bytes_of(numbers: &[f64]) -> Vec<u8> {
-    numbers.iter().flat_map(|number| number.to_le_bytes()).collect()
+impl Predicted<'_> {
+    /// The labels on the case's own grid.
+    fn on_own_grid(&self) -> Cow<'_, [u8]> {
+        self.held_out.enlarge(&self.labels, self.plane)
+    }
 }
 
-fn numbers_of(bytes: &[u8]) -> Vec<f64> {
+/// A held-out case with what was measured of it: a row of numbers for each thing measured.
+type Measured<'a, const NUMBERS: usize> = (HeldOut<'a>, Vec<[f64; NUMBERS]>);
+
+fn bytes_of<const NUMBERS: usize>(rows: &[[f64; NUMBERS]]) -> Vec<u8> {
+    rows.as_flattened().iter().flat_map(|number| number.to_le_bytes()).collect()
+}
+
+fn rows_of<const NUMBERS: usize>(bytes: &[u8]) -> Vec<[f64; NUMBERS]> {
     let (numbers, _) = bytes.as_chunks();
-    numbers.iter().map(|number| f64::from_le_bytes(*number)).collect()
+    let numbers: Vec<f64> = numbers.iter().map(|number| f64::from_le_bytes(*number)).collect();
+    numbers.as_chunks().0.to_vec()
 }
 
 impl Evaluator {
@@ -109,20 +120,17 @@ impl Evaluator {
         if self.fold == 0 || structures.is_empty() {
             return Ok((Scores { structures, cases: Vec::new() }, kept));
         }
-        let scored = |predicted: Predicted<'_>, row: &mut [f64]| {
+        let scored = |predicted: Predicted<'_>| {
             let scores = self.scores(&predicted)?;
-            for (values, score) in row.chunks_exact_mut(3).zip(&scores) {
-                values.copy_from_slice(&[score.dice, score.hd95, score.asd]);
-            }
             let dice = mean(scores.iter().map(|score| score.dice));
             kept.consider(predicted.case, dice, predicted.labels);
-            Ok(())
+            Ok(scores.into_iter().map(Score::to_array).collect())
         };
-        let rows = self.rows(method, 3 * structures.len(), ranks, scored)?;
-        let cases = rows.into_iter().map(|(volume, row)| {
-            let scores = row.chunks_exact(3);
-            let scores = scores.map(|s| Score { dice: s[0], hd95: s[1], asd: s[2] }).collect();
-            CaseScores { case: volume.name().to_owned(), unit: self.unit(&volume), scores }
+        let measured = self.measured(method, ranks, scored)?;
+        let cases = measured.into_iter().map(|(held_out, rows)| CaseScores {
+            case: held_out.name().to_owned(),
+            unit: self.unit(&held_out),
+            scores: rows.into_iter().map(Score::from_array).collect(),
         });
         Ok((Scores { structures, cases: cases.collect() }, kept))
     }
@@ -139,17 +147,14 @@ impl Evaluator {
         if scores.cases.is_empty() {
             return Ok(());
         }
-        let volumes = HeldOut::cases(&self.dataset, self.fold)?;
-        let (kind, device) = self.target;
+        let cases = HeldOut::cases(&self.dataset, self.fold)?;
+        let inference = self.inference(method);
         for (name, case, prediction) in kept.of_all(&scores.cases) {
-            let volume = &volumes[case];
-            let parts = volume.input(self.size).split(SLICES_AT_ONCE, 0);
-            let pictures = |part: &Tensor| method.pictures(&part.to_kind(kind).to_device(device));
-            let made = parts.iter().map(pictures).collect::<Result<Vec<_>>>()?;
-            let scene = Scene { volume, annotation: &self.annotation, prediction, size: self.size };
+            let held_out = &cases[case];
+            let scene = Scene { held_out, annotation: &self.annotation, prediction };
             // A name that is a path would lie elsewhere.
-            let case = volume.name().replace(['/', '\\'], "_");
-            scene.picture(&made)?.write(&folder.join(format!("{name}-{case}.png")))?;
+            let case = held_out.name().replace(['/', '\\'], "_");
+            scene.picture(&inference)?.write(&folder.join(format!("{name}-{case}.png")))?;
         }
         Ok(())
     }
@@ -160,100 +165,94 @@ impl Evaluator {
         method: &dyn Method,
         ranks: &dyn Communicator,
     ) -> Result<Vec<(String, LesionScores)>> {
-        let scored = |Predicted { volume, labels, .. }: Predicted<'_>, row: &mut [f64]| {
+        let scored = |predicted: Predicted<'_>| {
             let is_lesion =
                 |labels: &[u8]| labels.iter().map(|&label| label == 1).collect::<Vec<_>>();
-            let prediction = is_lesion(&volume.enlarge(&labels, self.size));
-            let scores = LesionScores::of(&prediction, &is_lesion(volume.truth()))?;
-            row.copy_from_slice(&scores.to_array());
-            Ok(())
+            let prediction = is_lesion(&predicted.on_own_grid());
+            let scores = LesionScores::of(&prediction, &is_lesion(predicted.held_out.truth()))?;
+            Ok(vec![scores.to_array()])
         };
-        let rows = self.rows(method, 5, ranks, scored)?;
-        let scores = |(volume, row): (HeldOut<'_>, Vec<f64>)| {
-            let scores = std::array::from_fn(|index| row[index]);
-            (volume.name().to_owned(), LesionScores::from_array(scores))
-        };
-        Ok(rows.into_iter().map(scores).collect())
+        let measured = self.measured(method, ranks, scored)?.into_iter();
+        let scores = measured.flat_map(|(held_out, rows)| {
+            let name = held_out.name().to_owned();
+            rows.into_iter().map(move |row| (name.clone(), LesionScores::from_array(row)))
+        });
+        Ok(scores.collect())
     }
 
-    /// Predicts this rank's held-out cases and lets `score` fill in a row of so many columns, at least
-    /// 1, for each; returns the rows of all cases on every rank.
-    fn rows(
+    /// Predicts this rank's held-out cases and lets `score` measure each, with as many rows as any other;
+    /// returns what was measured of all cases on every rank.
+    fn measured<const NUMBERS: usize>(
         &self,
         method: &dyn Method,
-        columns: usize,
         ranks: &dyn Communicator,
-        mut score: impl FnMut(Predicted<'_>, &mut [f64]) -> Result<()>,
-    ) -> Result<Vec<(HeldOut<'_>, Vec<f64>)>> {
+        mut score: impl FnMut(Predicted<'_>) -> Result<Vec<[f64; NUMBERS]>>,
+    ) -> Result<Vec<Measured<'_, NUMBERS>>> {
         let own = panics::caught(|| {
-            let volumes = HeldOut::cases(&self.dataset, self.fold)?;
-            let mut own_rows = Vec::new();
-            let cases = volumes.iter().enumerate().skip(ranks.rank()).step_by(ranks.ranks());
-            for (case, &volume) in cases {
-                let mut row = vec![0.0; columns];
-                let during = || format!("cannot score case `{}`", volume.name());
-                let labels = self.predict(method, &volume);
-                let scored =
-                    labels.and_then(|labels| score(Predicted { case, volume, labels }, &mut row));
-                scored.map_err(|failure| failure.during(during()))?;
-                own_rows.extend(row);
+            let cases = HeldOut::cases(&self.dataset, self.fold)?;
+            let on_progress = || ranks.note_progress();
+            let mut inference = self.inference(method);
+            inference.on_progress = Some(&on_progress);
+            let mut own = Vec::new();
+            for case in (ranks.rank()..cases.len()).step_by(ranks.ranks()) {
+                let held_out = cases[case];
+                let scored = inference.labels(held_out.scan()).and_then(|labels| {
+                    let [_, rows, columns] = inference.shape(held_out.scan());
+                    score(Predicted { case, held_out, labels, plane: [rows, columns] })
+                });
+                let during = || format!("cannot score case `{}`", held_out.name());
+                own.extend(scored.map_err(|failure| failure.during(during()))?);
                 ranks.note_progress();
             }
-            Ok((volumes, own_rows))
+            Ok((cases, bytes_of(&own)))
         });
-        let (volumes, own_rows) = agree(ranks, own)?;
-        let tables = ranks.gather(&bytes_of(&own_rows))?;
-        let row = |case: usize| {
-            let mut of_rank = tables[case % tables.len()].chunks_exact(columns * size_of::<f64>());
-            of_rank.nth(case / tables.len()).map(numbers_of).unwrap_or_default()
+        let (cases, own) = agree(ranks, own)?;
+        let tables = ranks.gather(&own)?;
+        let rows = |case: usize| {
+            let (rank, place) = (case % tables.len(), case / tables.len());
+            let of_rank = (rank..cases.len()).step_by(tables.len()).len();
+            let table = &tables[rank];
+            rows_of(
+                table.chunks_exact((table.len() / of_rank).max(1)).nth(place).unwrap_or_default(),
+            )
         };
-        Ok(volumes.into_iter().enumerate().map(|(case, volume)| (volume, row(case))).collect())
+        Ok(cases.iter().enumerate().map(|(case, &held_out)| (held_out, rows(case))).collect())
     }
 
-    /// The class of every pixel on the network's grid: `[slices, size, size]`.
-    fn predict(&self, method: &dyn Method, volume: &HeldOut<'_>) -> Result<Vec<u8>> {
-        let (kind, device) = self.target;
-        let input = volume.input(self.size);
-        if self.volume_statistics {
-            method.adapt_statistics(&input.to_kind(kind).to_device(device), 1.0)?;
+    /// How the method sees a case.
+    fn inference<'m>(&self, method: &'m dyn Method) -> Inference<'m> {
+        Inference {
+            volume_statistics: self.volume_statistics,
+            ..Inference::new(vec![method], self.sampling, self.target)
         }
-        let mut labels = Vec::new();
-        for slices in input.split(SLICES_AT_ONCE, 0) {
-            let probabilities = method.predict(&slices.to_kind(kind).to_device(device))?;
-            let classes =
-                probabilities.argmax(1, false).to_kind(Kind::Uint8).to_device(Device::Cpu);
-            let classes: Vec<u8> = Vec::try_from(classes.contiguous().view([-1]))
-                .context(|| format!("cannot fetch the prediction of `{}`", volume.name()))?;
-            labels.extend(classes);
-        }
-        Ok(labels)
     }
 
     /// In what distances of a case are measured.
-    fn unit(&self, volume: &HeldOut<'_>) -> Unit {
+    fn unit(&self, held_out: &HeldOut<'_>) -> Unit {
         match self.yardstick {
-            Yardstick::Native if volume.spacing_mm().is_some() => Unit::Mm,
+            Yardstick::Native if held_out.spacing_mm().is_some() => Unit::Mm,
             _ => Unit::Voxel,
         }
     }
 
     /// The scores of every structure.
     fn scores(&self, predicted: &Predicted<'_>) -> Result<Vec<Score>> {
-        let (volume, labels) = (&predicted.volume, &predicted.labels);
-        let own = volume.spacing_mm().unwrap_or([1.0; 3]);
-        let [slices, ..] = volume.shape();
-        let on_grid = [slices, self.size, self.size];
-        let native = |spacing| {
-            let prediction = Cow::from(volume.enlarge(labels, self.size));
-            (Convention::Plain, prediction, Cow::from(volume.truth()), (volume.shape(), spacing))
-        };
-        let (convention, prediction, truth, (shape, spacing)) = match self.yardstick {
+        let Predicted { held_out, labels, plane, .. } = predicted;
+        let own = held_out.spacing_mm().unwrap_or([1.0; 3]);
+        let shape = held_out.shape();
+        let (convention, prediction, truth, shape, spacing) = match self.yardstick {
             Yardstick::Published => {
-                let truth = Cow::from(volume.truth_on_grid(self.size));
-                (Convention::Published, Cow::from(labels), truth, (on_grid, own))
+                let [rows, columns] = *plane;
+                let shape = [shape[0], rows, columns];
+                let prediction = Cow::from(labels);
+                (Convention::Published, prediction, held_out.truth_on(*plane), shape, own)
             }
-            Yardstick::Native => native(own),
-            Yardstick::Voxels => native([1.0; 3]),
+            Yardstick::Native | Yardstick::Voxels => {
+                let is_native = self.yardstick == Yardstick::Native;
+                let spacing = if is_native { own } else { [1.0; 3] };
+                let truth = Cow::from(held_out.truth());
+                (Convention::Plain, predicted.on_own_grid(), truth, shape, spacing)
+            }
         };
         let pair = LabelPair::new(&prediction, &truth, shape, spacing)?;
         let score = |class: usize| {

@@ -160,9 +160,21 @@ impl<'a> Inference<'a> {
         Ok(())
     }
 
-    /// The image of each slice on the grid of predictions: `[slices, C, rows, columns]` f32.
-    pub fn image(&self, scan: &Scan) -> Tensor {
-        self.slices(scan, 0..scan.grid.shape[0])
+    /// Slices of a scan on the grid of predictions: `[slices, C, rows, columns]` f32.
+    pub fn image(&self, scan: &Scan, slices: Range<usize>) -> Tensor {
+        let [_, rows, columns] = self.shape(scan);
+        let extents = [slices.len(), scan.channels, rows, columns].map(|extent| extent as i64);
+        match self.sampling {
+            Sampling::Slices { size } => {
+                let resized = slices.flat_map(|slice| resized_slice(scan, slice, size));
+                Tensor::from_slice(&resized.collect::<Vec<f32>>()).view(extents)
+            }
+            Sampling::Patches { .. } => {
+                let of_slice = scan.channels * scan.grid.pixels();
+                let voxels = &scan.voxels[slices.start * of_slice..slices.end * of_slice];
+                Tensor::from_slice(voxels).view(extents)
+            }
+        }
     }
 
     /// Slices, rows, columns that go through a network together on the host.
@@ -245,7 +257,7 @@ impl<'a> Inference<'a> {
     /// Makes the running statistics of every member those of a volume.
     fn adapt_statistics(&self, cut: &Cut<'_>) -> Result<()> {
         if let Sampling::Slices { .. } = self.sampling {
-            let slices = self.target.place(&self.image(cut.scan));
+            let slices = self.target.place(&self.image(cut.scan, 0..cut.scan.grid.shape[0]));
             return self.members.iter().try_for_each(|m| m.adapt_statistics(&slices, 1.0));
         }
         let mut held = None;
@@ -306,7 +318,7 @@ impl<'a> Inference<'a> {
         let (slices, [inside, ..]) = (&lattice.layers[layer], &lattice.inside);
         let first = slices.start.max(inside.start);
         let known = first - inside.start..slices.end.min(inside.end) - inside.start;
-        let image = self.slices(scan, known.clone());
+        let image = self.image(scan, known.clone());
         let image = if lattice.is_padded() {
             let [_, rows, columns] = lattice.padded;
             let extents = [slices.len(), scan.channels, rows, columns].map(|extent| extent as i64);
@@ -319,23 +331,6 @@ impl<'a> Inference<'a> {
         };
         let is_deep = lattice.window[0] > 1;
         self.target.place(&if is_deep { image.transpose(0, 1).unsqueeze(0) } else { image })
-    }
-
-    /// Slices of a scan on the grid of predictions: `[slices, C, rows, columns]` f32.
-    fn slices(&self, scan: &Scan, slices: Range<usize>) -> Tensor {
-        let [_, rows, columns] = self.shape(scan);
-        let extents = [slices.len(), scan.channels, rows, columns].map(|extent| extent as i64);
-        match self.sampling {
-            Sampling::Slices { size } => {
-                let resized = slices.flat_map(|slice| resized_slice(scan, slice, size));
-                Tensor::from_slice(&resized.collect::<Vec<f32>>()).view(extents)
-            }
-            Sampling::Patches { .. } => {
-                let of_slice = scan.channels * scan.grid.pixels();
-                let voxels = &scan.voxels[slices.start * of_slice..slices.end * of_slice];
-                Tensor::from_slice(voxels).view(extents)
-            }
-        }
     }
 }
 
@@ -555,7 +550,7 @@ mod tests {
         let resized: Vec<f32> = (0..19).flat_map(|slice| resized_slice(&scan, slice, 16)).collect();
         let resized = Tensor::from_slice(&resized).view([19, 16, 16]);
         assert!(found.get(0).equal(&resized) && seen.get() == 8);
-        assert!(inference.image(&scan).view([19, 16, 16]).equal(&resized));
+        assert!(inference.image(&scan, 0..19).view([19, 16, 16]).equal(&resized));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Each rank keeps the predictions of its own worst and best case; once all scores are known, the rank
 //! that holds the worst or best of all draws it. Nothing is sent.
 
+use super::inference::Inference;
 use super::scores::CaseScores;
 use crate::data::held_out::HeldOut;
 use crate::error::{Context, Result};
@@ -64,37 +65,66 @@ impl Extremes {
     }
 }
 
-/// What a picture of a case shows beside what the method makes of it.
+/// A case and what is known of it, to be drawn.
 pub(super) struct Scene<'a> {
-    pub(super) volume: &'a HeldOut<'a>,
+    pub(super) held_out: &'a HeldOut<'a>,
     /// The name of the annotation.
     pub(super) annotation: &'a str,
-    /// The class of each pixel.
+    /// The class of each pixel on the grid of predictions.
     pub(super) prediction: &'a [u8],
-    /// Rows and columns of everything.
-    pub(super) size: usize,
 }
 
 impl Scene<'_> {
-    /// The picture; `made` is what the method makes of the slices, by name, some slices at a time.
-    pub(super) fn picture(&self, made: &[Vec<(&str, Tensor)>]) -> Result<Preview> {
-        let Self { volume, annotation, prediction, size } = *self;
-        let names = made.first().into_iter().flatten().map(|(name, _)| *name).enumerate();
-        let made = names.map(|(index, name)| {
-            let parts = made.iter().map(|part| greys(&part[index].1));
-            Ok((name.to_owned(), parts.collect::<Result<Vec<_>>>()?.concat()))
-        });
-        let annotated = volume.annotation_on_grid(annotation, size);
+    /// The picture, with what the method makes of the slices beside.
+    pub(super) fn picture(&self, inference: &Inference<'_>) -> Result<Preview> {
+        let scan = self.held_out.scan();
+        let [_, rows, columns] = inference.shape(scan);
+        let plane = [rows, columns];
+        let mut made: Vec<(String, Vec<u8>)> = Vec::new();
+        inference.each_pictures(scan, &mut |pictures| {
+            for (place, (name, picture)) in pictures.into_iter().enumerate() {
+                if made.len() == place {
+                    made.push((name.to_owned(), Vec::new()));
+                }
+                made[place].1.extend(greys(&picture)?);
+            }
+            Ok(())
+        })?;
+        let annotated = self.held_out.annotation_on(self.annotation, plane);
+        let annotated =
+            annotated.unwrap_or_else(|| vec![UNANNOTATED; self.prediction.len()].into());
+        let image = greys(&in_unit_range(inference.image(scan, 0..scan.grid.shape[0])))?;
         let preview = Preview {
-            size,
-            image: greys(&volume.input(size))?,
-            annotation: annotated.unwrap_or_else(|| vec![UNANNOTATED; prediction.len()]),
-            prediction: prediction.to_vec(),
-            truth: volume.truth_on_grid(size),
-            made: made.collect::<Result<_>>()?,
+            size: rows.max(columns),
+            image: squared(&image, plane, 0),
+            annotation: squared(&annotated, plane, UNANNOTATED),
+            prediction: squared(self.prediction, plane, 0),
+            truth: squared(&self.held_out.truth_on(plane), plane, 0),
+            made: made.into_iter().map(|(name, grey)| (name, squared(&grey, plane, 0))).collect(),
         };
         Ok(preview.thinned())
     }
+}
+
+/// Slices with columns or rows of `fill` behind them, so that they are squares.
+fn squared(slices: &[u8], [rows, columns]: [usize; 2], fill: u8) -> Vec<u8> {
+    let size = rows.max(columns);
+    let mut squares = Vec::with_capacity(slices.len() / (rows * columns).max(1) * size * size);
+    for slice in slices.chunks_exact(rows * columns) {
+        for row in slice.chunks_exact(columns) {
+            squares.extend_from_slice(row);
+            squares.resize(squares.len() + size - columns, fill);
+        }
+        squares.resize(squares.len() + (size - rows) * size, fill);
+    }
+    squares
+}
+
+/// Intensities as they are where all lie in [0, 1], else from the lowest to the highest one.
+fn in_unit_range(image: Tensor) -> Tensor {
+    let lowest = image.min().double_value(&[]).min(0.0);
+    let highest = image.max().double_value(&[]).max(1.0);
+    if lowest == 0.0 && highest <= 1.0 { image } else { (image - lowest) / (highest - lowest) }
 }
 
 /// Levels of images `[N, C, H, W]`; colours as their mean: pictures are grey, so that classes stand out.
@@ -130,5 +160,18 @@ mod tests {
         };
         assert_eq!(drawn(0), [("best", 2, vec![2])]);
         assert_eq!(drawn(1), [("worst", 1, vec![1])]);
+    }
+
+    #[test]
+    fn slices_become_squares_and_intensities_levels() {
+        let plane = [2, 3];
+        assert_eq!(squared(&[1, 2, 3, 4, 5, 6], plane, 9), [1, 2, 3, 4, 5, 6, 9, 9, 9]);
+        assert_eq!(squared(&[1, 2, 3, 4], [2, 1], 9), [1, 9, 2, 9, 3, 9, 4, 9]);
+        assert_eq!(squared(&[1, 2, 3, 4], [2, 2], 9), [1, 2, 3, 4]);
+        let levels = |values: &[f32]| {
+            greys(&in_unit_range(Tensor::from_slice(values).view([1, 1, 1, -1]))).unwrap()
+        };
+        assert_eq!(levels(&[0.2, 0.5, 0.6]), [51, 128, 153]);
+        assert_eq!(levels(&[-1.0, 0.0, 3.0]), [0, 64, 255]);
     }
 }

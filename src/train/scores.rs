@@ -17,6 +17,18 @@ pub struct Score {
     pub asd: f64,
 }
 
+impl Score {
+    /// Dice, HD95, ASD.
+    pub(super) fn to_array(self) -> [f64; 3] {
+        [self.dice, self.hd95, self.asd]
+    }
+
+    /// Of the same three numbers.
+    pub(super) fn from_array([dice, hd95, asd]: [f64; 3]) -> Self {
+        Self { dice, hd95, asd }
+    }
+}
+
 /// The scores of one case.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CaseScores {

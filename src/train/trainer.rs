@@ -11,6 +11,7 @@ use super::checkpoint::{
     share_from_first_rank,
 };
 use super::evaluate::Evaluator;
+use super::inference::Target;
 use super::method::Method;
 use super::non_finite::{Rollback, Stumble, Unread};
 use super::pace::Pace;
@@ -32,7 +33,6 @@ use crate::runlog::{self, Phase, RunEvent, flight};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tch::{Device, Kind};
 
 /// How a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,7 +70,7 @@ pub struct Parts {
     /// Batches from which running statistics are made anew before each evaluation.
     pub statistics_batches: u64,
     /// Precision and place of images.
-    pub target: (Kind, Device),
+    pub target: Target,
 }
 
 /// A run under way on one rank.
@@ -95,7 +95,7 @@ impl Trainer {
         let communicator = parts.communicator.clone();
         let (requests, deadline) = parts.stop.clone();
         let unread = Unread::new(parts.plan.on_non_finite);
-        let replay = Replay::chosen(parts.plan.graph, parts.target.1);
+        let replay = Replay::chosen(parts.plan.graph, parts.target.device);
         let store = parts.store.clone();
         let retention =
             Retention { last: parts.plan.keep_checkpoints, every: parts.plan.keep_every };
@@ -287,7 +287,7 @@ impl Trainer {
         let start = Instant::now();
         self.pace.begin_step();
         let step = self.state.step + 1;
-        let (kind, device) = self.parts.target;
+        let Target { kind, device } = self.parts.target;
         self.parts.recorder.begin_step(step);
         let parts = self.parts.loader.micro_batches(step)?;
         let data_wait = start.elapsed();

@@ -253,9 +253,13 @@ mod loader {
         let volumes = HeldOut::cases(&dataset, 2).unwrap();
         let [volume] = volumes[..] else { panic!("{volumes:?}") };
         assert_eq!(volume.name(), "phantom0002");
-        assert_eq!(volume.input(48).size(), [3, 1, 48, 48]);
-        let same: Vec<f32> = Vec::try_from(volume.input(40).view(-1)).unwrap();
-        assert_eq!(same, volume.image());
+        let input = |size| -> Vec<f32> {
+            (0..3)
+                .flat_map(|slice| scrimp::data::resized_slice(volume.scan(), slice, size))
+                .collect()
+        };
+        assert_eq!(input(48).len(), 3 * 48 * 48);
+        assert_eq!(input(40), volume.scan().voxels);
         // To twice as many pixels less one and back, every pixel of the truth returns.
         let case = &dataset.cases[1];
         let large: Vec<u8> = (0..3)
@@ -264,6 +268,6 @@ mod loader {
                 scrimp::data::augment::zoom_labels(truth, [40, 40], [79, 79])
             })
             .collect();
-        assert_eq!(volume.enlarge(&large, 79), volume.truth());
+        assert_eq!(&*volume.enlarge(&large, [79; 2]), volume.truth());
     }
 }

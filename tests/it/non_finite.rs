@@ -5,6 +5,7 @@ use safetensors::{Dtype, SafeTensors};
 use scrimp::comm::{Communicator, Ranks, TensorSums, threads};
 use scrimp::config;
 use scrimp::config::plan::RunPlan;
+use scrimp::config::sampling::Sampling;
 use scrimp::data::Dataset;
 use scrimp::data::augment::Resample;
 use scrimp::data::batch::Batch;
@@ -19,6 +20,7 @@ use scrimp::runlog::directory::RunDirectory;
 use scrimp::runlog::io::EventSink;
 use scrimp::train::checkpoint::{CheckpointStore, Header};
 use scrimp::train::evaluate::{Evaluator, Yardstick};
+use scrimp::train::inference::Target;
 use scrimp::train::learner::Learner;
 use scrimp::train::learner::{LearnerSetup, Moments};
 use scrimp::train::point::StepPoint;
@@ -145,7 +147,8 @@ fn method(plan: &RunPlan, dataset: &Dataset) -> Box<dyn Method> {
         channels: 1,
         passes: Passes::new(false, None),
         slices: Vec::new(),
-        size: 0,
+        sample: [1, 0, 0],
+        spacing_mm: None,
     };
     (methods::find(&plan.method).unwrap().build)(&plan.method_params, &setup).unwrap()
 }
@@ -193,7 +196,7 @@ fn trainer_of(
     };
     std::fs::create_dir_all(run).unwrap();
     let events = Events::default();
-    let target = (Kind::Float, Device::Cpu);
+    let target = Target { kind: Kind::Float, device: Device::Cpu };
     let trainer = Trainer::new(Parts {
         header: Header { method: plan.method.clone(), ..Header::default() },
         method: change(method(&plan, &dataset)),
@@ -201,7 +204,7 @@ fn trainer_of(
         evaluator: Evaluator {
             dataset: Arc::clone(&dataset),
             fold: 1,
-            size: plan.data.size,
+            sampling: Sampling::Slices { size: plan.data.size },
             target,
             yardstick: Yardstick::Voxels,
             volume_statistics: false,

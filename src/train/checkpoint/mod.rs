@@ -545,7 +545,7 @@ mod tests {
     ");
     }
 
-    /// A learner with the weight of a convolution, drawn from `seed`, and a bias.
+    /// A learner with the weights of convolutions, drawn from `seed`, and a bias.
     fn convolution(seed: u64, moments: Moments) -> Learner {
         let adam = crate::train::optimizer::AdamConfig::default();
         let config = LearnerConfig {
@@ -558,6 +558,7 @@ mod tests {
         let setup = LearnerSetup { key: Key::new(seed), kind, computed: kind, device, moments };
         let build = |scope: &mut crate::parameters::Scope<'_>| {
             let _ = scope.uniform("weight", &[3, 5, 2, 2], 1.0);
+            let _ = scope.uniform("weight_of_volumes", &[2, 3, 2, 1, 2], 1.0);
             let _ = scope.uniform("bias", &[3], 1.0);
         };
         Learner::new("model", config, setup, build).unwrap().0
