@@ -278,11 +278,6 @@ pub(super) fn computed(plan: &RunPlan) -> Kind {
     if plan.train.precision == Precision::Bf16 { Kind::BFloat16 } else { kind(plan) }
 }
 
-/// How samples of a plan are cut from scans.
-pub(super) fn sampling(plan: &RunPlan) -> Sampling {
-    Sampling::Slices { size: plan.data.size }
-}
-
 /// What the networks of a method are built for.
 pub(super) struct Task {
     /// Classes, with the background.
