@@ -69,9 +69,13 @@ pub enum Prepare {
 /// Arguments of `scrimp prepare nifti`.
 #[derive(Debug, Args)]
 pub struct Nifti {
-    /// Folder of images, one `.nii` or `.nii.gz` per case
+    /// Folder of images, one `.nii` or `.nii.gz` per case, or one for each channel of it: `NAME_0000.nii.gz`,
+    /// `NAME_0001.nii.gz` and so on
     #[arg(long, value_name = "DIR")]
     pub images: PathBuf,
+    /// What the channels show, in the order of their numbers, as in `t1,t2,flair`
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub modalities: Option<Vec<String>>,
     /// Folder of scribbles with the names of the images
     #[arg(long, value_name = "DIR")]
     pub scribbles: PathBuf,

@@ -63,6 +63,7 @@ fn pack_nifti(arguments: &cli::Nifti) -> Result<Exit> {
     let to = claim(&arguments.to)?;
     let source = nifti::open(&nifti::Folders {
         images: arguments.images.clone(),
+        modalities: arguments.modalities.clone(),
         scribbles: arguments.scribbles.clone(),
         dense: arguments.dense.clone(),
         classes: arguments.classes.clone(),

@@ -22,7 +22,6 @@ use crate::data::{Dataset, IGNORE, augment, store};
 use crate::error::{Context, Failure, Result};
 use crate::methods::{self, Passes, Setup};
 use crate::native;
-use crate::preparation::{Preparation, Spacing};
 use crate::random::Key;
 use crate::signals;
 use crate::train::Method;
@@ -268,11 +267,6 @@ pub(super) fn target(plan: &RunPlan, device: Device) -> Target {
     Target { kind: kind(plan), device }
 }
 
-/// What a network sees of a scan.
-pub(super) fn sampling(plan: &RunPlan) -> Sampling {
-    Sampling::Slices { size: plan.data.size }
-}
-
 /// The precision of convolutions.
 pub(super) fn computed(plan: &RunPlan) -> Kind {
     if plan.train.precision == Precision::Bf16 { Kind::BFloat16 } else { kind(plan) }
@@ -285,7 +279,7 @@ pub(super) struct Task {
     pub(super) channels: usize,
     /// Rows and columns of every slice that is trained on, as stored; none where nothing is trained.
     pub(super) slices: Vec<[usize; 2]>,
-    /// Distance of voxels along slices, rows, columns, where all scans have the same.
+    /// How far apart the voxels of all scans lie, where their preparation makes them alike.
     pub(super) spacing_mm: Option<[f64; 3]>,
 }
 
@@ -298,7 +292,7 @@ impl Task {
             classes: dataset.classes.len(),
             channels: dataset.channels(),
             slices: shapes.map(|[_, rows, columns]| [rows, columns]).collect(),
-            spacing_mm: dataset.preparation.as_ref().and_then(spacing_mm),
+            spacing_mm: dataset.preparation.as_ref().and_then(|done| done.spacing.of_volume_mm()),
         }
     }
 }
@@ -344,14 +338,6 @@ pub(super) fn method_for(
         spacing_mm: task.spacing_mm,
     };
     (methods::find(&plan.method)?.build)(&plan.method_params, &setup)
-}
-
-/// How far apart the voxels of all scans lie, where their preparation made them alike.
-pub(super) fn spacing_mm(preparation: &Preparation) -> Option<[f64; 3]> {
-    match preparation.spacing {
-        Spacing::Volume(spacing_mm) => Some(spacing_mm),
-        Spacing::AsStored | Spacing::InPlane(_) => None,
-    }
 }
 
 /// This rank's share of the batches.

@@ -193,6 +193,7 @@ mod data {
             dense: None,
             classes: vec!["background".to_owned(), "liver".to_owned()],
             dense_classes: None,
+            modalities: None,
             unlabelled: 9,
             patients: None,
         };

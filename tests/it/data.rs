@@ -391,6 +391,7 @@ fn own_nifti_files_are_imported_or_refused_by_name() {
         dense: None,
         classes,
         dense_classes: None,
+        modalities: None,
         unlabelled: 4,
         patients: None,
     };

@@ -124,6 +124,7 @@ impl Member {
             channels: self.preparation.channels.len(),
             // What a method keeps of the slices that it learnt from predicts nothing.
             slices: Vec::new(),
+            spacing_mm: self.preparation.spacing.of_volume_mm(),
         };
         let method = run::method_for(&self.plan, task, place.device, ranks);
         let method = agree(&**ranks, method)?;
