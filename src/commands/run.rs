@@ -52,11 +52,35 @@ pub(super) fn identified(plan: &RunPlan) -> Result<(Arc<Dataset>, Identity)> {
         DataSource::Phantom(plan) => generated(plan)?,
         DataSource::LesionPhantom(plan) => generated_lesions(plan)?,
     };
+    refuse_other_preparation(plan, &dataset)?;
     let identity = Identity::of(&dataset);
     if plan.data.colour == Colour::GreyWorld {
         dataset.even_out_light();
     }
     Ok((Arc::new(dataset), identity))
+}
+
+/// Refuses data whose scans were prepared in another way than the plan says.
+fn refuse_other_preparation(plan: &RunPlan, dataset: &Dataset) -> Result<()> {
+    let (Some(wished), Some(found)) = (&plan.data.preparation, &dataset.preparation) else {
+        return Ok(());
+    };
+    let Some([key, wished, found]) = wished.difference(found) else { return Ok(()) };
+    Err(Failure::usage(format!(
+        "`data.preparation.{key}` is `{wished}`, the scans of data set `{}` were prepared with `{found}`",
+        dataset.name
+    ))
+    .hint("remove `[data.preparation]`, which says how scans were prepared and prepares none")
+    .hint("or pack the data in that way: `scrimp prepare --help`"))
+}
+
+/// A plan that says how the scans of its data were prepared.
+pub(super) fn recorded(plan: &RunPlan, dataset: &Dataset) -> RunPlan {
+    let mut plan = plan.clone();
+    if dataset.preparation.is_some() {
+        plan.data.preparation.clone_from(&dataset.preparation);
+    }
+    plan
 }
 
 /// The same data set with the annotation that the plan learns from, where a random walker has to make

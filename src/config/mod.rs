@@ -17,6 +17,7 @@ mod voice;
 
 use crate::error::{Context, Exit, Failure, Result};
 use crate::files;
+use crate::preparation::Preparation;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use source::Source;
@@ -85,6 +86,10 @@ pub struct DataConfig {
     /// Dense masks of other patients, for methods that learn what shapes look like.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shapes: Option<ShapesConfig>,
+    /// How scans were prepared, as the data set itself says and a run writes down; another one than that
+    /// is refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub preparation: Option<Preparation>,
 }
 
 /// `[data.phantom]`: a synthetic cardiac data set.
