@@ -291,14 +291,14 @@ pub(super) fn target(plan: &RunPlan, device: Device) -> Target {
     Target { kind: kind(plan), device }
 }
 
+/// What a network sees of a scan.
+pub(super) fn sampling(plan: &RunPlan) -> Sampling {
+    Sampling::Slices { size: plan.data.size }
+}
+
 /// The precision of convolutions.
 pub(super) fn computed(plan: &RunPlan) -> Kind {
     if plan.train.precision == Precision::Bf16 { Kind::BFloat16 } else { kind(plan) }
-}
-
-/// How samples of a plan are cut from scans.
-pub(super) fn sampling(plan: &RunPlan) -> Sampling {
-    Sampling::Slices { size: plan.data.size }
 }
 
 /// What the networks of a method are built for.

@@ -3,7 +3,7 @@
 
 use proptest::prelude::*;
 use scrimp::preparation::{
-    Channel, Crop, Intensities, NativeLabels, Over, Preparation, Regrid, Spacing,
+    Channel, Crop, Intensities, NativeLabels, NativeSlice, Over, Preparation, Regrid, Spacing,
 };
 use scrimp::scan::{Grid, Placement, Scan};
 
@@ -79,7 +79,18 @@ fn streamed(regrid: &Regrid, probabilities: &[f32], slices: usize) -> Vec<u8> {
             &probabilities[(class * total + first) * rows * columns..][..count * rows * columns]
         };
         let slab: Vec<f32> = (0..3).flat_map(|class| of_class(class).to_vec()).collect();
-        labels.extend(native.push(&slab).unwrap());
+        let mut take = |slice: NativeSlice<'_>| {
+            let pixels = slice.labels.len();
+            for (pixel, &label) in slice.labels.iter().enumerate() {
+                let of = |class: usize| slice.probabilities[class * pixels + pixel];
+                let chosen = of(usize::from(label));
+                assert!((0..3).all(|class| of(class) < chosen || class >= usize::from(label)));
+                assert!((0..3).all(|class| of(class) <= chosen), "pixel {pixel}");
+            }
+            labels.extend_from_slice(slice.labels);
+            Ok(())
+        };
+        native.each_slice(&slab, true, &mut take).unwrap();
     }
     assert!(native.is_complete());
     labels
