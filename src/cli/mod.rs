@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 pub use predict::{Predict, PredictDevice, Touching};
 pub use prepare::{
-    Absent, Brats, Difficulty, LabelTransfer, Labeller, LesionPhantom, Nifti, Prepare,
+    Absent, Brats, Crop, Difficulty, LabelTransfer, Labeller, LesionPhantom, Nifti, Prepare,
     PseudoLabels, Refinement, ScribbleKind, Scribbles,
 };
 

@@ -21,7 +21,6 @@ use crate::data::{Dataset, IGNORE, augment, store};
 use crate::error::{Context, Failure, Result};
 use crate::methods::{self, Passes, Setup};
 use crate::native;
-use crate::preparation::Spacing;
 use crate::random::Key;
 use crate::signals;
 use crate::train::Method;
@@ -52,11 +51,35 @@ pub(super) fn identified(plan: &RunPlan) -> Result<(Arc<Dataset>, Identity)> {
         DataSource::Phantom(plan) => generated(plan)?,
         DataSource::LesionPhantom(plan) => generated_lesions(plan)?,
     };
+    refuse_other_preparation(plan, &dataset)?;
     let identity = Identity::of(&dataset);
     if plan.data.colour == Colour::GreyWorld {
         dataset.even_out_light();
     }
     Ok((Arc::new(dataset), identity))
+}
+
+/// Refuses data whose scans were prepared in another way than the plan says.
+fn refuse_other_preparation(plan: &RunPlan, dataset: &Dataset) -> Result<()> {
+    let (Some(wished), Some(found)) = (&plan.data.preparation, &dataset.preparation) else {
+        return Ok(());
+    };
+    let Some([key, wished, found]) = wished.difference(found) else { return Ok(()) };
+    Err(Failure::usage(format!(
+        "`data.preparation.{key}` is `{wished}`, the scans of data set `{}` were prepared with `{found}`",
+        dataset.name
+    ))
+    .hint("remove `[data.preparation]`, which says how scans were prepared and prepares none")
+    .hint("or pack the data in that way: `scrimp prepare --help`"))
+}
+
+/// A plan that says how the scans of its data were prepared.
+pub(super) fn recorded(plan: &RunPlan, dataset: &Dataset) -> RunPlan {
+    let mut plan = plan.clone();
+    if dataset.preparation.is_some() {
+        plan.data.preparation.clone_from(&dataset.preparation);
+    }
+    plan
 }
 
 /// The same data set with the annotation that the plan learns from, where a random walker has to make
@@ -272,10 +295,45 @@ pub(super) fn computed(plan: &RunPlan) -> Kind {
     if plan.train.precision == Precision::Bf16 { Kind::BFloat16 } else { kind(plan) }
 }
 
+/// What the networks of a method are built for.
+pub(super) struct Task {
+    /// Classes, with the background.
+    pub(super) classes: usize,
+    pub(super) channels: usize,
+    /// Rows and columns of every slice that is trained on, as stored; none where nothing is trained.
+    pub(super) slices: Vec<[usize; 2]>,
+    /// How far apart the voxels of all scans lie, where their preparation makes them alike.
+    pub(super) spacing_mm: Option<[f64; 3]>,
+}
+
+impl Task {
+    /// What a plan trains on in a data set.
+    fn of(plan: &RunPlan, dataset: &Dataset) -> Self {
+        let slices = training_slices(dataset, plan.data.fold, &plan.data.annotation).into_iter();
+        let shapes = slices.map(|(case, _)| dataset.cases[case].scan.grid.shape);
+        Self {
+            classes: dataset.classes.len(),
+            channels: dataset.channels(),
+            slices: shapes.map(|[_, rows, columns]| [rows, columns]).collect(),
+            spacing_mm: dataset.preparation.as_ref().and_then(|done| done.spacing.of_volume_mm()),
+        }
+    }
+}
+
 /// The method of a plan with its initial weights.
 pub(super) fn method(
     plan: &RunPlan,
     dataset: &Dataset,
+    device: Device,
+    ranks: &Ranks,
+) -> Result<Box<dyn Method>> {
+    method_for(plan, Task::of(plan, dataset), device, ranks)
+}
+
+/// The method of a plan for a task whose data need not be there.
+pub(super) fn method_for(
+    plan: &RunPlan,
+    task: Task,
     device: Device,
     ranks: &Ranks,
 ) -> Result<Box<dyn Method>> {
@@ -295,26 +353,14 @@ pub(super) fn method(
                 Moments::Whole
             },
         },
-        classes: dataset.classes.len() as i64,
-        channels: dataset.channels() as i64,
+        classes: task.classes as i64,
+        channels: task.channels as i64,
         passes: Passes::new(plan.net.dropout, statistics),
-        slices: training_slices(dataset, plan.data.fold, &plan.data.annotation)
-            .into_iter()
-            .map(|(case, _)| dataset.cases[case].scan.grid.shape)
-            .map(|[_, rows, columns]| [rows, columns])
-            .collect(),
+        slices: task.slices,
         sample: plan.data.sampling.extent(),
-        spacing_mm: spacing_mm(dataset),
+        spacing_mm: task.spacing_mm,
     };
     (methods::find(&plan.method)?.build)(&plan.method_params, &setup)
-}
-
-/// How far apart the voxels of all scans lie, where their preparation made them alike.
-fn spacing_mm(dataset: &Dataset) -> Option<[f64; 3]> {
-    match dataset.preparation.as_ref()?.spacing {
-        Spacing::Volume(spacing_mm) => Some(spacing_mm),
-        Spacing::AsStored | Spacing::InPlane(_) => None,
-    }
 }
 
 /// This rank's share of the batches.

@@ -8,8 +8,8 @@ mod changes;
 mod graph;
 mod phantoms;
 pub mod plan;
-mod samples;
 pub mod sampling;
+mod sampling_keys;
 mod shown;
 mod source;
 mod time_span;
@@ -18,6 +18,7 @@ mod voice;
 
 use crate::error::{Context, Exit, Failure, Result};
 use crate::files;
+use crate::preparation::Preparation;
 use sampling::Sampling;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -90,6 +91,10 @@ pub struct DataConfig {
     /// Dense masks of other patients, for methods that learn what shapes look like.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shapes: Option<ShapesConfig>,
+    /// How scans were prepared, as the data set itself says and a run writes down; another one than that
+    /// is refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub preparation: Option<Preparation>,
 }
 
 /// `[data.patches]`: boxes of voxels around annotated ones, at the scans' own scale.

@@ -8,9 +8,10 @@ use super::{
     Colour, DataConfig, MethodConfig, NetConfig, Normalisation, Orientation, Outside, Resample,
     RunConfig, ShapesConfig,
 };
-use super::{phantoms, samples, shown};
-use crate::error::{Context, Result};
+use super::{phantoms, sampling_keys, shown};
+use crate::error::{Context, Exit, Result};
 use crate::limits::STEPS;
+use crate::preparation::Preparation;
 use crate::shares::local_share;
 use std::path::{Path, PathBuf};
 
@@ -56,6 +57,8 @@ pub struct DataPlan {
     pub drop_last: bool,
     /// Dense masks of other patients, where the method learns from them.
     pub shapes: Option<ShapesPlan>,
+    /// How scans were prepared, where the configuration or the data set says so.
+    pub preparation: Option<Preparation>,
 }
 
 /// Dense masks that belong to no image of the run.
@@ -114,7 +117,7 @@ impl RunPlan {
                 0..=STEPS,
             )?,
         };
-        samples::refuse_large_batch(&config, data.sampling, train.batch_size)?;
+        sampling_keys::refuse_large_batch(&config, data.sampling, train.batch_size)?;
         let MethodConfig { name: method, params: method_params } = config.method;
         Ok(Self { ranks, data, net, method, method_params, train })
     }
@@ -135,13 +138,14 @@ impl RunPlan {
             data: DataConfig {
                 fold: Some(self.data.fold),
                 annotation: Some(self.data.annotation.clone()),
-                size: samples::size(data_sampling),
-                patches: samples::patches(data_sampling),
+                size: sampling_keys::size(data_sampling),
+                patches: sampling_keys::patches(data_sampling),
                 colour: Some(self.data.colour),
                 augment: Some(self.data.augment),
                 outside: Some(self.data.outside),
                 drop_last: Some(self.data.drop_last),
                 shapes: self.data.shapes.as_ref().map(ShapesPlan::written_out),
+                preparation: self.data.preparation.clone(),
                 ..data
             },
             net: NetConfig {
@@ -260,12 +264,18 @@ fn source(config: &RunConfig) -> Result<DataSource> {
 fn data(config: &RunConfig) -> Result<DataPlan> {
     let written = &config.data;
     let source = source(config)?;
-    let sampling = samples::sampling(config)?;
+    let sampling = sampling_keys::sampling(config)?;
     let shapes = written.shapes.as_ref();
     let shapes = shapes.map(|shapes| self::shapes(config, shapes, &source)).transpose()?;
+    if let Some(preparation) = &written.preparation {
+        preparation.check().map_err(|failure| {
+            failure.exit_with(Exit::Usage).at(config.place("data.preparation"))
+        })?;
+    }
     Ok(DataPlan {
         source,
         shapes,
+        preparation: written.preparation.clone(),
         fold: written.fold.unwrap_or(1),
         annotation: written.annotation().to_owned(),
         sampling,
@@ -330,11 +340,55 @@ mod tests {
         let masks = format!("{LEAST}[data.shapes]\npath = \"masks\"\norientation = \"released\"\n");
         let drawn = format!("{LEAST}[data.shapes.phantom]\nseed = 4\n");
         let lesions = LEAST.replace("path = \"a.h5\"", "[data.lesion_phantom]\ntest = 0");
-        for text in [LEAST.to_owned(), phantom, lesions, format!("{LEAST}{params}"), masks, drawn] {
+        let fixed = "{ fixed = { low = -160.0, high = 0.1, mean = 3e-7, deviation = 0.3 } }";
+        let prepared = format!(
+            "{LEAST}[data.preparation]\ncrop = \"nonzero\"\nspacing = {{ in_plane = [0.7, 1.1] }}\n\
+             channels = [{{ name = \"ct\", intensities = {fixed} }}, \
+             {{ name = \"t1\", intensities = {{ z_score = {{ over = \"all\" }} }} }}]\n"
+        );
+        let learner = format!("{LEAST}{params}");
+        for text in [LEAST.to_owned(), phantom, lesions, learner, masks, drawn, prepared] {
             let plan = resolve(&text, 2).unwrap();
             let again = resolve(&plan.to_toml().unwrap(), 2).unwrap();
             assert_eq!(again, plan);
         }
+    }
+
+    #[test]
+    fn preparations_that_cannot_be_are_refused_with_their_place() {
+        let refused = |text: &str| {
+            resolve(&format!("{LEAST}[data.preparation]\n{text}"), 1).unwrap_err().to_string()
+        };
+        insta::assert_snapshot!(refused("channels = []\n"), @r"
+        error: expected 1 to 64 channels, found 0
+          --> a.toml:7:7
+          |
+        7 | [data.preparation]
+          |       ^^^^^^^^^^^
+        ");
+        insta::assert_snapshot!(refused("channels = [{ name = \"a\", intensities = \"most\" }]\n"), @r#"
+        error: `data.preparation.channels` is `most`, expected one of `as_stored`, `eight_bit`, `published`, `robust`, `window`, `z_score`, `fixed`
+          --> a.toml:8:12
+          |
+        8 | channels = [{ name = "a", intensities = "most" }]
+          |            ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+        "#);
+        insta::assert_snapshot!(refused("crop = true\nchannels = []\n"), @r"
+        error: `data.preparation.crop`: wanted string or table
+          --> a.toml:8:8
+          |
+        8 | crop = true
+          |        ^^^^
+        ");
+        insta::assert_snapshot!(refused("chanels = []\n"), @r"
+        error: unknown key `data.preparation.chanels`
+          --> a.toml:8:1
+          |
+        8 | chanels = []
+          | ^^^^^^^
+
+        hint: did you mean `channels`?
+        ");
     }
 
     #[test]

@@ -157,6 +157,8 @@ mod micro_batches;
 #[cfg(feature = "torch")]
 mod native;
 #[cfg(test)]
+mod nifti_files;
+#[cfg(test)]
 #[cfg(feature = "torch")]
 mod non_finite;
 #[cfg(test)]
@@ -187,6 +189,8 @@ mod resume;
 #[cfg(test)]
 #[cfg(feature = "mpi")]
 mod running;
+#[cfg(test)]
+mod scans;
 #[cfg(test)]
 #[cfg(feature = "hdf5")]
 mod skips;

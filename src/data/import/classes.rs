@@ -2,9 +2,9 @@
 //!
 //! Knows neither files nor voxels.
 
-use super::labels::Coding;
 use crate::error::{Failure, Result};
 use crate::limits::CLASSES;
+use crate::scan::Coding;
 
 /// Classes in their order, the background first, with the value that labels have in files.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -117,8 +117,6 @@ impl Classes {
 mod tests {
     use super::*;
     use crate::data::IGNORE;
-    use crate::data::import::Notes;
-    use crate::data::import::labels::Numbers;
 
     fn classes(words: &str) -> Result<Classes> {
         let words: Vec<String> = words.split(',').map(String::from).collect();
@@ -128,9 +126,8 @@ mod tests {
     #[test]
     fn values_may_be_any_and_classes_keep_their_order() {
         let coding = classes("7=background, -3 = liver").unwrap().coding_or(0).unwrap();
-        let values = [7.0, -3.0, 0.0];
-        let numbers = Numbers { values: &values, shape: [1, 1, 3], step: 0.0, name: "`a`".into() };
-        assert_eq!(coding.labels(&numbers, &Notes::default()).unwrap(), [0, 1, IGNORE]);
+        let labels = [7, -3, 0, 1].map(|value| coding.label(value));
+        assert_eq!(labels, [Some(0), Some(1), Some(IGNORE), None]);
         assert_eq!(classes("a,b").unwrap(), classes("0=a,1=b").unwrap());
         let dense =
             classes("1=b,0=a").unwrap().in_order_of(&["a".into(), "b".into()], "--dense-classes");
