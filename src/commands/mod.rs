@@ -28,10 +28,10 @@ mod narrate;
 mod network_labels;
 #[cfg(feature = "torch")]
 mod origin;
-#[cfg(feature = "torch")]
-mod predict;
 #[cfg(feature = "hdf5")]
 mod packing;
+#[cfg(feature = "torch")]
+mod predict;
 #[cfg(feature = "hdf5")]
 mod prepare;
 #[cfg(feature = "torch")]

@@ -82,7 +82,8 @@ pub fn gated_crf(
 ) -> Result<Tensor> {
     let fixed = probabilities.detach();
     let kind = probabilities.kind();
-    let radius = if axes(image).len() == 2 { [0, field.radius[1], field.radius[2]] } else { field.radius };
+    let radius =
+        if axes(image).len() == 2 { [0, field.radius[1], field.radius[2]] } else { field.radius };
     let (masks, pixels, outside, sums) = tch::no_grad(|| {
         let masks = Masks::of(field, image);
         let pixels = pixels(probabilities, &masks, samples, group);
@@ -157,7 +158,8 @@ fn outside_weights(image: &Tensor, kernels: &[PairKernel], masks: &Masks, of: [i
         return Tensor::zeros([], (Kind::Double, image.device()));
     }
     let sizes = [2, 3, 4].map(|axis| image.size()[axis]);
-    let placed = |axis: usize, numbers: Tensor| numbers.view([[-1, 1, 1], [1, -1, 1], [1, 1, -1]][axis]);
+    let placed =
+        |axis: usize, numbers: Tensor| numbers.view([[-1, 1, 1], [1, -1, 1], [1, 1, -1]][axis]);
     let within = |axis: usize| placed(axis, neighbours_within(sizes[axis], of[axis], image));
     let neighbours = of.map(|radius| 2 * radius + 1).iter().product::<i64>() as f64;
     let outside: Tensor = neighbours - within(0) * within(1) * within(2); // [D, H, W]

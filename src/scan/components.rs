@@ -175,7 +175,8 @@ mod tests {
             for z in range(place[0], slices) {
                 for y in range(place[1], rows) {
                     for x in range(place[2], columns) {
-                        let away: usize = [z, y, x].iter().zip(place).map(|(a, b)| a.abs_diff(b)).sum();
+                        let away: usize =
+                            [z, y, x].iter().zip(place).map(|(a, b)| a.abs_diff(b)).sum();
                         if corners || away == 1 {
                             found.push([z, y, x]);
                         }

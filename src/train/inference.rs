@@ -384,7 +384,7 @@ fn refuse_other_extents(found: &Tensor, windows: &Tensor, before: Option<&Tensor
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::comm::{Communicator, TensorSums};
     use crate::data::batch::Batch;
@@ -397,10 +397,10 @@ mod tests {
     use std::cell::Cell;
     use std::sync::{Arc, Barrier, Mutex};
 
-    const HERE: Target = Target { kind: Kind::Float, device: Device::Cpu };
+    pub(in crate::train) const HERE: Target = Target { kind: Kind::Float, device: Device::Cpu };
 
     /// A method that answers with a function of what it sees.
-    struct Answers<F>(F);
+    pub(in crate::train) struct Answers<F>(pub(in crate::train) F);
 
     impl<F: Fn(&Tensor) -> Tensor> Method for Answers<F> {
         fn step(&mut self, _batch: &Batch, _cx: &mut StepContext<'_>) -> Result<()> {
@@ -415,19 +415,19 @@ mod tests {
     }
 
     /// Numbers in [0, 1).
-    fn scan(shape: [usize; 3]) -> Scan {
+    pub(in crate::train) fn scan(shape: [usize; 3]) -> Scan {
         let mut draws = Key::new(5).draws();
         let grid = Grid::unplaced(shape, None);
         let voxels = (0..grid.voxels()).map(|_| draws.uniform() as f32).collect();
         Scan { grid, channels: 1, voxels }
     }
 
-    fn patches(extent: [usize; 3]) -> Sampling {
+    pub(in crate::train) fn patches(extent: [usize; 3]) -> Sampling {
         Sampling::Patches { extent, per_case: 1, foreground_share: 0.0 }
     }
 
     /// The image and its opposite as two classes.
-    fn echo(image: &Tensor) -> Tensor {
+    pub(in crate::train) fn echo(image: &Tensor) -> Tensor {
         Tensor::cat(&[image, &(1.0 - image)], 1)
     }
 

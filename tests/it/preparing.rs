@@ -88,7 +88,8 @@ fn streamed(regrid: &Regrid, probabilities: &[f32], slices: usize) -> Vec<u8> {
 #[test]
 fn a_preparation_that_keeps_everything_returns_every_bit() {
     let preparation = Preparation::grey(Intensities::AsStored);
-    let odd = scan([3, 4, 5], [9.0, 1.5, 1.25], |[z, y, x]| (z * 31 + y * 7 + x) as f32 / 3.0 - 5.0);
+    let odd =
+        scan([3, 4, 5], [9.0, 1.5, 1.25], |[z, y, x]| (z * 31 + y * 7 + x) as f32 / 3.0 - 5.0);
     let prepared = preparation.apply(odd.clone()).unwrap();
     assert_eq!(prepared.scan, odd);
     assert!(prepared.regrid.is_same());
@@ -108,7 +109,8 @@ fn intensities_keep_their_place_in_the_patient() {
         (x + 2.0 * y - 0.5 * z) as f32
     };
     let mut stored = scan([14, 30, 28], [2.0, 1.0, 1.0], |_| 0.0);
-    stored.voxels = voxels(stored.grid.shape).into_iter().map(|at| ramp(&stored.grid, at)).collect();
+    stored.voxels =
+        voxels(stored.grid.shape).into_iter().map(|at| ramp(&stored.grid, at)).collect();
     let target = Spacing::Volume([1.25, 0.8, 1.5]);
     let preparation = prepared_by(Crop::None, target, &[Intensities::AsStored]);
     let prepared = preparation.apply(stored.clone()).unwrap();
@@ -150,10 +152,7 @@ fn the_box_of_what_is_not_0_is_that_of_all_channels() {
     assert_eq!(prepared.regrid.kept, [1..4, 1..3, 4..6]);
     assert_eq!((prepared.scan.grid.shape, prepared.scan.channels), ([3, 2, 2], 2));
     let grid = &prepared.scan.grid;
-    assert_close(
-        position_mm(grid, [0.0; 3]),
-        position_mm(&stored.grid, [1.0, 1.0, 4.0]),
-    );
+    assert_close(position_mm(grid, [0.0; 3]), position_mm(&stored.grid, [1.0, 1.0, 4.0]));
     // Slices, channels, rows, columns; the other channel has mean 0 and deviation 1.
     assert_eq!(prepared.scan.voxels[..4], [0.0, 0.0, 0.0, 3.0]);
     let scored: f32 = prepared.scan.voxels.chunks(4).skip(1).step_by(2).flatten().sum();
@@ -203,8 +202,10 @@ fn nothing_is_interpolated_between_slices_that_lie_far_apart() {
 #[test]
 fn what_cannot_be_prepared_is_refused() {
     let stored = || scan([2, 4, 4], [10.0, 1.0, 1.0], |[_, y, x]| (y + x) as f32);
-    let said = |preparation: &Preparation, scan: Scan| preparation.apply(scan).unwrap_err().to_string();
-    let volume = |mm: f64| prepared_by(Crop::None, Spacing::Volume([mm; 3]), &[Intensities::Robust]);
+    let said =
+        |preparation: &Preparation, scan: Scan| preparation.apply(scan).unwrap_err().to_string();
+    let volume =
+        |mm: f64| prepared_by(Crop::None, Spacing::Volume([mm; 3]), &[Intensities::Robust]);
     insta::assert_snapshot!(said(&Preparation::colours(), stored()), @"error: the scan has 1 channels, expected 3: `red`, `green`, `blue`");
     let mut unplaced = stored();
     unplaced.grid.spacing_mm = None;
@@ -218,8 +219,14 @@ fn what_cannot_be_prepared_is_refused() {
     for (text, expected) in [
         ("channels = []", "expected 1 to 64 channels, found 0"),
         ("channels = [{ name = '', intensities = 'robust' }]", "channel 0 has no name"),
-        ("spacing = { in_plane = [1.0, 0.0] }\nchannels = [{ name = 'a', intensities = 'robust' }]", "voxels lie 0 mm apart, expected more than 0"),
-        ("channels = [{ name = 'a', intensities = { window = { low = 2.0, high = 1.0 } } }]", "cannot scale channel `a`"),
+        (
+            "spacing = { in_plane = [1.0, 0.0] }\nchannels = [{ name = 'a', intensities = 'robust' }]",
+            "voxels lie 0 mm apart, expected more than 0",
+        ),
+        (
+            "channels = [{ name = 'a', intensities = { window = { low = 2.0, high = 1.0 } } }]",
+            "cannot scale channel `a`",
+        ),
     ] {
         let preparation: Preparation = toml::from_str(text).unwrap();
         assert_eq!(preparation.check().unwrap_err().message(), expected);
@@ -229,7 +236,8 @@ fn what_cannot_be_prepared_is_refused() {
 #[test]
 fn probabilities_come_back_slice_by_slice() {
     let stored = scan([3, 4, 4], [1.0, 1.0, 1.0], |[z, y, x]| f32::from(z > 0 && y > 0 && x > 0));
-    let preparation = prepared_by(Crop::Nonzero, Spacing::Volume([0.5, 1.0, 1.0]), &[Intensities::AsStored]);
+    let preparation =
+        prepared_by(Crop::Nonzero, Spacing::Volume([0.5, 1.0, 1.0]), &[Intensities::AsStored]);
     let regrid = preparation.apply(stored).unwrap().regrid;
     assert_eq!(regrid.prepared.shape, [4, 3, 3]);
     let mut native = NativeLabels::new(regrid, 2);
@@ -256,9 +264,8 @@ fn grids() -> impl Strategy<Value = ([usize; 3], [f64; 3], [f64; 3])> {
     let extents = (6usize..14, 20usize..40, 20usize..40);
     let spacing = (0.6f64..1.6, 0.6f64..1.6, 0.6f64..1.6);
     let target = (0.5f64..1.3, 0.5f64..1.3, 0.5f64..1.3);
-    (extents, spacing, target).prop_map(|(extents, spacing, target)| {
-        (extents.into(), spacing.into(), target.into())
-    })
+    (extents, spacing, target)
+        .prop_map(|(extents, spacing, target)| (extents.into(), spacing.into(), target.into()))
 }
 
 proptest! {

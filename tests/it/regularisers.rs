@@ -177,7 +177,8 @@ fn weights_of_pairs_are_exponentials() {
     let here = image.zeros_like();
     let _ = here.narrow(3, 0, 1).fill_(1.0);
     let kernels = [PairKernel { weight: 2.0, distance: 1e-4, slices: 0.0, intensity: 0.6 }];
-    let hood = Neighbourhood { kernels: &kernels, radius: [0, 399, 399], form: Form::Own, masks: None };
+    let hood =
+        Neighbourhood { kernels: &kernels, radius: [0, 399, 399], form: Form::Own, masks: None };
     let place = Tensor::arange(400, (Kind::Double, Device::Cpu));
     let expected = (place.square() * -1e-4 - image.view([-1]).square() * 0.6).exp() * 2.0;
     for (kind, tolerance) in [(Kind::Float, 1e-6), (Kind::Double, 1e-13)] {
