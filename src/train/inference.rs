@@ -112,9 +112,7 @@ impl<'a> Inference<'a> {
     pub fn labels(&self, scan: &Scan) -> Result<Vec<u8>> {
         let mut labels = Vec::with_capacity(self.shape(scan).iter().product());
         self.each_finished(scan, &mut |_, probabilities| {
-            let classes = probabilities.argmax(0, false).to_kind(Kind::Uint8);
-            let classes = classes.to_device(Device::Cpu).contiguous().view([-1]);
-            labels.extend(Vec::<u8>::try_from(classes).context(|| "cannot fetch a prediction")?);
+            labels.extend(most_likely(probabilities)?);
             Ok(())
         })?;
         Ok(labels)
@@ -325,6 +323,22 @@ impl<'a> Inference<'a> {
     }
 }
 
+/// The class of largest probability, of equal ones the first, of each voxel in row-major order:
+/// `probabilities` is `[classes, ...]`.
+///
+/// Class by class over whole maps, which on a CPU is several times as fast as `argmax` over distant numbers.
+pub fn most_likely(probabilities: &Tensor) -> Result<Vec<u8>> {
+    let mut largest = probabilities.get(0);
+    let mut labels = largest.zeros_like().to_kind(Kind::Uint8);
+    for class in 1..probabilities.size()[0] {
+        let map = probabilities.get(class);
+        let _ = labels.masked_fill_(&map.gt_tensor(&largest), class);
+        largest = largest.maximum(&map);
+    }
+    let labels = labels.to_device(Device::Cpu).contiguous().view([-1]);
+    Vec::try_from(labels).context(|| "cannot fetch a prediction")
+}
+
 /// A scan and the windows over it.
 struct Cut<'s> {
     scan: &'s Scan,
@@ -526,6 +540,16 @@ pub(super) mod tests {
         }
         let difference = largest_difference(&whole(&inference, &scan), &expected);
         assert!(difference < 1e-6, "{difference:e}");
+    }
+
+    #[test]
+    fn the_first_of_the_most_likely_classes_is_the_label() {
+        let mut draws = Key::new(9).draws();
+        let numbers: Vec<f32> = (0..5 * 300).map(|_| draws.below(4) as f32 / 4.0).collect();
+        let probabilities = Tensor::from_slice(&numbers).view([5, 3, 100]);
+        let expected: Vec<i64> = Vec::try_from(probabilities.argmax(0, false).view([-1])).unwrap();
+        let found = most_likely(&probabilities).unwrap();
+        assert!(found.iter().map(|&label| i64::from(label)).eq(expected));
     }
 
     #[test]
