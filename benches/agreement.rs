@@ -99,7 +99,8 @@ impl Training {
             channels: 1,
             passes: Passes::new(false, None),
             slices: Vec::new(),
-            size: 0,
+            sample: [1, 0, 0],
+            spacing_mm: None,
         };
         Ok(Self {
             method: (definition.build)(&(definition.check)(&config)?, &setup)?,

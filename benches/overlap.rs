@@ -180,7 +180,8 @@ impl Contestant {
             channels: 1,
             passes: Passes::new(false, None),
             slices: Vec::new(),
-            size: SIZE as i64,
+            sample: [1, SIZE, SIZE],
+            spacing_mm: None,
         };
         let method = (definition.build)(&(definition.check)(&config)?, &setup)?;
         let count = method.learners().iter().map(|learner| learner.flat_parts()[0].total).sum();

@@ -444,6 +444,24 @@ mod tests {
     }
 
     #[test]
+    fn weights_over_volumes_lie_with_their_inputs_side_by_side() {
+        let mut parameters = Parameters::new(Key::new(1), Kind::Float, Device::Cpu);
+        let weight = parameters.root().uniform("weight", &[2, 3, 2, 4, 5], 1.0);
+        let before = weight.detach().copy();
+        let flat = Flat::new(&parameters);
+        assert!(weight.equal(&before));
+        assert_eq!(weight.stride(), [120, 1, 60, 15, 3]);
+        let x = Tensor::ones([1, 3, 4, 8, 8], (Kind::Float, Device::Cpu));
+        let y = x.conv3d(&weight, None::<Tensor>, [1; 3], [0; 3], [1; 3], 1);
+        (&y * &y).sum(Kind::Float).backward();
+        let expected = weight.grad().copy();
+        let gradients = flat.gradients();
+        Leaves::of(&parameters, &flat).gather_all(&gradients, false).unwrap();
+        assert!(flat.slots[0].view(&gradients).equal(&expected));
+        assert!(!flat.slots[0].plain_view(&gradients).equal(&expected));
+    }
+
+    #[test]
     fn narrowed_weights_are_views_of_one_copy_and_get_the_gradient() {
         let parameters = Parameters::new(Key::new(1), Kind::Float, Device::Cpu);
         let mut parameters = parameters.computing_in(Kind::BFloat16);

@@ -123,8 +123,9 @@ fn network(dev: &str) -> Option<[u64; 2]> {
     Some(bytes)
 }
 
-/// A value in kB of a file of `KEY: VALUE kB` lines, in bytes.
-fn kilobytes(path: &str, key: &str) -> Option<u64> {
+/// A value in kB of a file of `KEY: VALUE kB` lines, in bytes; `VmRSS:` of `/proc/self/status` is the memory of
+/// this process.
+pub fn kilobytes(path: &str, key: &str) -> Option<u64> {
     let text = read_to_string(path).ok()?;
     let line = text.lines().find(|line| line.starts_with(key))?;
     let kilobytes: u64 = line.split_whitespace().nth(1)?.parse().ok()?;

@@ -27,8 +27,13 @@ pub(super) fn bar(doing: &str, count: usize, things: &str) -> Result<ProgressBar
 pub(super) fn pack(source: Source, to: Destination) -> Result<Exit> {
     let bar = bar("packing", source.case_count, "cases")?;
     let path = to.path().to_owned();
-    let about = [source.name.as_str(), &source.provenance];
-    let mut writer = store::Writer::create(to, about, &source.classes)?;
+    let about = store::About {
+        name: &source.name,
+        provenance: &source.provenance,
+        classes: &source.classes,
+        preparation: source.preparation.as_ref(),
+    };
+    let mut writer = store::Writer::create(to, about)?;
     let (mut case_count, mut slice_count) = (0, 0);
     let mut tally = Tally::default();
     for case in source.cases {

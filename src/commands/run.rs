@@ -267,20 +267,55 @@ pub(super) fn target(plan: &RunPlan, device: Device) -> Target {
     Target { kind: kind(plan), device }
 }
 
-/// What a network sees of a scan.
+/// The precision of convolutions.
+pub(super) fn computed(plan: &RunPlan) -> Kind {
+    if plan.train.precision == Precision::Bf16 { Kind::BFloat16 } else { kind(plan) }
+}
+
+/// How samples of a plan are cut from scans.
 pub(super) fn sampling(plan: &RunPlan) -> Sampling {
     Sampling::Slices { size: plan.data.size }
 }
 
-/// The precision of convolutions.
-pub(super) fn computed(plan: &RunPlan) -> Kind {
-    if plan.train.precision == Precision::Bf16 { Kind::BFloat16 } else { kind(plan) }
+/// What the networks of a method are built for.
+pub(super) struct Task {
+    /// Classes, with the background.
+    pub(super) classes: usize,
+    pub(super) channels: usize,
+    /// Rows and columns of every slice that is trained on, as stored; none where nothing is trained.
+    pub(super) slices: Vec<[usize; 2]>,
+    /// How far apart the voxels of all scans lie, where their preparation makes them alike.
+    pub(super) spacing_mm: Option<[f64; 3]>,
+}
+
+impl Task {
+    /// What a plan trains on in a data set.
+    fn of(plan: &RunPlan, dataset: &Dataset) -> Self {
+        let slices = training_slices(dataset, plan.data.fold, &plan.data.annotation).into_iter();
+        let shapes = slices.map(|(case, _)| dataset.cases[case].scan.grid.shape);
+        Self {
+            classes: dataset.classes.len(),
+            channels: dataset.channels(),
+            slices: shapes.map(|[_, rows, columns]| [rows, columns]).collect(),
+            spacing_mm: dataset.preparation.as_ref().and_then(|done| done.spacing.of_volume_mm()),
+        }
+    }
 }
 
 /// The method of a plan with its initial weights.
 pub(super) fn method(
     plan: &RunPlan,
     dataset: &Dataset,
+    device: Device,
+    ranks: &Ranks,
+) -> Result<Box<dyn Method>> {
+    method_for(plan, Task::of(plan, dataset), device, ranks)
+}
+
+/// The method of a plan for a task whose data need not be there.
+pub(super) fn method_for(
+    plan: &RunPlan,
+    task: Task,
     device: Device,
     ranks: &Ranks,
 ) -> Result<Box<dyn Method>> {
@@ -300,15 +335,12 @@ pub(super) fn method(
                 Moments::Whole
             },
         },
-        classes: dataset.classes.len() as i64,
-        channels: dataset.channels() as i64,
+        classes: task.classes as i64,
+        channels: task.channels as i64,
         passes: Passes::new(plan.net.dropout, statistics),
-        slices: training_slices(dataset, plan.data.fold, &plan.data.annotation)
-            .into_iter()
-            .map(|(case, _)| dataset.cases[case].scan.grid.shape)
-            .map(|[_, rows, columns]| [rows, columns])
-            .collect(),
-        size: plan.data.size as i64,
+        slices: task.slices,
+        sample: [1, plan.data.size, plan.data.size],
+        spacing_mm: task.spacing_mm,
     };
     (methods::find(&plan.method)?.build)(&plan.method_params, &setup)
 }

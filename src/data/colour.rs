@@ -2,7 +2,8 @@
 //!
 //! Knows planes of intensities and the cases that hold them.
 
-use super::{Case, Dataset};
+use super::Dataset;
+use crate::scan::Scan;
 
 /// The mean that a channel gets, of the pixels that are not black.
 const MEAN: f64 = 0.5;
@@ -10,27 +11,26 @@ const MEAN: f64 = 0.5;
 const DARKEST: f64 = 1.0 / 255.0;
 
 impl Dataset {
-    /// Scales each channel of each slice to a mean of one half over the pixels that are not
-    /// black, as if the light were grey (Buchsbaum, 1980); what would exceed 1 is 1.
+    /// Does [`even_out_light`] to all cases.
     pub fn even_out_light(&mut self) {
-        self.cases.iter_mut().for_each(Case::even_out_light);
+        self.cases.iter_mut().for_each(|case| even_out_light(&mut case.scan));
     }
 }
 
-impl Case {
-    fn even_out_light(&mut self) {
-        let pixels = self.scan.grid.pixels();
-        for slice in self.scan.voxels.chunks_exact_mut(self.scan.channels * pixels) {
-            let lit: Vec<bool> = (0..pixels)
-                .map(|pixel| slice.iter().skip(pixel).step_by(pixels).any(|&value| value > 0.0))
-                .collect();
-            let count = lit.iter().filter(|&&is_lit| is_lit).count().max(1);
-            for plane in slice.chunks_exact_mut(pixels) {
-                let sum: f64 = plane.iter().map(|&value| f64::from(value)).sum();
-                let gain = (MEAN / (sum / count as f64).max(DARKEST)) as f32;
-                for value in plane {
-                    *value = (*value * gain).min(1.0);
-                }
+/// Scales each channel of each slice to a mean of one half over the pixels that are not
+/// black, as if the light were grey (Buchsbaum, 1980); what would exceed 1 is 1.
+pub fn even_out_light(scan: &mut Scan) {
+    let pixels = scan.grid.pixels();
+    for slice in scan.voxels.chunks_exact_mut(scan.channels * pixels) {
+        let lit: Vec<bool> = (0..pixels)
+            .map(|pixel| slice.iter().skip(pixel).step_by(pixels).any(|&value| value > 0.0))
+            .collect();
+        let count = lit.iter().filter(|&&is_lit| is_lit).count().max(1);
+        for plane in slice.chunks_exact_mut(pixels) {
+            let sum: f64 = plane.iter().map(|&value| f64::from(value)).sum();
+            let gain = (MEAN / (sum / count as f64).max(DARKEST)) as f32;
+            for value in plane {
+                *value = (*value * gain).min(1.0);
             }
         }
     }
@@ -39,22 +39,11 @@ impl Case {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scan::{Grid, Scan};
-    use std::collections::BTreeMap;
+    use crate::scan::Grid;
 
-    fn case(channels: usize, image: &[f32]) -> Case {
-        Case {
-            name: "one".into(),
-            patient: "one".into(),
-            frame: 0,
-            fold: 0,
-            scan: Scan {
-                grid: Grid::unplaced([1, 1, image.len() / channels], None),
-                channels,
-                voxels: image.to_vec(),
-            },
-            annotations: BTreeMap::new(),
-        }
+    fn scan(channels: usize, image: &[f32]) -> Scan {
+        let grid = Grid::unplaced([1, 1, image.len() / channels], None);
+        Scan { grid, channels, voxels: image.to_vec() }
     }
 
     #[test]
@@ -62,21 +51,21 @@ mod tests {
         let expected = [0.0, 0.25, 0.75, 0.0, 0.25, 0.75, 0.0, 0.25, 0.75];
         for gains in [[1.0, 1.0, 1.0], [0.5, 0.4, 0.3], [1.3, 0.1, 0.7]] {
             let planes = gains.map(|gain| [0.0, 0.25 * gain, 0.75 * gain]).concat();
-            let mut case = case(3, &planes);
-            case.even_out_light();
-            for (found, expected) in case.scan.voxels.iter().zip(expected) {
-                assert!((found - expected).abs() < 1e-6, "{gains:?}: {:?}", case.scan.voxels);
+            let mut scan = scan(3, &planes);
+            even_out_light(&mut scan);
+            for (found, expected) in scan.voxels.iter().zip(expected) {
+                assert!((found - expected).abs() < 1e-6, "{gains:?}: {:?}", scan.voxels);
             }
         }
     }
 
     #[test]
     fn bright_spots_are_cut_and_black_images_stay_black() {
-        let mut spot = case(1, &[0.01, 0.01, 0.01, 0.97]);
-        spot.even_out_light();
-        assert_eq!(spot.scan.voxels[3..], [1.0]);
-        let mut black = case(3, &[0.0; 12]);
-        black.even_out_light();
-        assert_eq!(black.scan.voxels, [0.0; 12]);
+        let mut spot = scan(1, &[0.01, 0.01, 0.01, 0.97]);
+        even_out_light(&mut spot);
+        assert_eq!(spot.voxels[3..], [1.0]);
+        let mut black = scan(3, &[0.0; 12]);
+        even_out_light(&mut black);
+        assert_eq!(black.voxels, [0.0; 12]);
     }
 }

@@ -17,7 +17,12 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// The identity of a data set. Its name and the sentences about its origin do not count.
+    /// The identity of a data set.
+    ///
+    /// What training sees counts: classes, names, patients, frames, folds, shapes, spacings, intensities and
+    /// labels. The name of the data set, the sentences about its origin, what was done to the scans
+    /// (their intensities are what came of it) and where they lie in the patient do not: a file packed anew
+    /// by a program that writes more of that down is the same data set, and runs go on with it.
     pub fn of(dataset: &Dataset) -> Self {
         let images: Vec<u64> =
             dataset.cases.iter().map(|case| image_checksum(&case.scan.voxels)).collect();
@@ -44,6 +49,7 @@ fn described(case: &Case, image: u64) -> String {
 mod tests {
     use super::*;
     use crate::data::import::phantom::{Difficulty, Phantom, generate};
+    use crate::scan::Placement;
 
     fn phantom(seed: u64) -> Dataset {
         let phantom = Phantom { cases: 3, slices: 2, size: 32, difficulty: Difficulty::Easy, seed };
@@ -75,7 +81,10 @@ mod tests {
         let after = Identity::of(&other);
         assert_eq!(after.images[..2], before.images[..2]);
         assert!(after.images[2] != before.images[2] && after.digest != before.digest);
-        let renamed = Dataset { name: "other".into(), provenance: String::new(), ..one };
+        let mut renamed =
+            Dataset { name: "other".into(), provenance: String::new(), preparation: None, ..one };
+        let direction = [[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [1.0, 0.0, 0.0]];
+        renamed.cases[0].scan.grid.placement = Some(Placement { direction, origin_mm: [4.0; 3] });
         assert_eq!(Identity::of(&renamed), before);
     }
 }

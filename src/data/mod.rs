@@ -4,7 +4,7 @@
 //! `loader`, and what a method may look at is a `Batch`, which never holds the dense truth.
 
 use crate::error::{Failure, Result};
-use crate::limits::{EXTENT, VOLUME_VOXELS, elements};
+use crate::limits::{CHANNELS, EXTENT, VOLUME_VOXELS, elements};
 use crate::preparation::Preparation;
 use crate::scan::Scan;
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 pub mod augment;
 #[cfg(feature = "torch")]
 pub mod batch;
-mod colour;
+pub mod colour;
 #[cfg(feature = "torch")]
 pub mod held_out;
 pub mod identity;
@@ -20,6 +20,7 @@ pub mod import;
 #[cfg(feature = "torch")]
 pub mod loader;
 pub mod order;
+pub mod probabilities;
 pub mod pseudo;
 #[cfg(feature = "torch")]
 pub mod recipe;
@@ -129,8 +130,7 @@ impl Case {
     }
 
     /// Refuses shapes of more than [`VOLUME_VOXELS`], arrays of another length than `shape` and `channels`
-    /// say, other channels than grey or red, green and blue, intensities outside `[0, 1]`, labels that are
-    /// neither one of `class_count` classes nor, where pixels may be unknown, [`IGNORE`], and an
+    /// say, no channels or more than [`CHANNELS`], intensities that are not finite, labels that are neither one of `class_count` classes nor, where pixels may be unknown, [`IGNORE`], and an
     /// [`IMAGE_LABEL`] that is not one of two classes, the same all over a slice.
     pub fn check(&self, class_count: usize) -> Result<()> {
         let voxels = elements(&self.scan.grid.shape, VOLUME_VOXELS);
@@ -169,19 +169,18 @@ impl Case {
     }
 
     fn check_image(&self, voxels: usize) -> Result<()> {
-        if self.scan.channels != 1 && self.scan.channels != 3 {
+        if !(1..=CHANNELS).contains(&self.scan.channels) {
             return Err(Failure::new(format!(
-                "`image` of case `{}` has {} channels, expected 1 for grey, or 3 for red, green and blue",
+                "`image` of case `{}` has {} channels, expected 1 to {CHANNELS}",
                 self.name, self.scan.channels
             )));
         }
         self.check_length("image", self.scan.voxels.len(), voxels * self.scan.channels)?;
-        let Some(index) = self.scan.voxels.iter().position(|value| !(0.0..=1.0).contains(value))
-        else {
+        let Some(index) = self.scan.voxels.iter().position(|value| !value.is_finite()) else {
             return Ok(());
         };
         Err(Failure::new(format!(
-            "`image` of case `{}` holds {} {}, expected finite intensities in [0, 1]",
+            "`image` of case `{}` holds {} {}, expected finite intensities",
             self.name,
             self.scan.voxels[index],
             self.place_in_image(index)
@@ -267,7 +266,7 @@ mod tests {
         case.scan.voxels[17] = f32::NAN;
         assert_eq!(
             case.check(3).unwrap_err().message(),
-            "`image` of case `case01` holds NaN in slice 1 at row 1, column 1, expected finite intensities in [0, 1]"
+            "`image` of case `case01` holds NaN in slice 1 at row 1, column 1, expected finite intensities"
         );
         let mut case = small_case(1);
         case.annotations.get_mut(DENSE).unwrap()[0] = IGNORE;
@@ -304,10 +303,12 @@ mod tests {
     fn a_wrong_colour_is_named_with_its_channel() {
         let mut case = colour_case();
         assert!(case.check(2).is_ok());
-        case.scan.voxels[36 + 12 + 5] = 1.5;
+        case.scan.voxels[36 + 12 + 5] = -1.5;
+        assert!(case.check(2).is_ok());
+        case.scan.voxels[36 + 12 + 5] = f32::INFINITY;
         assert_eq!(
             case.check(2).unwrap_err().message(),
-            "`image` of case `case01` holds 1.5 in slice 1 at row 1, column 1, channel 1, expected finite intensities in [0, 1]"
+            "`image` of case `case01` holds inf in slice 1 at row 1, column 1, channel 1, expected finite intensities"
         );
         let mut case = colour_case();
         case.scan.voxels.pop();
@@ -315,10 +316,10 @@ mod tests {
             case.check(2).unwrap_err().message(),
             "`image` of case `case01` has 71 voxels, expected 72 for shape [2, 3, 4] and 3 channels"
         );
-        case.scan.channels = 2;
+        case.scan.channels = 0;
         assert_eq!(
             case.check(2).unwrap_err().message(),
-            "`image` of case `case01` has 2 channels, expected 1 for grey, or 3 for red, green and blue"
+            "`image` of case `case01` has 0 channels, expected 1 to 64"
         );
     }
 

@@ -49,8 +49,10 @@ pub struct Setup {
     pub passes: Passes,
     /// Rows and columns of every slice that is trained on, as stored.
     pub slices: Vec<[usize; 2]>,
-    /// Rows and columns of every sample.
-    pub size: i64,
+    /// Slices, rows and columns of every sample; 1 slice where samples are images.
+    pub sample: [usize; 3],
+    /// How far apart the voxels of samples lie, where all have the same spacing and it is known.
+    pub spacing_mm: Option<[f64; 3]>,
 }
 
 /// How networks run in training: the same for all networks of a run.
@@ -166,6 +168,8 @@ pub trait Recipe: Method + Sized + 'static {
     /// Whether a step may be cut into micro-batches: not where one learner learns from what another has
     /// become in the same step, which it becomes with the last of them.
     const IN_MICRO_BATCHES: bool = true;
+    /// Whether it learns from volumes too, not from images alone.
+    const IN_VOLUMES: bool = false;
     /// `[method.params]`; refuses unknown keys, and numbers outside of what `train::numbers` says.
     type Params: DeserializeOwned + Serialize;
     /// Refuses parameters that contradict each other or the data that they are asked to learn from.
@@ -216,9 +220,21 @@ const fn define<R: Recipe>() -> MethodDef {
         build: |params, setup| {
             let params = read::<R>(params)?;
             R::refuse_images(&params, setup.channels as usize)?;
+            refuse_volumes::<R>(setup.sample)?;
             Ok(Box::new(R::build(params, setup)?))
         },
     }
+}
+
+/// Refuses samples of several slices where a method learns from images alone.
+fn refuse_volumes<R: Recipe>([slices, ..]: [usize; 3]) -> Result<()> {
+    if slices == 1 || R::IN_VOLUMES {
+        return Ok(());
+    }
+    let message =
+        format!("`{}` learns from images, and these samples have {slices} slices", R::NAME);
+    Err(Failure::usage(message)
+        .hint("cut samples of one slice, or use `partial-ce`, which learns from volumes too"))
 }
 
 /// The parameters in a table that [`check`] returned.
@@ -328,5 +344,16 @@ mod tests {
         "#);
         assert!(check(&["data.shapes.path=masks".into()]).is_ok());
         assert!(define::<Shaped>().needs_shapes);
+    }
+
+    #[test]
+    fn volumes_are_refused_by_methods_of_images() {
+        assert!(refuse_volumes::<Shaped>([1, 64, 64]).is_ok());
+        assert!(refuse_volumes::<partial_ce::PartialCe>([8, 64, 64]).is_ok());
+        insta::assert_snapshot!(refuse_volumes::<Shaped>([8, 64, 64]).unwrap_err(), @r"
+        error: `shaped` learns from images, and these samples have 8 slices
+
+        hint: cut samples of one slice, or use `partial-ce`, which learns from volumes too
+        ");
     }
 }

@@ -1,19 +1,24 @@
-//! Dice, Jaccard, HD, HD95, ASD and ASSD of label volumes, as medpy 0.5 defines them, and the five
-//! scores of a lesion in a picture.
+//! Dice, Jaccard, HD, HD95, ASD and ASSD of label volumes, as medpy 0.5 defines them, the normalised surface
+//! Dice, errors of volume, and the five scores of a lesion in a picture.
 //!
 //! Two volumes in, numbers out. What is undefined (a surface distance to nothing) stays undefined
 //! here; [`Convention`] alone turns it into a number. This module knows no files, no tensors, no run.
 
+mod class_scores;
 mod convention;
 mod lesion;
+mod search;
 mod surface;
+mod transform;
+mod voxels;
 
+pub use class_scores::ClassScores;
 pub use convention::{Convention, Scores};
 pub use lesion::LesionScores;
-pub use surface::{Distances, Surface};
+pub use surface::{Distances, Surface, SurfaceDistances};
 
 use crate::error::{Failure, Result};
-use surface::SurfaceVoxels;
+use voxels::SurfaceVoxels;
 
 /// A predicted and a true label volume on one grid, row-major `[D, H, W]`, one class per voxel.
 #[derive(Debug, Clone, Copy)]
@@ -100,19 +105,24 @@ impl<'a> LabelPair<'a> {
     /// Measures `class` in units of the pair's spacing.
     pub fn measure(&self, class: u8) -> Measures {
         let overlap = self.overlap(class);
-        let voxels = |labels| SurfaceVoxels::of(labels, self.shape, class);
-        let surface = match (overlap.prediction > 0, overlap.truth > 0) {
-            (true, true) => Surface::Distances(Distances::between(
-                &voxels(self.prediction),
-                &voxels(self.truth),
-                self.shape,
-                self.spacing,
-            )),
-            (false, true) => Surface::EmptyPrediction,
-            (true, false) => Surface::EmptyTruth,
-            (false, false) => Surface::BothEmpty,
+        let surface = match (self.surface_distances(class), overlap.prediction > 0) {
+            (Some(distances), _) => Surface::Distances(distances.summary()),
+            (None, true) => Surface::EmptyTruth,
+            (None, false) if overlap.truth > 0 => Surface::EmptyPrediction,
+            (None, false) => Surface::BothEmpty,
         };
         Measures { overlap, surface }
+    }
+
+    /// The distances between both surfaces of `class`, in units of the pair's spacing; none where a side
+    /// lacks the class.
+    pub fn surface_distances(&self, class: u8) -> Option<SurfaceDistances> {
+        if !self.prediction.contains(&class) || !self.truth.contains(&class) {
+            return None;
+        }
+        let [prediction, truth] = [self.prediction, self.truth]
+            .map(|labels| SurfaceVoxels::of(labels, self.shape, class));
+        Some(SurfaceDistances::between(&prediction, &truth, self.shape, self.spacing))
     }
 }
 

@@ -25,10 +25,11 @@ struct NeighbourWork {
   double* totals;
   // Term t is weight * exp(-distance*(dx^2 + dy^2) - slices*dz^2 - intensity*(difference of intensities)^2).
   double weight[MOST_TERMS], distance[MOST_TERMS], slices[MOST_TERMS], intensity[MOST_TERMS];
-  long terms;
+  int terms;
   // In slices, rows and columns.
-  long radius[3];
-  long samples, channels, depth, height, width;
+  int radius[3];
+  int channels, depth, height, width;
+  long samples;
   long threads;
 };
 
@@ -109,66 +110,61 @@ SCRIMP_INLINE void normal(const ElementWork& work, long thread) {
 
 // Squares of the offset between two pixels: within a slice, and between slices.
 struct Apart {
-  long squared, slices;
+  int squared, slices;
 };
 
-// The weight of two pixels, both as places in a volume.
+// The weight of two pixels, both as places in a tensor with one channel.
 template <typename T>
-SCRIMP_INLINE T pair_weight(const NeighbourWork& work, const T* const* volumes, const long* places,
-                            Apart apart) {
-  const T difference = volumes[0][places[0]] - volumes[0][places[1]];
+SCRIMP_INLINE T pair_weight(const NeighbourWork& work, long place, long other, Apart apart) {
+  const auto* image = static_cast<const T*>(work.image);
+  const T difference = image[place] - image[other];
   T weight = 0;
-  for (long term = 0; term < work.terms; ++term) {
+  for (int term = 0; term < work.terms; ++term) {
     const auto far =
         static_cast<T>(work.distance[term] * apart.squared + work.slices[term] * apart.slices);
     const auto unlike = static_cast<T>(work.intensity[term]) * difference * difference;
     weight += static_cast<T>(work.weight[term]) * exp(-far - unlike);
   }
-  if (volumes[1] == nullptr) return weight;
+  if (work.source == nullptr) return weight;
+  const auto *from = static_cast<const T*>(work.source), *to = static_cast<const T*>(work.destination);
   // Half of the two directions together, because both pixels get the same weight.
-  return weight * T(0.5) * (volumes[2][places[0]] * volumes[1][places[1]] +
-                            volumes[2][places[1]] * volumes[1][places[0]]);
+  return weight * T(0.5) * (to[place] * from[other] + to[other] * from[place]);
 }
 
 // sums <- weighted sums of the neighbours' probabilities, `Width` channels at a time.
 template <typename T, int Width>
 SCRIMP_INLINE void neighbours(const NeighbourWork& work, long thread) {
-  const long plane = work.height * work.width, volume = work.depth * plane;
-  const auto* image = static_cast<const T*>(work.image);
-  const auto* source = static_cast<const T*>(work.source);
-  const auto* destination = static_cast<const T*>(work.destination);
+  const long volume = static_cast<long>(work.depth) * work.height * work.width;
+  const int rows = 2 * work.radius[1] + 1;
   for (long pixel = thread; pixel < work.samples * volume; pixel += work.threads) {
-    const long sample = pixel / volume, place = pixel % volume;
-    const long z = place / plane, y = place % plane / work.width, x = place % work.width;
-    const long first = sample * volume;
-    const T* volumes[3] = {image + first, source == nullptr ? nullptr : source + first,
-                           source == nullptr ? nullptr : destination + first};
-    for (long channel = 0; channel < work.channels; channel += Width) {
-      const long map = (sample * work.channels + channel) * volume;
-      const auto* from = static_cast<const T*>(work.probabilities) + map;
+    const int x = static_cast<int>(pixel % work.width);
+    const int y = static_cast<int>(pixel / work.width % work.height);
+    const int z = static_cast<int>(pixel % volume / work.width / work.height);
+    const int first = x < work.radius[2] ? -x : -work.radius[2];
+    const int right = work.width - 1 - x, last = right < work.radius[2] ? right : work.radius[2];
+    for (int channel = 0; channel < work.channels; channel += Width) {
+      // Where the pixel lies in the maps of these channels, less where it lies in the image.
+      const long shift = (pixel / volume * (work.channels - 1) + channel) * volume;
       T sums[Width] = {};
       double total = 0.0;
-      for (long dz = -work.radius[0]; dz <= work.radius[0]; ++dz) {
-        if (z + dz < 0 || z + dz >= work.depth) continue;
-        for (long dy = -work.radius[1]; dy <= work.radius[1]; ++dy) {
-          if (y + dy < 0 || y + dy >= work.height) continue;
-          for (long dx = -work.radius[2]; dx <= work.radius[2]; ++dx) {
-            if (x + dx < 0 || x + dx >= work.width) continue;
-            if (dx == 0 && dy == 0 && dz == 0) continue;
-            const long places[2] = {place, place + dz * plane + dy * work.width + dx};
-            const T weight = pair_weight<T>(work, volumes, places, {dy * dy + dx * dx, dz * dz});
-            total += weight;
-            for (int lane = 0; lane < Width; ++lane) {
-              if (channel + lane < work.channels) {
-                sums[lane] += weight * from[lane * volume + places[1]];
-              }
-            }
+      // Loops within each other would hold more in registers.
+      for (int row = 0; row < (2 * work.radius[0] + 1) * rows; ++row) {
+        const int dz = row / rows - work.radius[0], dy = row % rows - work.radius[1];
+        if (z + dz < 0 || z + dz >= work.depth || y + dy < 0 || y + dy >= work.height) continue;
+        const long start = pixel + (static_cast<long>(dz) * work.height + dy) * work.width;
+        for (int dx = first; dx <= last; ++dx) {
+          if (start + dx == pixel) continue;
+          const T weight = pair_weight<T>(work, pixel, start + dx, {dy * dy + dx * dx, dz * dz});
+          total += weight;
+          const auto* from = static_cast<const T*>(work.probabilities) + (start + dx + shift);
+          for (int lane = 0; lane < Width; ++lane) {
+            if (channel + lane < work.channels) sums[lane] += weight * from[lane * volume];
           }
         }
       }
-      auto* to = static_cast<T*>(work.sums) + map;
+      auto* to = static_cast<T*>(work.sums) + (pixel + shift);
       for (int lane = 0; lane < Width; ++lane) {
-        if (channel + lane < work.channels) to[lane * volume + place] = sums[lane];
+        if (channel + lane < work.channels) to[lane * volume] = sums[lane];
       }
       work.totals[pixel] = total;
     }

@@ -21,6 +21,8 @@ namespace scrimp::device {
 
 // Most threads per multiprocessor, and least packs per thread.
 constexpr int64_t MOST_THREADS = 2048, LEAST_PACKS = 4;
+// Most extents of maps whose neighbours are summed: twice the square of one is an integer.
+constexpr int64_t MOST_PIXELS_ALONG = 1 << 15;
 
 inline const char* element_name(at::ScalarType kind) {
   return kind == at::kBFloat16 ? "bfloat16" : kind == at::kDouble ? "double" : "float";
@@ -230,13 +232,20 @@ struct Table {
       work.slices[term] = of.kernels[term].slices;
       work.intensity[term] = of.kernels[term].intensity;
     }
-    work.terms = of.count;
-    std::copy(of.radius, of.radius + 3, work.radius);
+    // No further than the extents, so that squares of offsets are integers.
+    const int64_t extents[3] = {of.depth(), of.height(), of.width()};
+    TORCH_CHECK(*std::max_element(extents, extents + 3) <= MOST_PIXELS_ALONG && p.size(1) <= MOST_PIXELS_ALONG,
+                "neighbours are summed in at most ", MOST_PIXELS_ALONG,
+                " channels, slices, rows and columns here, found ", p.sizes());
+    for (int axis = 0; axis < 3; ++axis) {
+      work.radius[axis] = static_cast<int>(std::min(of.radius[axis], extents[axis] - 1));
+    }
+    work.terms = static_cast<int>(of.count);
     work.samples = p.size(0);
-    work.channels = p.size(1);
-    work.depth = of.depth();
-    work.height = of.height();
-    work.width = of.width();
+    work.channels = static_cast<int>(p.size(1));
+    work.depth = static_cast<int>(of.depth());
+    work.height = static_cast<int>(of.height());
+    work.width = static_cast<int>(of.width());
     work.threads = totals.numel();
     if (work.threads > 0) {
       Launcher::launch(kernel_name("neighbours", p.scalar_type(), 4), &work, work.threads, p);

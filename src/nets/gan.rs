@@ -50,7 +50,7 @@ impl Discriminator {
         let (mut layers, mut norms) = (Vec::new(), Vec::new());
         for (number, (&channels, stride)) in CHANNELS.iter().chain(&[1]).zip(strides).enumerate() {
             let mut scope = scope.sub(&(2 * number).to_string());
-            layers.push(Convolution::patchwise(&mut scope, before, channels, stride));
+            layers.push(Convolution::patchwise(&mut scope, [before, channels], stride));
             if spectral_norm {
                 norms.push(SpectralNorm::new(&mut scope, channels, 16 * before));
             }

@@ -6,6 +6,7 @@ pub mod gan;
 pub mod label_transfer;
 pub mod normalised;
 pub mod spectral;
+pub mod topology;
 pub mod unet;
 
 use crate::native::GroupSum;
@@ -68,19 +69,54 @@ impl Arithmetic {
         bias: Option<&Tensor>,
         step: Step,
     ) -> Tensor {
-        let bias = bias.map(|bias| self.narrow(bias));
-        let (stride, padding) = ([step.stride; 2], [step.padding; 2]);
-        self.narrow(x).conv2d(&self.narrow(weight), bias, stride, padding, [1, 1], 1)
+        let (weight, bias) = (self.narrow(weight), bias.map(|bias| self.narrow(bias)));
+        let (stride, padding) = (step.stride.as_slice(), step.padding.as_slice());
+        self.narrow(x).convolution(&weight, bias, stride, padding, 1, false, 0, 1)
     }
 }
 
-/// How a convolution moves over an image, in pixels, alike in rows and columns.
+/// One number for each spatial axis of `[N, C, H, W]` or of `[N, C, D, H, W]`, in their order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PerAxis {
+    /// Of images: rows and columns.
+    Two([i64; 2]),
+    /// Of volumes: slices, rows and columns.
+    Three([i64; 3]),
+}
+
+impl PerAxis {
+    /// The numbers in order.
+    pub fn as_slice(&self) -> &[i64] {
+        match self {
+            Self::Two(numbers) => numbers,
+            Self::Three(numbers) => numbers,
+        }
+    }
+
+    /// For as many axes what `of` makes of each number.
+    #[must_use]
+    pub fn map(self, of: impl Fn(i64) -> i64) -> Self {
+        match self {
+            Self::Two(numbers) => Self::Two(numbers.map(of)),
+            Self::Three(numbers) => Self::Three(numbers.map(of)),
+        }
+    }
+}
+
+/// How a convolution moves over an image or a volume, in pixels.
 #[derive(Debug, Clone, Copy)]
 pub struct Step {
     /// From one place to the next.
-    pub stride: i64,
-    /// Zeros around the image.
-    pub padding: i64,
+    pub stride: PerAxis,
+    /// Zeros on each side.
+    pub padding: PerAxis,
+}
+
+impl Step {
+    /// Alike in rows and columns of an image.
+    pub fn square(stride: i64, padding: i64) -> Self {
+        Self { stride: PerAxis::Two([stride; 2]), padding: PerAxis::Two([padding; 2]) }
+    }
 }
 
 /// A convolution with bias, initialised as PyTorch does: U(-1/sqrt(fan in), 1/sqrt(fan in)).
@@ -95,36 +131,34 @@ pub struct Convolution {
 }
 
 impl Convolution {
-    /// `side` x `side` taps, stride 1, padded to keep the size. Registers `weight` and `bias`.
-    pub fn new(scope: &mut Scope<'_>, channels_in: i64, channels_out: i64, side: i64) -> Self {
-        Self::registered(scope, [channels_in, channels_out], side, Scope::uniform)
+    /// From and to so many channels with so many taps along each axis, stride 1; odd taps keep the size.
+    /// Registers `weight` and `bias`.
+    pub fn new(scope: &mut Scope<'_>, channels: [i64; 2], taps: PerAxis) -> Self {
+        Self::registered(scope, channels, taps, Scope::uniform)
     }
 
     /// The same with a bias that `register_bias` makes of its name, shape and bound.
     fn registered<'a>(
         scope: &mut Scope<'a>,
         [channels_in, channels_out]: [i64; 2],
-        side: i64,
+        taps: PerAxis,
         register_bias: fn(&mut Scope<'a>, &str, &[i64], f64) -> Tensor,
     ) -> Self {
-        let bound = 1.0 / ((channels_in * side * side) as f64).sqrt();
-        let weight = scope.uniform("weight", &[channels_out, channels_in, side, side], bound);
+        let fan_in = channels_in * taps.as_slice().iter().product::<i64>();
+        let bound = 1.0 / (fan_in as f64).sqrt();
+        let shape = [&[channels_out, channels_in], taps.as_slice()].concat();
+        let weight = scope.uniform("weight", &shape, bound);
         let computed_weight = scope.narrowed(&weight);
         let bias = register_bias(scope, "bias", &[channels_out], bound);
         let computed = [computed_weight, scope.narrowed(&bias)];
-        let step = Step { stride: 1, padding: side / 2 };
+        let step = Step { stride: taps.map(|_| 1), padding: taps.map(|taps| taps / 2) };
         Self { weight, bias, computed, step, arithmetic: Arithmetic::of(scope) }
     }
 
-    /// The same with 4 x 4 taps, padding 1 and `stride`: stride 2 halves the size.
-    pub fn patchwise(
-        scope: &mut Scope<'_>,
-        channels_in: i64,
-        channels_out: i64,
-        stride: i64,
-    ) -> Self {
-        let step = Step { stride, padding: 1 };
-        Self { step, ..Self::new(scope, channels_in, channels_out, 4) }
+    /// Over images, with 4 x 4 taps, padding 1 and `stride`: stride 2 halves the size.
+    pub fn patchwise(scope: &mut Scope<'_>, channels: [i64; 2], stride: i64) -> Self {
+        let step = Step::square(stride, 1);
+        Self { step, ..Self::new(scope, channels, PerAxis::Two([4; 2])) }
     }
 
     /// The same convolution with the same values, through which no gradient reaches its weights.
@@ -134,7 +168,7 @@ impl Convolution {
         Self { weight: self.weight.detach(), bias: self.bias.detach(), computed, ..*self }
     }
 
-    /// `[N, channels_in, H, W]` to `[N, channels_out, H, W]`, in the numbers of its arithmetic.
+    /// Features of the channels in to those of the channels out, in the numbers of its arithmetic.
     pub fn forward(&self, x: &Tensor) -> Tensor {
         self.forward_with(x, &self.computed[0])
     }

@@ -2,13 +2,13 @@
 //!
 //! Knows no network; ranks, keys and the kind of pass come in as arguments.
 
-use super::{Convolution, MOMENTUM, Pass};
+use super::{Convolution, MOMENTUM, Pass, PerAxis};
 use crate::error::Result;
 use crate::native::{self, Form, Normalisation, NormalisedChannels, TrainingPass};
 use crate::parameters::Scope;
 use tch::Tensor;
 
-/// A 3 x 3 convolution, then batch normalisation, leaky rectification (slope 0.01) and dropout in one pass
+/// A convolution over images or volumes, then batch normalisation, leaky rectification (slope 0.01) and dropout in one pass
 /// over memory.
 ///
 /// The convolution's bias is never added to its result, which would cost a pass over memory and another one
@@ -25,11 +25,17 @@ pub struct NormalisedConvolution {
 
 impl NormalisedConvolution {
     /// Registers `weight` and `bias` under the first name, `weight`, `bias`, `running_mean`, `running_var`
-    /// and `num_batches_tracked` under the second. `channels` are those that come in and go out; `dropout`
-    /// is the probability with which an element is dropped in training.
-    pub fn new(scope: &mut Scope<'_>, names: [&str; 2], channels: [i64; 2], dropout: f64) -> Self {
+    /// and `num_batches_tracked` under the second. `channels` are those that come in and go out, `taps` odd
+    /// numbers; `dropout` is the probability with which an element is dropped in training.
+    pub fn new(
+        scope: &mut Scope<'_>,
+        names: [&str; 2],
+        channels: [i64; 2],
+        taps: PerAxis,
+        dropout: f64,
+    ) -> Self {
         let convolution =
-            Convolution::registered(&mut scope.sub(names[0]), channels, 3, Scope::absorbed);
+            Convolution::registered(&mut scope.sub(names[0]), channels, taps, Scope::absorbed);
         let mut scope = scope.sub(names[1]);
         let count = channels[1];
         Self {
@@ -53,7 +59,7 @@ impl NormalisedConvolution {
         }
     }
 
-    /// `[N, channels_in, H, W]` to `[N, channels_out, H, W]`, in the numbers of the convolution.
+    /// Features of the channels in to as large ones of the channels out, in the numbers of the convolution.
     pub fn forward(&self, x: &Tensor, pass: &Pass) -> Result<Tensor> {
         let x = self.convolution.forward_unbiased(x);
         let (group, keys) = match pass {

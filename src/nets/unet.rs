@@ -1,21 +1,20 @@
-//! The small 2-D U-Net of the scribble literature, with one decoder or two.
+//! The small U-Net of the scribble literature, with one decoder or two, over images or volumes.
 //!
-//! Shapes, names and initialisation follow HiLab-git/WSL4MIS `code/networks/unet.py` at a594da8:
-//! despite its configuration it upsamples bilinearly and rectifies leakily.
+//! Names, initialisation and the shapes over images follow HiLab-git/WSL4MIS `code/networks/unet.py` at a594da8:
+//! despite its configuration it upsamples bilinearly and rectifies leakily. How many levels there are, and what
+//! each does along which axis, is the [`Topology`]'s.
 
 use super::normalised::NormalisedConvolution;
-use super::{Convolution, Pass};
+use super::topology::{Level, Topology};
+use super::{Convolution, Pass, PerAxis};
 use crate::error::Result;
 use crate::native;
 use crate::parameters::Scope;
 use tch::Tensor;
 
-/// Channels of the five levels, finest first.
-pub const CHANNELS: [i64; 5] = [16, 32, 64, 128, 256];
-/// Dropout between the two convolutions of each encoder level.
-const DROPOUT: [f64; 5] = [0.05, 0.1, 0.2, 0.3, 0.5];
+pub use super::topology::CHANNELS;
 
-/// Twice: 3x3 convolution, normalisation, leaky rectification; dropout after the first.
+/// Twice: convolution, normalisation, leaky rectification; dropout after the first.
 #[derive(Debug)]
 struct ConvBlock {
     first: NormalisedConvolution,
@@ -23,12 +22,14 @@ struct ConvBlock {
 }
 
 impl ConvBlock {
-    fn new(scope: &mut Scope<'_>, channels_in: i64, channels: i64, dropout: f64) -> Self {
+    /// To the channels of a level, with its taps.
+    fn new(scope: &mut Scope<'_>, channels_in: i64, level: &Level, dropout: f64) -> Self {
         let mut scope = scope.sub("conv_conv");
-        let (first, second) = ([channels_in, channels], [channels; 2]);
+        let (first, second) = ([channels_in, level.channels], [level.channels; 2]);
+        let taps = level.taps;
         Self {
-            first: NormalisedConvolution::new(&mut scope, ["0", "1"], first, dropout),
-            second: NormalisedConvolution::new(&mut scope, ["4", "5"], second, 0.0),
+            first: NormalisedConvolution::new(&mut scope, ["0", "1"], first, taps, dropout),
+            second: NormalisedConvolution::new(&mut scope, ["4", "5"], second, taps, 0.0),
         }
     }
 
@@ -37,41 +38,49 @@ impl ConvBlock {
     }
 }
 
-/// Five levels, each at half the size of the one before.
+/// The features of all levels, finest first, each pooled from the one before.
 #[derive(Debug)]
 struct Encoder {
-    levels: Vec<ConvBlock>,
+    levels: Vec<(PerAxis, ConvBlock)>,
 }
 
 impl Encoder {
-    fn new(mut scope: Scope<'_>, channels_in: i64) -> Self {
-        let mut levels =
-            vec![ConvBlock::new(&mut scope.sub("in_conv"), channels_in, CHANNELS[0], DROPOUT[0])];
-        for level in 1..CHANNELS.len() {
-            let mut scope = scope.sub(&format!("down{level}.maxpool_conv.1"));
-            levels.push(ConvBlock::new(
-                &mut scope,
-                CHANNELS[level - 1],
-                CHANNELS[level],
-                DROPOUT[level],
-            ));
-        }
-        Self { levels }
+    fn new(mut scope: Scope<'_>, channels_in: i64, topology: &Topology) -> Self {
+        let mut before = channels_in;
+        let levels = topology.levels().enumerate().map(|(number, level)| {
+            let name = match number {
+                0 => "in_conv".to_owned(),
+                _ => format!("down{number}.maxpool_conv.1"),
+            };
+            let block = ConvBlock::new(&mut scope.sub(&name), before, level, level.dropout);
+            before = level.channels;
+            (level.pooling, block)
+        });
+        Self { levels: levels.collect() }
     }
 
-    /// The features of all levels, finest first: `[N, CHANNELS[l], H / 2^l, W / 2^l]`.
+    /// `[N, channels of the level, ...]` of all levels, finest first.
     fn forward(&self, image: &Tensor, pass: &Pass) -> Result<Vec<Tensor>> {
-        let mut features = vec![self.levels[0].forward(&native::channels_last(image)?, pass)?];
-        for block in &self.levels[1..] {
-            let halved =
-                features[features.len() - 1].max_pool2d([2, 2], [2, 2], [0, 0], [1, 1], false);
-            features.push(block.forward(&halved, pass)?);
+        let mut features = Vec::with_capacity(self.levels.len());
+        let mut x = native::channels_last(image)?;
+        for (pooling, block) in &self.levels {
+            x = block.forward(&pooled(&x, *pooling), pass)?;
+            features.push(x.shallow_clone());
         }
         Ok(features)
     }
 }
 
-/// One step up: reduce channels, double the size, join the skip connection, convolve.
+/// The largest values of boxes of so many pixels beside each other; a rest at the end is left out.
+fn pooled(x: &Tensor, pooling: PerAxis) -> Tensor {
+    match pooling {
+        PerAxis::Two([1, 1]) | PerAxis::Three([1, 1, 1]) => x.shallow_clone(),
+        PerAxis::Two(size) => x.max_pool2d(size, size, [0; 2], [1; 2], false),
+        PerAxis::Three(size) => x.max_pool3d(size, size, [0; 3], [1; 3], false),
+    }
+}
+
+/// One step up: reduce channels, enlarge, join the skip connection, convolve.
 #[derive(Debug)]
 struct UpBlock {
     reduce: Convolution,
@@ -80,10 +89,13 @@ struct UpBlock {
 
 impl UpBlock {
     fn forward(&self, x: &Tensor, skip: &Tensor, pass: &Pass) -> Result<Tensor> {
-        let size = skip.size();
-        let doubled =
-            self.reduce.forward(x).upsample_bilinear2d([size[2], size[3]], true, None, None);
-        self.block.forward(&Tensor::cat(&[skip, &doubled], 1), pass)
+        let reduced = self.reduce.forward(x);
+        let size = &skip.size()[2..];
+        let enlarged = match size.len() {
+            3 => reduced.upsample_trilinear3d(size, true, None, None, None),
+            _ => reduced.upsample_bilinear2d(size, true, None, None),
+        };
+        self.block.forward(&Tensor::cat(&[skip, &enlarged], 1), pass)
     }
 }
 
@@ -96,20 +108,22 @@ struct Decoder {
 }
 
 impl Decoder {
-    fn new(mut scope: Scope<'_>, classes: i64) -> Self {
-        let levels = (1..CHANNELS.len())
-            .map(|number| {
-                let mut scope = scope.sub(&format!("up{number}"));
-                let channels = CHANNELS[CHANNELS.len() - 1 - number];
-                let below = CHANNELS[CHANNELS.len() - number];
-                UpBlock {
-                    reduce: Convolution::new(&mut scope.sub("conv1x1"), below, channels, 1),
-                    block: ConvBlock::new(&mut scope.sub("conv"), 2 * channels, channels, 0.0),
-                }
-            })
-            .collect();
-        let out = Convolution::new(&mut scope.sub("out_conv"), CHANNELS[0], classes, 3);
-        Self { levels, out }
+    fn new(mut scope: Scope<'_>, classes: i64, topology: &Topology) -> Self {
+        let coarse_to_fine = topology.levels().rev();
+        let steps = coarse_to_fine.clone().zip(coarse_to_fine.skip(1));
+        let levels = (1..).zip(steps).map(|(number, (below, level))| {
+            let mut scope = scope.sub(&format!("up{number}"));
+            let channels = [below.channels, level.channels];
+            let one = level.taps.map(|_| 1);
+            UpBlock {
+                reduce: Convolution::new(&mut scope.sub("conv1x1"), channels, one),
+                block: ConvBlock::new(&mut scope.sub("conv"), 2 * level.channels, level, 0.0),
+            }
+        });
+        let levels = levels.collect();
+        let finest = topology.finest();
+        let channels = [finest.channels, classes];
+        Self { levels, out: Convolution::new(&mut scope.sub("out_conv"), channels, finest.taps) }
     }
 
     fn forward(&self, features: &[Tensor], pass: &Pass) -> Result<Tensor> {
@@ -122,7 +136,7 @@ impl Decoder {
     }
 }
 
-/// The U-Net with one decoder: 1 813 764 parameters for 1 channel and 4 classes.
+/// The U-Net with one decoder: over images 1 813 764 parameters for 1 channel and 4 classes.
 #[derive(Debug)]
 pub struct UNet {
     encoder: Encoder,
@@ -130,15 +144,26 @@ pub struct UNet {
 }
 
 impl UNet {
-    /// Registers `encoder.*` and `decoder.*`.
+    /// Over images. Registers `encoder.*` and `decoder.*`.
     pub fn new(scope: &mut Scope<'_>, channels_in: i64, classes: i64) -> Self {
+        Self::shaped(scope, channels_in, classes, &Topology::published())
+    }
+
+    /// The same with other levels, which may be those of volumes.
+    pub fn shaped(
+        scope: &mut Scope<'_>,
+        channels_in: i64,
+        classes: i64,
+        topology: &Topology,
+    ) -> Self {
         Self {
-            encoder: Encoder::new(scope.sub("encoder"), channels_in),
-            decoder: Decoder::new(scope.sub("decoder"), classes),
+            encoder: Encoder::new(scope.sub("encoder"), channels_in, topology),
+            decoder: Decoder::new(scope.sub("decoder"), classes, topology),
         }
     }
 
-    /// Logits `[N, classes, H, W]` of images `[N, channels_in, H, W]`; H and W multiples of 16.
+    /// Logits `[N, classes, H, W]` of images `[N, channels_in, H, W]`, with a dimension D in front of the rows
+    /// those of volumes; each extent is at least what all poolings along its axis divide it by.
     pub fn forward(&self, image: &Tensor, pass: &Pass) -> Result<Tensor> {
         self.decoder.forward(&self.encoder.forward(image, pass)?, pass)
     }
@@ -155,10 +180,11 @@ pub struct UNetCct {
 impl UNetCct {
     /// Registers `encoder.*`, `main_decoder.*` and `aux_decoder1.*`.
     pub fn new(scope: &mut Scope<'_>, channels_in: i64, classes: i64) -> Self {
+        let topology = Topology::published();
         Self {
-            encoder: Encoder::new(scope.sub("encoder"), channels_in),
-            main: Decoder::new(scope.sub("main_decoder"), classes),
-            auxiliary: Decoder::new(scope.sub("aux_decoder1"), classes),
+            encoder: Encoder::new(scope.sub("encoder"), channels_in, &topology),
+            main: Decoder::new(scope.sub("main_decoder"), classes, &topology),
+            auxiliary: Decoder::new(scope.sub("aux_decoder1"), classes, &topology),
         }
     }
 
@@ -196,11 +222,14 @@ pub struct UNetMae {
 impl UNetMae {
     /// Registers `encoder.*`, `seg_decoder.*`, `mae_decoder.*` and, if asked for, `aux_decoder.*`.
     pub fn new(scope: &mut Scope<'_>, channels_in: i64, classes: i64, auxiliary: bool) -> Self {
+        let topology = Topology::published();
+        let encoder = Encoder::new(scope.sub("encoder"), channels_in, &topology);
+        let mut decoder = |name: &str, outputs| Decoder::new(scope.sub(name), outputs, &topology);
         Self {
-            encoder: Encoder::new(scope.sub("encoder"), channels_in),
-            segment: Decoder::new(scope.sub("seg_decoder"), classes),
-            restore: Decoder::new(scope.sub("mae_decoder"), channels_in),
-            auxiliary: auxiliary.then(|| Decoder::new(scope.sub("aux_decoder"), classes)),
+            encoder,
+            segment: decoder("seg_decoder", classes),
+            restore: decoder("mae_decoder", channels_in),
+            auxiliary: auxiliary.then(|| decoder("aux_decoder", classes)),
         }
     }
 
@@ -226,19 +255,22 @@ impl UNetMae {
     }
 }
 
-/// Drops whole channels: `keep` is `[N, C]` of 0 and 1; kept channels of `[N, C, H, W]` double.
+/// Drops whole channels: `keep` is `[N, C]` of 0 and 1; kept channels of `[N, C, H, W]` or `[N, C, D, H, W]`
+/// double.
 ///
 /// The perturbation of WSL4MIS (`dropout2d` with p = 0.5).
 pub fn channel_dropout(x: &Tensor, keep: &Tensor) -> Tensor {
-    x * (keep.to_kind(x.kind()) * 2.0).unsqueeze(-1).unsqueeze(-1)
+    let factors = keep.to_kind(x.kind()) * 2.0;
+    x * (2..x.dim()).fold(factors, |factors, _| factors.unsqueeze(-1))
 }
 
 /// Zeroes the most active positions: those whose channel mean reaches `factor` times the largest
-/// of the sample. `x` is `[N, C, H, W]`, `factor` in [0, 1]; the mask carries no gradient.
+/// of the sample. `x` is `[N, C, H, W]` or `[N, C, D, H, W]`, `factor` in [0, 1]; the mask carries no gradient.
 ///
 /// The perturbation of MaskMixAdv (`FeatureDropout`, lichen14/MaskMixAdv at cf584ee).
 pub fn feature_dropout(x: &Tensor, factor: f64) -> Tensor {
     let attention = x.detach().mean_dim([1i64].as_slice(), true, x.kind());
-    let threshold = attention.amax([1i64, 2, 3], true) * factor;
+    let all: Vec<i64> = (1..x.dim() as i64).collect();
+    let threshold = attention.amax(&all[..], true) * factor;
     x * attention.lt_tensor(&threshold).to_kind(x.kind())
 }

@@ -24,6 +24,16 @@ pub struct NativeLabels {
     given: usize,
 }
 
+/// A slice of the file.
+#[derive(Debug)]
+pub struct NativeSlice<'a> {
+    /// `[rows, columns]`.
+    pub labels: &'a [u8],
+    /// `[classes, rows, columns]`; empty where they were not asked for. Outside of the kept box background is
+    /// certain.
+    pub probabilities: &'a [f32],
+}
+
 /// Between which two voxels a position lies, and how far it is from the first to the second, in `[0, 1)`.
 #[derive(Debug, Clone, Copy)]
 struct Between {
@@ -68,6 +78,22 @@ impl NativeLabels {
     ///
     /// Refuses a slab of another size, and more slices than the prepared grid has.
     pub fn push(&mut self, slab: &[f32]) -> Result<Vec<u8>> {
+        let mut labels = Vec::new();
+        self.each_slice(slab, false, &mut |slice| {
+            labels.extend_from_slice(slice.labels);
+            Ok(())
+        })?;
+        Ok(labels)
+    }
+
+    /// [`NativeLabels::push`] that hands out slices one by one, with the probabilities of all classes where
+    /// they are asked for.
+    pub fn each_slice(
+        &mut self,
+        slab: &[f32],
+        with_probabilities: bool,
+        take: &mut dyn FnMut(NativeSlice<'_>) -> Result<()>,
+    ) -> Result<()> {
         let [total, rows, columns] = self.regrid.prepared.shape;
         let (pixels, of_one) = (rows * columns, rows * columns * self.classes);
         let slices = slab.len().checked_div(of_one).unwrap_or(0);
@@ -80,7 +106,6 @@ impl NativeLabels {
                 total - self.came
             )));
         }
-        let mut labels = Vec::new();
         for slice in 0..slices {
             self.recent.swap(0, 1);
             let last = &mut self.recent[1];
@@ -89,9 +114,9 @@ impl NativeLabels {
                 last.extend_from_slice(&slab[(class * slices + slice) * pixels..][..pixels]);
             }
             self.came += 1;
-            self.give(&mut labels);
+            self.give(with_probabilities, take)?;
         }
-        Ok(labels)
+        Ok(())
     }
 
     /// Whether every slice of the file was given.
@@ -99,26 +124,38 @@ impl NativeLabels {
         self.given == self.regrid.file.shape[0]
     }
 
-    /// Adds every slice of the file that is complete.
-    fn give(&mut self, labels: &mut Vec<u8>) {
+    /// Hands out every slice of the file that is complete.
+    fn give(
+        &mut self,
+        with_probabilities: bool,
+        take: &mut dyn FnMut(NativeSlice<'_>) -> Result<()>,
+    ) -> Result<()> {
         let [slices, rows, columns] = self.regrid.file.shape;
-        let kept = self.regrid.kept[0].clone();
+        let (kept, pixels) = (self.regrid.kept[0].clone(), rows * columns);
         while self.given < slices {
-            let start = labels.len();
-            if kept.contains(&self.given) {
-                let between = self.between(0, self.given - kept.start);
-                if between.last() >= self.came {
-                    break;
-                }
-                labels.resize(start + rows * columns, 0);
-                self.slice(between, &mut labels[start..]);
-            } else if self.given >= kept.end && self.came < self.regrid.prepared.shape[0] {
+            let place = kept.contains(&self.given).then(|| self.given - kept.start);
+            let between = place.map(|place| self.between(0, place));
+            let is_complete = match between {
+                Some(between) => between.last() < self.came,
+                None => self.given < kept.start || self.came == self.regrid.prepared.shape[0],
+            };
+            if !is_complete {
                 break;
-            } else {
-                labels.resize(start + rows * columns, 0);
+            }
+            let mut labels = vec![0; pixels];
+            let mut probabilities = Vec::new();
+            if with_probabilities {
+                probabilities.resize(self.classes * pixels, 0.0);
+                // Background, where nothing else is known.
+                probabilities[..pixels].fill(1.0);
+            }
+            if let Some(between) = between {
+                self.slice(between, &mut labels, &mut probabilities);
             }
             self.given += 1;
+            take(NativeSlice { labels: &labels, probabilities: &probabilities })?;
         }
+        Ok(())
     }
 
     /// Where a kept voxel of the file lies along an axis of the prepared grid.
@@ -131,8 +168,9 @@ impl NativeLabels {
         }
     }
 
-    /// Writes one slice of the file, which holds 0, of what lies between the last two prepared ones.
-    fn slice(&self, between: Between, labels: &mut [u8]) {
+    /// Writes one slice of the file, which holds 0, of what lies between the last two prepared ones, and its
+    /// probabilities where there is room for them.
+    fn slice(&self, between: Between, labels: &mut [u8], probabilities: &mut [f32]) {
         let [_, rows, columns] = self.regrid.prepared.shape;
         let [_, file_rows, file_columns] = self.regrid.file.shape;
         let [_, kept_rows, kept_columns] = self.regrid.kept.clone();
@@ -159,8 +197,13 @@ impl NativeLabels {
                     *value = down.mix(above, below);
                 }
                 let start = row * file_columns + kept_columns.start;
+                let of_class = class * labels.len() + start;
+                let mut written = probabilities.get_mut(of_class..).unwrap_or_default().iter_mut();
                 for (place, at) in across.iter().enumerate() {
                     let value = at.mix(line[at.first], line[at.second]);
+                    if let Some(probability) = written.next() {
+                        *probability = value;
+                    }
                     if value > best[start + place] {
                         (best[start + place], labels[start + place]) = (value, class as u8);
                     }

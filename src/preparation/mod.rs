@@ -11,6 +11,6 @@ mod spline;
 mod steps;
 
 pub use apply::Prepared;
-pub use back::NativeLabels;
+pub use back::{NativeLabels, NativeSlice};
 pub use regrid::{Carried, Regrid};
 pub use steps::{Channel, Crop, Intensities, Over, Preparation, Spacing};

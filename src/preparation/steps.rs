@@ -111,6 +111,16 @@ pub enum Spacing {
     Volume([f64; 3]),
 }
 
+impl Spacing {
+    /// The distances of slices, rows and columns where all scans get the same.
+    pub fn of_volume_mm(self) -> Option<[f64; 3]> {
+        match self {
+            Self::Volume(spacing_mm) => Some(spacing_mm),
+            Self::AsStored | Self::InPlane(_) => None,
+        }
+    }
+}
+
 /// One channel of a scan.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

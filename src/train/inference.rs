@@ -15,8 +15,8 @@ use crate::scan::Scan;
 use std::ops::Range;
 use tch::{Device, Kind, Tensor};
 
-/// Slices that go through a network together where it sees each by itself.
-const SLICES_AT_ONCE: usize = 8;
+/// Slices that go through a network together where it sees each by itself, unless somebody says otherwise.
+pub const SLICES_AT_ONCE: usize = 8;
 /// Voxels that go through a network together on a GPU, or one window where that has more.
 const VOXELS_AT_ONCE: usize = 1 << 21;
 /// Overlap of neighbouring windows unless somebody says otherwise, as in nnU-Net.
@@ -53,6 +53,8 @@ pub struct Inference<'a> {
     pub mirrors: bool,
     /// Precision and place of the networks.
     pub target: Target,
+    /// Slices that go through a network together where it sees each by itself, at least 1.
+    pub slices_at_once: usize,
     /// Whether each volume is normalised by its own statistics, which then stay those of the last one.
     pub volume_statistics: bool,
     /// Ranks that all call this for the same scan and share out its windows. The numbers are those of one rank,
@@ -85,6 +87,7 @@ impl<'a> Inference<'a> {
             overlap: OVERLAP,
             mirrors: false,
             target,
+            slices_at_once: SLICES_AT_ONCE,
             volume_statistics: false,
             share: None,
             on_progress: None,
@@ -172,9 +175,15 @@ impl<'a> Inference<'a> {
         }
     }
 
+    /// Slices, rows, columns that go through a network together on the host.
+    pub fn extent_at_once(&self) -> [usize; 3] {
+        let [depth, rows, columns] = self.sampling.extent();
+        [if depth == 1 { self.slices_at_once } else { depth }, rows, columns]
+    }
+
     fn lattice(&self, scan: &Scan) -> Lattice {
         let window = self.sampling.extent();
-        Lattice::new(self.shape(scan), window, self.overlap, SLICES_AT_ONCE)
+        Lattice::new(self.shape(scan), window, self.overlap, self.slices_at_once)
     }
 
     fn windows_at_once(&self) -> usize {

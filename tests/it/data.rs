@@ -6,6 +6,7 @@ use scrimp::data::import::phantom::{Difficulty, Phantom, generate};
 use scrimp::data::import::{acdc, nifti};
 use scrimp::data::{Case, DENSE, Dataset, IGNORE, IMAGE_LABEL, SCRIBBLE, store};
 use scrimp::error::{Failure, Result};
+use scrimp::preparation::Preparation;
 use scrimp::scan::{Grid, Scan};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -66,6 +67,7 @@ fn a_volume_of_very_many_intensities_is_kept_as_it_is() {
 /// Two slices of 32 x 32 in colour, and another case of one.
 fn coloured() -> Dataset {
     let mut dataset = small();
+    dataset.preparation = Some(Preparation::colours());
     dataset.cases.truncate(2);
     for case in &mut dataset.cases {
         case.scan.channels = 3;
@@ -86,7 +88,7 @@ fn colours_are_kept_and_grey_files_know_nothing_of_them() {
     let file = hdf5::File::open(&path).unwrap();
     let array = |case: &str, kind: &str| file.dataset(&format!("volumes/{case}/{kind}")).unwrap();
     assert_eq!(array("phantom0001", "image").shape(), [2, 3, 32, 32]);
-    assert_eq!(array("phantom0001", "image").chunk().unwrap(), [1, 3, 32, 32]);
+    assert_eq!(array("phantom0001", "image").chunk().unwrap(), [2, 1, 32, 32]);
     assert_eq!(array("phantom0002", IMAGE_LABEL).shape(), [1, 32, 32]);
     let (_folder, path) = packed(&small());
     let attributes = hdf5::File::open(path).unwrap().attr_names().unwrap();
@@ -100,7 +102,7 @@ fn grey_and_coloured_cases_are_not_packed_together() {
     let path = folder.path().join("set.h5");
     insta::assert_snapshot!(text(store::write(&path, &dataset), folder.path()), @r"
     error: cannot write case `phantom0002` to `FOLDER/set.h5`
-      caused by: it is grey, expected all in colour as the cases before it
+      caused by: it has 1 channels, expected 3 as all of the data set
     ");
     insta::assert_snapshot!(damaged_inside(|file| {
         file.new_attr::<u64>().create("channels").unwrap().write_scalar(&3u64).unwrap();
@@ -125,7 +127,7 @@ fn a_file_that_cannot_be_finished_leaves_nothing_behind() {
     let path = folder.path().join("set.h5");
     insta::assert_snapshot!(text(store::write(&path, &dataset), folder.path()), @r"
     error: cannot write case `phantom0002` to `FOLDER/set.h5`
-      caused by: `image` of case `phantom0002` holds NaN in slice 0 at row 1, column 8, expected finite intensities in [0, 1]
+      caused by: `image` of case `phantom0002` holds NaN in slice 0 at row 1, column 8, expected finite intensities
     ");
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     let mut twice = small();

@@ -4,10 +4,12 @@
 use crate::cli::{complaint, scrimp};
 use crate::data::text;
 use hdf5::types::VarLenUnicode;
+use scrimp::data::identity::Identity;
 use scrimp::data::import::phantom::{Difficulty, Phantom, generate};
-use scrimp::data::store::{self, Destination, Existing, Writer};
+use scrimp::data::store::{self, About, Destination, Existing, Writer};
 use scrimp::data::{Case, Dataset};
-use scrimp::scan::{Grid, Scan};
+use scrimp::preparation::{Channel, Crop, Intensities, Over, Preparation, Spacing};
+use scrimp::scan::{Grid, Placement, Scan};
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, symlink};
 use std::path::{Path, PathBuf};
@@ -28,6 +30,9 @@ fn packed() -> (TempDir, PathBuf) {
 /// A file of layout 1, which holds [`small`].
 const FIRST_LAYOUT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/packed/layout-1.h5");
 
+/// A file of layout 2, which holds [`small`].
+const SECOND_LAYOUT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/packed/layout-2.h5");
+
 /// What reading a file of layout 1 says after `damage`; no digest stands before HDF5 there.
 pub(crate) fn first_layout_damaged(damage: impl FnOnce(&hdf5::File)) -> String {
     let folder = TempDir::new().unwrap();
@@ -38,8 +43,150 @@ pub(crate) fn first_layout_damaged(damage: impl FnOnce(&hdf5::File)) -> String {
 }
 
 #[test]
-fn files_of_the_first_layout_are_read() {
-    assert_eq!(store::read(Path::new(FIRST_LAYOUT)).unwrap(), small());
+fn files_of_older_layouts_are_read_and_are_the_same_data_set() {
+    for path in [FIRST_LAYOUT, SECOND_LAYOUT] {
+        let read = store::read(Path::new(path)).unwrap();
+        assert_eq!(read, Dataset { preparation: None, ..small() });
+        assert_eq!(Identity::of(&read), Identity::of(&small()));
+    }
+}
+
+/// Three slices of two modalities that lie somewhere, with intensities of any sign, prepared.
+fn modalities() -> Dataset {
+    let intensities = Intensities::ZScore { over: Over::Nonzero };
+    let channel = |name: &str| Channel { name: name.into(), intensities };
+    let spacing = Spacing::InPlane([0.1, 1.0 / 3.0]);
+    let preparation = Preparation {
+        crop: Crop::Nonzero,
+        spacing,
+        channels: vec![channel("t1"), channel("b0 = 0")],
+    };
+    let direction = [[0.0, 0.6, 0.8], [1.0, 0.0, 0.0], [0.0, 0.8, -0.6]];
+    let placement = Placement { direction, origin_mm: [-1.0 / 3.0, 0.0, 1e-7] };
+    let shape = [3, 40, 20];
+    let grid = Grid { shape, spacing_mm: Some([5.0, 0.1, 1.0 / 3.0]), placement: Some(placement) };
+    let voxels = (0..2 * 2400).map(|i| (i as f32 - 2400.5) / 7.0).collect();
+    let mut dataset = small();
+    dataset.cases.truncate(2);
+    dataset.preparation = Some(preparation);
+    dataset.cases[0].scan = Scan { grid: grid.clone(), channels: 2, voxels };
+    dataset.cases[0].annotations = [("dense".to_owned(), vec![1; 2400])].into();
+    let grid = Grid { placement: None, ..grid };
+    dataset.cases[1].scan = Scan { grid, ..dataset.cases[0].scan.clone() };
+    dataset.cases[1].annotations.clear();
+    dataset
+}
+
+#[test]
+fn preparation_placement_and_any_intensities_of_any_channels_are_kept() {
+    let (folder, dataset) = (TempDir::new().unwrap(), modalities());
+    let path = folder.path().join("set.h5");
+    store::write(&path, &dataset).unwrap();
+    assert_eq!(store::read(&path).unwrap(), dataset);
+    let image = |path: &Path| {
+        let file = hdf5::File::open(path).unwrap();
+        let image = file.dataset("volumes/phantom0001/image").unwrap();
+        (image.shape(), image.chunk().unwrap())
+    };
+    assert_eq!(image(&path), (vec![3, 2, 40, 20], vec![3, 1, 40, 20]));
+    let mut less = dataset.clone();
+    less.preparation.as_mut().unwrap().channels.pop();
+    insta::assert_snapshot!(text(store::write(&path, &less), folder.path()), @r"
+    error: cannot write case `phantom0001` to `FOLDER/set.h5`
+      caused by: it has 2 channels, expected 1 as all of the data set
+    ");
+    less.preparation.as_mut().unwrap().channels.clear();
+    insta::assert_snapshot!(text(store::write(&path, &less), folder.path()), @r"
+    error: cannot write `FOLDER/set.h5`
+      caused by: expected 1 to 64 channels, found 0
+    ");
+    let mut large = dataset.clone();
+    large.cases.truncate(1);
+    large.cases[0].scan.grid.shape = [20, 200, 10];
+    large.cases[0].scan.voxels = vec![0.5; 80_000];
+    large.cases[0].annotations.clear();
+    store::write(&path, &large).unwrap();
+    assert_eq!(image(&path), (vec![20, 2, 200, 10], vec![16, 1, 128, 10]));
+    assert_eq!(store::read(&path).unwrap(), large);
+}
+
+/// What reading [`modalities`] says after `damage` by somebody who can make a digest.
+fn lied(damage: impl FnOnce(&hdf5::File)) -> String {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("set.h5");
+    store::write(&path, &modalities()).unwrap();
+    damage(&hdf5::File::open_rw(&path).unwrap());
+    let bytes = fs::read(&path).unwrap();
+    let (length, digest) = (bytes.len() - 512, xxhash_rust::xxh3::xxh3_128(&bytes[512..]));
+    let lines = format!("scrimp data set 3\nbytes {length:020}\nxxh3-128 {digest:032x}\n");
+    File::options().write(true).open(&path).unwrap().write_all_at(lines.as_bytes(), 0).unwrap();
+    text(store::read(&path), folder.path())
+}
+
+/// Replaces an attribute that holds text.
+fn say(file: &hdf5::File, attribute: &str, value: &str) {
+    file.delete_attr(attribute).unwrap();
+    let value: hdf5::types::FixedUnicode<16384> = value.parse().unwrap();
+    let created = file.new_attr::<hdf5::types::FixedUnicode<16384>>().create(attribute).unwrap();
+    created.write_scalar(&value).unwrap();
+}
+
+#[test]
+fn placements_and_preparations_that_cannot_be_are_refused() {
+    insta::assert_snapshot!(lied(|file| {
+        let array = file.dataset("placements").unwrap();
+        let mut numbers = array.read_raw::<f64>().unwrap();
+        numbers[4] += 1.0;
+        array.write_raw(&numbers).unwrap();
+    }), @r"
+    error: `/placements` of `FOLDER/set.h5` is damaged: its checksum is eec5bb2784583093, expected d70e120657007dee
+
+    hint: write it again with `scrimp prepare` (`scrimp prepare --help` lists the sources)
+    ");
+    insta::assert_snapshot!(lied(|file| {
+        file.unlink("placements").unwrap();
+        file.new_dataset::<f64>().shape((3, 4, 3)).create("placements").unwrap();
+    }), @r"
+    error: `/placements` of `FOLDER/set.h5` has shape [3, 4, 3], expected [2, 4, 3] as table `/cases` says
+
+    hint: write it again with `scrimp prepare` (`scrimp prepare --help` lists the sources)
+    ");
+    insta::assert_snapshot!(lied(|file| say(file, "preparation", "crop = 'most'")), @r"
+    error: cannot read attribute `preparation` of `FOLDER/set.h5`
+      caused by: TOML parse error at line 1, column 8
+      |
+    1 | crop = 'most'
+      |        ^^^^^^
+    unknown variant `most`, expected `none` or `nonzero`
+
+
+    hint: write it again with `scrimp prepare` (`scrimp prepare --help` lists the sources)
+    ");
+    insta::assert_snapshot!(lied(|file| {
+        say(file, "preparation", "channels = [{ name = 'a', intensities = 'robust' }]");
+    }), @r"
+    error: cannot read attribute `preparation` of `FOLDER/set.h5`
+      caused by: it names 1 channels, expected 2 as images have
+
+    hint: write it again with `scrimp prepare` (`scrimp prepare --help` lists the sources)
+    ");
+    insta::assert_snapshot!(lied(|file| {
+        let window = "{ window = { low = 2.0, high = 1.0 } }";
+        say(file, "preparation", &format!("channels = [{{ name = 'a', intensities = {window} }}]"));
+    }), @r"
+    error: cannot read attribute `preparation` of `FOLDER/set.h5`
+      caused by: cannot scale channel `a`
+      caused by: the window goes from 2 to 1, expected a larger number last
+
+    hint: write it again with `scrimp prepare` (`scrimp prepare --help` lists the sources)
+    ");
+    insta::assert_snapshot!(lied(|file| {
+        file.attr("channels").unwrap().write_scalar(&65u64).unwrap();
+    }), @r"
+    error: `FOLDER/set.h5` has images of 65 channels, expected 1 to 64
+
+    hint: write it again with `scrimp prepare` (`scrimp prepare --help` lists the sources)
+    ");
 }
 
 #[test]
@@ -319,8 +466,13 @@ fn what_appears_while_a_file_is_written_is_not_replaced() {
     let path = folder.path().join("set.h5");
     let dataset = small();
     let destination = Destination::claim(&path, Existing::Replaced).unwrap();
-    let about = [dataset.name.as_str(), &dataset.provenance];
-    let mut writer = Writer::create(destination, about, &dataset.classes).unwrap();
+    let about = About {
+        name: &dataset.name,
+        provenance: &dataset.provenance,
+        classes: &dataset.classes,
+        preparation: None,
+    };
+    let mut writer = Writer::create(destination, about).unwrap();
     writer.add(&dataset.cases[0]).unwrap();
     fs::write(&path, "mine").unwrap();
     let said = text(writer.finish(), folder.path());

@@ -262,7 +262,15 @@ fn trained(device: Device, feed: impl Fn(Loader) -> Loader) -> Vec<FetchedNumber
         moments: Moments::Whole,
     };
     let (passes, slices) = (Passes::new(false, None), Vec::new());
-    let setup = Setup { learner, classes: 4, channels: 1, passes, slices, size: 0 };
+    let setup = Setup {
+        learner,
+        classes: 4,
+        channels: 1,
+        passes,
+        slices,
+        sample: [1, 0, 0],
+        spacing_mm: None,
+    };
     let params = (definition.check)(&config).unwrap();
     let mut method = (definition.build)(&params, &setup).unwrap();
     let plan = LoaderPlan { batch_size: 4, ..plan() };

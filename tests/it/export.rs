@@ -141,7 +141,8 @@ fn probabilities(run: &Path, image: &Tensor) -> Tensor {
         channels: 1,
         passes: Passes::new(false, None),
         slices: Vec::new(),
-        size: 0,
+        sample: [1, 0, 0],
+        spacing_mm: None,
     };
     let method = (definition.build)(&(definition.check)(&config).unwrap(), &setup).unwrap();
     let last = run.join(format!("checkpoints/step-{STEPS:08}"));

@@ -39,7 +39,8 @@ fn method() -> Cltn {
         channels: 1,
         passes: Passes::new(false, None),
         slices: Vec::new(),
-        size: 96,
+        sample: [1, 96, 96],
+        spacing_mm: None,
     };
     let method = Cltn::build(params, &setup).unwrap();
     for (network, first, learner, range) in networks(&method) {

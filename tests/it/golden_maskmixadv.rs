@@ -272,7 +272,8 @@ impl Iterations {
             channels: 1,
             passes: Passes::new(false, None),
             slices: Vec::new(),
-            size: 0,
+            sample: [1, 0, 0],
+            spacing_mm: None,
         };
         let method = MaskMixAdv::build(params, &setup).unwrap();
         for learner in method.learners() {

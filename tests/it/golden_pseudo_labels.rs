@@ -112,7 +112,8 @@ fn setup() -> Setup {
         channels: 1,
         passes: Passes::new(false, None),
         slices: vec![[32; 2]; 3],
-        size: 32,
+        sample: [1, 32, 32],
+        spacing_mm: None,
     }
 }
 

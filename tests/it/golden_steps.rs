@@ -35,7 +35,8 @@ fn method(terms: &str, learning_rate: f64) -> PartialCe {
         channels: 1,
         passes: Passes::new(false, None),
         slices: Vec::new(),
-        size: 0,
+        sample: [1, 0, 0],
+        spacing_mm: None,
     };
     let method = PartialCe::build(params, &setup).unwrap();
     fill(method.learners()[0].entries());

@@ -240,7 +240,7 @@ fn an_image_with_a_number_that_is_none() {
     insta::assert_snapshot!(refusal_of_data(&small(), |path| changed(path, put_nan)), @r"
     exit code 1
     error: cannot read `/volumes/phantom0002` of `FOLDER/set.h5`
-      caused by: `image` of case `phantom0002` holds NaN in slice 1 at row 1, column 8, expected finite intensities in [0, 1]
+      caused by: `image` of case `phantom0002` holds NaN in slice 1 at row 1, column 8, expected finite intensities
 
     hint: write it again with `scrimp prepare` (`scrimp prepare --help` lists the sources)
     ");

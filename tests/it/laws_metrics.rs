@@ -67,14 +67,19 @@ fn distances_by_trying_all(from: &[[usize; 3]], to: &[[usize; 3]], spacing: [f64
         .collect()
 }
 
-fn measured_by_trying_all(volumes: &Volumes) -> Option<Distances> {
+/// Distances from the predicted surface to the true one, and back.
+fn both_ways_by_trying_all(volumes: &Volumes) -> [Vec<f64>; 2] {
     let prediction = surface_by_definition(&volumes.prediction, volumes.shape);
     let truth = surface_by_definition(&volumes.truth, volumes.shape);
-    if prediction.is_empty() || truth.is_empty() {
+    [(&prediction, &truth), (&truth, &prediction)]
+        .map(|(from, to)| distances_by_trying_all(from, to, volumes.spacing))
+}
+
+fn measured_by_trying_all(volumes: &Volumes) -> Option<Distances> {
+    let [forth, back] = both_ways_by_trying_all(volumes);
+    if forth.is_empty() || back.is_empty() {
         return None;
     }
-    let forth = distances_by_trying_all(&prediction, &truth, volumes.spacing);
-    let back = distances_by_trying_all(&truth, &prediction, volumes.spacing);
     let mut both = [forth.clone(), back].concat();
     both.sort_by(f64::total_cmp);
     let position = 0.95 * (both.len() - 1) as f64;
@@ -106,6 +111,47 @@ proptest! {
     #[test]
     fn distances_are_those_of_trying_all_pairs(volumes in volumes()) {
         same(volumes.measure().surface.distances(), measured_by_trying_all(&volumes))?;
+    }
+
+    #[test]
+    fn objects_in_far_corners_are_measured_as_by_trying_all_pairs(
+        volumes in volumes(), between in [0..6usize, 5..20, 5..20], strewn in any::<bool>(),
+    ) {
+        let wider = [0, 1, 2].map(|axis| 2 * volumes.shape[axis] + between[axis]);
+        let placed = |labels: &[u8], at: [usize; 3], wider: [usize; 3]| {
+            let mut placed = vec![0u8; wider.iter().product()];
+            for (index, &label) in labels.iter().enumerate() {
+                let [_, height, width] = volumes.shape;
+                let [z, y, x] = [index / (height * width), index / width % height, index % width];
+                let line = (at[0] + z) * wider[1] + at[1] + y;
+                placed[line * wider[2] + at[2] + x] = label;
+            }
+            placed
+        };
+        let opposite = [0, 1, 2].map(|axis| wider[axis] - volumes.shape[axis]);
+        let mut prediction = placed(&volumes.prediction, [0; 3], wider);
+        if strewn {
+            // Every third voxel is surface, and most lie far from the truth.
+            prediction.iter_mut().step_by(3).for_each(|label| *label = 1);
+        }
+        let truth = placed(&volumes.truth, opposite, wider);
+        let far = Volumes { prediction, truth, shape: wider, spacing: volumes.spacing };
+        same(far.measure().surface.distances(), measured_by_trying_all(&far))?;
+    }
+
+    #[test]
+    fn the_surface_dice_counts_voxels_within_the_tolerance(
+        volumes in volumes(), tolerance in 0.0..8.0f64,
+    ) {
+        let pair =
+            LabelPair::new(&volumes.prediction, &volumes.truth, volumes.shape, volumes.spacing);
+        let found = pair.unwrap().score(1, tolerance).nsd;
+        let [forth, back] = both_ways_by_trying_all(&volumes);
+        let both = [forth, back].concat();
+        let near = both.iter().filter(|&&distance| distance <= tolerance).count();
+        // To nothing there is an infinite distance.
+        let expected = (!both.is_empty()).then(|| near as f64 / both.len() as f64);
+        prop_assert_eq!(found, expected);
     }
 
     #[test]

@@ -193,3 +193,6 @@ mod stopping;
 #[cfg(test)]
 #[cfg(feature = "mpi")]
 mod support;
+#[cfg(test)]
+#[cfg(feature = "torch")]
+mod volumetric;

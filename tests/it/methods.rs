@@ -176,7 +176,8 @@ impl Bench {
             channels: dataset.channels() as i64,
             passes,
             slices,
-            size: 32,
+            sample: [1, 32, 32],
+            spacing_mm: None,
         };
         let plan = LoaderPlan {
             fold: 1,

@@ -157,7 +157,8 @@ fn with_all_terms() -> PartialCe {
         channels: 1,
         passes: Passes::new(false, None),
         slices: Vec::new(),
-        size: SIZE,
+        sample: [1, SIZE as usize, SIZE as usize],
+        spacing_mm: None,
     };
     PartialCe::build(params, &setup).unwrap()
 }

@@ -5,7 +5,7 @@ use crate::skips::{gpu_is_there, skipped};
 use scrimp::native::cuda;
 use scrimp::native::{
     Alone, Form, GroupSum, Normalisation, NormalisedChannels, Order, TrainingPass, arrange_twin,
-    normal, normalise, normalise_evaluate, with_slice, with_slice_mut,
+    channels_last, normal, normalise, normalise_evaluate, with_slice, with_slice_mut,
 };
 use scrimp::random::{Key, element_bits};
 use std::sync::Arc;
@@ -40,13 +40,23 @@ fn with_form(form: Form) -> Normalisation {
 
 /// `[N, C, H, W]`: an odd number of elements; channels that fill packs of 16 bytes in each kind; more
 /// packs than the kernels for devices have threads on the host; pixels smaller than a step of all threads.
-const SHAPES: [[i64; 4]; 5] =
-    [[3, 5, 7, 6], [2, 16, 9, 5], [2, 6, 90, 41], [5, 1, 3, 3], [3, 24, 1, 1]];
+/// `[N, C, D, H, W]`: the same in volumes, and extents of 1.
+const SHAPES: [&[i64]; 9] = [
+    &[3, 5, 7, 6],
+    &[2, 16, 9, 5],
+    &[2, 6, 90, 41],
+    &[5, 1, 3, 3],
+    &[3, 24, 1, 1],
+    &[3, 5, 3, 7, 3],
+    &[2, 16, 4, 3, 5],
+    &[5, 1, 3, 1, 4],
+    &[2, 8, 1, 5, 1],
+];
 
 /// One pass over numbers that all kinds have, with features of kind `features` and parameters of kind
 /// `parameters`.
 struct OnePass {
-    shape: [i64; 4],
+    shape: &'static [i64],
     features: Kind,
     parameters: Kind,
     dropout: bool,
@@ -68,7 +78,7 @@ impl OnePass {
 
     fn results_among(&self, group: &Arc<dyn GroupSum>) -> Vec<Tensor> {
         let features = |factor| {
-            let numbers = wave(&self.shape, factor).to_kind(Kind::BFloat16);
+            let numbers = wave(self.shape, factor).to_kind(Kind::BFloat16);
             numbers.to_kind(self.features).to_device(self.device)
         };
         let x = features(0.37).set_requires_grad(true);
@@ -87,7 +97,7 @@ impl OnePass {
     }
 }
 
-fn compare(shape: [i64; 4], kind: Kind, tolerance: f64, ways: &[(Form, Device)]) {
+fn compare(shape: &'static [i64], kind: Kind, tolerance: f64, ways: &[(Form, Device)]) {
     for dropout in [true, false] {
         let plain = OnePass {
             shape,
@@ -132,15 +142,16 @@ impl GroupSum for Twice {
 /// What a grid of blocks is cut along: fewer pixels than rows of threads, one pixel, none; channels that
 /// fill no pack, many groups, or groups of which the last is narrow; more blocks than one multiprocessor
 /// holds.
-const GRIDS: [[i64; 4]; 8] = [
-    [1, 520, 1, 2],
-    [1, 64, 1, 1],
-    [0, 16, 4, 4],
-    [3, 7, 11, 5],
-    [2, 1, 33, 40],
-    [2, 36, 13, 9],
-    [1, 136, 9, 7],
-    [2, 16, 53, 40],
+const GRIDS: [&[i64]; 9] = [
+    &[1, 520, 1, 2],
+    &[1, 64, 1, 1],
+    &[0, 16, 4, 4],
+    &[3, 7, 11, 5],
+    &[2, 1, 33, 40],
+    &[2, 36, 13, 9],
+    &[1, 136, 9, 7],
+    &[2, 16, 53, 40],
+    &[2, 20, 7, 3, 9],
 ];
 
 #[test]
@@ -168,8 +179,8 @@ fn sums_on_devices_do_not_depend_on_which_block_or_thread_comes_first() {
                     assert!(expected.isfinite().all().int64_value(&[]) == 1, "{what}");
                     // Where a channel has few values its gradient is a difference of nearly equal
                     // numbers, which only the plain form does not round to bf16 first.
-                    let is_rounded_away =
-                        features == Kind::BFloat16 && shape[0] * shape[2] * shape[3] < 9;
+                    let is_rounded_away = features == Kind::BFloat16
+                        && shape[0] * shape[2..].iter().product::<i64>() < 9;
                     if expected.numel() > 0 && !is_rounded_away {
                         assert_close(&what, expected, &plain[number], tolerance);
                     }
@@ -334,6 +345,38 @@ fn dropped_elements_are_those_of_the_counter_generator() {
             assert_eq!(value != 0.0, kept, "sample {n}, row {h}, column {w}, channel {c}");
         }
     }
+}
+
+#[test]
+fn a_volume_is_normalised_as_an_image_of_all_its_rows() {
+    let group: Arc<dyn GroupSum> = Arc::new(Alone);
+    let keys = Tensor::from_slice(&[7i64, 8]);
+    let volume = wave(&[2, 6, 3, 4, 5], 0.37).to_kind(Kind::Float);
+    let upstream = wave(&[2, 6, 3, 4, 5], 0.11).to_kind(Kind::Float);
+    for form in [Form::Own, Form::Plain, Form::DeviceTwin] {
+        let results = |fold: fn(&Tensor) -> Tensor| {
+            let x = volume.copy().set_requires_grad(true);
+            let channels = channels(6, Kind::Float);
+            let pass = TrainingPass { group: &group, keys: Some(&keys), batches: None };
+            let y = normalise(&fold(&x), &channels, with_form(form), &pass).unwrap();
+            (&y * fold(&upstream)).sum(Kind::Float).backward();
+            let evaluated = normalise_evaluate(&fold(&x), &channels, with_form(form)).unwrap();
+            [y.detach(), evaluated, x.grad(), channels.weight.grad(), channels.running_mean]
+        };
+        let as_volume = results(Tensor::shallow_clone);
+        let as_image = results(|maps| maps.flatten(2, 3));
+        assert_eq!(as_volume[0].size(), [2, 6, 3, 4, 5]);
+        // In the memory order in which convolutions of volumes want them.
+        assert_eq!(as_volume[0].stride(), [360, 1, 120, 30, 6]);
+        for (found, expected) in as_volume.iter().zip(&as_image) {
+            assert!(found.reshape_as(expected).equal(expected), "{form:?}");
+        }
+    }
+    let lines = channels_last(&wave(&[2, 1, 3, 4, 5], 0.2)).unwrap();
+    assert_eq!(lines.stride(), [60, 1, 20, 5, 1]);
+    let flat = Tensor::zeros([2, 6, 3], (Kind::Float, Device::Cpu));
+    let pass = TrainingPass { group: &group, keys: None, batches: None };
+    assert!(normalise(&flat, &channels(6, Kind::Float), SETTINGS, &pass).is_err());
 }
 
 #[test]

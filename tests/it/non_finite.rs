@@ -147,7 +147,8 @@ fn method(plan: &RunPlan, dataset: &Dataset) -> Box<dyn Method> {
         channels: 1,
         passes: Passes::new(false, None),
         slices: Vec::new(),
-        size: 0,
+        sample: [1, 0, 0],
+        spacing_mm: None,
     };
     (methods::find(&plan.method).unwrap().build)(&plan.method_params, &setup).unwrap()
 }

@@ -50,12 +50,12 @@ fn assert_close(found: [f64; 3], expected: [f64; 3]) {
     }
 }
 
-/// Class 1 in an ellipsoid that fills the middle half of the scan, class 2 in one within it.
+/// Classes 1 and 2 in the halves of an ellipsoid that almost fills the scan.
 fn blob(shape: [usize; 3], [z, y, x]: [usize; 3]) -> u8 {
     let from_middle = |at: usize, extent: usize| 2.0 * (at as f64 + 0.5) / extent as f64 - 1.0;
     let middle = [from_middle(z, shape[0]), from_middle(y, shape[1]), from_middle(x, shape[2])];
     let radius = middle.iter().map(|part| part * part).sum::<f64>().sqrt();
-    u8::from(radius < 0.75) + u8::from(radius < 0.4)
+    if radius > 0.9 { 0 } else { 1 + u8::from(middle[2] > 0.0) }
 }
 
 fn dice(a: &[u8], b: &[u8], class: u8) -> f64 {
@@ -193,8 +193,10 @@ fn nothing_is_interpolated_between_slices_that_lie_far_apart() {
     let prepared = fine.apply(stored).unwrap();
     assert_eq!(prepared.scan.grid.shape, [10, 8, 4]);
     assert!(prepared.scan.voxels.iter().all(|&value| value == 0.0 || value == 100.0));
-    let near = scan([2, 4, 4], [2.5, 1.0, 1.0], |[z, _, _]| 100.0 * z as f32);
-    let prepared = fine.apply(near).unwrap();
+    let near = scan([3, 4, 4], [2.0, 1.0, 1.0], |[z, _, _]| 100.0 * f32::from(z > 0));
+    let finer = prepared_by(Crop::None, Spacing::Volume([1.0; 3]), &[Intensities::AsStored]);
+    let prepared = finer.apply(near).unwrap();
+    assert_eq!(prepared.scan.grid.shape, [6, 4, 4]);
     assert!(prepared.scan.voxels.iter().all(|value| (0.0..=100.0).contains(value)), "cut");
     assert!(prepared.scan.voxels.iter().any(|&value| value > 1.0 && value < 99.0));
 }
@@ -209,13 +211,21 @@ fn what_cannot_be_prepared_is_refused() {
     insta::assert_snapshot!(said(&Preparation::colours(), stored()), @"error: the scan has 1 channels, expected 3: `red`, `green`, `blue`");
     let mut unplaced = stored();
     unplaced.grid.spacing_mm = None;
-    insta::assert_snapshot!(said(&volume(1.0), unplaced), @"");
-    insta::assert_snapshot!(said(&volume(1e-4), stored()), @"");
+    insta::assert_snapshot!(said(&volume(1.0), unplaced), @r"
+    error: the file does not say how far apart its voxels are, and the preparation resamples them
+
+    hint: save it in a format that holds the spacing, such as NIfTI
+    ");
+    insta::assert_snapshot!(said(&volume(1e-4), stored()), @r"
+    error: with voxels [0.0001, 0.0001, 0.0001] mm apart instead of [10.0, 1.0, 1.0] the scan has shape [200000, 40000, 40000], expected at most 65536 along each axis and 1073741824 voxels
+
+    hint: prepare the data with larger distances between voxels
+    ");
     let mut odd = stored();
     odd.voxels[3] = f32::NAN;
-    insta::assert_snapshot!(said(&volume(1.0), odd), @"");
+    insta::assert_snapshot!(said(&volume(1.0), odd), @"error: voxel 3 of the image is NaN, expected finite intensities");
     let flat = scan([2, 4, 4], [1.0; 3], |_| 7.0);
-    insta::assert_snapshot!(said(&volume(1.0), flat), @"");
+    insta::assert_snapshot!(said(&volume(1.0), flat), @"error: all voxels of the image are 7, expected more than one intensity");
     for (text, expected) in [
         ("channels = []", "expected 1 to 64 channels, found 0"),
         ("channels = [{ name = '', intensities = 'robust' }]", "channel 0 has no name"),
@@ -241,7 +251,7 @@ fn probabilities_come_back_slice_by_slice() {
     let regrid = preparation.apply(stored).unwrap().regrid;
     assert_eq!(regrid.prepared.shape, [4, 3, 3]);
     let mut native = NativeLabels::new(regrid, 2);
-    // Class 1 has 0.2, 0.7, 0.4, 0.5 in the four prepared slices; 0.45 on average in both of the file's.
+    // Class 1 has 0.2, 0.7, 0.6, 0.5 in the four prepared slices: 0.45 and 0.55 in the two of the box.
     let slab = |shares: &[f32]| -> Vec<f32> {
         let of = |share: f32| vec![share; 9];
         let background = shares.iter().flat_map(|share| of(1.0 - share));
@@ -260,12 +270,15 @@ fn probabilities_come_back_slice_by_slice() {
     assert!(native.push(&slab(&[0.6])).is_err());
 }
 
+/// Shape, spacing and wished spacing.
 fn grids() -> impl Strategy<Value = ([usize; 3], [f64; 3], [f64; 3])> {
-    let extents = (6usize..14, 20usize..40, 20usize..40);
-    let spacing = (0.6f64..1.6, 0.6f64..1.6, 0.6f64..1.6);
-    let target = (0.5f64..1.3, 0.5f64..1.3, 0.5f64..1.3);
-    (extents, spacing, target)
-        .prop_map(|(extents, spacing, target)| (extents.into(), spacing.into(), target.into()))
+    let extents = (10usize..16, 24usize..40, 24usize..40);
+    let spacing = (1.0f64..2.2, 0.6f64..1.6, 0.6f64..1.6);
+    let factor = (0.5f64..1.15, 0.5f64..1.15, 0.5f64..1.15);
+    (extents, spacing, factor).prop_map(|(extents, spacing, factor)| {
+        let (spacing, factor): ([f64; 3], [f64; 3]) = (spacing.into(), factor.into());
+        (extents.into(), spacing, [0, 1, 2].map(|axis| spacing[axis] * factor[axis]))
+    })
 }
 
 proptest! {
@@ -306,7 +319,9 @@ proptest! {
                     }
                 }
                 let score = dice(&back, &expected, class);
-                prop_assert!(score > 0.85, "class {class}: {score}");
+                // A coarser grid holds less of a boundary.
+                let least = if target.iter().zip(spacing).all(|(t, s)| *t <= s) { 0.9 } else { 0.8 };
+                prop_assert!(score > least, "class {class}: {score}");
             }
         }
         // However many slices come at once.

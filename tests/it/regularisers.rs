@@ -11,8 +11,8 @@ use scrimp::native::{Alone, Form, GroupSum, Neighbourhood, PairKernel, neighbour
 use tch::{Device, Kind, Tensor};
 
 const SAMPLES: i64 = 5;
-const HEIGHT: i64 = 13;
-const WIDTH: i64 = 17;
+/// Rows and columns of images, or slices, rows and columns of volumes.
+const SHAPES: [&[i64]; 2] = [&[13, 17], &[3, 5, 7]];
 
 fn wave(shape: &[i64], factor: f64) -> Tensor {
     let count = shape.iter().product::<i64>();
@@ -29,12 +29,13 @@ struct Share {
 }
 
 impl Share {
-    fn of(kind: Kind, first: i64, count: i64) -> Self {
+    fn of(shape: &[i64], kind: Kind, first: i64, count: i64) -> Self {
         let cut = |maps: Tensor| maps.narrow(0, first, count).to_kind(kind).contiguous();
-        let image = wave(&[SAMPLES, 1, HEIGHT, WIDTH], 0.37).square();
-        let mask = |factor| wave(&[SAMPLES, 1, HEIGHT, WIDTH], factor).gt(-0.5).to_kind(kind);
+        let maps = |channels, factor| wave(&[&[SAMPLES, channels], shape].concat(), factor);
+        let image = maps(1, 0.37).square();
+        let mask = |factor| maps(1, factor).gt(-0.5).to_kind(kind);
         Self {
-            logits: cut(wave(&[SAMPLES, 4, HEIGHT, WIDTH], 0.71) * 3.0),
+            logits: cut(maps(4, 0.71) * 3.0),
             image: cut(image),
             masks: [cut(mask(1.3)), cut(mask(2.9))],
             positions: (first..first + count).map(|position| position as u64).collect(),
@@ -46,11 +47,11 @@ type Term = fn(&Tensor, &Share, &dyn GroupSum) -> Tensor;
 
 const KERNELS: [Kernel; 2] = [
     Kernel { weight: 0.9, ..Kernel::PUBLISHED },
-    Kernel { weight: 0.3, sigma_xy: 3.0, sigma_intensity: 0.0, sigma_z: None },
+    Kernel { weight: 0.3, sigma_xy: 3.0, sigma_intensity: 0.0, sigma_z: Some(1.0) },
 ];
 
 fn field(form: Form) -> Field<'static> {
-    Field { kernels: &KERNELS, radius: [0, 5, 5], source: None, destination: None, form }
+    Field { kernels: &KERNELS, radius: [2, 5, 5], source: None, destination: None, form }
 }
 
 fn energy(p: &Tensor, of: &Share, field: Field<'_>, group: &dyn GroupSum) -> Tensor {
@@ -104,21 +105,22 @@ fn value_and_gradient(term: Term, of: &Share, group: &dyn GroupSum) -> [Tensor; 
 #[test]
 fn every_regulariser_is_the_same_on_any_number_of_ranks() {
     for shares in [vec![3, 2], vec![2, 2, 1], vec![5, 0, 0], vec![0, 5], vec![0, 1, 4]] {
-        for (name, term) in TERMS {
-            let whole = Share::of(Kind::Double, 0, SAMPLES);
+        for (shape, (name, term)) in SHAPES.iter().flat_map(|shape| TERMS.map(|term| (shape, term)))
+        {
+            let whole = Share::of(shape, Kind::Double, 0, SAMPLES);
             let [value, gradient] = value_and_gradient(term, &whole, &Alone);
             let ranks = threads::run(shares.len(), |comm| {
                 let rank = comm.rank();
                 let first = shares[..rank].iter().sum();
-                let mine = Share::of(Kind::Double, first, shares[rank]);
+                let mine = Share::of(shape, Kind::Double, first, shares[rank]);
                 Ok(value_and_gradient(term, &mine, &**comm.tensors()))
             });
             let ranks: Vec<[Tensor; 2]> = ranks.into_iter().map(Result::unwrap).collect();
             for [found, _] in &ranks {
-                assert_close(&format!("{name} {shares:?}"), found, &value, 1e-12);
+                assert_close(&format!("{name} {shape:?} {shares:?}"), found, &value, 1e-12);
             }
             let parts: Vec<&Tensor> = ranks.iter().map(|[_, part]| part).collect();
-            let what = format!("gradient of {name} {shares:?}");
+            let what = format!("gradient of {name} {shape:?} {shares:?}");
             assert_close(&what, &Tensor::cat(&parts, 0), &gradient, 1e-12);
         }
     }
@@ -126,7 +128,11 @@ fn every_regulariser_is_the_same_on_any_number_of_ranks() {
 
 #[test]
 fn every_regulariser_has_the_gradient_of_its_value() {
-    let share = Share::of(Kind::Double, 0, SAMPLES);
+    SHAPES.into_iter().for_each(gradients_are_those_of_values);
+}
+
+fn gradients_are_those_of_values(shape: &[i64]) {
+    let share = Share::of(shape, Kind::Double, 0, SAMPLES);
     let direction = wave(&share.logits.size(), 0.19);
     for (name, term) in TERMS {
         let [_, gradient] = value_and_gradient(term, &share, &Alone);
@@ -139,19 +145,25 @@ fn every_regulariser_has_the_gradient_of_its_value() {
         let step = 1e-7;
         let expected = (at(step) - at(-step)) / (2.0 * step);
         let difference = (slope - expected).abs();
-        assert!(difference <= 1e-4 * expected.abs().max(1e-2), "{name}: {slope} {expected}");
+        assert!(
+            difference <= 1e-4 * expected.abs().max(1e-2),
+            "{name} {shape:?}: {slope} {expected}"
+        );
     }
 }
 
 #[test]
 fn the_gated_crf_is_the_same_in_kernels_and_in_tensor_operations() {
-    for (kind, tolerance) in [(Kind::Float, 1e-5), (Kind::Double, 1e-12)] {
-        let share = Share::of(kind, 0, SAMPLES);
+    let kinds = [(Kind::Float, 1e-5), (Kind::Double, 1e-12)];
+    for (shape, (kind, tolerance)) in
+        SHAPES.iter().flat_map(|shape| kinds.map(|kind| (shape, kind)))
+    {
+        let share = Share::of(shape, kind, 0, SAMPLES);
         let [source, destination] = share.masks.each_ref().map(Some);
         let masked = [(None, None), (source, None), (None, destination), (source, destination)];
         for (source, destination) in masked {
             // Also where the radius reaches beyond the image.
-            for radius in [1, 5, 20].map(|reach| [0, reach, reach]) {
+            for radius in [[1, 1, 1], [0, 5, 5], [9, 20, 20]] {
                 let forms = [Form::Own, Form::Plain, Form::DeviceTwin];
                 let [kernels, operations, twin] = forms.map(|form| {
                     let logits = share.logits.copy().set_requires_grad(true);
@@ -205,5 +217,9 @@ fn neighbours_are_summed_only_in_maps_that_fit() {
     for shape in [[2, 1, 8, 7], [1, 1, 8, 8], [2, 4, 8, 8]] {
         assert!(neighbour_sums(&maps, &image(shape), &hood).is_err());
     }
+    let volumes = maps.unsqueeze(2);
+    assert!(neighbour_sums(&volumes, &image([2, 1, 8, 8]).unsqueeze(2), &hood).is_ok());
+    assert!(neighbour_sums(&volumes, &image([2, 1, 8, 8]), &hood).is_err());
+    assert!(neighbour_sums(&maps.get(0), &image([4, 1, 8, 8]).get(0), &hood).is_err());
     assert!(neighbour_sums(&maps.to_kind(Kind::Int64), &image([2, 1, 8, 8]), &hood).is_err());
 }

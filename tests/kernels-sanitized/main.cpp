@@ -161,8 +161,8 @@ void normal() {
 
 template <typename T>
 void neighbours() {
-  for (const long channels : {1, 4, 5}) {
-    for (const auto& [depth, radius] : {std::pair{1L, 1L}, {1, 9}, {3, 1}, {3, 9}}) {
+  for (const int channels : {1, 4, 5}) {
+    for (const auto& [depth, radius] : {std::pair{1, 1}, {1, 9}, {3, 1}, {3, 9}}) {
       for (const bool masked : {false, true}) {
         Scene scene(name_of<T>("neighbours", 4));
         NeighbourWork work{};

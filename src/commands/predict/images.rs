@@ -63,6 +63,7 @@ fn in_folder(folder: &Path) -> Result<Vec<PathBuf>> {
             files.push(path);
         }
     }
+    files.sort();
     Ok(files)
 }
 

@@ -1,18 +1,28 @@
-//! The packed data set: one HDF5 file behind 512 bytes that hold a digest of it, layout "scrimp data set 2".
+//! The packed data set: one HDF5 file behind 512 bytes that hold a digest of it, layout "scrimp data set 3".
 //!
 //! ```text
 //! 512 bytes of text    layout, length and digest of all that follows; HDF5 passes over them
-//! /                    attributes layout, name, provenance, classes, in colour also channels
+//! /                    attributes layout, name, provenance, classes, preparation (TOML, where known),
+//!                      channels (where there are more than one)
 //! /cases               table: name, patient, frame, fold, slices, rows, columns, spacing_*_mm
+//! /placements          f64 [cases, 4, 3]: where the first voxel lies in mm, unit vectors along slices,
+//!                      rows, columns
 //! /volumes/NAME/image         u8 or u16 codes, or f32 where a volume has too many intensities
 //! /volumes/NAME/image_levels  f32, the intensity of each code
 //! /volumes/NAME/scribble …    u8, one array per kind of annotation
 //! ```
-//! Arrays are `[slices, rows, columns]` in chunks of one slice; without the attribute `channels` an
-//! image is grey, else it is `[slices, channels, rows, columns]`. Arrays carry the xxh3 of their decoded
-//! little-endian bytes as attribute `xxh3`. Unknown spacing is NaN. Strings have a fixed length and are
-//! filled up with zeros. Layout "scrimp data set 1", which is still read, has no bytes in front, hence no
-//! digest, and strings of any length. This module knows no sources of data and no training.
+//! Arrays are `[slices, rows, columns]`; without the attribute `channels` an image has one, else it is
+//! `[slices, channels, rows, columns]`. Arrays carry the xxh3 of their decoded little-endian bytes as
+//! attribute `xxh3`. Unknown spacing and placement are NaN. Strings have a fixed length and are filled up
+//! with zeros.
+//!
+//! An array of one slice is one chunk. Others lie in chunks of up to 16 slices of 128 x 128 pixels of one
+//! channel, so that a patch can be had without the rest of its volume; reading all of ACDC takes as long as
+//! in chunks of one slice each.
+//!
+//! Layouts that are still read: "scrimp data set 2" has neither placements nor a preparation, and
+//! "scrimp data set 1" moreover no bytes in front, hence no digest, and strings of any length. This module
+//! knows no sources of data and no training.
 
 mod destination;
 mod heap;
@@ -22,29 +32,41 @@ mod write;
 
 pub use destination::{Destination, Existing};
 pub use read::read;
-pub use write::{Writer, write};
+pub use write::{About, Writer, write};
 
 use hdf5::types::FixedUnicode;
 use hdf5::{FileBuilder, H5Type};
-use xxhash_rust::xxh3::Xxh3;
+use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 /// The value of the root attribute `layout`; another layout gets another number.
-const LAYOUT: &str = "scrimp data set 2";
+const LAYOUT: &str = "scrimp data set 3";
+
+/// A layout that is read as well, without placements and preparation.
+const UNPLACED_LAYOUT: &str = "scrimp data set 2";
 
 /// The layout of files that no digest covers.
 const BARE_LAYOUT: &str = "scrimp data set 1";
 
-/// The root attribute that says how many channels images have; absent from grey data sets.
-const CHANNELS: &str = "channels";
+/// The root attribute that says how many channels images have; absent where they have one.
+const CHANNEL_COUNT: &str = "channels";
+
+/// The root attribute that says how scans were prepared; absent where that is not known.
+const PREPARATION: &str = "preparation";
+
+/// The array of where cases lie in the patient.
+const PLACEMENTS: &str = "placements";
 
 /// UTF-8 bytes of the longest name of a case, patient, class or data set.
 const NAME_BYTES: usize = 256;
 
-/// UTF-8 bytes of the longest provenance.
-const PROVENANCE_BYTES: usize = 1 << 14;
+/// UTF-8 bytes of the longest provenance and the longest preparation.
+const TEXT_BYTES: usize = 1 << 14;
 
 type Name = FixedUnicode<NAME_BYTES>;
-type Provenance = FixedUnicode<PROVENANCE_BYTES>;
+type LongText = FixedUnicode<TEXT_BYTES>;
+
+/// A row of [`PLACEMENTS`]: origin, then directions of slices, rows, columns; NaN where unknown.
+type StoredPlacement = [[f64; 3]; 4];
 
 /// One row of `/cases`.
 #[derive(Clone, Debug)]
@@ -57,6 +79,7 @@ struct Row {
     shape: [usize; 3],
     /// Of slices, rows, columns; NaN where unknown.
     spacing_mm: [f64; 3],
+    placement: StoredPlacement,
 }
 
 /// One row as it is stored, with strings of one length, or as [`BARE_LAYOUT`] has them of any.
@@ -82,7 +105,7 @@ fn image_extents([slices, rows, columns]: [usize; 3], channels: usize) -> Vec<us
 
 /// How packed files are opened. A file under its final name never changes, so a lock protects
 /// nothing, and on shared file systems it fails where many ranks read.
-fn without_locks() -> FileBuilder {
+pub(super) fn without_locks() -> FileBuilder {
     let mut builder = hdf5::File::with_options();
     builder.with_fapl(|access| access.file_locking(false));
     builder
@@ -100,6 +123,12 @@ fn table_checksum(rows: &[Row]) -> u64 {
         hash.update(line.as_bytes());
     }
     hash.digest()
+}
+
+/// Checksum of where cases lie, over the little-endian bytes.
+fn placements_checksum<'a>(placements: impl Iterator<Item = &'a StoredPlacement>) -> u64 {
+    let numbers = placements.flatten().flatten();
+    xxh3_64(&numbers.flat_map(|number| number.to_le_bytes()).collect::<Vec<u8>>())
 }
 
 /// Checksum of intensities, over their little-endian bytes.

@@ -5,14 +5,16 @@
 
 use super::seal::{self, Form};
 use super::{
-    BARE_LAYOUT, CHANNELS, LAYOUT, Name, Provenance, Row, StoredRow, heap, image_checksum,
-    image_extents, table_checksum, without_locks,
+    BARE_LAYOUT, CHANNEL_COUNT, LAYOUT, LongText, Name, PLACEMENTS, PREPARATION, Row,
+    StoredPlacement, StoredRow, UNPLACED_LAYOUT, heap, image_checksum, image_extents,
+    placements_checksum, table_checksum, without_locks,
 };
 use crate::data::{Case, Dataset};
 use crate::error::{Context, Failure, Result};
 use crate::files;
-use crate::limits::{CASES, CLASSES, EXTENT, VOLUME_VOXELS, elements};
-use crate::scan::{Grid, Scan};
+use crate::limits::{CASES, CHANNELS, CLASSES, EXTENT, VOLUME_VOXELS, elements};
+use crate::preparation::Preparation;
+use crate::scan::{Grid, Placement, Scan};
 use hdf5::H5Type;
 use hdf5::types::{FloatSize, IntSize, TypeDescriptor, VarLenUnicode};
 use std::cell::Cell;
@@ -61,7 +63,7 @@ fn open(path: &Path) -> Result<File> {
 fn check(file: &File, path: &Path) -> Result<Form> {
     let form = seal::form(file).context(|| format!("cannot read `{}`", path.display()))?;
     match form {
-        Form::Sealed => seal::verify(file, path)?,
+        Form::Sealed | Form::Unplaced => seal::verify(file, path)?,
         Form::Bare => heap::verify(file, path)?,
         Form::Foreign => {
             return Err(Failure::new(format!(
@@ -77,7 +79,7 @@ fn check(file: &File, path: &Path) -> Result<Form> {
 pub(super) fn is_packed(path: &Path) -> io::Result<bool> {
     let file = files::open(path)?;
     Ok(match seal::form(&file)? {
-        Form::Sealed => true,
+        Form::Sealed | Form::Unplaced => true,
         Form::Bare => {
             heap::verify(&file, path).and_then(|()| Packed::open(path, Form::Bare)).is_ok()
         }
@@ -112,6 +114,7 @@ impl<'a> Packed<'a> {
         }
         let (found, expected) = match form {
             Form::Sealed => (packed.text::<Name>("layout")?, LAYOUT),
+            Form::Unplaced => (packed.text::<Name>("layout")?, UNPLACED_LAYOUT),
             _ => (packed.text::<VarLenUnicode>("layout")?, BARE_LAYOUT),
         };
         if found == expected {
@@ -124,10 +127,10 @@ impl<'a> Packed<'a> {
     }
 
     fn read(&self) -> Result<Dataset> {
-        let (name, provenance, classes, rows) = match self.form {
-            Form::Sealed => (
+        let (name, provenance, classes, mut rows) = match self.form {
+            Form::Sealed | Form::Unplaced => (
                 self.text::<Name>("name")?,
-                self.text::<Provenance>("provenance")?,
+                self.text::<LongText>("provenance")?,
                 self.classes::<Name>()?,
                 self.table::<Name>()?,
             ),
@@ -139,14 +142,12 @@ impl<'a> Packed<'a> {
             ),
         };
         let channels = self.channels()?;
+        let preparation = self.preparation(channels)?;
+        if self.form == Form::Sealed {
+            self.place(&mut rows)?;
+        }
         let cases = rows.iter().map(|row| self.case(row, channels, classes.len()));
-        Ok(Dataset {
-            name,
-            provenance,
-            preparation: None,
-            cases: cases.collect::<Result<_>>()?,
-            classes,
-        })
+        Ok(Dataset { name, provenance, preparation, cases: cases.collect::<Result<_>>()?, classes })
     }
 
     fn cannot(&self, what: &str) -> String {
@@ -173,22 +174,56 @@ impl<'a> Packed<'a> {
         names.iter().map(Text::text).collect::<std::result::Result<_, _>>().context(cannot)
     }
 
-    /// How many channels the images have; the attribute is absent from grey data sets.
+    fn has_attribute(&self, name: &str) -> Result<bool> {
+        let names = self.file.attr_names().context(|| self.cannot("the attributes"))?;
+        Ok(names.iter().any(|other| other == name))
+    }
+
+    /// How many channels the images have; the attribute is absent where they have one.
     fn channels(&self) -> Result<usize> {
-        let cannot = || self.cannot(&format!("attribute `{CHANNELS}`"));
-        let names = self.file.attr_names().context(cannot)?;
-        if !names.iter().any(|name| name == CHANNELS) {
+        if !self.has_attribute(CHANNEL_COUNT)? {
             return Ok(1);
         }
-        let channels = self.file.attr(CHANNELS).and_then(|value| value.read_scalar::<u64>());
-        match channels.context(cannot)? {
-            1 => Ok(1),
-            3 => Ok(3),
-            other => Err(Failure::new(format!(
-                "`{}` has images of {other} channels, expected 1 for grey, or 3 for red, green and blue",
-                self.path.display()
-            ))),
+        let cannot = || self.cannot(&format!("attribute `{CHANNEL_COUNT}`"));
+        let channels = self.file.attr(CHANNEL_COUNT).and_then(|value| value.read_scalar::<u64>());
+        let channels = channels.context(cannot)?;
+        if (1..=CHANNELS as u64).contains(&channels) {
+            return Ok(channels as usize);
         }
+        Err(Failure::new(format!(
+            "`{}` has images of {channels} channels, expected 1 to {CHANNELS}",
+            self.path.display()
+        )))
+    }
+
+    /// How the scans were prepared; the attribute is absent where that is not known.
+    fn preparation(&self, channels: usize) -> Result<Option<Preparation>> {
+        if self.form != Form::Sealed || !self.has_attribute(PREPARATION)? {
+            return Ok(None);
+        }
+        let cannot = || self.cannot(&format!("attribute `{PREPARATION}`"));
+        let text = self.text::<LongText>(PREPARATION)?;
+        let preparation: Preparation = toml::from_str(&text).context(cannot)?;
+        preparation.check().map_err(|failure| failure.during(cannot()))?;
+        let found = preparation.channels.len();
+        if found == channels {
+            return Ok(Some(preparation));
+        }
+        let what = format!("it names {found} channels, expected {channels} as images have");
+        Err(Failure::new(what).during(cannot()))
+    }
+
+    /// Adds where cases lie to the rows of their table.
+    fn place(&self, rows: &mut [Row]) -> Result<()> {
+        let cannot = || self.cannot(&format!("`/{PLACEMENTS}`"));
+        let array = self.volume::<f64>(&format!("/{PLACEMENTS}"), &[rows.len(), 4, 3])?;
+        let numbers = array.read_raw::<f64>().context(cannot)?;
+        let (placements, _) = numbers.as_chunks::<3>().0.as_chunks::<4>();
+        self.verify(&array, placements_checksum(placements.iter()))?;
+        for (row, placement) in rows.iter_mut().zip(placements) {
+            row.placement = *placement;
+        }
+        Ok(())
     }
 
     fn table<S: Text>(&self) -> Result<Vec<Row>> {
@@ -230,6 +265,7 @@ impl<'a> Packed<'a> {
                 stored.spacing_rows_mm,
                 stored.spacing_columns_mm,
             ],
+            placement: UNPLACED,
         })
     }
 
@@ -248,10 +284,12 @@ impl<'a> Packed<'a> {
             frame: row.frame,
             fold: row.fold,
             scan: Scan {
-                grid: Grid::unplaced(
-                    row.shape,
-                    (!row.spacing_mm.iter().any(|mm| mm.is_nan())).then_some(row.spacing_mm),
-                ),
+                grid: Grid {
+                    shape: row.shape,
+                    spacing_mm: (!row.spacing_mm.iter().any(|mm| mm.is_nan()))
+                        .then_some(row.spacing_mm),
+                    placement: placement(row.placement),
+                },
                 channels,
                 voxels: self.image(&folder, &image_extents(row.shape, channels))?,
             },
@@ -323,7 +361,7 @@ impl<'a> Packed<'a> {
     fn volume<T>(&self, name: &str, extents: &[usize]) -> Result<hdf5::Dataset> {
         let array = self.dataset(name)?;
         if array.shape() == extents {
-            self.afford::<T>(&array, 3 * VOLUME_VOXELS)?;
+            self.afford::<T>(&array, CHANNELS * VOLUME_VOXELS)?;
             return Ok(array);
         }
         Err(Failure::new(format!(
@@ -372,6 +410,15 @@ fn fits(table: &TypeDescriptor) -> bool {
     table.fields.iter().all(|column| {
         column.offset.checked_add(column.ty.size()).is_some_and(|end| end <= table.size)
     })
+}
+
+/// Where a case lies that does not say so.
+const UNPLACED: StoredPlacement = [[f64::NAN; 3]; 4];
+
+fn placement([origin_mm, slices, rows, columns]: StoredPlacement) -> Option<Placement> {
+    let direction = [slices, rows, columns];
+    let is_known = direction.iter().chain([&origin_mm]).flatten().all(|number| number.is_finite());
+    is_known.then_some(Placement { direction, origin_mm })
 }
 
 /// Codes of two bytes have no more levels.

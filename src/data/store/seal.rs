@@ -3,7 +3,7 @@
 //! They are checked before HDF5 sees the file, since its library crashes on some damaged ones. Knows
 //! bytes, and of HDF5 only how a file begins.
 
-use super::LAYOUT;
+use super::{LAYOUT, UNPLACED_LAYOUT};
 use crate::error::{Context, Failure, Result};
 use std::fs::File;
 use std::io;
@@ -25,6 +25,8 @@ const HDF5: &[u8] = b"\x89HDF\r\n\x1a\n";
 pub(super) enum Form {
     /// Has a digest in front.
     Sealed,
+    /// Has one, too, and says neither where cases lie nor how scans were prepared.
+    Unplaced,
     /// HDF5 from its first byte.
     Bare,
     /// Something else.
@@ -34,7 +36,9 @@ pub(super) enum Form {
 /// Says what `file` is; nothing but its first bytes are looked at.
 pub(super) fn form(file: &File) -> io::Result<Form> {
     let block = first_bytes(file)?;
-    Ok(if block.starts_with(TITLE) {
+    Ok(if block.starts_with(format!("{UNPLACED_LAYOUT}\n").as_bytes()) {
+        Form::Unplaced
+    } else if block.starts_with(TITLE) {
         Form::Sealed
     } else if block.starts_with(HDF5) {
         Form::Bare
@@ -46,7 +50,7 @@ pub(super) fn form(file: &File) -> io::Result<Form> {
 /// The bytes that belong in front of `file`, whose first [`BLOCK_BYTES`] are not looked at.
 pub(super) fn block(file: &File) -> io::Result<Vec<u8>> {
     let (bytes, digest) = rest(file)?;
-    Ok(text(bytes, digest).into_bytes())
+    Ok(text(LAYOUT, bytes, digest).into_bytes())
 }
 
 /// Refuses a file whose length or digest is not what its first bytes say.
@@ -55,7 +59,7 @@ pub(super) fn verify(file: &File, path: &Path) -> Result<()> {
     let found = String::from_utf8_lossy(&first_bytes(file).context(cannot)?).into_owned();
     let mut lines = found.lines();
     let layout = lines.next().unwrap_or_default();
-    if layout != LAYOUT {
+    if layout != LAYOUT && layout != UNPLACED_LAYOUT {
         return Err(Failure::new(format!(
             "`{}` has layout `{layout}`, expected `{LAYOUT}`",
             path.display()
@@ -73,7 +77,7 @@ pub(super) fn verify(file: &File, path: &Path) -> Result<()> {
             stated_bytes.trim_start_matches('0')
         )));
     }
-    if found == text(bytes, digest) {
+    if found == text(layout, bytes, digest) {
         return Ok(());
     }
     if stated_digest == format!("{digest:032x}") {
@@ -89,11 +93,11 @@ pub(super) fn verify(file: &File, path: &Path) -> Result<()> {
     )))
 }
 
-/// What stands in front of so many bytes with this digest. All of it is compared, so that no bit of it
+/// What stands in front of so many bytes of this layout with this digest. All of it is compared, so that no bit of it
 /// can change unnoticed.
-fn text(bytes: u64, digest: u128) -> String {
+fn text(layout: &str, bytes: u64, digest: u128) -> String {
     let lines = format!(
-        "{LAYOUT}\nbytes {bytes:020}\nxxh3-128 {digest:032x}\nof the HDF5 file that follows these \
+        "{layout}\nbytes {bytes:020}\nxxh3-128 {digest:032x}\nof the HDF5 file that follows these \
          {BLOCK_BYTES} bytes, which h5dump and h5py read as it is\n"
     );
     format!("{lines:<width$}\n", width = BLOCK_BYTES as usize - 1)

@@ -2,12 +2,15 @@
 
 use super::destination::{Destination, Existing};
 use super::{
-    CHANNELS, LAYOUT, Name, PROVENANCE_BYTES, Provenance, Row, StoredRow, image_checksum,
-    image_extents, seal, table_checksum, without_locks,
+    CHANNEL_COUNT, LAYOUT, LongText, Name, PLACEMENTS, PREPARATION, Row, StoredPlacement,
+    StoredRow, TEXT_BYTES, image_checksum, image_extents, placements_checksum, seal,
+    table_checksum, without_locks,
 };
 use crate::data::{Case, Dataset};
 use crate::error::{Context, Failure, Result};
 use crate::limits::{CASES, CLASSES};
+use crate::preparation::Preparation;
+use crate::scan::Placement;
 use hdf5::types::FixedUnicode;
 use hdf5::{Group, H5Type};
 use std::fs::File;
@@ -22,12 +25,30 @@ const DEFLATE_LEVEL: u8 = 4;
 /// Writes a whole data set, replacing a packed one at `path`; see [`Writer`].
 pub fn write(path: &Path, dataset: &Dataset) -> Result<()> {
     let destination = Destination::claim(path, Existing::Replaced)?;
-    let about = [dataset.name.as_str(), &dataset.provenance];
-    let mut writer = Writer::create(destination, about, &dataset.classes)?;
+    let about = About {
+        name: &dataset.name,
+        provenance: &dataset.provenance,
+        classes: &dataset.classes,
+        preparation: dataset.preparation.as_ref(),
+    };
+    let mut writer = Writer::create(destination, about)?;
     for case in &dataset.cases {
         writer.add(case)?;
     }
     writer.finish().map(|_bytes| ())
+}
+
+/// What a packed file says of all its cases together.
+#[derive(Debug, Clone, Copy)]
+pub struct About<'a> {
+    /// Short name, for example `acdc`.
+    pub name: &'a str,
+    /// Where the data came from, one sentence per line.
+    pub provenance: &'a str,
+    /// Names of the classes by label value.
+    pub classes: &'a [String],
+    /// What was done to the scans, where that is known.
+    pub preparation: Option<&'a Preparation>,
 }
 
 /// Writes a packed file case by case. The file has a temporary name beside the final one until
@@ -36,20 +57,20 @@ pub struct Writer {
     destination: Destination,
     file: hdf5::File,
     class_count: usize,
-    /// Of the cases so far.
+    /// Of the preparation, else of the cases so far.
     channels: Option<usize>,
     rows: Vec<Row>,
 }
 
 impl Writer {
-    /// Starts the file for `destination` with the data set's name and its provenance.
+    /// Starts the file for `destination`.
     ///
-    /// `classes` names the classes by label value. Refuses fewer than two of them, names that are longer
-    /// than 256 bytes, and a provenance longer than 16 KiB.
-    pub fn create(destination: Destination, about: [&str; 2], classes: &[String]) -> Result<Self> {
+    /// Refuses fewer than two classes, names that are longer than 256 bytes, a provenance or a preparation
+    /// longer than 16 KiB, and a preparation that no scan can go through.
+    pub fn create(destination: Destination, about: About<'_>) -> Result<Self> {
         let path = destination.path();
         let cannot = || format!("cannot write `{}`", path.display());
-        let class_count = classes.len();
+        let class_count = about.classes.len();
         if !(2..=CLASSES).contains(&class_count) {
             let what = format!("expected 2 to {CLASSES} classes, found {class_count}");
             return Err(Failure::new(what).during(cannot()));
@@ -58,12 +79,13 @@ impl Writer {
         builder.with_fcpl(|creation| creation.userblock(seal::BLOCK_BYTES));
         // The name was taken with `O_EXCL`: what is cut to nothing here is ours and empty.
         let file = destination.unlocked(|partial| builder.create(partial)).context(cannot)?;
-        describe(&file, about, classes).map_err(|failure| failure.during(cannot()))?;
-        Ok(Self { destination, file, class_count, channels: None, rows: Vec::new() })
+        describe(&file, about).map_err(|failure| failure.during(cannot()))?;
+        let channels = about.preparation.map(|preparation| preparation.channels.len());
+        Ok(Self { destination, file, class_count, channels, rows: Vec::new() })
     }
 
     /// Appends one case. Refuses arrays that do not fit the shape, values outside their range,
-    /// names that are not in ascending order, and grey and coloured cases in one file.
+    /// names that are not in ascending order, and cases with another number of channels than those before.
     pub fn add(&mut self, case: &Case) -> Result<()> {
         let cannot = || {
             format!("cannot write case `{}` to `{}`", case.name, self.destination.path().display())
@@ -80,14 +102,16 @@ impl Writer {
             ))
             .during(cannot()));
         }
-        if self.channels.is_some_and(|channels| channels != case.scan.channels) {
-            let (this, others) =
-                if case.scan.channels == 1 { ("grey", "in colour") } else { ("in colour", "grey") };
-            let what = format!("it is {this}, expected all {others} as the cases before it");
+        let channels = self.channels.unwrap_or(case.scan.channels);
+        if channels != case.scan.channels {
+            let found = case.scan.channels;
+            let what =
+                format!("it has {found} channels, expected {channels} as all of the data set");
             return Err(Failure::new(what).during(cannot()));
         }
-        if self.channels.replace(case.scan.channels).is_none() && case.scan.channels != 1 {
-            let channels = self.file.new_attr::<u64>().create(CHANNELS);
+        self.channels = Some(channels);
+        if self.rows.is_empty() && channels != 1 {
+            let channels = self.file.new_attr::<u64>().create(CHANNEL_COUNT);
             let written = channels.and_then(|attr| attr.write_scalar(&(case.scan.channels as u64)));
             written.context(cannot)?;
         }
@@ -119,17 +143,25 @@ impl Writer {
     }
 }
 
-fn describe(file: &hdf5::File, [name, provenance]: [&str; 2], classes: &[String]) -> Result<()> {
+fn describe(file: &hdf5::File, about: About<'_>) -> Result<()> {
     let wrong = || "HDF5 refuses its attributes";
-    for (key, value) in [("layout", LAYOUT), ("name", name)] {
+    for (key, value) in [("layout", LAYOUT), ("name", about.name)] {
         let value: Name = text(value)?;
         let attribute = file.new_attr::<Name>().create(key).context(wrong)?;
         attribute.write_scalar(&value).context(wrong)?;
     }
-    let value: Box<Provenance> = Box::new(text::<PROVENANCE_BYTES>(provenance)?);
-    let attribute = file.new_attr::<Provenance>().create("provenance").context(wrong)?;
-    attribute.write_scalar(&*value).context(wrong)?;
-    let classes = classes.iter().map(|class| text(class)).collect::<Result<Vec<Name>>>()?;
+    let mut texts = vec![("provenance", about.provenance.to_owned())];
+    if let Some(preparation) = about.preparation {
+        preparation.check()?;
+        let written = toml::to_string(preparation);
+        texts.push((PREPARATION, written.context(|| "cannot write the preparation as TOML")?));
+    }
+    for (key, value) in texts {
+        let value: Box<LongText> = Box::new(text::<TEXT_BYTES>(&value)?);
+        let attribute = file.new_attr::<LongText>().create(key).context(wrong)?;
+        attribute.write_scalar(&*value).context(wrong)?;
+    }
+    let classes = about.classes.iter().map(|class| text(class)).collect::<Result<Vec<Name>>>()?;
     file.new_attr_builder().with_data(&classes).create("classes").context(wrong)?;
     file.create_group("volumes").context(wrong)?;
     Ok(())
@@ -146,7 +178,14 @@ fn write_table(file: &hdf5::File, rows: &[Row]) -> Result<()> {
     let table = table.chunk(rows.len().min(ROWS_PER_CHUNK)).deflate(DEFLATE_LEVEL).create("cases");
     let table = table.context(wrong)?;
     table.write_raw(&stored).context(wrong)?;
-    write_checksum(&table, table_checksum(rows)).context(wrong)
+    write_checksum(&table, table_checksum(rows)).context(wrong)?;
+    let placements: Vec<f64> = rows.iter().flat_map(|row| row.placement).flatten().collect();
+    let array = file.new_dataset::<f64>().shape((rows.len(), 4, 3));
+    let array = array.chunk((rows.len().min(ROWS_PER_CHUNK), 4, 3)).deflate(DEFLATE_LEVEL);
+    let array = array.create(PLACEMENTS).context(wrong)?;
+    array.write_raw(&placements).context(wrong)?;
+    let checksum = placements_checksum(rows.iter().map(|row| &row.placement));
+    write_checksum(&array, checksum).context(wrong)
 }
 
 /// Rows of the case table that are compressed together.
@@ -174,7 +213,13 @@ fn row(case: &Case) -> Row {
         fold: case.fold,
         shape: case.scan.grid.shape,
         spacing_mm: case.scan.grid.spacing_mm.unwrap_or([f64::NAN; 3]),
+        placement: case.scan.grid.placement.map_or([[f64::NAN; 3]; 4], stored_placement),
     }
+}
+
+fn stored_placement(placement: Placement) -> StoredPlacement {
+    let [slices, rows, columns] = placement.direction;
+    [placement.origin_mm, slices, rows, columns]
 }
 
 fn stored(row: &Row) -> Result<StoredRow<Name>> {
@@ -235,16 +280,32 @@ fn write_volume<T: H5Type>(
     extents: &[usize],
     values: &[T],
 ) -> hdf5::Result<hdf5::Dataset> {
-    let chunk: Vec<usize> = std::iter::once(1).chain(extents.iter().skip(1).copied()).collect();
     let array = group
         .new_dataset::<T>()
         .shape(extents)
-        .chunk(chunk)
+        .chunk(chunk(extents))
         .shuffle()
         .deflate(DEFLATE_LEVEL)
         .create(name)?;
     array.write_raw(values)?;
     Ok(array)
+}
+
+/// Slices, rows and columns of the largest chunk of a volume.
+const CHUNK: [usize; 3] = [16, 128, 128];
+
+/// The extents of a chunk of an array of slices, where there are any channels, rows, columns.
+fn chunk(extents: &[usize]) -> Vec<usize> {
+    if extents[0] == 1 {
+        return extents.to_vec();
+    }
+    let last = extents.len() - 1;
+    let most = |axis: usize| match axis {
+        0 => CHUNK[0],
+        axis if axis + 1 >= last => CHUNK[1 + usize::from(axis == last)],
+        _ => 1,
+    };
+    extents.iter().enumerate().map(|(axis, &extent)| extent.min(most(axis))).collect()
 }
 
 fn write_checksum(array: &hdf5::Dataset, checksum: u64) -> hdf5::Result<()> {

@@ -86,7 +86,7 @@ impl Recipe for Cltn {
     }
 
     fn build(params: Params, setup: &Setup) -> Result<Self> {
-        let size = params.generator(setup.size);
+        let size = params.generator(setup.sample[1] as i64);
         let pair = |scope: &mut Scope<'_>| {
             ["genA2B", "genB2A"].map(|name| Generator::new(&mut scope.sub(name), size))
         };

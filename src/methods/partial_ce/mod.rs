@@ -15,6 +15,7 @@ use crate::losses::gated_crf::gated_crf;
 use crate::losses::intensity_variance::intensity_variance;
 use crate::losses::mumford_shah::mumford_shah;
 use crate::losses::{Masking, partial_dice};
+use crate::nets::topology::Topology;
 use crate::nets::unet::UNet;
 use crate::train::learner::Learner;
 use crate::train::point::StepPoint;
@@ -35,6 +36,7 @@ impl Recipe for PartialCe {
     const NAME: &'static str = "partial-ce";
     const SUMMARY: &'static str = "cross-entropy and Dice on annotated pixels, scribbled or dense, with or without a regulariser";
     const PAPER: &'static str = "Lin et al., CVPR 2016; code: HiLab-git/WSL4MIS";
+    const IN_VOLUMES: bool = true;
     type Params = Params;
 
     fn refuse(params: &Params, _asked: &Asked<'_>) -> Result<()> {
@@ -46,8 +48,9 @@ impl Recipe for PartialCe {
     }
 
     fn build(params: Params, setup: &Setup) -> Result<Self> {
+        let topology = Topology::of_samples(setup.sample, setup.spacing_mm);
         let (segmenter, net) = Learner::new("segmenter", params.learner, setup.learner, |scope| {
-            UNet::new(scope, setup.channels, setup.classes)
+            UNet::shaped(scope, setup.channels, setup.classes, &topology)
         })?;
         Ok(Self { segmenter, net, passes: setup.passes.clone(), params })
     }
@@ -63,7 +66,8 @@ impl PartialCe {
         Weight::Varying(cx.numbers().number(device, move |now| term.weight_at(now.step)))
     }
 
-    /// Every term that has a weight; `logits` is `[N, C, H, W]` of the batch's main samples.
+    /// Every term that has a weight; `logits` is `[N, C, H, W]` of the batch's main samples, or
+    /// `[N, C, D, H, W]` of volumes.
     fn objective(&self, logits: &Tensor, batch: &Batch, cx: &StepContext<'_>) -> Result<Objective> {
         let params = &self.params;
         let (samples, total, group) = (batch.main(), batch.global_size, cx.group());
@@ -110,7 +114,7 @@ impl Method for PartialCe {
     fn step(&mut self, batch: &Batch, cx: &mut StepContext<'_>) -> Result<()> {
         let samples = batch.main();
         let pass = self.passes.train("main", samples, cx);
-        let logits = self.net.forward(&samples.image, &pass)?; // [N, C, H, W]
+        let logits = self.net.forward(&samples.image, &pass)?;
         let objective = self.objective(&logits, batch, cx)?;
         self.segmenter.update(objective, cx)
     }

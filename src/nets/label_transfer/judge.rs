@@ -103,7 +103,7 @@ impl Judge {
 
     /// A convolution over an image that goes on beyond its rim as in a mirror.
     fn patches(&self, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, stride: i64) -> Tensor {
-        let step = Step { stride, padding: 0 };
+        let step = Step::square(stride, 0);
         self.arithmetic.convolve(&mirrored(x, 1), weight, bias, step).to_kind(x.kind())
     }
 }

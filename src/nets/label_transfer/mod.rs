@@ -41,7 +41,7 @@ impl Mirrored {
 
     /// `[N, from, H, W]` to `[N, to, H / stride, W / stride]`.
     fn forward(&self, x: &Tensor) -> Tensor {
-        let step = Step { stride: self.stride, padding: 0 };
+        let step = Step::square(self.stride, 0);
         let wider = mirrored(x, self.margin);
         self.arithmetic.convolve(&wider, &self.weight, None, step).to_kind(x.kind())
     }
@@ -117,7 +117,7 @@ impl Attention {
     pub fn forward(&self, x: &Tensor, scores: [&Tensor; 2]) -> Tensor {
         let factors = Tensor::cat(&scores, 1).view([1, -1, 1, 1]);
         let halves = (&self.weight * factors).chunk(2, 1);
-        let (weight, step) = (&halves[0] + &halves[1], Step { stride: 1, padding: 0 });
+        let (weight, step) = (&halves[0] + &halves[1], Step::square(1, 0));
         self.arithmetic.convolve(x, &weight, Some(&self.bias), step).to_kind(x.kind())
     }
 }

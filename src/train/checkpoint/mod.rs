@@ -18,7 +18,8 @@ pub use manifest::{
     Checkpoint, FileDigest, LearnerTable, LearntFrom, Manifest, ParameterPlace, read_manifest,
 };
 pub use restore::{
-    Loaded, has_vanished, load, refuse_differing_ranks, restore_chosen, share_from_first_rank,
+    Loaded, has_vanished, load, refuse_differing_ranks, restore_chosen, restore_predicting,
+    share_from_first_rank,
 };
 pub use retention::{Retention, doomed};
 pub use saver::{Header, Progress, Saved, Saver};
@@ -544,7 +545,7 @@ mod tests {
     ");
     }
 
-    /// A learner with the weight of a convolution, drawn from `seed`, and a bias.
+    /// A learner with the weights of convolutions, drawn from `seed`, and a bias.
     fn convolution(seed: u64, moments: Moments) -> Learner {
         let adam = crate::train::optimizer::AdamConfig::default();
         let config = LearnerConfig {
@@ -557,6 +558,7 @@ mod tests {
         let setup = LearnerSetup { key: Key::new(seed), kind, computed: kind, device, moments };
         let build = |scope: &mut crate::parameters::Scope<'_>| {
             let _ = scope.uniform("weight", &[3, 5, 2, 2], 1.0);
+            let _ = scope.uniform("weight_of_volumes", &[2, 3, 2, 1, 2], 1.0);
             let _ = scope.uniform("bias", &[3], 1.0);
         };
         Learner::new("model", config, setup, build).unwrap().0

@@ -67,6 +67,38 @@ pub fn restore_chosen(
     }
 }
 
+/// Restores what predicts of a method: weights and running statistics of its first learner. What only training
+/// needs stays as it was built, and the checkpoint need not fit it. Every rank must call it.
+pub fn restore_predicting(path: &Path, method: &dyn Method, ranks: &Ranks) -> Result<Checkpoint> {
+    let loaded = load(path, &**ranks)?;
+    let learners: Vec<&Learner> = method.learners().into_iter().take(1).collect();
+    let fitting = learners.iter().try_for_each(|learner| loaded.refuse_other_networks(learner));
+    agree(&**ranks, fitting)?;
+    loaded.read(&learners, Wanted::Networks, ranks)?;
+    Ok(loaded.checkpoint)
+}
+
+/// What is read of a learner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    /// Networks, moments and the number of updates.
+    All,
+    /// Weights and buffers alone.
+    Networks,
+}
+
+impl Wanted {
+    /// The flat tensors that are read.
+    fn of(self, learner: &Learner) -> Vec<FlatPart> {
+        let mut parts = learner.flat_parts();
+        if self == Self::Networks {
+            // Moments stand behind the weights.
+            parts.truncate(1);
+        }
+        parts
+    }
+}
+
 /// Whether nothing is left of the directory of a checkpoint.
 pub fn has_vanished(path: &Path) -> bool {
     std::fs::symlink_metadata(path).is_err_and(|error| error.kind() == ErrorKind::NotFound)
@@ -149,16 +181,42 @@ impl Loaded {
     pub fn restore(self, learners: Vec<&Learner>, ranks: &Ranks) -> Result<()> {
         let fitting = self.refuse_other_learners(&learners);
         agree(&**ranks, fitting)?;
-        let filled = self.fill(&learners);
-        agree(&**ranks, filled)?;
-        for learner in &learners {
-            self.spread(learner, ranks)?;
-        }
+        self.read(&learners, Wanted::All, ranks)?;
         for (learner, table) in learners.into_iter().zip(&self.checkpoint.manifest.learners) {
             learner.restore_updates(table.updates);
+        }
+        Ok(())
+    }
+
+    /// Reads what is wanted of learners that are in the checkpoint.
+    fn read(&self, learners: &[&Learner], wanted: Wanted, ranks: &Ranks) -> Result<()> {
+        let filled = self.fill(learners, wanted);
+        agree(&**ranks, filled)?;
+        for learner in learners {
+            self.spread(learner, wanted, ranks)?;
             learner.weights_were_set();
         }
         Ok(())
+    }
+
+    /// Refuses a checkpoint that does not hold the networks of a learner.
+    fn refuse_other_networks(&self, learner: &Learner) -> Result<()> {
+        let Checkpoint { path, manifest } = &self.checkpoint;
+        let own = LearnerTable::of(learner);
+        let is_own = |saved: &&LearnerTable| {
+            saved.name == own.name
+                && saved.parameters == own.parameters
+                && saved.buffers == own.buffers
+        };
+        if manifest.learners.iter().any(|saved| is_own(&saved)) {
+            return Ok(());
+        }
+        Err(Failure::usage(format!(
+            "checkpoint `{}` of method `{}` holds other networks than its own configuration describes",
+            path.display(),
+            manifest.method
+        ))
+        .hint(format!("scrimp {} wrote it and can read it", manifest.code_version)))
     }
 
     fn refuse_other_learners(&self, learners: &[&Learner]) -> Result<()> {
@@ -183,10 +241,10 @@ impl Loaded {
     }
 
     /// Reads this rank's shards to where they belong, as far as this rank holds all of it.
-    fn fill(&self, learners: &[&Learner]) -> Result<()> {
+    fn fill(&self, learners: &[&Learner], wanted: Wanted) -> Result<()> {
         for (index, shard) in &self.shards {
             for learner in learners {
-                for flat in learner.flat_parts().iter().filter(|flat| flat.is_whole) {
+                for flat in wanted.of(learner).iter().filter(|flat| flat.is_whole) {
                     let name = flat_name(learner.name(), flat.name);
                     shard.read_into(&name, &mut flat.overlap(self.share(flat, *index)).1)?;
                 }
@@ -200,8 +258,8 @@ impl Loaded {
     }
 
     /// Broadcasts every part from the rank that has read it.
-    fn spread(&self, learner: &Learner, ranks: &Ranks) -> Result<()> {
-        for flat in learner.flat_parts() {
+    fn spread(&self, learner: &Learner, wanted: Wanted, ranks: &Ranks) -> Result<()> {
+        for flat in wanted.of(learner) {
             if flat.is_whole {
                 for index in 0..self.checkpoint.manifest.files.len() {
                     let (_, share) = flat.overlap(self.share(&flat, index));

@@ -1,0 +1,134 @@
+//! The checkpoints that predict: what each says of itself, whether they can predict together, and their
+//! networks.
+//!
+//! A checkpoint is all that is needed: neither its run directory nor the data that it learnt from.
+
+use super::records::MemberIdentity;
+use crate::commands::chosen;
+use crate::commands::run::{self, Place, Task};
+use crate::comm::{Ranks, agree};
+use crate::config;
+use crate::config::plan::RunPlan;
+use crate::error::{Context, Failure, Result};
+use crate::preparation::Preparation;
+use crate::runlog::directory::RunDirectory;
+use crate::train::Method;
+use crate::train::checkpoint::{Checkpoint, restore_predicting};
+use std::path::{Path, PathBuf};
+use xxhash_rust::xxh3::xxh3_64;
+
+/// A checkpoint that predicts, before its weights are read.
+pub(super) struct Member {
+    /// As it was named.
+    run: PathBuf,
+    checkpoint: Checkpoint,
+    pub(super) plan: RunPlan,
+    /// By label, class 0 the background.
+    pub(super) classes: Vec<String>,
+    pub(super) preparation: Preparation,
+}
+
+impl Member {
+    /// Reads what the checkpoint of a run, or the one that `run` itself is, says of itself.
+    ///
+    /// Refuses one that does not say how scans were prepared.
+    pub(super) fn read(run: &Path, name: &str) -> Result<Self> {
+        let directory = RunDirectory::new(run);
+        let is_checkpoint = run.join("manifest.json").is_file();
+        let checkpoint = if is_checkpoint {
+            chosen::read(&directory, run)
+        } else {
+            chosen::find(&directory, name)
+        }?;
+        let manifest = &checkpoint.manifest;
+        let place = checkpoint.path.display().to_string();
+        let config = config::parse(&manifest.config, &place, &[])?;
+        let plan = run::resolve(&config, 1)?;
+        let (Some(classes), Some(preparation)) = (&manifest.classes, &manifest.preparation) else {
+            let message = format!(
+                "checkpoint `{place}` does not say which classes there are and how scans were prepared"
+            );
+            return Err(Failure::usage(message).hint(
+                "scrimp wrote it before it recorded them: pack the data again, and train on from it with `--resume`",
+            ));
+        };
+        let (classes, preparation) = (classes.clone(), preparation.clone());
+        Ok(Self { run: run.to_owned(), plan, classes, preparation, checkpoint })
+    }
+
+    /// All of them, which can predict together.
+    pub(super) fn read_all(runs: &[PathBuf], checkpoint: &str) -> Result<Vec<Self>> {
+        if runs.len() > 1 && !matches!(checkpoint, "last" | "best") {
+            let message = format!("`--checkpoint {checkpoint}` names one checkpoint for {} runs", runs.len());
+            return Err(Failure::usage(message)
+                .hint("name checkpoints in place of runs: `scrimp predict CHECKPOINT CHECKPOINT ...`"));
+        }
+        let members = runs.iter().map(|run| Self::read(run, checkpoint));
+        let members = members.collect::<Result<Vec<Self>>>()?;
+        if let Some((first, others)) = members.split_first() {
+            others.iter().try_for_each(|other| first.refuse_unlike(other))?;
+        }
+        Ok(members)
+    }
+
+    /// Refuses another checkpoint whose probabilities are not those of the same classes, voxel by voxel.
+    fn refuse_unlike(&self, other: &Self) -> Result<()> {
+        let refuse = |what: &str, own: String, others: String| {
+            Err(Failure::usage(format!(
+                "`{}` has {what} {own}, `{}` has {others}: they cannot predict together",
+                self.run.display(),
+                other.run.display()
+            ))
+            .hint("predict with each into a folder of its own"))
+        };
+        let list = |names: &[String]| format!("`{}`", names.join("`, `"));
+        if self.classes != other.classes {
+            return refuse("the classes", list(&self.classes), list(&other.classes));
+        }
+        let channels = |member: &Self| {
+            let names = member.preparation.channels.iter().map(|channel| channel.name.clone());
+            names.collect::<Vec<String>>()
+        };
+        if channels(self) != channels(other) {
+            return refuse("the channels", list(&channels(self)), list(&channels(other)));
+        }
+        if self.preparation != other.preparation || self.plan.data.colour != other.plan.data.colour {
+            return refuse("another preparation of scans", String::new(), "its own".to_owned());
+        }
+        let sampling = |member: &Self| format!("{:?}", member.plan.data.sampling);
+        if self.plan.data.sampling.extent() != other.plan.data.sampling.extent() {
+            return refuse("samples", sampling(self), sampling(other));
+        }
+        if run::kind(&self.plan) != run::kind(&other.plan) {
+            let precision = |member: &Self| format!("`{:?}`", member.plan.train.precision);
+            return refuse("the precision", precision(self), precision(other));
+        }
+        Ok(())
+    }
+
+    /// What tells it from others.
+    pub(super) fn identity(&self) -> Result<MemberIdentity> {
+        let manifest = &self.checkpoint.manifest;
+        let text = serde_json::to_vec(manifest).context(|| "cannot tell a checkpoint from others")?;
+        Ok(MemberIdentity {
+            method: manifest.method.clone(),
+            step: manifest.run.step,
+            xxh3: format!("{:016x}", xxh3_64(&text)),
+        })
+    }
+
+    /// Its method with the networks that predict; every rank calls this.
+    pub(super) fn restore(&self, place: Place, ranks: &Ranks) -> Result<Box<dyn Method>> {
+        let task = Task {
+            classes: self.classes.len(),
+            channels: self.preparation.channels.len(),
+            // What a method keeps of the slices that it learnt from predicts nothing.
+            slices: Vec::new(),
+            spacing_mm: self.preparation.spacing.of_volume_mm(),
+        };
+        let method = run::method_for(&self.plan, task, place.device, ranks);
+        let method = agree(&**ranks, method)?;
+        restore_predicting(&self.checkpoint.path, &*method, ranks)?;
+        Ok(method)
+    }
+}
