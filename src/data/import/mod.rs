@@ -19,6 +19,7 @@ mod pictures;
 mod texture;
 
 pub use crate::scan::Notes;
+pub use classes::Classes;
 
 use super::{Case, Dataset, SCRIBBLE};
 use crate::error::Result;
