@@ -61,6 +61,9 @@ mod data_volumes;
 #[cfg(feature = "mpi")]
 mod distributed;
 #[cfg(test)]
+#[cfg(feature = "hdf5")]
+mod evaluating_files;
+#[cfg(test)]
 #[cfg(feature = "mpi")]
 mod export;
 #[cfg(test)]

@@ -8,12 +8,12 @@ use crate::scan::Coding;
 
 /// Classes in their order, the background first, with the value that labels have in files.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Classes(Vec<(i64, String)>);
+pub struct Classes(Vec<(i64, String)>);
 
 impl Classes {
     /// From `background,liver`, whose values are 0 and 1, or `1=background,2=liver`; `option` is where
     /// that was written.
-    pub(super) fn parse(words: &[String], option: &str) -> Result<Self> {
+    pub fn parse(words: &[String], option: &str) -> Result<Self> {
         let example =
             format!("for example `{option} background,lesion` or `{option} 1=background,2=lesion`");
         let wrong = |what: String| Err(Failure::usage(what).hint(example.clone()));
@@ -60,7 +60,7 @@ impl Classes {
     }
 
     /// The names by class number.
-    pub(super) fn names(&self) -> Vec<String> {
+    pub fn names(&self) -> Vec<String> {
         self.0.iter().map(|(_, name)| name.clone()).collect()
     }
 
@@ -78,7 +78,7 @@ impl Classes {
     }
 
     /// The meaning of values in files where every voxel has a class.
-    pub(super) fn coding(&self) -> Coding {
+    pub fn coding(&self) -> Coding {
         let has_own_numbers =
             self.0.iter().enumerate().all(|(index, (value, _))| *value == index as i64);
         if has_own_numbers {

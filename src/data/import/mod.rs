@@ -20,6 +20,7 @@ mod steps;
 mod texture;
 
 pub use crate::scan::Notes;
+pub use classes::Classes;
 pub use steps::Steps;
 
 use super::{Case, Dataset, SCRIBBLE};
