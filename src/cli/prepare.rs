@@ -1,7 +1,6 @@
 //! The command line of `scrimp prepare`: types only.
 
 use crate::limits::{EXTENT, NETWORK_SIZE, PHANTOM_CASES};
-use crate::preparation::{Intensities, Over, Scaling};
 use clap::builder::RangedU64ValueParser;
 use clap::{Args, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -107,8 +106,8 @@ pub struct Nifti {
     /// How intensities are scaled, once for all channels or once for each: `robust` or `published` to [0, 1],
     /// `z-score` or `z-score-nonzero` by the image itself, `window:LOW,HIGH` to [0, 1], `fixed` by the annotated
     /// foreground of all images (for CT), `as-stored`
-    #[arg(long, value_name = "HOW", default_value = "robust", value_parser = scaling)]
-    pub intensities: Vec<Scaling>,
+    #[arg(long, value_name = "HOW", default_value = "robust")]
+    pub intensities: Vec<String>,
     /// The packed file to write
     #[arg(long, value_name = "FILE")]
     pub to: PathBuf,
@@ -305,28 +304,6 @@ pub enum Crop {
     None,
     /// The box outside of which every channel is 0
     Nonzero,
-}
-
-/// How intensities of a channel are scaled, from the command line.
-fn scaling(word: &str) -> Result<Scaling, String> {
-    let window = || {
-        let (low, high) = word.strip_prefix("window:")?.split_once(',')?;
-        Some(Intensities::Window { low: low.parse().ok()?, high: high.parse().ok()? })
-    };
-    let known = match word {
-        "fixed" => return Ok(Scaling::ByForeground),
-        "robust" => Some(Intensities::Robust),
-        "published" => Some(Intensities::Published),
-        "as-stored" => Some(Intensities::AsStored),
-        "z-score" => Some(Intensities::ZScore { over: Over::All }),
-        "z-score-nonzero" => Some(Intensities::ZScore { over: Over::Nonzero }),
-        _ => window(),
-    };
-    known.map(Scaling::By).ok_or_else(|| {
-        "expected `robust`, `published`, `z-score`, `z-score-nonzero`, `window:LOW,HIGH`, `fixed` or \
-         `as-stored`"
-            .to_owned()
-    })
 }
 
 /// Takes distances in millimetres.

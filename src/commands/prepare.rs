@@ -12,7 +12,7 @@ use crate::data::import::{
 };
 use crate::data::store::{Destination, Existing};
 use crate::error::{Context, Exit, Failure, Result};
-use crate::preparation::{Crop, Spacing};
+use crate::preparation::{Crop, Intensities, Over, Scaling, Spacing};
 use std::io::Write;
 use std::path::Path;
 
@@ -94,7 +94,31 @@ fn steps(arguments: &cli::Nifti) -> Result<Steps> {
         cli::Crop::None => Crop::None,
         cli::Crop::Nonzero => Crop::Nonzero,
     };
-    Ok(Steps { crop, spacing, scaling: arguments.intensities.clone() })
+    let scaling = arguments.intensities.iter().map(|word| scaling(word)).collect::<Result<_>>()?;
+    Ok(Steps { crop, spacing, scaling })
+}
+
+/// How intensities of a channel are scaled.
+fn scaling(word: &str) -> Result<Scaling> {
+    let window = || {
+        let (low, high) = word.strip_prefix("window:")?.split_once(',')?;
+        Some(Intensities::Window { low: low.parse().ok()?, high: high.parse().ok()? })
+    };
+    let known = match word {
+        "fixed" => return Ok(Scaling::ByForeground),
+        "robust" => Some(Intensities::Robust),
+        "published" => Some(Intensities::Published),
+        "as-stored" => Some(Intensities::AsStored),
+        "z-score" => Some(Intensities::ZScore { over: Over::All }),
+        "z-score-nonzero" => Some(Intensities::ZScore { over: Over::Nonzero }),
+        _ => window(),
+    };
+    known.map(Scaling::By).ok_or_else(|| {
+        Failure::usage(format!(
+            "`--intensities` is `{word}`, expected `robust`, `published`, `z-score`, `z-score-nonzero`, \
+             `window:LOW,HIGH`, `fixed` or `as-stored`"
+        ))
+    })
 }
 
 fn pack_label_transfer(arguments: &cli::LabelTransfer) -> Result<Exit> {

@@ -515,9 +515,7 @@ mod packed {
         ");
         insta::assert_snapshot!(refused(&["--intensities", "window:3"]), @r"
         exit code 2
-        error: invalid value 'window:3' for '--intensities <HOW>': expected `robust`, `published`, `z-score`, `z-score-nonzero`, `window:LOW,HIGH`, `fixed` or `as-stored`
-
-        For more information, try '--help'.
+        error: `--intensities` is `window:3`, expected `robust`, `published`, `z-score`, `z-score-nonzero`, `window:LOW,HIGH`, `fixed` or `as-stored`
         ");
         insta::assert_snapshot!(refused(&["--intensities", "window:7,3"]), @r"
         exit code 1

@@ -127,11 +127,18 @@ mod tests {
         assert!(made.channels.iter().all(|channel| channel.intensities == Intensities::Robust));
         let three =
             Steps { scaling: vec![Scaling::By(Intensities::Robust); 3], ..Steps::default() };
-        insta::assert_snapshot!(three.preparation(names(), never).unwrap_err(), @"");
+        insta::assert_snapshot!(three.preparation(names(), never).unwrap_err(), @r"
+        error: 3 ways to scale intensities for 2 channels, expected one for all or one for each
+
+        hint: channels are `NAME_0000`, `NAME_0001` and so on; give `--intensities` once for each
+        ");
         let window = Intensities::Window { low: 5.0, high: 5.0 };
         let narrow = Steps { scaling: vec![Scaling::By(window)], ..Steps::default() };
         assert!(narrow.preparation(names(), never).is_err());
         let fixed = Steps { scaling: vec![Scaling::ByForeground], ..Steps::default() };
-        insta::assert_snapshot!(fixed.preparation(names(), std::iter::empty).unwrap_err(), @"");
+        insta::assert_snapshot!(fixed.preparation(names(), std::iter::empty).unwrap_err(), @r"
+        error: cannot scale channel `ct` by its foreground
+          caused by: 0 annotated voxels of the foreground do not differ in intensity, expected some that do
+        ");
     }
 }
