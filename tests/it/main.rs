@@ -170,6 +170,9 @@ mod owning;
 #[cfg(test)]
 mod preparing;
 #[cfg(test)]
+#[cfg(feature = "mpi")]
+mod predicting;
+#[cfg(test)]
 mod promises;
 #[cfg(test)]
 #[cfg(feature = "torch")]
