@@ -176,6 +176,9 @@ mod patches;
 #[cfg(test)]
 mod preparing;
 #[cfg(test)]
+#[cfg(feature = "mpi")]
+mod predicting;
+#[cfg(test)]
 mod promises;
 #[cfg(test)]
 #[cfg(feature = "torch")]
