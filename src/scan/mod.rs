@@ -61,6 +61,7 @@ impl Scan {
     }
 
     /// The same with three channels: grey stands three times.
+    #[must_use]
     pub fn into_colours(self) -> Self {
         if self.channels != 1 {
             return self;
