@@ -10,7 +10,7 @@ use std::path::PathBuf;
 pub use evaluate::{Convention, Evaluate, Statistics};
 pub use predict::{Predict, PredictDevice, Touching};
 pub use prepare::{
-    Absent, Brats, Difficulty, LabelTransfer, Labeller, LesionPhantom, Nifti, Prepare,
+    Absent, Brats, Crop, Difficulty, LabelTransfer, Labeller, LesionPhantom, Nifti, Prepare,
     PseudoLabels, Refinement, ScribbleKind, Scribbles,
 };
 

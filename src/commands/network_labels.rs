@@ -12,13 +12,14 @@ use crate::comm::{self, Host};
 use crate::config;
 use crate::config::sampling::Sampling;
 use crate::data::pseudo::NETWORK;
+use crate::data::stream::by_image_label;
 use crate::data::{Case, Dataset, IMAGE_LABEL};
 use crate::error::{Context, Exit, Failure, Result};
 use crate::methods;
 use crate::pseudo_labels::lesion::SoftLesion;
 use crate::runlog::directory::RunDirectory;
 use crate::train::checkpoint::restore_chosen;
-use crate::train::inference::Inference;
+use crate::train::inference::{Inference, most_likely};
 use std::path::Path;
 use std::sync::Arc;
 use tch::{Kind, Tensor};
@@ -49,13 +50,13 @@ fn label(
     let method = run::method(&plan, &dataset, place.device, comm)?;
     let choose = || chosen::path(&directory, &arguments.checkpoint);
     let checkpoint = restore_chosen(&choose, &*method, comm)?;
-    let (sampling, target) = (run::sampling(&plan), run::target(&plan, place.device));
+    let (sampling, target) = (plan.data.sampling, run::target(&plan, place.device));
     let labeller = Labeller {
         inference: Inference::new(vec![&*method], sampling, target),
         refine: arguments.refine,
         alpha: arguments.alpha,
     };
-    let with_healthy = methods::find(&plan.method)?.needs_healthy;
+    let with_healthy = by_image_label(methods::find(&plan.method)?.streams);
     let fold = plan.data.fold;
     let cases = &mut Arc::make_mut(&mut dataset).cases;
     let bar = bar("labelling", cases.len(), "cases")?;
@@ -146,10 +147,8 @@ impl Labeller<'_> {
     /// The labels of one slice on the grid of predictions, given their probabilities `[classes, rows,
     /// columns]`.
     fn slice(&self, case: &Case, slice: usize, probabilities: &Tensor) -> Result<Vec<u8>> {
-        let fetched = || "cannot fetch a prediction";
         if self.refine == cli::Refinement::None {
-            let classes = probabilities.argmax(0, false).to_kind(Kind::Uint8);
-            return Vec::try_from(classes.contiguous().view([-1])).context(fetched);
+            return most_likely(probabilities);
         }
         let (classes, channels) = (probabilities.size()[0], case.scan.channels);
         if classes != 2 || channels != 3 {
@@ -160,7 +159,7 @@ impl Labeller<'_> {
             return Err(Failure::usage(message).hint("leave `--refine` out"));
         }
         let mask = probabilities.get(1).contiguous().view([-1]);
-        let mask: Vec<f32> = Vec::try_from(mask).context(fetched)?;
+        let mask: Vec<f32> = Vec::try_from(mask).context(|| "cannot fetch a prediction")?;
         let image = self.inference.image(&case.scan, slice..slice + 1);
         let colours = (image.get(0).permute([1, 2, 0]) * 255.0).round().to_kind(Kind::Uint8);
         let colours: Vec<u8> =

@@ -17,9 +17,13 @@ pub mod colour;
 pub mod held_out;
 pub mod identity;
 pub mod import;
+pub mod item;
+#[cfg(feature = "torch")]
+mod items;
 #[cfg(feature = "torch")]
 pub mod loader;
 pub mod order;
+pub mod patches;
 pub mod probabilities;
 pub mod pseudo;
 #[cfg(feature = "torch")]

@@ -264,3 +264,74 @@ impl Evaluator {
         Ok((1..self.dataset.classes.len()).map(score).collect())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::comm::Solo;
+    use crate::data::{Case, DENSE};
+    use crate::runlog::preview::Preview;
+    use crate::train::inference::tests::{Answers, HERE, echo, patches, scan};
+    use std::collections::BTreeMap;
+
+    /// Cases in which class 1 is what is darker than one half, which is what [`echo`] says.
+    fn dataset(shapes: &[[usize; 3]]) -> Arc<Dataset> {
+        let cases = shapes.iter().enumerate().map(|(number, &shape)| {
+            let scan = scan(shape);
+            let truth = scan.voxels.iter().map(|&value| u8::from(value < 0.5)).collect();
+            Case {
+                name: format!("case{number}"),
+                patient: number.to_string(),
+                frame: 0,
+                fold: 1,
+                scan,
+                annotations: BTreeMap::from([(DENSE.to_owned(), truth)]),
+            }
+        });
+        Arc::new(Dataset {
+            name: "echoes".to_owned(),
+            classes: ["background", "dark"].map(str::to_owned).to_vec(),
+            provenance: String::new(),
+            preparation: None,
+            cases: cases.collect(),
+        })
+    }
+
+    #[test]
+    fn cases_are_scored_on_their_own_grid_whatever_the_network_sees_of_them() {
+        let echo = Answers(echo);
+        let shapes = [[5, 8, 12], [9, 16, 8]];
+        let folder = tempfile::TempDir::new().unwrap();
+        for sampling in [patches([4, 8, 8]), patches([1, 8, 8]), Sampling::Slices { size: 16 }] {
+            let evaluator = Evaluator {
+                dataset: dataset(&shapes),
+                annotation: DENSE.to_owned(),
+                fold: 1,
+                sampling,
+                target: HERE,
+                yardstick: Yardstick::Native,
+                volume_statistics: false,
+            };
+            let (scores, kept) = evaluator.run_and_keep(&echo, &Solo).unwrap();
+            let dice: Vec<f64> = scores.cases.iter().map(CaseScores::mean_dice).collect();
+            let lesions = evaluator.lesions(&echo, &Solo).unwrap();
+            assert_eq!((dice.len(), lesions.len()), (2, 2));
+            if matches!(sampling, Sampling::Patches { .. }) {
+                assert!(dice.iter().all(|&dice| dice == 1.0), "{sampling:?}: {dice:?}");
+                let least =
+                    |scores: &LesionScores| scores.to_array().into_iter().fold(1.0, f64::min);
+                assert!(lesions.iter().all(|(_, scores)| least(scores) > 0.99));
+            }
+            evaluator.draw(&echo, &scores, &kept, folder.path()).unwrap();
+            let worst = if dice[1] < dice[0] { 1 } else { 0 };
+            let picture = folder.path().join(format!("worst-case{worst}.png"));
+            let picture = Preview::read(&picture).unwrap();
+            let size = if matches!(sampling, Sampling::Slices { .. }) {
+                16
+            } else {
+                shapes[worst][1].max(shapes[worst][2])
+            };
+            assert_eq!((picture.size, picture.slices()), (size, shapes[worst][0]));
+        }
+    }
+}

@@ -115,9 +115,7 @@ impl<'a> Inference<'a> {
     pub fn labels(&self, scan: &Scan) -> Result<Vec<u8>> {
         let mut labels = Vec::with_capacity(self.shape(scan).iter().product());
         self.each_finished(scan, &mut |_, probabilities| {
-            let classes = probabilities.argmax(0, false).to_kind(Kind::Uint8);
-            let classes = classes.to_device(Device::Cpu).contiguous().view([-1]);
-            labels.extend(Vec::<u8>::try_from(classes).context(|| "cannot fetch a prediction")?);
+            labels.extend(most_likely(probabilities)?);
             Ok(())
         })?;
         Ok(labels)
@@ -334,6 +332,22 @@ impl<'a> Inference<'a> {
     }
 }
 
+/// The class of largest probability, of equal ones the first, of each voxel in row-major order:
+/// `probabilities` is `[classes, ...]`.
+///
+/// Class by class over whole maps, which on a CPU is several times as fast as `argmax` over distant numbers.
+pub fn most_likely(probabilities: &Tensor) -> Result<Vec<u8>> {
+    let mut largest = probabilities.get(0);
+    let mut labels = largest.zeros_like().to_kind(Kind::Uint8);
+    for class in 1..probabilities.size()[0] {
+        let map = probabilities.get(class);
+        let _ = labels.masked_fill_(&map.gt_tensor(&largest), class);
+        largest = largest.maximum(&map);
+    }
+    let labels = labels.to_device(Device::Cpu).contiguous().view([-1]);
+    Vec::try_from(labels).context(|| "cannot fetch a prediction")
+}
+
 /// A scan and the windows over it.
 struct Cut<'s> {
     scan: &'s Scan,
@@ -393,7 +407,7 @@ fn refuse_other_extents(found: &Tensor, windows: &Tensor, before: Option<&Tensor
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::comm::{Communicator, TensorSums};
     use crate::data::batch::Batch;
@@ -406,10 +420,10 @@ mod tests {
     use std::cell::Cell;
     use std::sync::{Arc, Barrier, Mutex};
 
-    const HERE: Target = Target { kind: Kind::Float, device: Device::Cpu };
+    pub(in crate::train) const HERE: Target = Target { kind: Kind::Float, device: Device::Cpu };
 
     /// A method that answers with a function of what it sees.
-    struct Answers<F>(F);
+    pub(in crate::train) struct Answers<F>(pub(in crate::train) F);
 
     impl<F: Fn(&Tensor) -> Tensor> Method for Answers<F> {
         fn step(&mut self, _batch: &Batch, _cx: &mut StepContext<'_>) -> Result<()> {
@@ -424,19 +438,19 @@ mod tests {
     }
 
     /// Numbers in [0, 1).
-    fn scan(shape: [usize; 3]) -> Scan {
+    pub(in crate::train) fn scan(shape: [usize; 3]) -> Scan {
         let mut draws = Key::new(5).draws();
         let grid = Grid::unplaced(shape, None);
         let voxels = (0..grid.voxels()).map(|_| draws.uniform() as f32).collect();
         Scan { grid, channels: 1, voxels }
     }
 
-    fn patches(extent: [usize; 3]) -> Sampling {
+    pub(in crate::train) fn patches(extent: [usize; 3]) -> Sampling {
         Sampling::Patches { extent, per_case: 1, foreground_share: 0.0 }
     }
 
     /// The image and its opposite as two classes.
-    fn echo(image: &Tensor) -> Tensor {
+    pub(in crate::train) fn echo(image: &Tensor) -> Tensor {
         Tensor::cat(&[image, &(1.0 - image)], 1)
     }
 
@@ -535,6 +549,16 @@ mod tests {
         }
         let difference = largest_difference(&whole(&inference, &scan), &expected);
         assert!(difference < 1e-6, "{difference:e}");
+    }
+
+    #[test]
+    fn the_first_of_the_most_likely_classes_is_the_label() {
+        let mut draws = Key::new(9).draws();
+        let numbers: Vec<f32> = (0..5 * 300).map(|_| draws.below(4) as f32 / 4.0).collect();
+        let probabilities = Tensor::from_slice(&numbers).view([5, 3, 100]);
+        let expected: Vec<i64> = Vec::try_from(probabilities.argmax(0, false).view([-1])).unwrap();
+        let found = most_likely(&probabilities).unwrap();
+        assert!(found.iter().map(|&label| i64::from(label)).eq(expected));
     }
 
     #[test]

@@ -196,6 +196,7 @@ mod data {
             modalities: None,
             unlabelled: 9,
             patients: None,
+            steps: scrimp::data::import::Steps::default(),
         };
         said(nifti::open(&folders).and_then(scrimp::data::import::Source::collect))
     }

@@ -36,6 +36,7 @@ impl Place {
             modalities: None,
             unlabelled: 9,
             patients: None,
+            steps: scrimp::data::import::Steps::default(),
         };
         Self { folder, folders }
     }

@@ -171,7 +171,13 @@ mod overlap;
 #[cfg(feature = "mpi")]
 mod owning;
 #[cfg(test)]
+#[cfg(feature = "torch")]
+mod patches;
+#[cfg(test)]
 mod preparing;
+#[cfg(test)]
+#[cfg(feature = "mpi")]
+mod predicting;
 #[cfg(test)]
 mod promises;
 #[cfg(test)]

@@ -58,7 +58,7 @@ pub fn open(folder: &Path) -> Result<Source> {
     let preparation = Preparation::grey(scaling);
     let applied = preparation.clone();
     let cases = found.into_iter().map(move |(id, files)| {
-        case(id, &files, &noted).and_then(|case| prepared(case, &applied, files.image()))
+        case(id, &files, &noted).and_then(|case| prepared(case, &applied, files.image(), &noted))
     });
     Ok(Source {
         name: "acdc".into(),

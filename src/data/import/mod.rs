@@ -16,14 +16,16 @@ mod parts;
 mod patients;
 pub mod phantom;
 mod pictures;
+mod steps;
 mod texture;
 
 pub use crate::scan::Notes;
 pub use classes::Classes;
+pub use steps::Steps;
 
 use super::{Case, Dataset, SCRIBBLE};
 use crate::error::Result;
-use crate::preparation::{Preparation, Prepared};
+use crate::preparation::{Carried, Preparation, Prepared};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -72,19 +74,26 @@ impl From<Dataset> for Source {
     }
 }
 
-/// A case as its files hold it, prepared for networks; `image` is the file of its scan.
-fn prepared(case: Case, preparation: &Preparation, image: &Path) -> Result<Case> {
+/// A case as its files hold it, prepared for networks; `image` is the file of its scan. Notes how many
+/// annotated voxels were lost.
+fn prepared(case: Case, preparation: &Preparation, image: &Path, notes: &Notes) -> Result<Case> {
     let Prepared { scan, regrid } = preparation
         .apply(case.scan)
-        .map_err(|failure| failure.during(format!("cannot scale `{}`", image.display())))?;
+        .map_err(|failure| failure.during(format!("cannot prepare `{}`", image.display())))?;
     let mut annotations = BTreeMap::new();
     for (kind, labels) in case.annotations {
-        let carried = if kind == SCRIBBLE {
-            regrid.carry_annotation(&labels)?.values
-        } else {
-            regrid.carry_dense(&labels)?
-        };
-        annotations.insert(kind, carried);
+        if kind != SCRIBBLE {
+            annotations.insert(kind, regrid.carry_dense(&labels)?);
+            continue;
+        }
+        let Carried { values, annotated, carried } = regrid.carry_annotation(&labels)?;
+        if carried < annotated {
+            notes.add(
+                "annotated voxels met in one prepared voxel or lay outside of what is kept",
+                format!("`{}` keeps {carried} of {annotated}", case.name),
+            );
+        }
+        annotations.insert(kind, values);
     }
     Ok(Case { annotations, scan, ..case })
 }

@@ -61,7 +61,7 @@ pub fn open(folder: &Path) -> Result<Source> {
     let preparation = Preparation::grey(Intensities::Published);
     let applied = preparation.clone();
     let cases = found.into_iter().map(move |(name, files)| {
-        case(name, &files, &noted).and_then(|case| prepared(case, &applied, &files.image))
+        case(name, &files, &noted).and_then(|case| prepared(case, &applied, &files.image, &noted))
     });
     Ok(Source {
         name: "mscmr".into(),

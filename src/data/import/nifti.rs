@@ -6,10 +6,9 @@
 use super::classes::Classes;
 use super::folder::{self, Listing, same_name};
 use super::patients::{Patients, folds};
-use super::{Source, prepared};
+use super::{Source, Steps, prepared};
 use crate::data::{Case, DENSE, SCRIBBLE};
 use crate::error::{Failure, Result};
-use crate::preparation::{Channel, Intensities, Preparation};
 use crate::scan::{self, Coding, Notes, list};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -33,6 +32,8 @@ pub struct Folders {
     pub unlabelled: i64,
     /// A regular expression whose first group in the name of a case is its patient.
     pub patients: Option<String>,
+    /// How scans are prepared.
+    pub steps: Steps,
 }
 
 /// The files of one case.
@@ -50,7 +51,7 @@ struct Codings {
     dense: Coding,
 }
 
-/// Finds the cases. Intensities are scaled per volume; folds are five contiguous blocks of the patients
+/// Finds the cases. Where intensities are to be scaled by the annotated foreground of all, each is read twice. Folds are five contiguous blocks of the patients
 /// sorted by name, of those with dense labels for all their cases where there is a folder of them.
 ///
 /// Refuses cases that lack a channel, images without scribbles, labels without image, other data in the folders, and labels that do
@@ -68,38 +69,36 @@ pub fn open(folders: &Folders) -> Result<Source> {
         Codings { scribble: classes.coding_or(folders.unlabelled)?, dense: dense_classes.coding() };
     let notes = Notes::default();
     let found = find(folders, &notes)?;
-    let preparation = preparation(folders.modalities.as_deref(), &found)?;
+    let channels = channel_names(folders.modalities.as_deref(), &found)?;
+    let preparation = folders.steps.preparation(channels, || {
+        found.iter().map(|(name, files)| case(name.clone(), files, &codings, &notes))
+    })?;
     let held_out = held_out(&found, folders.dense.is_some(), &notes);
     let folds = folds(&held_out);
     let (case_count, noted, applied) = (found.len(), notes.clone(), preparation.clone());
     let cases = found.into_iter().map(move |(name, files)| {
         let fold = folds.get(&files.patient).copied().unwrap_or(0);
         let case = case(name, &files, &codings, &noted)?;
-        prepared(Case { fold, ..case }, &applied, &files.images[0])
+        prepared(Case { fold, ..case }, &applied, &files.images[0], &noted)
     });
     Ok(Source {
         name: "nifti".into(),
         classes: names,
         preparation: Some(preparation),
-        provenance: "NIfTI images, intensities cut at the shares 0.005 and 0.99, of the voxels that are \
-                     not background where one intensity fills more than half, and scaled to [0, 1] per \
-                     volume and channel."
-            .into(),
+        provenance: "NIfTI images.".into(),
         case_count,
         cases: Box::new(cases),
         notes,
     })
 }
 
-/// What is done to the scans, whose channels are called `modalities` or by their numbers. Refuses cases with
-/// other channels than these or than the first case has.
-fn preparation(
+/// The names of the channels: `modalities`, or their numbers. Refuses cases with other channels than these or
+/// than the first case has.
+fn channel_names(
     modalities: Option<&[String]>,
     found: &BTreeMap<String, Files>,
-) -> Result<Preparation> {
-    let Some((first, files)) = found.first_key_value() else {
-        return Ok(Preparation::grey(Intensities::Robust));
-    };
+) -> Result<Vec<String>> {
+    let Some((first, files)) = found.first_key_value() else { return Ok(Vec::new()) };
     let count = modalities.map_or(files.images.len(), <[String]>::len);
     if let Some((name, files)) = found.iter().find(|(_, files)| files.images.len() != count) {
         let expected = match modalities {
@@ -112,15 +111,11 @@ fn preparation(
         ))
         .hint("channels of a case are `NAME_0000.nii.gz`, `NAME_0001.nii.gz` and so on"));
     }
-    let names = match modalities {
+    Ok(match modalities {
         Some(names) => names.to_vec(),
         None if count == 1 => vec!["image".to_owned()],
         None => (0..count).map(|number| format!("{number:04}")).collect(),
-    };
-    let channel = |name| Channel { name, intensities: Intensities::Robust };
-    let grey = Preparation::grey(Intensities::Robust);
-    let preparation = Preparation { channels: names.into_iter().map(channel).collect(), ..grey };
-    preparation.check().map(|()| preparation)
+    })
 }
 
 /// The patients who can be scored: all, or where there are dense labels those who have them for all
