@@ -156,15 +156,19 @@ impl Trained {
              [method.params.learner]\nlr = 0.05\noptimizer = {{ sgd = {{ momentum = 0.9 }} }}\n\
              [train]\ntotal_steps = 30\nbatch_size = 4\nseed = 1\nevaluate_every = 30\nsave_every = 15\n"
         );
-        fs::write(folder.path().join("config.toml"), config).unwrap();
+        fs::write(folder.path().join("config.toml"), &config).unwrap();
+        // Larger than the scans, and several slices deep.
+        let patches = "[data.patches]\nextent = [4, 32, 48]\nper_case = 2\n[method]";
+        let config = config.replace(&format!("size = {SIZE}\n"), "").replace("[method]", patches);
+        fs::write(folder.path().join("patches.toml"), config).unwrap();
         let dataset = store::read(Path::new(&pack)).unwrap();
         let trained = Self { folder, dataset };
-        trained.train("run", &[]);
+        trained.train("config.toml", "run", &[]);
         trained
     }
 
-    fn train(&self, run: &str, overrides: &[&str]) {
-        let config = self.path("config.toml");
+    fn train(&self, config: &str, run: &str, overrides: &[&str]) {
+        let config = self.path(config);
         Train::new(config.to_str().unwrap(), &self.path(run)).sets(overrides).succeed();
     }
 
@@ -243,7 +247,7 @@ impl Trained {
             channels: 1,
             passes: Passes::new(true, None),
             slices: Vec::new(),
-            sample: [1, SIZE, SIZE],
+            sample: plan.data.sampling.extent(),
             spacing_mm: None,
         };
         let method = (definition.build)(&params, &setup).unwrap();
@@ -403,10 +407,25 @@ fn are_means(trained: &Trained) {
     }
 }
 
+/// Of windows, too, which may be larger than the scan.
+fn come_from_windows(trained: &Trained) {
+    trained.train("patches.toml", "patches", &["train.total_steps=4"]);
+    let case = trained.dataset.held_out(1).unwrap()[0];
+    let image = format!("@images/{}.nii", case.name);
+    trained.predict(&format!("@patches --images {image} --to @to-patches --mirrors --overlap 0.25"));
+    let method = trained.method("patches");
+    let sampling = Sampling::Patches { extent: [4, 32, 48], per_case: 2, foreground_share: 0.5 };
+    let target = Target { kind: Kind::Float, device: Device::Cpu };
+    let mut inference = Inference::new(vec![&*method], sampling, target);
+    (inference.mirrors, inference.overlap) = (true, 0.25);
+    let found = trained.labels(&format!("to-patches/{}.nii", case.name));
+    assert!(found == inference.labels(&case.scan).unwrap());
+}
+
 /// A method whose learners know the training slices predicts without them.
 fn need_no_data(trained: &Trained) {
     let other = ["method.name=scribble2label", "data.size=16", "train.total_steps=2"];
-    trained.train("other", &other);
+    trained.train("config.toml", "other", &other);
     fs::rename(trained.path("pack.h5"), trained.path("elsewhere.h5")).unwrap();
     let name = &trained.dataset.cases[0].name;
     trained.predict(&format!("@other --images @images/{name}.nii --to @to-other"));
@@ -467,6 +486,7 @@ fn predictions() {
     are_the_same_on_two_ranks(&trained);
     are_refused_in_words(&trained);
     are_means(&trained);
+    come_from_windows(&trained);
     need_no_data(&trained);
     need_what_checkpoints_say(&trained);
 }
