@@ -14,10 +14,12 @@
 
 use scrimp::comm::Ranks;
 use scrimp::config;
+use scrimp::config::sampling::Sampling;
 use scrimp::data::augment::Resample;
 use scrimp::data::batch::Batch;
 use scrimp::data::import::phantom::{Difficulty, Phantom, generate};
 use scrimp::data::loader::{Loader, LoaderPlan};
+use scrimp::data::stream::ANNOTATED;
 use scrimp::data::{Dataset, SCRIBBLE};
 use scrimp::error::{Context, Failure, Result};
 use scrimp::methods::{self, Passes, Setup};
@@ -78,8 +80,8 @@ impl Training {
             annotation: SCRIBBLE.into(),
             batch_size: BATCH_SIZE,
             drop_last: true,
-            with_healthy: false,
-            size: SIZE,
+            streams: ANNOTATED,
+            sampling: Sampling::Slices { size: SIZE },
             augment: Resample::Reference,
             outside: scrimp::data::IGNORE,
             seed: SEED,

@@ -6,10 +6,12 @@
 //! same slices, and prints one JSON object with `images_per_second`. Both take turns, so that
 //! neither has the quieter machine.
 
+use scrimp::config::sampling::Sampling;
 use scrimp::data::augment::Resample;
 use scrimp::data::import::acdc;
 use scrimp::data::import::phantom::{Difficulty, Phantom, generate};
 use scrimp::data::loader::{Loader, LoaderPlan};
+use scrimp::data::stream::ANNOTATED;
 use scrimp::data::{Case, DENSE, Dataset, IGNORE, SCRIBBLE};
 use scrimp::error::{Context, Failure, Result};
 use std::io::Write;
@@ -80,8 +82,8 @@ fn ours(dataset: &Arc<Dataset>, augment: Resample) -> Result<f64> {
         annotation: SCRIBBLE.into(),
         batch_size: BATCH_SIZE,
         drop_last: true,
-        with_healthy: false,
-        size: SIZE,
+        streams: ANNOTATED,
+        sampling: Sampling::Slices { size: SIZE },
         augment,
         outside: scrimp::data::IGNORE,
         seed: 1,

@@ -12,10 +12,12 @@
 
 use scrimp::comm::{self, Communicator, Ranks, TensorSums};
 use scrimp::config;
+use scrimp::config::sampling::Sampling;
 use scrimp::data::augment::Resample;
 use scrimp::data::batch::Batch;
 use scrimp::data::import::phantom::{Difficulty, Phantom, generate};
 use scrimp::data::loader::{Loader, LoaderPlan};
+use scrimp::data::stream::ANNOTATED;
 use scrimp::data::{IGNORE, SCRIBBLE};
 use scrimp::error::{Context, Exit, Failure, Result};
 use scrimp::methods::{self, Passes, Setup};
@@ -226,8 +228,8 @@ fn inside() -> Result<()> {
         annotation: SCRIBBLE.into(),
         batch_size: BATCH_SIZE,
         drop_last: true,
-        with_healthy: false,
-        size: SIZE,
+        streams: ANNOTATED,
+        sampling: Sampling::Slices { size: SIZE },
         augment: Resample::None,
         outside: IGNORE,
         seed: 1,

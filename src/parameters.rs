@@ -451,7 +451,8 @@ mod tests {
         let flat = Flat::new(&parameters);
         assert!(weight.equal(&before));
         assert_eq!(weight.stride(), [120, 1, 60, 15, 3]);
-        let x = Tensor::ones([1, 3, 4, 8, 8], (Kind::Float, Device::Cpu));
+        let x = Tensor::arange(3 * 4 * 8 * 8, (Kind::Float, Device::Cpu)).sin();
+        let x = x.view([1, 3, 4, 8, 8]);
         let y = x.conv3d(&weight, None::<Tensor>, [1; 3], [0; 3], [1; 3], 1);
         (&y * &y).sum(Kind::Float).backward();
         let expected = weight.grad().copy();

@@ -105,6 +105,28 @@ pub fn permutation(key: Key, count: usize) -> Vec<usize> {
     order
 }
 
+/// Element `index` of a random order of `0..count`, which is never listed; `index` must be below `count`.
+///
+/// A Feistel network over the smallest even number of bits that hold `count` permutes more numbers than
+/// that; what lies above is permuted again until it lies below (Black and Rogaway, CT-RSA 2002).
+pub fn permuted(key: Key, count: u64, index: u64) -> u64 {
+    debug_assert!(index < count, "an order has no element {index} of {count}");
+    let bits = u64::BITS - count.saturating_sub(1).leading_zeros();
+    let half = bits.div_ceil(2).max(1);
+    let mask = (1 << half) - 1;
+    let mut value = index;
+    loop {
+        let (mut left, mut right) = (value >> half, value & mask);
+        for round in 0..6 {
+            (left, right) = (right, left ^ (key.number(round).number(right).bits() & mask));
+        }
+        value = left << half | right;
+        if value < count {
+            return value;
+        }
+    }
+}
+
 /// 32 random bits for element `index` of a tensor, from the two halves of a key.
 ///
 /// Uses 32-bit multiplications only, so that tensor code on any device can repeat it exactly
@@ -122,6 +144,20 @@ pub const fn element_bits(key: Key, index: u32) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_order_that_is_never_listed_has_every_element_once_and_depends_on_its_key() {
+        for count in [1, 2, 3, 7, 16, 17, 100, 1000] {
+            let of = |key: u64| (0..count).map(move |index| permuted(Key::new(key), count, index));
+            let mut seen: Vec<u64> = of(1).collect();
+            assert!(count < 7 || seen.iter().copied().ne(of(2)));
+            seen.sort_unstable();
+            assert!(seen.into_iter().eq(0..count), "{count}");
+        }
+        let first: f64 = (0..2000).map(|key| permuted(Key::new(key), 11, 4) as f64).sum();
+        assert!((first / 2000.0 - 5.0).abs() < 0.25, "{first}");
+        assert!(permuted(Key::new(1), u64::from(u32::MAX), 5) < u64::from(u32::MAX));
+    }
 
     #[test]
     fn the_same_key_gives_the_same_numbers_for_ever() {

@@ -1,14 +1,16 @@
 //! The command line: types only. What each command does stands in `commands`.
 
+mod evaluate;
 mod predict;
 mod prepare;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
+pub use evaluate::{Convention, Evaluate, Statistics};
 pub use predict::{Predict, PredictDevice, Touching};
 pub use prepare::{
-    Absent, Brats, Difficulty, LabelTransfer, Labeller, LesionPhantom, Nifti, Prepare,
+    Absent, Brats, Crop, Difficulty, LabelTransfer, Labeller, LesionPhantom, Nifti, Prepare,
     PseudoLabels, Refinement, ScribbleKind, Scribbles,
 };
 
@@ -31,7 +33,7 @@ pub enum Command {
     Train(Train),
     /// Train under mpirun, pass requests to stop on to it, and start again after failures
     Launch(Launch),
-    /// Score a trained run on its held-out fold
+    /// Score a trained run on its held-out fold, or label files of any program
     Evaluate(Evaluate),
     /// Segment images that nobody has annotated; start it with mpirun for several at a time
     Predict(Predict),
@@ -148,53 +150,6 @@ pub struct Launch {
     /// Further arguments of mpirun, after `--`
     #[arg(value_name = "ARGUMENT", last = true)]
     pub mpirun: Vec<String>,
-}
-
-/// Arguments of `scrimp evaluate`.
-#[derive(Debug, Args)]
-pub struct Evaluate {
-    /// The run directory
-    #[arg(value_name = "RUN")]
-    pub run: PathBuf,
-    /// last, best, or the directory of a checkpoint
-    #[arg(long, value_name = "last|best|PATH", default_value = "last")]
-    pub checkpoint: String,
-    /// The yardstick of the scores
-    #[arg(long, default_value = "native")]
-    pub convention: Convention,
-    /// The fold to score, of which nothing was trained on [default: the one that the run held out]
-    #[arg(long)]
-    pub fold: Option<u32>,
-    /// The statistics with which batch normalisation works
-    #[arg(long, default_value = "saved")]
-    pub statistics: Statistics,
-    /// Where to write the table of cases [default: `RUN/scores/evaluate-CHECKPOINT-CONVENTION.csv`, with statistics and fold if they are given]
-    #[arg(long, value_name = "FILE")]
-    pub to: Option<PathBuf>,
-}
-
-/// What is measured, and how.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Convention {
-    /// Native size; millimetres where the spacing is known, voxels elsewhere
-    Native,
-    /// Native size, voxels
-    Voxels,
-    /// The network's grid with spacing 10, 1, 1, as papers on ACDC scribbles print it
-    Published,
-    /// Jaccard, accuracy, Dice, sensitivity and specificity of the first class, as published for lesions
-    Lesion,
-}
-
-/// Statistics with which batch normalisation works in an evaluation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Statistics {
-    /// Those of the checkpoint
-    Saved,
-    /// Made anew from ten batches of whole training images
-    Recomputed,
-    /// Those of each volume, as in training; one process only
-    Volume,
 }
 
 /// Arguments of `scrimp watch`.

@@ -69,9 +69,13 @@ pub enum Prepare {
 /// Arguments of `scrimp prepare nifti`.
 #[derive(Debug, Args)]
 pub struct Nifti {
-    /// Folder of images, one `.nii` or `.nii.gz` per case
+    /// Folder of images, one `.nii` or `.nii.gz` per case, or one for each channel of it: `NAME_0000.nii.gz`,
+    /// `NAME_0001.nii.gz` and so on
     #[arg(long, value_name = "DIR")]
     pub images: PathBuf,
+    /// What the channels show, in the order of their numbers, as in `t1,t2,flair`
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub modalities: Option<Vec<String>>,
     /// Folder of scribbles with the names of the images
     #[arg(long, value_name = "DIR")]
     pub scribbles: PathBuf,
@@ -92,6 +96,18 @@ pub struct Nifti {
     /// each case is a patient of its own otherwise
     #[arg(long, value_name = "REGEX")]
     pub patients: Option<String>,
+    /// Resample images so that voxels lie so far apart: rows and columns, or slices, rows and columns;
+    /// annotated voxels are carried over one by one
+    #[arg(long, value_name = "MM", value_delimiter = ',', value_parser = distance_mm)]
+    pub spacing: Vec<f64>,
+    /// Which part of images is kept
+    #[arg(long, default_value = "none")]
+    pub crop: Crop,
+    /// How intensities are scaled, once for all channels or once for each: `robust` or `published` to [0, 1],
+    /// `z-score` or `z-score-nonzero` by the image itself, `window:LOW,HIGH` to [0, 1], `fixed` by the annotated
+    /// foreground of all images (for CT), `as-stored`
+    #[arg(long, value_name = "HOW", default_value = "robust")]
+    pub intensities: Vec<String>,
     /// The packed file to write
     #[arg(long, value_name = "FILE")]
     pub to: PathBuf,
@@ -279,4 +295,19 @@ pub enum Difficulty {
     Easy,
     /// Weak contrast, strong bias field and noise, many distractors
     Hard,
+}
+
+/// Which part of images is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Crop {
+    /// All of them
+    None,
+    /// The box outside of which every channel is 0
+    Nonzero,
+}
+
+/// Takes distances in millimetres.
+fn distance_mm(word: &str) -> Result<f64, String> {
+    let distance = word.parse().ok().filter(|mm: &f64| mm.is_finite() && *mm > 0.0);
+    distance.ok_or_else(|| "expected millimetres above 0".to_owned())
 }

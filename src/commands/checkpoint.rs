@@ -1,6 +1,6 @@
 //! `scrimp checkpoint`: looks at checkpoints, tidies them, and exchanges weights with other programs.
 
-use super::run::{dataset, method, resolve};
+use super::run::{dataset, method, recorded, resolve};
 use super::{chosen, train};
 use super::{store_within, write_config};
 use crate::cli::{self, ChosenCheckpoint};
@@ -114,6 +114,9 @@ fn show(chosen: &ChosenCheckpoint) -> Result<()> {
     line("by", format!("scrimp {}", manifest.code_version));
     if let Some(best) = manifest.run.best() {
         line("best", format!("mean Dice {:.4} after step {}", best.mean_dice, best.step));
+    }
+    if !manifest.classes.is_empty() {
+        line("classes", manifest.classes.join(", "));
     }
     for learner in &manifest.learners {
         line("learner", described(learner));
@@ -229,13 +232,18 @@ fn begin_with(plan: &RunPlan, directory: &RunDirectory, from: &Path) -> Result<(
         return Err(Failure::usage(format!("`{name}` has checkpoints already, expected none"))
             .hint("choose another directory with `--run DIR`"));
     }
-    let method = method(plan, &*dataset(plan)?, Device::Cpu, &Ranks::alone())?;
+    let dataset = dataset(plan)?;
+    let method = method(plan, &dataset, Device::Cpu, &Ranks::alone())?;
     if let Some(first) = method.learners().into_iter().next() {
         import(first, from)?;
     }
     store.sweep()?;
-    let header =
-        Header { method: plan.method.clone(), config: plan.to_toml()?, learnt_from: Vec::new() };
+    let header = Header {
+        method: plan.method.clone(),
+        config: recorded(plan, &dataset).to_toml()?,
+        classes: dataset.classes.clone(),
+        learnt_from: Vec::new(),
+    };
     write_config(directory, &header.config)?;
     let retention = Retention { last: 1, every: 0 };
     let written = store.path(0);

@@ -4,14 +4,14 @@ use super::chosen;
 use super::narrate::together;
 use super::origin::Source;
 use super::run::{self, Place};
+use super::table_file::TableFile;
 use crate::cli::{self, Convention, Statistics};
 use crate::comm::environment::Variables;
 use crate::comm::{Communicator, Host, Ranks, agree};
 use crate::config;
 use crate::config::plan::RunPlan;
 use crate::data::Dataset;
-use crate::error::{Context, Exit, Failure, Result};
-use crate::files::{self, FreshFile};
+use crate::error::{Exit, Failure, Result};
 use crate::panics;
 use crate::runlog::Unit;
 use crate::runlog::directory::RunDirectory;
@@ -20,15 +20,14 @@ use crate::train::checkpoint::restore_chosen;
 use crate::train::evaluate::{Evaluator, Yardstick, recompute_statistics};
 use crate::train::scores::Scores;
 use std::fmt::Write as _;
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use tch::Device;
 
-/// Evaluates as the arguments say; every rank of a launcher calls this.
-pub(super) fn run(arguments: &cli::Evaluate) -> Result<Exit> {
+/// Evaluates a run as the arguments say; every rank of a launcher calls this.
+pub(super) fn run(arguments: &cli::Evaluate, run: &Path) -> Result<Exit> {
     let (host, variables) = run::connect()?;
-    together(&*host, || evaluate(arguments, &host, &variables))?;
+    together(&*host, || evaluate(arguments, &RunDirectory::new(run), &host, &variables))?;
     Ok(Exit::Done)
 }
 
@@ -39,18 +38,22 @@ fn hinted(failure: Failure) -> Failure {
     failure
 }
 
-fn evaluate(arguments: &cli::Evaluate, host: &Host, variables: &Variables) -> Result<()> {
-    let directory = RunDirectory::new(&arguments.run);
+fn evaluate(
+    arguments: &cli::Evaluate,
+    directory: &RunDirectory,
+    host: &Host,
+    variables: &Variables,
+) -> Result<()> {
     let ready = config::read(&directory.config(), &[])
         .and_then(|config| run::resolve(&config, 1))
-        .and_then(|plan| chosen::find(&directory, &arguments.checkpoint).map(|_found| plan));
+        .and_then(|plan| chosen::find(directory, &arguments.checkpoint).map(|_found| plan));
     let plan = agree(&**host, ready)?;
-    let table =
-        if host.rank() == 0 { TableFile::of(arguments, &directory).map(Some) } else { Ok(None) };
+    let to = || arguments.to.clone().unwrap_or_else(|| directory.scores().join(name(arguments)));
+    let table = if host.rank() == 0 { TableFile::claim(to()).map(Some) } else { Ok(None) };
     let table = agree(&**host, table)?;
     let place = Place::take(&plan, &**host, variables)?;
     let ranks = place.join(host)?;
-    let found = panics::caught(|| scored(arguments, &directory, &plan, place, &ranks));
+    let found = panics::caught(|| scored(arguments, directory, &plan, place, &ranks));
     let found = panics::unwound_if_alone(found.map_err(hinted))?;
     let written = table.map_or(Ok(()), |table| report(arguments, table, &found));
     agree(&**host, written)
@@ -130,40 +133,6 @@ fn statistics(
         }
         Statistics::Saved | Statistics::Volume => Ok(()),
     }
-}
-
-/// The file that the table of cases goes to, which is known to be writable before anything is computed.
-struct TableFile {
-    path: PathBuf,
-    file: FreshFile,
-}
-
-impl TableFile {
-    /// The file that the arguments name, or one in the run directory.
-    fn of(arguments: &cli::Evaluate, directory: &RunDirectory) -> Result<Self> {
-        let path = arguments.to.clone().unwrap_or_else(|| directory.scores().join(name(arguments)));
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        let file = folder
-            .map_or(Ok(()), std::fs::create_dir_all)
-            .and_then(|()| files::refuse_foreign(&path, |start| start.starts_with(b"case,")))
-            .and_then(|()| FreshFile::beside(&path))
-            .context(|| format!("cannot write `{}`", path.display()))
-            .map_err(elsewhere)?;
-        Ok(Self { path, file })
-    }
-
-    fn write(mut self, text: &str) -> Result<PathBuf> {
-        let written = self.file.write_all(text.as_bytes());
-        written
-            .and_then(|()| self.file.take_place())
-            .context(|| format!("cannot write `{}`", self.path.display()))
-            .map_err(elsewhere)?;
-        Ok(self.path)
-    }
-}
-
-fn elsewhere(failure: Failure) -> Failure {
-    failure.hint("write the table of cases somewhere else with `--to FILE`")
 }
 
 /// What the table is called unless the arguments say so: by everything that scores depend on.

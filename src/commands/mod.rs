@@ -13,6 +13,8 @@ mod config;
 mod crew;
 #[cfg(feature = "torch")]
 mod evaluate;
+#[cfg(feature = "hdf5")]
+mod evaluate_files;
 #[cfg(feature = "torch")]
 mod examine;
 mod export;
@@ -38,16 +40,18 @@ mod prepare;
 mod resume;
 #[cfg(feature = "torch")]
 mod run;
+#[cfg(feature = "hdf5")]
+mod scoring;
 #[cfg(feature = "torch")]
 mod supervise;
+#[cfg(feature = "hdf5")]
+mod table_file;
 #[cfg(feature = "torch")]
 mod train;
 mod watch;
 
-use crate::cli::{Cli, Command};
-#[cfg(not(feature = "torch"))]
-use crate::error::Failure;
-use crate::error::{Context, Exit, Result};
+use crate::cli::{self, Cli, Command};
+use crate::error::{Context, Exit, Failure, Result};
 #[cfg(feature = "torch")]
 use crate::files;
 use crate::panics;
@@ -82,8 +86,7 @@ fn dispatch(cli: &Cli) -> Result<Exit> {
         Command::Prepare(_) => Err(absent("prepare", "hdf5")),
         #[cfg(feature = "torch")]
         Command::Train(arguments) => train::run(arguments),
-        #[cfg(feature = "torch")]
-        Command::Evaluate(arguments) => evaluate::run(arguments),
+        Command::Evaluate(arguments) => evaluate(arguments),
         #[cfg(feature = "torch")]
         Command::Predict(arguments) => predict::run(arguments),
         #[cfg(feature = "torch")]
@@ -95,8 +98,6 @@ fn dispatch(cli: &Cli) -> Result<Exit> {
         #[cfg(not(feature = "torch"))]
         Command::Train(_) => Err(absent("train", "torch")),
         #[cfg(not(feature = "torch"))]
-        Command::Evaluate(_) => Err(absent("evaluate", "torch")),
-        #[cfg(not(feature = "torch"))]
         Command::Predict(_) => Err(absent("predict", "torch")),
         #[cfg(not(feature = "torch"))]
         Command::Checkpoint(_) => Err(absent("checkpoint", "torch")),
@@ -104,6 +105,25 @@ fn dispatch(cli: &Cli) -> Result<Exit> {
         Command::Bench(_) => Err(absent("bench", "torch")),
         #[cfg(not(feature = "torch"))]
         Command::Methods => Err(absent("methods", "torch")),
+    }
+}
+
+/// Scores files, or a run.
+fn evaluate(arguments: &cli::Evaluate) -> Result<Exit> {
+    match (&arguments.predictions, &arguments.labels, &arguments.run) {
+        #[cfg(feature = "hdf5")]
+        (Some(predictions), Some(labels), None) => {
+            evaluate_files::run(arguments, predictions, labels)
+        }
+        #[cfg(feature = "torch")]
+        (None, None, Some(run)) => evaluate::run(arguments, run),
+        #[cfg(not(feature = "torch"))]
+        (None, None, Some(_)) => Err(absent("evaluate", "torch")),
+        #[cfg(not(feature = "hdf5"))]
+        (Some(_), ..) => Err(absent("evaluate", "hdf5")),
+        // The command line lets nothing else through.
+        _ => Err(Failure::usage("there is nothing to score")
+            .hint("name a run, or `--predictions DIR` and `--labels DIR`")),
     }
 }
 

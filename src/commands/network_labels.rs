@@ -12,6 +12,7 @@ use crate::comm::{self, Host};
 use crate::config;
 use crate::config::sampling::Sampling;
 use crate::data::pseudo::NETWORK;
+use crate::data::stream::by_image_label;
 use crate::data::{Case, Dataset, IMAGE_LABEL};
 use crate::error::{Context, Exit, Failure, Result};
 use crate::methods;
@@ -49,13 +50,13 @@ fn label(
     let method = run::method(&plan, &dataset, place.device, comm)?;
     let choose = || chosen::path(&directory, &arguments.checkpoint);
     let checkpoint = restore_chosen(&choose, &*method, comm)?;
-    let (sampling, target) = (run::sampling(&plan), run::target(&plan, place.device));
+    let (sampling, target) = (plan.data.sampling, run::target(&plan, place.device));
     let labeller = Labeller {
         inference: Inference::new(vec![&*method], sampling, target),
         refine: arguments.refine,
         alpha: arguments.alpha,
     };
-    let with_healthy = methods::find(&plan.method)?.needs_healthy;
+    let with_healthy = by_image_label(methods::find(&plan.method)?.streams);
     let fold = plan.data.fold;
     let cases = &mut Arc::make_mut(&mut dataset).cases;
     let bar = bar("labelling", cases.len(), "cases")?;

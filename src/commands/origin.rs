@@ -6,7 +6,7 @@
 use super::run;
 use crate::config::plan::RunPlan;
 use crate::data::identity::Identity;
-use crate::data::stream::training_slices;
+use crate::data::stream::{by_image_label, training_slices};
 use crate::data::{Dataset, IMAGE_LABEL};
 use crate::error::{Failure, Result};
 use crate::methods;
@@ -30,7 +30,7 @@ impl Source {
 
     /// What a run of this plan learns from, with `fold` held out.
     fn learnt_from(&self, plan: &RunPlan, fold: u32) -> Result<LearntFrom> {
-        let by_image_label = methods::find(&plan.method)?.needs_healthy;
+        let by_image_label = by_image_label(methods::find(&plan.method)?.streams);
         let cases = &self.dataset.cases;
         let slices = training_slices(&self.dataset, fold, &plan.data.annotation);
         let learnt: BTreeSet<usize> = slices.into_iter().map(|(case, _)| case).collect();

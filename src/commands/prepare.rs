@@ -7,11 +7,12 @@ use super::annotate;
 use super::network_labels;
 use super::packing::{pack, say, warn};
 use crate::cli;
-use crate::data::import::{acdc, brats, label_transfer, lesion_phantom, mscmr, nifti, phantom};
+use crate::data::import::{
+    Steps, acdc, brats, label_transfer, lesion_phantom, mscmr, nifti, phantom,
+};
 use crate::data::store::{Destination, Existing};
-#[cfg(not(feature = "torch"))]
-use crate::error::Failure;
-use crate::error::{Context, Exit, Result};
+use crate::error::{Context, Exit, Failure, Result};
+use crate::preparation::{Crop, Intensities, Over, Scaling, Spacing};
 use std::io::Write;
 use std::path::Path;
 
@@ -63,14 +64,61 @@ fn pack_nifti(arguments: &cli::Nifti) -> Result<Exit> {
     let to = claim(&arguments.to)?;
     let source = nifti::open(&nifti::Folders {
         images: arguments.images.clone(),
+        modalities: arguments.modalities.clone(),
         scribbles: arguments.scribbles.clone(),
         dense: arguments.dense.clone(),
         classes: arguments.classes.clone(),
         dense_classes: arguments.dense_classes.clone(),
         unlabelled: arguments.ignore,
         patients: arguments.patients.clone(),
+        steps: steps(arguments)?,
     })?;
     pack(source, to)
+}
+
+/// How scans are prepared.
+fn steps(arguments: &cli::Nifti) -> Result<Steps> {
+    let spacing = match arguments.spacing[..] {
+        [] => Spacing::AsStored,
+        [rows, columns] => Spacing::InPlane([rows, columns]),
+        [slices, rows, columns] => Spacing::Volume([slices, rows, columns]),
+        ref others => {
+            return Err(Failure::usage(format!(
+                "`--spacing` has {} distances, expected 2 or 3",
+                others.len()
+            ))
+            .hint("name those of rows and columns, or of slices, rows and columns: `--spacing 0.8,0.8`"));
+        }
+    };
+    let crop = match arguments.crop {
+        cli::Crop::None => Crop::None,
+        cli::Crop::Nonzero => Crop::Nonzero,
+    };
+    let scaling = arguments.intensities.iter().map(|word| scaling(word)).collect::<Result<_>>()?;
+    Ok(Steps { crop, spacing, scaling })
+}
+
+/// How intensities of a channel are scaled.
+fn scaling(word: &str) -> Result<Scaling> {
+    let window = || {
+        let (low, high) = word.strip_prefix("window:")?.split_once(',')?;
+        Some(Intensities::Window { low: low.parse().ok()?, high: high.parse().ok()? })
+    };
+    let known = match word {
+        "fixed" => return Ok(Scaling::ByForeground),
+        "robust" => Some(Intensities::Robust),
+        "published" => Some(Intensities::Published),
+        "as-stored" => Some(Intensities::AsStored),
+        "z-score" => Some(Intensities::ZScore { over: Over::All }),
+        "z-score-nonzero" => Some(Intensities::ZScore { over: Over::Nonzero }),
+        _ => window(),
+    };
+    known.map(Scaling::By).ok_or_else(|| {
+        Failure::usage(format!(
+            "`--intensities` is `{word}`, expected `robust`, `published`, `z-score`, `z-score-nonzero`, \
+             `window:LOW,HIGH`, `fixed` or `as-stored`"
+        ))
+    })
 }
 
 fn pack_label_transfer(arguments: &cli::LabelTransfer) -> Result<Exit> {

@@ -8,7 +8,6 @@ use crate::comm::{self, Communicator, Host, Ranks, agree, with_device};
 use crate::config::plan::{
     DataSource, LesionPhantomPlan, PhantomPlan, RunPlan, ShapesPlan, ShapesSource,
 };
-use crate::config::sampling::Sampling;
 use crate::config::{
     Colour, DeviceChoice, Normalisation, Orientation, Outside, Precision, Resample, RunConfig,
 };
@@ -52,11 +51,35 @@ pub(super) fn identified(plan: &RunPlan) -> Result<(Arc<Dataset>, Identity)> {
         DataSource::Phantom(plan) => generated(plan)?,
         DataSource::LesionPhantom(plan) => generated_lesions(plan)?,
     };
+    refuse_other_preparation(plan, &dataset)?;
     let identity = Identity::of(&dataset);
     if plan.data.colour == Colour::GreyWorld {
         dataset.even_out_light();
     }
     Ok((Arc::new(dataset), identity))
+}
+
+/// Refuses data whose scans were prepared in another way than the plan says.
+fn refuse_other_preparation(plan: &RunPlan, dataset: &Dataset) -> Result<()> {
+    let (Some(wished), Some(found)) = (&plan.data.preparation, &dataset.preparation) else {
+        return Ok(());
+    };
+    let Some([key, wished, found]) = wished.difference(found) else { return Ok(()) };
+    Err(Failure::usage(format!(
+        "`data.preparation.{key}` is `{wished}`, the scans of data set `{}` were prepared with `{found}`",
+        dataset.name
+    ))
+    .hint("remove `[data.preparation]`, which says how scans were prepared and prepares none")
+    .hint("or pack the data in that way: `scrimp prepare --help`"))
+}
+
+/// A plan that says how the scans of its data were prepared.
+pub(super) fn recorded(plan: &RunPlan, dataset: &Dataset) -> RunPlan {
+    let mut plan = plan.clone();
+    if dataset.preparation.is_some() {
+        plan.data.preparation.clone_from(&dataset.preparation);
+    }
+    plan
 }
 
 /// The same data set with the annotation that the plan learns from, where a random walker has to make
@@ -272,11 +295,6 @@ pub(super) fn computed(plan: &RunPlan) -> Kind {
     if plan.train.precision == Precision::Bf16 { Kind::BFloat16 } else { kind(plan) }
 }
 
-/// How samples of a plan are cut from scans.
-pub(super) fn sampling(plan: &RunPlan) -> Sampling {
-    Sampling::Slices { size: plan.data.size }
-}
-
 /// What the networks of a method are built for.
 pub(super) struct Task {
     /// Classes, with the background.
@@ -339,7 +357,7 @@ pub(super) fn method_for(
         channels: task.channels as i64,
         passes: Passes::new(plan.net.dropout, statistics),
         slices: task.slices,
-        sample: [1, plan.data.size, plan.data.size],
+        sample: plan.data.sampling.extent(),
         spacing_mm: task.spacing_mm,
     };
     (methods::find(&plan.method)?.build)(&plan.method_params, &setup)
@@ -366,8 +384,8 @@ pub(super) fn loader_plan(plan: &RunPlan) -> Result<LoaderPlan> {
         annotation: plan.data.annotation.clone(),
         batch_size: plan.train.batch_size,
         drop_last: plan.data.drop_last,
-        with_healthy: methods::find(&plan.method)?.needs_healthy,
-        size: plan.data.size,
+        streams: methods::find(&plan.method)?.streams,
+        sampling: plan.data.sampling,
         augment: match plan.data.augment {
             Resample::Reference => augment::Resample::Reference,
             Resample::Bilinear => augment::Resample::Bilinear,
@@ -392,7 +410,7 @@ pub(super) fn evaluator(
         dataset: Arc::clone(dataset),
         annotation: plan.data.annotation.clone(),
         fold: plan.data.fold,
-        sampling: sampling(plan),
+        sampling: plan.data.sampling,
         target: target(plan, device),
         yardstick,
         volume_statistics: false,

@@ -176,13 +176,14 @@ fn begin(
         say_on_root(format!("`{name}` is finished: all steps are done"));
         return Ok(None);
     }
-    let resolved = agree(comm, plan.to_toml())?;
     let source = Source::read(plan);
     let examined = source.and_then(|source| examine::data(plan, &source.dataset).map(|()| source));
     let source = agree(comm, examined)?;
+    let resolved = agree(comm, run::recorded(plan, &source.dataset).to_toml())?;
     let learnt_from = agree(comm, beginning.compare(directory, (plan, &resolved), &source))?;
     let dataset = run::labelled(plan, source.dataset, comm, place.threads)?;
-    let header = Header { method: plan.method.clone(), config: resolved, learnt_from };
+    let (method, classes) = (plan.method.clone(), dataset.classes.clone());
+    let header = Header { method, config: resolved, classes, learnt_from };
     let started = build(task, header, &dataset, (place, ranks), deadline);
     let (mut trainer, started, log) = agree(comm, started)?;
     trainer.emit(&started);

@@ -9,6 +9,7 @@ mod graph;
 mod phantoms;
 pub mod plan;
 pub mod sampling;
+mod sampling_keys;
 mod shown;
 mod source;
 mod time_span;
@@ -17,6 +18,8 @@ mod voice;
 
 use crate::error::{Context, Exit, Failure, Result};
 use crate::files;
+use crate::preparation::Preparation;
+use sampling::Sampling;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use source::Source;
@@ -61,9 +64,12 @@ pub struct DataConfig {
     /// `random_walker_present` are made of the scribbles where they are not in there (default `scribble`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub annotation: Option<String>,
-    /// Rows and columns that the network sees, a multiple of 16 up to 8192 (default 256).
+    /// Rows and columns of slices that the network sees resized, a multiple of 16 up to 8192 (default 256).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub size: Option<usize>,
+    /// Patches at the scans' own scale, instead of `size`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub patches: Option<PatchesConfig>,
     /// What becomes of the brightness and the cast of images (default `as_stored`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub colour: Option<Colour>,
@@ -85,6 +91,25 @@ pub struct DataConfig {
     /// Dense masks of other patients, for methods that learn what shapes look like.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shapes: Option<ShapesConfig>,
+    /// How scans were prepared, as the data set itself says and a run writes down; another one than that
+    /// is refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub preparation: Option<Preparation>,
+}
+
+/// `[data.patches]`: boxes of voxels around annotated ones, at the scans' own scale.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PatchesConfig {
+    /// Slices, rows and columns that the network sees; with 1 slice it sees images.
+    pub extent: [usize; 3],
+    /// Patches of each case in one epoch (default 4).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub per_case: Option<usize>,
+    /// The share of patches, 0 to 1, around a voxel of a structure that is drawn among those annotated; the others
+    /// lie around any annotated voxel (default 0.33).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub foreground_share: Option<f64>,
 }
 
 /// `[data.phantom]`: a synthetic cardiac data set.
@@ -415,9 +440,16 @@ impl DataConfig {
         self.annotation.as_deref().unwrap_or("scribble")
     }
 
-    /// Rows and columns that the network sees.
-    pub fn size(&self) -> usize {
-        self.size.unwrap_or(256)
+    /// How samples are cut from scans, as it is written.
+    pub fn sampling(&self) -> Sampling {
+        match self.patches {
+            None => Sampling::Slices { size: self.size.unwrap_or(256) },
+            Some(PatchesConfig { extent, per_case, foreground_share }) => Sampling::Patches {
+                extent,
+                per_case: per_case.unwrap_or(4),
+                foreground_share: foreground_share.unwrap_or(0.33),
+            },
+        }
     }
 }
 

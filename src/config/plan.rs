@@ -3,13 +3,15 @@
 //! After [`RunPlan::resolve`] nothing is optional and nothing is checked twice. Whether files exist
 //! and what devices there are is not known here: a plan means the same on every machine.
 
+use super::sampling::Sampling;
 use super::{
     Colour, DataConfig, MethodConfig, NetConfig, Normalisation, Orientation, Outside, Resample,
     RunConfig, ShapesConfig,
 };
-use super::{phantoms, shown};
-use crate::error::{Context, Result};
-use crate::limits::{BATCH_PIXELS, NETWORK_SIZE, STEPS, elements};
+use super::{phantoms, sampling_keys, shown};
+use crate::error::{Context, Exit, Result};
+use crate::limits::STEPS;
+use crate::preparation::Preparation;
 use crate::shares::local_share;
 use std::path::{Path, PathBuf};
 
@@ -43,8 +45,8 @@ pub struct DataPlan {
     pub fold: u32,
     /// The annotation to learn from, by its name in the data set.
     pub annotation: String,
-    /// Rows and columns that the network sees, a multiple of 16.
-    pub size: usize,
+    /// How samples are cut from scans.
+    pub sampling: Sampling,
     /// What becomes of the brightness and the cast of images.
     pub colour: Colour,
     /// How slices are turned, flipped and resized.
@@ -55,6 +57,8 @@ pub struct DataPlan {
     pub drop_last: bool,
     /// Dense masks of other patients, where the method learns from them.
     pub shapes: Option<ShapesPlan>,
+    /// How scans were prepared, where the configuration or the data set says so.
+    pub preparation: Option<Preparation>,
 }
 
 /// Dense masks that belong to no image of the run.
@@ -113,14 +117,7 @@ impl RunPlan {
                 0..=STEPS,
             )?,
         };
-        let (batch, size) = (train.batch_size, data.size);
-        if elements(&[batch, size, size], BATCH_PIXELS).is_none() {
-            let message = format!(
-                "a batch of {batch} slices of {size} x {size} pixels is too large, expected at most \
-                 {BATCH_PIXELS} pixels"
-            );
-            return Err(config.refuse("train.batch_size", message));
-        }
+        sampling_keys::refuse_large_batch(&config, data.sampling, train.batch_size)?;
         let MethodConfig { name: method, params: method_params } = config.method;
         Ok(Self { ranks, data, net, method, method_params, train })
     }
@@ -131,7 +128,7 @@ impl RunPlan {
     }
 
     fn written_out(&self) -> RunConfig {
-        let mut data = DataConfig::default();
+        let (mut data, data_sampling) = (DataConfig::default(), self.data.sampling);
         match &self.data.source {
             DataSource::Packed(path) => data.path = Some(path.clone()),
             DataSource::Phantom(phantom) => data.phantom = Some(phantom.written_out()),
@@ -141,12 +138,14 @@ impl RunPlan {
             data: DataConfig {
                 fold: Some(self.data.fold),
                 annotation: Some(self.data.annotation.clone()),
-                size: Some(self.data.size),
+                size: sampling_keys::size(data_sampling),
+                patches: sampling_keys::patches(data_sampling),
                 colour: Some(self.data.colour),
                 augment: Some(self.data.augment),
                 outside: Some(self.data.outside),
                 drop_last: Some(self.data.drop_last),
                 shapes: self.data.shapes.as_ref().map(ShapesPlan::written_out),
+                preparation: self.data.preparation.clone(),
                 ..data
             },
             net: NetConfig {
@@ -178,6 +177,7 @@ impl RunPlan {
         let (most, least) = (share(0), share(ranks - 1));
         let shares = if most == least { format!("{most}") } else { format!("{least} or {most}") };
         let ranks = if *ranks == 1 { "1 rank".to_owned() } else { format!("{ranks} ranks") };
+        let items = data.sampling.items();
         let saves = &train.save_every.0;
         let mut lines = vec![
             format!(
@@ -186,8 +186,8 @@ impl RunPlan {
                 shown::quoted(&data.annotation)
             ),
             format!(
-                "{} steps of {} slices of {} x {} on {ranks}, {shares} slices each{in_parts}",
-                train.total_steps, train.batch_size, data.size, data.size
+                "{} steps of {} {items} of {} on {ranks}, {shares} {items} each{in_parts}",
+                train.total_steps, train.batch_size, data.sampling
             ),
             format!(
                 "logs every {} steps, evaluates every {}, saves every {saves} and keeps {}",
@@ -264,27 +264,21 @@ fn source(config: &RunConfig) -> Result<DataSource> {
 fn data(config: &RunConfig) -> Result<DataPlan> {
     let written = &config.data;
     let source = source(config)?;
-    let size = written.size();
-    if size > NETWORK_SIZE {
-        let message =
-            format!("`data.size` is {size}, expected a multiple of 16 up to {NETWORK_SIZE}");
-        return Err(config.refuse("data.size", message));
-    }
-    if size == 0 || !size.is_multiple_of(16) {
-        let down = (size / 16 * 16).max(16);
-        let message = format!("`data.size` is {size}, expected a multiple of 16");
-        return Err(config
-            .refuse("data.size", message)
-            .hint(format!("the nearest are {down} and {}", down + 16)));
-    }
+    let sampling = sampling_keys::sampling(config)?;
     let shapes = written.shapes.as_ref();
     let shapes = shapes.map(|shapes| self::shapes(config, shapes, &source)).transpose()?;
+    if let Some(preparation) = &written.preparation {
+        preparation.check().map_err(|failure| {
+            failure.exit_with(Exit::Usage).at(config.place("data.preparation"))
+        })?;
+    }
     Ok(DataPlan {
         source,
         shapes,
+        preparation: written.preparation.clone(),
         fold: written.fold.unwrap_or(1),
         annotation: written.annotation().to_owned(),
-        size,
+        sampling,
         colour: written.colour.unwrap_or(Colour::AsStored),
         augment: written.augment.unwrap_or(Resample::Reference),
         outside: written.outside.unwrap_or(Outside::Unknown),
@@ -346,11 +340,55 @@ mod tests {
         let masks = format!("{LEAST}[data.shapes]\npath = \"masks\"\norientation = \"released\"\n");
         let drawn = format!("{LEAST}[data.shapes.phantom]\nseed = 4\n");
         let lesions = LEAST.replace("path = \"a.h5\"", "[data.lesion_phantom]\ntest = 0");
-        for text in [LEAST.to_owned(), phantom, lesions, format!("{LEAST}{params}"), masks, drawn] {
+        let fixed = "{ fixed = { low = -160.0, high = 0.1, mean = 3e-7, deviation = 0.3 } }";
+        let prepared = format!(
+            "{LEAST}[data.preparation]\ncrop = \"nonzero\"\nspacing = {{ in_plane = [0.7, 1.1] }}\n\
+             channels = [{{ name = \"ct\", intensities = {fixed} }}, \
+             {{ name = \"t1\", intensities = {{ z_score = {{ over = \"all\" }} }} }}]\n"
+        );
+        let learner = format!("{LEAST}{params}");
+        for text in [LEAST.to_owned(), phantom, lesions, learner, masks, drawn, prepared] {
             let plan = resolve(&text, 2).unwrap();
             let again = resolve(&plan.to_toml().unwrap(), 2).unwrap();
             assert_eq!(again, plan);
         }
+    }
+
+    #[test]
+    fn preparations_that_cannot_be_are_refused_with_their_place() {
+        let refused = |text: &str| {
+            resolve(&format!("{LEAST}[data.preparation]\n{text}"), 1).unwrap_err().to_string()
+        };
+        insta::assert_snapshot!(refused("channels = []\n"), @r"
+        error: expected 1 to 64 channels, found 0
+          --> a.toml:7:7
+          |
+        7 | [data.preparation]
+          |       ^^^^^^^^^^^
+        ");
+        insta::assert_snapshot!(refused("channels = [{ name = \"a\", intensities = \"most\" }]\n"), @r#"
+        error: `data.preparation.channels` is `most`, expected one of `as_stored`, `eight_bit`, `published`, `robust`, `window`, `z_score`, `fixed`
+          --> a.toml:8:12
+          |
+        8 | channels = [{ name = "a", intensities = "most" }]
+          |            ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+        "#);
+        insta::assert_snapshot!(refused("crop = true\nchannels = []\n"), @r"
+        error: `data.preparation.crop`: wanted string or table
+          --> a.toml:8:8
+          |
+        8 | crop = true
+          |        ^^^^
+        ");
+        insta::assert_snapshot!(refused("chanels = []\n"), @r"
+        error: unknown key `data.preparation.chanels`
+          --> a.toml:8:1
+          |
+        8 | chanels = []
+          | ^^^^^^^
+
+        hint: did you mean `channels`?
+        ");
     }
 
     #[test]

@@ -2,6 +2,8 @@
 //!
 //! Knows no scans.
 
+use std::fmt;
+
 /// What a network sees of a scan.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Sampling {
@@ -31,8 +33,27 @@ impl Sampling {
         }
     }
 
+    /// What samples are called, in the plural.
+    pub fn items(&self) -> &'static str {
+        match self {
+            Self::Slices { .. } => "slices",
+            Self::Patches { .. } => "patches",
+        }
+    }
+
     /// Axes of a sample in space, 2 or 3.
     pub fn dims(&self) -> usize {
         if self.extent()[0] == 1 { 2 } else { 3 }
+    }
+}
+
+/// Extents of a sample, for example `256 x 256`, or `16 x 96 x 96` where it is several slices deep.
+impl fmt::Display for Sampling {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [slices, rows, columns] = self.extent();
+        if self.dims() == 3 {
+            write!(f, "{slices} x ")?;
+        }
+        write!(f, "{rows} x {columns}")
     }
 }

@@ -9,33 +9,42 @@ use crate::error::{Failure, Result};
 use crate::native::cuda::upload;
 use tch::{Device, Kind, Tensor};
 
-/// One step's data on this rank.
+/// One step's data on this rank: streams by name, of which the first is [`super::stream::MAIN`].
 #[derive(Debug)]
 pub struct Batch {
     main: Samples,
-    shapes: Option<Tensor>,
-    healthy: Option<Samples>,
+    beside: Vec<(&'static str, Stream)>,
     origin: Option<Origin>,
-    /// Samples over all ranks.
+    /// Samples of each stream over all ranks.
     pub global_size: usize,
 }
 
+/// What stands beside the samples to learn from, as many of them.
+#[derive(Debug)]
+enum Stream {
+    Samples(Samples),
+    /// Labels without images.
+    Masks(Tensor),
+}
+
 impl Batch {
-    /// A batch of samples, without masks.
+    /// A batch of samples and nothing beside them.
     pub fn new(main: Samples, global_size: usize) -> Self {
-        Self { main, shapes: None, healthy: None, origin: None, global_size }
+        Self { main, beside: Vec::new(), origin: None, global_size }
     }
 
-    /// The same batch with a mask of another patient for each sample: `[N, H, W]` u8.
+    /// The same batch with a mask of another patient for each sample as stream `name`: `[N, H, W]` u8.
     #[must_use]
-    pub fn with_shapes(self, shapes: Tensor) -> Self {
-        Self { shapes: Some(shapes), ..self }
+    pub fn with_masks(mut self, name: &'static str, masks: Tensor) -> Self {
+        self.beside.push((name, Stream::Masks(masks)));
+        self
     }
 
-    /// The same batch with as many healthy images.
+    /// The same batch with as many samples of another stream.
     #[must_use]
-    pub fn with_healthy(self, healthy: Samples) -> Self {
-        Self { healthy: Some(healthy), ..self }
+    pub fn with(mut self, name: &'static str, samples: Samples) -> Self {
+        self.beside.push((name, Stream::Samples(samples)));
+        self
     }
 
     /// The same batch with the way back to the slices that it was made from.
@@ -49,11 +58,17 @@ impl Batch {
     #[must_use]
     pub fn to(mut self, kind: Kind, device: Device) -> Self {
         let labels = |labels: &Tensor| upload(labels, device).to_kind(Kind::Int64);
-        for samples in std::iter::once(&mut self.main).chain(&mut self.healthy) {
+        let place = |samples: &mut Samples| {
             samples.image = upload(&samples.image.to_kind(kind), device);
             samples.annotation = labels(&samples.annotation);
+        };
+        place(&mut self.main);
+        for (_, stream) in &mut self.beside {
+            match stream {
+                Stream::Samples(samples) => place(samples),
+                Stream::Masks(masks) => *masks = labels(masks),
+            }
         }
-        self.shapes = self.shapes.as_ref().map(labels);
         self
     }
 
@@ -61,9 +76,10 @@ impl Batch {
     /// [`Batch::take_in`] can be used.
     pub fn is_like(&self, other: &Self) -> bool {
         let shapes = |batch: &Self| batch.tensors().iter().map(|t| t.size()).collect::<Vec<_>>();
+        let names = |batch: &Self| batch.beside.iter().map(|(name, _)| *name).collect::<Vec<_>>();
         self.global_size == other.global_size
             && self.main.positions == other.main.positions
-            && self.shapes.is_some() == other.shapes.is_some()
+            && names(self) == names(other)
             && shapes(self) == shapes(other)
     }
 
@@ -75,9 +91,14 @@ impl Batch {
     }
 
     fn tensors(&self) -> Vec<&Tensor> {
-        let samples = std::iter::once(&self.main).chain(&self.healthy);
-        let samples = samples.flat_map(|samples| [&samples.image, &samples.annotation]);
-        samples.chain(&self.shapes).collect()
+        let mut tensors = vec![&self.main.image, &self.main.annotation];
+        for (_, stream) in &self.beside {
+            match stream {
+                Stream::Samples(samples) => tensors.extend([&samples.image, &samples.annotation]),
+                Stream::Masks(masks) => tensors.push(masks),
+            }
+        }
+        tensors
     }
 
     /// The samples to learn from.
@@ -85,24 +106,32 @@ impl Batch {
         &self.main
     }
 
-    /// As many healthy images as there are diseased ones in [`Batch::main`], of nobody in particular.
-    /// Fails where the loader was not asked for them.
-    pub fn healthy(&self) -> Result<&Samples> {
-        self.healthy.as_ref().ok_or_else(|| Failure::new("the batch has no healthy images"))
-    }
-
-    /// Where the samples come from. Fails for batches that no loader made.
-    pub fn origin(&self) -> Result<&Origin> {
-        self.origin.as_ref().ok_or_else(|| Failure::new("the batch does not know its slices"))
+    /// The samples of a stream beside, for example [`super::stream::HEALTHY`]: as many as in
+    /// [`Batch::main`], drawn by themselves. Fails where the method's recipe names no such stream.
+    pub fn of(&self, name: &str) -> Result<&Samples> {
+        match self.stream(name) {
+            Some(Stream::Samples(samples)) => Ok(samples),
+            _ => Err(Failure::new(format!("the batch has no stream `{name}` of images"))),
+        }
     }
 
     /// Dense masks `[N, H, W]` of other patients, which show none of the samples: u8 as loaded, i64
     /// after [`Batch::to`]. Fails where `[data.shapes]` names none.
-    pub fn shapes(&self) -> Result<&Tensor> {
-        self.shapes.as_ref().ok_or_else(|| {
-            Failure::usage("the batch has no masks of other patients").hint(
+    pub fn masks_of(&self, name: &str) -> Result<&Tensor> {
+        match self.stream(name) {
+            Some(Stream::Masks(masks)) => Ok(masks),
+            _ => Err(Failure::usage("the batch has no masks of other patients").hint(
                 "say where they are in `[data.shapes]`, for example `--set data.shapes.path=DIR`",
-            )
-        })
+            )),
+        }
+    }
+
+    fn stream(&self, name: &str) -> Option<&Stream> {
+        self.beside.iter().find(|(known, _)| *known == name).map(|(_, stream)| stream)
+    }
+
+    /// Where the samples come from. Fails for batches that no loader made, and for patches.
+    pub fn origin(&self) -> Result<&Origin> {
+        self.origin.as_ref().ok_or_else(|| Failure::new("the batch does not know its slices"))
     }
 }

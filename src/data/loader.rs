@@ -3,14 +3,17 @@
 //! Each batch is a pure function of its step; preparing ahead changes nothing but the waiting.
 //! Knows no methods and no communicator: rank and ranks come as two numbers.
 
+use super::Dataset;
 use super::batch::Batch;
+use super::items::Items;
 use super::order::{Epochs, Order};
+use super::patches::Patches;
 use super::recipe::{BatchRecipe, Origin};
 use super::resident::{self, Resident};
 use super::shapes::Shapes;
-use super::stream::{annotated_slices, labelled_slices};
+use super::stream::{SHAPES, Select, by_image_label, stream_slices};
 use super::table::{Layout, Table};
-use super::{Dataset, IMAGE_LABEL};
+use crate::config::sampling::Sampling;
 use crate::error::{Context, Failure, Result};
 use crate::random::Key;
 use std::ops::Range;
@@ -114,54 +117,40 @@ impl Loader {
             ))
             .hint(format!("set `train.batch_size` to {ranks} or more, or start fewer ranks")));
         }
-        let recipe = |plan: LoaderPlan, slices: Vec<_>| -> Result<BatchRecipe> {
-            if plan.drop_last && slices.len() < plan.batch_size {
-                return Err(Failure::usage(format!(
-                    "there is no full batch of {} in {} training slices",
-                    plan.batch_size,
-                    slices.len()
-                ))
-                .hint("set a smaller `train.batch_size`"));
+        // Full batches where streams differ, so that losses of all count as many images.
+        let drop_last = plan.drop_last || by_image_label(plan.streams);
+        let plan = LoaderPlan { drop_last, ..plan };
+        let slices = stream_slices(dataset, plan.fold, &plan.annotation, plan.streams)?;
+        let mut recipes = plan.streams.iter().zip(slices).filter_map(|(stream, slices)| {
+            if stream.select == Select::OtherPatients {
+                return None;
             }
-            if u32::try_from(slices.len()).is_err() {
-                let count = slices.len();
-                return Err(Failure::usage(format!("{count} training slices are too many")));
-            }
-            let LoaderPlan { batch_size, drop_last, seed, .. } = plan;
-            let order = Order { slice_count: slices.len(), batch_size, drop_last, seed };
-            let epochs = Arc::new(Epochs::new(order));
-            let dataset = Arc::clone(dataset);
-            Ok(BatchRecipe {
-                dataset,
-                slices,
-                plan,
-                epochs,
-                rank,
-                ranks,
-                micro_batches: 1,
-                shapes: None,
-                healthy: None,
-            })
-        };
-        if !plan.with_healthy {
-            let slices = annotated_slices(dataset, plan.fold, &plan.annotation)?;
-            return Ok(Self::of(recipe(plan, slices)?));
-        }
-        let [diseased, healthy] = labelled_slices(dataset, plan.fold, &plan.annotation)?;
-        // Full batches of both, so that losses of the two sides count as many images.
-        let plan = LoaderPlan { drop_last: true, ..plan };
-        let beside = LoaderPlan {
-            annotation: IMAGE_LABEL.to_owned(),
-            seed: Key::new(plan.seed).purpose("healthy").bits(),
-            ..plan.clone()
-        };
-        let healthy = Some(Arc::new(recipe(beside, healthy)?));
-        let recipe = BatchRecipe { healthy, ..recipe(plan, diseased)? };
-        Ok(Self::of(recipe))
-    }
-
-    fn of(recipe: BatchRecipe) -> Self {
-        Self { recipe: Arc::new(recipe), threads: 1, made_on: MadeOn::Host, ahead: None }
+            let annotation = stream.annotation.map_or(plan.annotation.clone(), str::to_owned);
+            let own = Key::new(plan.seed).purpose(stream.name).bits();
+            let seed = if stream.name == plan.streams[0].name { plan.seed } else { own };
+            let plan = LoaderPlan { annotation, seed, ..plan.clone() };
+            let items = items(dataset, &plan, slices).map(Arc::new);
+            Some(items.map(|items| {
+                let (dataset, shapes) = (Arc::clone(dataset), None);
+                let (micro_batches, beside) = (1, Vec::new());
+                let recipe = BatchRecipe {
+                    dataset,
+                    items,
+                    plan,
+                    rank,
+                    ranks,
+                    micro_batches,
+                    shapes,
+                    beside,
+                };
+                (stream.name, recipe)
+            }))
+        });
+        let main = recipes.next().unwrap_or_else(|| Err(Failure::new("a batch needs samples")))?.1;
+        let beside = recipes.map(|recipe| recipe.map(|(name, recipe)| (name, Arc::new(recipe))));
+        let beside = beside.collect::<Result<Vec<_>>>()?;
+        let recipe = Arc::new(BatchRecipe { beside, ..main });
+        Ok(Self { recipe, threads: 1, made_on: MadeOn::Host, ahead: None })
     }
 
     /// Prepares batches on so many threads, at least 1; which does not change them.
@@ -170,7 +159,7 @@ impl Loader {
         Self { threads, ahead: None, ..self }
     }
 
-    /// Puts a mask of `shapes` beside every sample, see [`Batch::shapes`]. To be called before
+    /// Puts a mask of `shapes` beside every sample as stream [`SHAPES`]. To be called before
     /// [`Loader::resident_on`]: the batches are made on the host afterwards.
     #[must_use]
     pub fn with_shapes(self, shapes: Shapes) -> Self {
@@ -188,8 +177,12 @@ impl Loader {
     /// knows the host alone.
     #[must_use]
     pub fn resident_on(self, device: Device, budget_bytes: u64) -> Self {
-        if self.recipe.healthy.is_some() {
+        if by_image_label(self.recipe.plan.streams) {
             tracing::info!("images are augmented on the host, as label transfer needs it");
+            return self;
+        }
+        if let Items::Patches { .. } = &*self.recipe.items {
+            tracing::info!("patches are cut on the host");
             return self;
         }
         let bytes = self.resident_bytes();
@@ -235,14 +228,20 @@ impl Loader {
         self.recipe.order()
     }
 
-    /// Where the samples of the batch of `step` over all ranks come from: `CASE:SLICE`.
+    /// Where the samples of the batch of `step` over all ranks come from: `CASE:SLICE`, and for patches
+    /// `CASE:SLICE,ROW,COLUMN` of the first voxel.
     pub fn slices(&self, step: u64) -> Vec<String> {
-        let BatchRecipe { dataset, slices, epochs, .. } = &*self.recipe;
-        let name = |index: usize| {
-            let (case, slice) = slices[index];
-            format!("{}:{slice}", dataset.cases[case].name)
+        let BatchRecipe { dataset, items, .. } = &*self.recipe;
+        let global = items.batch(step);
+        let name = |position: usize| {
+            let item = self.recipe.item(step, &global, position);
+            let (case, [slice, row, column]) = (&dataset.cases[item.case].name, item.first);
+            match &**items {
+                Items::Slices { .. } => format!("{case}:{slice}"),
+                Items::Patches { .. } => format!("{case}:{slice},{row},{column}"),
+            }
         };
-        epochs.batch(step).into_iter().map(name).collect()
+        (0..global.len()).map(name).collect()
     }
 
     /// This rank's part of the batch of `step`, counted from 1, where batches are whole.
@@ -285,11 +284,11 @@ impl Loader {
         let gathered = resident.gather(&table);
         let mine = self.recipe.share(&positions);
         let tensors = (gathered.image, gathered.annotation);
-        let samples = self.recipe.named(tensors, &global, mine.clone());
+        let samples = self.recipe.named(tensors, (step, &global), mine.clone());
         let batch = Batch::new(samples, positions.len());
         let batch = batch.with_origin(Origin::new(&self.recipe, step, &global, mine));
         Ok(match gathered.masks {
-            Some(masks) => batch.with_shapes(masks),
+            Some(masks) => batch.with_masks(SHAPES, masks),
             None => batch,
         })
     }
@@ -301,7 +300,7 @@ fn prepare(
     layout: Option<&Arc<Layout>>,
     step: u64,
 ) -> Result<Vec<PreparedPart>> {
-    let global: Arc<[usize]> = recipe.epochs.batch(step).into();
+    let global: Arc<[usize]> = recipe.items.batch(step).into();
     let parts = recipe.micro_batches(global.len());
     let prepared = parts.map(|positions| {
         let Some(layout) = layout else {
@@ -323,14 +322,62 @@ fn part(
 ) -> Result<Batch> {
     let mine = recipe.share(positions);
     let samples = recipe.samples(step, global, mine.clone())?;
-    let origin = Origin::new(recipe, step, global, mine.clone());
-    let mut batch = Batch::new(samples, positions.len()).with_origin(origin);
-    if let Some(healthy) = &recipe.healthy {
-        let beside = healthy.epochs.batch(step);
-        batch = batch.with_healthy(healthy.samples(step, &beside, mine.clone())?);
+    let mut batch = Batch::new(samples, positions.len());
+    if let Items::Slices { .. } = &*recipe.items {
+        batch = batch.with_origin(Origin::new(recipe, step, global, mine.clone()));
+    }
+    for (name, other) in &recipe.beside {
+        let global = other.items.batch(step);
+        batch = batch.with(name, other.samples(step, &global, mine.clone())?);
     }
     let Some(shapes) = &recipe.shapes else { return Ok(batch) };
-    Ok(batch.with_shapes(recipe.masks(shapes, step, mine)?))
+    Ok(batch.with_masks(SHAPES, recipe.masks(shapes, step, mine)?))
+}
+
+/// The items of a stream that is made of `slices`. Refuses too few of them for a batch, and more than an
+/// order can number.
+fn items(dataset: &Dataset, plan: &LoaderPlan, slices: Vec<(usize, usize)>) -> Result<Items> {
+    let order = |slice_count| {
+        let LoaderPlan { batch_size, drop_last, seed, .. } = *plan;
+        Order { slice_count, batch_size, drop_last, seed }
+    };
+    let Sampling::Patches { extent, per_case, foreground_share } = plan.sampling else {
+        refuse_count(plan, slices.len(), "slices")?;
+        let epochs = Epochs::new(order(slices.len()));
+        return Ok(Items::Slices { slices, epochs });
+    };
+    if by_image_label(plan.streams) {
+        return Err(Failure::usage("label transfer sees whole images, and patches are asked for")
+            .hint("remove `[data.patches]`"));
+    }
+    let mut cases: Vec<usize> = slices.into_iter().map(|(case, _)| case).collect();
+    cases.dedup();
+    let key = Key::new(plan.seed).purpose("annotated voxels");
+    let patches = Patches::new(extent, per_case, foreground_share);
+    let patches = patches.of(dataset, &cases, &plan.annotation, key);
+    let without = cases.len() - patches.case_count();
+    if without > 0 {
+        tracing::warn!(
+            "{without} training cases have no annotated voxel: nothing is cut from them"
+        );
+    }
+    refuse_count(plan, patches.count(), "patches")?;
+    let order = order(patches.count());
+    Ok(Items::Patches { patches, order })
+}
+
+fn refuse_count(plan: &LoaderPlan, count: usize, items: &str) -> Result<()> {
+    if plan.drop_last && count < plan.batch_size {
+        return Err(Failure::usage(format!(
+            "there is no full batch of {} in {count} training {items}",
+            plan.batch_size
+        ))
+        .hint("set a smaller `train.batch_size`"));
+    }
+    if u32::try_from(count).is_err() {
+        return Err(Failure::usage(format!("{count} training {items} are too many")));
+    }
+    Ok(())
 }
 
 /// Prepares one of `steps` after the other until nobody receives them any more.
@@ -358,6 +405,7 @@ mod tests {
     use super::*;
     use crate::data::augment::Resample;
     use crate::data::import::phantom::{Difficulty, Phantom, generate};
+    use crate::data::stream::ANNOTATED;
     use crate::data::{DENSE, IGNORE, SCRIBBLE};
     use crate::scan::Scan;
 
@@ -372,8 +420,8 @@ mod tests {
             annotation: SCRIBBLE.into(),
             batch_size: 2,
             drop_last: false,
-            with_healthy: false,
-            size: 32,
+            streams: ANNOTATED,
+            sampling: Sampling::Slices { size: 32 },
             augment: Resample::None,
             outside: IGNORE,
             seed: 1,

@@ -6,7 +6,7 @@
 use crate::error::{Failure, Result};
 use crate::limits::{CHANNELS, EXTENT, VOLUME_VOXELS, elements};
 use crate::preparation::Preparation;
-use crate::scan::Scan;
+use crate::scan::{Scan, place};
 use std::collections::{BTreeMap, BTreeSet};
 
 pub mod augment;
@@ -17,9 +17,13 @@ pub mod colour;
 pub mod held_out;
 pub mod identity;
 pub mod import;
+pub mod item;
+#[cfg(feature = "torch")]
+mod items;
 #[cfg(feature = "torch")]
 pub mod loader;
 pub mod order;
+pub mod patches;
 pub mod probabilities;
 pub mod pseudo;
 #[cfg(feature = "torch")]
@@ -36,8 +40,7 @@ pub mod stream;
 mod table;
 pub mod tally;
 
-/// The annotation value that means "nobody said what this pixel is".
-pub const IGNORE: u8 = 255;
+pub use crate::scan::IGNORE;
 
 /// The kind of annotation that somebody drew: few pixels, the rest [`IGNORE`].
 pub const SCRIBBLE: &str = "scribble";
@@ -226,14 +229,6 @@ impl Case {
         let place = place(slice * pixels + pixel, self.scan.grid.shape);
         if self.scan.channels == 1 { place } else { format!("{place}, channel {channel}") }
     }
-}
-
-/// Where element `index` of a `[slices, rows, columns]` array lies, in words.
-fn place(index: usize, shape: [usize; 3]) -> String {
-    let pixels = (shape[1] * shape[2]).max(1);
-    let columns = shape[2].max(1);
-    let (slice, pixel) = (index / pixels, index % pixels);
-    format!("in slice {slice} at row {}, column {}", pixel / columns, pixel % columns)
 }
 
 #[cfg(test)]

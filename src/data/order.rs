@@ -3,7 +3,8 @@
 //! Every rank computes the same global batch and takes its own part of it; there is no state, so
 //! a resumed run and another number of ranks see the same batches; what is kept between steps saves time alone. Knows numbers only.
 
-use crate::random::{Key, permutation};
+use crate::random::{Key, permutation, permuted};
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Epochs whose orders are kept: the one under way, the next, which threads look ahead to, and the first,
@@ -52,9 +53,25 @@ impl Order {
 
     /// The part of an epoch's order that is shown in `step`.
     fn cut(&self, step: u64, epoch: &[u32]) -> Vec<usize> {
+        epoch[self.span(step)].iter().map(|&slice| slice as usize).collect()
+    }
+
+    /// The places in an epoch's order that are shown in `step`.
+    fn span(&self, step: u64) -> Range<usize> {
         let first = self.place(step).1 as usize * self.batch_size;
-        let end = (first + self.batch_size).min(self.slice_count);
-        epoch[first..end].iter().map(|&slice| slice as usize).collect()
+        first..(first + self.batch_size).min(self.slice_count)
+    }
+
+    /// As [`Order::batch`], in another order, of which no more is computed than the batch.
+    pub fn keyed_batch(&self, step: u64) -> Vec<usize> {
+        let key = Key::new(self.seed).purpose("items").number(self.place(step).0);
+        let count = self.slice_count as u64;
+        self.span(step).map(|place| permuted(key, count, place as u64) as usize).collect()
+    }
+
+    /// The random numbers that say where the patch at `position` of the global batch of `step` lies.
+    pub fn patch(&self, step: u64, position: usize) -> Key {
+        Key::new(self.seed).purpose("patch").number(step).number(position as u64)
     }
 
     /// The random numbers that augment the sample at `position` of the global batch of `step`.

@@ -1,14 +1,18 @@
-//! What a batch is made by: which slices a run sees at which step, and what happens to them.
+//! What a batch is made by: which slices or patches a run sees at which step, and what happens to them.
 //!
 //! A pure function of the plan, the data set and the step. Knows no methods, no threads and no
 //! communicator: rank and ranks come as two numbers.
 
 use super::augment::transfer::{TransferDraw, resize_planes};
 use super::augment::{Draw, Resample, Sample, Slice, apply, zoom_labels};
-use super::order::{Epochs, Order};
+use super::item::{Item, PatchDraw, PatchSample, PatchSource};
+use super::items::Items;
+use super::order::Order;
 use super::samples::Samples;
 use super::shapes::Shapes;
+use super::stream::{StreamSpec, by_image_label};
 use super::{Case, Dataset};
+use crate::config::sampling::Sampling;
 use crate::error::Result;
 use crate::native::with_slice_mut;
 use crate::shares::local_share;
@@ -17,7 +21,7 @@ use std::sync::Arc;
 use tch::{Device, Kind, Tensor};
 
 /// Which samples a run learns from, and in which form.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct LoaderPlan {
     /// The fold that is held out, 0 for none; every other case is trained on.
     pub fold: u32,
@@ -27,14 +31,14 @@ pub struct LoaderPlan {
     pub batch_size: usize,
     /// Leaves out the last batch of an epoch where it is not full.
     pub drop_last: bool,
-    /// Rows and columns of a sample.
-    pub size: usize,
+    /// How samples are cut from scans.
+    pub sampling: Sampling,
     /// Augmentation and resizing.
     pub augment: Resample,
-    /// Puts as many healthy images beside the diseased ones: cases with image-level labels alone are
-    /// trained on, and those of the two classes are drawn independently.
-    pub with_healthy: bool,
-    /// The label of what a rotation brings in from outside, where the slice has such pixels.
+    /// What stands in a batch beside what; the first are the samples to learn from.
+    pub streams: &'static [StreamSpec],
+    /// The label of what a rotation brings in from outside a slice, where the slice has such pixels. Outside of
+    /// a scan patches are unknown.
     pub outside: u8,
     /// The seed of the run.
     pub seed: u64,
@@ -44,17 +48,15 @@ pub struct LoaderPlan {
 #[derive(Debug, Clone)]
 pub(super) struct BatchRecipe {
     pub(super) dataset: Arc<Dataset>,
-    /// Index of the case, and slice.
-    pub(super) slices: Vec<(usize, usize)>,
+    pub(super) items: Arc<Items>,
     pub(super) plan: LoaderPlan,
-    pub(super) epochs: Arc<Epochs>,
     pub(super) rank: usize,
     pub(super) ranks: usize,
     /// Into how many parts, one trained on after the other, a batch is cut.
     pub(super) micro_batches: usize,
     pub(super) shapes: Option<Arc<Shapes>>,
-    /// That of the healthy images beside.
-    pub(super) healthy: Option<Arc<Self>>,
+    /// Those of the streams beside, by name.
+    pub(super) beside: Vec<(&'static str, Arc<Self>)>,
 }
 
 /// Where the samples of a batch come from, and the way to all slices that are trained on.
@@ -86,15 +88,25 @@ impl BatchRecipe {
 
     /// The order of the samples.
     pub(super) fn order(&self) -> Order {
-        self.epochs.order()
+        self.items.order()
     }
 
     fn case(&self, slice: usize) -> (&Case, usize) {
-        let (case, slice) = self.slices[slice];
+        let (case, slice) = self.items.slices()[slice];
         (&self.dataset.cases[case], slice)
     }
 
-    /// The samples at positions `mine` of the batch of `step`, whose slices are `global`.
+    /// Rows and as many columns of a sample that is a resized slice.
+    pub(super) fn size(&self) -> usize {
+        self.plan.sampling.extent()[1]
+    }
+
+    /// What the sample at `position` of the batch of `step` is cut from, whose items are `global`.
+    pub(super) fn item(&self, step: u64, global: &[usize], position: usize) -> Item {
+        self.items.item(&self.dataset, global[position], (step, position))
+    }
+
+    /// The samples at positions `mine` of the batch of `step`, whose items are `global`.
     pub(super) fn samples(
         &self,
         step: u64,
@@ -102,57 +114,81 @@ impl BatchRecipe {
         mine: Range<usize>,
     ) -> Result<Samples> {
         let tensors = self.tensors(step, global, mine.clone())?;
-        Ok(self.named(tensors, global, mine))
+        Ok(self.named(tensors, (step, global), mine))
     }
 
     /// Image and annotation with where they come from.
     pub(super) fn named(
         &self,
         (image, annotation): (Tensor, Tensor),
-        global: &[usize],
+        (step, global): (u64, &[usize]),
         mine: Range<usize>,
     ) -> Samples {
         Samples {
             image,
             annotation,
-            cases: mine.clone().map(|position| self.slices[global[position]]).collect(),
+            items: mine.clone().map(|position| self.item(step, global, position)).collect(),
             positions: mine.map(|position| position as u64).collect(),
         }
     }
 
-    /// Images `[N, C, H, W]` f32 and annotations `[N, H, W]` u8.
+    /// Images `[N, C, H, W]` f32 and annotations `[N, H, W]` u8, or with slices before rows.
     fn tensors(&self, step: u64, global: &[usize], mine: Range<usize>) -> Result<(Tensor, Tensor)> {
-        let (count, size) = (mine.len() as i64, self.plan.size as i64);
-        let channels = self.dataset.channels();
-        let extents = [count, channels as i64, size, size];
-        let image = Tensor::empty(extents, (Kind::Float, Device::Cpu));
-        let annotation = Tensor::empty([count, size, size], (Kind::Uint8, Device::Cpu));
+        let (count, channels) = (mine.len() as i64, self.dataset.channels());
+        let extent = self.plan.sampling.extent();
+        let axes = extent.iter().skip(3 - self.plan.sampling.dims()).map(|&extent| extent as i64);
+        let extents = |first: &[i64]| first.iter().copied().chain(axes.clone()).collect::<Vec<_>>();
+        let image = Tensor::empty(extents(&[count, channels as i64]), (Kind::Float, Device::Cpu));
+        let annotation = Tensor::empty(extents(&[count]), (Kind::Uint8, Device::Cpu));
         // Straight into the memory of the tensors: copies would cost as much as the resampling.
         with_slice_mut(&image, |images: &mut [f32]| {
             with_slice_mut(&annotation, |labels: &mut [u8]| {
-                let pixels = self.plan.size * self.plan.size;
-                let images = images.chunks_exact_mut(channels * pixels);
-                let outputs = images.zip(labels.chunks_exact_mut(pixels));
+                let voxels = extent.iter().product();
+                let images = images.chunks_exact_mut(channels * voxels);
+                let outputs = images.zip(labels.chunks_exact_mut(voxels));
                 for (position, (image, annotation)) in mine.zip(outputs) {
-                    let source = self.annotated(global[position]);
-                    let shape = [self.plan.size; 2];
-                    if self.plan.with_healthy {
-                        let mut sample = Sample { shape, image, annotation };
-                        self.transfer((step, position), &source, &mut sample);
-                        continue;
-                    }
-                    // Each channel by itself, with what happens to all of them.
-                    let [rows, columns] = source.shape;
-                    let planes = source.image.chunks_exact(rows * columns);
-                    for (plane, image) in planes.zip(image.chunks_exact_mut(pixels)) {
-                        let source = Slice { image: plane, ..source };
-                        let mut sample = Sample { shape, image, annotation: &mut *annotation };
-                        apply(self.plan.augment, self.draw(step, position), &source, &mut sample);
+                    match &*self.items {
+                        Items::Slices { .. } => {
+                            let shape = [extent[1], extent[2]];
+                            let mut sample = Sample { shape, image, annotation };
+                            let source = self.annotated(global[position]);
+                            self.resize((step, position), &source, &mut sample);
+                        }
+                        Items::Patches { .. } => {
+                            let item = self.item(step, global, position);
+                            let mut sample = PatchSample { image, annotation };
+                            self.cut((step, position), &item, &mut sample);
+                        }
                     }
                 }
             })
         })??;
         Ok((image, annotation))
+    }
+
+    /// Makes a sample of a slice, each channel by itself with what happens to all of them.
+    fn resize(&self, (step, position): (u64, usize), source: &Slice<'_>, sample: &mut Sample<'_>) {
+        if by_image_label(self.plan.streams) {
+            return self.transfer((step, position), source, sample);
+        }
+        let (shape, draw) = (sample.shape, self.draw(step, position));
+        let planes = source.image.chunks_exact(source.shape[0] * source.shape[1]);
+        for (plane, image) in planes.zip(sample.image.chunks_exact_mut(shape[0] * shape[1])) {
+            let source = Slice { image: plane, ..*source };
+            let mut sample = Sample { shape, image, annotation: &mut *sample.annotation };
+            apply(self.plan.augment, draw, &source, &mut sample);
+        }
+    }
+
+    /// Cuts a patch.
+    fn cut(&self, (step, position): (u64, usize), item: &Item, sample: &mut PatchSample<'_>) {
+        let case = &self.dataset.cases[item.case];
+        let labels = case.annotations.get(&self.plan.annotation);
+        // Every case here has this annotation: whoever chose them refused others.
+        let labels = labels.map_or(&[][..], Vec::as_slice);
+        let source = PatchSource { case, labels, resample: self.plan.augment };
+        let mut draws = self.order().augmentation(step, position).draws();
+        source.cut(item, PatchDraw::sample(&mut draws, item.extent), sample);
     }
 
     /// Makes a sample as label transfer does: a crop of a slightly larger image, or the image alone.
@@ -162,7 +198,7 @@ impl BatchRecipe {
         source: &Slice<'_>,
         sample: &mut Sample<'_>,
     ) {
-        let (size, [rows, columns]) = (self.plan.size, source.shape);
+        let (size, [rows, columns]) = (self.size(), source.shape);
         let shape = [self.dataset.channels(), rows, columns];
         if self.plan.augment == Resample::None {
             sample.image.copy_from_slice(&resize_planes(source.image, shape, size));
@@ -201,7 +237,7 @@ impl BatchRecipe {
         let transform = |position| (self.plan.augment, self.draw(step, position));
         self.labels(positions, |position, out| {
             let key = self.order().shapes(step, position);
-            shapes.fill(key, transform(position), self.plan.size, out);
+            shapes.fill(key, transform(position), self.size(), out);
         })
     }
 
@@ -211,7 +247,7 @@ impl BatchRecipe {
         positions: Range<usize>,
         mut fill: impl FnMut(usize, &mut [u8]),
     ) -> Result<Tensor> {
-        let size = self.plan.size;
+        let size = self.size();
         let extents = [positions.len(), size, size].map(|extent| extent as i64);
         let labels = Tensor::empty(extents, (Kind::Uint8, Device::Cpu));
         with_slice_mut(&labels, |all: &mut [u8]| {
@@ -241,18 +277,18 @@ impl Origin {
 
     /// How many slices are trained on.
     pub fn slice_count(&self) -> usize {
-        self.recipe.slices.len()
+        self.recipe.items.slices().len()
     }
 
     /// This rank's part of work on all of them.
     pub fn own_slices(&self) -> Range<usize> {
-        self.recipe.share(&(0..self.recipe.slices.len()))
+        self.recipe.share(&(0..self.recipe.items.slices().len()))
     }
 
     /// Training slice `slice` resized without any augmentation: `[1, C, H, W]` f32.
     pub fn input(&self, slice: usize) -> Tensor {
         let (case, slice) = self.recipe.case(slice);
-        let size = self.recipe.plan.size;
+        let size = self.recipe.size();
         let image = case.input_slice(slice, size);
         Tensor::from_slice(&image).view([1, case.scan.channels as i64, size as i64, size as i64])
     }
@@ -261,7 +297,7 @@ impl Origin {
     /// `[N, H, W]` u8. `codes` gives those of a training slice, where 0 stands for nothing; that is
     /// also what lies outside.
     pub fn place<'a>(&self, codes: impl Fn(usize) -> &'a [u8]) -> Result<Tensor> {
-        let (recipe, size) = (&self.recipe, self.recipe.plan.size);
+        let (recipe, size) = (&self.recipe, self.recipe.size());
         let mut unread = vec![0.0; size * size];
         let first = self.positions.start;
         recipe.labels(self.positions.clone(), |position, out| {

@@ -37,7 +37,7 @@ pub(super) struct Gathered {
 
 /// Bytes of the slices of a recipe and of the masks beside them.
 pub(super) fn bytes(recipe: &BatchRecipe) -> u64 {
-    let slices = (0..recipe.slices.len()).map(|number| {
+    let slices = (0..recipe.items.slices().len()).map(|number| {
         let slice = recipe.annotated(number);
         size_of_val(slice.image) + size_of_val(slice.annotation)
     });
@@ -49,7 +49,7 @@ impl Resident {
     /// Copies everything to `device`, as a [`super::table::Layout`] of the same recipe says. Fails where
     /// the device has too little memory.
     pub(super) fn new(recipe: &BatchRecipe, device: Device) -> Result<Self> {
-        let slices = || (0..recipe.slices.len()).map(|number| recipe.annotated(number));
+        let slices = || (0..recipe.items.slices().len()).map(|number| recipe.annotated(number));
         let masks = recipe.shapes.as_ref().map(|shapes| {
             let volumes = shapes.volumes().iter().map(|volume| &*volume.labels);
             joined(&volumes.collect::<Vec<_>>(), device)

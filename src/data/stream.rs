@@ -1,9 +1,65 @@
-//! Which slices of a data set are learnt from, and what is refused because nothing can be learnt of it.
+//! The streams of a batch: what a method says stands beside what, and which slices of a data set that is.
 //!
-//! Knows cases and folds, no tensors and no steps.
+//! Refuses data of which nothing can be learnt. Knows cases and folds, no tensors and no steps.
 
 use super::{Case, DENSE, Dataset, IGNORE, IMAGE_LABEL};
 use crate::error::{Failure, Result};
+
+/// The name of the stream that every batch has: the samples to learn from.
+pub const MAIN: &str = "main";
+/// The name of the stream of healthy images.
+pub const HEALTHY: &str = "healthy";
+/// The name of the stream of masks.
+pub const SHAPES: &str = "shapes";
+
+/// A stream of a batch: as many samples as every other stream has, drawn by themselves.
+///
+/// For example `StreamSpec::new(MAIN, Select::Annotated)`, which is all that most methods ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StreamSpec {
+    /// The name by which a method finds it in a batch; the first one of a method is [`MAIN`].
+    pub name: &'static str,
+    /// What its samples are.
+    pub select: Select,
+    /// The kind of annotation that comes with them; none: the one that the configuration names.
+    pub annotation: Option<&'static str>,
+}
+
+/// What the samples of a stream are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Select {
+    /// What has the annotation that the configuration names.
+    Annotated,
+    /// Images whose [`IMAGE_LABEL`] is this class: 0 healthy, 1 diseased.
+    ImageLabel(u8),
+    /// Dense masks of other patients, without images: those of `[data.shapes]`.
+    OtherPatients,
+}
+
+impl StreamSpec {
+    /// A stream with the annotation that the configuration names.
+    pub const fn new(name: &'static str, select: Select) -> Self {
+        Self { name, select, annotation: None }
+    }
+
+    /// A stream of images with [`IMAGE_LABEL`] for their annotation.
+    pub const fn labelled(name: &'static str, class: u8) -> Self {
+        Self { name, select: Select::ImageLabel(class), annotation: Some(IMAGE_LABEL) }
+    }
+}
+
+/// What most methods learn from.
+pub static ANNOTATED: &[StreamSpec] = &[StreamSpec::new(MAIN, Select::Annotated)];
+
+/// Whether some of the streams are chosen by image-level labels.
+pub fn by_image_label(streams: &[StreamSpec]) -> bool {
+    streams.iter().any(|stream| matches!(stream.select, Select::ImageLabel(_)))
+}
+
+/// Whether some of the streams are masks of other patients.
+pub fn by_masks(streams: &[StreamSpec]) -> bool {
+    streams.iter().any(|stream| stream.select == Select::OtherPatients)
+}
 
 /// The slices that `annotation` is learned from, as index of the case and slice: those of all cases that
 /// `fold` does not hold out and that have more than dense labels. Cases with nothing else are there to be
@@ -26,11 +82,7 @@ fn kept(dataset: &Dataset, fold: u32) -> impl Iterator<Item = (usize, &Case)> {
 
 /// The same slices. Refuses a fold that no case has or that leaves nothing to train on, a case without
 /// the annotation, and annotation that shows no two classes.
-pub(super) fn annotated_slices(
-    dataset: &Dataset,
-    fold: u32,
-    annotation: &str,
-) -> Result<Vec<(usize, usize)>> {
+fn annotated_slices(dataset: &Dataset, fold: u32, annotation: &str) -> Result<Vec<(usize, usize)>> {
     refuse_set(dataset, fold)?;
     let slices = training_slices(dataset, fold, annotation);
     refuse_without(slices.iter().map(|(index, _)| &dataset.cases[*index]), annotation)?;
@@ -99,36 +151,51 @@ fn refuse_untold(dataset: &Dataset, slices: &[(usize, usize)], annotation: &str)
     ))
 }
 
-/// The same slices of diseased and of healthy images, as image-level labels tell them apart. Cases
-/// without such labels are left out: they are there to be scored. Refuses a data set that lacks
-/// either class, and diseased cases without the annotation.
-pub(super) fn labelled_slices(
+/// The slices of each stream, in the order of `streams`; masks of other patients have none. Beside what
+/// [`annotated_slices`] refuses, a data set without images of a class that a stream wants is refused. Cases
+/// without image-level labels are left out of such streams: they are there to be scored.
+pub(super) fn stream_slices(
     dataset: &Dataset,
     fold: u32,
     annotation: &str,
-) -> Result<[Vec<(usize, usize)>; 2]> {
+    streams: &[StreamSpec],
+) -> Result<Vec<Vec<(usize, usize)>>> {
+    let of = |stream: &StreamSpec| match stream.select {
+        Select::Annotated => annotated_slices(dataset, fold, annotation),
+        Select::ImageLabel(class) => labelled_slices(dataset, fold, annotation, class),
+        Select::OtherPatients => Ok(Vec::new()),
+    };
+    let found = streams.iter().map(of).collect::<Result<Vec<_>>>()?;
+    for (stream, slices) in streams.iter().zip(&found) {
+        let cases = slices.iter().map(|(case, _)| &dataset.cases[*case]);
+        refuse_without(cases, stream.annotation.unwrap_or(annotation))?;
+    }
+    Ok(found)
+}
+
+/// The slices whose image-level label is `class`.
+fn labelled_slices(
+    dataset: &Dataset,
+    fold: u32,
+    annotation: &str,
+    class: u8,
+) -> Result<Vec<(usize, usize)>> {
     refuse_set(dataset, fold)?;
     let label = |&(case, slice): &(usize, usize)| {
         dataset.cases[case].annotation_slice(IMAGE_LABEL, slice)?.first().copied()
     };
-    let slices = training_slices(dataset, fold, annotation);
-    let of = |class: u8| -> Vec<_> {
-        slices.iter().copied().filter(|slice| label(slice) == Some(class)).collect()
-    };
-    let found = [of(1), of(0)];
-    for (slices, class) in found.iter().zip(["diseased", "healthy"]) {
-        if slices.is_empty() {
-            return Err(Failure::usage(format!(
-                "`{}` has no {class} images to train on: none that is not held out and whose \
-                 `{IMAGE_LABEL}` says so",
-                dataset.name
-            ))
-            .hint("pack one with `scrimp prepare label-transfer`, `brats` or `lesion-phantom`"));
-        }
+    let slices = training_slices(dataset, fold, annotation).into_iter();
+    let slices: Vec<_> = slices.filter(|slice| label(slice) == Some(class)).collect();
+    if slices.is_empty() {
+        let named = if class == 0 { "healthy" } else { "diseased" };
+        return Err(Failure::usage(format!(
+            "`{}` has no {named} images to train on: none that is not held out and whose \
+             `{IMAGE_LABEL}` says so",
+            dataset.name
+        ))
+        .hint("pack one with `scrimp prepare label-transfer`, `brats` or `lesion-phantom`"));
     }
-    let lacking = found[0].iter().map(|(case, _)| &dataset.cases[*case]);
-    refuse_without(lacking, annotation)?;
-    Ok(found)
+    Ok(slices)
 }
 
 fn refuse_without<'a>(mut cases: impl Iterator<Item = &'a Case>, annotation: &str) -> Result<()> {

@@ -33,7 +33,7 @@ impl Layout {
     /// The slices of `recipe` in order, and the masks beside them.
     pub(super) fn new(recipe: &BatchRecipe, device: Device) -> Self {
         let mut before = 0;
-        let slices = (0..recipe.slices.len()).map(|number| {
+        let slices = (0..recipe.items.slices().len()).map(|number| {
             let slice = recipe.annotated(number);
             let outside = outside_label(recipe.plan.augment, &slice);
             let stored = Stored { before, shape: slice.shape, outside };
@@ -89,7 +89,7 @@ impl Table {
         (step, global): (u64, &[usize]),
         mine: Range<usize>,
     ) -> Result<Self> {
-        let (size, samples, channels) = (recipe.plan.size, mine.len(), recipe.dataset.channels());
+        let (size, samples, channels) = (recipe.size(), mine.len(), recipe.dataset.channels());
         let width = 4 * size + Column::Planes as usize + channels;
         let rows = samples * (1 + usize::from(recipe.shapes.is_some()));
         let numbers = Tensor::zeros([rows as i64, width as i64], (Kind::Double, Device::Cpu));

@@ -11,8 +11,10 @@ pub mod scribble2label;
 pub mod ustm;
 
 use crate::config::RunConfig;
+use crate::config::sampling::Sampling;
 use crate::data::IMAGE_LABEL;
 use crate::data::samples::Samples;
+use crate::data::stream::{self, StreamSpec};
 use crate::error::{Context, Failure, Result};
 use crate::losses::{partial_cross_entropy, partial_cross_entropy_over};
 use crate::native::cuda::upload;
@@ -149,8 +151,8 @@ fn annotated_cross_entropy(logits: &Tensor, annotation: &Tensor, cx: &StepContex
 pub struct Asked<'a> {
     /// The kind of annotation.
     pub annotation: &'a str,
-    /// Rows and columns of every sample.
-    pub size: usize,
+    /// How samples are cut from scans.
+    pub sampling: Sampling,
 }
 
 /// What a method file states about itself; `define` turns it into a table entry.
@@ -161,10 +163,11 @@ pub trait Recipe: Method + Sized + 'static {
     const SUMMARY: &'static str;
     /// Where it was published.
     const PAPER: &'static str;
-    /// Whether it learns from masks of other patients: then `[data.shapes]` must name them.
-    const NEEDS_SHAPES: bool = false;
-    /// Whether it learns from healthy images beside diseased ones, told apart by image-level labels.
-    const NEEDS_HEALTHY: bool = false;
+    /// What stands in its batches beside what. The first are its main samples; for masks of other
+    /// patients `[data.shapes]` must name them.
+    const STREAMS: &'static [StreamSpec] = stream::ANNOTATED;
+    /// Whether it learns from patches too, and not from whole slices alone.
+    const IN_PATCHES: bool = true;
     /// Whether a step may be cut into micro-batches: not where one learner learns from what another has
     /// become in the same step, which it becomes with the last of them.
     const IN_MICRO_BATCHES: bool = true;
@@ -192,10 +195,8 @@ pub struct MethodDef {
     pub summary: &'static str,
     /// Where it was published.
     pub paper: &'static str,
-    /// Whether it learns from the masks of `[data.shapes]`.
-    pub needs_shapes: bool,
-    /// Whether it learns from healthy images beside diseased ones.
-    pub needs_healthy: bool,
+    /// What stands in its batches beside what.
+    pub streams: &'static [StreamSpec],
     /// Whether a step may be cut into micro-batches.
     pub in_micro_batches: bool,
     /// Reads `[method.params]`, refuses mistakes with their line, and fills in every default; refuses
@@ -212,8 +213,7 @@ const fn define<R: Recipe>() -> MethodDef {
         name: R::NAME,
         summary: R::SUMMARY,
         paper: R::PAPER,
-        needs_shapes: R::NEEDS_SHAPES,
-        needs_healthy: R::NEEDS_HEALTHY,
+        streams: R::STREAMS,
         in_micro_batches: R::IN_MICRO_BATCHES,
         check: check::<R>,
         refuse_images: |params, channels| R::refuse_images(&read::<R>(params)?, channels),
@@ -243,18 +243,21 @@ fn read<R: Recipe>(params: &toml::Table) -> Result<R::Params> {
 }
 
 fn check<R: Recipe>(config: &RunConfig) -> Result<toml::Table> {
-    if R::NEEDS_SHAPES && config.data.shapes.is_none() {
+    if stream::by_masks(R::STREAMS) && config.data.shapes.is_none() {
         return Err(refuse_without_shapes(config, R::NAME));
     }
     let annotation = config.data.annotation();
-    if annotation == IMAGE_LABEL && !R::NEEDS_HEALTHY {
+    if annotation == IMAGE_LABEL && !stream::by_image_label(R::STREAMS) {
         return Err(refuse_image_label(config, R::NAME));
     }
     if !R::IN_MICRO_BATCHES && config.train.micro_batches.is_some_and(|count| count > 1) {
         return Err(refuse_micro_batches(config, R::NAME));
     }
+    if !R::IN_PATCHES && config.data.patches.is_some() {
+        return Err(refuse_patches(config, R::NAME));
+    }
     let params: R::Params = config.method_params()?;
-    let asked = Asked { annotation, size: config.data.size() };
+    let asked = Asked { annotation, sampling: config.data.sampling() };
     R::refuse(&params, &asked).map_err(|failure| failure.at(config.place("method.params")))?;
     toml::Table::try_from(params).context(|| format!("cannot write out `{}`", R::NAME))
 }
@@ -265,6 +268,13 @@ fn refuse_image_label(config: &RunConfig, name: &str) -> Failure {
     );
     config.refuse("data.annotation", message).hint(
         "`cltn` learns from such labels; `scrimp prepare pseudo-labels --help` says what to do with its masks",
+    )
+}
+
+fn refuse_patches(config: &RunConfig, name: &str) -> Failure {
+    let message = format!("`{name}` learns from whole slices, and `[data.patches]` are parts");
+    config.refuse("data.patches", message).hint(
+        "remove `[data.patches]`; `data.size` says to how many rows and columns slices are resized",
     )
 }
 
@@ -308,7 +318,8 @@ mod tests {
         const NAME: &'static str = "shaped";
         const SUMMARY: &'static str = "nothing";
         const PAPER: &'static str = "none";
-        const NEEDS_SHAPES: bool = true;
+        const STREAMS: &'static [StreamSpec] =
+            &[StreamSpec::new(stream::SHAPES, stream::Select::OtherPatients)];
         type Params = toml::Table;
         fn build(_params: toml::Table, _setup: &Setup) -> Result<Self> {
             Ok(Self)
@@ -343,7 +354,7 @@ mod tests {
         hint: name a folder of NIfTI masks or a packed file: `--set data.shapes.path=PATH`
         "#);
         assert!(check(&["data.shapes.path=masks".into()]).is_ok());
-        assert!(define::<Shaped>().needs_shapes);
+        assert!(stream::by_masks(define::<Shaped>().streams));
     }
 
     #[test]

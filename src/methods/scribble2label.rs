@@ -116,6 +116,7 @@ impl Recipe for Scribble2Label {
     const SUMMARY: &'static str =
         "what a running average of predictions is sure of becomes a label";
     const PAPER: &'static str = "Lee and Jeong, MICCAI 2020; code: HiLab-git/WSL4MIS";
+    const IN_PATCHES: bool = false;
     type Params = Params;
 
     fn build(params: Params, setup: &Setup) -> Result<Self> {

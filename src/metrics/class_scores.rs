@@ -12,7 +12,9 @@ use super::LabelPair;
 /// | the truth alone | 0 | undefined | measured | −100 |
 /// | the prediction alone | 0 | undefined | measured | undefined |
 /// | neither | undefined | undefined | undefined | undefined |
-#[derive(Debug, Clone, Copy, PartialEq)]
+///
+/// By default all are undefined.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct ClassScores {
     /// `2 |P and T| / (|P| + |T|)`, in `[0, 1]`.
     pub dice: Option<f64>,
@@ -98,5 +100,6 @@ mod tests {
             score([0, 0], [0, 0], 1.0);
         let all = [dice, iou, hd95, asd, nsd, volume_error, volume_error_percent];
         assert_eq!(all, [None; 7]);
+        assert_eq!(score([0, 0], [0, 0], 1.0), ClassScores::default());
     }
 }

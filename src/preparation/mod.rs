@@ -13,4 +13,4 @@ mod steps;
 pub use apply::Prepared;
 pub use back::{NativeLabels, NativeSlice};
 pub use regrid::{Carried, Regrid};
-pub use steps::{Channel, Crop, Intensities, Over, Preparation, Spacing};
+pub use steps::{Channel, Crop, Intensities, Over, Preparation, Scaling, Spacing};

@@ -55,6 +55,31 @@ impl Preparation {
         }
     }
 
+    /// The first key in which another preparation differs, what it says here, and there.
+    ///
+    /// ```
+    /// use scrimp::preparation::{Intensities, Preparation};
+    /// let [key, here, there] = Preparation::grey(Intensities::Robust)
+    ///     .difference(&Preparation::grey(Intensities::Published))
+    ///     .unwrap();
+    /// assert_eq!(key, "channels");
+    /// assert!(here.contains("robust") && there.contains("published"));
+    /// ```
+    pub fn difference(&self, other: &Self) -> Option<[String; 3]> {
+        if self == other {
+            return None;
+        }
+        let table = |preparation: &Self| toml::Table::try_from(preparation).unwrap_or_default();
+        let (here, there) = (table(self), table(other));
+        let shown = |value: Option<&toml::Value>| {
+            value.map_or_else(|| "nothing".to_owned(), |value| value.to_string().replace('"', "'"))
+        };
+        let keys = ["crop", "spacing", "channels"].into_iter();
+        let mut differing = keys.filter(|key| here.get(*key) != there.get(*key));
+        let key = differing.next().unwrap_or("channels");
+        Some([key.to_owned(), shown(here.get(key)), shown(there.get(key))])
+    }
+
     /// Refuses steps that no scan can go: no channels or more than [`CHANNELS`], channels without a name or
     /// with one name, distances that are not above 0, windows without width, a deviation of 0.
     pub fn check(&self) -> Result<()> {
@@ -167,6 +192,15 @@ pub enum Intensities {
         /// What becomes 1 above the mean, above 0.
         deviation: f64,
     },
+}
+
+/// How the intensities of a channel are to be scaled, before anything is known of the data set.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Scaling {
+    /// In a way that needs nothing but the scan.
+    By(Intensities),
+    /// By [`Intensities::Fixed`] with the numbers of the annotated foreground of all cases.
+    ByForeground,
 }
 
 impl Intensities {

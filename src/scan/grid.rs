@@ -21,7 +21,8 @@ pub struct Grid {
 /// with the spacing `s` of the grid.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Placement {
-    /// Unit vectors along slices, rows, columns.
+    /// Vectors along slices, rows, columns. Their length is 1 but for what headers round: with the spacing of
+    /// the grid they give the place of each voxel that the file gives.
     pub direction: [[f64; 3]; 3],
     /// Centre of the first voxel.
     pub origin_mm: [f64; 3],
@@ -47,4 +48,30 @@ impl Grid {
     pub fn voxel_ml(&self) -> Option<f64> {
         self.spacing_mm.map(|spacing| spacing.iter().product::<f64>() / 1000.0)
     }
+
+    /// Where a voxel lies, which may be between voxels or outside of the grid: `[z, y, x]` in voxels. Nothing
+    /// where the grid lies nowhere in particular.
+    pub fn position_mm(&self, voxel: [f64; 3]) -> Option<[f64; 3]> {
+        self.placement.map(|placement| self.position_by(&placement, voxel))
+    }
+
+    /// The same if this placement held.
+    pub(super) fn position_by(&self, placement: &Placement, voxel: [f64; 3]) -> [f64; 3] {
+        let spacing_mm = self.spacing_mm.unwrap_or([1.0; 3]);
+        let mut position_mm = placement.origin_mm;
+        for axis in 0..3 {
+            for (position, direction) in position_mm.iter_mut().zip(placement.direction[axis]) {
+                *position += voxel[axis] * spacing_mm[axis] * direction;
+            }
+        }
+        position_mm
+    }
+}
+
+/// Where element `index` of a `[slices, rows, columns]` array lies, in words.
+pub fn place(index: usize, shape: [usize; 3]) -> String {
+    let pixels = (shape[1] * shape[2]).max(1);
+    let columns = shape[2].max(1);
+    let (slice, pixel) = (index / pixels, index % pixels);
+    format!("in slice {slice} at row {}, column {}", pixel / columns, pixel % columns)
 }

@@ -1,12 +1,36 @@
-//! Scans and label maps in memory, as files hold them: numbers on a grid that lies somewhere in the patient.
+//! Scans and label maps as files hold them: numbers on a grid that lies somewhere in the patient, read from
+//! files and written to them.
 //!
 //! What is done to a scan before a network sees it stands in `preparation`. Knows no data sets, no networks
 //! and no training.
 
+mod alignment;
+mod channels;
+mod coding;
 pub mod components;
-pub mod grid;
+mod content;
+mod formats;
+mod grid;
+mod nifti;
+mod notes;
+mod oddities;
+mod picture;
+mod writer;
+#[cfg(feature = "hdf5")]
+pub mod wsl4mis;
 
-pub use grid::{Grid, Placement};
+pub use alignment::FileGrid;
+pub use channels::{read_channels, stack};
+pub use coding::{Coding, Numbers};
+pub use formats::{
+    FORMATS, Format, format_of, labels_on, read, read_grid, read_labels, read_numbers, stem,
+};
+pub use grid::{Grid, Placement, place};
+pub use notes::{Notes, list};
+pub use writer::{LabelWriter, MapWriter};
+
+/// The label of a voxel of which nobody said what it is.
+pub const IGNORE: u8 = 255;
 
 /// An image on its grid.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,7 +49,7 @@ pub struct Scan {
 pub struct Labels {
     /// Where its voxels lie.
     pub grid: Grid,
-    /// Class of each voxel: slices, rows, columns in row-major order; 255 where nobody said.
+    /// Class of each voxel: slices, rows, columns in row-major order; [`IGNORE`] where nobody said.
     pub values: Vec<u8>,
 }
 
@@ -34,5 +58,15 @@ impl Scan {
     pub fn slice(&self, slice: usize) -> &[f32] {
         let pixels = self.channels * self.grid.pixels();
         &self.voxels[slice * pixels..][..pixels]
+    }
+
+    /// The same with three channels: grey stands three times.
+    pub fn into_colours(self) -> Self {
+        if self.channels != 1 {
+            return self;
+        }
+        let slices = self.voxels.chunks(self.grid.pixels().max(1));
+        let voxels = slices.flat_map(|slice| [slice; 3]).flatten().copied().collect();
+        Self { channels: 3, voxels, ..self }
     }
 }

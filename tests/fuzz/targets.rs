@@ -193,8 +193,10 @@ mod data {
             dense: None,
             classes: vec!["background".to_owned(), "liver".to_owned()],
             dense_classes: None,
+            modalities: None,
             unlabelled: 9,
             patients: None,
+            steps: scrimp::data::import::Steps::default(),
         };
         said(nifti::open(&folders).and_then(scrimp::data::import::Source::collect))
     }

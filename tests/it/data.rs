@@ -391,8 +391,10 @@ fn own_nifti_files_are_imported_or_refused_by_name() {
         dense: None,
         classes,
         dense_classes: None,
+        modalities: None,
         unlabelled: 4,
         patients: None,
+        steps: scrimp::data::import::Steps::default(),
     };
     let import = || nifti::open(&folders).and_then(scrimp::data::import::Source::collect);
     insta::assert_snapshot!(text(import(), folder.path()), @r"

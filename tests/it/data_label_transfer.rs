@@ -261,8 +261,9 @@ fn files_that_cannot_be_read_are_named() {
     insta::assert_snapshot!(damaged(false, |folder| {
         fs::write(folder.join("2_A_weak/a.png"), "no picture").unwrap();
     }), @r"
-    error: cannot read `FOLDER/2_A_weak/a.png` as PNG or JPEG, expected a whole file
-      caused by: The image format could not be determined
+    error: `FOLDER/2_A_weak/a.png` begins as no format that is read, expected NIfTI-1, PNG, JPEG or HDF5 of WSL4MIS
+
+    hint: save it in one of these formats
     ");
     insta::assert_snapshot!(damaged(false, |folder| {
         fs::write(folder.join("2_A_weak/g.bmp"), "BM").unwrap();
@@ -559,7 +560,7 @@ fn what_is_not_taken_is_named_and_what_looks_like_data_is_refused() {
         fs::remove_file(first(folder)).unwrap();
         rustix::fs::mkfifoat(rustix::fs::CWD, first(folder), rustix::fs::Mode::from_raw_mode(0o600)).unwrap();
     }), @r"
-    error: cannot read `FOLDER/2_A_weak/a.png`
+    error: cannot open `FOLDER/2_A_weak/a.png`
       caused by: it is a named pipe, expected a file
     ");
 }

@@ -158,7 +158,7 @@ fn broken_files_are_named() {
     insta::assert_snapshot!(damaged(|folder| {
         write(folder, "train/images/subject2_DE.nii", [7; 6]);
     }), @r"
-    error: cannot scale `FOLDER/train/images/subject2_DE.nii`
+    error: cannot prepare `FOLDER/train/images/subject2_DE.nii`
       caused by: all voxels of the image are 7, expected more than one intensity
     ");
 }

@@ -106,7 +106,7 @@ fn preparation_placement_and_any_intensities_of_any_channels_are_kept() {
     large.cases[0].scan.voxels = vec![0.5; 80_000];
     large.cases[0].annotations.clear();
     store::write(&path, &large).unwrap();
-    assert_eq!(image(&path), (vec![20, 2, 200, 10], vec![16, 1, 128, 10]));
+    assert_eq!(image(&path), (vec![20, 2, 200, 10], vec![16, 1, 64, 10]));
     assert_eq!(store::read(&path).unwrap(), large);
 }
 

@@ -5,12 +5,14 @@
 use crate::skips::gpu_is_there;
 use scrimp::comm::Ranks;
 use scrimp::config;
+use scrimp::config::sampling::Sampling;
 use scrimp::data::augment::{Draw, Resample, zoom_labels};
 use scrimp::data::batch::Batch;
 use scrimp::data::import::lesion_phantom::{self, LesionPhantom};
 use scrimp::data::import::phantom::{Difficulty, Phantom, generate};
 use scrimp::data::loader::{Loader, LoaderPlan};
 use scrimp::data::shapes::{MaskVolume, Shapes};
+use scrimp::data::stream::{ANNOTATED, HEALTHY, SHAPES as MASKS};
 use scrimp::data::{Case, Dataset, IGNORE, IMAGE_LABEL, SCRIBBLE};
 use scrimp::methods::{self, Passes, Setup};
 use scrimp::random::{Draws, Key};
@@ -87,8 +89,8 @@ fn plan() -> LoaderPlan {
         annotation: SCRIBBLE.into(),
         batch_size: 2 * SHAPES.len(),
         drop_last: false,
-        with_healthy: false,
-        size: 32,
+        streams: ANNOTATED,
+        sampling: Sampling::Slices { size: 32 },
         augment: Resample::Reference,
         outside: IGNORE,
         seed: 7,
@@ -106,13 +108,13 @@ fn resident(loader: Loader, device: Device) -> Loader {
 
 fn assert_equal(found: &Batch, expected: &Batch, device: Device, what: &str) {
     assert_eq!(found.global_size, expected.global_size);
-    assert_eq!(found.main().cases, expected.main().cases);
+    assert_eq!(found.main().items, expected.main().items);
     assert_eq!(found.main().positions, expected.main().positions);
     let pairs = [
         (&found.main().image, &expected.main().image),
         (&found.main().annotation, &expected.main().annotation),
     ];
-    let masks = [found, expected].map(|batch| batch.shapes().ok());
+    let masks = [found, expected].map(|batch| batch.masks_of(MASKS).ok());
     assert_eq!(masks[0].is_some(), masks[1].is_some());
     for (found, expected) in pairs.into_iter().chain(masks[0].zip(masks[1])) {
         assert_eq!(found.device(), device);
@@ -155,7 +157,8 @@ fn every_draw_of_every_shape_is_the_same_pixel_for_pixel() {
     let mut drawn = BTreeSet::new();
     for (number, &size) in sizes.iter().enumerate() {
         let outside = if number % 2 == 0 { IGNORE } else { 0 };
-        let plan = LoaderPlan { size, outside, seed: number as u64, ..plan() };
+        let sampling = Sampling::Slices { size };
+        let plan = LoaderPlan { sampling, outside, seed: number as u64, ..plan() };
         for augment in [Resample::Reference, Resample::Bilinear, Resample::None] {
             for channels in [1, 3] {
                 let (dataset, plan) =
@@ -235,7 +238,7 @@ fn what_does_not_fit_stays_on_the_host() {
     assert_eq!(make().with_shapes(odd_masks()).resident_bytes(), bytes + masks as u64);
     let mut later = resident(make(), Device::Cpu).with_shapes(odd_masks());
     assert!(!later.is_resident());
-    assert!(later.batch(1).unwrap().shapes().is_ok());
+    assert!(later.batch(1).unwrap().masks_of(MASKS).is_ok());
 }
 
 #[test]
@@ -243,11 +246,16 @@ fn healthy_images_beside_keep_all_on_the_host() {
     let phantom = LesionPhantom { cases: 8, healthy: 8, validation: 1, test: 1, size: 32, seed: 1 };
     let dataset = Arc::new(lesion_phantom::generate(&phantom).unwrap());
     let annotation = IMAGE_LABEL.into();
-    let plan = LoaderPlan { annotation, with_healthy: true, batch_size: 2, ..plan() };
+    let plan = LoaderPlan {
+        annotation,
+        streams: methods::find("cltn").unwrap().streams,
+        batch_size: 2,
+        ..plan()
+    };
     let loader = Loader::new(&dataset, plan, 0, 1).unwrap();
     let mut loader = loader.resident_on(Device::Cpu, BUDGET_BYTES);
     assert!(!loader.is_resident());
-    assert!(loader.batch(1).unwrap().healthy().is_ok());
+    assert!(loader.batch(1).unwrap().of(HEALTHY).is_ok());
 }
 
 /// The numbers of four steps of the smoke configuration on `device`, fed by `feed`.

@@ -230,9 +230,11 @@ fn real_masks_of_mscmr_are_those_of_the_package() {
 #[cfg(feature = "torch")]
 mod batches {
     use super::{of, phantom};
+    use scrimp::config::sampling::Sampling;
     use scrimp::data::augment::{Draw, Resample, zoom_labels};
     use scrimp::data::batch::Batch;
     use scrimp::data::loader::{Loader, LoaderPlan};
+    use scrimp::data::stream::{ANNOTATED, SHAPES};
     use scrimp::data::{DENSE, Dataset};
     use std::sync::Arc;
     use tch::{Device, Kind, Tensor};
@@ -243,8 +245,8 @@ mod batches {
             annotation: DENSE.into(),
             batch_size: 5,
             drop_last: false,
-            with_healthy: false,
-            size: 32,
+            streams: ANNOTATED,
+            sampling: Sampling::Slices { size: 32 },
             augment: Resample::Reference,
             outside: scrimp::data::IGNORE,
             seed: 7,
@@ -268,8 +270,9 @@ mod batches {
                     let whole = alone.batch(step).unwrap();
                     let parts: Vec<Batch> =
                         loaders.iter_mut().map(|loader| loader.batch(step).unwrap()).collect();
-                    let parts: Vec<&Tensor> = parts.iter().map(|p| p.shapes().unwrap()).collect();
-                    assert_eq!(Tensor::cat(&parts, 0), *whole.shapes().unwrap());
+                    let parts: Vec<&Tensor> =
+                        parts.iter().map(|p| p.masks_of(SHAPES).unwrap()).collect();
+                    assert_eq!(Tensor::cat(&parts, 0), *whole.masks_of(SHAPES).unwrap());
                 }
             }
         }
@@ -278,13 +281,13 @@ mod batches {
     #[test]
     fn masks_come_as_classes_and_only_where_they_are_asked_for() {
         let batch = loader(Resample::Reference, 0, 1).batch(1).unwrap();
-        let masks = batch.shapes().unwrap();
+        let masks = batch.masks_of(SHAPES).unwrap();
         assert_eq!((masks.size(), masks.kind()), (vec![5, 32, 32], Kind::Uint8));
         assert_eq!(masks.max().int64_value(&[]), 3);
         let moved = batch.to(Kind::Double, Device::Cpu);
-        assert_eq!(moved.shapes().unwrap().kind(), Kind::Int64);
+        assert_eq!(moved.masks_of(SHAPES).unwrap().kind(), Kind::Int64);
         let without = Loader::new(&Arc::new(phantom(1)), plan(), 0, 1).unwrap().batch(1).unwrap();
-        insta::assert_snapshot!(without.shapes().unwrap_err(), @r"
+        insta::assert_snapshot!(without.masks_of(SHAPES).unwrap_err(), @r"
         error: the batch has no masks of other patients
 
         hint: say where they are in `[data.shapes]`, for example `--set data.shapes.path=DIR`
@@ -321,7 +324,7 @@ mod batches {
         let (mut turned, mut rotated) = (0, 0);
         for step in 1..=40 {
             let batch = loader.batch(step).unwrap();
-            let mask = batch.shapes().unwrap();
+            let mask = batch.masks_of(SHAPES).unwrap();
             match Draw::sample(&mut order.augmentation(step, 0).draws()) {
                 Draw::Rotate { .. } => {
                     assert_eq!(Vec::<u8>::try_from(mask.view(-1)).unwrap(), plain);

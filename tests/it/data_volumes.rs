@@ -2,134 +2,15 @@
 //! mirrored or shifted is refused in words.
 
 use crate::data::text;
-use flate2::{Compression, write::GzEncoder};
+use crate::nifti_files::{
+    EXTENTS, File, VOXELS, file, gzip, image, scribble, stored_along, straight,
+};
 use scrimp::data::import::{Source, nifti};
 use scrimp::data::{Case, DENSE, IGNORE, SCRIBBLE};
 use scrimp::error::Result;
 use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
-
-/// x, y, z in the file.
-const EXTENTS: [usize; 3] = [4, 3, 2];
-const VOXELS: usize = 24;
-const SPACING_MM: [f32; 3] = [1.5, 2.0, 8.0];
-
-/// A matrix of the spacing alone, with an origin.
-fn straight() -> [[f32; 4]; 3] {
-    let [x, y, z] = SPACING_MM;
-    [[x, 0.0, 0.0, -20.0], [0.0, y, 0.0, 30.0], [0.0, 0.0, z, 5.0]]
-}
-
-/// A file to be written.
-#[derive(Clone)]
-struct File {
-    /// `datatype` of the standard.
-    stored: i16,
-    extents: Vec<usize>,
-    values: Vec<f64>,
-    big_endian: bool,
-    pixdim: [f32; 4],
-    offset: f32,
-    /// Bytes between header and voxels.
-    gap: usize,
-    scaling: [f32; 2],
-    units: u8,
-    sform: Option<[[f32; 4]; 3]>,
-    qform: Option<[f32; 6]>,
-    /// Bytes behind the voxels.
-    behind: Vec<u8>,
-}
-
-fn file(values: &[f64]) -> File {
-    File {
-        stored: 4,
-        extents: EXTENTS.to_vec(),
-        values: values.to_vec(),
-        big_endian: false,
-        pixdim: [1.0, SPACING_MM[0], SPACING_MM[1], SPACING_MM[2]],
-        offset: 352.0,
-        gap: 4,
-        scaling: [1.0, 0.0],
-        units: 2,
-        sform: Some(straight()),
-        qform: None,
-        behind: Vec::new(),
-    }
-}
-
-fn image() -> File {
-    file(&(0..VOXELS).map(|voxel| (voxel * 3) as f64).collect::<Vec<_>>())
-}
-
-/// 0 background, 1 lesion, 9 unlabelled, none of them symmetric.
-fn scribble() -> File {
-    let mut values = [9.0; VOXELS];
-    values[..6].copy_from_slice(&[0.0, 1.0, 1.0, 0.0, 1.0, 0.0]);
-    values[20] = 1.0;
-    file(&values)
-}
-
-impl File {
-    fn bytes(&self) -> Vec<u8> {
-        let mut bytes = vec![0u8; 348];
-        let order = |mut raw: Vec<u8>| {
-            if self.big_endian {
-                raw.reverse();
-            }
-            raw
-        };
-        let mut put =
-            |at: usize, raw: Vec<u8>| bytes[at..at + raw.len()].copy_from_slice(&order(raw));
-        put(0, 348i32.to_le_bytes().into());
-        put(40, (self.extents.len() as i16).to_le_bytes().into());
-        for (axis, extent) in self.extents.iter().enumerate() {
-            put(42 + 2 * axis, (*extent as i16).to_le_bytes().into());
-        }
-        put(70, self.stored.to_le_bytes().into());
-        for (index, value) in self.pixdim.iter().enumerate() {
-            put(76 + 4 * index, value.to_le_bytes().into());
-        }
-        put(108, self.offset.to_le_bytes().into());
-        put(112, self.scaling[0].to_le_bytes().into());
-        put(116, self.scaling[1].to_le_bytes().into());
-        put(252, i16::from(self.qform.is_some()).to_le_bytes().into());
-        put(254, i16::from(self.sform.is_some()).to_le_bytes().into());
-        for (index, value) in self.qform.unwrap_or_default().iter().enumerate() {
-            put(256 + 4 * index, value.to_le_bytes().into());
-        }
-        for (index, value) in self.sform.unwrap_or_default().iter().flatten().enumerate() {
-            put(280 + 4 * index, value.to_le_bytes().into());
-        }
-        bytes[123] = self.units;
-        bytes[344..348].copy_from_slice(b"n+1\0");
-        bytes.extend(vec![0; self.gap]);
-        for &value in &self.values {
-            bytes.extend(order(match self.stored {
-                2 => vec![value as u8],
-                256 => vec![value as i8 as u8],
-                4 => (value as i16).to_le_bytes().into(),
-                512 => (value as u16).to_le_bytes().into(),
-                8 => (value as i32).to_le_bytes().into(),
-                768 => (value as u32).to_le_bytes().into(),
-                1024 => (value as i64).to_le_bytes().into(),
-                1280 => (value as u64).to_le_bytes().into(),
-                16 => (value as f32).to_le_bytes().into(),
-                64 => value.to_le_bytes().into(),
-                other => vec![0; usize::from(other.unsigned_abs()) % 16 + 1],
-            }));
-        }
-        bytes.extend(&self.behind);
-        bytes
-    }
-}
-
-fn gzip(bytes: &[u8]) -> Vec<u8> {
-    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
-    encoder.write_all(bytes).unwrap();
-    encoder.finish().unwrap()
-}
 
 /// Folders of images, scribbles and dense labels.
 struct Place {
@@ -152,8 +33,10 @@ impl Place {
             dense: None,
             classes,
             dense_classes: None,
+            modalities: None,
             unlabelled: 9,
             patients: None,
+            steps: scrimp::data::import::Steps::default(),
         };
         Self { folder, folders }
     }
@@ -235,8 +118,19 @@ fn every_type_byte_order_and_offset_gives_the_same_case() {
             "metres",
         ),
     ] {
-        assert_eq!(pair(&image.bytes(), &scribble().bytes()).unwrap().0, expected, "{what}");
+        let mut case = pair(&image.bytes(), &scribble().bytes()).unwrap().0;
+        let (found, plain) = (&mut case.scan.grid, &expected.scan.grid);
+        // Metres are rounded in other places.
+        assert_near(found.position_mm([1.0, 2.0, 3.0]), plain.position_mm([1.0, 2.0, 3.0]));
+        found.placement = plain.placement;
+        assert_eq!(case, expected, "{what}");
     }
+}
+
+fn assert_near(found: Option<[f64; 3]>, expected: Option<[f64; 3]>) {
+    let pairs = found.unwrap().into_iter().zip(expected.unwrap());
+    let is_near = pairs.clone().all(|(found, expected)| (found - expected).abs() < 1e-5);
+    assert!(is_near, "{:?}", pairs.collect::<Vec<_>>());
 }
 
 #[test]
@@ -280,13 +174,13 @@ fn what_is_no_nifti_is_called_what_it_is() {
         |bytes: &[u8]| refused(bytes, &scribble().bytes()).lines().next().unwrap().to_owned();
     let mut second = image().bytes();
     second[..4].copy_from_slice(&540i32.to_le_bytes());
-    insta::assert_snapshot!(said(&second), @"error: `FOLDER/images/a.nii` is NIfTI-2, expected NIfTI-1");
+    insta::assert_snapshot!(said(&second), @"error: `FOLDER/images/a.nii` is NIfTI-2, expected NIfTI-1, PNG, JPEG or HDF5 of WSL4MIS");
     let mut pair = image().bytes();
     pair[344..348].copy_from_slice(b"ni1\0");
     insta::assert_snapshot!(said(&pair), @"error: `FOLDER/images/a.nii` is a header whose voxels lie in an `.img` file, expected both in one file");
-    insta::assert_snapshot!(said(b"NRRD0004"), @"error: `FOLDER/images/a.nii` is NRRD, expected NIfTI-1");
-    insta::assert_snapshot!(said(b""), @"error: `FOLDER/images/a.nii` is empty, expected NIfTI-1");
-    insta::assert_snapshot!(said(b"version https://git-lfs.github.com/spec/v1"), @"error: `FOLDER/images/a.nii` is only a pointer of Git LFS to the file, expected NIfTI-1");
+    insta::assert_snapshot!(said(b"NRRD0004"), @"error: `FOLDER/images/a.nii` is NRRD, expected NIfTI-1, PNG, JPEG or HDF5 of WSL4MIS");
+    insta::assert_snapshot!(said(b""), @"error: `FOLDER/images/a.nii` is empty, expected NIfTI-1, PNG, JPEG or HDF5 of WSL4MIS");
+    insta::assert_snapshot!(said(b"version https://git-lfs.github.com/spec/v1"), @"error: `FOLDER/images/a.nii` is only a pointer of Git LFS to the file, expected NIfTI-1, PNG, JPEG or HDF5 of WSL4MIS");
     insta::assert_snapshot!(said(&image().bytes()[..100]), @"error: `FOLDER/images/a.nii` is cut off: it holds 100 of the 348 bytes of its header");
 }
 
@@ -318,40 +212,6 @@ fn compressed_files_are_read_to_their_end() {
     // Far more than a header of 48 bytes of voxels tells of: refused without being held.
     let bomb = [bytes, vec![0; 64 << 20]].concat();
     assert!(refused(&gzip(&bomb), &scribble).contains("holds more bytes than the voxels"));
-}
-
-/// The same volume stored along other axes, with a header that says so: for each of its axes the axis
-/// of the plain one that it runs along, and whether it runs back.
-fn stored_along(file: &File, axes: [usize; 3], back: [bool; 3]) -> File {
-    let extents = axes.map(|axis| EXTENTS[axis]);
-    let matrix = straight();
-    let mut sform = [[0.0; 4]; 3];
-    for row in 0..3 {
-        sform[row][3] = matrix[row][3];
-        for axis in 0..3 {
-            let cell = matrix[row][axes[axis]];
-            sform[row][axis] = if back[axis] { -cell } else { cell };
-            if back[axis] {
-                sform[row][3] += cell * (extents[axis] - 1) as f32;
-            }
-        }
-    }
-    let mut values = Vec::new();
-    for z in 0..extents[2] {
-        for y in 0..extents[1] {
-            for x in 0..extents[0] {
-                let mut place = [0; 3];
-                for (axis, index) in [x, y, z].into_iter().enumerate() {
-                    let index = if back[axis] { extents[axis] - 1 - index } else { index };
-                    place[axes[axis]] = index;
-                }
-                values.push(file.values[place[0] + 4 * (place[1] + 3 * place[2])]);
-            }
-        }
-    }
-    let mut pixdim = [1.0; 4];
-    (0..3).for_each(|axis| pixdim[axis + 1] = SPACING_MM[axes[axis]]);
-    File { extents: extents.to_vec(), values, pixdim, sform: Some(sform), ..file.clone() }
 }
 
 #[test]
@@ -554,33 +414,40 @@ fn names_of_other_conventions_are_understood_and_nothing_is_left_out() {
     assert!(cases.iter().map(|case| &*case.name).eq(["a", "b"]));
     assert_eq!(notes, ["passed over, for it is no NIfTI file: `FOLDER/images/readme.txt`"]);
 
-    place.folders.dense = Some(place.folder.path().join("dense"));
-    let refusal_with = |path: &str| {
+    let refusal_with = |place: &Place, path: &str| {
         let path = place.write(path, &image);
         let refusal = place.refusal();
         fs::remove_file(path).unwrap();
         refusal
     };
-    assert!(refusal_with("images/b_0001.nii.gz").starts_with(
-        "error: `FOLDER/images/b_0001.nii.gz` is another channel of `FOLDER/images/b_0000.NII.GZ`"
-    ));
-    insta::assert_snapshot!(refusal_with("images/a.nii"), @r"
+    insta::assert_snapshot!(refusal_with(&place, "images/b_0001.nii.gz"), @r"
+    error: case `b` has 2 channels, expected 1 as `a` has
+
+    hint: channels of a case are `NAME_0000.nii.gz`, `NAME_0001.nii.gz` and so on
+    ");
+    insta::assert_snapshot!(refusal_with(&place, "images/b_0002.nii.gz"), @r"
+    error: case `b` has no channel `b_0001`, and a later one, `FOLDER/images/b_0002.nii.gz`
+
+    hint: add the missing channel, or move the later ones away
+    ");
+    place.folders.dense = Some(place.folder.path().join("dense"));
+    insta::assert_snapshot!(refusal_with(&place, "images/a.nii"), @r"
     error: `FOLDER/images/a.nii` and `FOLDER/images/a.nii.gz` have the same name, expected one file of each
 
     hint: remove or rename one of them
     ");
-    insta::assert_snapshot!(refusal_with("scribbles/c.nii"), @r"
+    insta::assert_snapshot!(refusal_with(&place, "scribbles/c.nii"), @r"
     error: scribbles `FOLDER/scribbles/c.nii` have no image
 
     hint: put the image into `FOLDER/images`, or move them away
     ");
-    insta::assert_snapshot!(refusal_with("images/c.nii.gz"), @r"
+    insta::assert_snapshot!(refusal_with(&place, "images/c.nii.gz"), @r"
     error: image `FOLDER/images/c.nii.gz` has no scribbles
 
     hint: looked for `FOLDER/scribbles/c.nii.gz`, `FOLDER/scribbles/c.nii`
     hint: move the image away if nobody drew on it
     ");
-    insta::assert_snapshot!(refusal_with("scribbles/c.mha"), @r"
+    insta::assert_snapshot!(refusal_with(&place, "scribbles/c.mha"), @r"
     error: `FOLDER/scribbles/c.mha` looks like data and would be left out, expected names that end in `.nii` or `.nii.gz`
 
     hint: save or rename it as NIfTI, or move it away
@@ -589,6 +456,56 @@ fn names_of_other_conventions_are_understood_and_nothing_is_left_out() {
     error: no image has dense labels
 
     hint: dense labels need the names of the images; leave `--dense` out if there are none
+    ");
+}
+
+#[test]
+fn channels_lie_on_each_other_and_have_names() {
+    let mut place = Place::new();
+    let other = file(&(0..VOXELS).map(|voxel| (voxel * voxel) as f64).collect::<Vec<_>>());
+    place.write("images/a_0000.nii", &image().bytes());
+    // Stored the other way round, which is undone.
+    place.write(
+        "images/a_0001.nii.gz",
+        &gzip(&stored_along(&other, [2, 0, 1], [true, false, true]).bytes()),
+    );
+    place.write("scribbles/a.nii", &scribble().bytes());
+    let named = |place: &Place| {
+        let source = nifti::open(&place.folders).unwrap();
+        let channels = source.preparation.clone().unwrap().channels.into_iter();
+        channels.map(|channel| channel.name).collect::<Vec<_>>()
+    };
+    assert_eq!(named(&place), ["0000", "0001"]);
+    place.folders.modalities = Some(["t1", "t2"].map(String::from).to_vec());
+    assert_eq!(named(&place), ["t1", "t2"]);
+    let (mut cases, notes) = place.read().unwrap();
+    let found = cases.remove(0);
+    let alone = |image: &File| pair(&image.bytes(), &scribble().bytes()).unwrap().0.scan;
+    let [first, second] = [alone(&image()), alone(&other)];
+    assert_eq!((found.scan.channels, &found.scan.grid), (2, &first.grid));
+    let slices = [first.slice(0), second.slice(0), first.slice(1), second.slice(1)];
+    assert_eq!(found.scan.voxels, slices.concat());
+    assert_eq!(
+        notes,
+        [
+            "channels that are stored with other axes than the first were turned to lie on it: `FOLDER/images/a_0001.nii.gz`"
+        ]
+    );
+    place.folders.modalities = Some(["t1", "t2", "flair"].map(String::from).to_vec());
+    insta::assert_snapshot!(place.refusal(), @r"
+    error: case `a` has 2 channels, expected 3 as `--modalities t1,t2,flair` names
+
+    hint: channels of a case are `NAME_0000.nii.gz`, `NAME_0001.nii.gz` and so on
+    ");
+    place.folders.modalities = None;
+    let mut shifted = straight();
+    shifted[0][3] += 3.0;
+    place.write("images/a_0001.nii.gz", &File { sform: Some(shifted), ..other }.bytes());
+    insta::assert_snapshot!(place.refusal(), @r"
+    error: cannot take `FOLDER/images/a_0001.nii.gz` as a channel beside `FOLDER/images/a_0000.nii`
+      caused by: `FOLDER/images/a_0001.nii.gz` lies 3.00 mm away from its image, expected it on its image
+
+    hint: resample it onto the grid of the other channel
     ");
 }
 

@@ -3,7 +3,9 @@
 use crate::golden::{Golden, assert_close, device, fill_by_rule_b, sums};
 use scrimp::comm::Ranks;
 use scrimp::data::batch::Batch;
+use scrimp::data::item::Item;
 use scrimp::data::samples::Samples;
+use scrimp::data::stream::HEALTHY;
 use scrimp::methods::cltn::{Cltn, Params};
 use scrimp::methods::{Passes, Recipe, Setup};
 use scrimp::parameters::{Entry, Role};
@@ -69,7 +71,7 @@ fn samples(image: &Tensor) -> Samples {
     Samples {
         image: (image.to_kind(Kind::Double) + 1.0) / 2.0,
         annotation: Tensor::zeros([1, 96, 96], (Kind::Int64, device())),
-        cases: vec![(0, 0)],
+        items: vec![Item::slice(0, 0, [1, 1])],
         positions: vec![0],
     }
 }
@@ -170,7 +172,7 @@ fn golden_two_iterations_of_label_transfer() {
             if iteration == 1 { image } else { image.flip([-1]) }
         };
         let batch =
-            Batch::new(samples(&image("real_A")), 1).with_healthy(samples(&image("real_B")));
+            Batch::new(samples(&image("real_A")), 1).with(HEALTHY, samples(&image("real_B")));
         let communicator = Ranks::alone();
         let mut cx = StepContext::new(
             StepPoint::new(u64::from(iteration), 7000, Key::new(0)),

@@ -4,7 +4,9 @@ use crate::golden::{Golden, assert_close, assert_rows_close, device, fill, sums}
 use scrimp::comm::Ranks;
 use scrimp::data::augment::zoom_labels;
 use scrimp::data::batch::Batch;
+use scrimp::data::item::Item;
 use scrimp::data::samples::Samples;
+use scrimp::data::stream::SHAPES;
 use scrimp::losses::adversarial::verdict;
 use scrimp::losses::{SMOOTH, dice, masked_mean_square, one_hot, partial_cross_entropy};
 use scrimp::methods::maskmixadv::{MaskMixAdv, Params};
@@ -288,11 +290,11 @@ impl Iterations {
         let samples = Samples {
             image: stored("iter.in.image").to_kind(Kind::Double),
             annotation: labels.where_scalarother(&labels.ne(4), 255),
-            cases: vec![(0, 0); 2],
+            items: vec![Item::slice(0, 0, [1, 1]); 2],
             positions: vec![0, 1],
         };
         let shapes = stored("iter.in.real").to_kind(Kind::Int64);
-        let batch = Batch::new(samples, 2).with_shapes(shapes);
+        let batch = Batch::new(samples, 2).with_masks(SHAPES, shapes);
         let masks = masks(&stored("iter.in.perm"), 0.5);
         let communicator = Ranks::alone();
         let step = iteration as u64 + 1;

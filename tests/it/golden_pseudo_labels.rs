@@ -6,6 +6,7 @@ use scrimp::comm::Ranks;
 use scrimp::data::IGNORE;
 use scrimp::data::augment::{Draw, Resample, Sample, Slice, apply, zoom_image};
 use scrimp::data::batch::Batch;
+use scrimp::data::item::Item;
 use scrimp::data::samples::Samples;
 use scrimp::losses::consistency::{masked_consistency, uncertainty};
 use scrimp::losses::{SMOOTH, dice, partial_cross_entropy};
@@ -128,9 +129,9 @@ fn batch(golden: &Golden, name: &str) -> Batch {
     let image = golden.get(&format!("{name}.in.image")).to_kind(Kind::Double);
     let count = image.size()[0] as usize;
     let annotation = golden.labels(&format!("{name}.in.scribble"));
-    let cases = vec![(0, 0); count];
+    let items = vec![Item::slice(0, 0, [1, 1]); count];
     let positions = (0..count as u64).collect();
-    Batch::new(Samples { image, annotation, cases, positions }, count)
+    Batch::new(Samples { image, annotation, items, positions }, count)
 }
 
 /// `[sum, sum of squares]` of the tensors of a learner whose names begin with `prefix`.

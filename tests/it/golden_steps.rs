@@ -3,6 +3,7 @@
 use crate::golden::{Golden, assert_close, device, fill, sums};
 use scrimp::comm::Ranks;
 use scrimp::data::batch::Batch;
+use scrimp::data::item::Item;
 use scrimp::data::samples::Samples;
 use scrimp::methods::partial_ce::{Params, PartialCe};
 use scrimp::methods::{Passes, Recipe, Setup};
@@ -68,7 +69,7 @@ fn batch(golden: &Golden, labels: &str) -> Batch {
     let samples = Samples {
         image,
         annotation: golden.labels(labels),
-        cases: vec![(0, 0); count],
+        items: vec![Item::slice(0, 0, [1, 1]); count],
         positions: (0..count as u64).collect(),
     };
     Batch::new(samples, count)

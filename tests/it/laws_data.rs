@@ -75,11 +75,13 @@ fn the_order_of_an_epoch_is_the_permutation_of_its_key() {
 
 #[cfg(feature = "torch")]
 mod loader {
+    use scrimp::config::sampling::Sampling;
     use scrimp::data::augment::Resample;
     use scrimp::data::batch::Batch;
     use scrimp::data::held_out::HeldOut;
     use scrimp::data::import::phantom::{Difficulty, Phantom, generate};
     use scrimp::data::loader::{Loader, LoaderPlan};
+    use scrimp::data::stream::ANNOTATED;
     use scrimp::data::{DENSE, Dataset, IGNORE, SCRIBBLE};
     use std::sync::Arc;
     use tch::{Kind, Tensor};
@@ -96,8 +98,8 @@ mod loader {
             annotation: SCRIBBLE.into(),
             batch_size: 5,
             drop_last: false,
-            with_healthy: false,
-            size: 32,
+            streams: ANNOTATED,
+            sampling: Sampling::Slices { size: 32 },
             augment: Resample::Reference,
             outside: scrimp::data::IGNORE,
             seed: 7,
@@ -106,7 +108,7 @@ mod loader {
 
     fn assert_equal(actual: &Batch, expected: &Batch) {
         assert_eq!(actual.global_size, expected.global_size);
-        assert_eq!(actual.main().cases, expected.main().cases);
+        assert_eq!(actual.main().items, expected.main().items);
         assert_eq!(actual.main().positions, expected.main().positions);
         assert_eq!(actual.main().image, expected.main().image);
         assert_eq!(actual.main().annotation, expected.main().annotation);
@@ -187,7 +189,7 @@ mod loader {
         for step in 1..=3 {
             let batch = loader.batch(step).unwrap();
             let samples = batch.main();
-            let count = samples.cases.len() as i64;
+            let count = samples.items.len() as i64;
             assert_eq!(samples.image.size(), [count, 1, 32, 32]);
             assert_eq!(samples.image.kind(), Kind::Float);
             assert_eq!(samples.annotation.size(), [count, 32, 32]);
@@ -199,7 +201,7 @@ mod loader {
             assert!(bool::try_from(known.all()).unwrap());
             let share = samples.annotation.eq(i64::from(IGNORE)).to_kind(Kind::Double);
             ignored += share.mean(Kind::Double).double_value(&[]) / 3.0;
-            assert!(samples.cases.iter().all(|&(case, _)| dataset.cases[case].fold != 2));
+            assert!(samples.items.iter().all(|item| dataset.cases[item.case].fold != 2));
         }
         assert!(ignored > 0.9, "the batch holds scribbles, not the dense truth: {ignored}");
     }

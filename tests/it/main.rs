@@ -61,6 +61,9 @@ mod data_volumes;
 #[cfg(feature = "mpi")]
 mod distributed;
 #[cfg(test)]
+#[cfg(feature = "hdf5")]
+mod evaluating_files;
+#[cfg(test)]
 #[cfg(feature = "mpi")]
 mod export;
 #[cfg(test)]
@@ -157,6 +160,8 @@ mod micro_batches;
 #[cfg(feature = "torch")]
 mod native;
 #[cfg(test)]
+mod nifti_files;
+#[cfg(test)]
 #[cfg(feature = "torch")]
 mod non_finite;
 #[cfg(test)]
@@ -166,7 +171,13 @@ mod overlap;
 #[cfg(feature = "mpi")]
 mod owning;
 #[cfg(test)]
+#[cfg(feature = "torch")]
+mod patches;
+#[cfg(test)]
 mod preparing;
+#[cfg(test)]
+#[cfg(feature = "mpi")]
+mod predicting;
 #[cfg(test)]
 mod promises;
 #[cfg(test)]
@@ -184,6 +195,8 @@ mod resume;
 #[cfg(test)]
 #[cfg(feature = "mpi")]
 mod running;
+#[cfg(test)]
+mod scans;
 #[cfg(test)]
 #[cfg(feature = "hdf5")]
 mod skips;

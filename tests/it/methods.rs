@@ -3,12 +3,13 @@
 use crate::running::Train;
 use scrimp::comm::{Ranks, Solo};
 use scrimp::config;
+use scrimp::config::sampling::Sampling;
 use scrimp::data::augment::Resample;
 use scrimp::data::import::lesion_phantom::{self, LesionPhantom};
 use scrimp::data::import::phantom::{Difficulty, Phantom, generate};
 use scrimp::data::loader::{Loader, LoaderPlan};
 use scrimp::data::shapes::Shapes;
-use scrimp::data::stream::training_slices;
+use scrimp::data::stream::{by_image_label, by_masks, training_slices};
 use scrimp::data::{IGNORE, IMAGE_LABEL, SCRIBBLE};
 use scrimp::error::Exit;
 use scrimp::methods::{METHODS, MethodDef, Passes, Setup};
@@ -152,7 +153,7 @@ impl Bench {
         let phantom = Phantom { cases: 5, slices: 2, size: 32, difficulty, seed: 1 };
         let lesions =
             LesionPhantom { cases: 6, healthy: 5, validation: 2, test: 0, size: 32, seed: 1 };
-        let dataset = if definition.needs_healthy {
+        let dataset = if by_image_label(definition.streams) {
             lesion_phantom::generate(&lesions)
         } else {
             generate(&phantom)
@@ -166,7 +167,7 @@ impl Bench {
             moments: Moments::Whole,
         };
         let classes = dataset.classes.len() as i64;
-        let annotation = if definition.needs_healthy { IMAGE_LABEL } else { SCRIBBLE };
+        let annotation = if by_image_label(definition.streams) { IMAGE_LABEL } else { SCRIBBLE };
         let slices = training_slices(&dataset, 1, annotation);
         let slices = slices.iter().map(|_| [phantom.size; 2]).collect();
         let passes = Passes::new(true, None);
@@ -184,8 +185,8 @@ impl Bench {
             annotation: annotation.to_owned(),
             batch_size: 4,
             drop_last: false,
-            with_healthy: definition.needs_healthy,
-            size: 32,
+            streams: definition.streams,
+            sampling: Sampling::Slices { size: 32 },
             outside: IGNORE,
             augment: Resample::Reference,
             seed: 1,
@@ -195,7 +196,11 @@ impl Bench {
         let shapes = || Shapes::of(generate(&others).unwrap(), dataset.classes.len()).unwrap();
         Self {
             method: (definition.build)(&params, &setup).unwrap(),
-            loader: if definition.needs_shapes { loader.with_shapes(shapes()) } else { loader },
+            loader: if by_masks(definition.streams) {
+                loader.with_shapes(shapes())
+            } else {
+                loader
+            },
             communicator: Ranks::alone(),
         }
     }

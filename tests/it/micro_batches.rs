@@ -2,6 +2,7 @@
 
 use scrimp::comm::{Ranks, threads};
 use scrimp::data::batch::Batch;
+use scrimp::data::item::Item;
 use scrimp::data::samples::Samples;
 use scrimp::error::Result;
 use scrimp::methods::partial_ce::{Params, PartialCe};
@@ -85,8 +86,8 @@ fn batch(step: u64, mine: Range<usize>, samples: usize) -> Batch {
     let image = Tensor::from_slice(&values.collect::<Vec<f64>>()).view([-1, 1, 1, PIXELS]);
     let annotation = Tensor::zeros([mine.len() as i64, 1, PIXELS], (Kind::Int64, Device::Cpu));
     let positions = mine.clone().map(|position| position as u64).collect();
-    let cases = mine.map(|position| (position, 0)).collect();
-    Batch::new(Samples { image, annotation, cases, positions }, samples)
+    let items = mine.map(|position| Item::slice(position, 0, [1, 1])).collect();
+    Batch::new(Samples { image, annotation, items, positions }, samples)
 }
 
 /// Weights and numbers after three steps of so many micro-batches on one of the ranks.
@@ -182,8 +183,8 @@ fn annotated(mine: &Range<usize>, samples: usize) -> Batch {
     let annotation = if count == 0 { none } else { Tensor::stack(&annotation, 0) };
     let image = image.expand([count, 1, SIZE, SIZE], false).contiguous();
     let positions = mine.clone().map(|position| position as u64).collect();
-    let cases = mine.clone().map(|position| (position, 0)).collect();
-    Batch::new(Samples { image, annotation, cases, positions }, samples)
+    let items = mine.clone().map(|position| Item::slice(position, 0, [1, 1])).collect();
+    Batch::new(Samples { image, annotation, items, positions }, samples)
 }
 
 /// Weights and numbers after one step of so many micro-batches on one of the ranks.

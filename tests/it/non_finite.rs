@@ -5,12 +5,12 @@ use safetensors::{Dtype, SafeTensors};
 use scrimp::comm::{Communicator, Ranks, TensorSums, threads};
 use scrimp::config;
 use scrimp::config::plan::RunPlan;
-use scrimp::config::sampling::Sampling;
 use scrimp::data::Dataset;
 use scrimp::data::augment::Resample;
 use scrimp::data::batch::Batch;
 use scrimp::data::import::phantom::{Difficulty, Phantom, generate};
 use scrimp::data::loader::{Loader, LoaderPlan};
+use scrimp::data::stream::ANNOTATED;
 use scrimp::error::{Exit, Result};
 use scrimp::methods::{self, Passes, Setup};
 use scrimp::native::GroupSum;
@@ -188,8 +188,8 @@ fn trainer_of(
         annotation: plan.data.annotation.clone(),
         batch_size: plan.train.batch_size,
         drop_last: false,
-        with_healthy: false,
-        size: plan.data.size,
+        streams: ANNOTATED,
+        sampling: plan.data.sampling,
         augment: Resample::Reference,
         outside: scrimp::data::IGNORE,
         seed: plan.train.seed,
@@ -204,7 +204,7 @@ fn trainer_of(
         evaluator: Evaluator {
             dataset: Arc::clone(&dataset),
             fold: 1,
-            sampling: Sampling::Slices { size: plan.data.size },
+            sampling: plan.data.sampling,
             target,
             yardstick: Yardstick::Voxels,
             volume_statistics: false,

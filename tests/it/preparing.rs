@@ -3,7 +3,7 @@
 
 use proptest::prelude::*;
 use scrimp::preparation::{
-    Channel, Crop, Intensities, NativeLabels, Over, Preparation, Regrid, Spacing,
+    Channel, Crop, Intensities, NativeLabels, NativeSlice, Over, Preparation, Regrid, Spacing,
 };
 use scrimp::scan::{Grid, Placement, Scan};
 
@@ -79,7 +79,18 @@ fn streamed(regrid: &Regrid, probabilities: &[f32], slices: usize) -> Vec<u8> {
             &probabilities[(class * total + first) * rows * columns..][..count * rows * columns]
         };
         let slab: Vec<f32> = (0..3).flat_map(|class| of_class(class).to_vec()).collect();
-        labels.extend(native.push(&slab).unwrap());
+        let mut take = |slice: NativeSlice<'_>| {
+            let pixels = slice.labels.len();
+            for (pixel, &label) in slice.labels.iter().enumerate() {
+                let of = |class: usize| slice.probabilities[class * pixels + pixel];
+                let chosen = of(usize::from(label));
+                assert!((0..3).all(|class| of(class) < chosen || class >= usize::from(label)));
+                assert!((0..3).all(|class| of(class) <= chosen), "pixel {pixel}");
+            }
+            labels.extend_from_slice(slice.labels);
+            Ok(())
+        };
+        native.each_slice(&slab, true, &mut take).unwrap();
     }
     assert!(native.is_complete());
     labels
@@ -357,5 +368,167 @@ proptest! {
             })
         }).collect();
         prop_assert_eq!(streamed(&regrid, &probabilities, slab), expected);
+    }
+}
+
+/// From the command line to the packed file.
+#[cfg(feature = "hdf5")]
+mod packed {
+    use super::*;
+    use crate::cli::{complaint, scrimp};
+    use crate::nifti_files::{File, file};
+    use scrimp::data::{DENSE, SCRIBBLE, store};
+    use scrimp::scan::{Notes, read};
+    use std::fs;
+    use std::path::Path;
+    use tempfile::TempDir;
+
+    /// x, y, z in the file; slices lie far apart.
+    const EXTENTS: [usize; 3] = [12, 10, 3];
+
+    /// A file of one number for each voxel `[z, y, x]`.
+    fn volume(value: impl Fn([usize; 3]) -> f64) -> File {
+        let [columns, rows, slices] = EXTENTS;
+        let values = voxels([slices, rows, columns]).into_iter().map(value).collect::<Vec<_>>();
+        File { extents: EXTENTS.to_vec(), ..file(&values) }
+    }
+
+    fn structure([_, y, x]: [usize; 3]) -> bool {
+        (3..7).contains(&y) && (4..9).contains(&x)
+    }
+
+    /// Two cases of two channels with a margin of 0, in folders as nnU-Net has them.
+    fn written(folder: &Path) {
+        for name in ["images", "scribbles", "dense"] {
+            fs::create_dir(folder.join(name)).unwrap();
+        }
+        for (case, brightness) in [("a", 100.0), ("b", 200.0)] {
+            let inside = |[_, y, x]: [usize; 3]| (1..10).contains(&y) && (2..12).contains(&x);
+            let image = |scale: f64| {
+                volume(move |at| {
+                    let content = scale * (1.0 + f64::from(u8::from(structure(at))) + at[2] as f64);
+                    if inside(at) { content.round() } else { 0.0 }
+                })
+            };
+            let scribble = volume(|at| match at {
+                [_, 5, 4..=7] => 1.0,
+                [_, 8, _] => 0.0,
+                _ => 9.0,
+            });
+            let dense = volume(|at| f64::from(u8::from(structure(at))));
+            for (path, file) in [
+                (format!("images/{case}_0000.nii"), image(brightness)),
+                (format!("images/{case}_0001.nii"), image(-0.5 * brightness)),
+                (format!("scribbles/{case}.nii"), scribble),
+                (format!("dense/{case}.nii"), dense),
+            ] {
+                fs::write(folder.join(path), file.bytes()).unwrap();
+            }
+        }
+    }
+
+    fn prepare(folder: &Path, arguments: &[&str]) -> String {
+        let at = |name: &str| folder.join(name).to_str().unwrap().to_owned();
+        let [images, scribbles, dense, to] = ["images", "scribbles", "dense", "set.h5"].map(at);
+        let from = ["prepare", "nifti", "--images", &images, "--scribbles", &scribbles];
+        let labels = ["--dense", &dense, "--classes", "background,lesion", "--ignore", "9"];
+        let output = scrimp(&[&from[..], &labels, &["--to", &to], arguments].concat());
+        complaint(&output).replace(folder.to_str().unwrap(), "FOLDER")
+    }
+
+    #[test]
+    fn what_the_command_did_is_recorded_and_can_be_done_again_and_undone() {
+        let folder = TempDir::new().unwrap();
+        written(folder.path());
+        let said = prepare(
+            folder.path(),
+            &["--modalities", "ct,pet", "--spacing", "4,3", "--crop", "nonzero"]
+                .into_iter()
+                .chain(["--intensities", "fixed", "--intensities", "z-score-nonzero"])
+                .collect::<Vec<_>>(),
+        );
+        insta::assert_snapshot!(said, @r"
+        exit code 0
+        warning: annotated voxels met in one prepared voxel or lay outside of what is kept: `a` keeps 21 of 48, `b` keeps 21 of 48
+        ");
+        let dataset = store::read(&folder.path().join("set.h5")).unwrap();
+        let preparation = dataset.preparation.clone().unwrap();
+        insta::assert_snapshot!(toml::to_string(&preparation).unwrap(), @r#"
+        crop = "nonzero"
+
+        [spacing]
+        in_plane = [4.0, 3.0]
+
+        [[channels]]
+        name = "ct"
+
+        [channels.intensities.fixed]
+        low = 600.0
+        high = 1800.0
+        mean = 1125.0
+        deviation = 414.578098794425
+
+        [[channels]]
+        name = "pet"
+
+        [channels.intensities.z_score]
+        over = "nonzero"
+        "#);
+        let case = &dataset.cases[1];
+        assert_eq!(case.scan.grid.shape, [3, 5, 5]);
+        let known = |labels: &[u8]| labels.iter().filter(|&&label| label != 255).count();
+        // Each slice: 4 voxels of the lesion end in 2, 10 of the background in 5.
+        assert_eq!(known(&case.annotations[SCRIBBLE]), 3 * (2 + 5));
+        // A scan that is read again goes the same way, to the last bit.
+        let files = ["images/b_0000.nii", "images/b_0001.nii"].map(|name| folder.path().join(name));
+        let scan = scrimp::scan::read_channels(&files, &Notes::default()).unwrap();
+        let prepared = preparation.apply(scan).unwrap();
+        assert_eq!(prepared.scan, case.scan);
+        // And labels come back onto the file's voxels.
+        let back = prepared.regrid.labels(&case.annotations[DENSE]).unwrap();
+        let file = read(&folder.path().join("dense/b.nii"), &Notes::default()).unwrap();
+        assert_eq!(back.grid, file.grid);
+        let truth: Vec<u8> = file.voxels.iter().map(|&label| label as u8).collect();
+        assert!(dice(&back.values, &truth, 1) > 0.7);
+    }
+
+    #[test]
+    fn what_the_command_cannot_do_is_refused() {
+        let folder = TempDir::new().unwrap();
+        written(folder.path());
+        let mut refused = |arguments: &[&str]| {
+            let said = prepare(folder.path(), arguments);
+            assert!(!folder.path().join("set.h5").exists());
+            said
+        };
+        insta::assert_snapshot!(refused(&["--spacing", "2"]), @r"
+        exit code 2
+        error: `--spacing` has 1 distances, expected 2 or 3
+
+        hint: name those of rows and columns, or of slices, rows and columns: `--spacing 0.8,0.8`
+        ");
+        insta::assert_snapshot!(refused(&["--spacing", "2,0"]), @r"
+        exit code 2
+        error: invalid value '0' for '--spacing <MM>': expected millimetres above 0
+
+        For more information, try '--help'.
+        ");
+        insta::assert_snapshot!(refused(&["--intensities", "window:3"]), @r"
+        exit code 2
+        error: `--intensities` is `window:3`, expected `robust`, `published`, `z-score`, `z-score-nonzero`, `window:LOW,HIGH`, `fixed` or `as-stored`
+        ");
+        insta::assert_snapshot!(refused(&["--intensities", "window:7,3"]), @r"
+        exit code 1
+        error: cannot scale channel `0000`
+          caused by: the window goes from 7 to 3, expected a larger number last
+        ");
+        let three =
+            ["--intensities", "robust", "--intensities", "robust", "--intensities", "robust"];
+        insta::assert_snapshot!(refused(&three), @r"
+        exit code 2
+        error: 3 ways to scale intensities for 2 channels, expected one for all or one for each
+
+        hint: channels are `NAME_0000`, `NAME_0001` and so on; give `--intensities` once for each
+        ");
     }
 }

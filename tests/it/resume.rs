@@ -4,6 +4,7 @@
 
 use crate::cli::{complaint, scrimp};
 use crate::running::{SMOKE, Train};
+use scrimp::preparation::{Intensities, Preparation};
 use scrimp::runlog::directory::RunDirectory;
 use scrimp::runlog::{RunEvent, RunStatus};
 use scrimp::train::checkpoint::read_manifest;
@@ -311,7 +312,19 @@ fn a_run_knows_what_it_learnt_from() {
     hint: name the same data in `[data]` to continue
     hint: or begin another run with its weights: `scrimp train CONFIG --run DIR --resume FOLDER/run/checkpoints/step-00000002`
     ");
+    insta::assert_snapshot!(refused("data.preparation.crop=nonzero"), @r"
+    exit code 2
+    error: `data.preparation.crop` is `'nonzero'`, the scans of data set `phantom` were prepared with `'none'`
+
+    hint: remove `[data.preparation]`, which says how scans were prepared and prepares none
+    hint: or pack the data in that way: `scrimp prepare --help`
+    ");
     assert_eq!(files(&run.join("checkpoints")), ["step-00000001", "step-00000002"]);
+    // The checkpoint alone says what a scan that nobody has seen has to go through, and what comes of it.
+    let saved = read_manifest(&run.join("checkpoints/step-00000002")).unwrap().manifest;
+    let config = scrimp::config::parse(&saved.config, "manifest", &[]).unwrap();
+    assert_eq!(config.data.preparation, Some(Preparation::grey(Intensities::Published)));
+    assert_eq!(saved.classes, ["background", "right ventricle", "myocardium", "left ventricle"]);
     let evaluate = |run: &Path| scrimp(&["evaluate", run.to_str().unwrap()]);
     assert!(evaluate(&run).status.success());
     // Whatever the configuration says by now.

@@ -4,6 +4,7 @@
 use crate::golden::{Golden, assert_close, assert_rows_close, device, fill, sums};
 use scrimp::comm::{Ranks, threads};
 use scrimp::data::batch::Batch;
+use scrimp::data::item::Item;
 use scrimp::data::samples::Samples;
 use scrimp::losses::consistency::{masked_consistency, uncertainty};
 use scrimp::losses::contour::{Contours, contour_length};
@@ -293,7 +294,7 @@ fn batch(mine: Range<usize>, samples: usize) -> Batch {
     let samples_here = Samples {
         image: cut(image),
         annotation: cut(labels),
-        cases: mine.clone().map(|position| (position, 0)).collect(),
+        items: mine.clone().map(|position| Item::slice(position, 0, [1, 1])).collect(),
         positions: mine.map(|position| position as u64).collect(),
     };
     Batch::new(samples_here, samples)

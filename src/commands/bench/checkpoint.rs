@@ -104,7 +104,7 @@ fn timed(bench: &Bench, method: &mut dyn Method, folder: &Path) -> Result<Times>
     let header = Header {
         method: bench.plan.method.clone(),
         config: bench.plan.to_toml()?,
-        learnt_from: Vec::new(),
+        ..Header::default()
     };
     let retention = Retention { last: 1, every: 0 };
     let store = CheckpointStore::new(folder);

@@ -200,12 +200,12 @@ impl Bench {
         let mut text = self.machine()?;
         let _ = writeln!(
             text,
-            "a step of `{}`, {} slices of {} x {} on {} ranks: {:.2} ms, {images:.1} images/s, \
+            "a step of `{}`, {} {} of {} on {} ranks: {:.2} ms, {images:.1} images/s, \
              {:.1} ms of it waiting for data; median of {} times {TOGETHER} steps{}{}",
             plan.method,
             plan.train.batch_size,
-            plan.data.size,
-            plan.data.size,
+            plan.data.sampling.items(),
+            plan.data.sampling,
             comm.ranks(),
             1e3 * step.as_secs_f64(),
             1e3 * wait.as_secs_f64(),
@@ -256,11 +256,11 @@ impl Bench {
         let mut text = self.machine()?;
         let _ = writeln!(
             text,
-            "a batch of {} slices of {} x {} on {} ranks: {:.2} ms, {images:.0} images/s, {:.2} GB/s of \
+            "a batch of {} {} of {} on {} ranks: {:.2} ms, {images:.0} images/s, {:.2} GB/s of \
              images a rank; median of {repeats} batches",
             plan.train.batch_size,
-            plan.data.size,
-            plan.data.size,
+            plan.data.sampling.items(),
+            plan.data.sampling,
             comm.ranks(),
             1e3 * time.as_secs_f64(),
             bytes as f64 / time.as_secs_f64() / 1e9

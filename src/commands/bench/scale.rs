@@ -149,12 +149,12 @@ fn kind_of_ranks(bench: &Bench) -> &'static str {
 
 fn table(bench: &Bench, slices: usize, model: &StepModel) -> String {
     let mut text = format!(
-        "a model, not a measurement: a step of `{}` on up to {MOST} {}, {slices} slices of {} x {} on each\n\
+        "a model, not a measurement: a step of `{}` on up to {MOST} {}, {slices} {} of {} on each\n\
          {:>10} {:>10} {:>12} {:>12} {:>12}\n",
         bench.plan.method,
         kind_of_ranks(bench),
-        bench.plan.data.size,
-        bench.plan.data.size,
+        bench.plan.data.sampling.items(),
+        bench.plan.data.sampling,
         kind_of_ranks(bench),
         "slices",
         "step, ms",

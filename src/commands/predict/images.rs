@@ -3,13 +3,16 @@
 //! Knows names of files; nothing is opened here.
 
 use crate::error::{Context, Failure, Result};
+use crate::scan::FORMATS;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-/// Endings of files that hold an image, the longest first.
-const ENDINGS: [&str; 5] = [".nii.gz", ".nii", ".png", ".jpg", ".jpeg"];
+/// Endings of files that hold an image.
+fn endings() -> impl Iterator<Item = &'static str> {
+    FORMATS.iter().flat_map(|format| format.endings).copied()
+}
 
 /// An image to segment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,7 +35,7 @@ pub(super) fn find(images: &Path, channels: usize) -> Result<Vec<ImageFiles>> {
         let message = format!(
             "`{}` holds no image, expected files that end in `{}`",
             images.display(),
-            ENDINGS.join("`, `")
+            endings().collect::<Vec<_>>().join("`, `")
         );
         return Err(Failure::usage(message).hint("name a folder of images with `--images DIR`"));
     }
@@ -57,7 +60,7 @@ fn in_folder(folder: &Path) -> Result<Vec<PathBuf>> {
     for entry in std::fs::read_dir(folder).context(cannot)? {
         let path = entry.context(cannot)?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
-        let is_image = ENDINGS.iter().any(|ending| name.ends_with(ending));
+        let is_image = endings().any(|ending| name.ends_with(ending));
         // macOS leaves `._NAME` beside files that it copies.
         if is_image && !name.starts_with('.') && !path.is_dir() {
             files.push(path);
@@ -77,15 +80,18 @@ fn split(file: &Path) -> Result<(String, String)> {
         return Err(Failure::usage(message).hint("rename it"));
     };
     let lower = name.to_lowercase();
-    let known = ENDINGS.iter().find(|ending| lower.ends_with(*ending));
+    let known = endings().find(|ending| lower.ends_with(ending));
     let length = known
         .map_or_else(|| name.rfind('.').unwrap_or(name.len()), |ending| name.len() - ending.len());
     if length == 0 {
         return Err(Failure::usage(format!("`{}` has no name but its ending", file.display()))
             .hint("rename it"));
     }
-    let is_picture = matches!(known, Some(&(".png" | ".jpg" | ".jpeg")));
-    let ending = if is_picture { ".png" } else { known.copied().unwrap_or(".nii.gz") };
+    let ending = match known {
+        Some(".png" | ".jpg" | ".jpeg") => ".png",
+        Some(".nii") => ".nii",
+        _ => ".nii.gz",
+    };
     Ok((name[..length].to_owned(), ending.to_owned()))
 }
 
@@ -215,7 +221,7 @@ mod tests {
         hint: put the missing files beside them, or move the others elsewhere
         ");
         insta::assert_snapshot!(found(&["notes.txt"], 1).unwrap_err(), @"
-        error: `FOLDER` holds no image, expected files that end in `.nii.gz`, `.nii`, `.png`, `.jpg`, `.jpeg`
+        error: `FOLDER` holds no image, expected files that end in `.nii.gz`, `.nii`, `.png`, `.jpg`, `.jpeg`, `.h5`
 
         hint: name a folder of images with `--images DIR`
         ");

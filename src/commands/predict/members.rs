@@ -4,11 +4,12 @@
 //! A checkpoint is all that is needed: neither its run directory nor the data that it learnt from.
 
 use super::records::MemberIdentity;
+use crate::comm::{Ranks, agree};
 use crate::commands::chosen;
 use crate::commands::run::{self, Place, Task};
-use crate::comm::{Ranks, agree};
 use crate::config;
 use crate::config::plan::RunPlan;
+use crate::config::sampling::Sampling;
 use crate::error::{Context, Failure, Result};
 use crate::preparation::Preparation;
 use crate::runlog::directory::RunDirectory;
@@ -44,7 +45,8 @@ impl Member {
         let place = checkpoint.path.display().to_string();
         let config = config::parse(&manifest.config, &place, &[])?;
         let plan = run::resolve(&config, 1)?;
-        let (Some(classes), Some(preparation)) = (&manifest.classes, &manifest.preparation) else {
+        let known = plan.data.preparation.clone().filter(|_| !manifest.classes.is_empty());
+        let Some(preparation) = known else {
             let message = format!(
                 "checkpoint `{place}` does not say which classes there are and how scans were prepared"
             );
@@ -52,16 +54,18 @@ impl Member {
                 "scrimp wrote it before it recorded them: pack the data again, and train on from it with `--resume`",
             ));
         };
-        let (classes, preparation) = (classes.clone(), preparation.clone());
+        let classes = manifest.classes.clone();
         Ok(Self { run: run.to_owned(), plan, classes, preparation, checkpoint })
     }
 
     /// All of them, which can predict together.
     pub(super) fn read_all(runs: &[PathBuf], checkpoint: &str) -> Result<Vec<Self>> {
         if runs.len() > 1 && !matches!(checkpoint, "last" | "best") {
-            let message = format!("`--checkpoint {checkpoint}` names one checkpoint for {} runs", runs.len());
-            return Err(Failure::usage(message)
-                .hint("name checkpoints in place of runs: `scrimp predict CHECKPOINT CHECKPOINT ...`"));
+            let message =
+                format!("`--checkpoint {checkpoint}` names one checkpoint for {} runs", runs.len());
+            return Err(Failure::usage(message).hint(
+                "name checkpoints in place of runs: `scrimp predict CHECKPOINT CHECKPOINT ...`",
+            ));
         }
         let members = runs.iter().map(|run| Self::read(run, checkpoint));
         let members = members.collect::<Result<Vec<Self>>>()?;
@@ -73,43 +77,51 @@ impl Member {
 
     /// Refuses another checkpoint whose probabilities are not those of the same classes, voxel by voxel.
     fn refuse_unlike(&self, other: &Self) -> Result<()> {
-        let refuse = |what: &str, own: String, others: String| {
-            Err(Failure::usage(format!(
-                "`{}` has {what} {own}, `{}` has {others}: they cannot predict together",
-                self.run.display(),
-                other.run.display()
-            ))
-            .hint("predict with each into a folder of its own"))
+        let (own, others) = (self.run.display(), other.run.display());
+        let refuse = |what: String| {
+            let message = format!("`{own}` and `{others}` cannot predict together: {what}");
+            Err(Failure::usage(message).hint("predict with each into a folder of its own"))
         };
         let list = |names: &[String]| format!("`{}`", names.join("`, `"));
+        let differ = |what: &str, own: String, others: String| {
+            refuse(format!("the first has {what} {own}, the second {others}"))
+        };
         if self.classes != other.classes {
-            return refuse("the classes", list(&self.classes), list(&other.classes));
+            return differ("the classes", list(&self.classes), list(&other.classes));
         }
         let channels = |member: &Self| {
             let names = member.preparation.channels.iter().map(|channel| channel.name.clone());
             names.collect::<Vec<String>>()
         };
         if channels(self) != channels(other) {
-            return refuse("the channels", list(&channels(self)), list(&channels(other)));
+            return differ("the channels", list(&channels(self)), list(&channels(other)));
         }
-        if self.preparation != other.preparation || self.plan.data.colour != other.plan.data.colour {
-            return refuse("another preparation of scans", String::new(), "its own".to_owned());
+        let (data, other_data) = (&self.plan.data, &other.plan.data);
+        if self.preparation != other.preparation || data.colour != other_data.colour {
+            return refuse("their scans were prepared in different ways".to_owned());
         }
-        let sampling = |member: &Self| format!("{:?}", member.plan.data.sampling);
-        if self.plan.data.sampling.extent() != other.plan.data.sampling.extent() {
-            return refuse("samples", sampling(self), sampling(other));
+        let is_resized = |sampling: Sampling| matches!(sampling, Sampling::Slices { .. });
+        let (seen, other_seen) = (run::sampling(&self.plan), run::sampling(&other.plan));
+        if seen.extent() != other_seen.extent() || is_resized(seen) != is_resized(other_seen) {
+            return refuse(format!("the first sees {seen:?} of a scan, the second {other_seen:?}"));
         }
         if run::kind(&self.plan) != run::kind(&other.plan) {
             let precision = |member: &Self| format!("`{:?}`", member.plan.train.precision);
-            return refuse("the precision", precision(self), precision(other));
+            return differ("the precision", precision(self), precision(other));
         }
         Ok(())
+    }
+
+    /// How many files an image has: one for each channel, unless they are colours.
+    pub(super) fn files_for_each(&self) -> usize {
+        if is_in_colour(&self.preparation) { 1 } else { self.preparation.channels.len() }
     }
 
     /// What tells it from others.
     pub(super) fn identity(&self) -> Result<MemberIdentity> {
         let manifest = &self.checkpoint.manifest;
-        let text = serde_json::to_vec(manifest).context(|| "cannot tell a checkpoint from others")?;
+        let text =
+            serde_json::to_vec(manifest).context(|| "cannot tell a checkpoint from others")?;
         Ok(MemberIdentity {
             method: manifest.method.clone(),
             step: manifest.run.step,
@@ -131,4 +143,10 @@ impl Member {
         restore_predicting(&self.checkpoint.path, &*method, ranks)?;
         Ok(method)
     }
+}
+
+/// Whether the channels are those of a picture in colour.
+pub(super) fn is_in_colour(preparation: &Preparation) -> bool {
+    let names = preparation.channels.iter().map(|channel| channel.name.as_str());
+    names.eq(["red", "green", "blue"])
 }

@@ -1,13 +1,251 @@
-//! `scrimp predict`: segments images that nobody has annotated.
+//! `scrimp predict`: segments images that nobody has annotated, with what was trained.
+//!
+//! Images are shared out over the ranks, and where there are fewer of them than ranks, the windows of each.
+//! An image that cannot be segmented does not keep the others from being so: it is told in the end.
 
 mod images;
+mod members;
+mod memory;
 mod records;
+mod segment;
+mod share;
 mod summary;
 
-use crate::cli;
-use crate::error::{Exit, Failure, Result};
+use crate::cli::{self, PredictDevice, Touching};
+use crate::comm::environment::Variables;
+use crate::comm::{Communicator, Host, Ranks, agree};
+use crate::commands::narrate::together;
+use crate::commands::run::{self, Place};
+use crate::commands::{print, say};
+use crate::config::DeviceChoice;
+use crate::error::{Context, Exit, Failure, Result};
+use crate::panics;
+use crate::scan::{Grid, Notes, read_grid};
+use crate::train::Method;
+use crate::train::inference::Inference;
+use images::ImageFiles;
+use indicatif::HumanBytes;
+use members::Member;
+use records::{MadeWith, Outputs};
+use segment::Segmenter;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use share::{Ended, Job};
+use summary::Summary;
 
 /// Predicts as the arguments say; every rank of a launcher calls this.
-pub(super) fn run(_arguments: &cli::Predict) -> Result<Exit> {
-    Err(Failure::new("not there yet"))
+pub(super) fn run(arguments: &cli::Predict) -> Result<Exit> {
+    let (host, variables) = run::connect()?;
+    together(&*host, || predict(arguments, &host, &variables))?;
+    Ok(Exit::Done)
+}
+
+fn predict(arguments: &cli::Predict, host: &Host, variables: &Variables) -> Result<()> {
+    let members = Member::read_all(&arguments.runs, &arguments.checkpoint);
+    let members = agree(&**host, members)?;
+    let made_with = agree(&**host, made_with(arguments, &members))?;
+    let mut summary = None;
+    let jobs = from_first_rank(&**host, || {
+        let (jobs, claimed) = claim(arguments, &members[0], &made_with)?;
+        summary = Some(claimed);
+        Ok(jobs)
+    })?;
+    let place = place(arguments, &members[0], host, variables)?;
+    let ranks = place.join(host)?;
+    let ended = panics::caught(|| {
+        let methods: Vec<Box<dyn Method>> =
+            members.iter().map(|member| member.restore(place, &ranks)).collect::<Result<_>>()?;
+        let segmenter = segmenter(&members[0], &made_with, (&methods, place));
+        segment_all(segmenter, &jobs, (arguments, &ranks))
+    });
+    let ended = panics::unwound_if_alone(ended.map_err(hinted))?;
+    let told = summary.map_or(Ok(()), |summary| tell(summary, &jobs, ended));
+    agree(&**host, told)
+}
+
+fn hinted(failure: Failure) -> Failure {
+    if failure.is_out_of_memory() {
+        return failure.hint("run it where there is more memory, or on fewer ranks of a node");
+    }
+    failure
+}
+
+/// What rank 0 makes, on every rank.
+fn from_first_rank<T: Serialize + DeserializeOwned>(
+    comm: &dyn Communicator,
+    make: impl FnOnce() -> Result<T>,
+) -> Result<T> {
+    let cannot = || "cannot tell the other ranks what to do";
+    let made = if comm.rank() == 0 {
+        make().and_then(|made| serde_json::to_vec(&made).context(cannot))
+    } else {
+        Ok(Vec::new())
+    };
+    let messages = comm.gather(&agree(comm, made)?)?;
+    agree(comm, serde_json::from_slice(&messages[0]).context(cannot))
+}
+
+/// What results depend on beside images.
+fn made_with(arguments: &cli::Predict, members: &[Member]) -> Result<MadeWith> {
+    Ok(MadeWith {
+        members: members.iter().map(Member::identity).collect::<Result<_>>()?,
+        mirrors: arguments.mirrors,
+        overlap: arguments.overlap,
+        probabilities: arguments.probabilities,
+        uncertainty: arguments.uncertainty,
+        keep_largest: arguments.keep_largest.map(|touching| match touching {
+            Touching::Corners => 26,
+            Touching::Faces => 6,
+        }),
+    })
+}
+
+/// The images to segment, with the files that each will get, which are this call's from here on.
+fn claim(
+    arguments: &cli::Predict,
+    member: &Member,
+    made_with: &MadeWith,
+) -> Result<(Vec<Job>, Summary)> {
+    let images = images::find(&arguments.images, member.files_for_each())?;
+    let with_outputs = images
+        .iter()
+        .map(|image| (image, Outputs::of(&arguments.to, image, made_with)))
+        .collect::<Vec<_>>();
+    let summary = Summary::claim(&arguments.to, &member.classes[1..], &with_outputs)?;
+    let job = |image: ImageFiles| {
+        let grid = read_grid(&image.files[0], &Notes::default()).map(|file| file.grid);
+        // What cannot be read is told when its turn comes.
+        Job {
+            shape: grid.as_ref().ok().map(|grid| grid.shape),
+            spacing_mm: grid.ok().and_then(|grid| grid.spacing_mm),
+            image,
+        }
+    };
+    Ok((images.into_iter().map(job).collect(), summary))
+}
+
+/// Where this rank computes: wherever the checkpoint comes from, this machine decides.
+fn place(
+    arguments: &cli::Predict,
+    member: &Member,
+    host: &Host,
+    variables: &Variables,
+) -> Result<Place> {
+    let mut plan = member.plan.clone();
+    plan.train.threads = 0;
+    plan.train.device = match arguments.device {
+        PredictDevice::Auto => DeviceChoice::Auto,
+        PredictDevice::Cpu => DeviceChoice::Cpu,
+        PredictDevice::Cuda => DeviceChoice::Cuda,
+    };
+    let place = Place::take(&plan, &**host, variables);
+    place.map_err(|failure| failure.hint("here a device is chosen with `--device auto|cpu|cuda`"))
+}
+
+fn segmenter<'a>(
+    member: &'a Member,
+    made_with: &'a MadeWith,
+    (methods, place): (&'a [Box<dyn Method>], Place),
+) -> Segmenter<'a> {
+    let target = run::target(&member.plan, place.device);
+    let methods = methods.iter().map(|method| &**method).collect();
+    let inference = Inference::new(methods, run::sampling(&member.plan), target);
+    Segmenter {
+        inference: Inference {
+            overlap: made_with.overlap,
+            mirrors: made_with.mirrors,
+            ..inference
+        },
+        preparation: &member.preparation,
+        colour: member.plan.data.colour,
+        classes: &member.classes,
+        made_with,
+    }
+}
+
+/// Segments all images that are not finished; how each ended, on every rank.
+fn segment_all(
+    mut segmenter: Segmenter<'_>,
+    jobs: &[Job],
+    (arguments, ranks): (&cli::Predict, &Ranks),
+) -> Result<Vec<Ended>> {
+    let needed = fit(&mut segmenter, jobs, arguments.memory);
+    let needed = agree(&**ranks, needed)?;
+    let looked = share::look(jobs, &arguments.to, segmenter.made_with, &**ranks)?;
+    if ranks.rank() == 0 {
+        let finished = looked.iter().filter(|ended| matches!(ended, Ended::Finished(_))).count();
+        let of_them = if finished > 0 {
+            format!(", {finished} of them finished before")
+        } else {
+            String::new()
+        };
+        say(format_args!("{} images{of_them}{needed}", jobs.len()));
+    }
+    share::segment(&segmenter, jobs, (looked, &arguments.to), ranks)
+}
+
+/// Lets fewer slices go through the networks together until the largest image fits into `most_bytes`; says what
+/// that takes. Refuses an image that takes more in any case.
+fn fit(segmenter: &mut Segmenter<'_>, jobs: &[Job], most_bytes: Option<u64>) -> Result<String> {
+    let channels = segmenter.preparation.channels.len();
+    let program = memory::resident_bytes();
+    loop {
+        let inference = &segmenter.inference;
+        let networks = memory::of_networks(inference, channels)?;
+        let of = |job: &Job| {
+            let grid = Grid::unplaced(job.shape?, job.spacing_mm);
+            let classes = segmenter.classes.len();
+            Some(memory::of_image(&grid, segmenter.preparation, classes, inference))
+        };
+        let with_bytes = jobs.iter().filter_map(|job| Some((of(job)?, job)));
+        let Some((of_image, job)) = with_bytes.max_by_key(|(bytes, _)| *bytes) else {
+            return Ok(String::new());
+        };
+        let bytes = program + networks + of_image;
+        let [slices, rows, columns] = job.shape.unwrap_or_default();
+        let takes = format!(
+            "`{}` of {slices} x {rows} x {columns} voxels takes about {}",
+            job.image.name,
+            HumanBytes(bytes)
+        );
+        let Some(most) = most_bytes.filter(|most| bytes > *most) else {
+            return Ok(format!("; the largest, {takes}"));
+        };
+        if segmenter.inference.slices_at_once == 1 || segmenter.inference.sampling.dims() == 3 {
+            let message = format!("{takes}, more than the {} of `--memory`", HumanBytes(most));
+            return Err(Failure::usage(message)
+                .hint("allow more, leave that image out, or start fewer processes on a machine"));
+        }
+        segmenter.inference.slices_at_once /= 2;
+    }
+}
+
+/// Writes the summary, and says how it went.
+fn tell(mut summary: Summary, jobs: &[Job], ended: Vec<Ended>) -> Result<()> {
+    let (mut problems, mut hints) = (Vec::new(), Vec::new());
+    for (job, ended) in jobs.iter().zip(ended) {
+        let outcome = match ended {
+            Ended::Finished(outcome) => Ok(outcome),
+            Ended::Failed { sentence, hints: of_it } => {
+                problems.push(sentence.clone());
+                hints.extend(of_it);
+                Err(sentence)
+            }
+            Ended::Open(_) => Err("nobody segmented it".to_owned()),
+        };
+        summary.put(&job.image.name, outcome);
+    }
+    summary.write()?;
+    let done = jobs.len() - problems.len();
+    print(&format!("segmented {done} images, volumes in `{}`\n", summary.table().display()))?;
+    if problems.is_empty() {
+        return Ok(());
+    }
+    let message = format!("{} of {} images could not be segmented", problems.len(), jobs.len());
+    let failure = Failure::new(message);
+    let failure = problems.iter().fold(failure, |failure, problem| failure.because_of(problem));
+    hints.sort();
+    hints.dedup();
+    let failure = hints.into_iter().fold(failure, Failure::hint);
+    Err(failure.hint("run the same command again for these: what is finished stays"))
 }

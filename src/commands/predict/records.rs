@@ -102,6 +102,11 @@ impl Outputs {
             .map(PathBuf::as_path)
     }
 
+    /// Whether labels are a picture and no volume.
+    pub(super) fn is_picture(&self) -> bool {
+        self.labels.extension().is_some_and(|ending| ending == "png")
+    }
+
     /// Everything that is written.
     pub(super) fn all(&self) -> impl Iterator<Item = &Path> {
         self.results().chain([self.record.as_path()])

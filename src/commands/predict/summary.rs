@@ -116,6 +116,11 @@ impl Summary {
         };
     }
 
+    /// Where the table of cases lies.
+    pub(super) fn table(&self) -> PathBuf {
+        self.folder.join("summary.csv")
+    }
+
     /// Writes both files.
     pub(super) fn write(&self) -> Result<()> {
         let json = serde_json::to_string_pretty(self).context(|| "cannot make the summary")?;

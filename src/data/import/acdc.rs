@@ -6,15 +6,12 @@
 //! `HiLab-git/WSL4MIS` at a594da8d. Knows nothing of how the packed file looks.
 
 use super::folder::{self, entries};
-use super::labels::Coding;
-use super::notes::Notes;
-use super::volume::{not_slices, slices_along};
-use super::{Source, cardiac_classes, hdf5_file, volume};
+use super::{Source, cardiac_classes, prepared};
 use crate::data::{Case, DENSE, SCRIBBLE};
 use crate::error::{Failure, Result};
-use crate::preparation::intensities::scale;
 use crate::preparation::{Intensities, Preparation};
-use crate::scan::{Grid, Scan};
+use crate::scan::wsl4mis::{self, Hdf5File};
+use crate::scan::{self, Coding, Grid, Notes, Scan};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -37,6 +34,16 @@ enum Files {
     Nifti([PathBuf; 3]),
 }
 
+impl Files {
+    /// The first file of the image.
+    fn image(&self) -> &Path {
+        match self {
+            Self::Volume(path) | Self::Nifti([path, ..]) => path,
+            Self::Slices(slices) => slices.values().next().map_or(Path::new(""), PathBuf::as_path),
+        }
+    }
+}
+
 /// Finds ACDC in `folder`, preferring whole volumes to slices, and those to NIfTI.
 ///
 /// Labels become 0 background, 1 right ventricle, 2 myocardium, 3 left ventricle,
@@ -48,11 +55,15 @@ pub fn open(folder: &Path) -> Result<Source> {
     let is_raw = matches!(found.values().next(), Some(Files::Nifti(_)));
     let scaling = if is_raw { Intensities::Published } else { Intensities::AsStored };
     let (case_count, noted) = (found.len(), notes.clone());
-    let cases = found.into_iter().map(move |(id, files)| case(id, &files, &noted));
+    let preparation = Preparation::grey(scaling);
+    let applied = preparation.clone();
+    let cases = found.into_iter().map(move |(id, files)| {
+        case(id, &files, &noted).and_then(|case| prepared(case, &applied, files.image(), &noted))
+    });
     Ok(Source {
         name: "acdc".into(),
         classes: cardiac_classes(),
-        preparation: Some(Preparation::grey(scaling)),
+        preparation: Some(preparation),
         provenance: format!(
             "ACDC challenge (Bernard et al., TMI 2018), scribbles by Valvano et al., TMI 2021.\n\
              {form}"
@@ -244,11 +255,7 @@ fn case(id: Id, files: &Files, notes: &Notes) -> Result<Case> {
         patient: format!("patient{:03}", id.patient),
         frame: id.frame,
         fold: if (1..=100).contains(&id.patient) { (id.patient - 1) / 20 + 1 } else { 0 },
-        scan: Scan {
-            grid: Grid::unplaced(arrays.shape, arrays.spacing_mm),
-            channels: 1,
-            voxels: arrays.image,
-        },
+        scan: arrays.scan,
         annotations: BTreeMap::from([
             (SCRIBBLE.into(), arrays.scribble),
             (DENSE.into(), arrays.dense),
@@ -258,9 +265,7 @@ fn case(id: Id, files: &Files, notes: &Notes) -> Result<Case> {
 
 /// The three arrays of one case or slice, labels in our coding.
 struct Arrays {
-    shape: [usize; 3],
-    spacing_mm: Option<[f64; 3]>,
-    image: Vec<f32>,
+    scan: Scan,
     dense: Vec<u8>,
     scribble: Vec<u8>,
 }
@@ -271,24 +276,21 @@ fn codings() -> [Coding; 2] {
 }
 
 fn volume_arrays(path: &Path, notes: &Notes) -> Result<Arrays> {
-    let file = hdf5_file::open(path)?;
+    let file = wsl4mis::open(path)?;
     let shape = file.shape("image")?;
     let shape: [usize; 3] = shape
         .as_slice()
         .try_into()
         .map_err(|_error| file.wrong_shape("image", &shape, "[slices, rows, columns]"))?;
-    if let Some(axis) = slices_along(shape, None) {
-        notes.add(&not_slices(axis), format!("`{}`", path.display()));
-    }
+    scan::read_grid(path, notes)?.note_oddities(notes);
     hdf5_arrays(&file, shape, notes)
 }
 
-fn hdf5_arrays(file: &hdf5_file::Hdf5File<'_>, shape: [usize; 3], notes: &Notes) -> Result<Arrays> {
+fn hdf5_arrays(file: &Hdf5File<'_>, shape: [usize; 3], notes: &Notes) -> Result<Arrays> {
     let [dense, scribble] = codings();
+    let (grid, voxels) = (Grid::unplaced(shape, None), file.image(shape)?);
     Ok(Arrays {
-        shape,
-        spacing_mm: None,
-        image: file.image(shape)?,
+        scan: Scan { grid, channels: 1, voxels },
         dense: file.labels("label", shape, &dense, notes)?,
         scribble: file.labels("scribble", shape, &scribble, notes)?,
     })
@@ -305,9 +307,9 @@ fn stacked_slices(id: Id, slices: &BTreeMap<usize, PathBuf>, notes: &Notes) -> R
             ))
             .hint("copy the missing slice files, or remove the others of this case"));
         }
-        let file = hdf5_file::open(path)?;
+        let file = wsl4mis::open(path)?;
         let found = file.shape("image")?;
-        let in_plane = stack.as_ref().map(|stack| stack.shape[1..].to_vec());
+        let in_plane = stack.as_ref().map(|stack| stack.scan.grid.shape[1..].to_vec());
         let in_plane = in_plane.unwrap_or_else(|| found.clone());
         let [rows, columns] = in_plane[..] else {
             return Err(file.wrong_shape("image", &found, "[rows, columns]"));
@@ -316,8 +318,8 @@ fn stacked_slices(id: Id, slices: &BTreeMap<usize, PathBuf>, notes: &Notes) -> R
         match &mut stack {
             None => stack = Some(slice),
             Some(stack) => {
-                stack.shape[0] += 1;
-                stack.image.extend(slice.image);
+                stack.scan.grid.shape[0] += 1;
+                stack.scan.voxels.extend(slice.scan.voxels);
                 stack.dense.extend(slice.dense);
                 stack.scribble.extend(slice.scribble);
             }
@@ -327,16 +329,13 @@ fn stacked_slices(id: Id, slices: &BTreeMap<usize, PathBuf>, notes: &Notes) -> R
 }
 
 fn nifti_arrays(image: &Path, [dense, scribble]: [&Path; 2], notes: &Notes) -> Result<Arrays> {
-    let volume = volume::read(image, notes)?;
-    volume.note_oddities(notes);
+    let grid = scan::read_grid(image, notes)?;
+    grid.note_oddities(notes);
     let [dense_coding, scribble_coding] = codings();
     Ok(Arrays {
-        shape: volume.shape,
-        spacing_mm: Some(volume.spacing_mm),
-        dense: volume.labels_at(dense, &dense_coding, notes)?,
-        scribble: volume.labels_at(scribble, &scribble_coding, notes)?,
-        image: scale(Intensities::Published, &volume.values)
-            .map_err(|failure| failure.during(format!("cannot scale `{}`", image.display())))?,
+        dense: grid.labels_at(dense, &dense_coding, notes)?.values,
+        scribble: grid.labels_at(scribble, &scribble_coding, notes)?.values,
+        scan: scan::read(image, notes)?,
     })
 }
 

@@ -4,14 +4,13 @@
 //! the preparation of `mlcb-jlu/MedImgSeg` at 73c6b9e4; other than there, one scale of intensities holds
 //! for all slices of a volume, and patients are never on two sides of the split.
 
-use super::labels::Coding;
-use super::notes::Notes;
-use super::parts::{self, Part, Picture};
-use super::{Source, folder, pictures, volume};
+use super::parts::{self, PreparedPart, PreparedPicture};
+use super::{Source, folder, pictures};
 use crate::data::{Case, augment::pillow};
 use crate::error::{Failure, Result};
 use crate::preparation::Preparation;
 use crate::random::{Key, permutation};
+use crate::scan::{self, Coding, Notes};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
@@ -42,7 +41,7 @@ struct Taken {
     image: PathBuf,
     segmentation: PathBuf,
     /// Numbers of slices, with the part that each is for.
-    slices: Vec<(usize, Part)>,
+    slices: Vec<(usize, PreparedPart)>,
 }
 
 /// What the names of FLAIR volumes end with, until 2021 and since 2023.
@@ -69,7 +68,7 @@ pub fn open(volumes: &Volumes) -> Result<Source> {
     let mut taken = find(&volumes.folder, &notes)?;
     let split = volumes.split(&taken)?;
     for one in &mut taken {
-        let part = split.get(&one.patient).copied().unwrap_or(Part::TrainDiseased);
+        let part = split.get(&one.patient).copied().unwrap_or(PreparedPart::TrainDiseased);
         one.slices = volumes.slices(one, part, &notes)?;
     }
     // In the order of the names of cases.
@@ -81,10 +80,10 @@ pub fn open(volumes: &Volumes) -> Result<Source> {
          {} healthy to train on, {} to validate, {} to test, patients split by seed {}.\n\
          Diseased from {} lesion pixels on. Intensities cut at shares {CUT_SHARES:?} of the brain, 8 bits, \
          resized to {} x {} by a triangle filter.",
-        count(Part::TrainDiseased),
-        count(Part::TrainHealthy),
-        count(Part::Validation),
-        count(Part::Test),
+        count(PreparedPart::TrainDiseased),
+        count(PreparedPart::TrainHealthy),
+        count(PreparedPart::Validation),
+        count(PreparedPart::Test),
         volumes.seed,
         volumes.min_lesion,
         volumes.size,
@@ -195,8 +194,8 @@ impl Volumes {
             .hint("`scrimp prepare brats --help` says what is assumed otherwise"))
     }
 
-    /// What each patient is for; [`Part::TrainDiseased`] stands for training.
-    fn split(&self, taken: &[Taken]) -> Result<BTreeMap<String, Part>> {
+    /// What each patient is for; [`PreparedPart::TrainDiseased`] stands for training.
+    fn split(&self, taken: &[Taken]) -> Result<BTreeMap<String, PreparedPart>> {
         let patients: BTreeSet<&String> = taken.iter().map(|one| &one.patient).collect();
         let patients: Vec<&String> = patients.into_iter().collect();
         let count = patients.len();
@@ -213,9 +212,9 @@ impl Volumes {
         let order = permutation(Key::new(self.seed).purpose("brats"), count);
         let split = order.into_iter().enumerate().map(|(place, index)| {
             let part = match place {
-                place if place < validation => Part::Validation,
-                place if place < validation + test => Part::Test,
-                _ => Part::TrainDiseased,
+                place if place < validation => PreparedPart::Validation,
+                place if place < validation + test => PreparedPart::Test,
+                _ => PreparedPart::TrainDiseased,
             };
             (patients[index].clone(), part)
         });
@@ -223,17 +222,24 @@ impl Volumes {
     }
 
     /// The slices to take of a volume for `part`.
-    fn slices(&self, one: &Taken, part: Part, notes: &Notes) -> Result<Vec<(usize, Part)>> {
-        let image = volume::read_place(&one.image, notes)?;
-        let (shape, lesions) =
-            (image.shape, image.labels_at(&one.segmentation, &lesions(), notes)?);
+    fn slices(
+        &self,
+        one: &Taken,
+        part: PreparedPart,
+        notes: &Notes,
+    ) -> Result<Vec<(usize, PreparedPart)>> {
+        let image = scan::read_grid(&one.image, notes)?;
+        let lesions = image.labels_at(&one.segmentation, &lesions(), notes)?.values;
+        let shape = image.grid.shape;
         let [first, last] = self.depth_percent.map(|percent| percent as usize * shape[0]);
         let slices = (0..shape[0]).step_by(self.every);
         let slices = slices.filter(|slice| (first..=last).contains(&(slice * 100)));
         let parts = slices.filter_map(|slice| {
             let (mask, _) = Square::of(shape).cut(&lesions, slice);
             match mask.into_iter().filter(|&lesion| lesion > 0).count() {
-                0 if part == Part::TrainDiseased => Some((slice, Part::TrainHealthy)),
+                0 if part == PreparedPart::TrainDiseased => {
+                    Some((slice, PreparedPart::TrainHealthy))
+                }
                 count if count >= self.min_lesion => Some((slice, part)),
                 _ => None,
             }
@@ -243,21 +249,21 @@ impl Volumes {
 
     fn check_counts(
         &self,
-        split: &BTreeMap<String, Part>,
-        count: impl Fn(Part) -> usize,
+        split: &BTreeMap<String, PreparedPart>,
+        count: impl Fn(PreparedPart) -> usize,
     ) -> Result<()> {
         let of = |part| split.values().filter(|&&other| other == part).count();
         let diseased = format!("with {} lesion pixels or more", self.min_lesion);
         for (part, patients, what) in [
-            (Part::TrainDiseased, of(Part::TrainDiseased), diseased.as_str()),
-            (Part::TrainHealthy, of(Part::TrainDiseased), "without any lesion"),
-            (Part::Validation, of(Part::Validation), &diseased),
-            (Part::Test, of(Part::Test), &diseased),
+            (PreparedPart::TrainDiseased, of(PreparedPart::TrainDiseased), diseased.as_str()),
+            (PreparedPart::TrainHealthy, of(PreparedPart::TrainDiseased), "without any lesion"),
+            (PreparedPart::Validation, of(PreparedPart::Validation), &diseased),
+            (PreparedPart::Test, of(PreparedPart::Test), &diseased),
         ] {
             if patients > 0 && count(part) == 0 {
                 let whose = match part {
-                    Part::Validation => "to validate with",
-                    Part::Test => "to test with",
+                    PreparedPart::Validation => "to validate with",
+                    PreparedPart::Test => "to test with",
                     _ => "to train on",
                 };
                 return Err(Failure::new(format!(
@@ -295,31 +301,34 @@ impl Square {
 
 impl Taken {
     /// What the names of its cases have in common.
-    fn prefix(&self, part: Part) -> String {
-        let part = if part <= Part::TrainHealthy { "train" } else { part.prefix() };
+    fn prefix(&self, part: PreparedPart) -> String {
+        let part = if part <= PreparedPart::TrainHealthy { "train" } else { part.prefix() };
         format!("{part}-{}_flair_", self.name)
     }
 
     /// The cases of the slices that are taken.
     fn cases(&self, size: usize, notes: &Notes) -> Result<Vec<Case>> {
-        let image = volume::read(&self.image, notes)?;
-        image.note_oddities(notes);
-        let lesions = image.labels_at(&self.segmentation, &lesions(), notes)?;
-        let levels = levels(&image.values).map_err(|failure| {
+        let grid = scan::read_grid(&self.image, notes)?;
+        grid.note_oddities(notes);
+        let lesions = grid.labels_at(&self.segmentation, &lesions(), notes)?.values;
+        let image = scan::read(&self.image, notes)?;
+        let levels = levels(&image.voxels).map_err(|failure| {
             failure.during(format!("cannot scale `{}`", self.image.display()))
         })?;
-        let square = Square::of(image.shape);
-        let [between_slices, between_rows, between_columns] = image.spacing_mm;
+        let square = Square::of(image.grid.shape);
         let scale = square.side as f64 / size as f64;
-        let spacing_mm = [between_slices, scale * between_rows, scale * between_columns];
-        let case = |&(slice, part): &(usize, Part)| {
+        let spacing_mm =
+            image.grid.spacing_mm.map(|[between_slices, between_rows, between_columns]| {
+                [between_slices, scale * between_rows, scale * between_columns]
+            });
+        let case = |&(slice, part): &(usize, PreparedPart)| {
             let (plane, shape) = square.cut(&levels, slice);
-            let picture = Picture {
+            let picture = PreparedPicture {
                 name: format!("{}{slice:03}", self.prefix(part)),
                 patient: self.patient.clone(),
                 part,
                 size,
-                spacing_mm: Some(spacing_mm),
+                spacing_mm,
                 planes: pillow::resize(&plane, shape, [size; 2]).repeat(3),
                 lesion: pictures::cut(&square.cut(&lesions, slice).0, shape, size),
             };
@@ -338,7 +347,8 @@ fn lesions() -> Coding {
 
 /// The voxels of a volume in 8 bits: background, which is 0, stays 0 and is the only one, so that it can
 /// be told from dark brain.
-fn levels(values: &[f64]) -> Result<Vec<u8>> {
+fn levels(values: &[f32]) -> Result<Vec<u8>> {
+    let values: Vec<f64> = values.iter().map(|&value| f64::from(value)).collect();
     if let Some(index) = values.iter().position(|value| !value.is_finite()) {
         return Err(Failure::new(format!(
             "voxel {index} of the image is {}, expected finite intensities",
@@ -369,7 +379,7 @@ mod tests {
     #[test]
     fn background_stays_black_and_brain_never_becomes_it() {
         let mut values = vec![0.0; 50];
-        values.extend((1..=1000).map(f64::from));
+        values.extend((1..=1000u16).map(f32::from));
         let levels = levels(&values).unwrap();
         assert_eq!((levels[0], levels[50], levels[55], levels[1049]), (0, 1, 1, 255));
         // Half-way between the cuts at 6 and 995.

@@ -2,18 +2,18 @@
 //!
 //! Knows neither files nor voxels.
 
-use super::labels::Coding;
 use crate::error::{Failure, Result};
 use crate::limits::CLASSES;
+use crate::scan::Coding;
 
 /// Classes in their order, the background first, with the value that labels have in files.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Classes(Vec<(i64, String)>);
+pub struct Classes(Vec<(i64, String)>);
 
 impl Classes {
     /// From `background,liver`, whose values are 0 and 1, or `1=background,2=liver`; `option` is where
     /// that was written.
-    pub(super) fn parse(words: &[String], option: &str) -> Result<Self> {
+    pub fn parse(words: &[String], option: &str) -> Result<Self> {
         let example =
             format!("for example `{option} background,lesion` or `{option} 1=background,2=lesion`");
         let wrong = |what: String| Err(Failure::usage(what).hint(example.clone()));
@@ -60,7 +60,7 @@ impl Classes {
     }
 
     /// The names by class number.
-    pub(super) fn names(&self) -> Vec<String> {
+    pub fn names(&self) -> Vec<String> {
         self.0.iter().map(|(_, name)| name.clone()).collect()
     }
 
@@ -78,7 +78,7 @@ impl Classes {
     }
 
     /// The meaning of values in files where every voxel has a class.
-    pub(super) fn coding(&self) -> Coding {
+    pub fn coding(&self) -> Coding {
         let has_own_numbers =
             self.0.iter().enumerate().all(|(index, (value, _))| *value == index as i64);
         if has_own_numbers {
@@ -117,8 +117,6 @@ impl Classes {
 mod tests {
     use super::*;
     use crate::data::IGNORE;
-    use crate::data::import::Notes;
-    use crate::data::import::labels::Numbers;
 
     fn classes(words: &str) -> Result<Classes> {
         let words: Vec<String> = words.split(',').map(String::from).collect();
@@ -128,9 +126,8 @@ mod tests {
     #[test]
     fn values_may_be_any_and_classes_keep_their_order() {
         let coding = classes("7=background, -3 = liver").unwrap().coding_or(0).unwrap();
-        let values = [7.0, -3.0, 0.0];
-        let numbers = Numbers { values: &values, shape: [1, 1, 3], step: 0.0, name: "`a`".into() };
-        assert_eq!(coding.labels(&numbers, &Notes::default()).unwrap(), [0, 1, IGNORE]);
+        let labels = [7, -3, 0, 1].map(|value| coding.label(value));
+        assert_eq!(labels, [Some(0), Some(1), Some(IGNORE), None]);
         assert_eq!(classes("a,b").unwrap(), classes("0=a,1=b").unwrap());
         let dense =
             classes("1=b,0=a").unwrap().in_order_of(&["a".into(), "b".into()], "--dense-classes");

@@ -3,8 +3,8 @@
 //! Knows endings of names, and what the first bytes of data look like; what the names mean is for the
 //! sources to say. Hidden files are nobody's data: macOS leaves `._NAME` beside each file that it copies.
 
-use super::notes::Notes;
 use crate::error::{Context, Failure, Result};
+use crate::scan::Notes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::path::{Path, PathBuf};

@@ -4,8 +4,9 @@
 //! them. Knows which file is what; reading pictures stands in `pictures`. Healthy test pictures
 //! (`testB`) have nothing to measure against, and are passed over.
 
-use super::parts::{self, Part};
-use super::{Notes, Source, pictures};
+use super::parts::{self, PreparedPart};
+use super::pictures::{self, Picture};
+use super::{Notes, Source};
 use crate::data::Case;
 use crate::error::{Context, Failure, Result};
 use crate::files;
@@ -27,7 +28,7 @@ pub struct Package {
 
 /// The files of one case.
 struct Files {
-    part: Part,
+    part: PreparedPart,
     patient: String,
     image: PathBuf,
     /// None for pictures to train on.
@@ -63,10 +64,10 @@ pub fn open(package: &Package) -> Result<(Source, Vec<String>)> {
         "Pictures in the folders of MedImgSeg (Du et al., Computers in Biology and Medicine, 2024), \
          {} diseased and {} healthy ones to train on, {} to validate, {} to test.\n\
          8 bits for each colour, resized to {} x {} by a triangle filter; masks cut at half.",
-        count(Part::TrainDiseased),
-        count(Part::TrainHealthy),
-        count(Part::Validation),
-        count(Part::Test),
+        count(PreparedPart::TrainDiseased),
+        count(PreparedPart::TrainHealthy),
+        count(PreparedPart::Validation),
+        count(PreparedPart::Test),
         package.size,
         package.size
     );
@@ -90,7 +91,9 @@ fn find(package: &Package) -> Result<(BTreeMap<String, Files>, Vec<PathBuf>)> {
     let inside = Inside::list(&package.folder)?;
     let mut passed_over = inside.others(package.test_only);
     if !package.test_only {
-        for (part, domain) in [(Part::TrainDiseased, 'A'), (Part::TrainHealthy, 'B')] {
+        for (part, domain) in
+            [(PreparedPart::TrainDiseased, 'A'), (PreparedPart::TrainHealthy, 'B')]
+        {
             let folder = inside.training(domain)?;
             let images = not_empty(&folder, pictures::files(&folder)?, &mut passed_over)?;
             found.extend(images.into_iter().map(|(name, image)| files(part, &name, image, None)));
@@ -102,7 +105,7 @@ fn find(package: &Package) -> Result<(BTreeMap<String, Files>, Vec<PathBuf>)> {
         let what = if package.test_only { "neither `val` nor `testA`" } else { "no `val`" };
         return Err(inside.lacks(&format!("{what} with pictures and masks to measure with")));
     }
-    for (part, folder) in [(Part::Validation, validation), (Part::Test, test)] {
+    for (part, folder) in [(PreparedPart::Validation, validation), (PreparedPart::Test, test)] {
         if let Some(folder) = folder {
             found.extend(held_out(part, &folder, &mut passed_over)?);
         }
@@ -216,7 +219,7 @@ fn not_empty(
 
 /// The pictures of `images` with their masks in `labels`.
 fn held_out(
-    part: Part,
+    part: PreparedPart,
     folder: &Path,
     passed_over: &mut Vec<PathBuf>,
 ) -> Result<Vec<(String, Files)>> {
@@ -249,7 +252,12 @@ fn held_out(
     Ok(found)
 }
 
-fn files(part: Part, name: &str, image: PathBuf, label: Option<PathBuf>) -> (String, Files) {
+fn files(
+    part: PreparedPart,
+    name: &str,
+    image: PathBuf,
+    label: Option<PathBuf>,
+) -> (String, Files) {
     let files = Files { part, patient: patient(name).to_owned(), image, label };
     (format!("{}-{name}", part.prefix()), files)
 }
@@ -264,12 +272,14 @@ fn patient(name: &str) -> &str {
 
 /// A sentence for every two of training, validation and test that share patients.
 fn shared_patients<'a>(found: impl Iterator<Item = &'a Files>) -> Vec<String> {
-    let mut patients = BTreeMap::<Part, BTreeSet<&str>>::new();
+    let mut patients = BTreeMap::<PreparedPart, BTreeSet<&str>>::new();
     for files in found {
-        let part = files.part.max(Part::TrainHealthy);
+        let part = files.part.max(PreparedPart::TrainHealthy);
         patients.entry(part).or_default().insert(&files.patient);
     }
-    let name = |part| if part == Part::TrainHealthy { "training" } else { Part::prefix(part) };
+    let name = |part| {
+        if part == PreparedPart::TrainHealthy { "training" } else { PreparedPart::prefix(part) }
+    };
     let mut sentences = Vec::new();
     for (one, of_one) in &patients {
         for (other, of_other) in patients.range(one..).skip(1) {
@@ -289,12 +299,12 @@ fn shared_patients<'a>(found: impl Iterator<Item = &'a Files>) -> Vec<String> {
 }
 
 fn case(name: String, files: Files, size: usize) -> Result<Case> {
-    let image = pictures::read(&files.image)?;
+    let image = Picture::read(&files.image)?;
     let lesion = match &files.label {
         Some(label) => pictures::read_mask(label, image.shape, size)?,
         None => Vec::new(),
     };
-    let picture = parts::Picture {
+    let picture = parts::PreparedPicture {
         name,
         patient: files.patient,
         part: files.part,

@@ -4,11 +4,9 @@
 //! for `shapes` to say.
 
 use super::folder;
-use super::labels::Coding;
-use super::notes::Notes;
-use super::volume::{self, Volume};
 use crate::data::shapes::{MaskVolume, Shapes};
 use crate::error::{Failure, Result};
+use crate::scan::{self, Coding, Labels, Notes, Numbers};
 use std::path::{Path, PathBuf};
 
 /// Where the masks of a data set lie that has them beside its images.
@@ -35,9 +33,9 @@ pub fn read(folder: &Path, class_count: usize) -> Result<Shapes> {
         .hint(DENSE_MASKS));
     }
     let masks = paths.into_iter().map(|(name, path)| {
-        let volume = volume::read(&path, &notes)?;
-        let labels = labels(&volume, &path, class_count, &notes)?;
-        Ok(MaskVolume { name, patient: None, shape: volume.shape, labels })
+        let numbers = scan::read_numbers(&path, &notes)?;
+        let Labels { grid, values } = labels(&numbers, &path, class_count, &notes)?;
+        Ok(MaskVolume { name, patient: None, shape: grid.shape, labels: values })
     });
     let masks = masks.collect::<Result<_>>()?;
     for note in notes.take() {
@@ -74,8 +72,8 @@ fn find(folder: &Path, notes: &Notes) -> Result<(Vec<(String, PathBuf)>, usize)>
     Ok((masks, scribble_count))
 }
 
-fn labels(volume: &Volume, path: &Path, class_count: usize, notes: &Notes) -> Result<Vec<u8>> {
-    let values = &volume.values;
+fn labels(numbers: &Numbers, path: &Path, class_count: usize, notes: &Notes) -> Result<Labels> {
+    let values = &numbers.values;
     for unlabelled in [class_count as f64, 255.0] {
         let count = values.iter().filter(|&value| (value - unlabelled).abs() < 1e-3).count();
         if 2 * count > values.len() {
@@ -96,7 +94,7 @@ fn labels(volume: &Volume, path: &Path, class_count: usize, notes: &Notes) -> Re
     } else {
         Coding::new((0..class_count).map(|class| (class as i64, class as u8)), words)
     };
-    let labels = volume.labels(&coding, notes);
+    let labels = numbers.labels(&coding, notes);
     labels
         .map_err(|failure| failure.hint("the folder of masks must hold no images and no scribbles"))
 }

@@ -7,30 +7,27 @@ pub mod acdc;
 pub mod brats;
 mod classes;
 mod folder;
-mod grid;
-mod hdf5_file;
-
 pub mod label_transfer;
-mod labels;
 pub mod lesion_phantom;
 pub mod masks;
 pub mod mscmr;
 pub mod nifti;
-mod nifti_file;
-mod nifti_header;
-mod notes;
 mod parts;
 mod patients;
 pub mod phantom;
 mod pictures;
+mod steps;
 mod texture;
-mod volume;
 
-pub use notes::Notes;
+pub use crate::scan::Notes;
+pub use classes::Classes;
+pub use steps::Steps;
 
-use super::{Case, Dataset};
+use super::{Case, Dataset, SCRIBBLE};
 use crate::error::Result;
-use crate::preparation::Preparation;
+use crate::preparation::{Carried, Preparation, Prepared};
+use std::collections::BTreeMap;
+use std::path::Path;
 
 /// A data set that is read case by case, so that packing it needs the memory of one case.
 pub struct Source {
@@ -75,6 +72,30 @@ impl From<Dataset> for Source {
             notes: Notes::default(),
         }
     }
+}
+
+/// A case as its files hold it, prepared for networks; `image` is the file of its scan. Notes how many
+/// annotated voxels were lost.
+fn prepared(case: Case, preparation: &Preparation, image: &Path, notes: &Notes) -> Result<Case> {
+    let Prepared { scan, regrid } = preparation
+        .apply(case.scan)
+        .map_err(|failure| failure.during(format!("cannot prepare `{}`", image.display())))?;
+    let mut annotations = BTreeMap::new();
+    for (kind, labels) in case.annotations {
+        if kind != SCRIBBLE {
+            annotations.insert(kind, regrid.carry_dense(&labels)?);
+            continue;
+        }
+        let Carried { values, annotated, carried } = regrid.carry_annotation(&labels)?;
+        if carried < annotated {
+            notes.add(
+                "annotated voxels met in one prepared voxel or lay outside of what is kept",
+                format!("`{}` keeps {carried} of {annotated}", case.name),
+            );
+        }
+        annotations.insert(kind, values);
+    }
+    Ok(Case { annotations, scan, ..case })
 }
 
 /// The class names of ACDC, MSCMR and the phantom by label value.

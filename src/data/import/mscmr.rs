@@ -4,14 +4,11 @@
 //! Data: MS-CMRSeg challenge, Zhuang, TPAMI 2019; scribbles and folders: `BWGZK/CycleMix` at
 //! 76748303. Masks without images are no cases; `masks` reads them.
 
-use super::labels::Coding;
-use super::notes::Notes;
-use super::{Source, cardiac_classes, folder, volume};
+use super::{Source, cardiac_classes, folder, prepared};
 use crate::data::{Case, DENSE, SCRIBBLE};
 use crate::error::{Failure, Result};
-use crate::preparation::intensities::scale;
 use crate::preparation::{Intensities, Preparation};
-use crate::scan::{Grid, Scan};
+use crate::scan::{self, Coding, Notes};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -20,8 +17,8 @@ const UNLABELLED: i64 = 4;
 
 /// One of the folders that hold cases.
 #[derive(Clone, Copy)]
-struct Part {
-    folder: &'static str,
+struct Folder {
+    name: &'static str,
     /// The kind of its labels.
     kind: &'static str,
     /// What the names of its label files have more than those of its images.
@@ -30,14 +27,14 @@ struct Part {
     fold: u32,
 }
 
-const PARTS: [Part; 2] = [
-    Part { folder: "train", kind: SCRIBBLE, suffix: "_scribble", fold: 0 },
-    Part { folder: "val", kind: DENSE, suffix: "_manual", fold: 1 },
+const FOLDERS: [Folder; 2] = [
+    Folder { name: "train", kind: SCRIBBLE, suffix: "_scribble", fold: 0 },
+    Folder { name: "val", kind: DENSE, suffix: "_manual", fold: 1 },
 ];
 
 /// The files of one case.
 struct Files {
-    part: Part,
+    folder: Folder,
     image: PathBuf,
     labels: PathBuf,
 }
@@ -50,8 +47,8 @@ struct Files {
 /// labels and the other way round, and labels that do not lie on their image.
 pub fn open(folder: &Path) -> Result<Source> {
     let (mut found, notes) = (BTreeMap::new(), Notes::default());
-    for part in PARTS {
-        for (name, files) in part.find(folder, &notes)? {
+    for one in FOLDERS {
+        for (name, files) in one.find(folder, &notes)? {
             if let Some(other) = found.insert(name, files) {
                 let message = format!("`{}` is in `val` too", other.image.display());
                 return Err(
@@ -61,11 +58,15 @@ pub fn open(folder: &Path) -> Result<Source> {
         }
     }
     let (case_count, noted) = (found.len(), notes.clone());
-    let cases = found.into_iter().map(move |(name, files)| case(name, &files, &noted));
+    let preparation = Preparation::grey(Intensities::Published);
+    let applied = preparation.clone();
+    let cases = found.into_iter().map(move |(name, files)| {
+        case(name, &files, &noted).and_then(|case| prepared(case, &applied, &files.image, &noted))
+    });
     Ok(Source {
         name: "mscmr".into(),
         classes: cardiac_classes(),
-        preparation: Some(Preparation::grey(Intensities::Published)),
+        preparation: Some(preparation),
         provenance: "MS-CMRSeg challenge, late gadolinium enhancement (Zhuang, TPAMI 2019), \
                      scribbles by Zhang and Zhuang, CVPR 2022.\n\
                      Folders train (scribbles) and val (dense labels, fold 1) of CycleMix, \
@@ -82,10 +83,10 @@ pub fn left_out(folder: &Path) -> usize {
     folder::list(&folder.join("TestSet").join("labels")).map_or(0, |listing| listing.files.len())
 }
 
-impl Part {
+impl Folder {
     fn find(self, folder: &Path, notes: &Notes) -> Result<BTreeMap<String, Files>> {
         let files = |name: &str| {
-            let folder = folder.join(self.folder).join(name);
+            let folder = folder.join(self.name).join(name);
             let listing = folder::list(&folder).map_err(|failure| failure.hint(LAYOUT))?;
             listing.note_others(notes).map(|()| listing.files)
         };
@@ -94,7 +95,7 @@ impl Part {
             let is_ours = name.ends_with(self.suffix);
             if !is_ours {
                 let sentence =
-                    format!("left out, for labels of `{}` end in `{}`", self.folder, self.suffix);
+                    format!("left out, for labels of `{}` end in `{}`", self.name, self.suffix);
                 notes.add(&sentence, format!("`{}`", path.display()));
             }
             is_ours
@@ -105,18 +106,18 @@ impl Part {
                 return Err(Failure::new(format!("image `{}` has no labels", image.display()))
                     .hint(format!(
                         "looked for `{name}{}.nii.gz` in `{}/labels`",
-                        self.suffix, self.folder
+                        self.suffix, self.name
                     )));
             };
-            found.insert(name, Files { part: self, image, labels });
+            found.insert(name, Files { folder: self, image, labels });
         }
         if let Some(labels) = labels.values().next() {
             return Err(Failure::new(format!("labels `{}` have no image", labels.display()))
-                .hint(format!("put the image into `{}/images`, or remove them", self.folder)));
+                .hint(format!("put the image into `{}/images`, or remove them", self.name)));
         }
         if found.is_empty() {
             let message =
-                format!("no images in `{}`", folder.join(self.folder).join("images").display());
+                format!("no images in `{}`", folder.join(self.name).join("images").display());
             return Err(Failure::new(message).hint(LAYOUT));
         }
         Ok(found)
@@ -129,24 +130,18 @@ const LAYOUT: &str = "`--from` takes the folder with `train` and `val` in it, ea
                       in `val` `_manual.nii.gz`";
 
 fn case(name: String, files: &Files, notes: &Notes) -> Result<Case> {
-    let volume = volume::read(&files.image, notes)?;
-    volume.note_oddities(notes);
+    let image = scan::read_grid(&files.image, notes)?;
+    image.note_oddities(notes);
     let classes = Coding::classes(4);
     let coding =
-        if files.part.kind == SCRIBBLE { classes.or_unlabelled(UNLABELLED) } else { classes };
-    let labels = volume.labels_at(&files.labels, &coding, notes)?;
-    let voxels = scale(Intensities::Published, &volume.values)
-        .map_err(|failure| failure.during(format!("cannot scale `{}`", files.image.display())))?;
+        if files.folder.kind == SCRIBBLE { classes.or_unlabelled(UNLABELLED) } else { classes };
+    let labels = image.labels_at(&files.labels, &coding, notes)?.values;
     Ok(Case {
         patient: name.split('_').next().unwrap_or_default().to_owned(),
         name,
         frame: 0,
-        fold: files.part.fold,
-        scan: Scan {
-            grid: Grid::unplaced(volume.shape, Some(volume.spacing_mm)),
-            channels: 1,
-            voxels,
-        },
-        annotations: BTreeMap::from([(files.part.kind.into(), labels)]),
+        fold: files.folder.fold,
+        scan: scan::read(&files.image, notes)?,
+        annotations: BTreeMap::from([(files.folder.kind.into(), labels)]),
     })
 }

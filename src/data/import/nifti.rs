@@ -5,23 +5,21 @@
 
 use super::classes::Classes;
 use super::folder::{self, Listing, same_name};
-use super::labels::Coding;
-use super::notes::{Notes, list};
 use super::patients::{Patients, folds};
-use super::{Source, volume};
+use super::{Source, Steps, prepared};
 use crate::data::{Case, DENSE, SCRIBBLE};
 use crate::error::{Failure, Result};
-use crate::preparation::intensities::scale;
-use crate::preparation::{Intensities, Preparation};
-use crate::scan::{Grid, Scan};
+use crate::scan::{self, Coding, Notes, list};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Where the files of a data set lie and what their labels mean.
 #[derive(Debug, Clone)]
 pub struct Folders {
-    /// One `.nii` or `.nii.gz` per case.
+    /// One `.nii` or `.nii.gz` per case, or one for each channel: `NAME_0000`, `NAME_0001` and so on.
     pub images: PathBuf,
+    /// What the channels show, in their order; where nobody says it, as many channels as the first case has.
+    pub modalities: Option<Vec<String>>,
     /// Scribbles with the names of the images.
     pub scribbles: PathBuf,
     /// Dense labels with the names of the images, where somebody made them.
@@ -34,12 +32,15 @@ pub struct Folders {
     pub unlabelled: i64,
     /// A regular expression whose first group in the name of a case is its patient.
     pub patients: Option<String>,
+    /// How scans are prepared.
+    pub steps: Steps,
 }
 
 /// The files of one case.
 struct Files {
     patient: String,
-    image: PathBuf,
+    /// One for each channel.
+    images: Vec<PathBuf>,
     scribble: PathBuf,
     dense: Option<PathBuf>,
 }
@@ -50,10 +51,10 @@ struct Codings {
     dense: Coding,
 }
 
-/// Finds the cases. Intensities are scaled per volume; folds are five contiguous blocks of the patients
+/// Finds the cases. Where intensities are to be scaled by the annotated foreground of all, each is read twice. Folds are five contiguous blocks of the patients
 /// sorted by name, of those with dense labels for all their cases where there is a folder of them.
 ///
-/// Refuses images without scribbles, labels without image, other data in the folders, and labels that do
+/// Refuses cases that lack a channel, images without scribbles, labels without image, other data in the folders, and labels that do
 /// not lie on their image; notes whatever else is passed over.
 pub fn open(folders: &Folders) -> Result<Source> {
     let classes = Classes::parse(&folders.classes, "--classes")?;
@@ -68,24 +69,52 @@ pub fn open(folders: &Folders) -> Result<Source> {
         Codings { scribble: classes.coding_or(folders.unlabelled)?, dense: dense_classes.coding() };
     let notes = Notes::default();
     let found = find(folders, &notes)?;
+    let channels = channel_names(folders.modalities.as_deref(), &found)?;
+    let preparation = folders.steps.preparation(channels, || {
+        found.iter().map(|(name, files)| case(name.clone(), files, &codings, &notes))
+    })?;
     let held_out = held_out(&found, folders.dense.is_some(), &notes);
     let folds = folds(&held_out);
-    let (case_count, noted) = (found.len(), notes.clone());
+    let (case_count, noted, applied) = (found.len(), notes.clone(), preparation.clone());
     let cases = found.into_iter().map(move |(name, files)| {
         let fold = folds.get(&files.patient).copied().unwrap_or(0);
-        case(name, files, &codings, &noted).map(|case| Case { fold, ..case })
+        let case = case(name, &files, &codings, &noted)?;
+        prepared(Case { fold, ..case }, &applied, &files.images[0], &noted)
     });
     Ok(Source {
         name: "nifti".into(),
         classes: names,
-        preparation: Some(Preparation::grey(Intensities::Robust)),
-        provenance: "NIfTI images, intensities cut at the shares 0.005 and 0.99, of the voxels that are \
-                     not background where one intensity fills more than half, and scaled to [0, 1] per \
-                     volume."
-            .into(),
+        preparation: Some(preparation),
+        provenance: "NIfTI images.".into(),
         case_count,
         cases: Box::new(cases),
         notes,
+    })
+}
+
+/// The names of the channels: `modalities`, or their numbers. Refuses cases with other channels than these or
+/// than the first case has.
+fn channel_names(
+    modalities: Option<&[String]>,
+    found: &BTreeMap<String, Files>,
+) -> Result<Vec<String>> {
+    let Some((first, files)) = found.first_key_value() else { return Ok(Vec::new()) };
+    let count = modalities.map_or(files.images.len(), <[String]>::len);
+    if let Some((name, files)) = found.iter().find(|(_, files)| files.images.len() != count) {
+        let expected = match modalities {
+            Some(names) => format!("{count} as `--modalities {}` names", names.join(",")),
+            None => format!("{count} as `{first}` has"),
+        };
+        return Err(Failure::new(format!(
+            "case `{name}` has {} channels, expected {expected}",
+            files.images.len()
+        ))
+        .hint("channels of a case are `NAME_0000.nii.gz`, `NAME_0001.nii.gz` and so on"));
+    }
+    Ok(match modalities {
+        Some(names) => names.to_vec(),
+        None if count == 1 => vec!["image".to_owned()],
+        None => (0..count).map(|number| format!("{number:04}")).collect(),
     })
 }
 
@@ -120,17 +149,17 @@ fn find(folders: &Folders, notes: &Notes) -> Result<BTreeMap<String, Files>> {
     let mut dense = folders.dense.as_deref().map(look).transpose()?.map(|listing| listing.files);
     let patients = Patients::parse(folders.patients.as_deref())?;
     let mut found: BTreeMap<String, Files> = BTreeMap::new();
-    for (stem, image) in &images {
-        let names = names(stem);
+    for (stem, images) in channels(images)? {
+        let names = names(&stem);
         let Some((name, scribble)) = take(&mut scribbles, &names) else {
-            return Err(no_scribbles(stem, image, &images, &scribbles, &folders.scribbles));
+            return Err(no_scribbles(&stem, &images[0], &scribbles, &folders.scribbles));
         };
         let dense = dense.as_mut().and_then(|dense| take(dense, &names)).map(|(_, path)| path);
         let patient = patients.of(&name)?;
-        let files = Files { patient, image: image.clone(), scribble, dense };
-        if let Some(other) = found.insert(name, files) {
-            return Err(same_name(&other.image, image));
+        if let Some(other) = found.get(&name) {
+            return Err(same_name(&other.images[0], &images[0]));
         }
+        found.insert(name, Files { patient, images, scribble, dense });
     }
     for (labels, what) in [(&scribbles, "scribbles"), (&dense.unwrap_or_default(), "dense labels")]
     {
@@ -156,37 +185,50 @@ fn find(folders: &Folders, notes: &Notes) -> Result<BTreeMap<String, Files>> {
 
 /// What labels of the image `stem` may be called: nnU-Net adds the number of the channel to images alone.
 fn names(stem: &str) -> Vec<&str> {
-    [Some(stem), stem.strip_suffix("_0000")].into_iter().flatten().collect()
+    [Some(stem), stem.strip_suffix(FIRST_CHANNEL)].into_iter().flatten().collect()
 }
 
 fn take(labels: &mut BTreeMap<String, PathBuf>, names: &[&str]) -> Option<(String, PathBuf)> {
     names.iter().find_map(|name| labels.remove_entry(*name))
 }
 
-/// NIfTI files by their names without ending.
-type ByName = BTreeMap<String, PathBuf>;
+/// What the name of the first channel of a case has behind the name of the case.
+const FIRST_CHANNEL: &str = "_0000";
+
+/// The images of every case in the order of their channels, by the name of the first without ending.
+///
+/// Refuses a case that lacks a channel between others.
+fn channels(mut images: BTreeMap<String, PathBuf>) -> Result<BTreeMap<String, Vec<PathBuf>>> {
+    let cases: Vec<String> = images
+        .keys()
+        .filter_map(|stem| stem.strip_suffix(FIRST_CHANNEL))
+        .map(String::from)
+        .collect();
+    let mut found = BTreeMap::new();
+    for case in cases {
+        // Ten thousand are more than four digits can number.
+        let numbers = (0..10_000)
+            .filter_map(|number| Some((number, images.remove(&format!("{case}_{number:04}"))?)));
+        let (numbers, paths): (Vec<usize>, Vec<PathBuf>) = numbers.unzip();
+        if let Some(missing) = (0..numbers.len()).find(|&index| numbers[index] != index) {
+            return Err(Failure::new(format!(
+                "case `{case}` has no channel `{case}_{missing:04}`, and a later one, `{}`",
+                paths[missing].display()
+            ))
+            .hint("add the missing channel, or move the later ones away"));
+        }
+        found.insert(format!("{case}{FIRST_CHANNEL}"), paths);
+    }
+    found.extend(images.into_iter().map(|(stem, image)| (stem, vec![image])));
+    Ok(found)
+}
 
 fn no_scribbles(
     stem: &str,
     image: &Path,
-    images: &ByName,
-    left: &ByName,
+    left: &BTreeMap<String, PathBuf>,
     folder: &Path,
 ) -> Failure {
-    let channel = stem.rsplit_once('_').filter(|(_, number)| {
-        number.len() == 4 && number.bytes().all(|byte| byte.is_ascii_digit())
-    });
-    if let Some((case, number)) = channel
-        && let Some(first) = images.get(&format!("{case}_0000"))
-        && number != "0000"
-    {
-        return Failure::new(format!(
-            "`{}` is another channel of `{}`, expected one image for each case",
-            image.display(),
-            first.display()
-        ))
-        .hint("images of one channel are read; move the other channels away");
-    }
     let looked_for = names(stem).into_iter().flat_map(|name| {
         [".nii.gz", ".nii"]
             .map(|ending| format!("`{}`", folder.join(format!("{name}{ending}")).display()))
@@ -201,29 +243,23 @@ fn no_scribbles(
         .hint(format!("labels need the names of their images; without image are {}", list(&there)))
 }
 
-fn case(name: String, files: Files, codings: &Codings, notes: &Notes) -> Result<Case> {
-    let volume = volume::read(&files.image, notes)?;
-    volume.note_oddities(notes);
-    let scribble = volume.labels_at(&files.scribble, &codings.scribble, notes)?;
+fn case(name: String, files: &Files, codings: &Codings, notes: &Notes) -> Result<Case> {
+    let image = scan::read_grid(&files.images[0], notes)?;
+    image.note_oddities(notes);
+    let scribble = image.labels_at(&files.scribble, &codings.scribble, notes)?.values;
     let mut annotations = BTreeMap::from([(SCRIBBLE.to_owned(), scribble)]);
     if let Some(path) = &files.dense {
-        let dense = volume.labels_at(path, &codings.dense, notes).map_err(|failure| {
+        let dense = image.labels_at(path, &codings.dense, notes).map_err(|failure| {
             failure.hint("`--dense-classes VALUE=NAME,…` says what values of dense labels mean where they differ from those of scribbles")
         })?;
-        annotations.insert(DENSE.into(), dense);
+        annotations.insert(DENSE.into(), dense.values);
     }
     Ok(Case {
-        patient: files.patient,
+        patient: files.patient.clone(),
         name,
         frame: 0,
         fold: 0,
-        scan: Scan {
-            grid: Grid::unplaced(volume.shape, Some(volume.spacing_mm)),
-            channels: 1,
-            voxels: scale(Intensities::Robust, &volume.values).map_err(|failure| {
-                failure.during(format!("cannot scale `{}`", files.image.display()))
-            })?,
-        },
+        scan: scan::read_channels(&files.images, notes)?,
         annotations,
     })
 }

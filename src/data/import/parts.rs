@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 /// What an image is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Part {
+pub(super) enum PreparedPart {
     /// To train on; shows a lesion.
     TrainDiseased,
     /// To train on; shows none.
@@ -20,7 +20,7 @@ pub(super) enum Part {
     Test,
 }
 
-impl Part {
+impl PreparedPart {
     /// What the names of its cases begin with.
     pub(super) fn prefix(self) -> &'static str {
         match self {
@@ -47,10 +47,10 @@ pub(super) fn classes() -> Vec<String> {
 }
 
 /// One square image with what is known of it.
-pub(super) struct Picture {
+pub(super) struct PreparedPicture {
     pub(super) name: String,
     pub(super) patient: String,
-    pub(super) part: Part,
+    pub(super) part: PreparedPart,
     /// Rows and columns.
     pub(super) size: usize,
     /// As in [`Grid::spacing_mm`].
@@ -61,14 +61,14 @@ pub(super) struct Picture {
     pub(super) lesion: Vec<u8>,
 }
 
-impl Picture {
+impl PreparedPicture {
     /// The case of one slice, with the only annotation that its part may have.
     pub(super) fn into_case(self) -> Case {
         let everywhere = |class| vec![class; self.size * self.size];
         let (kind, labels) = match self.part {
-            Part::TrainDiseased => (IMAGE_LABEL, everywhere(1)),
-            Part::TrainHealthy => (IMAGE_LABEL, everywhere(0)),
-            Part::Validation | Part::Test => (DENSE, self.lesion),
+            PreparedPart::TrainDiseased => (IMAGE_LABEL, everywhere(1)),
+            PreparedPart::TrainHealthy => (IMAGE_LABEL, everywhere(0)),
+            PreparedPart::Validation | PreparedPart::Test => (DENSE, self.lesion),
         };
         Case {
             name: self.name,

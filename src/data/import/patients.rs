@@ -3,8 +3,8 @@
 //! Knows names alone. All cases of one patient are in one fold.
 
 use super::contiguous_fold;
-use super::notes::{Notes, list};
 use crate::error::{Failure, Result};
+use crate::scan::{Notes, list};
 use regex::Regex;
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -292,7 +292,7 @@ fn write_volume<T: H5Type>(
 }
 
 /// Slices, rows and columns of the largest chunk of a volume.
-const CHUNK: [usize; 3] = [16, 128, 128];
+const CHUNK: [usize; 3] = [16, 64, 64];
 
 /// The extents of a chunk of an array of slices, where there are any channels, rows, columns.
 fn chunk(extents: &[usize]) -> Vec<usize> {

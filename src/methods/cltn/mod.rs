@@ -10,6 +10,7 @@ mod params;
 use super::{Asked, Recipe, Setup};
 use crate::data::IMAGE_LABEL;
 use crate::data::batch::Batch;
+use crate::data::stream::{HEALTHY, MAIN, Select, StreamSpec};
 use crate::error::{Context, Failure, Result};
 use crate::losses::adversarial::{squared_verdict, verdict};
 use crate::losses::consistency::mean_absolute;
@@ -68,12 +69,14 @@ impl Recipe for Cltn {
         "generators heal diseased images through a mask, which is the lesion";
     const PAPER: &'static str =
         "Du et al., Computers in Biology and Medicine 2024; code: mlcb-jlu/MedImgSeg";
-    const NEEDS_HEALTHY: bool = true;
+    const STREAMS: &'static [StreamSpec] =
+        &[StreamSpec::new(MAIN, Select::ImageLabel(1)), StreamSpec::labelled(HEALTHY, 0)];
+    const IN_PATCHES: bool = false;
     const IN_MICRO_BATCHES: bool = false;
     type Params = Params;
 
     fn refuse(params: &Params, asked: &Asked<'_>) -> Result<()> {
-        params.check(asked.size as i64)?;
+        params.check(asked.sampling.extent()[1] as i64)?;
         if params.lesion_label == 0.0 || asked.annotation != IMAGE_LABEL {
             return Ok(());
         }
@@ -139,7 +142,7 @@ fn distance(
 impl Images {
     fn of(batch: &Batch) -> Result<Self> {
         let diseased = centred(&batch.main().image);
-        let healthy = centred(&batch.healthy()?.image);
+        let healthy = centred(&batch.of(HEALTHY)?.image);
         Ok(Self { diseased, healthy, samples: batch.global_size })
     }
 }

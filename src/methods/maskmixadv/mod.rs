@@ -9,6 +9,7 @@ mod params;
 use super::{Asked, Passes, Recipe, Setup, annotated_cross_entropy, probabilities};
 use crate::data::batch::Batch;
 use crate::data::samples::Samples;
+use crate::data::stream::{MAIN, SHAPES, Select, StreamSpec};
 use crate::error::{Failure, Result};
 use crate::losses::adversarial::{accuracy, gradient_penalty, verdict};
 use crate::losses::{SMOOTH, dice, masked_mean_square, one_hot};
@@ -57,7 +58,9 @@ impl Recipe for MaskMixAdv {
     const SUMMARY: &'static str =
         "two half-hidden views label each other, a discriminator judges shapes";
     const PAPER: &'static str = "Li et al., Bioengineering 2024; code: lichen14/MaskMixAdv";
-    const NEEDS_SHAPES: bool = true;
+    const STREAMS: &'static [StreamSpec] =
+        &[StreamSpec::new(MAIN, Select::Annotated), StreamSpec::new(SHAPES, Select::OtherPatients)];
+    const IN_PATCHES: bool = false;
     type Params = Params;
 
     fn refuse(params: &Params, _asked: &Asked<'_>) -> Result<()> {
@@ -251,7 +254,7 @@ impl MaskMixAdv {
         let samples = batch.global_size;
         let released = self.params.adversary == Adversary::Detached;
         let penalty = if released { 0.0 } else { self.params.shape.gradient_penalty };
-        let real = self.real_maps(batch.shapes()?, fake).set_requires_grad(penalty > 0.0);
+        let real = self.real_maps(batch.masks_of(SHAPES)?, fake).set_requires_grad(penalty > 0.0);
         let (real_logits, fake_logits) =
             (self.discriminator.forward(&real)?, self.discriminator.forward(fake)?);
         let objective = Objective::new()

@@ -6,7 +6,7 @@
 use super::{RunState, buffer_name, flat_name};
 use crate::error::{Context, Failure, Result};
 use crate::files;
-use crate::limits::{MANIFEST_BYTES, elements};
+use crate::limits::{CLASSES, MANIFEST_BYTES, elements};
 use crate::parameters::{ALIGNMENT, Slot};
 use crate::shares::local_share;
 use crate::train::learner::Learner;
@@ -41,6 +41,9 @@ pub struct Manifest {
     pub method: String,
     /// The configuration it was trained with, every default filled in, as TOML.
     pub config: String,
+    /// Names of the classes by label value; empty where that is not known.
+    #[serde(default)]
+    pub classes: Vec<String>,
     /// How far the run was.
     pub run: RunState,
     /// What the weights learnt from, the latest last; empty where that is not known.
@@ -243,6 +246,9 @@ impl Manifest {
     fn check(&self, path: &Path) -> std::result::Result<(), String> {
         if let Some(step) = step_of(path).filter(|step| *step != self.run.step) {
             return Err(format!("is of step {}, its directory of step {step}", self.run.step));
+        }
+        if self.classes.len() == 1 || self.classes.len() > CLASSES {
+            return Err(format!("names {} classes", self.classes.len()));
         }
         if self.files.is_empty() || self.learners.is_empty() {
             return Err("lists no shards or no learners".to_owned());

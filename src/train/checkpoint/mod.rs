@@ -178,7 +178,12 @@ mod tests {
             images: vec!["0123".to_owned()],
         };
         let config = "[data]\nfold = 1\n".to_owned();
-        Header { method: "none".to_owned(), config, learnt_from: vec![learnt] }
+        Header {
+            method: "none".to_owned(),
+            config,
+            classes: vec!["background".to_owned(), "lesion".to_owned()],
+            learnt_from: vec![learnt],
+        }
     }
 
     const RETENTION: Retention = Retention { last: 2, every: 0 };
@@ -527,10 +532,13 @@ mod tests {
         let path = saved(folder.path(), 1);
         let mut old = manifest_value(&path);
         old["schema"] = json!(2);
-        old.as_object_mut().unwrap().remove("learnt_from");
+        for field in ["learnt_from", "classes"] {
+            assert!(old.as_object_mut().unwrap().remove(field).is_some(), "{field}");
+        }
         fs::write(path.join(MANIFEST), serde_json::to_string_pretty(&old).unwrap()).unwrap();
         verified(&path).unwrap();
-        assert_eq!(read_manifest(&path).unwrap().manifest.learnt_from, []);
+        let Manifest { learnt_from, classes, .. } = read_manifest(&path).unwrap().manifest;
+        assert!(learnt_from.is_empty() && classes.is_empty());
         forge(&path, &old);
         assert!(said(verified(&path), &path).ends_with("has another layout"));
         old["schema"] = json!(3);

@@ -28,6 +28,8 @@ pub struct Header {
     pub method: String,
     /// The configuration with every default filled in, as TOML.
     pub config: String,
+    /// Names of the classes by label value.
+    pub classes: Vec<String>,
     /// What the weights learn from and have learnt from before, the latest last.
     pub learnt_from: Vec<LearntFrom>,
 }
@@ -118,6 +120,7 @@ impl Saver {
             code_version: env!("CARGO_PKG_VERSION").to_owned(),
             method: self.header.method.clone(),
             config: self.header.config.clone(),
+            classes: self.header.classes.clone(),
             run,
             learnt_from: self.header.learnt_from.clone(),
             learners: learners.iter().map(|learner| LearnerTable::of(learner)).collect(),

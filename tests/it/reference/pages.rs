@@ -3,6 +3,7 @@
 use super::source::{Documented, Types, parts};
 use clap::{Arg, ArgAction, Command, CommandFactory};
 use scrimp::config::{parse, plan::RunPlan};
+use scrimp::data::stream::by_masks;
 use scrimp::methods::{METHODS, MethodDef};
 use scrimp::runlog::{Record, RunEvent};
 use scrimp::train::learner::LearnerConfig;
@@ -220,13 +221,13 @@ pub(super) fn methods() -> String {
         "`method.name` chooses one; what stands under *parameters* goes to `[method.params]`.",
     );
     for method in METHODS {
-        let MethodDef { name, summary, paper, needs_shapes, .. } = method;
+        let MethodDef { name, summary, paper, streams, .. } = method;
         let own = parameter_file(name);
         let types = Types::read(&[&[own.as_str()][..], &CHOICE_FILES, &LEARNER_FILES].concat());
         let params = types.find("Params").unwrap();
         write!(text, "\n## `{name}`\n\n{}. {paper}. ", sentence(summary)).unwrap();
         let shapes = "Needs [`[data.shapes]`](configuration.md#datashapes). ";
-        text.push_str(if *needs_shapes { shapes } else { "" });
+        text.push_str(if by_masks(streams) { shapes } else { "" });
         writeln!(text, "[More](../methods/{name}.md)\n\nParameters:\n").unwrap();
         let defaults = defaults_of(method, params);
         keys(&mut text, &types, params, &defaults);

@@ -7,14 +7,14 @@
 mod picture;
 
 use super::Source;
-use super::notes::Notes;
-use super::parts::{self, Part};
+use super::parts::{self, PreparedPart};
 use super::phantom::{check_range, check_voxels};
 use crate::data::Dataset;
 use crate::error::Result;
 use crate::limits::{NETWORK_SIZE, PHANTOM_CASES, PHANTOM_VOXELS};
 use crate::preparation::Preparation;
 use crate::random::Key;
+use crate::scan::Notes;
 
 /// What to generate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,10 +59,10 @@ pub fn open(phantom: LesionPhantom) -> Result<Source> {
     check_voxels("lesion phantom", &extents, ("all cases", PHANTOM_VOXELS))?;
     // In the order of the names of cases.
     let parts = [
-        (Part::Test, test),
-        (Part::TrainDiseased, cases),
-        (Part::TrainHealthy, healthy),
-        (Part::Validation, validation),
+        (PreparedPart::Test, test),
+        (PreparedPart::TrainDiseased, cases),
+        (PreparedPart::TrainHealthy, healthy),
+        (PreparedPart::Validation, validation),
     ];
     let drawn = parts.into_iter().flat_map(move |(part, count)| {
         (0..count).map(move |index| Ok(picture(&phantom, part, index).into_case()))
@@ -81,12 +81,12 @@ pub fn open(phantom: LesionPhantom) -> Result<Source> {
     })
 }
 
-fn picture(phantom: &LesionPhantom, part: Part, index: usize) -> parts::Picture {
+fn picture(phantom: &LesionPhantom, part: PreparedPart, index: usize) -> parts::PreparedPicture {
     let key = Key::new(phantom.seed).purpose("lesion-phantom").purpose(part.prefix());
-    let diseased = part != Part::TrainHealthy;
+    let diseased = part != PreparedPart::TrainHealthy;
     let drawn = picture::draw(key.number(index as u64), phantom.size, diseased);
     let name = format!("{}-{:04}", part.prefix(), index + 1);
-    parts::Picture {
+    parts::PreparedPicture {
         // Another seed draws other organs: these are other people.
         patient: format!("seed{}-{name}", phantom.seed),
         name,

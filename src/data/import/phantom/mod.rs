@@ -8,7 +8,6 @@ mod anatomy;
 mod picture;
 mod scribble;
 
-use super::notes::Notes;
 use super::{Source, cardiac_classes, contiguous_fold};
 use crate::data::{Case, DENSE, Dataset, SCRIBBLE};
 use crate::error::{Failure, Result};
@@ -18,6 +17,7 @@ use crate::limits::{
 use crate::preparation::intensities::scale;
 use crate::preparation::{Intensities, Preparation};
 use crate::random::Key;
+use crate::scan::Notes;
 use crate::scan::{Grid, Scan};
 use anatomy::Anatomy;
 use picture::Appearance;

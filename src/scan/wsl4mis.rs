@@ -2,26 +2,52 @@
 //!
 //! Knows arrays and their types; names of files and what cases they make are for `acdc` to say.
 
-use super::labels::{Coding, Numbers};
-use super::nifti_file;
+use super::Scan;
+use super::alignment::FileGrid;
+use super::coding::{Coding, Numbers};
+use super::content::{may_unpack_to, open_file, voxels};
+use super::grid::{Grid, place};
 use super::notes::Notes;
-use crate::data::place;
 use crate::error::{Context, Failure, Result};
-use crate::limits::{VOLUME_VOXELS, elements};
+use crate::limits::VOLUME_VOXELS;
 use hdf5::H5Type;
 use hdf5::types::TypeDescriptor;
 use std::path::Path;
 
+/// Whether a file begins as HDF5 does.
+pub(super) fn is_hdf5(start: &[u8]) -> bool {
+    start.starts_with(b"\x89HDF\r\n\x1a\n")
+}
+
+/// Reads `image`, a volume or one slice of it.
+pub(super) fn read(path: &Path, _notes: &Notes) -> Result<Scan> {
+    let file = open(path)?;
+    let grid = file.grid("image")?;
+    Ok(Scan { voxels: file.image(grid.shape)?, channels: 1, grid })
+}
+
+/// Reads the numbers of `label`.
+pub(super) fn read_numbers(path: &Path, _notes: &Notes) -> Result<Numbers> {
+    let file = open(path)?;
+    file.numbers("label", file.grid("label")?.shape)
+}
+
+/// Reads the extents of `image`.
+pub(super) fn read_grid(path: &Path, _notes: &Notes) -> Result<FileGrid> {
+    let grid = open(path)?.grid("image")?;
+    Ok(FileGrid { name: format!("`{}`", path.display()), ..FileGrid::from(&grid) })
+}
+
 /// One HDF5 file of WSL4MIS.
-pub(super) struct Hdf5File<'a> {
+pub struct Hdf5File<'a> {
     path: &'a Path,
     file: hdf5::File,
 }
 
 /// Opens a file, and says which trouble it is where that fails.
-pub(super) fn open(path: &Path) -> Result<Hdf5File<'_>> {
+pub fn open(path: &Path) -> Result<Hdf5File<'_>> {
     // First as any file, whose errors are told apart.
-    drop(nifti_file::open(path)?);
+    drop(open_file(path)?);
     let file = hdf5::File::open(path).map_err(|error| {
         let (name, text) = (path.display(), error.to_string());
         let failure = if text.contains("signature not found") {
@@ -39,16 +65,33 @@ pub(super) fn open(path: &Path) -> Result<Hdf5File<'_>> {
 
 impl Hdf5File<'_> {
     /// The extents of an array.
-    pub(super) fn shape(&self, name: &str) -> Result<Vec<usize>> {
-        let shape = self.dataset(name)?.shape();
-        if elements(&shape, VOLUME_VOXELS).is_none() {
+    pub fn shape(&self, name: &str) -> Result<Vec<usize>> {
+        let dataset = self.dataset(name)?;
+        let shape = dataset.shape();
+        let Some(count) = voxels(&shape) else {
             return Err(self.wrong_shape(name, &shape, &format!("at most {VOLUME_VOXELS} voxels")));
+        };
+        let stored_bytes = dataset.storage_size();
+        if may_unpack_to(stored_bytes, count, 1) {
+            return Ok(shape);
         }
-        Ok(shape)
+        let expected = format!("as many voxels as the file can hold in {stored_bytes} bytes");
+        Err(self.wrong_shape(name, &shape, &expected))
+    }
+
+    /// Slices, rows and columns of an array, which may be one slice alone.
+    fn grid(&self, name: &str) -> Result<Grid> {
+        let shape = self.shape(name)?;
+        let shape = match shape[..] {
+            [slices, rows, columns] => [slices, rows, columns],
+            [rows, columns] => [1, rows, columns],
+            _ => return Err(self.wrong_shape(name, &shape, "[slices, rows, columns]")),
+        };
+        Ok(Grid::unplaced(shape, None))
     }
 
     /// What to say of an array with these extents.
-    pub(super) fn wrong_shape(&self, name: &str, found: &[usize], expected: &str) -> Failure {
+    pub fn wrong_shape(&self, name: &str, found: &[usize], expected: &str) -> Failure {
         Failure::new(format!(
             "`{name}` of `{}` has shape {found:?}, expected {expected}",
             self.path.display()
@@ -56,7 +99,7 @@ impl Hdf5File<'_> {
     }
 
     /// The intensities of `image`; `shape` is slices, rows, columns, of which the file may lack the first.
-    pub(super) fn image(&self, shape: [usize; 3]) -> Result<Vec<f32>> {
+    pub fn image(&self, shape: [usize; 3]) -> Result<Vec<f32>> {
         self.check_shape("image", shape)?;
         let image: Vec<f32> = self.read("image")?;
         let Some(index) = image.iter().position(|value| !(0.0..=1.0).contains(value)) else {
@@ -71,13 +114,18 @@ impl Hdf5File<'_> {
     }
 
     /// The labels of an array, which must have the extents of `image`.
-    pub(super) fn labels(
+    pub fn labels(
         &self,
         name: &str,
         shape: [usize; 3],
         coding: &Coding,
         notes: &Notes,
     ) -> Result<Vec<u8>> {
+        Ok(self.numbers(name, shape)?.labels(coding, notes)?.values)
+    }
+
+    /// The numbers of an array of these extents.
+    fn numbers(&self, name: &str, shape: [usize; 3]) -> Result<Numbers> {
         self.check_shape(name, shape)?;
         let cannot = || format!("cannot read `{name}` of `{}`", self.path.display());
         let stored = self
@@ -105,7 +153,8 @@ impl Hdf5File<'_> {
             }
         };
         let name = format!("`{name}` of `{}`", self.path.display());
-        coding.labels(&Numbers { values: &values, shape, step: 0.0, name }, notes)
+        let file = FileGrid { name, ..FileGrid::from(&Grid::unplaced(shape, None)) };
+        Ok(Numbers { values, step: 0.0, file })
     }
 
     fn check_shape(&self, name: &str, [slices, rows, columns]: [usize; 3]) -> Result<()> {

@@ -1,10 +1,12 @@
 //! From numbers that somebody stored to labels of ours: whole numbers, and what each of them means.
 //!
 //! Labels that went through floats or through a scaling come back a little off; they are rounded within
-//! what their storage explains, and refused otherwise. Knows neither files nor grids.
+//! what their storage explains, and refused otherwise. Knows no files.
 
+use super::alignment::FileGrid;
+use super::grid::place;
 use super::notes::Notes;
-use crate::data::{IGNORE, place};
+use super::{IGNORE, Labels};
 use crate::error::{Failure, Result};
 use std::collections::BTreeMap;
 
@@ -14,46 +16,58 @@ const TOLERANCE: f64 = 1e-3;
 /// The largest step of a scaling within which labels are still rounded.
 const LARGEST_STEP: f64 = 0.1;
 
-/// Which number means which label.
+/// Which number means which label: `Coding::classes(4).or_unlabelled(9)` takes 0, 1, 2, 3 and 9.
 #[derive(Debug, Clone)]
-pub(super) struct Coding {
+pub struct Coding {
     labels: BTreeMap<i64, u8>,
     /// The same in words, as the end of "expected …".
     words: String,
 }
 
-/// Numbers that should be labels.
-pub(super) struct Numbers<'a> {
-    pub(super) values: &'a [f64],
-    /// Slices, rows, columns.
-    pub(super) shape: [usize; 3],
+/// Numbers that should be labels, as a file holds them.
+#[derive(Debug, Clone)]
+pub struct Numbers {
+    /// Slices, rows, columns in row-major order.
+    pub values: Vec<f64>,
     /// Distance of neighbouring numbers that the storage knows because it is scaled; 0 where it is not.
     pub(super) step: f64,
-    /// What they are called in messages.
-    pub(super) name: String,
+    /// Where they lie, and what they are called in messages.
+    pub(super) file: FileGrid,
+}
+
+impl Numbers {
+    /// The numbers as labels. Refuses one that is no whole number or that has no meaning, with its place.
+    pub fn labels(&self, coding: &Coding, notes: &Notes) -> Result<Labels> {
+        let values = coding.labels(self, notes)?;
+        Ok(Labels { grid: self.file.grid.clone(), values })
+    }
 }
 
 impl Coding {
     /// The label of each number; `words` says the same as the end of "expected …".
-    pub(super) fn new(labels: impl IntoIterator<Item = (i64, u8)>, words: String) -> Self {
+    pub fn new(labels: impl IntoIterator<Item = (i64, u8)>, words: String) -> Self {
         Self { labels: labels.into_iter().collect(), words }
     }
 
     /// Classes 0 to `count` - 1, by their own numbers.
-    pub(super) fn classes(count: usize) -> Self {
+    pub fn classes(count: usize) -> Self {
         let last = count.saturating_sub(1);
         Self::new((0..=last).map(|class| (class as i64, class as u8)), format!("0 to {last}"))
     }
 
     /// The same, where `value` means that nobody said what a voxel is.
-    pub(super) fn or_unlabelled(mut self, value: i64) -> Self {
+    pub fn or_unlabelled(mut self, value: i64) -> Self {
         self.labels.insert(value, IGNORE);
         self.words = format!("{} or {value} for unlabelled", self.words);
         self
     }
 
-    /// The numbers as labels. Refuses one that is no whole number or that has no meaning, with its place.
-    pub(super) fn labels(&self, numbers: &Numbers<'_>, notes: &Notes) -> Result<Vec<u8>> {
+    /// The label that a whole number means.
+    pub fn label(&self, number: i64) -> Option<u8> {
+        self.labels.get(&number).copied()
+    }
+
+    fn labels(&self, numbers: &Numbers, notes: &Notes) -> Result<Vec<u8>> {
         // A little more than a step, which is itself rounded.
         let tolerance = (1.01 * numbers.step).clamp(TOLERANCE, LARGEST_STEP);
         let mut furthest = 0.0f64;
@@ -64,12 +78,12 @@ impl Coding {
             if value.to_bits() != known.0.to_bits() {
                 let whole = value.round();
                 let off = (value - whole).abs();
-                let label = (off <= tolerance).then(|| self.labels.get(&(whole as i64))).flatten();
-                let Some(&label) = label.filter(|_| whole.abs() < 2f64.powi(53)) else {
+                let label = (off <= tolerance).then(|| self.label(whole as i64)).flatten();
+                let Some(label) = label.filter(|_| whole.abs() < 2f64.powi(53)) else {
                     return Err(Failure::new(format!(
                         "{} holds label {value} {}, expected {}",
-                        numbers.name,
-                        place(index, numbers.shape),
+                        numbers.file.name,
+                        place(index, numbers.file.grid.shape),
                         self.words
                     )));
                 };
@@ -79,7 +93,7 @@ impl Coding {
             labels.push(known.1);
         }
         if furthest > 0.0 {
-            let by = format!("{} (by {furthest:.2e} at most)", numbers.name);
+            let by = format!("{} (by {furthest:.2e} at most)", numbers.file.name);
             notes.add("labels that are no whole numbers were rounded", by);
         }
         Ok(labels)
@@ -89,10 +103,17 @@ impl Coding {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scan::Grid;
+
+    fn numbers(values: &[f64], step: f64) -> Numbers {
+        let grid = Grid::unplaced([1, 1, values.len()], None);
+        let file = FileGrid { name: "`a`".into(), ..FileGrid::from(&grid) };
+        Numbers { values: values.to_vec(), step, file }
+    }
 
     fn labels(values: &[f64], step: f64) -> Result<Vec<u8>> {
-        let numbers = Numbers { values, shape: [1, 1, values.len()], step, name: "`a`".into() };
-        Coding::classes(4).or_unlabelled(-1).labels(&numbers, &Notes::default())
+        let coding = Coding::classes(4).or_unlabelled(-1);
+        numbers(values, step).labels(&coding, &Notes::default()).map(|labels| labels.values)
     }
 
     #[test]
@@ -118,9 +139,7 @@ mod tests {
     #[test]
     fn rounding_is_said_once_with_how_far_it_went() {
         let notes = Notes::default();
-        let values = [0.9995, 1.0, 1.0002];
-        let numbers = Numbers { values: &values, shape: [1, 1, 3], step: 0.0, name: "`a`".into() };
-        Coding::classes(2).labels(&numbers, &notes).unwrap();
+        numbers(&[0.9995, 1.0, 1.0002], 0.0).labels(&Coding::classes(2), &notes).unwrap();
         assert_eq!(
             notes.take(),
             ["labels that are no whole numbers were rounded: `a` (by 5.00e-4 at most)"]

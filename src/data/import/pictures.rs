@@ -1,20 +1,13 @@
-//! 8-bit pictures from disk: PNG and JPEG as planes, masks as one plane, each resized like Pillow.
+//! Folders of pictures, and their pictures and masks resized like Pillow.
 //!
-//! A picture lies as viewers show it. Where viewers would show different things, because part of it is
-//! transparent or moves, it is refused. Knows file formats and their mistakes; what pictures show is for the
-//! sources to say.
-
-mod metadata;
+//! Knows which files are none and how masks are coded; what pictures show is for the sources to say.
 
 use crate::data::augment::pillow;
 use crate::error::{Context, Failure, Result};
 use crate::files;
-use crate::limits::{EXTENT, PICTURE_BYTES, PICTURE_PIXELS};
-use image::codecs::{jpeg::JpegDecoder, png::PngDecoder};
-use image::error::ImageFormatHint;
-use image::{DynamicImage, ImageDecoder, ImageFormat, ImageResult, Limits};
+use crate::scan::{self, Notes, Scan};
 use std::collections::{BTreeMap, HashSet};
-use std::io::{Cursor, Read};
+use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -28,7 +21,7 @@ const UNREAD: [&str; 27] = [
     "webp",
 ];
 
-/// A picture as it is shown.
+/// A picture in colour as it is shown.
 pub(super) struct Picture {
     /// Rows, columns.
     pub(super) shape: [usize; 2],
@@ -116,115 +109,18 @@ fn begins_as_picture(path: &Path) -> bool {
     read.is_ok() && image::guess_format(&bytes).is_ok()
 }
 
-/// Reads a PNG or JPEG file of 8 bits in colour or grey, turned as its orientation says.
-///
-/// Refuses a picture of more than [`PICTURE_PIXELS`] before memory is taken for it, an animated one, and
-/// one in which anything is transparent.
-pub(super) fn read(path: &Path) -> Result<Picture> {
-    let bytes = files::read_at_most(path, PICTURE_BYTES)
-        .context(|| format!("cannot read `{}`", path.display()))?;
-    let cannot =
-        || format!("cannot read `{}` as PNG or JPEG, expected a whole file", path.display());
-    let format = image::guess_format(&bytes).context(cannot)?;
-    if format == ImageFormat::Jpeg && ends_early(&bytes) {
-        return Err(Failure::new("the file ends before its image does").during(cannot()));
-    }
-    let said = metadata::read(&bytes);
-    if said.is_animated {
-        return Err(Failure::new(format!(
-            "`{}` is animated, expected one picture",
-            path.display()
-        ))
-        .hint("save the frame that is meant as a picture of its own"));
-    }
-    if said.viewers_differ {
-        return Err(Failure::new(format!(
-            "`{}` says how it is to be turned in a way that not all viewers understand",
-            path.display()
-        ))
-        .hint("turn its pixels for good, for example by `magick FILE -auto-orient -strip FILE`"));
-    }
-    let mut decoded = decode(&bytes, format).map_err(|error| {
-        let what = match &error {
-            image::ImageError::Limits(_) => format!(
-                "`{}` is too large, expected at most {EXTENT} rows and columns and {PICTURE_PIXELS} pixels",
-                path.display()
-            ),
-            image::ImageError::Unsupported(_) => {
-                format!("`{}` is neither PNG nor JPEG of a common kind", path.display())
-            }
-            _ => cannot(),
-        };
-        Failure::new(what).because(&error)
-    })?;
-    decoded.apply_orientation(said.orientation);
-    check_pixels(&decoded, path)?;
-    let colours = decoded.into_rgb8();
-    let shape = [colours.height() as usize, colours.width() as usize];
-    let plane = |channel: usize| colours.pixels().map(|pixel| pixel.0[channel]).collect();
-    Ok(Picture { shape, planes: [plane(0), plane(1), plane(2)] })
-}
-
-fn decode(bytes: &[u8], format: ImageFormat) -> ImageResult<DynamicImage> {
-    let mut limits = Limits::no_limits();
-    limits.max_image_width = Some(EXTENT as u32);
-    limits.max_image_height = Some(EXTENT as u32);
-    // Four bytes for each pixel, and what decoders keep beside them.
-    limits.max_alloc = Some(8 * PICTURE_PIXELS as u64);
-    match format {
-        ImageFormat::Png => {
-            image(PngDecoder::with_limits(Cursor::new(bytes), limits.clone())?, limits)
-        }
-        ImageFormat::Jpeg => image(JpegDecoder::new(Cursor::new(bytes))?, limits),
-        other => Err(image::ImageError::Unsupported(ImageFormatHint::Exact(other).into())),
-    }
-}
-
-fn image(mut decoder: impl ImageDecoder, limits: Limits) -> ImageResult<DynamicImage> {
-    let (width, height) = decoder.dimensions();
-    if u64::from(width) * u64::from(height) > PICTURE_PIXELS as u64 {
-        let kind = image::error::LimitErrorKind::DimensionError;
-        return Err(image::ImageError::Limits(image::error::LimitError::from_kind(kind)));
-    }
-    decoder.set_limits(limits)?;
-    DynamicImage::from_decoder(decoder)
-}
-
-/// Refuses pixels of more than 8 bits, and transparent ones.
-fn check_pixels(decoded: &DynamicImage, path: &Path) -> Result<()> {
-    let transparent = match decoded {
-        DynamicImage::ImageLuma8(_) | DynamicImage::ImageRgb8(_) => None,
-        DynamicImage::ImageLumaA8(grey) => grey.pixels().position(|pixel| pixel.0[1] < u8::MAX),
-        DynamicImage::ImageRgba8(colour) => colour.pixels().position(|pixel| pixel.0[3] < u8::MAX),
-        _ => {
-            return Err(Failure::new(format!(
-                "`{}` has pixels of type {:?}, expected 8 bits for each colour",
-                path.display(),
-                decoded.color()
-            ))
-            .hint("turn it into 8 bits, for example by `magick FILE -depth 8 FILE`"));
-        }
-    };
-    let Some(pixel) = transparent else { return Ok(()) };
-    let columns = (decoded.width() as usize).max(1);
-    Err(Failure::new(format!(
-        "`{}` is transparent at row {}, column {}, where each viewer shows something else",
-        path.display(),
-        pixel / columns,
-        pixel % columns
-    ))
-    .hint(
-        "fill what lies behind, for example by `magick FILE -background black -alpha remove FILE`",
-    ))
-}
-
-/// Whether the last scan of a JPEG file has no end: the decoder would make up the rest in grey.
-fn ends_early(bytes: &[u8]) -> bool {
-    let last = |marker: [u8; 2]| bytes.windows(2).rposition(|pair| pair == marker);
-    last([0xff, 0xd9]) <= last([0xff, 0xda])
-}
-
 impl Picture {
+    /// Reads a PNG or JPEG file; grey becomes three equal colours.
+    pub(super) fn read(path: &Path) -> Result<Self> {
+        let Scan { grid, voxels, .. } = scan::read(path, &Notes::default())?.into_colours();
+        let [_, rows, columns] = grid.shape;
+        let plane = |channel: usize| {
+            let levels = &voxels[channel * rows * columns..][..rows * columns];
+            levels.iter().map(|&level| level as u8).collect()
+        };
+        Ok(Self { shape: [rows, columns], planes: [plane(0), plane(1), plane(2)] })
+    }
+
     /// Red, green and blue of `size` x `size` pixels, one after the other.
     pub(super) fn resized(&self, size: usize) -> Vec<u8> {
         let planes = self.planes.iter();
@@ -238,7 +134,7 @@ impl Picture {
 /// shape than `shape`, a coloured one, and one whose brightest value is dark but not 0, which is coded in
 /// another way.
 pub(super) fn read_mask(path: &Path, shape: [usize; 2], size: usize) -> Result<Vec<u8>> {
-    let Picture { shape: found, planes: [mask, green, blue] } = read(path)?;
+    let Picture { shape: found, planes: [mask, green, blue] } = Picture::read(path)?;
     if found != shape {
         return Err(Failure::new(format!(
             "`{}` has {} x {} pixels, expected {} x {} as its image has",

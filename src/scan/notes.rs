@@ -17,7 +17,7 @@ pub struct Notes(Rc<RefCell<BTreeMap<String, Vec<String>>>>);
 
 impl Notes {
     /// Notes that `sentence` is true of `which`; says the same of a file once.
-    pub(super) fn add(&self, sentence: &str, which: impl Display) {
+    pub fn add(&self, sentence: &str, which: impl Display) {
         let mut notes = self.0.borrow_mut();
         let named = notes.entry(sentence.to_owned()).or_default();
         let which = which.to_string();
@@ -34,7 +34,7 @@ impl Notes {
 }
 
 /// The first names, and how many more there are.
-pub(super) fn list(named: &[String]) -> String {
+pub fn list(named: &[String]) -> String {
     let shown = named[..named.len().min(NAMED)].join(", ");
     match named.len().saturating_sub(NAMED) {
         0 => shown,

@@ -16,11 +16,11 @@ pub(super) struct Metadata {
 }
 
 /// The first bytes of a PNG file.
-const PNG: &[u8] = b"\x89PNG\r\n\x1a\n";
+pub(super) const PNG: &[u8] = b"\x89PNG\r\n\x1a\n";
 
 /// Reads what `bytes`, a PNG or JPEG file, say.
 pub(super) fn read(bytes: &[u8]) -> Metadata {
-    let said = bytes.strip_prefix(PNG).map_or_else(|| jpeg_parts(bytes), png_parts);
+    let said = bytes.strip_prefix(PNG).map_or_else(|| jpeg_chunks(bytes), png_chunks);
     let exif = said.exif.and_then(Orientation::from_exif_chunk);
     let mut texts: Vec<(String, String)> = Vec::new();
     if exif.is_none() {
@@ -34,9 +34,9 @@ pub(super) fn read(bytes: &[u8]) -> Metadata {
     Metadata { orientation, viewers_differ, is_animated: said.is_animated }
 }
 
-/// The parts of a file that say something.
+/// The chunks of a file that say something.
 #[derive(Default)]
-struct Parts<'a> {
+struct Chunks<'a> {
     /// Exif data from the byte order on.
     exif: Option<&'a [u8]>,
     /// Keywords and texts; those of PNG files are packed and not among them.
@@ -44,24 +44,24 @@ struct Parts<'a> {
     is_animated: bool,
 }
 
-fn png_parts(mut bytes: &[u8]) -> Parts<'_> {
-    let mut parts = Parts::default();
+fn png_chunks(mut bytes: &[u8]) -> Chunks<'_> {
+    let mut chunks = Chunks::default();
     // Length, kind, content, checksum.
     while let Some((head, rest)) = bytes.split_first_chunk::<8>() {
         let length = u32::from_be_bytes([head[0], head[1], head[2], head[3]]) as usize;
         let Some((content, rest)) = rest.split_at_checked(length) else { break };
         match &head[4..] {
-            b"eXIf" => parts.exif = parts.exif.or(Some(content)),
-            b"acTL" => parts.is_animated = true,
+            b"eXIf" => chunks.exif = chunks.exif.or(Some(content)),
+            b"acTL" => chunks.is_animated = true,
             _ => (),
         }
         bytes = rest.get(4..).unwrap_or_default();
     }
-    parts
+    chunks
 }
 
-fn jpeg_parts(bytes: &[u8]) -> Parts<'_> {
-    let (mut parts, mut bytes) = (Parts::default(), bytes.get(2..).unwrap_or_default());
+fn jpeg_chunks(bytes: &[u8]) -> Chunks<'_> {
+    let (mut chunks, mut bytes) = (Chunks::default(), bytes.get(2..).unwrap_or_default());
     // Marker, length with the length itself, content; pixels follow after 0xda.
     while let [0xff, marker, rest @ ..] = bytes {
         if *marker == 0xff {
@@ -76,17 +76,17 @@ fn jpeg_parts(bytes: &[u8]) -> Parts<'_> {
             0xda => break,
             0xe1 => {
                 if let Some(exif) = content.strip_prefix(b"Exif\0\0") {
-                    parts.exif = parts.exif.or(Some(exif));
+                    chunks.exif = chunks.exif.or(Some(exif));
                 } else {
                     let text = String::from_utf8_lossy(content).into_owned();
-                    parts.texts.push((String::new(), text));
+                    chunks.texts.push((String::new(), text));
                 }
             }
             _ => (),
         }
         bytes = rest;
     }
-    parts
+    chunks
 }
 
 /// How a picture is to be turned by the text of a program: Adobe's XMP, or Exif data in the hexadecimal

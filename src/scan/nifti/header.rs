@@ -5,7 +5,8 @@
 //! them.
 
 use crate::error::{Failure, Result};
-use crate::limits::{EXTENT, VOLUME_VOXELS, elements};
+use crate::limits::VOLUME_VOXELS;
+use crate::scan::content::voxels;
 
 /// Bytes of the header.
 pub(super) const HEADER_BYTES: usize = 348;
@@ -75,13 +76,10 @@ impl Fields<'_> {
     }
 }
 
-/// Reads the beginning of a file that is called `name` in messages.
+/// Reads the beginning of a file that is called `name` in messages and begins as NIfTI does.
 pub(super) fn parse(bytes: &[u8], name: &str) -> Result<Header> {
     let size: [u8; 4] = std::array::from_fn(|byte| bytes.get(byte).copied().unwrap_or(0));
     let big_endian = i32::from_be_bytes(size) == HEADER_BYTES as i32;
-    if !(big_endian || i32::from_le_bytes(size) == HEADER_BYTES as i32) {
-        return Err(no_nifti(bytes, name));
-    }
     if bytes.len() < HEADER_BYTES {
         return Err(Failure::new(format!(
             "{name} is cut off: it holds {} of the {HEADER_BYTES} bytes of its header",
@@ -125,31 +123,6 @@ fn check_magic(magic: &[u8], name: &str) -> Result<()> {
     }
 }
 
-/// What to say of a file that is something else.
-fn no_nifti(bytes: &[u8], name: &str) -> Failure {
-    let size: [u8; 4] = std::array::from_fn(|byte| bytes.get(byte).copied().unwrap_or(0));
-    let convert = "save it as `.nii.gz` (NIfTI-1)";
-    let begins = |with: &[u8]| bytes.starts_with(with);
-    let (what, hint) = if i32::from_le_bytes(size) == 540 || i32::from_be_bytes(size) == 540 {
-        ("is NIfTI-2", convert)
-    } else if begins(b"NRRD") {
-        ("is NRRD", convert)
-    } else if begins(b"ObjectType") || begins(b"NDims") {
-        ("is MetaImage", convert)
-    } else if bytes.get(128..132) == Some(b"DICM") {
-        ("is DICOM", convert)
-    } else if begins(b"\x89HDF") {
-        ("is HDF5", convert)
-    } else if begins(b"version https://git-lfs") {
-        ("is only a pointer of Git LFS to the file", "fetch it with `git lfs pull`")
-    } else if bytes.is_empty() {
-        ("is empty", "copy it again")
-    } else {
-        ("does not begin as NIfTI does", "give a `.nii` or `.nii.gz` file (NIfTI-1)")
-    };
-    Failure::new(format!("{name} {what}, expected NIfTI-1")).hint(hint)
-}
-
 /// Voxels along x, y, z: further dimensions must have extent 1, missing ones have it.
 fn extents(fields: &Fields<'_>, name: &str) -> Result<[usize; 3]> {
     let count = usize::try_from(fields.short(40)).unwrap_or(0);
@@ -177,8 +150,7 @@ fn extents(fields: &Fields<'_>, name: &str) -> Result<[usize; 3]> {
     let extent =
         |axis: usize| found.get(axis).map_or(1, |&extent| usize::from(extent.unsigned_abs()));
     let extents: [usize; 3] = std::array::from_fn(extent);
-    if extents.iter().any(|&extent| extent > EXTENT) || elements(&extents, VOLUME_VOXELS).is_none()
-    {
+    if voxels(&extents).is_none() {
         return Err(wrong(&format!("at most {VOLUME_VOXELS} voxels")));
     }
     Ok(extents)

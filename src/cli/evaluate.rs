@@ -1,0 +1,80 @@
+//! The command line of `scrimp evaluate`: types only.
+
+use clap::{Args, ValueEnum};
+use std::path::PathBuf;
+
+/// Arguments of `scrimp evaluate`.
+#[derive(Debug, Args)]
+pub struct Evaluate {
+    /// The run directory
+    #[arg(value_name = "RUN", required_unless_present = "predictions")]
+    pub run: Option<PathBuf>,
+    /// last, best, or the directory of a checkpoint
+    #[arg(long, value_name = "last|best|PATH", default_value = "last")]
+    pub checkpoint: String,
+    /// The yardstick of the scores
+    #[arg(long, default_value = "native")]
+    pub convention: Convention,
+    /// The fold to score, of which nothing was trained on [default: the one that the run held out]
+    #[arg(long)]
+    pub fold: Option<u32>,
+    /// The statistics with which batch normalisation works
+    #[arg(long, default_value = "saved")]
+    pub statistics: Statistics,
+    /// Score the label files in this folder instead of a run, NIfTI or PNG of any program
+    #[arg(
+        long,
+        value_name = "DIR",
+        requires = "labels",
+        conflicts_with_all = ["run", "checkpoint", "convention", "fold", "statistics"]
+    )]
+    pub predictions: Option<PathBuf>,
+    /// The true labels, files with the names of the predictions
+    #[arg(long, value_name = "DIR", requires = "predictions", conflicts_with = "run")]
+    pub labels: Option<PathBuf>,
+    /// How far apart surfaces may lie that count as one for NSD: mm, or voxels where the spacing is unknown
+    #[arg(long, value_name = "MM", default_value_t = 1.0, requires = "predictions", conflicts_with = "run", value_parser = tolerance)]
+    pub tolerance: f64,
+    /// Classes by the values of labels, the background first: names, or `VALUE=NAME` of each [default: every value that is found, 0 the background]
+    #[arg(
+        long,
+        value_name = "NAMES",
+        value_delimiter = ',',
+        requires = "predictions",
+        conflicts_with = "run"
+    )]
+    pub classes: Option<Vec<String>>,
+    /// Where to write the table of cases [default: `scores.csv` in the folder of predictions; of a run `RUN/scores/evaluate-CHECKPOINT-CONVENTION.csv`, with statistics and fold if they are given]
+    #[arg(long, value_name = "FILE")]
+    pub to: Option<PathBuf>,
+}
+
+/// What is measured, and how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Convention {
+    /// Native size; millimetres where the spacing is known, voxels elsewhere
+    Native,
+    /// Native size, voxels
+    Voxels,
+    /// The network's grid with spacing 10, 1, 1, as papers on ACDC scribbles print it
+    Published,
+    /// Jaccard, accuracy, Dice, sensitivity and specificity of the first class, as published for lesions
+    Lesion,
+}
+
+/// Statistics with which batch normalisation works in an evaluation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Statistics {
+    /// Those of the checkpoint
+    Saved,
+    /// Made anew from ten batches of whole training images
+    Recomputed,
+    /// Those of each volume, as in training; one process only
+    Volume,
+}
+
+/// A length that is finite and not below 0.
+fn tolerance(text: &str) -> Result<f64, String> {
+    let length = text.parse().ok().filter(|length: &f64| length.is_finite() && *length >= 0.0);
+    length.ok_or_else(|| "expected a length from 0 on, for example `2.5`".to_owned())
+}

@@ -1,0 +1,177 @@
+//! `scrimp evaluate --predictions DIR --labels DIR`: scores label files of any program.
+//!
+//! Pairs files by name. How they are read stands in `scan`, and what is measured in `scoring`.
+
+use super::crew::Crew;
+use super::packing::{bar, warn};
+use super::scoring::{LabelledCase, Scoring};
+use super::table_file::TableFile;
+use crate::cli;
+use crate::data::import::Classes;
+use crate::error::{Context, Exit, Failure, Result};
+use crate::limits::CLASSES;
+use crate::scan::{self, Coding, FORMATS, Notes, list};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Scores the files in `predictions` against those in `labels`, on one process.
+pub(super) fn run(arguments: &cli::Evaluate, predictions: &Path, labels: &Path) -> Result<Exit> {
+    let crew = Crew::join()?;
+    let scored = match crew.ranks() {
+        1 => score(arguments, predictions, labels),
+        ranks => Err(Failure::usage(format!(
+            "label files are scored on one process, started on {ranks} ranks"
+        ))
+        .hint("run it without mpirun")),
+    };
+    crew.agree(scored).map_err(|failure| crew.tell(failure))
+}
+
+fn score(arguments: &cli::Evaluate, predictions: &Path, labels: &Path) -> Result<Exit> {
+    let classes = arguments.classes.as_deref();
+    let classes = classes.map(|words| Classes::parse(words, "--classes")).transpose()?;
+    let names = classes.as_ref().map(Classes::names);
+    let coding = classes.map_or_else(|| Coding::classes(CLASSES), |classes| classes.coding());
+    let pairs = pairs(predictions, labels)?;
+    let to = arguments.to.clone().unwrap_or_else(|| predictions.join("scores.csv"));
+    let table = TableFile::claim(to)?;
+    let (notes, bar) = (Notes::default(), bar("scoring", pairs.len(), "cases")?);
+    let cases = pairs.iter().map(|pair| {
+        bar.inc(1);
+        let case = read(pair, &coding, &notes);
+        case.map_err(|failure| hinted(failure, names.is_none(), &pair.name))
+    });
+    let scoring = Scoring { classes: names.as_deref(), tolerance: arguments.tolerance };
+    let scores = scoring.score(cases);
+    bar.finish_and_clear();
+    warn(notes.take())?;
+    let scores = scores?;
+    super::print(&scores.means())?;
+    let path = table.write(&scores.to_csv()?)?;
+    super::print(&format!("{} cases in `{}`\n", scores.case_count(), path.display()))?;
+    Ok(Exit::Done)
+}
+
+/// Two files of one name.
+struct Pair {
+    name: String,
+    prediction: PathBuf,
+    truth: PathBuf,
+}
+
+/// Reads both files of a pair, the labels turned to lie on the prediction.
+fn read(pair: &Pair, coding: &Coding, notes: &Notes) -> Result<LabelledCase> {
+    let place = scan::read_grid(&pair.prediction, notes)?;
+    let prediction = scan::read_labels(&pair.prediction, coding, notes)?;
+    let truth = place.labels_at(&pair.truth, coding, notes)?;
+    Ok(LabelledCase {
+        name: pair.name.clone(),
+        grid: prediction.grid,
+        prediction: prediction.values,
+        truth: truth.values,
+    })
+}
+
+/// Says which case failed, and what to do where nobody said it: labels have values that mean nothing.
+fn hinted(failure: Failure, without_classes: bool, name: &str) -> Failure {
+    let has_hint = !failure.hints().is_empty();
+    let failure = failure.during(format!("cannot score `{name}`"));
+    match (has_hint, without_classes) {
+        (true, _) => failure,
+        (false, true) => {
+            failure.hint("say what values mean, as in `--classes 0=background,255=lesion`")
+        }
+        (false, false) => {
+            failure.hint("name every value in `--classes`, the background among them")
+        }
+    }
+}
+
+/// The pairs in both folders, by name. Refuses a folder without label files, and a file without its like.
+fn pairs(predictions: &Path, labels: &Path) -> Result<Vec<Pair>> {
+    let (mut pairs, mut alone) = (Vec::new(), BTreeMap::new());
+    let found = label_files(predictions)?;
+    let mut truths = label_files(labels)?;
+    for (name, prediction) in found {
+        match truths.remove(&name) {
+            Some(truth) => pairs.push(Pair { name, prediction, truth }),
+            None => drop(alone.insert(name, prediction)),
+        }
+    }
+    if let Some(path) = alone.values().next() {
+        let failure = Failure::usage(match alone.len() - 1 {
+            0 => format!("prediction `{}` has no labels", path.display()),
+            more => format!("prediction `{}` and {more} more have no labels", path.display()),
+        });
+        let there: Vec<String> = truths.keys().map(|name| format!("`{name}`")).collect();
+        let hint = if there.is_empty() {
+            format!("put them into `{}`, or move it elsewhere", labels.display())
+        } else {
+            format!(
+                "labels need the names of the predictions; without prediction are {}",
+                list(&there)
+            )
+        };
+        return Err(failure.hint(hint));
+    }
+    if let Some(path) = truths.values().next() {
+        let message = match truths.len() - 1 {
+            0 => format!("labels `{}` have no prediction", path.display()),
+            more => format!("labels `{}` and {more} more have no prediction", path.display()),
+        };
+        return Err(Failure::usage(message).hint(
+            "predict what is missing, or move its labels elsewhere: means over fewer cases say less",
+        ));
+    }
+    Ok(pairs)
+}
+
+/// The label files of a folder by their names without ending; other files and hidden ones are passed over.
+fn label_files(folder: &Path) -> Result<BTreeMap<String, PathBuf>> {
+    let cannot = || format!("cannot list `{}`", folder.display());
+    let mut found = BTreeMap::<String, PathBuf>::new();
+    for entry in std::fs::read_dir(folder).context(cannot)? {
+        let path = entry.context(cannot)?.path();
+        let name = path.file_name().and_then(|name| name.to_str());
+        let name = name.filter(|name| !name.starts_with('.')).and_then(stem);
+        let Some(name) = name.filter(|_| !path.is_dir()) else { continue };
+        if let Some(other) = found.insert(name.to_owned(), path.clone()) {
+            let (one, other) = (other.display(), path.display());
+            return Err(Failure::usage(format!("`{one}` and `{other}` have the same name"))
+                .hint("move one of them elsewhere"));
+        }
+    }
+    // `scrimp predict --uncertainty` writes such maps beside its labels.
+    let is_map = |name: &String| name.strip_suffix(".uncertainty").map(str::to_owned);
+    let maps: Vec<String> = found
+        .keys()
+        .filter(|name| is_map(name).is_some_and(|labels| found.contains_key(&labels)))
+        .cloned()
+        .collect();
+    found.retain(|name, _| !maps.contains(name));
+    if found.is_empty() {
+        let endings: Vec<String> = endings().map(|ending| format!("`{ending}`")).collect();
+        let message = format!(
+            "no label files in `{}`, expected some that end in {}",
+            folder.display(),
+            endings.join(", ")
+        );
+        return Err(
+            Failure::usage(message).hint("name the folder that the files themselves lie in")
+        );
+    }
+    Ok(found)
+}
+
+/// What names of label files end with: of the formats that keep every number as it is.
+fn endings() -> impl Iterator<Item = &'static str> {
+    let keeps_labels =
+        FORMATS.iter().filter(|format| format.endings.contains(&format.labels_ending));
+    keeps_labels.flat_map(|format| format.endings.iter().copied())
+}
+
+fn stem(name: &str) -> Option<&str> {
+    let lower = name.to_lowercase();
+    let ending = endings().find(|ending| lower.ends_with(ending))?;
+    name.get(..name.len() - ending.len()).filter(|stem| !stem.is_empty())
+}

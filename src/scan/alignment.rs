@@ -1,0 +1,250 @@
+//! Whether two files lie on each other, and how labels must be turned to lie on their image.
+//!
+//! Grids are compared by where they put their outermost voxels, and not by fields of headers. Knows neither
+//! values nor formats.
+
+use super::grid::{Grid, Placement};
+
+/// How far the outermost voxels of labels may lie from those of their image, in voxels: more than
+/// headers are off by rounding, too little to move a label by one.
+const TOLERANCE: f64 = 0.1;
+
+/// By how much distances may differ that should be the same, relative to them.
+const SPACING_TOLERANCE: f64 = 2e-3;
+
+/// A grid as a file describes it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FileGrid {
+    /// Where its voxels lie.
+    pub grid: Grid,
+    /// What the file is called in messages.
+    pub(super) name: String,
+    /// Where a second description in the file puts it, if that is somewhere else.
+    pub(super) otherwise: Option<Placement>,
+    /// Millimetres in the unit of length that the file names; where it names none, millimetres are assumed.
+    pub(super) unit_mm: Option<f64>,
+}
+
+/// For each axis of an image, which are slices, rows and columns: the axis of the labels that runs along it,
+/// and whether it runs back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Order {
+    axes: [usize; 3],
+    flipped: [bool; 3],
+}
+
+/// Whether two distances are the same but for rounding.
+pub(super) fn close(a: f64, b: f64) -> bool {
+    (a - b).abs() <= SPACING_TOLERANCE * b.abs()
+}
+
+/// The product of two vectors; 1 where both have length 1 and point into the same direction.
+pub(super) fn dot(a: &[f64; 3], b: &[f64; 3]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
+fn distance(a: &[f64; 3], b: &[f64; 3]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| (a - b) * (a - b)).sum::<f64>().sqrt()
+}
+
+impl Order {
+    /// Labels that are stored as their image is.
+    pub(super) const SAME: Self = Self { axes: [0, 1, 2], flipped: [false; 3] };
+
+    /// All 48 of them, [`Order::SAME`] first.
+    fn all() -> impl Iterator<Item = Self> {
+        let axes = [[0, 1, 2], [1, 0, 2], [0, 2, 1], [2, 1, 0], [1, 2, 0], [2, 0, 1]];
+        axes.into_iter().flat_map(|axes| {
+            (0..8).map(move |bits| Self { axes, flipped: [1, 2, 4].map(|bit| bits & bit > 0) })
+        })
+    }
+
+    /// What labels of this shape hold, in the order of their image.
+    pub(super) fn carry<T: Copy>(self, values: &[T], shape: [usize; 3]) -> Vec<T> {
+        let strides = [shape[1] * shape[2], shape[2], 1];
+        let [slices, rows, columns] = [0, 1, 2].map(|axis| {
+            let (count, stride) = (shape[self.axes[axis]], strides[self.axes[axis]]);
+            let place = move |index: usize| {
+                if self.flipped[axis] { (count - 1 - index) * stride } else { index * stride }
+            };
+            (0..count).map(place).collect::<Vec<usize>>()
+        });
+        let lines = slices.iter().flat_map(|slice| rows.iter().map(move |row| slice + row));
+        lines.flat_map(|line| columns.iter().map(move |column| values[line + column])).collect()
+    }
+}
+
+impl From<&Grid> for FileGrid {
+    fn from(grid: &Grid) -> Self {
+        Self { grid: grid.clone(), name: "the image".into(), otherwise: None, unit_mm: Some(1.0) }
+    }
+}
+
+impl FileGrid {
+    /// Lengths in the unit of `other`, where this file names none.
+    fn in_unit_of(&self, other: &Self) -> Self {
+        let Some(factor) = other.unit_mm.filter(|_| self.unit_mm.is_none()) else {
+            return self.clone();
+        };
+        let scale = |lengths: [f64; 3]| lengths.map(|length| length * factor);
+        let moved = |placement: Placement| Placement {
+            origin_mm: scale(placement.origin_mm),
+            direction: placement.direction,
+        };
+        let grid = Grid {
+            shape: self.grid.shape,
+            spacing_mm: self.grid.spacing_mm.map(scale),
+            placement: self.grid.placement.map(moved),
+        };
+        let otherwise = self.otherwise.map(moved);
+        Self { grid, name: self.name.clone(), otherwise, unit_mm: Some(factor) }
+    }
+
+    fn spacing_mm(&self) -> [f64; 3] {
+        self.grid.spacing_mm.unwrap_or([1.0; 3])
+    }
+
+    /// Whether labels on the grid `labels`, placed by `placement`, lie on this one when taken in this order.
+    pub(super) fn is_at(&self, order: Order, labels: &Grid, placement: &Placement) -> bool {
+        let Some(own) = &self.grid.placement else { return false };
+        let (shape, spacing_mm) = (self.grid.shape, self.spacing_mm());
+        let labels_mm = labels.spacing_mm.unwrap_or([1.0; 3]);
+        let differs = |axis: usize| {
+            let other = order.axes[axis];
+            shape[axis] != labels.shape[other]
+                || (shape[axis] > 1 && !close(labels_mm[other], spacing_mm[axis]))
+        };
+        if (0..3).any(differs) {
+            return false;
+        }
+        let wide = (0..3).filter(|&axis| shape[axis] > 1);
+        let voxel_mm = wide.map(|axis| spacing_mm[axis]).reduce(f64::min);
+        let most = TOLERANCE * voxel_mm.unwrap_or(spacing_mm[2]);
+        (0..8).all(|corner: usize| {
+            let (mut here, mut there) = ([0.0; 3], [0.0; 3]);
+            for axis in 0..3 {
+                let last = (shape[axis] - 1) as f64;
+                here[axis] = if corner >> axis & 1 > 0 { last } else { 0.0 };
+                there[order.axes[axis]] =
+                    if order.flipped[axis] { last - here[axis] } else { here[axis] };
+            }
+            let (here, there) =
+                (self.grid.position_by(own, here), labels.position_by(placement, there));
+            distance(&here, &there) <= most
+        })
+    }
+
+    /// How `labels` must be turned to lie on this grid; None where no turn puts them there.
+    ///
+    /// Where one of the two does not say where it lies, equal shapes and distances must do.
+    pub(super) fn order_of(&self, labels: &Self) -> Option<Order> {
+        let (image, labels) = (self.in_unit_of(labels), labels.in_unit_of(self));
+        let both = image.grid.placement.and(labels.grid.placement);
+        let Some(placement) = both else {
+            let alike = image.grid.shape == labels.grid.shape && image.has_spacing_of(&labels);
+            return alike.then_some(Order::SAME);
+        };
+        Order::all().find(|&order| image.is_at(order, &labels.grid, &placement))
+    }
+
+    /// Whether a file says neither where voxels lie nor how far they are apart.
+    fn says_nothing(&self) -> bool {
+        let unit_mm = self.unit_mm.unwrap_or(1.0);
+        let is_unit = |spacing: [f64; 3]| spacing.iter().all(|&mm| close(mm, unit_mm));
+        self.grid.placement.is_none() && self.grid.spacing_mm.is_none_or(is_unit)
+    }
+
+    fn has_spacing_of(&self, labels: &Self) -> bool {
+        let alike = |axis: usize| {
+            self.grid.shape[axis] == 1 || close(labels.spacing_mm()[axis], self.spacing_mm()[axis])
+        };
+        self.says_nothing() || labels.says_nothing() || (0..3).all(alike)
+    }
+
+    /// Why `labels` do not lie on this grid, as the end of "labels …".
+    pub(super) fn difference(&self, labels: &Self) -> String {
+        let (image, mut labels) = (self.in_unit_of(labels), labels.in_unit_of(self));
+        let (mut found, mut expected) = (labels.grid.shape, image.grid.shape);
+        let as_stored = found == expected;
+        found.sort_unstable();
+        expected.sort_unstable();
+        let (Some(own), Some(placement), true) =
+            (image.grid.placement, labels.grid.placement, found == expected)
+        else {
+            return if as_stored {
+                spacing_difference(&image, &labels)
+            } else {
+                let (found, expected) = (labels.grid.shape, image.grid.shape);
+                format!("has shape {found:?}, expected {expected:?} as its image has")
+            };
+        };
+        // Which axis of the labels runs along each of the image's, and in which direction.
+        let cosine = |axis: usize, other: usize| {
+            dot(&unit(own.direction[axis]), &unit(placement.direction[other]))
+        };
+        let best = |order: &Order| (0..3).map(|a| cosine(a, order.axes[a]).abs()).sum::<f64>();
+        let aligned = Order::all().filter(|order| order.flipped == [false; 3]);
+        let aligned =
+            aligned.fold(Order::SAME, |a, b| if best(&b) > best(&a) + 1e-6 { b } else { a });
+        let axes = aligned.axes;
+        let turned = (0..3).map(|axis| cosine(axis, axes[axis]).abs()).fold(1.0, f64::min);
+        let degrees = turned.min(1.0).acos().to_degrees();
+        if degrees > 0.1 {
+            return format!(
+                "is turned against its image by {degrees:.1} degrees, expected the same axes"
+            );
+        }
+        let along = axes.map(|axis| labels.grid.shape[axis]);
+        if along != image.grid.shape {
+            return format!(
+                "has shape {along:?} along the axes of its image, expected {:?}",
+                image.grid.shape
+            );
+        }
+        let shift = distance(&image.middle(&own), &labels.middle(&placement));
+        labels.grid.spacing_mm = Some(axes.map(|axis| labels.spacing_mm()[axis]));
+        if !image.has_spacing_of(&labels) {
+            return spacing_difference(&image, &labels);
+        }
+        let back: Vec<&str> = (0..3)
+            .rev()
+            .filter(|&axis| cosine(axis, axes[axis]) < 0.0)
+            .map(|axis| ["slices", "rows", "columns"][axis])
+            .collect();
+        let stored = match (axes == Order::SAME.axes, back.is_empty()) {
+            (true, true) => String::new(),
+            (true, false) => format!(", with {} stored the other way round", back.join(" and ")),
+            (false, _) => ", with its axes in another order".to_owned(),
+        };
+        format!("lies {shift:.2} mm away from its image{stored}, expected it on its image")
+    }
+
+    fn middle(&self, placement: &Placement) -> [f64; 3] {
+        let middle = self.grid.shape.map(|extent| (extent - 1) as f64 / 2.0);
+        self.grid.position_by(placement, middle)
+    }
+
+    /// Whether labels would lie on this image if the other description of either file held.
+    pub(super) fn agrees_otherwise(&self, labels: &Self) -> bool {
+        let ways = |file: &Self| [file.grid.placement, file.otherwise].into_iter().flatten();
+        let placed = |file: &Self, placement: Placement| {
+            let grid = Grid { placement: Some(placement), ..file.grid.clone() };
+            Self { grid, ..file.clone() }
+        };
+        ways(self).any(|own| {
+            let image = placed(self, own);
+            ways(labels).any(|other| image.order_of(&placed(labels, other)).is_some())
+        })
+    }
+}
+
+/// The vector of length 1 in this direction, or of 0 where it has none.
+pub(super) fn unit(vector: [f64; 3]) -> [f64; 3] {
+    let length = dot(&vector, &vector).sqrt().max(f64::MIN_POSITIVE);
+    vector.map(|part| part / length)
+}
+
+fn spacing_difference(image: &FileGrid, labels: &FileGrid) -> String {
+    let [found, expected] = [labels, image].map(FileGrid::spacing_mm);
+    format!("has spacing {found:?}, expected {expected:?} as its image has")
+}

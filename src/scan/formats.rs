@@ -1,0 +1,193 @@
+//! The formats of files that are read, in one table, and how a file finds its own.
+//!
+//! What a file is, its first bytes say and not its name. Knows of each format only what stands in its line.
+
+use super::alignment::{FileGrid, Order};
+use super::coding::{Coding, Numbers};
+use super::content::Content;
+use super::grid::Grid;
+use super::notes::Notes;
+use super::{Labels, Scan, nifti, picture};
+use crate::error::{Failure, Result};
+use std::path::Path;
+
+/// One format of files.
+pub struct Format {
+    /// What people call it.
+    pub name: &'static str,
+    /// What names of its files end with, in lower case and with the dot.
+    pub endings: &'static [&'static str],
+    /// What names of label files end with that belong to images of this format.
+    pub labels_ending: &'static str,
+    /// Whether a file, unpacked, begins like this.
+    begins: fn(&[u8]) -> bool,
+    read: fn(&Path, &Notes) -> Result<Scan>,
+    read_numbers: fn(&Path, &Notes) -> Result<Numbers>,
+    read_grid: fn(&Path, &Notes) -> Result<FileGrid>,
+}
+
+/// All formats that are read.
+pub const FORMATS: &[Format] = &[
+    Format {
+        name: "NIfTI-1",
+        endings: &[".nii.gz", ".nii"],
+        labels_ending: ".nii.gz",
+        begins: nifti::is_nifti,
+        read: nifti::read,
+        read_numbers: nifti::read_numbers,
+        read_grid: nifti::read_grid,
+    },
+    Format {
+        name: "PNG",
+        endings: &[".png"],
+        labels_ending: ".png",
+        begins: picture::is_png,
+        read: picture::read,
+        read_numbers: picture::read_numbers,
+        read_grid: picture::read_grid,
+    },
+    Format {
+        name: "JPEG",
+        endings: &[".jpg", ".jpeg"],
+        labels_ending: ".png",
+        begins: picture::is_jpeg,
+        read: picture::read,
+        read_numbers: picture::read_numbers,
+        read_grid: picture::read_grid,
+    },
+    #[cfg(feature = "hdf5")]
+    Format {
+        name: "HDF5 of WSL4MIS",
+        endings: &[".h5"],
+        labels_ending: ".nii.gz",
+        begins: super::wsl4mis::is_hdf5,
+        read: super::wsl4mis::read,
+        read_numbers: super::wsl4mis::read_numbers,
+        read_grid: super::wsl4mis::read_grid,
+    },
+];
+
+/// How many of the first bytes tell formats apart.
+const START_BYTES: usize = 348;
+
+/// Reads an image, and notes what is odd in its file.
+pub fn read(path: &Path, notes: &Notes) -> Result<Scan> {
+    (format_of(path)?.read)(path, notes)
+}
+
+/// Reads where the voxels of an image or label map lie, without reading these.
+pub fn read_grid(path: &Path, notes: &Notes) -> Result<FileGrid> {
+    (format_of(path)?.read_grid)(path, notes)
+}
+
+/// Reads the numbers of a label map, whatever they mean.
+pub fn read_numbers(path: &Path, notes: &Notes) -> Result<Numbers> {
+    (format_of(path)?.read_numbers)(path, notes)
+}
+
+/// Reads a label map on its own grid.
+pub fn read_labels(path: &Path, coding: &Coding, notes: &Notes) -> Result<Labels> {
+    read_numbers(path, notes)?.labels(coding, notes)
+}
+
+/// Reads labels onto the grid of an image; [`FileGrid::labels_at`] says more where the file of the image is
+/// at hand.
+pub fn labels_on(grid: &Grid, path: &Path, coding: &Coding, notes: &Notes) -> Result<Labels> {
+    FileGrid::from(grid).labels_at(path, coding, notes)
+}
+
+impl FileGrid {
+    /// The labels of the file at `path`, voxel by voxel of this image.
+    ///
+    /// Labels with axes stored in another order or direction are turned. Refuses labels that lie
+    /// elsewhere in the scanner, or, where a file does not say where it lies, have another shape or
+    /// spacing.
+    pub fn labels_at(&self, path: &Path, coding: &Coding, notes: &Notes) -> Result<Labels> {
+        let labels = read_numbers(path, notes)?;
+        let order = self.order_or_refusal(&labels.file, notes)?;
+        let values = labels.labels(coding, notes)?.values;
+        let values = if order == Order::SAME {
+            values
+        } else {
+            order.carry(&values, labels.file.grid.shape)
+        };
+        Ok(Labels { grid: self.grid.clone(), values })
+    }
+
+    fn order_or_refusal(&self, labels: &Self, notes: &Notes) -> Result<Order> {
+        let Some(order) = self.order_of(labels) else { return Err(self.elsewhere(labels)) };
+        // Pictures have no place that could be checked.
+        let says_where = |file: &Self| file.grid.placement.is_some();
+        let is_known = says_where(self) && says_where(labels);
+        if !is_known && (self.grid.spacing_mm.is_some() || labels.grid.spacing_mm.is_some()) {
+            let sentence = "labels or their image do not say where they lie in the scanner; that they lie on each other could not be checked";
+            notes.add(sentence, &labels.name);
+        }
+        if order != Order::SAME {
+            let sentence =
+                "labels that are stored with other axes than their image were turned to lie on it";
+            notes.add(sentence, &labels.name);
+        }
+        Ok(order)
+    }
+
+    fn elsewhere(&self, labels: &Self) -> Failure {
+        let failure = Failure::new(format!("{} {}", labels.name, self.difference(labels)));
+        let mut two_ways = [self, labels].into_iter().filter(|file| file.otherwise.is_some());
+        match two_ways.next() {
+            Some(file) if self.agrees_otherwise(labels) => failure.hint(format!(
+                "{} has an sform and a qform that differ, and the sform is what counts; one of them is wrong",
+                file.name
+            )),
+            _ => failure.hint("draw or resample the labels on the image itself"),
+        }
+    }
+}
+
+/// The name of a file without the ending of a format that is read, in small letters or capitals.
+pub fn stem(name: &str) -> Option<&str> {
+    FORMATS.iter().flat_map(|format| format.endings).find_map(|ending| {
+        let at = name.len().checked_sub(ending.len()).filter(|&at| at > 0)?;
+        name.get(at..)?.eq_ignore_ascii_case(ending).then(|| &name[..at])
+    })
+}
+
+/// The format of a file by its first bytes. Refuses what is no file of [`FORMATS`], with its name.
+pub fn format_of(path: &Path) -> Result<&'static Format> {
+    let mut content = Content::open(path)?;
+    let start = content.up_to(START_BYTES)?;
+    let found = FORMATS.iter().find(|format| (format.begins)(&start));
+    found.ok_or_else(|| unknown(&start, &content.name))
+}
+
+/// What to say of a file that is something else.
+fn unknown(start: &[u8], name: &str) -> Failure {
+    let size = start.first_chunk::<4>().copied().unwrap_or_default();
+    let convert = "save it as `.nii.gz` (NIfTI-1)";
+    let begins = |with: &[u8]| start.starts_with(with);
+    let (what, hint) = if i32::from_le_bytes(size) == 540 || i32::from_be_bytes(size) == 540 {
+        ("is NIfTI-2", convert)
+    } else if begins(b"NRRD") {
+        ("is NRRD", convert)
+    } else if begins(b"ObjectType") || begins(b"NDims") {
+        ("is MetaImage", convert)
+    } else if start.get(128..132) == Some(b"DICM") {
+        ("is DICOM", convert)
+    } else if begins(b"II*\0") || begins(b"MM\0*") {
+        ("is TIFF", convert)
+    } else if begins(b"\x89HDF") {
+        ("is HDF5, which this build does not read", convert)
+    } else if begins(b"version https://git-lfs") {
+        ("is only a pointer of Git LFS to the file", "fetch it with `git lfs pull`")
+    } else if begins(b"scrimp data set") {
+        ("is a packed data set", "give the files that it was packed from")
+    } else if start.is_empty() {
+        ("is empty", "copy it again")
+    } else {
+        ("begins as no format that is read", "save it in one of these formats")
+    };
+    let names: Vec<&str> = FORMATS.iter().map(|format| format.name).collect();
+    let (last, others) = names.split_last().unwrap_or((&"", &[]));
+    let expected = format!("{} or {last}", others.join(", "));
+    Failure::new(format!("{name} {what}, expected {expected}")).hint(hint)
+}

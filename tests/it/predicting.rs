@@ -1,0 +1,452 @@
+//! `scrimp predict`: the labels that leave are those that are scored, on the grid of each file; calls are
+//! continued, shared out and refused in words.
+
+use crate::cli::{complaint, scrimp};
+use crate::running::Train;
+use scrimp::comm::Ranks;
+use scrimp::config;
+use scrimp::config::plan::RunPlan;
+use scrimp::config::sampling::Sampling;
+use scrimp::data::augment::zoom_labels;
+use scrimp::data::import::phantom::{Difficulty, Phantom, generate};
+use scrimp::data::{Case, DENSE, Dataset, SCRIBBLE, store};
+use scrimp::methods::{self, Passes, Setup};
+use scrimp::random::Key;
+use scrimp::runlog::directory::RunDirectory;
+use scrimp::scan::{Notes, Scan, read};
+use scrimp::train::Method;
+use scrimp::train::checkpoint::{CheckpointStore, restore_predicting};
+use scrimp::train::inference::{Inference, Target};
+use scrimp::train::learner::{LearnerSetup, Moments};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use tch::{Device, Kind};
+use tempfile::TempDir;
+
+/// Rows and columns of the network's input.
+const SIZE: usize = 32;
+const SPACING_MM: [f32; 3] = [8.0, 1.5, 1.25];
+
+/// A NIfTI-1 file of 16-bit integers.
+#[derive(Clone)]
+struct Nifti {
+    /// Slices, rows, columns.
+    shape: [usize; 3],
+    values: Vec<i16>,
+    /// From columns, rows, slices to millimetres.
+    matrix: [[f32; 4]; 3],
+    is_big_endian: bool,
+    /// Whether a quaternion of no rotation places it, and no matrix.
+    has_qform: bool,
+    axes: i16,
+}
+
+impl Nifti {
+    fn new(shape: [usize; 3], values: Vec<i16>) -> Self {
+        let [z, y, x] = SPACING_MM;
+        let matrix = [[x, 0.0, 0.0, -20.0], [0.0, y, 0.0, 30.0], [0.0, 0.0, z, 5.0]];
+        Self { shape, values, matrix, is_big_endian: false, has_qform: false, axes: 3 }
+    }
+
+    fn image(case: &Case) -> Self {
+        let values = case.scan.voxels.iter().map(|value| (value * 1000.0).round() as i16);
+        Self::new(case.scan.grid.shape, values.collect())
+    }
+
+    fn labels(case: &Case, kind: &str) -> Self {
+        let values = case.annotations[kind].iter().map(|&label| i16::from(label));
+        Self::new(case.scan.grid.shape, values.collect())
+    }
+
+    /// With columns stored from the other side, lying where it lay.
+    fn flipped(&self) -> Self {
+        let columns = self.shape[2];
+        let rows = self.values.chunks_exact(columns);
+        let values = rows.flat_map(|row| row.iter().rev().copied()).collect();
+        let mut matrix = self.matrix;
+        for line in &mut matrix {
+            line[3] += line[0] * (columns - 1) as f32;
+            line[0] = -line[0];
+        }
+        Self { values, matrix, ..self.clone() }
+    }
+
+    /// Turned in the scanner.
+    fn oblique(&self) -> Self {
+        let [z, y, x] = SPACING_MM;
+        let matrix = [
+            [0.8 * x, -0.6 * y, 0.0, 3.0],
+            [0.6 * x, 0.8 * y, 0.0, -7.0],
+            [0.0, 0.0, z, 11.0],
+        ];
+        Self { matrix, ..self.clone() }
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        let mut bytes = vec![0u8; 352];
+        let order = |mut raw: Vec<u8>| {
+            if self.is_big_endian {
+                raw.reverse();
+            }
+            raw
+        };
+        let mut put =
+            |at: usize, raw: Vec<u8>| bytes[at..at + raw.len()].copy_from_slice(&order(raw));
+        put(0, 348i32.to_le_bytes().into());
+        let [slices, rows, columns] = self.shape.map(|extent| extent as i16);
+        for (index, extent) in [self.axes, columns, rows, slices, 1].into_iter().enumerate() {
+            put(40 + 2 * index, extent.to_le_bytes().into());
+        }
+        put(70, 4i16.to_le_bytes().into());
+        put(72, 16i16.to_le_bytes().into());
+        let [z, y, x] = SPACING_MM;
+        for (index, size) in [1.0, x, y, z, 1.0].into_iter().enumerate() {
+            put(76 + 4 * index, size.to_le_bytes().into());
+        }
+        put(108, 352f32.to_le_bytes().into());
+        put(252, i16::from(self.has_qform).to_le_bytes().into());
+        put(254, i16::from(!self.has_qform).to_le_bytes().into());
+        for (axis, line) in self.matrix.iter().enumerate() {
+            put(268 + 4 * axis, line[3].to_le_bytes().into());
+            for (index, value) in line.iter().enumerate() {
+                put(280 + 4 * (4 * axis + index), value.to_le_bytes().into());
+            }
+        }
+        bytes[123] = 2;
+        bytes[344..348].copy_from_slice(b"n+1\0");
+        for value in &self.values {
+            bytes.extend(order(value.to_le_bytes().into()));
+        }
+        bytes
+    }
+}
+
+/// A folder with NIfTI images, their labels, the packed file of them, and runs that were trained on it.
+struct Trained {
+    folder: TempDir,
+    dataset: Dataset,
+}
+
+impl Trained {
+    fn new() -> Self {
+        let folder = TempDir::new().unwrap();
+        let difficulty = Difficulty::Easy;
+        let phantom = Phantom { cases: 5, slices: 3, size: 40, difficulty, seed: 3 };
+        let phantom = generate(&phantom).unwrap();
+        for kind in ["images", "scribbles", "dense"] {
+            fs::create_dir(folder.path().join(kind)).unwrap();
+        }
+        for case in &phantom.cases {
+            let write = |kind: &str, file: &Nifti| {
+                let path = folder.path().join(kind).join(format!("{}.nii", case.name));
+                fs::write(path, file.bytes()).unwrap();
+            };
+            write("images", &Nifti::image(case));
+            write("scribbles", &Nifti::labels(case, SCRIBBLE));
+            write("dense", &Nifti::labels(case, DENSE));
+        }
+        let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+        let pack = path("pack.h5");
+        let [images, scribbles, dense] = ["images", "scribbles", "dense"].map(path);
+        let words = ["prepare", "nifti", "--images", &images, "--scribbles", &scribbles];
+        let labels = ["--dense", &dense, "--ignore", "255", "--to", &pack];
+        let classes = ["--classes", &phantom.classes.join(",")];
+        let packed = scrimp(&[&words[..], &labels, &classes].concat());
+        assert!(packed.status.success(), "{}", complaint(&packed));
+        let config = format!(
+            "[data]\npath = {pack:?}\nfold = 1\nsize = {SIZE}\n[method]\nname = \"partial-ce\"\n\
+             [method.params.learner]\nlr = 0.05\noptimizer = {{ sgd = {{ momentum = 0.9 }} }}\n\
+             [train]\ntotal_steps = 30\nbatch_size = 4\nseed = 1\nevaluate_every = 30\nsave_every = 15\n"
+        );
+        fs::write(folder.path().join("config.toml"), config).unwrap();
+        let dataset = store::read(Path::new(&pack)).unwrap();
+        let trained = Self { folder, dataset };
+        trained.train("run", &[]);
+        trained
+    }
+
+    fn train(&self, run: &str, overrides: &[&str]) {
+        let config = self.path("config.toml");
+        Train::new(config.to_str().unwrap(), &self.path(run)).sets(overrides).succeed();
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// `scrimp predict WORDS`, whose words that begin with `@` are paths in the folder.
+    fn words(&self, words: &str) -> Vec<String> {
+        let word = |word: &str| match word.strip_prefix('@') {
+            Some(name) => self.path(name).to_str().unwrap().to_owned(),
+            None => word.to_owned(),
+        };
+        let words = words.split_whitespace().map(word);
+        ["predict".to_owned()].into_iter().chain(words).collect()
+    }
+
+    fn run(&self, words: &str) -> Output {
+        let words = self.words(words);
+        scrimp(&words.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    /// The same, which must succeed.
+    fn predict(&self, words: &str) -> Output {
+        let output = self.run(words);
+        assert!(output.status.success(), "{}", complaint(&output));
+        output
+    }
+
+    fn predict_on_two_ranks(&self, words: &str) {
+        let output = Command::new("mpirun")
+            .args(["--oversubscribe", "--bind-to", "none", "-n", "2"])
+            .arg(env!("CARGO_BIN_EXE_scrimp"))
+            .args(self.words(words))
+            .envs([("OMPI_ALLOW_RUN_AS_ROOT", "1"), ("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")])
+            .env("OMPI_MCA_mpi_yield_when_idle", "1")
+            .output()
+            .expect("mpirun starts");
+        assert!(output.status.success(), "{}", complaint(&output));
+    }
+
+    fn refusal(&self, words: &str) -> String {
+        let folder = self.folder.path().to_str().unwrap();
+        let output = self.run(words);
+        assert!(!output.status.success());
+        complaint(&output).replace(folder, "FOLDER")
+    }
+
+    fn bytes(&self, file: &str) -> Vec<u8> {
+        fs::read(self.path(file)).unwrap_or_else(|error| panic!("{file}: {error}"))
+    }
+
+    fn labels(&self, file: &str) -> Vec<u8> {
+        labels(&self.path(file))
+    }
+
+    /// The network of the newest checkpoint of `run`.
+    fn method(&self, run: &str) -> Box<dyn Method> {
+        let directory = RunDirectory::new(self.path(run));
+        let config = config::read(&directory.config(), &[]).unwrap();
+        let definition = methods::find(&config.method.name).unwrap();
+        let params = (definition.check)(&config).unwrap();
+        let plan = RunPlan::resolve(config, 1).unwrap();
+        let setup = Setup {
+            learner: LearnerSetup {
+                key: Key::new(plan.train.seed).purpose("weights"),
+                kind: Kind::Float,
+                computed: Kind::Float,
+                device: Device::Cpu,
+                moments: Moments::Whole,
+            },
+            classes: self.dataset.classes.len() as i64,
+            channels: 1,
+            passes: Passes::new(true, None),
+            slices: Vec::new(),
+            sample: [1, SIZE, SIZE],
+            spacing_mm: None,
+        };
+        let method = (definition.build)(&params, &setup).unwrap();
+        let newest = CheckpointStore::new(directory.checkpoints()).paths().unwrap().pop();
+        restore_predicting(&newest.unwrap(), &*method, &Ranks::alone()).unwrap();
+        method
+    }
+}
+
+fn labels(file: &Path) -> Vec<u8> {
+    let scan = read(file, &Notes::default()).unwrap();
+    scan.voxels.iter().map(|&label| label as u8).collect()
+}
+
+/// What is scored of a prepared scan.
+fn scored(method: &dyn Method, scan: &Scan) -> Vec<u8> {
+    let target = Target { kind: Kind::Float, device: Device::Cpu };
+    let inference = Inference::new(vec![method], Sampling::Slices { size: SIZE }, target);
+    let [_, rows, columns] = scan.grid.shape;
+    let labels = inference.labels(scan).unwrap();
+    let slices = labels.chunks_exact(SIZE * SIZE);
+    slices.flat_map(|slice| zoom_labels(slice, [SIZE; 2], [rows, columns])).collect()
+}
+
+/// Labels of files are those that are scored, to the last one, however the file is stored.
+fn leave_as_they_are_scored(trained: &Trained) {
+    let method = trained.method("run");
+    let held_out = trained.dataset.held_out(1).unwrap();
+    trained.predict("@run --images @images --to @to");
+    for case in &held_out {
+        let found = trained.labels(&format!("to/{}.nii", case.name));
+        assert!(found == scored(&*method, &case.scan), "{}", case.name);
+        assert!(found.iter().any(|&label| label > 0), "otherwise this says little");
+    }
+    let scores = trained.path("scores.csv");
+    let words = ["evaluate", trained.folder.path().join("run").to_str().unwrap(), "--to"].map(str::to_owned);
+    let evaluated = scrimp(&[&words[0], &words[1], &words[2], scores.to_str().unwrap()]);
+    assert!(evaluated.status.success(), "{}", complaint(&evaluated));
+    for row in csv::Reader::from_path(scores).unwrap().records() {
+        let row = row.unwrap();
+        let [found, truth] = ["to", "dense"].map(|kind| trained.labels(&format!("{kind}/{}.nii", &row[0])));
+        let class = trained.dataset.classes.iter().position(|name| *name == row[1]).unwrap() as u8;
+        let count = |labels: &[u8]| labels.iter().filter(|&&label| label == class).count();
+        let both = found.iter().zip(&truth).filter(|&(a, b)| a == b && *a == class).count();
+        let dice = 2.0 * both as f64 / (count(&found) + count(&truth)) as f64;
+        assert_eq!(row[2].parse::<f64>().unwrap(), dice, "{row:?}");
+    }
+    lie_where_their_image_lies(trained, held_out[0], &*method);
+}
+
+/// The same heart in other files: the network sees what is stored, and so the same unless it is flipped.
+fn lie_where_their_image_lies(trained: &Trained, case: &Case, method: &dyn Method) {
+    fs::create_dir(trained.path("variants")).unwrap();
+    let plain = Nifti { values: stored(trained, &case.name), ..Nifti::new(case.scan.grid.shape, vec![]) };
+    let variants = [
+        ("oblique", plain.oblique()),
+        ("big", Nifti { is_big_endian: true, ..plain.clone() }),
+        ("qform", Nifti { has_qform: true, ..plain.clone() }),
+        ("four", Nifti { axes: 4, ..plain.clone() }),
+        ("flipped", plain.flipped()),
+    ];
+    for (name, file) in &variants {
+        fs::write(trained.path(&format!("variants/{name}.nii")), file.bytes()).unwrap();
+    }
+    trained.predict("@run --images @variants --to @to-variants");
+    let columns = case.scan.grid.shape[2];
+    let mut flipped = case.scan.clone();
+    flipped.voxels.chunks_exact_mut(columns).for_each(<[f32]>::reverse);
+    for (name, _) in &variants {
+        let is_flipped = *name == "flipped";
+        let scan = if is_flipped { &flipped } else { &case.scan };
+        let found = format!("to-variants/{name}.nii");
+        assert!(trained.labels(&found) == scored(method, scan), "{name}");
+        let grid = |file: &str| read(&trained.path(file), &Notes::default()).unwrap().grid;
+        assert_eq!(grid(&found), grid(&format!("variants/{name}.nii")), "{name}");
+    }
+    let header = |file: &str| trained.bytes(file)[252..344].to_vec();
+    assert_eq!(header("to-variants/qform.nii"), header("variants/qform.nii"));
+}
+
+/// The numbers in the file of an image.
+fn stored(trained: &Trained, name: &str) -> Vec<i16> {
+    let bytes = trained.bytes(&format!("images/{name}.nii"));
+    bytes[352..].chunks_exact(2).map(|pair| i16::from_le_bytes([pair[0], pair[1]])).collect()
+}
+
+/// What is finished stays, what is not is made anew, and nobody's work is lost.
+fn are_continued(trained: &Trained) {
+    let names: Vec<String> = trained.dataset.cases.iter().map(|case| case.name.clone()).collect();
+    let record = |name: &str| format!("to/{name}.record.json");
+    let before: Vec<_> = names.iter().map(|name| trained.bytes(&record(name))).collect();
+    let labels = |name: &str| trained.labels(&format!("to/{name}.nii"));
+    let expected: Vec<_> = names.iter().map(|name| labels(name)).collect();
+    fs::remove_file(trained.path(&record(&names[0]))).unwrap();
+    fs::write(trained.path(&record(&names[1])), &before[1][..20]).unwrap();
+    fs::remove_file(trained.path(&format!("to/{}.nii", names[2]))).unwrap();
+    let output = trained.predict("@run --images @images --to @to");
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(told.contains("5 images, 2 of them finished before"), "{told}");
+    for (index, name) in names.iter().enumerate() {
+        assert_eq!(labels(name), expected[index]);
+        assert_eq!(trained.bytes(&record(name)) == before[index], index > 2, "{name}");
+    }
+    let one = format!("@images/{}.nii", names[0]);
+    trained.predict(&format!("@run --images {one} --to @to --uncertainty --keep-largest=6"));
+    let uncertainty = trained.path(&format!("to/{}.uncertainty.nii", names[0]));
+    let entropy = read(&uncertainty, &Notes::default()).unwrap();
+    assert!(entropy.voxels.iter().all(|share| (0.0..=1.0).contains(share)));
+    assert!(entropy.voxels.iter().any(|&share| share > 0.1));
+    let table = String::from_utf8(trained.bytes("to/summary.csv")).unwrap();
+    assert_eq!(table.lines().count(), 6, "{table}");
+    fs::write(trained.path(&format!("to/{}.nii", names[0])), "corrected").unwrap();
+    insta::assert_snapshot!(trained.refusal(&format!("@run --images {one} --to @to")));
+    assert_eq!(trained.bytes(&format!("to/{}.nii", names[0])), b"corrected");
+}
+
+/// Ranks share images out, or the windows of one.
+fn are_the_same_on_two_ranks(trained: &Trained) {
+    let name = &trained.dataset.cases[0].name;
+    trained.predict("@run --images @images --to @to-one");
+    trained.predict_on_two_ranks("@run --images @images --to @to-two");
+    trained.predict_on_two_ranks(&format!("@run --images @images/{name}.nii --to @to-shared"));
+    for case in &trained.dataset.cases {
+        let file = format!("{}.nii", case.name);
+        assert_eq!(trained.bytes(&format!("to-one/{file}")), trained.bytes(&format!("to-two/{file}")));
+    }
+    let one = trained.bytes(&format!("to-one/{name}.nii"));
+    assert_eq!(one, trained.bytes(&format!("to-shared/{name}.nii")));
+}
+
+/// Probabilities of several are the mean, also of checkpoints that lie by themselves.
+fn are_means(trained: &Trained) {
+    let name = &trained.dataset.cases[0].name;
+    fs::rename(trained.path("run/checkpoints/step-00000015"), trained.path("step-00000015")).unwrap();
+    let members = ["@step-00000015", "@run", "@step-00000015 @run"];
+    let levels = |number: usize| -> Vec<u8> {
+        let to = format!("to-mean-{number}");
+        let image = format!("--images @images/{name}.nii --to @{to} --probabilities --mirrors");
+        trained.predict(&format!("{} {image}", members[number]));
+        let file = trained.path(&format!("{to}/{name}.probabilities.h5"));
+        let array = hdf5::File::open(file).unwrap().dataset("probabilities").unwrap();
+        assert_eq!(array.shape(), [trained.dataset.classes.len(), 3, 40, 40]);
+        array.read_raw().unwrap()
+    };
+    let [first, second, both] = [levels(0), levels(1), levels(2)];
+    assert!(first != second);
+    for ((&a, &b), &mean) in first.iter().zip(&second).zip(&both) {
+        let expected = f64::midpoint(f64::from(a), f64::from(b));
+        assert!((f64::from(mean) - expected).abs() <= 1.0, "{a} {b} {mean}");
+    }
+}
+
+/// A method whose learners know the training slices predicts without them.
+fn need_no_data(trained: &Trained) {
+    let other = ["method.name=scribble2label", "data.size=16", "train.total_steps=2"];
+    trained.train("other", &other);
+    fs::rename(trained.path("pack.h5"), trained.path("elsewhere.h5")).unwrap();
+    let name = &trained.dataset.cases[0].name;
+    trained.predict(&format!("@other --images @images/{name}.nii --to @to-other"));
+    let image = format!("--images @images/{name}.nii --to @to-other");
+    insta::assert_snapshot!("unlike", trained.refusal(&format!("@run @other {image}")));
+    insta::assert_snapshot!("one checkpoint", trained.refusal(&format!("@run @other --checkpoint x {image}")));
+}
+
+fn are_refused_in_words(trained: &Trained) {
+    fs::create_dir(trained.path("empty")).unwrap();
+    insta::assert_snapshot!("no image", trained.refusal("@run --images @empty --to @to-bad"));
+    insta::assert_snapshot!("no run", trained.refusal("@empty --images @images --to @to-bad"));
+    let images = "--images @images --to @to-bad";
+    insta::assert_snapshot!("no memory", memory_refusal(trained, images));
+    let name = &trained.dataset.cases[0].name;
+    fs::create_dir(trained.path("mixed")).unwrap();
+    let good = trained.bytes(&format!("images/{name}.nii"));
+    fs::write(trained.path("mixed/cut.nii"), &good[..2000]).unwrap();
+    fs::write(trained.path("mixed/good.nii"), &good).unwrap();
+    let colours = image::RgbImage::from_fn(9, 7, |x, y| image::Rgb([x as u8, y as u8, 200]));
+    colours.save(trained.path("mixed/colours.png")).unwrap();
+    let slice = Nifti::new([1, 20, 70], (0..1400).collect());
+    fs::write(trained.path("mixed/slice.nii"), Nifti { axes: 2, ..slice }.bytes()).unwrap();
+    insta::assert_snapshot!("mixed", trained.refusal("@run --images @mixed --to @to-mixed"));
+    assert!(trained.labels("to-mixed/good.nii") == trained.labels(&format!("to-one/{name}.nii")));
+    assert_eq!(trained.labels("to-mixed/slice.nii").len(), 1400);
+    fs::create_dir(trained.path("theirs")).unwrap();
+    fs::write(trained.path(&format!("theirs/{name}.nii")), "precious").unwrap();
+    insta::assert_snapshot!("foreign", trained.refusal("@run --images @images --to @theirs"));
+    assert_eq!(trained.bytes(&format!("theirs/{name}.nii")), b"precious");
+}
+
+/// How much memory is needed depends on the machine.
+fn memory_refusal(trained: &Trained, images: &str) -> String {
+    let text = trained.refusal(&format!("@run {images} --memory 1MB"));
+    let (before, rest) = text.split_once("about ").unwrap();
+    let (_, behind) = rest.split_once(", more").unwrap();
+    format!("{before}about N MiB, more{behind}")
+}
+
+#[test]
+fn predictions() {
+    let trained = Trained::new();
+    leave_as_they_are_scored(&trained);
+    are_continued(&trained);
+    are_the_same_on_two_ranks(&trained);
+    are_refused_in_words(&trained);
+    are_means(&trained);
+    need_no_data(&trained);
+}
