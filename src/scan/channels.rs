@@ -12,7 +12,7 @@ use std::path::PathBuf;
 /// Puts scans of one grid over each other: the channels of the first come first.
 ///
 /// Refuses scans that do not lie on each other, and none at all.
-pub fn stack(mut scans: Vec<Scan>) -> Result<Scan> {
+fn stack(mut scans: Vec<Scan>) -> Result<Scan> {
     let alone = if scans.len() == 1 { scans.pop() } else { None };
     if let Some(scan) = alone {
         return Ok(scan);
