@@ -101,7 +101,7 @@ impl Member {
             return refuse("their scans were prepared in different ways".to_owned());
         }
         let is_resized = |sampling: Sampling| matches!(sampling, Sampling::Slices { .. });
-        let (seen, other_seen) = (run::sampling(&self.plan), run::sampling(&other.plan));
+        let (seen, other_seen) = (self.plan.data.sampling, other.plan.data.sampling);
         if seen.extent() != other_seen.extent() || is_resized(seen) != is_resized(other_seen) {
             return refuse(format!("the first sees {seen:?} of a scan, the second {other_seen:?}"));
         }

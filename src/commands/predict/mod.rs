@@ -149,7 +149,7 @@ fn segmenter<'a>(
 ) -> Segmenter<'a> {
     let target = run::target(&member.plan, place.device);
     let methods = methods.iter().map(|method| &**method).collect();
-    let inference = Inference::new(methods, run::sampling(&member.plan), target);
+    let inference = Inference::new(methods, member.plan.data.sampling, target);
     Segmenter {
         inference: Inference {
             overlap: made_with.overlap,
