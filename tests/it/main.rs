@@ -174,10 +174,10 @@ mod owning;
 #[cfg(feature = "torch")]
 mod patches;
 #[cfg(test)]
-mod preparing;
-#[cfg(test)]
 #[cfg(feature = "mpi")]
 mod predicting;
+#[cfg(test)]
+mod preparing;
 #[cfg(test)]
 mod promises;
 #[cfg(test)]

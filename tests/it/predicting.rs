@@ -75,11 +75,8 @@ impl Nifti {
     /// Turned in the scanner.
     fn oblique(&self) -> Self {
         let [z, y, x] = SPACING_MM;
-        let matrix = [
-            [0.8 * x, -0.6 * y, 0.0, 3.0],
-            [0.6 * x, 0.8 * y, 0.0, -7.0],
-            [0.0, 0.0, z, 11.0],
-        ];
+        let matrix =
+            [[0.8 * x, -0.6 * y, 0.0, 3.0], [0.6 * x, 0.8 * y, 0.0, -7.0], [0.0, 0.0, z, 11.0]];
         Self { matrix, ..self.clone() }
     }
 
@@ -279,12 +276,14 @@ fn leave_as_they_are_scored(trained: &Trained) {
         assert!(found.iter().any(|&label| label > 0), "otherwise this says little");
     }
     let scores = trained.path("scores.csv");
-    let words = ["evaluate", trained.folder.path().join("run").to_str().unwrap(), "--to"].map(str::to_owned);
+    let words = ["evaluate", trained.folder.path().join("run").to_str().unwrap(), "--to"]
+        .map(str::to_owned);
     let evaluated = scrimp(&[&words[0], &words[1], &words[2], scores.to_str().unwrap()]);
     assert!(evaluated.status.success(), "{}", complaint(&evaluated));
     for row in csv::Reader::from_path(scores).unwrap().records() {
         let row = row.unwrap();
-        let [found, truth] = ["to", "dense"].map(|kind| trained.labels(&format!("{kind}/{}.nii", &row[0])));
+        let [found, truth] =
+            ["to", "dense"].map(|kind| trained.labels(&format!("{kind}/{}.nii", &row[0])));
         let class = trained.dataset.classes.iter().position(|name| *name == row[1]).unwrap() as u8;
         let count = |labels: &[u8]| labels.iter().filter(|&&label| label == class).count();
         let both = found.iter().zip(&truth).filter(|&(a, b)| a == b && *a == class).count();
@@ -297,7 +296,8 @@ fn leave_as_they_are_scored(trained: &Trained) {
 /// The same heart in other files: the network sees what is stored, and so the same unless it is flipped.
 fn lie_where_their_image_lies(trained: &Trained, case: &Case, method: &dyn Method) {
     fs::create_dir(trained.path("variants")).unwrap();
-    let plain = Nifti { values: stored(trained, &case.name), ..Nifti::new(case.scan.grid.shape, vec![]) };
+    let plain =
+        Nifti { values: stored(trained, &case.name), ..Nifti::new(case.scan.grid.shape, vec![]) };
     let variants = [
         ("oblique", plain.oblique()),
         ("big", Nifti { is_big_endian: true, ..plain.clone() }),
@@ -368,7 +368,10 @@ fn are_the_same_on_two_ranks(trained: &Trained) {
     trained.predict_on_two_ranks(&format!("@run --images @images/{name}.nii --to @to-shared"));
     for case in &trained.dataset.cases {
         let file = format!("{}.nii", case.name);
-        assert_eq!(trained.bytes(&format!("to-one/{file}")), trained.bytes(&format!("to-two/{file}")));
+        assert_eq!(
+            trained.bytes(&format!("to-one/{file}")),
+            trained.bytes(&format!("to-two/{file}"))
+        );
     }
     let one = trained.bytes(&format!("to-one/{name}.nii"));
     assert_eq!(one, trained.bytes(&format!("to-shared/{name}.nii")));
@@ -377,7 +380,8 @@ fn are_the_same_on_two_ranks(trained: &Trained) {
 /// Probabilities of several are the mean, also of checkpoints that lie by themselves.
 fn are_means(trained: &Trained) {
     let name = &trained.dataset.cases[0].name;
-    fs::rename(trained.path("run/checkpoints/step-00000015"), trained.path("step-00000015")).unwrap();
+    fs::rename(trained.path("run/checkpoints/step-00000015"), trained.path("step-00000015"))
+        .unwrap();
     let members = ["@step-00000015", "@run", "@step-00000015 @run"];
     let levels = |number: usize| -> Vec<u8> {
         let to = format!("to-mean-{number}");
@@ -405,7 +409,10 @@ fn need_no_data(trained: &Trained) {
     trained.predict(&format!("@other --images @images/{name}.nii --to @to-other"));
     let image = format!("--images @images/{name}.nii --to @to-other");
     insta::assert_snapshot!("unlike", trained.refusal(&format!("@run @other {image}")));
-    insta::assert_snapshot!("one checkpoint", trained.refusal(&format!("@run @other --checkpoint x {image}")));
+    insta::assert_snapshot!(
+        "one checkpoint",
+        trained.refusal(&format!("@run @other --checkpoint x {image}"))
+    );
 }
 
 fn are_refused_in_words(trained: &Trained) {
