@@ -6,7 +6,7 @@ use super::LabelPair;
 
 /// The scores of one class in one case; none where undefined.
 ///
-/// | the class is in | Dice, IoU, NSD | HD95, ASD | volume error | in per cent |
+/// | the class is in | Dice, `IoU`, NSD | HD95, ASD | volume error | in per cent |
 /// |---|---|---|---|---|
 /// | both | measured | measured | measured | measured |
 /// | the truth alone | 0 | undefined | measured | −100 |

@@ -236,7 +236,9 @@ mod tests {
             let known = heights.iter().enumerate();
             let known: Vec<(usize, f64)> =
                 known.filter_map(|(place, height)| Some((place, squares[(*height)?]))).collect();
-            known.iter().for_each(|&(place, height)| envelope.add(place, height));
+            for &(place, height) in &known {
+                envelope.add(place, height);
+            }
             for place in 0..heights.len() {
                 let sums = known.iter().map(|(at, height)| height + squares[place.abs_diff(*at)]);
                 let expected = sums.fold(f64::INFINITY, f64::min);

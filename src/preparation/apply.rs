@@ -41,12 +41,13 @@ impl Preparation {
         check_finite(&scan.voxels)?;
         let regrid = self.regrid(&scan)?;
         let mut scan = resampled(scan, &regrid);
+        if let [only] = &self.channels[..] {
+            scan.voxels = intensities::scale(only.intensities, &scan.voxels)?;
+            return Ok(Prepared { scan, regrid });
+        }
         for (index, channel) in self.channels.iter().enumerate() {
             let values = channel_of(&scan, index);
             let values = intensities::scale(channel.intensities, &values).map_err(|failure| {
-                if self.channels.len() == 1 {
-                    return failure;
-                }
                 failure.during(format!("cannot scale channel `{}`", channel.name))
             })?;
             put_channel(&mut scan, index, &values);

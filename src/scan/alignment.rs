@@ -28,7 +28,7 @@ pub struct FileGrid {
 /// For each axis of an image, which are slices, rows and columns: the axis of the labels that runs along it,
 /// and whether it runs back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Order {
+pub(super) struct AxisOrder {
     axes: [usize; 3],
     flipped: [bool; 3],
 }
@@ -47,11 +47,11 @@ fn distance(a: &[f64; 3], b: &[f64; 3]) -> f64 {
     a.iter().zip(b).map(|(a, b)| (a - b) * (a - b)).sum::<f64>().sqrt()
 }
 
-impl Order {
+impl AxisOrder {
     /// Labels that are stored as their image is.
     pub(super) const SAME: Self = Self { axes: [0, 1, 2], flipped: [false; 3] };
 
-    /// All 48 of them, [`Order::SAME`] first.
+    /// All 48 of them, [`AxisOrder::SAME`] first.
     fn all() -> impl Iterator<Item = Self> {
         let axes = [[0, 1, 2], [1, 0, 2], [0, 2, 1], [2, 1, 0], [1, 2, 0], [2, 0, 1]];
         axes.into_iter().flat_map(|axes| {
@@ -105,7 +105,7 @@ impl FileGrid {
     }
 
     /// Whether labels on the grid `labels`, placed by `placement`, lie on this one when taken in this order.
-    pub(super) fn is_at(&self, order: Order, labels: &Grid, placement: &Placement) -> bool {
+    pub(super) fn is_at(&self, order: AxisOrder, labels: &Grid, placement: &Placement) -> bool {
         let Some(own) = &self.grid.placement else { return false };
         let (shape, spacing_mm) = (self.grid.shape, self.spacing_mm());
         let labels_mm = labels.spacing_mm.unwrap_or([1.0; 3]);
@@ -137,14 +137,14 @@ impl FileGrid {
     /// How `labels` must be turned to lie on this grid; None where no turn puts them there.
     ///
     /// Where one of the two does not say where it lies, equal shapes and distances must do.
-    pub(super) fn order_of(&self, labels: &Self) -> Option<Order> {
+    pub(super) fn order_of(&self, labels: &Self) -> Option<AxisOrder> {
         let (image, labels) = (self.in_unit_of(labels), labels.in_unit_of(self));
         let both = image.grid.placement.and(labels.grid.placement);
         let Some(placement) = both else {
             let alike = image.grid.shape == labels.grid.shape && image.has_spacing_of(&labels);
-            return alike.then_some(Order::SAME);
+            return alike.then_some(AxisOrder::SAME);
         };
-        Order::all().find(|&order| image.is_at(order, &labels.grid, &placement))
+        AxisOrder::all().find(|&order| image.is_at(order, &labels.grid, &placement))
     }
 
     /// Whether a file says neither where voxels lie nor how far they are apart.
@@ -182,10 +182,10 @@ impl FileGrid {
         let cosine = |axis: usize, other: usize| {
             dot(&unit(own.direction[axis]), &unit(placement.direction[other]))
         };
-        let best = |order: &Order| (0..3).map(|a| cosine(a, order.axes[a]).abs()).sum::<f64>();
-        let aligned = Order::all().filter(|order| order.flipped == [false; 3]);
+        let best = |order: &AxisOrder| (0..3).map(|a| cosine(a, order.axes[a]).abs()).sum::<f64>();
+        let aligned = AxisOrder::all().filter(|order| order.flipped == [false; 3]);
         let aligned =
-            aligned.fold(Order::SAME, |a, b| if best(&b) > best(&a) + 1e-6 { b } else { a });
+            aligned.fold(AxisOrder::SAME, |a, b| if best(&b) > best(&a) + 1e-6 { b } else { a });
         let axes = aligned.axes;
         let turned = (0..3).map(|axis| cosine(axis, axes[axis]).abs()).fold(1.0, f64::min);
         let degrees = turned.min(1.0).acos().to_degrees();
@@ -211,7 +211,7 @@ impl FileGrid {
             .filter(|&axis| cosine(axis, axes[axis]) < 0.0)
             .map(|axis| ["slices", "rows", "columns"][axis])
             .collect();
-        let stored = match (axes == Order::SAME.axes, back.is_empty()) {
+        let stored = match (axes == AxisOrder::SAME.axes, back.is_empty()) {
             (true, true) => String::new(),
             (true, false) => format!(", with {} stored the other way round", back.join(" and ")),
             (false, _) => ", with its axes in another order".to_owned(),

@@ -3,7 +3,7 @@
 //! Knows nothing of names of files and of modalities.
 
 use super::Scan;
-use super::alignment::{FileGrid, Order};
+use super::alignment::{AxisOrder, FileGrid};
 use super::formats::{read, read_grid};
 use super::notes::Notes;
 use crate::error::{Failure, Result};
@@ -12,13 +12,17 @@ use std::path::PathBuf;
 /// Puts scans of one grid over each other: the channels of the first come first.
 ///
 /// Refuses scans that do not lie on each other, and none at all.
-pub fn stack(scans: Vec<Scan>) -> Result<Scan> {
+pub fn stack(mut scans: Vec<Scan>) -> Result<Scan> {
+    let alone = if scans.len() == 1 { scans.pop() } else { None };
+    if let Some(scan) = alone {
+        return Ok(scan);
+    }
     let Some(first) = scans.first() else {
         return Err(Failure::new("there are no scans, expected one for each channel"));
     };
     let (grid, own) = (first.grid.clone(), FileGrid::from(&first.grid));
     for (index, other) in scans.iter().map(|scan| FileGrid::from(&scan.grid)).enumerate() {
-        if own.order_of(&other) != Some(Order::SAME) {
+        if own.order_of(&other) != Some(AxisOrder::SAME) {
             let difference = own.difference(&other);
             return Err(Failure::new(format!("scan {index} of {} {difference}", scans.len())));
         }
@@ -45,7 +49,7 @@ pub fn read_channels(paths: &[PathBuf], notes: &Notes) -> Result<Scan> {
                 .hint("resample it onto the grid of the other channel"));
         };
         let scan = read(path, notes)?;
-        scans.push(if order == Order::SAME {
+        scans.push(if order == AxisOrder::SAME {
             Scan { grid: own.grid.clone(), ..scan }
         } else {
             let sentence =
@@ -58,7 +62,7 @@ pub fn read_channels(paths: &[PathBuf], notes: &Notes) -> Result<Scan> {
 }
 
 /// A scan on the grid of another that it lies on in this order.
-fn turned(scan: &Scan, order: Order, onto: &FileGrid) -> Scan {
+fn turned(scan: &Scan, order: AxisOrder, onto: &FileGrid) -> Scan {
     let channel = |channel: usize| {
         let pixels = scan.grid.pixels();
         let slices = (0..scan.grid.shape[0])

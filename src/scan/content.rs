@@ -11,9 +11,11 @@ use std::io::{BufRead, BufReader, Error, ErrorKind, Read};
 use std::path::Path;
 
 /// How much longer bytes may be than what deflate makes of them.
+#[cfg(feature = "hdf5")]
 const LARGEST_PACKING: u64 = 1032;
 
 /// Bytes that anybody has.
+#[cfg(feature = "hdf5")]
 const UNASKED_BYTES: u64 = 1 << 26;
 
 /// Opens a file that somebody named, and says which trouble it is where that fails.
@@ -83,6 +85,7 @@ fn fits(count: usize, bytes: usize, most_bytes: u64) -> bool {
 }
 
 /// Whether `stored_bytes` of a file may unpack to `count` numbers of `bytes` bytes; of a few nobody asks.
+#[cfg(feature = "hdf5")]
 pub(super) fn may_unpack_to(stored_bytes: u64, count: usize, bytes: usize) -> bool {
     let unpacked_bytes = stored_bytes.saturating_mul(LARGEST_PACKING);
     fits(count, bytes, unpacked_bytes.max(UNASKED_BYTES))

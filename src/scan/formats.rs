@@ -2,7 +2,7 @@
 //!
 //! What a file is, its first bytes say and not its name. Knows of each format only what stands in its line.
 
-use super::alignment::{FileGrid, Order};
+use super::alignment::{AxisOrder, FileGrid};
 use super::coding::{Coding, Numbers};
 use super::content::Content;
 use super::grid::Grid;
@@ -106,7 +106,7 @@ impl FileGrid {
         let labels = read_numbers(path, notes)?;
         let order = self.order_or_refusal(&labels.file, notes)?;
         let values = labels.labels(coding, notes)?.values;
-        let values = if order == Order::SAME {
+        let values = if order == AxisOrder::SAME {
             values
         } else {
             order.carry(&values, labels.file.grid.shape)
@@ -114,7 +114,7 @@ impl FileGrid {
         Ok(Labels { grid: self.grid.clone(), values })
     }
 
-    fn order_or_refusal(&self, labels: &Self, notes: &Notes) -> Result<Order> {
+    fn order_or_refusal(&self, labels: &Self, notes: &Notes) -> Result<AxisOrder> {
         let Some(order) = self.order_of(labels) else { return Err(self.elsewhere(labels)) };
         // Pictures have no place that could be checked.
         let says_where = |file: &Self| file.grid.placement.is_some();
@@ -123,7 +123,7 @@ impl FileGrid {
             let sentence = "labels or their image do not say where they lie in the scanner; that they lie on each other could not be checked";
             notes.add(sentence, &labels.name);
         }
-        if order != Order::SAME {
+        if order != AxisOrder::SAME {
             let sentence =
                 "labels that are stored with other axes than their image were turned to lie on it";
             notes.add(sentence, &labels.name);

@@ -23,9 +23,9 @@ use std::path::{Path, PathBuf};
 /// labels.finish()?;
 /// # scrimp::error::Result::Ok(())
 /// ```
-pub struct LabelWriter(Labels);
+pub struct LabelWriter(LabelFile);
 
-enum Labels {
+enum LabelFile {
     Nifti(NiftiWriter<u8>),
     /// One slice, which is written at the end.
     Picture {
@@ -46,7 +46,7 @@ impl LabelWriter {
     /// classes, and lies as viewers show the picture. Refuses other endings, and a file `like` of another shape.
     pub fn create(path: &Path, grid: &Grid, like: Option<&Path>) -> Result<Self> {
         if is_nifti(path) {
-            return NiftiWriter::create(path, grid, like).map(|file| Self(Labels::Nifti(file)));
+            return NiftiWriter::create(path, grid, like).map(|file| Self(LabelFile::Nifti(file)));
         }
         let [slices, rows, columns] = grid.shape;
         if !ends_with(path, ".png") {
@@ -60,14 +60,14 @@ impl LabelWriter {
             .hint("let its name end in `.nii.gz`"));
         }
         let labels = Vec::with_capacity(rows * columns);
-        Ok(Self(Labels::Picture { path: path.to_owned(), shape: [rows, columns], labels }))
+        Ok(Self(LabelFile::Picture { path: path.to_owned(), shape: [rows, columns], labels }))
     }
 
     /// Writes the labels of the next voxels, in the order slices, rows, columns.
     pub fn append(&mut self, values: &[u8]) -> Result<()> {
         match &mut self.0 {
-            Labels::Nifti(file) => file.append(values),
-            Labels::Picture { labels, .. } => {
+            LabelFile::Nifti(file) => file.append(values),
+            LabelFile::Picture { labels, .. } => {
                 labels.extend_from_slice(values);
                 Ok(())
             }
@@ -78,8 +78,8 @@ impl LabelWriter {
     /// that is dropped leaves nothing.
     pub fn finish(self) -> Result<()> {
         match self.0 {
-            Labels::Nifti(file) => file.finish(),
-            Labels::Picture { path, shape, labels } => {
+            LabelFile::Nifti(file) => file.finish(),
+            LabelFile::Picture { path, shape, labels } => {
                 let expected = shape[0] * shape[1];
                 if labels.len() == expected {
                     return write_labels(&path, shape, &labels);

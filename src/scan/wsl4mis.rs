@@ -75,7 +75,7 @@ impl Hdf5File<'_> {
         if may_unpack_to(stored_bytes, count, 1) {
             return Ok(shape);
         }
-        let expected = format!("as many voxels as the file can hold in {stored_bytes} bytes");
+        let expected = format!("no more voxels than the {stored_bytes} bytes that it has can hold");
         Err(self.wrong_shape(name, &shape, &expected))
     }
 

@@ -74,7 +74,7 @@ pub struct Slab {
 }
 
 /// Takes class probabilities `[classes, slices, rows, columns]` on the device, from the given slice on.
-type Taker<'t> = &'t mut dyn FnMut(usize, &Tensor) -> Result<()>;
+pub type Taker<'t> = &'t mut dyn FnMut(usize, &Tensor) -> Result<()>;
 /// Takes pictures of neighbouring slices by name, each `[slices, C, rows, columns]`.
 pub type PicturesTaker<'t> = &'t mut dyn FnMut(Vec<(&'static str, Tensor)>) -> Result<()>;
 
@@ -191,8 +191,9 @@ impl<'a> Inference<'a> {
         if self.target.device == Device::Cpu { 1 } else { (VOXELS_AT_ONCE / voxels).max(1) }
     }
 
-    /// Predicts all windows and hands out slices as soon as no further window reaches them.
-    fn each_finished(&self, scan: &Scan, take: Taker<'_>) -> Result<()> {
+    /// [`Inference::each_slab`] that leaves probabilities in their precision where they were computed; `take`
+    /// gets the first slice and `[classes, slices, rows, columns]`.
+    pub fn each_finished(&self, scan: &Scan, take: Taker<'_>) -> Result<()> {
         let cut = self.cut(scan);
         if self.volume_statistics {
             self.adapt_statistics(&cut)?;

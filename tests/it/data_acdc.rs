@@ -101,3 +101,14 @@ fn files_that_cannot_be_opened_are_not_called_damaged() {
       caused by: H5Fopen(): unable to open file: file signature not found
     ");
 }
+
+#[test]
+fn arrays_that_the_file_cannot_hold_take_no_memory() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("patient001_frame01.h5");
+    let file = hdf5::File::create(&path).unwrap();
+    let empty = file.new_dataset::<f32>().chunk((1, 1024, 1024)).shape((1000, 1024, 1024));
+    empty.create("image").unwrap();
+    file.close().unwrap();
+    insta::assert_snapshot!(text(import(folder.path()), folder.path()), @"error: `image` of `FOLDER/patient001_frame01.h5` has shape [1000, 1024, 1024], expected no more voxels than the 0 bytes that it has can hold");
+}

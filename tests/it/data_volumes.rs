@@ -2,9 +2,7 @@
 //! mirrored or shifted is refused in words.
 
 use crate::data::text;
-use crate::nifti_files::{
-    EXTENTS, File, VOXELS, file, gzip, image, scribble, stored_along, straight,
-};
+use crate::nifti_files::{File, VOXELS, file, gzip, image, scribble, stored_along, straight};
 use scrimp::data::import::{Source, nifti};
 use scrimp::data::{Case, DENSE, IGNORE, SCRIBBLE};
 use scrimp::error::Result;
@@ -90,6 +88,7 @@ fn every_type_byte_order_and_offset_gives_the_same_case() {
     let expected = plain();
     assert_eq!(expected.annotations[SCRIBBLE][..7], [0, 1, 1, 0, 1, 0, IGNORE]);
     assert_eq!(expected.scan.grid.spacing_mm, Some([8.0, 2.0, 1.5]));
+    assert_eq!(expected.scan.grid.position_mm([1.0, 0.0, 2.0]), Some([-17.0, 30.0, 13.0]));
     for stored in [2, 256, 4, 512, 8, 768, 1024, 1280, 16, 64] {
         for big_endian in [false, true] {
             let guise =

@@ -156,15 +156,19 @@ impl Trained {
              [method.params.learner]\nlr = 0.05\noptimizer = {{ sgd = {{ momentum = 0.9 }} }}\n\
              [train]\ntotal_steps = 30\nbatch_size = 4\nseed = 1\nevaluate_every = 30\nsave_every = 15\n"
         );
-        fs::write(folder.path().join("config.toml"), config).unwrap();
+        fs::write(folder.path().join("config.toml"), &config).unwrap();
+        // Larger than the scans, and several slices deep.
+        let patches = "[data.patches]\nextent = [4, 32, 48]\nper_case = 2\n[method]";
+        let config = config.replace(&format!("size = {SIZE}\n"), "").replace("[method]", patches);
+        fs::write(folder.path().join("patches.toml"), config).unwrap();
         let dataset = store::read(Path::new(&pack)).unwrap();
         let trained = Self { folder, dataset };
-        trained.train("run", &[]);
+        trained.train("config.toml", "run", &[]);
         trained
     }
 
-    fn train(&self, run: &str, overrides: &[&str]) {
-        let config = self.path("config.toml");
+    fn train(&self, config: &str, run: &str, overrides: &[&str]) {
+        let config = self.path(config);
         Train::new(config.to_str().unwrap(), &self.path(run)).sets(overrides).succeed();
     }
 
@@ -206,11 +210,14 @@ impl Trained {
         assert!(output.status.success(), "{}", complaint(&output));
     }
 
+    /// What is said of what must fail. How much memory is needed depends on the machine.
     fn refusal(&self, words: &str) -> String {
         let folder = self.folder.path().to_str().unwrap();
         let output = self.run(words);
         assert!(!output.status.success());
-        complaint(&output).replace(folder, "FOLDER")
+        let text = complaint(&output).replace(folder, "FOLDER");
+        let size = regex::Regex::new("about [0-9.]+ [KMG]iB").unwrap();
+        size.replace_all(&text, "about N MiB").into_owned()
     }
 
     fn bytes(&self, file: &str) -> Vec<u8> {
@@ -240,7 +247,7 @@ impl Trained {
             channels: 1,
             passes: Passes::new(true, None),
             slices: Vec::new(),
-            sample: [1, SIZE, SIZE],
+            sample: plan.data.sampling.extent(),
             spacing_mm: None,
         };
         let method = (definition.build)(&params, &setup).unwrap();
@@ -342,7 +349,7 @@ fn are_continued(trained: &Trained) {
     fs::remove_file(trained.path(&format!("to/{}.nii", names[2]))).unwrap();
     let output = trained.predict("@run --images @images --to @to");
     let told = String::from_utf8_lossy(&output.stderr);
-    assert!(told.contains("5 images, 2 of them finished before"), "{told}");
+    assert!(told.contains("5 images, 2 finished before"), "{told}");
     for (index, name) in names.iter().enumerate() {
         assert_eq!(labels(name), expected[index]);
         assert_eq!(trained.bytes(&record(name)) == before[index], index > 2, "{name}");
@@ -400,27 +407,44 @@ fn are_means(trained: &Trained) {
     }
 }
 
+/// Of windows, too, which may be larger than the scan.
+fn come_from_windows(trained: &Trained) {
+    trained.train("patches.toml", "patches", &["train.total_steps=4"]);
+    let case = trained.dataset.held_out(1).unwrap()[0];
+    let image = format!("@images/{}.nii", case.name);
+    trained
+        .predict(&format!("@patches --images {image} --to @to-patches --mirrors --overlap 0.25"));
+    let method = trained.method("patches");
+    let sampling = Sampling::Patches { extent: [4, 32, 48], per_case: 2, foreground_share: 0.5 };
+    let target = Target { kind: Kind::Float, device: Device::Cpu };
+    let mut inference = Inference::new(vec![&*method], sampling, target);
+    (inference.mirrors, inference.overlap) = (true, 0.25);
+    let found = trained.labels(&format!("to-patches/{}.nii", case.name));
+    assert!(found == inference.labels(&case.scan).unwrap());
+}
+
 /// A method whose learners know the training slices predicts without them.
 fn need_no_data(trained: &Trained) {
     let other = ["method.name=scribble2label", "data.size=16", "train.total_steps=2"];
-    trained.train("other", &other);
+    trained.train("config.toml", "other", &other);
     fs::rename(trained.path("pack.h5"), trained.path("elsewhere.h5")).unwrap();
     let name = &trained.dataset.cases[0].name;
     trained.predict(&format!("@other --images @images/{name}.nii --to @to-other"));
     let image = format!("--images @images/{name}.nii --to @to-other");
     insta::assert_snapshot!("unlike", trained.refusal(&format!("@run @other {image}")));
     insta::assert_snapshot!(
-        "one checkpoint",
+        "one_checkpoint",
         trained.refusal(&format!("@run @other --checkpoint x {image}"))
     );
 }
 
 fn are_refused_in_words(trained: &Trained) {
     fs::create_dir(trained.path("empty")).unwrap();
-    insta::assert_snapshot!("no image", trained.refusal("@run --images @empty --to @to-bad"));
-    insta::assert_snapshot!("no run", trained.refusal("@empty --images @images --to @to-bad"));
+    insta::assert_snapshot!("no_image", trained.refusal("@run --images @empty --to @to-bad"));
+    insta::assert_snapshot!("no_run", trained.refusal("@empty --images @images --to @to-bad"));
     let images = "--images @images --to @to-bad";
-    insta::assert_snapshot!("no memory", memory_refusal(trained, images));
+    let little = format!("@run {images} --memory 1MB");
+    insta::assert_snapshot!("no_memory", trained.refusal(&little));
     let name = &trained.dataset.cases[0].name;
     fs::create_dir(trained.path("mixed")).unwrap();
     let good = trained.bytes(&format!("images/{name}.nii"));
@@ -439,12 +463,20 @@ fn are_refused_in_words(trained: &Trained) {
     assert_eq!(trained.bytes(&format!("theirs/{name}.nii")), b"precious");
 }
 
-/// How much memory is needed depends on the machine.
-fn memory_refusal(trained: &Trained, images: &str) -> String {
-    let text = trained.refusal(&format!("@run {images} --memory 1MB"));
-    let (before, rest) = text.split_once("about ").unwrap();
-    let (_, behind) = rest.split_once(", more").unwrap();
-    format!("{before}about N MiB, more{behind}")
+/// A checkpoint that does not say what its classes are called, as was written before.
+fn need_what_checkpoints_say(trained: &Trained) {
+    let manifest = trained.path("step-00000015/manifest.json");
+    let text = fs::read_to_string(&manifest).unwrap();
+    let mut old: serde_json::Value = serde_json::from_str(&text).unwrap();
+    for field in ["classes", "xxh3"] {
+        old.as_object_mut().unwrap().remove(field).unwrap();
+    }
+    let text = serde_json::to_string_pretty(&old).unwrap();
+    let body = text.strip_suffix("\n}").unwrap();
+    let digest = xxhash_rust::xxh3::xxh3_64(body.as_bytes());
+    fs::write(&manifest, format!("{body},\n  \"xxh3\": \"{digest:016x}\"\n}}\n")).unwrap();
+    let words = "@step-00000015 --images @images --to @to-old";
+    insta::assert_snapshot!("old_checkpoint", trained.refusal(words));
 }
 
 #[test]
@@ -455,5 +487,7 @@ fn predictions() {
     are_the_same_on_two_ranks(&trained);
     are_refused_in_words(&trained);
     are_means(&trained);
+    come_from_windows(&trained);
     need_no_data(&trained);
+    need_what_checkpoints_say(&trained);
 }

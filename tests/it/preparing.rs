@@ -496,7 +496,7 @@ mod packed {
     fn what_the_command_cannot_do_is_refused() {
         let folder = TempDir::new().unwrap();
         written(folder.path());
-        let mut refused = |arguments: &[&str]| {
+        let refused = |arguments: &[&str]| {
             let said = prepare(folder.path(), arguments);
             assert!(!folder.path().join("set.h5").exists());
             said

@@ -1,6 +1,6 @@
 //! Scans and labels as files: what is read lies where it lay, and what is written lies on its image.
 
-use crate::nifti_files::{File, gzip, image, stored_along, straight};
+use crate::nifti_files::{File, gzip, image, scribble, stored_along, straight};
 use image::{DynamicImage, ExtendedColorType, GrayImage, ImageEncoder, Luma, Rgb, RgbImage};
 use proptest::prelude::*;
 use scrimp::scan::{
@@ -126,6 +126,30 @@ fn places_are_those_that_the_standard_means() {
     for (found, expected) in by_qform.into_iter().zip([-17.78, 31.789_25, 4.067_17]) {
         assert!((found - expected).abs() < 1e-4, "{by_qform:?}");
     }
+}
+
+#[test]
+fn labels_of_another_order_are_turned_onto_a_grid_and_those_of_another_place_refused() {
+    let folder = TempDir::new().unwrap();
+    let grid = read_grid(&write(folder.path(), "a.nii", &image()), &notes()).unwrap().grid;
+    let coding = Coding::classes(2).or_unlabelled(9);
+    let at = |name: &str, file: &File| {
+        let said = notes();
+        let labels = labels_on(&grid, &write(folder.path(), name, file), &coding, &said);
+        (labels, said.take().len())
+    };
+    let (plain, said) = at("plain.nii", &scribble());
+    let turned = stored_along(&scribble(), [2, 0, 1], [true, false, true]);
+    assert_eq!((plain.unwrap(), said + 1), {
+        let (turned, said) = at("turned.nii.gz", &turned);
+        (turned.unwrap(), said)
+    });
+    let mut sform = straight();
+    sform[2][3] += 4.0;
+    let failure = at("moved.nii", &File { sform: Some(sform), ..scribble() }).0.unwrap_err();
+    assert!(
+        failure.message().ends_with("lies 4.00 mm away from its image, expected it on its image")
+    );
 }
 
 /// Slices, rows, columns of a rotation that turns by three angles.

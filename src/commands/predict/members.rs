@@ -101,9 +101,10 @@ impl Member {
             return refuse("their scans were prepared in different ways".to_owned());
         }
         let is_resized = |sampling: Sampling| matches!(sampling, Sampling::Slices { .. });
-        let (seen, other_seen) = (self.plan.data.sampling, other.plan.data.sampling);
+        let (seen, other_seen) = (data.sampling, other_data.sampling);
         if seen.extent() != other_seen.extent() || is_resized(seen) != is_resized(other_seen) {
-            return refuse(format!("the first sees {seen:?} of a scan, the second {other_seen:?}"));
+            let (seen, other_seen) = (described(seen), described(other_seen));
+            return refuse(format!("the first sees {seen}, the second {other_seen}"));
         }
         if run::kind(&self.plan) != run::kind(&other.plan) {
             let precision = |member: &Self| format!("`{:?}`", member.plan.train.precision);
@@ -142,6 +143,16 @@ impl Member {
         let method = agree(&**ranks, method)?;
         restore_predicting(&self.checkpoint.path, &*method, ranks)?;
         Ok(method)
+    }
+}
+
+/// What a network sees of a scan, in words.
+fn described(sampling: Sampling) -> String {
+    match sampling {
+        Sampling::Slices { size } => format!("slices resized to {size} x {size}"),
+        Sampling::Patches { extent: [slices, rows, columns], .. } => {
+            format!("windows of {slices} x {rows} x {columns}")
+        }
     }
 }
 

@@ -174,12 +174,9 @@ fn segment_all(
     let looked = share::look(jobs, &arguments.to, segmenter.made_with, &**ranks)?;
     if ranks.rank() == 0 {
         let finished = looked.iter().filter(|ended| matches!(ended, Ended::Finished(_))).count();
-        let of_them = if finished > 0 {
-            format!(", {finished} of them finished before")
-        } else {
-            String::new()
-        };
-        say(format_args!("{} images{of_them}{needed}", jobs.len()));
+        let before =
+            if finished > 0 { format!(", {finished} finished before") } else { String::new() };
+        say(format_args!("{}{before}; {needed}", counted(jobs.len())));
     }
     share::segment(&segmenter, jobs, (looked, &arguments.to), ranks)
 }
@@ -199,7 +196,7 @@ fn fit(segmenter: &mut Segmenter<'_>, jobs: &[Job], most_bytes: Option<u64>) -> 
         };
         let with_bytes = jobs.iter().filter_map(|job| Some((of(job)?, job)));
         let Some((of_image, job)) = with_bytes.max_by_key(|(bytes, _)| *bytes) else {
-            return Ok(String::new());
+            return Ok("what they take is not known".to_owned());
         };
         let bytes = program + networks + of_image;
         let [slices, rows, columns] = job.shape.unwrap_or_default();
@@ -209,7 +206,7 @@ fn fit(segmenter: &mut Segmenter<'_>, jobs: &[Job], most_bytes: Option<u64>) -> 
             HumanBytes(bytes)
         );
         let Some(most) = most_bytes.filter(|most| bytes > *most) else {
-            return Ok(format!("; the largest, {takes}"));
+            return Ok(takes);
         };
         if segmenter.inference.slices_at_once == 1 || segmenter.inference.sampling.dims() == 3 {
             let message = format!("{takes}, more than the {} of `--memory`", HumanBytes(most));
@@ -218,6 +215,11 @@ fn fit(segmenter: &mut Segmenter<'_>, jobs: &[Job], most_bytes: Option<u64>) -> 
         }
         segmenter.inference.slices_at_once /= 2;
     }
+}
+
+/// So many images, in words.
+fn counted(images: usize) -> String {
+    if images == 1 { "1 image".to_owned() } else { format!("{images} images") }
 }
 
 /// Writes the summary, and says how it went.
@@ -237,11 +239,12 @@ fn tell(mut summary: Summary, jobs: &[Job], ended: Vec<Ended>) -> Result<()> {
     }
     summary.write()?;
     let done = jobs.len() - problems.len();
-    print(&format!("segmented {done} images, volumes in `{}`\n", summary.table().display()))?;
+    let table = summary.table();
+    print(&format!("segmented {}, volumes in `{}`\n", counted(done), table.display()))?;
     if problems.is_empty() {
         return Ok(());
     }
-    let message = format!("{} of {} images could not be segmented", problems.len(), jobs.len());
+    let message = format!("{} of {} could not be segmented", problems.len(), counted(jobs.len()));
     let failure = Failure::new(message);
     let failure = problems.iter().fold(failure, |failure, problem| failure.because_of(problem));
     hints.sort();

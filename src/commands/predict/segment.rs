@@ -7,16 +7,17 @@ use super::members::is_in_colour;
 use super::records::{MadeWith, Outputs, StructureVolume};
 use crate::config::Colour;
 use crate::config::sampling::Sampling;
-use crate::data::augment::zoom_image;
+use crate::data::augment::{zoom_image, zoom_labels};
 use crate::data::colour::even_out_light;
 use crate::data::probabilities::ProbabilityWriter;
 use crate::error::{Context, Failure, Result};
-use crate::preparation::{NativeLabels, NativeSlice, Preparation, Prepared};
+use crate::preparation::{NativeLabels, NativeSlice, Preparation, Prepared, Regrid};
 use crate::scan::components::{Neighbourhood, keep_largest};
 use crate::scan::{Grid, LabelWriter, MapWriter, Notes, Scan, read_channels};
-use crate::train::inference::{Inference, Slab};
+use crate::train::inference::Inference;
+use std::borrow::Cow;
 use std::path::Path;
-use tch::Tensor;
+use tch::{Device, Kind, Tensor};
 
 /// Everything that is the same for all images.
 pub(super) struct Segmenter<'a> {
@@ -31,8 +32,7 @@ pub(super) struct Segmenter<'a> {
 /// An image as networks see it, and the way back.
 pub(super) struct Opened {
     prepared: Scan,
-    native: NativeLabels,
-    file: Grid,
+    regrid: Regrid,
 }
 
 impl Segmenter<'_> {
@@ -40,29 +40,33 @@ impl Segmenter<'_> {
     pub(super) fn open(&self, image: &ImageFiles, notes: &Notes) -> Result<Opened> {
         let scan = read_channels(&image.files, notes)?;
         let scan = if is_in_colour(self.preparation) { scan.into_colours() } else { scan };
-        let file = scan.grid.clone();
         let Prepared { scan: mut prepared, regrid } = self.preparation.apply(scan)?;
         if self.colour == Colour::GreyWorld {
             even_out_light(&mut prepared);
         }
-        Ok(Opened { prepared, native: NativeLabels::new(regrid, self.classes.len()), file })
+        Ok(Opened { prepared, regrid })
     }
 
     /// Predicts an image and hands its slices to `results`; without, only helps others to predict.
-    pub(super) fn predict(
-        &self,
-        opened: &mut Opened,
-        mut results: Option<&mut Results>,
-    ) -> Result<()> {
-        let Opened { prepared, native, .. } = opened;
-        let shape = prepared.grid.shape;
-        self.inference.each_slab(prepared, &mut |slab| match &mut results {
-            Some(results) => self.hand_on(&slab, shape, &mut |slice| {
+    pub(super) fn predict(&self, opened: &Opened, mut results: Option<&mut Results>) -> Result<()> {
+        let Opened { prepared, regrid } = opened;
+        let [_, rows, columns] = prepared.grid.shape;
+        if regrid.is_same() && !self.wants_probabilities() {
+            // Labels are made where probabilities are, which need not come from there.
+            return self.inference.each_finished(prepared, &mut |_, probabilities| {
+                results.as_mut().map_or(Ok(()), |results| {
+                    self.hand_on_labels(probabilities, [rows, columns], results)
+                })
+            });
+        }
+        let mut native = NativeLabels::new(regrid.clone(), self.classes.len());
+        self.inference.each_slab(prepared, &mut |slab| {
+            let Some(results) = &mut results else { return Ok(()) };
+            self.hand_on(&slab.probabilities, [rows, columns], &mut |slice| {
                 native.each_slice(slice, self.wants_probabilities(), &mut |slice| {
                     results.take(&slice)
                 })
-            }),
-            None => Ok(()),
+            })
         })
     }
 
@@ -70,23 +74,41 @@ impl Segmenter<'_> {
         self.made_with.probabilities || self.made_with.uncertainty
     }
 
-    /// Hands on the slices of a slab on the prepared grid, each `[classes, rows, columns]`.
+    /// Hands on the labels of slices whose probabilities are `[classes, slices, rows, columns]` on the grid of
+    /// predictions.
+    fn hand_on_labels(
+        &self,
+        probabilities: &Tensor,
+        shape: [usize; 2],
+        results: &mut Results,
+    ) -> Result<()> {
+        refuse_not_finite(probabilities)?;
+        let pixels = probabilities.size()[2..].iter().product::<i64>() as usize;
+        let labels = probabilities.argmax(0, false).to_kind(Kind::Uint8).to_device(Device::Cpu);
+        let labels = Vec::<u8>::try_from(labels.contiguous().view([-1])).context(cannot_fetch)?;
+        for labels in labels.chunks_exact(pixels) {
+            let enlarged = match self.inference.sampling {
+                Sampling::Slices { size } => Cow::from(zoom_labels(labels, [size; 2], shape)),
+                Sampling::Patches { .. } => Cow::from(labels),
+            };
+            results.take(&NativeSlice { labels: &enlarged, probabilities: &[] })?;
+        }
+        Ok(())
+    }
+
+    /// Hands on slices on the prepared grid, each `[classes, rows, columns]`.
     fn hand_on(
         &self,
-        slab: &Slab,
-        [_, rows, columns]: [usize; 3],
+        probabilities: &Tensor,
+        shape: [usize; 2],
         take: &mut dyn FnMut(&[f32]) -> Result<()>,
     ) -> Result<()> {
-        let probabilities = &slab.probabilities;
-        if !bool::try_from(probabilities.isfinite().all()).unwrap_or(false) {
-            let message = "the networks give probabilities that are not finite";
-            return Err(Failure::new(message)
-                .hint("the run has diverged; choose an earlier checkpoint with `--checkpoint`"));
-        }
+        refuse_not_finite(probabilities)?;
         for slice in 0..probabilities.size()[1] {
-            let planes = of_slice(probabilities, slice)?;
+            let planes = probabilities.select(1, slice).contiguous().view([-1]);
+            let planes = Vec::<f32>::try_from(planes).context(cannot_fetch)?;
             match self.inference.sampling {
-                Sampling::Slices { size } => take(&enlarged(&planes, size, [rows, columns]))?,
+                Sampling::Slices { size } => take(&enlarged(&planes, size, shape))?,
                 Sampling::Patches { .. } => take(&planes)?,
             }
         }
@@ -94,10 +116,16 @@ impl Segmenter<'_> {
     }
 }
 
-/// One slice of `[classes, slices, rows, columns]`, row-major.
-fn of_slice(probabilities: &Tensor, slice: i64) -> Result<Vec<f32>> {
-    let planes = probabilities.select(1, slice).contiguous().view([-1]);
-    Vec::try_from(planes).context(|| "cannot fetch a prediction")
+fn cannot_fetch() -> &'static str {
+    "cannot fetch a prediction"
+}
+
+fn refuse_not_finite(probabilities: &Tensor) -> Result<()> {
+    if bool::try_from(probabilities.isfinite().all()).context(cannot_fetch)? {
+        return Ok(());
+    }
+    Err(Failure::new("the networks give probabilities that are not finite")
+        .hint("the run has diverged: choose an earlier checkpoint with `--checkpoint`"))
 }
 
 /// Probabilities of all classes on a square, on the grid that it was resized from, as scores are computed
@@ -136,7 +164,7 @@ impl<'a> Results<'a> {
         outputs: &Outputs,
         on_slice: &'a dyn Fn(),
     ) -> Result<Self> {
-        let grid = opened.file.clone();
+        let grid = opened.regrid.file.clone();
         let uncertainty = outputs.uncertainty.as_ref().map(|path| {
             let like = Some(image.files[0].as_path());
             if outputs.is_picture() {
@@ -234,7 +262,6 @@ fn entropy(probabilities: &[f32], pixels: usize) -> Vec<f32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::augment::zoom_labels;
 
     #[test]
     fn entropy_is_a_share_of_the_largest() {

@@ -153,11 +153,11 @@ impl Worker<'_> {
         let outputs = Outputs::of(self.to, &open.job.image, self.segmenter.made_with);
         let ended = panics::caught(|| {
             outputs.clear()?;
-            let mut opened = self.segmenter.open(&open.job.image, &self.notes)?;
+            let opened = self.segmenter.open(&open.job.image, &self.notes)?;
             let on_slice = || self.bar.inc(1);
             let mut results =
                 Results::begin(&self.segmenter, (&opened, &open.job.image), &outputs, &on_slice)?;
-            self.segmenter.predict(&mut opened, Some(&mut results))?;
+            self.segmenter.predict(&opened, Some(&mut results))?;
             self.finish(open, (results, &outputs), begun)
         });
         ended.unwrap_or_else(|failure| Ended::failed(&open.job.image, &failure))
@@ -179,9 +179,9 @@ impl Worker<'_> {
             let results = Results::begin(&self.segmenter, (&opened, image), &outputs, &on_slice)?;
             Ok((opened, Some(results)))
         });
-        let ended = agree(&**ranks, ready).and_then(|(mut opened, mut results)| {
+        let ended = agree(&**ranks, ready).and_then(|(opened, mut results)| {
             // What a rank alone fails in here keeps the others waiting: it ends them.
-            let predicted = self.segmenter.predict(&mut opened, results.as_mut());
+            let predicted = self.segmenter.predict(&opened, results.as_mut());
             panics::unwound_if_alone(predicted)?;
             let written = panics::caught(|| {
                 results.map(|results| self.finish(open, (results, &outputs), begun)).transpose()

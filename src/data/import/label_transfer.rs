@@ -5,7 +5,7 @@
 //! (`testB`) have nothing to measure against, and are passed over.
 
 use super::parts::{self, PreparedPart};
-use super::pictures::{self, Picture};
+use super::pictures::{self, ColourPicture};
 use super::{Notes, Source};
 use crate::data::Case;
 use crate::error::{Context, Failure, Result};
@@ -299,7 +299,7 @@ fn shared_patients<'a>(found: impl Iterator<Item = &'a Files>) -> Vec<String> {
 }
 
 fn case(name: String, files: Files, size: usize) -> Result<Case> {
-    let image = Picture::read(&files.image)?;
+    let image = ColourPicture::read(&files.image)?;
     let lesion = match &files.label {
         Some(label) => pictures::read_mask(label, image.shape, size)?,
         None => Vec::new(),

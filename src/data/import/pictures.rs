@@ -22,7 +22,7 @@ const UNREAD: [&str; 27] = [
 ];
 
 /// A picture in colour as it is shown.
-pub(super) struct Picture {
+pub(super) struct ColourPicture {
     /// Rows, columns.
     pub(super) shape: [usize; 2],
     /// Red, green and blue, each row-major.
@@ -109,7 +109,7 @@ fn begins_as_picture(path: &Path) -> bool {
     read.is_ok() && image::guess_format(&bytes).is_ok()
 }
 
-impl Picture {
+impl ColourPicture {
     /// Reads a PNG or JPEG file; grey becomes three equal colours.
     pub(super) fn read(path: &Path) -> Result<Self> {
         let Scan { grid, voxels, .. } = scan::read(path, &Notes::default())?.into_colours();
@@ -134,7 +134,7 @@ impl Picture {
 /// shape than `shape`, a coloured one, and one whose brightest value is dark but not 0, which is coded in
 /// another way.
 pub(super) fn read_mask(path: &Path, shape: [usize; 2], size: usize) -> Result<Vec<u8>> {
-    let Picture { shape: found, planes: [mask, green, blue] } = Picture::read(path)?;
+    let ColourPicture { shape: found, planes: [mask, green, blue] } = ColourPicture::read(path)?;
     if found != shape {
         return Err(Failure::new(format!(
             "`{}` has {} x {} pixels, expected {} x {} as its image has",

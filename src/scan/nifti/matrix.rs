@@ -5,7 +5,7 @@
 //! columns, which are z, y, x. Knows neither values nor files.
 
 use super::header::Header;
-use crate::scan::alignment::{FileGrid, Order, close, dot, unit};
+use crate::scan::alignment::{AxisOrder, FileGrid, close, dot, unit};
 use crate::scan::grid::{Grid, Placement};
 
 /// Rows of an affine map from voxel to millimetres.
@@ -76,7 +76,7 @@ pub(super) fn grid(header: &Header, name: &str) -> Result<(FileGrid, Vec<Doubt>)
     let (name, unit_mm) = (name.to_owned(), header.unit_mm);
     let mut file = FileGrid { grid, name, otherwise: None, unit_mm };
     let other = sform.and(qform).map(placed);
-    file.otherwise = other.filter(|other| !file.is_at(Order::SAME, &file.grid, other));
+    file.otherwise = other.filter(|other| !file.is_at(AxisOrder::SAME, &file.grid, other));
     doubts.dedup();
     Ok((file, doubts))
 }

@@ -33,14 +33,14 @@ pub(in crate::scan) fn is_jpeg(start: &[u8]) -> bool {
 
 /// Reads a picture as one slice: one channel if it is stored in grey, else red, green and blue.
 pub(in crate::scan) fn read(path: &Path, _notes: &Notes) -> Result<Scan> {
-    let Shown { grid, planes } = Picture::open(path)?.shown()?;
+    let Shown { grid, planes } = PictureFile::open(path)?.shown()?;
     let voxels = planes.iter().flatten().map(|&level| f32::from(level)).collect();
     Ok(Scan { grid, channels: planes.len(), voxels })
 }
 
 /// Reads a picture whose grey levels are labels. Refuses one in colour.
 pub(in crate::scan) fn read_numbers(path: &Path, _notes: &Notes) -> Result<Numbers> {
-    let picture = Picture::open(path)?;
+    let picture = PictureFile::open(path)?;
     let Shown { grid, planes } = picture.shown()?;
     let is_coloured = |pixel: &usize| planes.iter().any(|plane| plane[*pixel] != planes[0][*pixel]);
     if let Some(pixel) = (0..grid.pixels()).find(is_coloured) {
@@ -56,7 +56,7 @@ pub(in crate::scan) fn read_numbers(path: &Path, _notes: &Notes) -> Result<Numbe
 
 /// Reads where the pixels of a picture lie.
 pub(in crate::scan) fn read_grid(path: &Path, _notes: &Notes) -> Result<FileGrid> {
-    let picture = Picture::open(path)?;
+    let picture = PictureFile::open(path)?;
     let (columns, rows) = picture.dimensions().map_err(|error| picture.refusal(&error))?;
     let grid = match picture.said.orientation {
         Orientation::Rotate90
@@ -80,14 +80,14 @@ struct Shown {
 }
 
 /// The bytes of a picture that can be shown in one way.
-struct Picture<'a> {
+struct PictureFile<'a> {
     path: &'a Path,
     bytes: Vec<u8>,
     format: ImageFormat,
     said: Metadata,
 }
 
-impl<'a> Picture<'a> {
+impl<'a> PictureFile<'a> {
     /// Refuses a picture that is animated or that viewers would turn in different ways.
     fn open(path: &'a Path) -> Result<Self> {
         let shown = path.display();
