@@ -412,7 +412,8 @@ fn come_from_windows(trained: &Trained) {
     trained.train("patches.toml", "patches", &["train.total_steps=4"]);
     let case = trained.dataset.held_out(1).unwrap()[0];
     let image = format!("@images/{}.nii", case.name);
-    trained.predict(&format!("@patches --images {image} --to @to-patches --mirrors --overlap 0.25"));
+    trained
+        .predict(&format!("@patches --images {image} --to @to-patches --mirrors --overlap 0.25"));
     let method = trained.method("patches");
     let sampling = Sampling::Patches { extent: [4, 32, 48], per_case: 2, foreground_share: 0.5 };
     let target = Target { kind: Kind::Float, device: Device::Cpu };
