@@ -2,9 +2,7 @@
 //! mirrored or shifted is refused in words.
 
 use crate::data::text;
-use crate::nifti_files::{
-    EXTENTS, File, VOXELS, file, gzip, image, scribble, stored_along, straight,
-};
+use crate::nifti_files::{File, VOXELS, file, gzip, image, scribble, stored_along, straight};
 use scrimp::data::import::{Source, nifti};
 use scrimp::data::{Case, DENSE, IGNORE, SCRIBBLE};
 use scrimp::error::Result;
