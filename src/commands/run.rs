@@ -6,7 +6,7 @@ use super::kernel_cache;
 use crate::comm::environment::{self, Placement, Variables};
 use crate::comm::{self, Communicator, Host, Ranks, agree, with_device};
 use crate::config::plan::{
-    DataSource, LesionPhantomPlan, PhantomPlan, RunPlan, ShapesPlan, ShapesSource,
+    DataSource, LesionPhantomPlan, PhantomPlan, RunPlan, ShapesPlan, ShapesSource, VolumesPlan,
 };
 use crate::config::{
     Colour, DeviceChoice, Normalisation, Orientation, Outside, Precision, Resample, RunConfig,
@@ -103,7 +103,7 @@ pub(super) fn labelled(
 }
 
 fn generated(plan: &PhantomPlan) -> Result<Dataset> {
-    phantom::generate(&phantom::Phantom {
+    let drawn = phantom::Phantom {
         cases: plan.cases,
         slices: plan.slices,
         size: plan.size,
@@ -112,7 +112,13 @@ fn generated(plan: &PhantomPlan) -> Result<Dataset> {
             crate::config::Difficulty::Hard => phantom::Difficulty::Hard,
         },
         seed: plan.seed,
-    })
+    };
+    match plan.volumes {
+        None => phantom::generate(&drawn),
+        Some(VolumesPlan { scribbled_every }) => {
+            phantom::generate_volumes(&phantom::VolumePhantom { phantom: drawn, scribbled_every })
+        }
+    }
 }
 
 fn generated_lesions(plan: &LesionPhantomPlan) -> Result<Dataset> {

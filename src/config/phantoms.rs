@@ -20,10 +20,19 @@ pub struct PhantomPlan {
     pub slices: usize,
     /// Rows and columns of each slice.
     pub size: usize,
+    /// Of which slices some are scribbled on, where the slices of a case are sections of one body.
+    pub volumes: Option<VolumesPlan>,
     /// How hard the images are to segment.
     pub difficulty: Difficulty,
     /// Equal seeds give equal data.
     pub seed: u64,
+}
+
+/// What is special about cases whose slices are sections of one body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct VolumesPlan {
+    /// Every so many slices are scribbled on, at least 1.
+    pub scribbled_every: usize,
 }
 
 /// A synthetic data set of diseased and healthy images.
@@ -45,7 +54,8 @@ pub struct LesionPhantomPlan {
 
 impl PhantomPlan {
     pub(super) fn summary(&self) -> String {
-        format!("a phantom of {} cases with {} slices", self.cases, self.slices)
+        let kind = if self.volumes.is_some() { "volume phantom" } else { "phantom" };
+        format!("a {kind} of {} cases with {} slices", self.cases, self.slices)
     }
 
     pub(super) fn written_out(&self) -> PhantomConfig {
@@ -53,6 +63,8 @@ impl PhantomPlan {
             cases: Some(self.cases),
             slices: Some(self.slices),
             size: Some(self.size),
+            volumes: Some(self.volumes.is_some()),
+            scribbled_every: self.volumes.map(|volumes| volumes.scribbled_every),
             difficulty: Some(self.difficulty),
             seed: Some(self.seed),
         }
@@ -94,7 +106,9 @@ pub(super) fn phantom(
     table: &str,
     written: &PhantomConfig,
 ) -> Result<PhantomPlan> {
-    let (cases, slices) = (written.cases.unwrap_or(40), written.slices.unwrap_or(8));
+    let volumes = volumes(config, table, written)?;
+    let slices = written.slices.unwrap_or(if volumes.is_some() { 24 } else { 8 });
+    let cases = written.cases.unwrap_or(40);
     let size = written.size.unwrap_or(128);
     for (key, count) in [("cases", cases), ("slices", slices)] {
         config.within(&format!("{table}.{key}"), count as u64, 1..=EXTENT as u64)?;
@@ -105,9 +119,29 @@ pub(super) fn phantom(
         cases,
         slices,
         size,
+        volumes,
         difficulty: written.difficulty.unwrap_or(Difficulty::Easy),
         seed: written.seed.unwrap_or(1),
     })
+}
+
+fn volumes(
+    config: &RunConfig,
+    table: &str,
+    written: &PhantomConfig,
+) -> Result<Option<VolumesPlan>> {
+    let key = format!("{table}.scribbled_every");
+    if !written.volumes.unwrap_or(false) {
+        if written.scribbled_every.is_none() {
+            return Ok(None);
+        }
+        let message = format!("`{key}` is of volumes, and all slices here are scribbled on");
+        let hint = format!("add `volumes = true` to `[{table}]`, or remove the key");
+        return Err(config.refuse(&key, message).hint(hint));
+    }
+    let scribbled_every = written.scribbled_every.unwrap_or(3);
+    config.within(&key, scribbled_every as u64, 1..=EXTENT as u64)?;
+    Ok(Some(VolumesPlan { scribbled_every }))
 }
 
 /// The plan of `[data.lesion_phantom]`.
@@ -134,4 +168,35 @@ pub(super) fn lesion_phantom(
         size,
         seed: written.seed.unwrap_or(1),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::parse;
+    use crate::config::plan::{DataSource, RunPlan};
+
+    fn resolve(keys: &str) -> Result<RunPlan> {
+        let rest = "[method]\nname = \"partial-ce\"\n[train]\ntotal_steps = 5\n[data.phantom]\n";
+        RunPlan::resolve(parse(&format!("{rest}{keys}\n"), "a.toml", &[])?, 1)
+    }
+
+    #[test]
+    fn volumes_have_more_slices_and_fewer_scribbles() {
+        let plan = resolve("volumes = true").unwrap();
+        let DataSource::Phantom(phantom) = &plan.data.source else { panic!("{plan:?}") };
+        assert_eq!(phantom.slices, 24);
+        assert_eq!(phantom.volumes, Some(VolumesPlan { scribbled_every: 3 }));
+        let written = parse(&plan.to_toml().unwrap(), "b.toml", &[]).unwrap();
+        assert_eq!(RunPlan::resolve(written, 1).unwrap(), plan);
+        let refused = |keys: &str| resolve(keys).unwrap_err().message().to_owned();
+        assert_eq!(
+            refused("scribbled_every = 2"),
+            "`data.phantom.scribbled_every` is of volumes, and all slices here are scribbled on"
+        );
+        assert_eq!(
+            refused("volumes = true\nscribbled_every = 0"),
+            "`data.phantom.scribbled_every` is 0, expected 1 to 65536"
+        );
+    }
 }

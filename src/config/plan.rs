@@ -15,7 +15,7 @@ use crate::preparation::Preparation;
 use crate::shares::local_share;
 use std::path::{Path, PathBuf};
 
-pub use super::phantoms::{LesionPhantomPlan, PhantomPlan};
+pub use super::phantoms::{LesionPhantomPlan, PhantomPlan, VolumesPlan};
 pub use super::training::{Cadence, TrainPlan};
 
 /// Everything about a run that is decided before it starts.

@@ -256,6 +256,8 @@ fn check<R: Recipe>(config: &RunConfig) -> Result<toml::Table> {
     if !R::IN_PATCHES && config.data.patches.is_some() {
         return Err(refuse_patches(config, R::NAME));
     }
+    refuse_volumes::<R>(config.data.sampling().extent())
+        .map_err(|failure| failure.at(config.place("data.patches")))?;
     let params: R::Params = config.method_params()?;
     let asked = Asked { annotation, sampling: config.data.sampling() };
     R::refuse(&params, &asked).map_err(|failure| failure.at(config.place("method.params")))?;
@@ -361,6 +363,11 @@ mod tests {
     fn volumes_are_refused_by_methods_of_images() {
         assert!(refuse_volumes::<Shaped>([1, 64, 64]).is_ok());
         assert!(refuse_volumes::<partial_ce::PartialCe>([8, 64, 64]).is_ok());
+        let text = "[method]\nname = \"shaped\"\n[train]\ntotal_steps = 1\n[data]\n\
+                    shapes = { path = \"masks\" }\npatches = { extent = [8, 64, 64] }\n";
+        let config = parse(text, "a.toml", &[]).unwrap();
+        let refused = (define::<Shaped>().check)(&config).unwrap_err().to_string();
+        assert!(refused.contains("these samples have 8 slices") && refused.contains("a.toml:7"));
         insta::assert_snapshot!(refuse_volumes::<Shaped>([8, 64, 64]).unwrap_err(), @r"
         error: `shaped` learns from images, and these samples have 8 slices
 

@@ -98,7 +98,9 @@ fn resampled(scan: Scan, regrid: &Regrid) -> Scan {
     if is_smooth {
         let planes = voxels.chunks_exact_mut(to_rows * to_columns);
         for (plane, (low, high)) in planes.zip(ranges.into_iter().cycle()) {
-            plane.iter_mut().for_each(|value| *value = value.clamp(low, high));
+            for value in plane {
+                *value = value.clamp(low, high);
+            }
         }
     }
     Scan { grid: regrid.prepared.clone(), channels, voxels }

@@ -101,20 +101,23 @@ impl Preparation {
 /// The smallest box outside of which every channel is 0; everything where nothing else is there.
 fn nonzero_box(scan: &Scan) -> [Range<usize>; 3] {
     let [_, rows, columns] = scan.grid.shape;
-    let mut kept = [usize::MAX..0, usize::MAX..0, usize::MAX..0];
-    let mut widen = |axis: usize, from: usize, to: usize| {
-        kept[axis] = kept[axis].start.min(from)..kept[axis].end.max(to + 1);
-    };
+    // First and last slice, row, column.
+    let mut bounds: Option<[[usize; 2]; 3]> = None;
     for (index, line) in scan.voxels.chunks_exact(columns.max(1)).enumerate() {
         let is_content = |value: &f32| value.abs() > 0.0;
         let Some(first) = line.iter().position(is_content) else { continue };
         let last = line.iter().rposition(is_content).unwrap_or(first);
         let (slice, row) = (index / (rows * scan.channels), index % rows);
-        widen(0, slice, slice);
-        widen(1, row, row);
-        widen(2, first, last);
+        let found = [[slice; 2], [row; 2], [first, last]];
+        let known = bounds.unwrap_or(found);
+        bounds = Some([0, 1, 2].map(|axis| {
+            let ([first, last], [from, to]) = (known[axis], found[axis]);
+            [first.min(from), last.max(to)]
+        }));
     }
-    if kept[0].is_empty() { scan.grid.shape.map(|extent| 0..extent) } else { kept }
+    bounds.map_or(scan.grid.shape.map(|extent| 0..extent), |bounds| {
+        bounds.map(|[first, last]| first..last + 1)
+    })
 }
 
 /// The box `kept` of `file` with `shape` voxels, whose edges are those of the box.
@@ -168,7 +171,7 @@ impl Regrid {
     /// of them holds, and of equally many the smallest that is not the background. A prepared voxel
     /// that no annotated one goes to is unknown. Refuses an annotation of another length.
     pub fn carry_annotation(&self, values: &[u8]) -> Result<Carried> {
-        self.check_length(values.len(), &self.file)?;
+        check_length(values.len(), &self.file)?;
         let annotated = values.iter().filter(|&&label| label != UNKNOWN).count();
         if self.is_same() {
             return Ok(Carried { values: values.to_vec(), annotated, carried: annotated });
@@ -206,7 +209,7 @@ impl Regrid {
     /// Labels of every voxel of the file on the prepared grid: each prepared voxel has the label of the one
     /// that its centre lies in. Refuses labels of another length.
     pub fn carry_dense(&self, values: &[u8]) -> Result<Vec<u8>> {
-        self.check_length(values.len(), &self.file)?;
+        check_length(values.len(), &self.file)?;
         if self.is_same() {
             return Ok(values.to_vec());
         }
@@ -226,7 +229,7 @@ impl Regrid {
     /// Labels of the prepared grid on that of the file: each voxel of the file has the label of the prepared
     /// one that it lies in, and outside of the kept box 0, background. Refuses labels of another length.
     pub fn labels(&self, prepared: &[u8]) -> Result<Labels> {
-        self.check_length(prepared.len(), &self.prepared)?;
+        check_length(prepared.len(), &self.prepared)?;
         let grid = self.file.clone();
         if self.is_same() {
             return Ok(Labels { grid, values: prepared.to_vec() });
@@ -259,15 +262,15 @@ impl Regrid {
     fn kept_line<'a>(&self, values: &'a [u8], slice: usize, row: usize) -> &'a [u8] {
         &values[self.kept_place(slice, row)]
     }
+}
 
-    fn check_length(&self, found: usize, grid: &Grid) -> Result<()> {
-        let expected = grid.voxels();
-        if found == expected {
-            return Ok(());
-        }
-        Err(Failure::new(format!(
-            "a label map has {found} voxels, expected {expected} for shape {:?}",
-            grid.shape
-        )))
+fn check_length(found: usize, grid: &Grid) -> Result<()> {
+    let expected = grid.voxels();
+    if found == expected {
+        return Ok(());
     }
+    Err(Failure::new(format!(
+        "a label map has {found} voxels, expected {expected} for shape {:?}",
+        grid.shape
+    )))
 }

@@ -158,8 +158,8 @@ mod tests {
         let values: Vec<f32> =
             (0..outer * extent * inner).map(|i| ((i * 7919) % 101) as f32).collect();
         let (axis, line) = (Axis { outer, extent, inner }, Axis { outer: 1, extent, inner: 1 });
-        type Along = fn(&[f32], Axis, usize) -> Vec<f32>;
-        for along in [cubic_along as Along, nearest_along as Along] {
+        let both: [fn(&[f32], Axis, usize) -> Vec<f32>; 2] = [cubic_along, nearest_along];
+        for along in both {
             let found = along(&values, axis, to);
             for (block, offset) in [(0, 0), (0, LINES), (1, 5), (1, inner - 1)] {
                 let alone: Vec<f32> =

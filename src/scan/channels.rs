@@ -12,7 +12,7 @@ use std::path::PathBuf;
 /// Puts scans of one grid over each other: the channels of the first come first.
 ///
 /// Refuses scans that do not lie on each other, and none at all.
-pub fn stack(mut scans: Vec<Scan>) -> Result<Scan> {
+fn stack(mut scans: Vec<Scan>) -> Result<Scan> {
     let alone = if scans.len() == 1 { scans.pop() } else { None };
     if let Some(scan) = alone {
         return Ok(scan);
@@ -29,7 +29,9 @@ pub fn stack(mut scans: Vec<Scan>) -> Result<Scan> {
     }
     let mut voxels = Vec::with_capacity(scans.iter().map(|scan| scan.voxels.len()).sum());
     for slice in 0..grid.shape[0] {
-        scans.iter().for_each(|scan| voxels.extend_from_slice(scan.slice(slice)));
+        for scan in &scans {
+            voxels.extend_from_slice(scan.slice(slice));
+        }
     }
     Ok(Scan { grid, channels: scans.iter().map(|scan| scan.channels).sum(), voxels })
 }

@@ -56,6 +56,7 @@ impl Coding {
     }
 
     /// The same, where `value` means that nobody said what a voxel is.
+    #[must_use]
     pub fn or_unlabelled(mut self, value: i64) -> Self {
         self.labels.insert(value, IGNORE);
         self.words = format!("{} or {value} for unlabelled", self.words);

@@ -5,7 +5,6 @@
 use super::alignment::{AxisOrder, FileGrid};
 use super::coding::{Coding, Numbers};
 use super::content::Content;
-use super::grid::Grid;
 use super::notes::Notes;
 use super::{Labels, Scan, nifti, picture};
 use crate::error::{Failure, Result};
@@ -90,12 +89,6 @@ pub fn read_labels(path: &Path, coding: &Coding, notes: &Notes) -> Result<Labels
     read_numbers(path, notes)?.labels(coding, notes)
 }
 
-/// Reads labels onto the grid of an image; [`FileGrid::labels_at`] says more where the file of the image is
-/// at hand.
-pub fn labels_on(grid: &Grid, path: &Path, coding: &Coding, notes: &Notes) -> Result<Labels> {
-    FileGrid::from(grid).labels_at(path, coding, notes)
-}
-
 impl FileGrid {
     /// The labels of the file at `path`, voxel by voxel of this image.
     ///
@@ -144,16 +137,8 @@ impl FileGrid {
     }
 }
 
-/// The name of a file without the ending of a format that is read, in small letters or capitals.
-pub fn stem(name: &str) -> Option<&str> {
-    FORMATS.iter().flat_map(|format| format.endings).find_map(|ending| {
-        let at = name.len().checked_sub(ending.len()).filter(|&at| at > 0)?;
-        name.get(at..)?.eq_ignore_ascii_case(ending).then(|| &name[..at])
-    })
-}
-
 /// The format of a file by its first bytes. Refuses what is no file of [`FORMATS`], with its name.
-pub fn format_of(path: &Path) -> Result<&'static Format> {
+fn format_of(path: &Path) -> Result<&'static Format> {
     let mut content = Content::open(path)?;
     let start = content.up_to(START_BYTES)?;
     let found = FORMATS.iter().find(|format| (format.begins)(&start));

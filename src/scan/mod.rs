@@ -20,11 +20,9 @@ mod writer;
 pub mod wsl4mis;
 
 pub use alignment::FileGrid;
-pub use channels::{read_channels, stack};
+pub use channels::read_channels;
 pub use coding::{Coding, Numbers};
-pub use formats::{
-    FORMATS, Format, format_of, labels_on, read, read_grid, read_labels, read_numbers, stem,
-};
+pub use formats::{FORMATS, Format, read, read_grid, read_labels, read_numbers};
 pub use grid::{Grid, Placement, place};
 pub use notes::{Notes, list};
 pub use writer::{LabelWriter, MapWriter};
@@ -61,6 +59,7 @@ impl Scan {
     }
 
     /// The same with three channels: grey stands three times.
+    #[must_use]
     pub fn into_colours(self) -> Self {
         if self.channels != 1 {
             return self;

@@ -17,7 +17,7 @@ use tch::{Device, Kind, Tensor};
 
 /// Slices that go through a network together where it sees each by itself, unless somebody says otherwise.
 pub const SLICES_AT_ONCE: usize = 8;
-/// Voxels that go through a network together on a GPU, or one window where that has more.
+/// Voxels that go through a network together on a GPU, or those of one window where that has more.
 const VOXELS_AT_ONCE: usize = 1 << 21;
 /// Overlap of neighbouring windows unless somebody says otherwise, as in nnU-Net.
 pub const OVERLAP: f64 = 0.5;
@@ -179,7 +179,7 @@ impl<'a> Inference<'a> {
         }
     }
 
-    /// Slices, rows, columns that go through a network together on the host.
+    /// Slices, rows, columns of a window, or of the slices that come together where a network sees each by itself.
     pub fn extent_at_once(&self) -> [usize; 3] {
         let [depth, rows, columns] = self.sampling.extent();
         [if depth == 1 { self.slices_at_once } else { depth }, rows, columns]
@@ -191,7 +191,7 @@ impl<'a> Inference<'a> {
     }
 
     fn windows_at_once(&self) -> usize {
-        let voxels = self.sampling.extent().iter().product::<usize>().max(1);
+        let voxels = self.extent_at_once().iter().product::<usize>().max(1);
         if self.target.device == Device::Cpu { 1 } else { (VOXELS_AT_ONCE / voxels).max(1) }
     }
 

@@ -153,6 +153,16 @@ fn rank_agreement_of_all_regularisers_at_once() {
     assert_same_run(&train("shared").under_mpirun(3).succeed(), &alone);
 }
 
+#[test]
+fn rank_agreement_on_patches_of_volumes() {
+    let folder = TempDir::new().unwrap();
+    let train = |name: &str| {
+        verification_of("configs/smoke/partial-ce-3d.toml", &folder.path().join(name)).sets(&SHORT)
+    };
+    let alone = train("alone").succeed();
+    assert_same_run(&train("shared").under_mpirun(3).succeed(), &alone);
+}
+
 /// The digests of the last checkpoint's shards: weights, moments and buffers of every rank.
 fn digests(run: &Ended, step: u64) -> Vec<FileDigest> {
     read_manifest(&run.run.checkpoints().join(format!("step-{step:08}"))).unwrap().manifest.files

@@ -59,7 +59,7 @@ fn blob(shape: [usize; 3], [z, y, x]: [usize; 3]) -> u8 {
 }
 
 fn dice(a: &[u8], b: &[u8], class: u8) -> f64 {
-    let count = |labels: &[u8]| labels.iter().filter(|&&label| label == class).count();
+    let count = |labels: &[u8]| labels.iter().map(|&l| usize::from(l == class)).sum::<usize>();
     let both = a.iter().zip(b).filter(|&(&a, &b)| a == class && b == class).count();
     2.0 * both as f64 / (count(a) + count(b)).max(1) as f64
 }

@@ -4,8 +4,8 @@ use crate::nifti_files::{File, gzip, image, scribble, stored_along, straight};
 use image::{DynamicImage, ExtendedColorType, GrayImage, ImageEncoder, Luma, Rgb, RgbImage};
 use proptest::prelude::*;
 use scrimp::scan::{
-    Coding, FORMATS, Grid, IGNORE, LabelWriter, MapWriter, Notes, Placement, format_of, labels_on,
-    read, read_grid, read_labels, stem,
+    Coding, FORMATS, Grid, IGNORE, LabelWriter, MapWriter, Notes, Placement, read, read_grid,
+    read_labels,
 };
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -88,7 +88,8 @@ fn labels_and_maps_lie_where_their_image_lies() {
             writer.finish().unwrap();
             let found = read_labels(&to, &Coding::classes(3), &notes()).unwrap();
             assert_eq!((&found.grid, &found.values), (grid, &expected), "{name}");
-            let on_image = labels_on(grid, &to, &Coding::classes(3), &notes()).unwrap();
+            let image = read_grid(&path, &notes()).unwrap();
+            let on_image = image.labels_at(&to, &Coding::classes(3), &notes()).unwrap();
             assert_eq!(on_image, found, "{name}");
             // All that speaks of place and dimensions is the image's, byte by byte.
             let (ours, theirs) = (unpacked(&to), unpacked(&path));
@@ -131,11 +132,11 @@ fn places_are_those_that_the_standard_means() {
 #[test]
 fn labels_of_another_order_are_turned_onto_a_grid_and_those_of_another_place_refused() {
     let folder = TempDir::new().unwrap();
-    let grid = read_grid(&write(folder.path(), "a.nii", &image()), &notes()).unwrap().grid;
+    let grid = read_grid(&write(folder.path(), "a.nii", &image()), &notes()).unwrap();
     let coding = Coding::classes(2).or_unlabelled(9);
     let at = |name: &str, file: &File| {
         let said = notes();
-        let labels = labels_on(&grid, &write(folder.path(), name, file), &coding, &said);
+        let labels = grid.labels_at(&write(folder.path(), name, file), &coding, &said);
         (labels, said.take().len())
     };
     let (plain, said) = at("plain.nii", &scribble());
@@ -227,8 +228,8 @@ fn labels_of_a_picture_are_a_picture_that_lies_as_it_is_shown() {
     assert_eq!((scan.channels, scan.grid.shape), (1, [1, 3, 2]));
     assert_eq!(scan.voxels, [1.0, 0.0, 11.0, 10.0, 21.0, 20.0]);
     assert_eq!(read_grid(&at("a.png"), &notes()).unwrap().grid, scan.grid);
-    let ending = format_of(&at("a.png")).unwrap().labels_ending;
-    let to = at(&format!("a-labels{ending}"));
+    let format = FORMATS.iter().find(|format| format.name == "PNG").unwrap();
+    let to = at(&format!("a-labels{}", format.labels_ending));
     let mut writer = LabelWriter::create(&to, &scan.grid, Some(&at("a.png"))).unwrap();
     writer.append(&[0, 1]).unwrap();
     writer.append(&[2, 0, 0, 1]).unwrap();
@@ -296,14 +297,4 @@ fn a_file_is_there_when_it_is_whole_and_never_in_the_place_of_another_image() {
         create(&grid, "labels.mha"),
         "cannot write `FOLDER/labels.mha`, expected a name that ends in `.nii.gz`, `.nii` or `.png`"
     );
-}
-
-#[test]
-fn names_of_files_lose_the_ending_of_any_format() {
-    for format in FORMATS {
-        for ending in format.endings {
-            assert_eq!(stem(&format!("a.b{}", ending.to_uppercase())), Some("a.b"));
-        }
-    }
-    assert_eq!((stem(".nii"), stem("a.txt")), (None, None));
 }

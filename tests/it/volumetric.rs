@@ -192,6 +192,27 @@ fn golden_unet_over_volumes() {
 }
 
 #[test]
+fn convolutions_over_volumes_may_compute_in_bf16() {
+    let topology = Topology::of_volumes([8, 16, 16], Some([2.0, 1.0, 1.0]));
+    let x = Tensor::arange(2 * 8 * 16 * 16, (Kind::Float, device())).sin().view([2, 1, 8, 16, 16]);
+    let [exact, rounded] = [Kind::Float, Kind::BFloat16].map(|computed| {
+        let parameters = Parameters::new(Key::new(0), Kind::Float, device());
+        let mut parameters = parameters.computing_in(computed);
+        let net = UNet::shaped(&mut parameters.root(), 1, 3, &topology);
+        let flat = Flat::new(&parameters);
+        let logits = net.forward(&x, &Pass::Train { group: Arc::new(Alone), keys: None }).unwrap();
+        assert_eq!(logits.kind(), Kind::Float);
+        logits.square().mean(Kind::Float).backward();
+        let gradients = flat.gradients();
+        Leaves::of(&parameters, &flat).gather_all(&gradients, false).unwrap();
+        [logits.detach(), gradients]
+    });
+    assert_close("logits", &rounded[0], &exact[0], 0.05);
+    let apart = (&rounded[1] - &exact[1]).norm() / exact[1].norm();
+    assert!(apart.double_value(&[]) < 0.1, "{apart}");
+}
+
+#[test]
 fn a_volume_of_one_slice_costs_what_its_image_costs() {
     let golden = Golden::open_of_definitions("volumetric");
     let first = |maps: &Tensor| maps.narrow(2, 0, 1).contiguous();

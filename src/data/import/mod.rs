@@ -95,7 +95,7 @@ fn prepared(case: Case, preparation: &Preparation, image: &Path, notes: &Notes) 
         }
         annotations.insert(kind, values);
     }
-    Ok(Case { annotations, scan, ..case })
+    Ok(Case { scan, annotations, ..case })
 }
 
 /// The class names of ACDC, MSCMR and the phantom by label value.

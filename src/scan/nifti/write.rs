@@ -11,7 +11,7 @@ use crate::files::FreshFile;
 use crate::scan::content::Content;
 use crate::scan::grid::Grid;
 use flate2::{Compression, write::GzEncoder};
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, IntoInnerError, Write};
 use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 
@@ -103,7 +103,9 @@ impl<T: Element> NiftiWriter<T> {
         let mut bytes = Vec::with_capacity(BUFFER_BYTES);
         for chunk in voxels.chunks(BUFFER_BYTES / size_of::<T>()) {
             bytes.clear();
-            chunk.iter().for_each(|voxel| voxel.put(&mut bytes, self.big_endian));
+            for voxel in chunk {
+                voxel.put(&mut bytes, self.big_endian);
+            }
             self.put(&bytes)?;
         }
         Ok(())
@@ -116,10 +118,10 @@ impl<T: Element> NiftiWriter<T> {
             return Err(Failure::new(format!("{} voxels of `{path}` are missing", self.left)));
         }
         let whole = match self.to {
-            Stream::Plain(file) => file.into_inner().map_err(|error| error.into_error()),
+            Stream::Plain(file) => file.into_inner().map_err(IntoInnerError::into_error),
             Stream::Packed(packed) => packed
                 .finish()
-                .and_then(|file| file.into_inner().map_err(|error| error.into_error())),
+                .and_then(|file| file.into_inner().map_err(IntoInnerError::into_error)),
         };
         whole.and_then(FreshFile::take_place_durably).context(|| cannot_write(&self.path))
     }

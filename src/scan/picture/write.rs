@@ -6,7 +6,7 @@ use crate::error::{Context, Result};
 use crate::files::FreshFile;
 use image::codecs::png::PngEncoder;
 use image::{ExtendedColorType, ImageEncoder};
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, IntoInnerError, Write};
 use std::path::Path;
 
 /// Writes labels `[rows, columns]`; the file is on the disk when this returns.
@@ -18,6 +18,6 @@ pub(in crate::scan) fn write_labels(path: &Path, shape: [usize; 2], labels: &[u8
         .write_image(labels, columns, rows, ExtendedColorType::L8)
         .context(cannot)?;
     file.flush().context(cannot)?;
-    let file = file.into_inner().map_err(|error| error.into_error()).context(cannot)?;
+    let file = file.into_inner().map_err(IntoInnerError::into_error).context(cannot)?;
     file.take_place_durably().context(cannot)
 }

@@ -53,8 +53,17 @@ impl Anatomy {
 
     /// The slice at `depth` along the long axis, 0 at the base and 1 at the apex.
     pub(super) fn section(&self, depth: f64, draws: &mut Draws) -> Section {
+        self.section_with(depth, &Jitter::draw(draws))
+    }
+
+    /// The slice at `depth` of a heart whose slices are parts of one body.
+    pub(super) fn section_of_body(&self, depth: f64, wander: &Wander) -> Section {
+        self.section_with(depth, &wander.at(depth))
+    }
+
+    fn section_with(&self, depth: f64, jitter: &Jitter) -> Section {
         // A ventricle is about half an ellipsoid: it closes slowly, then fast.
-        let shrink = (1.0 - (0.88 * depth).powi(2)).sqrt() * draws.range(0.96, 1.04);
+        let shrink = (1.0 - (0.88 * depth).powi(2)).sqrt() * jitter.swell;
         let cavity = self.cavity * shrink;
         let wall = self.wall * (0.75 + 0.25 * shrink);
         let outer = cavity + wall;
@@ -64,18 +73,61 @@ impl Anatomy {
             depth: outer * self.right_depth * right_shrink,
             length: outer * self.right_length * right_shrink.sqrt(),
         };
-        let jitter = 0.004 * self.cavity;
+        let shift = 0.004 * self.cavity;
         Section {
-            row: self.row + self.drift.0 * depth + jitter * draws.normal(),
-            column: self.column + self.drift.1 * depth + jitter * draws.normal(),
+            row: self.row + self.drift.0 * depth + shift * jitter.row,
+            column: self.column + self.drift.1 * depth + shift * jitter.column,
             cavity,
             wall,
             aspect: self.aspect,
             turn: (self.turn.sin(), self.turn.cos()),
-            waves: self.waves.map(|(size, phase)| (size, phase + draws.range(-0.3, 0.3))),
+            waves: [0, 1].map(|wave| {
+                let (size, phase) = self.waves[wave];
+                (size, phase + jitter.phases[wave])
+            }),
             // Below three pixels of reach beyond the wall nobody would call it a ventricle.
             right: (right.offset + right.depth > outer + 3.0).then_some(right),
         }
+    }
+}
+
+/// How a slice differs from what its depth alone would make it.
+struct Jitter {
+    /// Factor of the radius of the cavity.
+    swell: f64,
+    /// Shifts of the centre, in shares of 0.004 of the cavity at the base.
+    row: f64,
+    column: f64,
+    /// Added to the phases of the contours' waves.
+    phases: [f64; 2],
+}
+
+impl Jitter {
+    /// Of a slice by itself.
+    fn draw(draws: &mut Draws) -> Self {
+        let swell = draws.range(0.96, 1.04);
+        let (row, column) = (draws.normal(), draws.normal());
+        Self { swell, row, column, phases: [draws.range(-0.3, 0.3), draws.range(-0.3, 0.3)] }
+    }
+}
+
+/// How the slices of one body differ: slow waves from base to apex.
+pub(super) struct Wander {
+    /// Pace, in waves from base to apex, and phase of what moves: size, row, column, contours.
+    waves: [(f64, f64); 4],
+}
+
+impl Wander {
+    /// Draws the waves of one case.
+    pub(super) fn draw(draws: &mut Draws) -> Self {
+        Self { waves: [0; 4].map(|_| (draws.range(0.6, 1.4), draws.range(0.0, TAU))) }
+    }
+
+    fn at(&self, depth: f64) -> Jitter {
+        let [swell, row, column, contours] =
+            self.waves.map(|(pace, phase)| (TAU * pace * depth + phase).sin());
+        let phases = [0.3 * contours, -0.3 * contours];
+        Jitter { swell: 1.0 + 0.05 * swell, row: 10.0 * row, column: 10.0 * column, phases }
     }
 }
 

@@ -9,7 +9,7 @@ mod picture;
 mod scribble;
 
 use super::{Source, cardiac_classes, contiguous_fold};
-use crate::data::{Case, DENSE, Dataset, SCRIBBLE};
+use crate::data::{Case, DENSE, Dataset, IGNORE, SCRIBBLE};
 use crate::error::{Failure, Result};
 use crate::limits::{
     EXTENT, NETWORK_SIZE, PHANTOM_CASE_VOXELS, PHANTOM_CASES, PHANTOM_VOXELS, elements,
@@ -19,7 +19,7 @@ use crate::preparation::{Intensities, Preparation};
 use crate::random::Key;
 use crate::scan::Notes;
 use crate::scan::{Grid, Scan};
-use anatomy::Anatomy;
+use anatomy::{Anatomy, Section, Wander};
 use picture::Appearance;
 use std::collections::BTreeMap;
 
@@ -36,6 +36,15 @@ pub struct Phantom {
     pub difficulty: Difficulty,
     /// Equal seeds give equal cases.
     pub seed: u64,
+}
+
+/// What to generate where the slices of a case are sections of one body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct VolumePhantom {
+    /// How many cases of how many slices, and how large.
+    pub phantom: Phantom,
+    /// Every so many slices are scribbled on, at least 1; of the others nothing is annotated.
+    pub scribbled_every: usize,
 }
 
 /// How hard the images are to segment.
@@ -56,6 +65,9 @@ const FIELD_OF_VIEW_MM: f64 = 192.0;
 /// Distance of slices.
 const SLICE_DISTANCE_MM: f64 = 10.0;
 
+/// From base to apex of a body, however many slices cut it.
+const LONG_AXIS_MM: f64 = 72.0;
+
 /// Grey values that a pixel can have before scaling; whole numbers keep the set the same wherever
 /// it is made and let it pack well.
 const GREY_LEVELS: f64 = 1000.0;
@@ -69,24 +81,47 @@ pub fn generate(phantom: &Phantom) -> Result<Dataset> {
 /// contiguous blocks. Refuses counts outside their ranges, cases of more than [`PHANTOM_CASE_VOXELS`], and
 /// more than [`PHANTOM_VOXELS`] in all.
 pub fn open(phantom: Phantom) -> Result<Source> {
+    check(phantom)?;
+    let said = "Synthetic short-axis slices";
+    Ok(source(phantom, said, move |index| case(&phantom, index)))
+}
+
+/// Generates the data set of bodies in memory; see [`open_volumes`].
+pub fn generate_volumes(volumes: &VolumePhantom) -> Result<Dataset> {
+    open_volumes(*volumes)?.collect()
+}
+
+/// As [`open`], of cases whose slices are sections of one body: shapes, texture and surroundings run through,
+/// noise does not. A slice by itself says less than it does among its neighbours. Which slices are
+/// scribbled on differs from case to case.
+pub fn open_volumes(volumes: VolumePhantom) -> Result<Source> {
+    check(volumes.phantom)?;
+    if volumes.scribbled_every == 0 {
+        return Err(Failure::usage("a phantom without any scribbled slice cannot be made"));
+    }
+    let said = "Synthetic short-axis volumes";
+    Ok(source(volumes.phantom, said, move |index| body(&volumes, index)))
+}
+
+fn check(phantom: Phantom) -> Result<()> {
     let Phantom { cases, slices, size, .. } = phantom;
     check_range("phantom", ("cases", cases), [1, PHANTOM_CASES])?;
     check_range("phantom", ("slices", slices), [1, EXTENT])?;
     check_range("phantom", ("size", size), [SMALLEST_SIZE, NETWORK_SIZE])?;
     check_voxels("phantom", &[slices, size, size], ("one case", PHANTOM_CASE_VOXELS))?;
-    check_voxels("phantom", &[cases, slices, size, size], ("all cases", PHANTOM_VOXELS))?;
-    Ok(Source {
+    check_voxels("phantom", &[cases, slices, size, size], ("all cases", PHANTOM_VOXELS))
+}
+
+fn source(phantom: Phantom, said: &str, case: impl Fn(usize) -> Result<Case> + 'static) -> Source {
+    Source {
         name: "phantom".into(),
         classes: cardiac_classes(),
         preparation: Some(Preparation::grey(Intensities::Published)),
-        provenance: format!(
-            "Synthetic short-axis slices, {:?}, seed {}.",
-            phantom.difficulty, phantom.seed
-        ),
-        case_count: cases,
+        provenance: format!("{said}, {:?}, seed {}.", phantom.difficulty, phantom.seed),
+        case_count: phantom.cases,
         notes: Notes::default(),
-        cases: Box::new((0..cases).map(move |index| case(&phantom, index))),
-    })
+        cases: Box::new((0..phantom.cases).map(case)),
+    }
 }
 
 /// Refuses a count of something synthetic that is outside its range.
@@ -134,11 +169,51 @@ fn case(phantom: &Phantom, index: usize) -> Result<Case> {
         scribble.extend(scribble::draw(&section, &labels, phantom.size, &mut draws));
         dense.extend(labels);
     }
+    finished(phantom, index, SLICE_DISTANCE_MM, Drawn { values, scribble, dense })
+}
+
+/// A case whose slices are sections of one body.
+fn body(volumes: &VolumePhantom, index: usize) -> Result<Case> {
+    let VolumePhantom { phantom, scribbled_every } = volumes;
+    let key = Key::new(phantom.seed).purpose("volume phantom").number(index as u64);
+    let anatomy = Anatomy::draw(&mut key.purpose("anatomy").draws(), phantom.size);
+    let wander = Wander::draw(&mut key.purpose("wander").draws());
+    let appearance = Appearance::draw(&mut key.purpose("appearance").draws(), phantom);
+    let depth = |slice: usize| slice as f64 / phantom.slices.saturating_sub(1).max(1) as f64;
+    let sections: Vec<Section> =
+        (0..phantom.slices).map(|slice| anatomy.section_of_body(depth(slice), &wander)).collect();
+    let values = appearance.paint_body(&sections, phantom.size, key.purpose("paint"));
+    let values = values.iter().map(|value| (value * GREY_LEVELS).round()).collect();
+    let first = index % (*scribbled_every).min(phantom.slices);
+    let (mut dense, mut scribble) = (Vec::new(), Vec::new());
+    for (slice, section) in sections.iter().enumerate() {
+        let labels = section.labels(phantom.size);
+        if slice >= first && (slice - first).is_multiple_of(*scribbled_every) {
+            let mut draws = key.purpose("scribble").number(slice as u64).draws();
+            scribble.extend(scribble::draw(section, &labels, phantom.size, &mut draws));
+        } else {
+            scribble.extend(std::iter::repeat_n(IGNORE, labels.len()));
+        }
+        dense.extend(labels);
+    }
+    let distance_mm = LONG_AXIS_MM / phantom.slices as f64;
+    finished(phantom, index, distance_mm, Drawn { values, scribble, dense })
+}
+
+/// What was drawn of a case: slices, rows, columns.
+struct Drawn {
+    values: Vec<f64>,
+    scribble: Vec<u8>,
+    dense: Vec<u8>,
+}
+
+fn finished(phantom: &Phantom, index: usize, distance_mm: f64, drawn: Drawn) -> Result<Case> {
+    let Drawn { values, scribble, dense } = drawn;
     let name = format!("phantom{:04}", index + 1);
     let in_plane_mm = FIELD_OF_VIEW_MM / phantom.size as f64;
     let grid = Grid::unplaced(
         [phantom.slices, phantom.size, phantom.size],
-        Some([SLICE_DISTANCE_MM, in_plane_mm, in_plane_mm]),
+        Some([distance_mm, in_plane_mm, in_plane_mm]),
     );
     Ok(Case {
         // Another seed draws other hearts: these are other people.
@@ -154,7 +229,6 @@ fn case(phantom: &Phantom, index: usize) -> Result<Case> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::IGNORE;
     use xxhash_rust::xxh3::xxh3_64;
 
     const SMALL: Phantom =
@@ -174,6 +248,44 @@ mod tests {
         assert_eq!(digest(&generate(&SMALL).unwrap()), 16_879_333_507_936_877_643);
         let hard = Phantom { difficulty: Difficulty::Hard, ..SMALL };
         assert_eq!(digest(&generate(&hard).unwrap()), 11_937_734_790_199_702_830);
+    }
+
+    const BODIES: VolumePhantom = VolumePhantom { phantom: SMALL, scribbled_every: 3 };
+
+    #[test]
+    fn the_same_seed_draws_the_same_bodies_for_ever() {
+        // Frozen as those above.
+        assert_eq!(digest(&generate_volumes(&BODIES).unwrap()), 9_954_663_691_293_402_602);
+        let phantom = Phantom { difficulty: Difficulty::Hard, ..SMALL };
+        let hard = VolumePhantom { phantom, ..BODIES };
+        assert_eq!(digest(&generate_volumes(&hard).unwrap()), 8_041_795_152_676_835_889);
+    }
+
+    #[test]
+    fn slices_of_a_body_run_into_each_other_and_some_are_scribbled_on() {
+        let phantom = Phantom { slices: 24, ..SMALL };
+        let bodies = generate_volumes(&VolumePhantom { phantom, scribbled_every: 5 }).unwrap();
+        let loose = generate(&phantom).unwrap();
+        // Pixels whose class differs from that of the slice above, of all that are of a structure.
+        let moved = |case: &Case| {
+            let dense = |slice| case.annotation_slice(DENSE, slice).unwrap();
+            let differing = (1..24).flat_map(|slice| dense(slice).iter().zip(dense(slice - 1)));
+            let structures = case.annotations[DENSE].iter().filter(|&&label| label > 0).count();
+            differing.filter(|(a, b)| a != b).count() as f64 / structures as f64
+        };
+        for (number, (body, loose)) in bodies.cases.iter().zip(&loose.cases).enumerate() {
+            body.check(4).unwrap();
+            assert!(moved(body) < moved(loose), "{} {}", moved(body), moved(loose));
+            for slice in 0..24 {
+                let scribble = body.annotation_slice(SCRIBBLE, slice).unwrap();
+                let is_scribbled = scribble.iter().any(|&label| label != IGNORE);
+                assert_eq!(is_scribbled, slice % 5 == number, "case {number}, slice {slice}");
+                let truth = body.annotation_slice(DENSE, slice).unwrap();
+                let mut known = scribble.iter().zip(truth).filter(|(label, _)| **label != IGNORE);
+                assert!(known.all(|(label, truth)| label == truth));
+            }
+        }
+        assert_eq!(bodies.cases[0].scan.grid.spacing_mm, Some([3.0, 3.0, 3.0]));
     }
 
     #[test]
