@@ -106,8 +106,12 @@ impl<'a> Inference<'a> {
     /// Class probabilities of a prepared scan, slab by slab from the first slice on, each slice once.
     pub fn each_slab(&self, scan: &Scan, take: &mut dyn FnMut(Slab) -> Result<()>) -> Result<()> {
         self.each_finished(scan, &mut |first, probabilities| {
-            let probabilities = probabilities.to_kind(Kind::Float).to_device(Device::Cpu);
-            take(Slab { first, probabilities: probabilities.contiguous() })
+            (0..probabilities.size()[1]).try_for_each(|slice| {
+                let found = probabilities.narrow(1, slice, 1);
+                let mut probabilities = Tensor::empty(found.size(), (Kind::Float, Device::Cpu));
+                probabilities.copy_(&found);
+                take(Slab { first: first + slice as usize, probabilities })
+            })
         })
     }
 
@@ -130,7 +134,7 @@ impl<'a> Inference<'a> {
         let [_, rows, columns] = lattice.padded;
         let layer = product([lattice.depth(), rows, columns]);
         let [_, rows, columns] = self.shape(scan);
-        let slab = product([lattice.depth(), rows, columns]) * classes as u64;
+        let slab = product([1, rows, columns]) * classes as u64;
         let (channels, classes) = (scan.channels as u64, classes as u64);
         let on_device = if self.target.device == Device::Cpu {
             let windows = self.windows_at_once().min(lattice.corners.len());
@@ -191,8 +195,9 @@ impl<'a> Inference<'a> {
         if self.target.device == Device::Cpu { 1 } else { (VOXELS_AT_ONCE / voxels).max(1) }
     }
 
-    /// [`Inference::each_slab`] that leaves probabilities in their precision where they were computed; `take`
-    /// gets the first slice and `[classes, slices, rows, columns]`.
+    /// [`Inference::each_slab`] that leaves probabilities in their precision where they were computed, as many
+    /// slices as a window is deep; `take` gets the first slice and `[classes, slices, rows, columns]`, which are
+    /// written over when it returns.
     pub fn each_finished(&self, scan: &Scan, take: Taker<'_>) -> Result<()> {
         let cut = self.cut(scan);
         if self.volume_statistics {
@@ -584,9 +589,9 @@ pub(super) mod tests {
         let inference = Inference::new(vec![&echo], patches([4, 6, 8]), HERE);
         let bytes = inference.bytes(&scan([8, 12, 16]), 2);
         assert_eq!(bytes, inference.bytes(&scan([80, 12, 16]), 2));
-        // Twice the layer, sums and totals of two classes, a window with its results, and a slab.
-        let (layer, window) = (4 * 12 * 16, 4 * 6 * 8);
-        assert_eq!(bytes, 4 * (2 * layer + 3 * layer + 7 * window + 2 * layer));
+        // Twice the layer, sums and totals of two classes, a window with its results, and one slice.
+        let (layer, window, slice) = (4 * 12 * 16, 4 * 6 * 8, 12 * 16);
+        assert_eq!(bytes, 4 * (2 * layer + 3 * layer + 7 * window + 2 * slice));
     }
 
     #[test]

@@ -50,9 +50,10 @@ impl Member {
             let message = format!(
                 "checkpoint `{place}` does not say which classes there are and how scans were prepared"
             );
-            return Err(Failure::usage(message).hint(
-                "scrimp wrote it before it recorded them: pack the data again, and train on from it with `--resume`",
-            ));
+            return Err(Failure::usage(message).hint(format!(
+                "it was written before they were recorded: pack the data again, and train on from it with \
+                 `scrimp train CONFIG --run DIR --resume {place}`"
+            )));
         };
         let classes = manifest.classes.clone();
         Ok(Self { run: run.to_owned(), plan, classes, preparation, checkpoint })

@@ -244,7 +244,10 @@ fn tell(mut summary: Summary, jobs: &[Job], ended: Vec<Ended>) -> Result<()> {
     if problems.is_empty() {
         return Ok(());
     }
-    let message = format!("{} of {} could not be segmented", problems.len(), counted(jobs.len()));
+    let message = match jobs.len() {
+        1 => "the image could not be segmented".to_owned(),
+        all => format!("{} of {all} images could not be segmented", problems.len()),
+    };
     let failure = Failure::new(message);
     let failure = problems.iter().fold(failure, |failure, problem| failure.because_of(problem));
     hints.sort();
