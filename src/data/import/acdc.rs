@@ -43,7 +43,7 @@ pub fn open(folder: &Path) -> Result<Source> {
     let notes = Notes::default();
     let (form, found) = find(folder, &notes)?;
     let is_raw = matches!(found.values().next(), Some(Files::Nifti(_)));
-    let scaling = if is_raw { Intensities::Published } else { Intensities::AsStored };
+    let scaling = if is_raw { Intensities::Published } else { Intensities::Scaled };
     let (case_count, noted) = (found.len(), notes.clone());
     let cases = found.into_iter().map(move |(id, files)| case(id, &files, &noted));
     Ok(Source {
