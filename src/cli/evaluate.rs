@@ -21,30 +21,34 @@ pub struct Evaluate {
     /// The statistics with which batch normalisation works
     #[arg(long, default_value = "saved")]
     pub statistics: Statistics,
+    /// Score what the run predicts of the images in this folder, in place of a fold; `NAME_0000`, `NAME_0001` ... are the channels of one
+    #[arg(
+        long,
+        value_name = "DIR",
+        group = "files",
+        requires_all = ["run", "labels"],
+        conflicts_with_all = ["convention", "fold", "statistics"]
+    )]
+    pub images: Option<PathBuf>,
     /// Score the label files in this folder instead of a run, NIfTI or PNG of any program
     #[arg(
         long,
         value_name = "DIR",
+        group = "files",
         requires = "labels",
         conflicts_with_all = ["run", "checkpoint", "convention", "fold", "statistics"]
     )]
     pub predictions: Option<PathBuf>,
-    /// The true labels, files with the names of the predictions
-    #[arg(long, value_name = "DIR", requires = "predictions", conflicts_with = "run")]
+    /// The true labels, files with the names of the images or predictions
+    #[arg(long, value_name = "DIR", requires = "files")]
     pub labels: Option<PathBuf>,
     /// How far apart surfaces may lie that count as one for NSD: mm, or voxels where the spacing is unknown
-    #[arg(long, value_name = "MM", default_value_t = 1.0, requires = "predictions", conflicts_with = "run", value_parser = tolerance)]
+    #[arg(long, value_name = "MM", default_value_t = 1.0, requires = "labels", value_parser = tolerance)]
     pub tolerance: f64,
-    /// Classes by the values of labels, the background first: names, or `VALUE=NAME` of each [default: every value that is found, 0 the background]
-    #[arg(
-        long,
-        value_name = "NAMES",
-        value_delimiter = ',',
-        requires = "predictions",
-        conflicts_with = "run"
-    )]
+    /// Classes by the values of labels, the background first: names, or `VALUE=NAME` of each [default: of a run its own; else every value that is found, 0 the background]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', requires = "labels")]
     pub classes: Option<Vec<String>>,
-    /// Where to write the table of cases [default: `scores.csv` in the folder of predictions; of a run `RUN/scores/evaluate-CHECKPOINT-CONVENTION.csv`, with statistics and fold if they are given]
+    /// Where to write the table of cases [default: `scores.csv` in the folder of predictions; of a run `RUN/scores/evaluate-CHECKPOINT-CONVENTION.csv`, with statistics and fold if they are given, with `--images` `RUN/scores/evaluate-files-CHECKPOINT.csv`]
     #[arg(long, value_name = "FILE")]
     pub to: Option<PathBuf>,
 }

@@ -1,4 +1,5 @@
-//! `scrimp evaluate --predictions DIR --labels DIR`: scores label files of any program.
+//! `scrimp evaluate --predictions DIR --labels DIR`: scores label files of any program. What a network predicts of
+//! files is paired with labels and written here, too.
 //!
 //! Pairs files by name. How they are read stands in `scan`, and what is measured in `scoring`.
 
@@ -17,14 +18,17 @@ use std::path::{Path, PathBuf};
 /// Scores the files in `predictions` against those in `labels`, on one process.
 pub(super) fn run(arguments: &cli::Evaluate, predictions: &Path, labels: &Path) -> Result<Exit> {
     let crew = Crew::join()?;
-    let scored = match crew.ranks() {
-        1 => score(arguments, predictions, labels),
-        ranks => Err(Failure::usage(format!(
-            "label files are scored on one process, started on {ranks} ranks"
-        ))
-        .hint("run it without mpirun")),
-    };
+    let scored = refuse_ranks(crew.ranks()).and_then(|()| score(arguments, predictions, labels));
     crew.agree(scored).map_err(|failure| crew.tell(failure))
+}
+
+/// Refuses more ranks than one.
+pub(super) fn refuse_ranks(ranks: usize) -> Result<()> {
+    if ranks == 1 {
+        return Ok(());
+    }
+    Err(Failure::usage(format!("files are scored on one process, started on {ranks} ranks"))
+        .hint("run it without mpirun"))
 }
 
 fn score(arguments: &cli::Evaluate, predictions: &Path, labels: &Path) -> Result<Exit> {
@@ -32,17 +36,27 @@ fn score(arguments: &cli::Evaluate, predictions: &Path, labels: &Path) -> Result
     let classes = classes.map(|words| Classes::parse(words, "--classes")).transpose()?;
     let names = classes.as_ref().map(Classes::names);
     let coding = classes.map_or_else(|| Coding::classes(CLASSES), |classes| classes.coding());
-    let pairs = pairs(predictions, labels)?;
+    let pairs = pairs("prediction", label_files(predictions)?, labels)?;
     let to = arguments.to.clone().unwrap_or_else(|| predictions.join("scores.csv"));
     let table = TableFile::claim(to)?;
-    let (notes, bar) = (Notes::default(), bar("scoring", pairs.len(), "cases")?);
+    let notes = Notes::default();
     let cases = pairs.iter().map(|pair| {
-        bar.inc(1);
         let case = read(pair, &coding, &notes);
         case.map_err(|failure| hinted(failure, names.is_none(), &pair.name))
     });
     let scoring = Scoring { classes: names.as_deref(), tolerance: arguments.tolerance };
-    let scores = scoring.score(cases);
+    write(&scoring, cases, &notes, table)
+}
+
+/// Scores cases as they come, prints the means and writes the table.
+pub(super) fn write(
+    scoring: &Scoring<'_>,
+    cases: impl ExactSizeIterator<Item = Result<LabelledCase>>,
+    notes: &Notes,
+    table: TableFile,
+) -> Result<Exit> {
+    let bar = bar("scoring", cases.len(), "cases")?;
+    let scores = scoring.score(cases.inspect(|_| bar.inc(1)));
     bar.finish_and_clear();
     warn(notes.take())?;
     let scores = scores?;
@@ -53,16 +67,17 @@ fn score(arguments: &cli::Evaluate, predictions: &Path, labels: &Path) -> Result
 }
 
 /// Two files of one name.
-struct Pair {
-    name: String,
-    prediction: PathBuf,
-    truth: PathBuf,
+pub(super) struct Pair {
+    pub(super) name: String,
+    /// What is scored.
+    file: PathBuf,
+    pub(super) truth: PathBuf,
 }
 
 /// Reads both files of a pair, the labels turned to lie on the prediction.
 fn read(pair: &Pair, coding: &Coding, notes: &Notes) -> Result<LabelledCase> {
-    let place = scan::read_grid(&pair.prediction, notes)?;
-    let prediction = scan::read_labels(&pair.prediction, coding, notes)?;
+    let place = scan::read_grid(&pair.file, notes)?;
+    let prediction = scan::read_labels(&pair.file, coding, notes)?;
     let truth = place.labels_at(&pair.truth, coding, notes)?;
     Ok(LabelledCase {
         name: pair.name.clone(),
@@ -87,41 +102,43 @@ fn hinted(failure: Failure, without_classes: bool, name: &str) -> Failure {
     }
 }
 
-/// The pairs in both folders, by name. Refuses a folder without label files, and a file without its like.
-fn pairs(predictions: &Path, labels: &Path) -> Result<Vec<Pair>> {
+/// Each of `files`, which are called `what` in messages, with its labels, by name. Refuses a folder without label files,
+/// and a file without its like.
+pub(super) fn pairs(
+    what: &str,
+    files: BTreeMap<String, PathBuf>,
+    labels: &Path,
+) -> Result<Vec<Pair>> {
     let (mut pairs, mut alone) = (Vec::new(), BTreeMap::new());
-    let found = label_files(predictions)?;
     let mut truths = label_files(labels)?;
-    for (name, prediction) in found {
+    for (name, file) in files {
         match truths.remove(&name) {
-            Some(truth) => pairs.push(Pair { name, prediction, truth }),
-            None => drop(alone.insert(name, prediction)),
+            Some(truth) => pairs.push(Pair { name, file, truth }),
+            None => drop(alone.insert(name, file)),
         }
     }
     if let Some(path) = alone.values().next() {
         let failure = Failure::usage(match alone.len() - 1 {
-            0 => format!("prediction `{}` has no labels", path.display()),
-            more => format!("prediction `{}` and {more} more have no labels", path.display()),
+            0 => format!("{what} `{}` has no labels", path.display()),
+            more => format!("{what} `{}` and {more} more have no labels", path.display()),
         });
         let there: Vec<String> = truths.keys().map(|name| format!("`{name}`")).collect();
         let hint = if there.is_empty() {
             format!("put them into `{}`, or move it elsewhere", labels.display())
         } else {
-            format!(
-                "labels need the names of the predictions; without prediction are {}",
-                list(&there)
-            )
+            format!("labels need the names of the {what}s; without {what} are {}", list(&there))
         };
         return Err(failure.hint(hint));
     }
     if let Some(path) = truths.values().next() {
         let message = match truths.len() - 1 {
-            0 => format!("labels `{}` have no prediction", path.display()),
-            more => format!("labels `{}` and {more} more have no prediction", path.display()),
+            0 => format!("labels `{}` have no {what}", path.display()),
+            more => format!("labels `{}` and {more} more have no {what}", path.display()),
         };
-        return Err(Failure::usage(message).hint(
-            "predict what is missing, or move its labels elsewhere: means over fewer cases say less",
-        ));
+        let hint = format!(
+            "add each {what} that is missing, or move its labels elsewhere: means over fewer cases say less"
+        );
+        return Err(Failure::usage(message).hint(hint));
     }
     Ok(pairs)
 }

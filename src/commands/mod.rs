@@ -108,7 +108,7 @@ fn dispatch(cli: &Cli) -> Result<Exit> {
     }
 }
 
-/// Scores files, or a run.
+/// Scores files, a run, or a run on files.
 fn evaluate(arguments: &cli::Evaluate) -> Result<Exit> {
     match (&arguments.predictions, &arguments.labels, &arguments.run) {
         #[cfg(feature = "hdf5")]
@@ -116,9 +116,11 @@ fn evaluate(arguments: &cli::Evaluate) -> Result<Exit> {
             evaluate_files::run(arguments, predictions, labels)
         }
         #[cfg(feature = "torch")]
+        (None, Some(labels), Some(run)) => predict::score(arguments, run, labels),
+        #[cfg(feature = "torch")]
         (None, None, Some(run)) => evaluate::run(arguments, run),
         #[cfg(not(feature = "torch"))]
-        (None, None, Some(_)) => Err(absent("evaluate", "torch")),
+        (None, _, Some(_)) => Err(absent("evaluate", "torch")),
         #[cfg(not(feature = "hdf5"))]
         (Some(_), ..) => Err(absent("evaluate", "hdf5")),
         // The command line lets nothing else through.

@@ -134,7 +134,7 @@ fn what_has_no_like_or_lies_elsewhere_is_refused() {
     exit code 2
     error: labels `FOLDER/labels/a_gt.nii` have no prediction
 
-    hint: predict what is missing, or move its labels elsewhere: means over fewer cases say less
+    hint: add each prediction that is missing, or move its labels elsewhere: means over fewer cases say less
     ");
     fs::remove_file(labels.join("a_gt.nii")).unwrap();
     insta::assert_snapshot!(refusal(&folder, &["--classes", "background,liver"]), @"
@@ -175,11 +175,15 @@ fn the_command_line_takes_a_run_or_two_folders() {
     let path = folder.path().to_str().unwrap();
     assert!(said(&[]).contains("required"));
     assert!(said(&["--predictions", path]).contains("required"));
-    for of_files in
-        [&["--labels", path][..], &["--tolerance", "2"], &["--predictions", path, "--labels", path]]
-    {
+    for of_files in [&["--labels", path][..], &["--tolerance", "2"], &["--images", path]] {
         let words = [&["runs/a"], of_files].concat();
-        assert!(said(&words).contains("cannot be used with"), "{of_files:?}");
+        assert!(said(&words).contains("required"), "{of_files:?}");
+    }
+    let (images, files) = (["--images", path], ["--predictions", path, "--labels", path]);
+    assert!(said(&[&images[..], &["--labels", path]].concat()).contains("required"));
+    let of_a_fold = ["runs/a", "--labels", path, "--fold", "1"];
+    for (one, other) in [(&["runs/a"][..], &files[..]), (&images, &files), (&images, &of_a_fold)] {
+        assert!(said(&[one, other].concat()).contains("cannot be used with"), "{one:?} {other:?}");
     }
     for wrong in ["-1", "nan", "inf", "far"] {
         let tolerance = format!("--tolerance={wrong}");

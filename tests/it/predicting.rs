@@ -176,24 +176,28 @@ impl Trained {
         self.folder.path().join(name)
     }
 
-    /// `scrimp predict WORDS`, whose words that begin with `@` are paths in the folder.
-    fn words(&self, words: &str) -> Vec<String> {
+    fn newest_checkpoint(&self, run: &str) -> PathBuf {
+        let checkpoints = RunDirectory::new(self.path(run)).checkpoints();
+        CheckpointStore::new(checkpoints).paths().unwrap().pop().unwrap()
+    }
+
+    /// `scrimp COMMAND WORDS`, whose words that begin with `@` are paths in the folder.
+    fn words(&self, command: &str, words: &str) -> Vec<String> {
         let word = |word: &str| match word.strip_prefix('@') {
             Some(name) => self.path(name).to_str().unwrap().to_owned(),
             None => word.to_owned(),
         };
         let words = words.split_whitespace().map(word);
-        ["predict".to_owned()].into_iter().chain(words).collect()
+        [command.to_owned()].into_iter().chain(words).collect()
     }
 
-    fn run(&self, words: &str) -> Output {
-        let words = self.words(words);
-        scrimp(&words.iter().map(String::as_str).collect::<Vec<_>>())
+    fn scrimp(&self, command: &str, words: &str) -> Output {
+        scrimp(&self.words(command, words).iter().map(String::as_str).collect::<Vec<_>>())
     }
 
-    /// The same, which must succeed.
+    /// `scrimp predict`, which must succeed.
     fn predict(&self, words: &str) -> Output {
-        let output = self.run(words);
+        let output = self.scrimp("predict", words);
         assert!(output.status.success(), "{}", complaint(&output));
         output
     }
@@ -202,7 +206,7 @@ impl Trained {
         let output = Command::new("mpirun")
             .args(["--oversubscribe", "--bind-to", "none", "-n", "2"])
             .arg(env!("CARGO_BIN_EXE_scrimp"))
-            .args(self.words(words))
+            .args(self.words("predict", words))
             .envs([("OMPI_ALLOW_RUN_AS_ROOT", "1"), ("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")])
             .env("OMPI_MCA_mpi_yield_when_idle", "1")
             .output()
@@ -210,10 +214,15 @@ impl Trained {
         assert!(output.status.success(), "{}", complaint(&output));
     }
 
-    /// What is said of what must fail. How much memory is needed depends on the machine.
+    /// What is said of a prediction that must fail.
     fn refusal(&self, words: &str) -> String {
+        self.refusal_of("predict", words)
+    }
+
+    /// What is said of what must fail. How much memory is needed depends on the machine.
+    fn refusal_of(&self, command: &str, words: &str) -> String {
         let folder = self.folder.path().to_str().unwrap();
-        let output = self.run(words);
+        let output = self.scrimp(command, words);
         assert!(!output.status.success());
         let text = complaint(&output).replace(folder, "FOLDER");
         let size = regex::Regex::new("about [0-9.]+ [KMG]iB").unwrap();
@@ -251,8 +260,7 @@ impl Trained {
             spacing_mm: None,
         };
         let method = (definition.build)(&params, &setup).unwrap();
-        let newest = CheckpointStore::new(directory.checkpoints()).paths().unwrap().pop();
-        restore_predicting(&newest.unwrap(), &*method, &Ranks::alone()).unwrap();
+        restore_predicting(&self.newest_checkpoint(run), &*method, &Ranks::alone()).unwrap();
         method
     }
 }
@@ -298,6 +306,83 @@ fn leave_as_they_are_scored(trained: &Trained) {
         assert_eq!(row[2].parse::<f64>().unwrap(), dice, "{row:?}");
     }
     lie_where_their_image_lies(trained, held_out[0], &*method);
+    are_scored_without_files(trained, &held_out);
+}
+
+/// What a run predicts of files has the Dice of its held-out fold, and all scores of the files that it writes.
+fn are_scored_without_files(trained: &Trained, held_out: &[&Case]) {
+    for (from, to) in [("images", "new-images"), ("dense", "new-labels"), ("to", "new-predictions")]
+    {
+        fs::create_dir(trained.path(to)).unwrap();
+        for case in held_out {
+            let file = format!("{}.nii", case.name);
+            fs::copy(trained.path(from).join(&file), trained.path(to).join(&file)).unwrap();
+        }
+    }
+    let classes = trained.dataset.classes.join(",");
+    let evaluated = |words: &str| {
+        // Names of classes have spaces.
+        let words = trained.words("evaluate", words);
+        let words = words.iter().map(|word| if word == "CLASSES" { &classes } else { word });
+        let output = scrimp(&words.map(String::as_str).collect::<Vec<_>>());
+        assert!(output.status.success(), "{}", complaint(&output));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let images = "--images @new-images --labels @new-labels --tolerance 2";
+    let printed = evaluated(&format!("@run {images}"));
+    let table = trained.path("run/scores/evaluate-files-last.csv");
+    let files = "--predictions @new-predictions --labels @new-labels --tolerance 2";
+    let of_files = evaluated(&format!("{files} --classes CLASSES --to @of-files.csv"));
+    let means = |text: &str| text.rsplit_once(" cases in ").unwrap().0.to_owned();
+    assert_eq!(means(&printed), means(&of_files));
+    assert_eq!(fs::read(&table).unwrap(), trained.bytes("of-files.csv"));
+    let dice = |path: &Path| -> Vec<[String; 3]> {
+        let mut table = csv::Reader::from_path(path).unwrap();
+        let rows = table.records().map(|row| row.unwrap());
+        let mut rows: Vec<_> = rows.map(|row| [0, 1, 2].map(|cell| row[cell].to_owned())).collect();
+        rows.sort();
+        rows
+    };
+    assert_eq!(dice(&table), dice(&trained.path("scores.csv")));
+    let newest = trained.newest_checkpoint("run");
+    let newest = newest.display();
+    evaluated(&format!("{newest} {images} --to @of-checkpoint.csv"));
+    assert_eq!(trained.bytes("of-checkpoint.csv"), trained.bytes("of-files.csv"));
+    evaluated(&format!("@run --checkpoint best {images} --classes CLASSES"));
+    assert!(trained.path("run/scores/evaluate-files-best.csv").exists());
+    what_cannot_be_scored_is_refused(trained, &held_out[0].name);
+}
+
+fn what_cannot_be_scored_is_refused(trained: &Trained, name: &str) {
+    let mut told = String::new();
+    let mut refuse = |words: &str| {
+        let newest = trained.newest_checkpoint("run");
+        let words = words.replace("CHECKPOINT", newest.to_str().unwrap());
+        told += &trained.refusal_of("evaluate", &format!("{words} --tolerance 2"));
+        told += "\n";
+    };
+    let truth = trained.path(&format!("new-labels/{name}.nii"));
+    let both = "--images @new-images --labels @new-labels";
+    refuse(&format!("CHECKPOINT {both}"));
+    refuse(&format!("@run {both} --classes background,liver"));
+    fs::create_dir(trained.path("no-images")).unwrap();
+    refuse("@run --images @no-images --labels @new-labels");
+    refuse("@run --images @images --labels @new-labels");
+    refuse("@run --images @new-images --labels @dense");
+    let good = fs::read(&truth).unwrap();
+    let mut wrong = good.clone();
+    wrong[352] = 9;
+    fs::write(&truth, wrong).unwrap();
+    refuse(&format!("@run {both}"));
+    fs::write(&truth, good).unwrap();
+    fs::create_dir(trained.path("colours")).unwrap();
+    fs::create_dir(trained.path("colour-labels")).unwrap();
+    image::RgbImage::from_fn(9, 7, |x, y| image::Rgb([x as u8, y as u8, 200]))
+        .save(trained.path("colours/a.png"))
+        .unwrap();
+    image::GrayImage::new(9, 7).save(trained.path("colour-labels/a.png")).unwrap();
+    refuse("@run --images @colours --labels @colour-labels");
+    insta::assert_snapshot!("not_scored", told);
 }
 
 /// The same heart in other files: the network sees what is stored, and so the same unless it is flipped.

@@ -4,12 +4,13 @@
 //! A checkpoint is all that is needed: neither its run directory nor the data that it learnt from.
 
 use super::records::MemberIdentity;
-use crate::comm::{Ranks, agree};
+use crate::comm::environment::Variables;
+use crate::comm::{Host, Ranks, agree};
 use crate::commands::chosen;
 use crate::commands::run::{self, Place, Task};
-use crate::config;
 use crate::config::plan::RunPlan;
 use crate::config::sampling::Sampling;
+use crate::config::{self, DeviceChoice};
 use crate::error::{Context, Failure, Result};
 use crate::preparation::Preparation;
 use crate::runlog::directory::RunDirectory;
@@ -35,8 +36,7 @@ impl Member {
     /// Refuses one that does not say how scans were prepared.
     pub(super) fn read(run: &Path, name: &str) -> Result<Self> {
         let directory = RunDirectory::new(run);
-        let is_checkpoint = run.join("manifest.json").is_file();
-        let checkpoint = if is_checkpoint {
+        let checkpoint = if Self::is_checkpoint(run) {
             chosen::read(&directory, run)
         } else {
             chosen::find(&directory, name)
@@ -57,6 +57,11 @@ impl Member {
         };
         let classes = manifest.classes.clone();
         Ok(Self { run: run.to_owned(), plan, classes, preparation, checkpoint })
+    }
+
+    /// Whether `run` is a checkpoint itself.
+    pub(super) fn is_checkpoint(run: &Path) -> bool {
+        run.join("manifest.json").is_file()
     }
 
     /// All of them, which can predict together.
@@ -129,6 +134,19 @@ impl Member {
             step: manifest.run.step,
             xxh3: format!("{:016x}", xxh3_64(&text)),
         })
+    }
+
+    /// Where this rank computes: wherever the checkpoint comes from, this machine decides. Every rank calls this.
+    pub(super) fn place(
+        &self,
+        choice: DeviceChoice,
+        host: &Host,
+        variables: &Variables,
+    ) -> Result<Place> {
+        let mut plan = self.plan.clone();
+        plan.train.threads = 0;
+        plan.train.device = choice;
+        Place::take(&plan, &**host, variables)
     }
 
     /// Its method with the networks that predict; every rank calls this.

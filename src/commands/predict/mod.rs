@@ -7,6 +7,8 @@ mod images;
 mod members;
 mod memory;
 mod records;
+mod results;
+mod score;
 mod segment;
 mod share;
 mod summary;
@@ -15,14 +17,13 @@ use crate::cli::{self, PredictDevice, Touching};
 use crate::comm::environment::Variables;
 use crate::comm::{Communicator, Host, Ranks, agree};
 use crate::commands::narrate::together;
-use crate::commands::run::{self, Place};
+use crate::commands::run::connect;
 use crate::commands::{print, say};
 use crate::config::DeviceChoice;
 use crate::error::{Context, Exit, Failure, Result};
 use crate::panics;
 use crate::scan::{Grid, Notes, read_grid};
 use crate::train::Method;
-use crate::train::inference::Inference;
 use images::ImageFiles;
 use indicatif::HumanBytes;
 use members::Member;
@@ -31,13 +32,19 @@ use segment::Segmenter;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use share::{Ended, Job};
+use std::path::Path;
 use summary::Summary;
 
 /// Predicts as the arguments say; every rank of a launcher calls this.
 pub(super) fn run(arguments: &cli::Predict) -> Result<Exit> {
-    let (host, variables) = run::connect()?;
+    let (host, variables) = connect()?;
     together(&*host, || predict(arguments, &host, &variables))?;
     Ok(Exit::Done)
+}
+
+/// Scores what a run predicts of images in files against `labels`, for `scrimp evaluate`.
+pub(super) fn score(arguments: &cli::Evaluate, run: &Path, labels: &Path) -> Result<Exit> {
+    score::run(arguments, run, labels)
 }
 
 fn predict(arguments: &cli::Predict, host: &Host, variables: &Variables) -> Result<()> {
@@ -50,13 +57,15 @@ fn predict(arguments: &cli::Predict, host: &Host, variables: &Variables) -> Resu
         summary = Some(claimed);
         Ok(jobs)
     })?;
-    let place = place(arguments, &members[0], host, variables)?;
+    let place = members[0].place(device(arguments), host, variables);
+    let hint = "here a device is chosen with `--device auto|cpu|cuda`";
+    let place = place.map_err(|failure| failure.hint(hint))?;
     let ranks = place.join(host)?;
     let ended = panics::caught(|| {
         let methods: Vec<Box<dyn Method>> =
             members.iter().map(|member| member.restore(place, &ranks)).collect::<Result<_>>()?;
-        let segmenter = segmenter(&members[0], &made_with, (&methods, place));
-        segment_all(segmenter, &jobs, (arguments, &ranks))
+        let segmenter = Segmenter::new(&members[0], &methods, place.device, &made_with);
+        segment_all(segmenter, &jobs, arguments, &ranks)
     });
     let ended = panics::unwound_if_alone(ended.map_err(hinted))?;
     let told = summary.map_or(Ok(()), |summary| tell(summary, &jobs, ended));
@@ -124,42 +133,11 @@ fn claim(
     Ok((images.into_iter().map(job).collect(), summary))
 }
 
-/// Where this rank computes: wherever the checkpoint comes from, this machine decides.
-fn place(
-    arguments: &cli::Predict,
-    member: &Member,
-    host: &Host,
-    variables: &Variables,
-) -> Result<Place> {
-    let mut plan = member.plan.clone();
-    plan.train.threads = 0;
-    plan.train.device = match arguments.device {
+fn device(arguments: &cli::Predict) -> DeviceChoice {
+    match arguments.device {
         PredictDevice::Auto => DeviceChoice::Auto,
         PredictDevice::Cpu => DeviceChoice::Cpu,
         PredictDevice::Cuda => DeviceChoice::Cuda,
-    };
-    let place = Place::take(&plan, &**host, variables);
-    place.map_err(|failure| failure.hint("here a device is chosen with `--device auto|cpu|cuda`"))
-}
-
-fn segmenter<'a>(
-    member: &'a Member,
-    made_with: &'a MadeWith,
-    (methods, place): (&'a [Box<dyn Method>], Place),
-) -> Segmenter<'a> {
-    let target = run::target(&member.plan, place.device);
-    let methods = methods.iter().map(|method| &**method).collect();
-    let inference = Inference::new(methods, member.plan.data.sampling, target);
-    Segmenter {
-        inference: Inference {
-            overlap: made_with.overlap,
-            mirrors: made_with.mirrors,
-            ..inference
-        },
-        preparation: &member.preparation,
-        colour: member.plan.data.colour,
-        classes: &member.classes,
-        made_with,
     }
 }
 
@@ -167,7 +145,8 @@ fn segmenter<'a>(
 fn segment_all(
     mut segmenter: Segmenter<'_>,
     jobs: &[Job],
-    (arguments, ranks): (&cli::Predict, &Ranks),
+    arguments: &cli::Predict,
+    ranks: &Ranks,
 ) -> Result<Vec<Ended>> {
     let needed = fit(&mut segmenter, jobs, arguments.memory);
     let needed = agree(&**ranks, needed)?;
@@ -178,7 +157,7 @@ fn segment_all(
             if finished > 0 { format!(", {finished} finished before") } else { String::new() };
         say(format_args!("{}{before}; {needed}", counted(jobs.len())));
     }
-    share::segment(&segmenter, jobs, (looked, &arguments.to), ranks)
+    share::segment(&segmenter, jobs, looked, &arguments.to, ranks)
 }
 
 /// Lets fewer slices go through the networks together until the largest image fits into `most_bytes`; says what

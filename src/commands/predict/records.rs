@@ -41,6 +41,20 @@ pub(super) struct MadeWith {
     pub(super) keep_largest: Option<u32>,
 }
 
+impl MadeWith {
+    /// Labels alone, as networks give them and as they are scored.
+    pub(super) fn labels_alone(members: Vec<MemberIdentity>) -> Self {
+        Self {
+            members,
+            mirrors: false,
+            overlap: 0.5,
+            probabilities: false,
+            uncertainty: false,
+            keep_largest: None,
+        }
+    }
+}
+
 /// One structure of an image.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct StructureVolume {

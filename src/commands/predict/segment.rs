@@ -1,22 +1,23 @@
-//! One image from its files to labels on its own grid, and what is written beside them.
+//! One image from its files to labels on its own grid, and the probabilities that they come from.
 //!
-//! Probabilities of all classes exist for a few slices at a time. Knows no ranks and no records.
+//! Probabilities of all classes exist for a few slices at a time. Knows no ranks, no records and nothing of where
+//! labels go.
 
 use super::images::ImageFiles;
-use super::members::is_in_colour;
-use super::records::{MadeWith, Outputs, StructureVolume};
+use super::members::{Member, is_in_colour};
+use super::records::MadeWith;
+use crate::commands::run;
 use crate::config::Colour;
 use crate::config::sampling::Sampling;
 use crate::data::augment::{zoom_image, zoom_labels};
 use crate::data::colour::even_out_light;
-use crate::data::probabilities::ProbabilityWriter;
 use crate::error::{Context, Failure, Result};
 use crate::preparation::{NativeLabels, NativeSlice, Preparation, Prepared, Regrid};
 use crate::scan::components::{Neighbourhood, keep_largest};
-use crate::scan::{Grid, LabelWriter, MapWriter, Notes, Scan, read_channels};
+use crate::scan::{Grid, Notes, Scan, read_channels};
+use crate::train::Method;
 use crate::train::inference::Inference;
 use std::borrow::Cow;
-use std::path::Path;
 use tch::{Device, Kind, Tensor};
 
 /// Everything that is the same for all images.
@@ -35,7 +36,40 @@ pub(super) struct Opened {
     regrid: Regrid,
 }
 
-impl Segmenter<'_> {
+impl Opened {
+    /// The grid of the file, on which labels come.
+    pub(super) fn grid(&self) -> &Grid {
+        &self.regrid.file
+    }
+}
+
+/// Takes the slices of an image one after the other.
+pub(super) type TakeSlice<'a> = &'a mut dyn FnMut(&NativeSlice<'_>) -> Result<()>;
+
+impl<'a> Segmenter<'a> {
+    /// Of restored members, which predict on `device`; `member` is one of them, and they are alike.
+    pub(super) fn new(
+        member: &'a Member,
+        methods: &'a [Box<dyn Method>],
+        device: Device,
+        made_with: &'a MadeWith,
+    ) -> Self {
+        let target = run::target(&member.plan, device);
+        let methods = methods.iter().map(|method| &**method).collect();
+        let inference = Inference::new(methods, member.plan.data.sampling, target);
+        Self {
+            inference: Inference {
+                overlap: made_with.overlap,
+                mirrors: made_with.mirrors,
+                ..inference
+            },
+            preparation: &member.preparation,
+            colour: member.plan.data.colour,
+            classes: &member.classes,
+            made_with,
+        }
+    }
+
     /// Reads and prepares an image, and notes what is odd in it.
     pub(super) fn open(&self, image: &ImageFiles, notes: &Notes) -> Result<Opened> {
         let scan = read_channels(&image.files, notes)?;
@@ -47,27 +81,48 @@ impl Segmenter<'_> {
         Ok(Opened { prepared, regrid })
     }
 
-    /// Predicts an image and hands its slices to `results`; without, only helps others to predict.
-    pub(super) fn predict(&self, opened: &Opened, mut results: Option<&mut Results>) -> Result<()> {
+    /// Predicts an image and hands its slices to `take`; without, only helps others to predict.
+    pub(super) fn predict(&self, opened: &Opened, mut take: Option<TakeSlice<'_>>) -> Result<()> {
         let Opened { prepared, regrid } = opened;
         let [_, rows, columns] = prepared.grid.shape;
         if regrid.is_same() && !self.wants_probabilities() {
             // Labels are made where probabilities are, which need not come from there.
             return self.inference.each_finished(prepared, &mut |_, probabilities| {
-                results.as_mut().map_or(Ok(()), |results| {
-                    self.hand_on_labels(probabilities, [rows, columns], results)
+                take.as_mut().map_or(Ok(()), |take| {
+                    self.hand_on_labels(probabilities, [rows, columns], take)
                 })
             });
         }
         let mut native = NativeLabels::new(regrid.clone(), self.classes.len());
         self.inference.each_slab(prepared, &mut |slab| {
-            let Some(results) = &mut results else { return Ok(()) };
+            let Some(take) = &mut take else { return Ok(()) };
             self.hand_on(&slab.probabilities, [rows, columns], &mut |slice| {
-                native.each_slice(slice, self.wants_probabilities(), &mut |slice| {
-                    results.take(&slice)
-                })
+                native.each_slice(slice, self.wants_probabilities(), &mut |slice| take(&slice))
             })
         })
+    }
+
+    /// The labels of an image on the grid of its file.
+    pub(super) fn labels(&self, opened: &Opened) -> Result<Vec<u8>> {
+        let mut labels = Vec::with_capacity(opened.grid().voxels());
+        self.predict(
+            opened,
+            Some(&mut |slice| {
+                labels.extend_from_slice(slice.labels);
+                Ok(())
+            }),
+        )?;
+        self.keep_largest(&mut labels, opened.grid());
+        Ok(labels)
+    }
+
+    /// Leaves of each structure its largest component, where that is asked for.
+    pub(super) fn keep_largest(&self, labels: &mut [u8], grid: &Grid) {
+        if let Some(neighbours) = self.made_with.keep_largest {
+            let corners = neighbours == 26;
+            let neighbourhood = if corners { Neighbourhood::Corners } else { Neighbourhood::Faces };
+            keep_largest(labels, grid.shape, neighbourhood);
+        }
     }
 
     fn wants_probabilities(&self) -> bool {
@@ -80,7 +135,7 @@ impl Segmenter<'_> {
         &self,
         probabilities: &Tensor,
         shape: [usize; 2],
-        results: &mut Results,
+        take: TakeSlice<'_>,
     ) -> Result<()> {
         refuse_not_finite(probabilities)?;
         let pixels = probabilities.size()[2..].iter().product::<i64>() as usize;
@@ -91,7 +146,7 @@ impl Segmenter<'_> {
                 Sampling::Slices { size } => Cow::from(zoom_labels(labels, [size; 2], shape)),
                 Sampling::Patches { .. } => Cow::from(labels),
             };
-            results.take(&NativeSlice { labels: &enlarged, probabilities: &[] })?;
+            take(&NativeSlice { labels: &enlarged, probabilities: &[] })?;
         }
         Ok(())
     }
@@ -141,140 +196,9 @@ fn enlarged(planes: &[f32], size: usize, shape: [usize; 2]) -> Vec<f32> {
     enlarged
 }
 
-/// The files of one image, as far as they have come.
-pub(super) struct Results<'a> {
-    labels: Vec<u8>,
-    grid: Grid,
-    uncertainty: Option<UncertaintyFile>,
-    probabilities: Option<ProbabilityWriter>,
-    on_slice: &'a dyn Fn(),
-}
-
-/// The entropy of each voxel.
-enum UncertaintyFile {
-    /// In `[0, 1]`.
-    Map(MapWriter),
-    /// A picture of 0 to 255.
-    Levels(LabelWriter),
-}
-
-impl<'a> Results<'a> {
-    /// Begins the files of an image; `on_slice` is called after each of its slices.
-    pub(super) fn begin(
-        segmenter: &Segmenter<'_>,
-        (opened, image): (&Opened, &ImageFiles),
-        outputs: &Outputs,
-        on_slice: &'a dyn Fn(),
-    ) -> Result<Self> {
-        let grid = opened.regrid.file.clone();
-        let uncertainty = outputs.uncertainty.as_ref().map(|path| {
-            let like = Some(image.files[0].as_path());
-            if outputs.is_picture() {
-                LabelWriter::create(path, &grid, like).map(UncertaintyFile::Levels)
-            } else {
-                MapWriter::create(path, &grid, like).map(UncertaintyFile::Map)
-            }
-        });
-        let probabilities = outputs.probabilities.as_ref();
-        let probabilities =
-            probabilities.map(|path| ProbabilityWriter::create(path, &grid, segmenter.classes));
-        Ok(Self {
-            labels: Vec::with_capacity(grid.voxels()),
-            uncertainty: uncertainty.transpose()?,
-            probabilities: probabilities.transpose()?,
-            grid,
-            on_slice,
-        })
-    }
-
-    fn take(&mut self, slice: &NativeSlice<'_>) -> Result<()> {
-        self.labels.extend_from_slice(slice.labels);
-        if let Some(file) = &mut self.uncertainty {
-            let entropy = entropy(slice.probabilities, slice.labels.len());
-            match file {
-                UncertaintyFile::Map(file) => file.append(&entropy)?,
-                UncertaintyFile::Levels(file) => {
-                    let level = |share: &f32| (share * 255.0).round() as u8;
-                    file.append(&entropy.iter().map(level).collect::<Vec<u8>>())?;
-                }
-            }
-        }
-        if let Some(file) = &mut self.probabilities {
-            file.push(slice.probabilities)?;
-        }
-        (self.on_slice)();
-        Ok(())
-    }
-
-    /// Gives all files their names; the volume of every structure.
-    pub(super) fn finish(
-        mut self,
-        segmenter: &Segmenter<'_>,
-        (labels, like): (&Path, &Path),
-    ) -> Result<Vec<StructureVolume>> {
-        if let Some(neighbours) = segmenter.made_with.keep_largest {
-            let corners = neighbours == 26;
-            let neighbourhood = if corners { Neighbourhood::Corners } else { Neighbourhood::Faces };
-            keep_largest(&mut self.labels, self.grid.shape, neighbourhood);
-        }
-        match self.uncertainty {
-            Some(UncertaintyFile::Map(file)) => file.finish()?,
-            Some(UncertaintyFile::Levels(file)) => file.finish()?,
-            None => {}
-        }
-        if let Some(file) = self.probabilities {
-            file.finish()?;
-        }
-        let mut file = LabelWriter::create(labels, &self.grid, Some(like))?;
-        file.append(&self.labels)?;
-        file.finish()?;
-        Ok(volumes(&self.labels, &self.grid, segmenter.classes))
-    }
-}
-
-/// Voxels and millilitres of every class but the background.
-fn volumes(labels: &[u8], grid: &Grid, classes: &[String]) -> Vec<StructureVolume> {
-    let mut counts = [0u64; 256];
-    for &label in labels {
-        counts[usize::from(label)] += 1;
-    }
-    let structure = |(name, voxels): (&String, u64)| StructureVolume {
-        structure: name.clone(),
-        voxels,
-        volume_ml: grid.voxel_ml().map(|voxel_ml| voxel_ml * voxels as f64),
-    };
-    classes.iter().zip(counts).skip(1).map(structure).collect()
-}
-
-/// Entropy of each pixel over its classes, `-sum(p ln p) / ln C`: 0 where one class is certain, 1 where all
-/// are equally probable. `probabilities` is `[C, pixels]`.
-fn entropy(probabilities: &[f32], pixels: usize) -> Vec<f32> {
-    let classes = probabilities.len() / pixels.max(1);
-    let scale = 1.0 / (classes.max(2) as f32).ln();
-    let mut entropy = vec![0.0f32; pixels];
-    for plane in probabilities.chunks_exact(pixels.max(1)) {
-        for (sum, &share) in entropy.iter_mut().zip(plane) {
-            if share > 0.0 {
-                *sum -= share * share.ln() * scale;
-            }
-        }
-    }
-    for value in &mut entropy {
-        *value = value.clamp(0.0, 1.0);
-    }
-    entropy
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn entropy_is_a_share_of_the_largest() {
-        let found = entropy(&[1.0, 0.5, 0.25, 0.0, 0.5, 0.25, 0.0, 0.0, 0.25, 0.0, 0.0, 0.25], 3);
-        assert_eq!((found[0], found[2]), (0.0, 1.0));
-        assert!((found[1] - 0.5).abs() < 1e-6);
-    }
 
     #[test]
     fn enlarged_probabilities_have_the_labels_that_scores_are_computed_of() {
@@ -295,15 +219,5 @@ mod tests {
                 assert!(found == zoom_labels(&labels, [size; 2], shape), "{size} to {extent}");
             }
         }
-    }
-
-    #[test]
-    fn volumes_are_in_millilitres_where_the_spacing_is_known() {
-        let classes = ["background", "a", "b"].map(String::from);
-        let grid = Grid::unplaced([1, 1, 4], Some([10.0, 2.0, 5.0]));
-        let found = volumes(&[0, 1, 1, 2], &grid, &classes);
-        assert_eq!((found[0].voxels, found[0].volume_ml), (2, Some(0.2)));
-        let unknown = volumes(&[0, 1, 1, 2], &Grid::unplaced([1, 1, 4], None), &classes);
-        assert_eq!((unknown[1].voxels, unknown[1].volume_ml), (1, None));
     }
 }

@@ -6,9 +6,10 @@
 use super::images::ImageFiles;
 use super::memory;
 use super::records::{self, MadeWith, Outcome, Outputs};
-use super::segment::{Results, Segmenter};
+use super::results::Results;
+use super::segment::Segmenter;
 use crate::comm::{Communicator, Ranks, agree};
-use crate::commands::{packing, say};
+use crate::commands::packing;
 use crate::error::{Context, Failure, Result};
 use crate::panics;
 use crate::scan::Notes;
@@ -92,7 +93,8 @@ struct OpenJob<'a> {
 pub(super) fn segment(
     segmenter: &Segmenter<'_>,
     jobs: &[Job],
-    (mut looked, to): (Vec<Ended>, &Path),
+    mut looked: Vec<Ended>,
+    to: &Path,
     ranks: &Ranks,
 ) -> Result<Vec<Ended>> {
     let open = jobs.iter().zip(&looked).enumerate().filter_map(|(index, (job, ended))| {
@@ -132,7 +134,8 @@ pub(super) fn segment(
         looked[index] = found;
     }
     if ranks.rank() == 0 || !together {
-        worker.notes.take().iter().for_each(|note| say(format_args!("warning: {note}")));
+        // Nobody reading them is no reason to fail.
+        drop(packing::warn(worker.notes.take()));
     }
     Ok(looked)
 }
@@ -156,9 +159,9 @@ impl Worker<'_> {
             let opened = self.segmenter.open(&open.job.image, &self.notes)?;
             let on_slice = || self.bar.inc(1);
             let mut results =
-                Results::begin(&self.segmenter, (&opened, &open.job.image), &outputs, &on_slice)?;
-            self.segmenter.predict(&opened, Some(&mut results))?;
-            self.finish(open, (results, &outputs), begun)
+                Results::begin(&self.segmenter, &opened, &open.job.image, &outputs, &on_slice)?;
+            self.segmenter.predict(&opened, Some(&mut |slice| results.take(slice)))?;
+            self.finish(open, results, &outputs, begun)
         });
         ended.unwrap_or_else(|failure| Ended::failed(&open.job.image, &failure))
     }
@@ -176,15 +179,20 @@ impl Worker<'_> {
                 return Ok((opened, None));
             }
             outputs.clear()?;
-            let results = Results::begin(&self.segmenter, (&opened, image), &outputs, &on_slice)?;
+            let results = Results::begin(&self.segmenter, &opened, image, &outputs, &on_slice)?;
             Ok((opened, Some(results)))
         });
         let ended = agree(&**ranks, ready).and_then(|(opened, mut results)| {
             // What a rank alone fails in here keeps the others waiting: it ends them.
-            let predicted = self.segmenter.predict(&opened, results.as_mut());
+            let predicted = match &mut results {
+                None => self.segmenter.predict(&opened, None),
+                Some(results) => {
+                    self.segmenter.predict(&opened, Some(&mut |slice| results.take(slice)))
+                }
+            };
             panics::unwound_if_alone(predicted)?;
             let written = panics::caught(|| {
-                results.map(|results| self.finish(open, (results, &outputs), begun)).transpose()
+                results.map(|results| self.finish(open, results, &outputs, begun)).transpose()
             });
             agree(&**ranks, written)
         });
@@ -199,11 +207,12 @@ impl Worker<'_> {
     fn finish(
         &self,
         open: &OpenJob<'_>,
-        (results, outputs): (Results<'_>, &Outputs),
+        results: Results<'_>,
+        outputs: &Outputs,
         begun: Instant,
     ) -> Result<Ended> {
         let like = &open.job.image.files[0];
-        let structures = results.finish(&self.segmenter, (&outputs.labels, like))?;
+        let structures = results.finish(&self.segmenter, &outputs.labels, like)?;
         let outcome = Outcome {
             structures,
             seconds: begun.elapsed().as_secs_f64(),
