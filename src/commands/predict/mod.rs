@@ -154,6 +154,7 @@ fn segmenter<'a>(
         inference: Inference {
             overlap: made_with.overlap,
             mirrors: made_with.mirrors,
+            is_in_colour: member.preparation.is_in_colour(),
             ..inference
         },
         preparation: &member.preparation,

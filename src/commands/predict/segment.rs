@@ -3,7 +3,6 @@
 //! Probabilities of all classes exist for a few slices at a time. Knows no ranks and no records.
 
 use super::images::ImageFiles;
-use super::members::is_in_colour;
 use super::records::{MadeWith, Outputs, StructureVolume};
 use crate::config::Colour;
 use crate::config::sampling::Sampling;
@@ -39,7 +38,7 @@ impl Segmenter<'_> {
     /// Reads and prepares an image, and notes what is odd in it.
     pub(super) fn open(&self, image: &ImageFiles, notes: &Notes) -> Result<Opened> {
         let scan = read_channels(&image.files, notes)?;
-        let scan = if is_in_colour(self.preparation) { scan.into_colours() } else { scan };
+        let scan = if self.preparation.is_in_colour() { scan.into_colours() } else { scan };
         let Prepared { scan: mut prepared, regrid } = self.preparation.apply(scan)?;
         if self.colour == Colour::GreyWorld {
             even_out_light(&mut prepared);
