@@ -160,9 +160,11 @@ pub struct Channel {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Intensities {
-    /// They stay: the file holds them scaled already.
+    /// They stay, whatever they are.
     AsStored,
-    /// 8-bit levels to `[0, 1]`.
+    /// They stay: whoever made the file has scaled them to `[0, 1]`. Others are refused.
+    Scaled,
+    /// 8-bit levels, 0 to 255, to `[0, 1]`. Others are refused.
     EightBit,
     /// Cut at the cumulative share 0.99 and scaled to `[0, 1]`, as published for ACDC.
     Published,
