@@ -110,17 +110,20 @@ fn dispatch(cli: &Cli) -> Result<Exit> {
 
 /// Scores files, a run, or a run on files.
 fn evaluate(arguments: &cli::Evaluate) -> Result<Exit> {
-    match (&arguments.predictions, &arguments.labels, &arguments.run) {
+    let cli::Evaluate { predictions, images, labels, run, .. } = arguments;
+    match (predictions, images, labels, run) {
         #[cfg(feature = "hdf5")]
-        (Some(predictions), Some(labels), None) => {
+        (Some(predictions), None, Some(labels), None) => {
             evaluate_files::run(arguments, predictions, labels)
         }
         #[cfg(feature = "torch")]
-        (None, Some(labels), Some(run)) => predict::score(arguments, run, labels),
+        (None, Some(images), Some(labels), Some(run)) => {
+            predict::score(arguments, run, images, labels)
+        }
         #[cfg(feature = "torch")]
-        (None, None, Some(run)) => evaluate::run(arguments, run),
+        (None, None, None, Some(run)) => evaluate::run(arguments, run),
         #[cfg(not(feature = "torch"))]
-        (None, _, Some(_)) => Err(absent("evaluate", "torch")),
+        (None, .., Some(_)) => Err(absent("evaluate", "torch")),
         #[cfg(not(feature = "hdf5"))]
         (Some(_), ..) => Err(absent("evaluate", "hdf5")),
         // The command line lets nothing else through.

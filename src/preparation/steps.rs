@@ -46,6 +46,13 @@ impl Preparation {
         Self::of_channels(&["red", "green", "blue"], Intensities::EightBit)
     }
 
+    /// Whether the channels are those of a picture in colour.
+    pub fn is_in_colour(&self) -> bool {
+        let names = self.channels.iter().map(|channel| channel.name.as_str());
+        let are_levels = |channel: &Channel| channel.intensities == Intensities::EightBit;
+        names.eq(["red", "green", "blue"]) && self.channels.iter().all(are_levels)
+    }
+
     fn of_channels(names: &[&str], intensities: Intensities) -> Self {
         let channel = |name: &&str| Channel { name: (*name).to_owned(), intensities };
         Self {

@@ -46,6 +46,8 @@ pub struct Inference<'a> {
     /// Slices that are each resized to a square, or windows at the scan's own scale; windows one slice deep
     /// are slices to the network.
     pub sampling: Sampling,
+    /// Whether channels are colours of 8 bits, which are resized as such.
+    pub is_in_colour: bool,
     /// Overlap of neighbouring windows along each axis, in [0, 1).
     pub overlap: f64,
     /// Whether networks also see what they see mirrored along every subset of its axes; the answer is the
@@ -84,6 +86,7 @@ impl<'a> Inference<'a> {
         Self {
             members,
             sampling,
+            is_in_colour: false,
             overlap: OVERLAP,
             mirrors: false,
             target,
@@ -168,7 +171,8 @@ impl<'a> Inference<'a> {
         let extents = [slices.len(), scan.channels, rows, columns].map(|extent| extent as i64);
         match self.sampling {
             Sampling::Slices { size } => {
-                let resized = slices.flat_map(|slice| resized_slice(scan, slice, size));
+                let resized =
+                    slices.flat_map(|slice| resized_slice(scan, slice, size, self.is_in_colour));
                 Tensor::from_slice(&resized.collect::<Vec<f32>>()).view(extents)
             }
             Sampling::Patches { .. } => {
@@ -577,7 +581,8 @@ pub(super) mod tests {
         let inference = Inference::new(vec![&echo], Sampling::Slices { size: 16 }, HERE);
         assert_eq!(inference.shape(&scan), [19, 16, 16]);
         let found = whole(&inference, &scan);
-        let resized: Vec<f32> = (0..19).flat_map(|slice| resized_slice(&scan, slice, 16)).collect();
+        let resized: Vec<f32> =
+            (0..19).flat_map(|slice| resized_slice(&scan, slice, 16, false)).collect();
         let resized = Tensor::from_slice(&resized).view([19, 16, 16]);
         assert!(found.get(0).equal(&resized) && seen.get() == 8);
         assert!(inference.image(&scan, 0..19).view([19, 16, 16]).equal(&resized));

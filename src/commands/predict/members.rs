@@ -121,7 +121,7 @@ impl Member {
 
     /// How many files an image has: one for each channel, unless they are colours.
     pub(super) fn files_for_each(&self) -> usize {
-        if is_in_colour(&self.preparation) { 1 } else { self.preparation.channels.len() }
+        if self.preparation.is_in_colour() { 1 } else { self.preparation.channels.len() }
     }
 
     /// What tells it from others.
@@ -173,10 +173,4 @@ fn described(sampling: Sampling) -> String {
             format!("windows of {slices} x {rows} x {columns}")
         }
     }
-}
-
-/// Whether the channels are those of a picture in colour.
-pub(super) fn is_in_colour(preparation: &Preparation) -> bool {
-    let names = preparation.channels.iter().map(|channel| channel.name.as_str());
-    names.eq(["red", "green", "blue"])
 }

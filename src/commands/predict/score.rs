@@ -21,14 +21,19 @@ use crate::runlog::directory::RunDirectory;
 use crate::scan::{Coding, Notes, read_grid};
 use std::path::{Path, PathBuf};
 
-/// Scores a run, or a checkpoint, against the files in `labels`, on one process.
-pub(super) fn run(arguments: &cli::Evaluate, run: &Path, labels: &Path) -> Result<Exit> {
+/// Scores what a run, or a checkpoint, predicts of the files in `images` against those in `labels`, on one process.
+pub(super) fn run(
+    arguments: &cli::Evaluate,
+    run: &Path,
+    images: &Path,
+    labels: &Path,
+) -> Result<Exit> {
     let (host, variables) = connect()?;
     together(&*host, || {
         agree(&*host, evaluate_files::refuse_ranks(host.ranks()))?;
         let member = Member::read(run, &arguments.checkpoint)?;
         let coding = coding(arguments, &member.classes)?;
-        let found = found(arguments, &member, labels)?;
+        let found = found(&member, images, labels)?;
         let table = TableFile::claim(table(arguments, run)?)?;
         let place = member.place(DeviceChoice::Auto, &host, &variables)?;
         let ranks = place.join(&host)?;
@@ -47,12 +52,7 @@ pub(super) fn run(arguments: &cli::Evaluate, run: &Path, labels: &Path) -> Resul
 }
 
 /// The images, each with the file of its labels.
-fn found(
-    arguments: &cli::Evaluate,
-    member: &Member,
-    labels: &Path,
-) -> Result<Vec<(ImageFiles, PathBuf)>> {
-    let images = arguments.images.as_deref().unwrap_or(Path::new("."));
+fn found(member: &Member, images: &Path, labels: &Path) -> Result<Vec<(ImageFiles, PathBuf)>> {
     let images = images::find(images, member.files_for_each())?;
     let first = |image: &ImageFiles| (image.name.clone(), image.files[0].clone());
     let pairs = evaluate_files::pairs("image", images.iter().map(first).collect(), labels)?;

@@ -4,7 +4,7 @@
 //! labels go.
 
 use super::images::ImageFiles;
-use super::members::{Member, is_in_colour};
+use super::members::Member;
 use super::records::MadeWith;
 use crate::commands::run;
 use crate::config::Colour;
@@ -61,6 +61,7 @@ impl<'a> Segmenter<'a> {
             inference: Inference {
                 overlap: made_with.overlap,
                 mirrors: made_with.mirrors,
+                is_in_colour: member.preparation.is_in_colour(),
                 ..inference
             },
             preparation: &member.preparation,
@@ -73,7 +74,7 @@ impl<'a> Segmenter<'a> {
     /// Reads and prepares an image, and notes what is odd in it.
     pub(super) fn open(&self, image: &ImageFiles, notes: &Notes) -> Result<Opened> {
         let scan = read_channels(&image.files, notes)?;
-        let scan = if is_in_colour(self.preparation) { scan.into_colours() } else { scan };
+        let scan = if self.preparation.is_in_colour() { scan.into_colours() } else { scan };
         let Prepared { scan: mut prepared, regrid } = self.preparation.apply(scan)?;
         if self.colour == Colour::GreyWorld {
             even_out_light(&mut prepared);
