@@ -39,6 +39,9 @@ const LIMIT: f64 = 1e-5;
 const CONFIG: &str = "
 [method]
 name = \"partial-ce\"
+[method.params.learner]
+lr = 0.01
+optimizer = { sgd = { momentum = 0.9, weight_decay = 1e-4 } }
 [train]
 total_steps = 1000
 ";
@@ -82,7 +85,7 @@ impl Given {
         let learners = self.method.learners();
         let entries = learners.iter().flat_map(|learner| learner.entries());
         let mut tensors: Vec<(String, Tensor)> =
-            entries.map(|entry| (entry.name.clone(), entry.tensor.detach())).collect();
+            entries.map(|entry| (entry.name.clone(), entry.tensor.detach().contiguous())).collect();
         tensors.push(("image".into(), image.unsqueeze(0).unsqueeze(0)));
         tensors.push(("weights".into(), Tensor::from_slice(&weights(WINDOW)).view(shape(WINDOW))));
         Tensor::write_safetensors(&tensors, self.folder.path().join("given.safetensors"))
