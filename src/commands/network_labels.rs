@@ -52,7 +52,10 @@ fn label(
     let checkpoint = restore_chosen(&choose, &*method, comm)?;
     let (sampling, target) = (plan.data.sampling, run::target(&plan, place.device));
     let labeller = Labeller {
-        inference: Inference::new(vec![&*method], sampling, target),
+        inference: Inference {
+            is_in_colour: dataset.is_in_colour(),
+            ..Inference::new(vec![&*method], sampling, target)
+        },
         refine: arguments.refine,
         alpha: arguments.alpha,
     };
@@ -83,17 +86,17 @@ fn label(
 }
 
 /// Labels of `size` x `size` pixels on the grid of `rows` x `columns` that the network's input was made of:
-/// each pixel gets the label of the nearest one, by where [`Case::input_slice`] took it from. Unlike the
-/// zoom that scores are computed after, it leaves no row or column over, which would be learnt from as
-/// background.
-fn enlarge(labels: &[u8], size: usize, [rows, columns]: [usize; 2], channels: usize) -> Vec<u8> {
+/// each pixel gets the label of the nearest one, by where [`resized_slice`](crate::data::resized_slice) took it
+/// from. Unlike the zoom that scores are computed after, it leaves no row or column over, which would be learnt
+/// from as background.
+fn enlarge(labels: &[u8], size: usize, [rows, columns]: [usize; 2], is_in_colour: bool) -> Vec<u8> {
     let nearest = |index: usize, extent: usize| {
-        let place = if channels == 1 {
-            // The first and last pixels of both grids lie on each other.
-            index as f64 * (size - 1) as f64 / (extent - 1).max(1) as f64 + 0.5
-        } else {
-            // The edges of both grids do.
+        let place = if is_in_colour {
+            // The edges of both grids lie on each other.
             (index as f64 + 0.5) * size as f64 / extent as f64
+        } else {
+            // The first and last pixels of both grids do.
+            index as f64 * (size - 1) as f64 / (extent - 1).max(1) as f64 + 0.5
         };
         (place as usize).min(size - 1)
     };
@@ -134,7 +137,8 @@ impl Labeller<'_> {
                 let found = self.slice(case, slice, &probabilities)?;
                 match self.inference.sampling {
                     Sampling::Slices { size } => {
-                        labels.extend(enlarge(&found, size, [rows, columns], case.scan.channels));
+                        let is_in_colour = self.inference.is_in_colour;
+                        labels.extend(enlarge(&found, size, [rows, columns], is_in_colour));
                     }
                     Sampling::Patches { .. } => labels.extend(found),
                 }
@@ -151,7 +155,7 @@ impl Labeller<'_> {
             return most_likely(probabilities);
         }
         let (classes, channels) = (probabilities.size()[0], case.scan.channels);
-        if classes != 2 || channels != 3 {
+        if classes != 2 || !self.inference.is_in_colour {
             let message = format!(
                 "`--refine dense-crf` takes a lesion in a colour image, found {classes} classes in \
                  {channels} channels"
@@ -181,8 +185,8 @@ mod tests {
         for size in [16, 255, 256] {
             let structure = vec![1; size * size];
             for extent in 2..300 {
-                for channels in [1, 3] {
-                    let labels = enlarge(&structure, size, [extent, 3], channels);
+                for is_in_colour in [false, true] {
+                    let labels = enlarge(&structure, size, [extent, 3], is_in_colour);
                     assert!(labels == vec![1; extent * 3], "{size} to {extent}");
                 }
                 let zoomed = zoom_labels(&structure, [size; 2], [extent, 3]);
@@ -195,11 +199,11 @@ mod tests {
     #[test]
     fn labels_come_from_where_the_input_was_taken() {
         // 5 of 9 grey columns: first, last and middle lie on each other.
-        let grey = enlarge(&[0, 1, 2, 3, 4].repeat(5), 5, [1, 9], 1);
+        let grey = enlarge(&[0, 1, 2, 3, 4].repeat(5), 5, [1, 9], false);
         assert_eq!(grey, [0, 1, 1, 2, 2, 3, 3, 4, 4]);
         // In colour each pixel covers two.
-        let colour = enlarge(&[0, 1, 2, 3].repeat(4), 4, [1, 8], 3);
+        let colour = enlarge(&[0, 1, 2, 3].repeat(4), 4, [1, 8], true);
         assert_eq!(colour, [0, 0, 1, 1, 2, 2, 3, 3]);
-        assert_eq!(enlarge(&[7; 4], 2, [1, 1], 1), [7]);
+        assert_eq!(enlarge(&[7; 4], 2, [1, 1], false), [7]);
     }
 }

@@ -119,14 +119,14 @@ pub struct PhantomConfig {
     /// How many cases (default 40).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cases: Option<usize>,
-    /// Slices of each case (default 8, of volumes 24).
+    /// Slices of each case; volumes have 24 where nothing else is said (default 8).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub slices: Option<usize>,
     /// Whether the slices of a case are sections of one body, in noise in which one slice says less than its
     /// neighbours together (default false).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub volumes: Option<bool>,
-    /// Of volumes every so many slices are scribbled on, at least 1 (default 3).
+    /// Of volumes every so many slices are scribbled on, at least 1; every third where nothing else is said.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scribbled_every: Option<usize>,
     /// Rows and columns of each slice (default 128).

@@ -96,12 +96,11 @@ impl PatchSource<'_> {
             for (channel, image) in sample.image.chunks_exact_mut(volume).enumerate() {
                 let image = &mut image[number * plane..][..plane];
                 let mut written = Sample { shape: [rows, columns], image, annotation };
-                match self.plane(item.first[0] + offset as i64, channel) {
-                    Some(found) => self.turn(found, item, draw, &mut written),
-                    None => {
-                        written.image.fill(0.0);
-                        written.annotation.fill(IGNORE);
-                    }
+                if let Some(found) = self.plane(item.first[0] + offset as i64, channel) {
+                    self.turn(found, item, draw, &mut written);
+                } else {
+                    written.image.fill(0.0);
+                    written.annotation.fill(IGNORE);
                 }
             }
         }

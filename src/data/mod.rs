@@ -92,6 +92,11 @@ impl Dataset {
         self.cases.first().map_or(1, |case| case.scan.channels)
     }
 
+    /// Whether the channels are red, green and blue of 8 bits; three channels are where nothing is known of them.
+    pub fn is_in_colour(&self) -> bool {
+        self.preparation.as_ref().map_or(self.channels() == 3, Preparation::is_in_colour)
+    }
+
     /// The cases that `fold`, counted from 1, holds out. Refuses a fold that holds out nothing.
     pub fn held_out(&self, fold: u32) -> Result<Vec<&Case>> {
         let cases: Vec<&Case> =
@@ -109,23 +114,18 @@ impl Dataset {
     }
 }
 
-/// One slice of a scan resized to `size` x `size` as a network is shown it, grey by order-0 zoom and colours
-/// bilinearly: `[channels, size, size]`.
-pub fn resized_slice(scan: &Scan, slice: usize, size: usize) -> Vec<f32> {
+/// One slice of a scan resized to `size` x `size` as a network is shown it, `[channels, size, size]`: colours of
+/// 8 bits bilinearly, everything else channel by channel by order-0 zoom.
+pub fn resized_slice(scan: &Scan, slice: usize, size: usize, is_in_colour: bool) -> Vec<f32> {
     let ([_, rows, columns], image) = (scan.grid.shape, scan.slice(slice));
-    match scan.channels {
-        1 => augment::zoom_image(image, [rows, columns], [size, size]),
-        channels => augment::transfer::resize_planes(image, [channels, rows, columns], size),
+    if is_in_colour {
+        return augment::transfer::resize_planes(image, [scan.channels, rows, columns], size);
     }
+    let planes = image.chunks_exact(rows * columns);
+    planes.flat_map(|plane| augment::zoom_image(plane, [rows, columns], [size, size])).collect()
 }
 
 impl Case {
-    /// One slice resized to `size` x `size` as a network is shown it, grey by order-0 zoom and colours
-    /// bilinearly: `[channels, size, size]`.
-    pub fn input_slice(&self, slice: usize, size: usize) -> Vec<f32> {
-        resized_slice(&self.scan, slice, size)
-    }
-
     /// The labels of one slice, `[rows, columns]`, if the case has this kind of annotation.
     pub fn annotation_slice(&self, kind: &str, slice: usize) -> Option<&[u8]> {
         let pixels = self.scan.grid.pixels();
@@ -337,6 +337,16 @@ mod tests {
             with(3, 2),
             "`image_label` of case `case01` holds label 2 in slice 0 at row 0, column 3, expected classes 0 to 1"
         );
+    }
+
+    #[test]
+    fn channels_that_are_no_colours_keep_their_numbers_when_slices_are_resized() {
+        let grid = Grid::unplaced([1, 2, 2], None);
+        let voxels = [-1.5, 0.25, 3.0, 7.0].repeat(3);
+        let scan = Scan { grid, channels: 3, voxels };
+        let resized = resized_slice(&scan, 0, 4, false);
+        let one = augment::zoom_image(&[-1.5, 0.25, 3.0, 7.0], [2, 2], [4, 4]);
+        assert_eq!(resized, one.repeat(3));
     }
 
     #[test]

@@ -195,7 +195,6 @@ mod tests {
         let classes = annotated(&labels, Key::new(1));
         assert_eq!(classes.iter().map(|found| found.class).collect::<Vec<_>>(), [0, 2]);
         assert_eq!((classes[1].count, &*classes[1].voxels), (1, &[3][..]));
-        let Wanted { .. } = Wanted::new(0, Key::new(1));
         let (all, kept) = (classes[0].count, &classes[0].voxels);
         assert_eq!((all, kept.len()), (labels.len() - 2, KEPT_VOXELS));
         assert!(kept.windows(2).all(|pair| pair[0] < pair[1]));

@@ -11,7 +11,7 @@ use super::order::Order;
 use super::samples::Samples;
 use super::shapes::Shapes;
 use super::stream::{StreamSpec, by_image_label};
-use super::{Case, Dataset};
+use super::{Case, Dataset, resized_slice};
 use crate::config::sampling::Sampling;
 use crate::error::Result;
 use crate::native::with_slice_mut;
@@ -289,7 +289,7 @@ impl Origin {
     pub fn input(&self, slice: usize) -> Tensor {
         let (case, slice) = self.recipe.case(slice);
         let size = self.recipe.size();
-        let image = case.input_slice(slice, size);
+        let image = resized_slice(&case.scan, slice, size, self.recipe.dataset.is_in_colour());
         Tensor::from_slice(&image).view([1, case.scan.channels as i64, size as i64, size as i64])
     }
 

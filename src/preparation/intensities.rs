@@ -25,7 +25,8 @@ impl<T: Copy + PartialOrd + Into<f64>> Number for T {}
 
 /// The numbers of one channel of one scan as `intensities` scales them, all of them finite.
 ///
-/// Refuses values that are not finite. [`Intensities::Published`], [`Intensities::Robust`] and
+/// Refuses values that are not finite, and those beyond the range that [`Intensities::Scaled`] and
+/// [`Intensities::EightBit`] name. [`Intensities::Published`], [`Intensities::Robust`] and
 /// [`Intensities::ZScore`] refuse values that are all the same.
 pub fn scale<T: Number>(intensities: Intensities, values: &[T]) -> Result<Vec<f32>> {
     check_finite(values)?;
@@ -34,7 +35,14 @@ pub fn scale<T: Number>(intensities: Intensities, values: &[T]) -> Result<Vec<f3
     };
     Ok(match intensities {
         Intensities::AsStored => each(&|value| value),
-        Intensities::EightBit => values.iter().map(|&level| level.into() as f32 / 255.0).collect(),
+        Intensities::Scaled => {
+            check_range(values, 1.0)?;
+            each(&|value| value)
+        }
+        Intensities::EightBit => {
+            check_range(values, 255.0)?;
+            values.iter().map(|&level| level.into() as f32 / 255.0).collect()
+        }
         Intensities::Published => return as_published(values),
         Intensities::Robust => return robust(values),
         Intensities::Window { low, high } => scaled(values, low, high),
@@ -43,6 +51,18 @@ pub fn scale<T: Number>(intensities: Intensities, values: &[T]) -> Result<Vec<f3
             each(&|value| (value.clamp(low, high) - mean) / deviation)
         }
     })
+}
+
+/// Refuses values outside of 0 to `most`.
+fn check_range<T: Number>(values: &[T], most: f64) -> Result<()> {
+    let mut numbers = values.iter().map(|&value| value.into());
+    match numbers.find(|value| !(0.0..=most).contains(value)) {
+        None => Ok(()),
+        Some(value) => Err(Failure::new(format!(
+            "the image holds intensity {value}, expected 0 to {most}"
+        ))
+        .hint("the data set was packed from files that somebody had scaled: scale this one alike, or pack the raw files")),
+    }
 }
 
 /// Scales a volume of a published data set to `[0, 1]`: everything above the first bin centre at which
@@ -318,6 +338,13 @@ mod tests {
         );
         assert_eq!(scale(Intensities::EightBit, &[0.0, 51.0, 255.0]).unwrap(), [0.0, 0.2, 1.0]);
         assert_eq!(scale(Intensities::AsStored, &[-3.5f32]).unwrap(), [-3.5]);
+        assert_eq!(scale(Intensities::Scaled, &[0.0f32, 0.25, 1.0]).unwrap(), [0.0, 0.25, 1.0]);
+        let refused = |kind| scale(kind, &[0.5f32, 300.0]).unwrap_err().message().to_owned();
+        assert_eq!(refused(Intensities::Scaled), "the image holds intensity 300, expected 0 to 1");
+        assert_eq!(
+            refused(Intensities::EightBit),
+            "the image holds intensity 300, expected 0 to 255"
+        );
         assert!(scale(Intensities::AsStored, &[f32::INFINITY]).is_err());
     }
 

@@ -152,14 +152,15 @@ mod tests {
         ),
     ];
 
+    type Along = fn(&[f32], Axis, usize) -> Vec<f32>;
+
     #[test]
     fn every_line_of_an_array_is_resampled_alone() {
         let (outer, extent, inner, to) = (2, 5, LINES + 3, 8);
         let values: Vec<f32> =
             (0..outer * extent * inner).map(|i| ((i * 7919) % 101) as f32).collect();
         let (axis, line) = (Axis { outer, extent, inner }, Axis { outer: 1, extent, inner: 1 });
-        let both: [fn(&[f32], Axis, usize) -> Vec<f32>; 2] = [cubic_along, nearest_along];
-        for along in both {
+        for along in [cubic_along as Along, nearest_along as Along] {
             let found = along(&values, axis, to);
             for (block, offset) in [(0, 0), (0, LINES), (1, 5), (1, inner - 1)] {
                 let alone: Vec<f32> =

@@ -46,6 +46,13 @@ impl Preparation {
         Self::of_channels(&["red", "green", "blue"], Intensities::EightBit)
     }
 
+    /// Whether the channels are those of a picture in colour.
+    pub fn is_in_colour(&self) -> bool {
+        let names = self.channels.iter().map(|channel| channel.name.as_str());
+        let are_levels = |channel: &Channel| channel.intensities == Intensities::EightBit;
+        names.eq(["red", "green", "blue"]) && self.channels.iter().all(are_levels)
+    }
+
     fn of_channels(names: &[&str], intensities: Intensities) -> Self {
         let channel = |name: &&str| Channel { name: (*name).to_owned(), intensities };
         Self {
@@ -160,9 +167,11 @@ pub struct Channel {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Intensities {
-    /// They stay: the file holds them scaled already.
+    /// They stay, whatever they are.
     AsStored,
-    /// 8-bit levels to `[0, 1]`.
+    /// They stay: whoever made the file has scaled them to `[0, 1]`. Others are refused.
+    Scaled,
+    /// 8-bit levels, 0 to 255, to `[0, 1]`. Others are refused.
     EightBit,
     /// Cut at the cumulative share 0.99 and scaled to `[0, 1]`, as published for ACDC.
     Published,

@@ -4,7 +4,7 @@
 //! what their storage explains, and refused otherwise. Knows no files.
 
 use super::alignment::FileGrid;
-use super::grid::place;
+use super::grid::{Grid, place};
 use super::notes::Notes;
 use super::{IGNORE, Labels};
 use crate::error::{Failure, Result};
@@ -36,6 +36,11 @@ pub struct Numbers {
 }
 
 impl Numbers {
+    /// Where they lie.
+    pub fn grid(&self) -> &Grid {
+        &self.file.grid
+    }
+
     /// The numbers as labels. Refuses one that is no whole number or that has no meaning, with its place.
     pub fn labels(&self, coding: &Coding, notes: &Notes) -> Result<Labels> {
         let values = coding.labels(self, notes)?;
@@ -104,7 +109,6 @@ impl Coding {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scan::Grid;
 
     fn numbers(values: &[f64], step: f64) -> Numbers {
         let grid = Grid::unplaced([1, 1, values.len()], None);

@@ -80,8 +80,8 @@ impl Forest {
                     continue;
                 }
                 let reach = usize::from(neighbourhood == Neighbourhood::Corners);
-                for near in row.saturating_sub(reach)..=(row + reach).min(rows - 1) {
-                    forest.join_rows(&runs[row], &before[near], neighbourhood);
+                for near in &before[row.saturating_sub(reach)..=(row + reach).min(rows - 1)] {
+                    forest.join_rows(&runs[row], near, neighbourhood);
                 }
             }
             before = runs;

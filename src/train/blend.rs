@@ -95,21 +95,22 @@ impl<'a> Blend<'a> {
         let finished = self.lattice.finished(layer);
         for piece in self.pieces(&finished) {
             let mut sums = self.sums.narrow(1, piece.place, piece.count);
-            let blended = if let Some(Weighting { totals, .. }) = &mut self.weighting {
-                let mut totals = totals.narrow(0, piece.place, piece.count);
-                let blended = &sums / &totals;
-                let _ = (sums.zero_(), totals.zero_());
-                blended
-            } else {
-                sums.copy()
-            };
+            let totals = self.weighting.as_ref();
+            let totals =
+                totals.map(|weighting| weighting.totals.narrow(0, piece.place, piece.count));
+            // In their place: a second array of this size is the most that a volume would take.
+            if let Some(totals) = &totals {
+                let _ = sums.g_div_(totals);
+            }
             let first = finished.start + piece.offset as usize;
             let known = first.max(inside.start)..(first + piece.count as usize).min(inside.end);
-            if known.is_empty() {
-                continue;
+            if !known.is_empty() {
+                let blended = sums.narrow(1, (known.start - first) as i64, known.len() as i64);
+                take(known.start - inside.start, &within_padding(&blended, self.lattice))?;
             }
-            let blended = blended.narrow(1, (known.start - first) as i64, known.len() as i64);
-            take(known.start - inside.start, &within_padding(&blended, self.lattice))?;
+            if let Some(mut totals) = totals {
+                let _ = (sums.zero_(), totals.zero_());
+            }
         }
         Ok(())
     }

@@ -222,6 +222,7 @@ impl Evaluator {
     /// How the method sees a case.
     fn inference<'m>(&self, method: &'m dyn Method) -> Inference<'m> {
         Inference {
+            is_in_colour: self.dataset.is_in_colour(),
             volume_statistics: self.volume_statistics,
             ..Inference::new(vec![method], self.sampling, self.target)
         }

@@ -46,6 +46,8 @@ pub struct Inference<'a> {
     /// Slices that are each resized to a square, or windows at the scan's own scale; windows one slice deep
     /// are slices to the network.
     pub sampling: Sampling,
+    /// Whether channels are colours of 8 bits, which are resized as such.
+    pub is_in_colour: bool,
     /// Overlap of neighbouring windows along each axis, in [0, 1).
     pub overlap: f64,
     /// Whether networks also see what they see mirrored along every subset of its axes; the answer is the
@@ -84,6 +86,7 @@ impl<'a> Inference<'a> {
         Self {
             members,
             sampling,
+            is_in_colour: false,
             overlap: OVERLAP,
             mirrors: false,
             target,
@@ -106,8 +109,12 @@ impl<'a> Inference<'a> {
     /// Class probabilities of a prepared scan, slab by slab from the first slice on, each slice once.
     pub fn each_slab(&self, scan: &Scan, take: &mut dyn FnMut(Slab) -> Result<()>) -> Result<()> {
         self.each_finished(scan, &mut |first, probabilities| {
-            let probabilities = probabilities.to_kind(Kind::Float).to_device(Device::Cpu);
-            take(Slab { first, probabilities: probabilities.contiguous() })
+            (0..probabilities.size()[1]).try_for_each(|slice| {
+                let found = probabilities.narrow(1, slice, 1);
+                let mut probabilities = Tensor::empty(found.size(), (Kind::Float, Device::Cpu));
+                probabilities.copy_(&found);
+                take(Slab { first: first + slice as usize, probabilities })
+            })
         })
     }
 
@@ -130,7 +137,7 @@ impl<'a> Inference<'a> {
         let [_, rows, columns] = lattice.padded;
         let layer = product([lattice.depth(), rows, columns]);
         let [_, rows, columns] = self.shape(scan);
-        let slab = product([lattice.depth(), rows, columns]) * classes as u64;
+        let slab = product([1, rows, columns]) * classes as u64;
         let (channels, classes) = (scan.channels as u64, classes as u64);
         let on_device = if self.target.device == Device::Cpu {
             let windows = self.windows_at_once().min(lattice.corners.len());
@@ -164,7 +171,8 @@ impl<'a> Inference<'a> {
         let extents = [slices.len(), scan.channels, rows, columns].map(|extent| extent as i64);
         match self.sampling {
             Sampling::Slices { size } => {
-                let resized = slices.flat_map(|slice| resized_slice(scan, slice, size));
+                let resized =
+                    slices.flat_map(|slice| resized_slice(scan, slice, size, self.is_in_colour));
                 Tensor::from_slice(&resized.collect::<Vec<f32>>()).view(extents)
             }
             Sampling::Patches { .. } => {
@@ -191,8 +199,9 @@ impl<'a> Inference<'a> {
         if self.target.device == Device::Cpu { 1 } else { (VOXELS_AT_ONCE / voxels).max(1) }
     }
 
-    /// [`Inference::each_slab`] that leaves probabilities in their precision where they were computed; `take`
-    /// gets the first slice and `[classes, slices, rows, columns]`.
+    /// [`Inference::each_slab`] that leaves probabilities in their precision where they were computed, as many
+    /// slices as a window is deep; `take` gets the first slice and `[classes, slices, rows, columns]`, which are
+    /// written over when it returns.
     pub fn each_finished(&self, scan: &Scan, take: Taker<'_>) -> Result<()> {
         let cut = self.cut(scan);
         if self.volume_statistics {
@@ -572,7 +581,8 @@ pub(super) mod tests {
         let inference = Inference::new(vec![&echo], Sampling::Slices { size: 16 }, HERE);
         assert_eq!(inference.shape(&scan), [19, 16, 16]);
         let found = whole(&inference, &scan);
-        let resized: Vec<f32> = (0..19).flat_map(|slice| resized_slice(&scan, slice, 16)).collect();
+        let resized: Vec<f32> =
+            (0..19).flat_map(|slice| resized_slice(&scan, slice, 16, false)).collect();
         let resized = Tensor::from_slice(&resized).view([19, 16, 16]);
         assert!(found.get(0).equal(&resized) && seen.get() == 8);
         assert!(inference.image(&scan, 0..19).view([19, 16, 16]).equal(&resized));
@@ -584,9 +594,9 @@ pub(super) mod tests {
         let inference = Inference::new(vec![&echo], patches([4, 6, 8]), HERE);
         let bytes = inference.bytes(&scan([8, 12, 16]), 2);
         assert_eq!(bytes, inference.bytes(&scan([80, 12, 16]), 2));
-        // Twice the layer, sums and totals of two classes, a window with its results, and a slab.
-        let (layer, window) = (4 * 12 * 16, 4 * 6 * 8);
-        assert_eq!(bytes, 4 * (2 * layer + 3 * layer + 7 * window + 2 * layer));
+        // Twice the layer, sums and totals of two classes, a window with its results, and one slice.
+        let (layer, window, slice) = (4 * 12 * 16, 4 * 6 * 8, 12 * 16);
+        assert_eq!(bytes, 4 * (2 * layer + 3 * layer + 7 * window + 2 * slice));
     }
 
     #[test]

@@ -1,10 +1,13 @@
 //! MSCMR in the folders of CycleMix: which case comes from which files, and what is refused.
 
 use crate::data::{text, write_nifti};
+use crate::nifti_files::{File, VOXELS, file};
 use crate::skips::skipped;
 use scrimp::data::import::{Source, mscmr};
 use scrimp::data::{DENSE, Dataset, IGNORE, SCRIBBLE};
 use scrimp::error::Result;
+use scrimp::preparation::Intensities;
+use scrimp::preparation::intensities::scale;
 use std::fs;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
@@ -65,6 +68,23 @@ fn train_has_scribbles_and_val_is_held_out() {
     assert_eq!(dataset.cases[0].annotations[SCRIBBLE], [0, 1, 2, 3, IGNORE, IGNORE]);
     assert_eq!(dataset.cases[1].annotations[DENSE], [0, 1, 2, 3, 0, 0]);
     assert_eq!(mscmr::left_out(folder.path()), 1);
+}
+
+#[test]
+fn numbers_that_their_file_scales_keep_their_precision_until_they_are_prepared() {
+    let folder = package();
+    let stored: Vec<f64> = (0..VOXELS).map(|voxel| (voxel * voxel * 7) as f64).collect();
+    let slope = 2.212_497f32;
+    let image = File { scaling: [slope, 0.0], ..file(&stored) };
+    let at = |path: &str| folder.path().join(path);
+    fs::write(at("val/images/subject1_DE.nii"), image.bytes()).unwrap();
+    let labels = file(&[0.0; VOXELS]).bytes();
+    fs::write(at("val/labels/subject1_DE_manual.nii"), labels).unwrap();
+    let voxels = import(folder.path()).unwrap().cases.swap_remove(1).scan.voxels;
+    let exact: Vec<f64> = stored.iter().map(|value| value * f64::from(slope)).collect();
+    let rounded: Vec<f32> = exact.iter().map(|&value| value as f32).collect();
+    assert_eq!(voxels, scale(Intensities::Published, &exact).unwrap());
+    assert_ne!(voxels, scale(Intensities::Published, &rounded).unwrap());
 }
 
 /// What is said after `damage` was done to a sound package.

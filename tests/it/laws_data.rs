@@ -257,7 +257,7 @@ mod loader {
         assert_eq!(volume.name(), "phantom0002");
         let input = |size| -> Vec<f32> {
             (0..3)
-                .flat_map(|slice| scrimp::data::resized_slice(volume.scan(), slice, size))
+                .flat_map(|slice| scrimp::data::resized_slice(volume.scan(), slice, size, false))
                 .collect()
         };
         assert_eq!(input(48).len(), 3 * 48 * 48);

@@ -292,7 +292,8 @@ fn leave_as_they_are_scored(trained: &Trained) {
         let [found, truth] =
             ["to", "dense"].map(|kind| trained.labels(&format!("{kind}/{}.nii", &row[0])));
         let class = trained.dataset.classes.iter().position(|name| *name == row[1]).unwrap() as u8;
-        let count = |labels: &[u8]| labels.iter().filter(|&&label| label == class).count();
+        let count =
+            |labels: &[u8]| labels.iter().map(|&label| usize::from(label == class)).sum::<usize>();
         let both = found.iter().zip(&truth).filter(|&(a, b)| a == b && *a == class).count();
         let dice = 2.0 * both as f64 / (count(&found) + count(&truth)) as f64;
         assert_eq!(row[2].parse::<f64>().unwrap(), dice, "{row:?}");

@@ -297,6 +297,14 @@ fn a_run_that_goes_back_sets_aside_what_was_later() {
     assert!(weights[0] == weights[1]);
 }
 
+/// The checkpoint alone says how a scan that nobody has seen is prepared, and what comes of it.
+fn says_what_new_scans_have_to_go_through(checkpoint: &Path) {
+    let saved = read_manifest(checkpoint).unwrap().manifest;
+    let config = scrimp::config::parse(&saved.config, "manifest", &[]).unwrap();
+    assert_eq!(config.data.preparation, Some(Preparation::grey(Intensities::Published)));
+    assert_eq!(saved.classes, ["background", "right ventricle", "myocardium", "left ventricle"]);
+}
+
 #[test]
 fn a_run_knows_what_it_learnt_from() {
     let folder = TempDir::new().unwrap();
@@ -333,11 +341,7 @@ fn a_run_knows_what_it_learnt_from() {
     hint: or pack the data in that way: `scrimp prepare --help`
     ");
     assert_eq!(files(&run.join("checkpoints")), ["step-00000001", "step-00000002"]);
-    // The checkpoint alone says what a scan that nobody has seen has to go through, and what comes of it.
-    let saved = read_manifest(&run.join("checkpoints/step-00000002")).unwrap().manifest;
-    let config = scrimp::config::parse(&saved.config, "manifest", &[]).unwrap();
-    assert_eq!(config.data.preparation, Some(Preparation::grey(Intensities::Published)));
-    assert_eq!(saved.classes, ["background", "right ventricle", "myocardium", "left ventricle"]);
+    says_what_new_scans_have_to_go_through(&run.join("checkpoints/step-00000002"));
     let evaluate = |run: &Path| scrimp(&["evaluate", run.to_str().unwrap()]);
     assert!(evaluate(&run).status.success());
     // Whatever the configuration says by now.

@@ -53,7 +53,8 @@ fn variants() -> Vec<(&'static str, File)> {
 
 fn write(folder: &Path, name: &str, file: &File) -> PathBuf {
     let path = folder.join(name);
-    let bytes = if name.ends_with(".gz") { gzip(&file.bytes()) } else { file.bytes() };
+    let is_compressed = path.extension().is_some_and(|ending| ending == "gz");
+    let bytes = if is_compressed { gzip(&file.bytes()) } else { file.bytes() };
     fs::write(&path, bytes).unwrap();
     path
 }

@@ -50,9 +50,10 @@ impl Member {
             let message = format!(
                 "checkpoint `{place}` does not say which classes there are and how scans were prepared"
             );
-            return Err(Failure::usage(message).hint(
-                "scrimp wrote it before it recorded them: pack the data again, and train on from it with `--resume`",
-            ));
+            return Err(Failure::usage(message).hint(format!(
+                "it was written before they were recorded: pack the data again, and train on from it with \
+                 `scrimp train CONFIG --run DIR --resume {place}`"
+            )));
         };
         let classes = manifest.classes.clone();
         Ok(Self { run: run.to_owned(), plan, classes, preparation, checkpoint })
@@ -115,7 +116,7 @@ impl Member {
 
     /// How many files an image has: one for each channel, unless they are colours.
     pub(super) fn files_for_each(&self) -> usize {
-        if is_in_colour(&self.preparation) { 1 } else { self.preparation.channels.len() }
+        if self.preparation.is_in_colour() { 1 } else { self.preparation.channels.len() }
     }
 
     /// What tells it from others.
@@ -154,10 +155,4 @@ fn described(sampling: Sampling) -> String {
             format!("windows of {slices} x {rows} x {columns}")
         }
     }
-}
-
-/// Whether the channels are those of a picture in colour.
-pub(super) fn is_in_colour(preparation: &Preparation) -> bool {
-    let names = preparation.channels.iter().map(|channel| channel.name.as_str());
-    names.eq(["red", "green", "blue"])
 }

@@ -93,3 +93,37 @@ fn prepared_shape(grid: &Grid, spacing: Spacing) -> [usize; 3] {
         None => grid.shape[axis],
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::sampling::Sampling;
+    use crate::preparation::Intensities;
+    use crate::train::inference::Target;
+
+    #[test]
+    fn a_large_scan_with_many_classes_fits_and_slices_add_what_the_scan_takes() {
+        let extent = [32, 128, 128];
+        let sampling = Sampling::Patches { extent, per_case: 1, foreground_share: 0.5 };
+        let target = Target { kind: Kind::Float, device: Device::Cpu };
+        let inference = Inference::new(Vec::new(), sampling, target);
+        let preparation = Preparation::grey(Intensities::AsStored);
+        let of = |slices: usize| {
+            let grid = Grid::unplaced([slices, 512, 512], None);
+            of_image(&grid, &preparation, 117, &inference)
+        };
+        assert!(of(600) < 7_000_000_000, "{}", of(600));
+        // 4 bytes of intensity and 1 of label for each voxel.
+        assert_eq!(of(600) - of(300), 300 * 512 * 512 * 5);
+    }
+
+    #[test]
+    fn resampled_scans_are_counted_as_large_as_they_become() {
+        let grid = Grid::unplaced([10, 100, 200], Some([8.0, 1.0, 1.5]));
+        assert_eq!(prepared_shape(&grid, Spacing::AsStored), [10, 100, 200]);
+        assert_eq!(prepared_shape(&grid, Spacing::InPlane([0.5, 1.0])), [10, 200, 300]);
+        assert_eq!(prepared_shape(&grid, Spacing::Volume([4.0, 2.0, 3.0])), [20, 50, 100]);
+        let unknown = Grid::unplaced([10, 100, 200], None);
+        assert_eq!(prepared_shape(&unknown, Spacing::InPlane([0.5, 1.0])), [10, 100, 200]);
+    }
+}

@@ -154,6 +154,7 @@ fn segmenter<'a>(
         inference: Inference {
             overlap: made_with.overlap,
             mirrors: made_with.mirrors,
+            is_in_colour: member.preparation.is_in_colour(),
             ..inference
         },
         preparation: &member.preparation,
@@ -198,7 +199,8 @@ fn fit(segmenter: &mut Segmenter<'_>, jobs: &[Job], most_bytes: Option<u64>) -> 
         let Some((of_image, job)) = with_bytes.max_by_key(|(bytes, _)| *bytes) else {
             return Ok("what they take is not known".to_owned());
         };
-        let bytes = program + networks + of_image;
+        // Allocators hold more than what is in use, measured up to a seventh of it.
+        let bytes = program + (networks + of_image) / 4 * 5;
         let [slices, rows, columns] = job.shape.unwrap_or_default();
         let takes = format!(
             "`{}` of {slices} x {rows} x {columns} voxels takes about {}",
@@ -244,7 +246,10 @@ fn tell(mut summary: Summary, jobs: &[Job], ended: Vec<Ended>) -> Result<()> {
     if problems.is_empty() {
         return Ok(());
     }
-    let message = format!("{} of {} could not be segmented", problems.len(), counted(jobs.len()));
+    let message = match jobs.len() {
+        1 => "the image could not be segmented".to_owned(),
+        all => format!("{} of {all} images could not be segmented", problems.len()),
+    };
     let failure = Failure::new(message);
     let failure = problems.iter().fold(failure, |failure, problem| failure.because_of(problem));
     hints.sort();

@@ -3,7 +3,6 @@
 //! Probabilities of all classes exist for a few slices at a time. Knows no ranks and no records.
 
 use super::images::ImageFiles;
-use super::members::is_in_colour;
 use super::records::{MadeWith, Outputs, StructureVolume};
 use crate::config::Colour;
 use crate::config::sampling::Sampling;
@@ -39,7 +38,7 @@ impl Segmenter<'_> {
     /// Reads and prepares an image, and notes what is odd in it.
     pub(super) fn open(&self, image: &ImageFiles, notes: &Notes) -> Result<Opened> {
         let scan = read_channels(&image.files, notes)?;
-        let scan = if is_in_colour(self.preparation) { scan.into_colours() } else { scan };
+        let scan = if self.preparation.is_in_colour() { scan.into_colours() } else { scan };
         let Prepared { scan: mut prepared, regrid } = self.preparation.apply(scan)?;
         if self.colour == Colour::GreyWorld {
             even_out_light(&mut prepared);
@@ -121,7 +120,9 @@ fn cannot_fetch() -> &'static str {
 }
 
 fn refuse_not_finite(probabilities: &Tensor) -> Result<()> {
-    if bool::try_from(probabilities.isfinite().all()).context(cannot_fetch)? {
+    // One number that is not finite makes the sum so, which takes no array of this size as a mask would.
+    let sum = f64::try_from(probabilities.sum(probabilities.kind())).context(cannot_fetch)?;
+    if sum.is_finite() {
         return Ok(());
     }
     Err(Failure::new("the networks give probabilities that are not finite")
@@ -233,7 +234,9 @@ impl<'a> Results<'a> {
 /// Voxels and millilitres of every class but the background.
 fn volumes(labels: &[u8], grid: &Grid, classes: &[String]) -> Vec<StructureVolume> {
     let mut counts = [0u64; 256];
-    labels.iter().for_each(|&label| counts[usize::from(label)] += 1);
+    for &label in labels {
+        counts[usize::from(label)] += 1;
+    }
     let structure = |(name, voxels): (&String, u64)| StructureVolume {
         structure: name.clone(),
         voxels,
@@ -255,7 +258,9 @@ fn entropy(probabilities: &[f32], pixels: usize) -> Vec<f32> {
             }
         }
     }
-    entropy.iter_mut().for_each(|value| *value = value.clamp(0.0, 1.0));
+    for value in &mut entropy {
+        *value = value.clamp(0.0, 1.0);
+    }
     entropy
 }
 

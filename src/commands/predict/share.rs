@@ -65,14 +65,14 @@ pub(super) fn look(
         comm.note_progress();
         (index, look(job).unwrap_or_else(|failure| Ended::failed(&job.image, &failure)))
     });
-    let own = own.collect();
-    gathered(own, comm).map(|all| all.into_iter().map(|(_, ended)| ended).collect())
+    let own: Vec<(usize, Ended)> = own.collect();
+    gathered(&own, comm).map(|all| all.into_iter().map(|(_, ended)| ended).collect())
 }
 
 /// What all ranks have of some images, in the order of these.
-fn gathered(own: Vec<(usize, Ended)>, comm: &dyn Communicator) -> Result<Vec<(usize, Ended)>> {
+fn gathered(own: &[(usize, Ended)], comm: &dyn Communicator) -> Result<Vec<(usize, Ended)>> {
     let cannot = || "cannot tell the other ranks how images ended";
-    let message = agree(comm, serde_json::to_vec(&own).context(cannot))?;
+    let message = agree(comm, serde_json::to_vec(own).context(cannot))?;
     let messages = comm.gather(&message)?;
     let lists = messages.iter().map(|message| serde_json::from_slice(message).context(cannot));
     let lists = agree(comm, lists.collect::<Result<Vec<Vec<(usize, Ended)>>>>())?;
@@ -122,13 +122,13 @@ pub(super) fn segment(
     let worker = Worker { segmenter, to, bar, notes: Notes::default() };
     let mut ended = Vec::new();
     for open in own {
-        let found = if together { worker.together(&open, ranks) } else { Ok(worker.alone(&open)) };
-        ended.push((open.index, found?));
+        let found = if together { worker.together(&open, ranks) } else { worker.alone(&open) };
+        ended.push((open.index, found));
     }
     worker.bar.finish_and_clear();
     // Where all have worked on all, the first rank has written.
     let own = if together && ranks.rank() > 0 { Vec::new() } else { ended };
-    for (index, found) in gathered(own, &**ranks)? {
+    for (index, found) in gathered(&own, &**ranks)? {
         looked[index] = found;
     }
     if ranks.rank() == 0 || !together {
@@ -164,7 +164,7 @@ impl Worker<'_> {
     }
 
     /// Segments an image with all ranks; the first one writes. What one fails in, all fail in.
-    fn together(&self, open: &OpenJob<'_>, ranks: &Ranks) -> Result<Ended> {
+    fn together(&self, open: &OpenJob<'_>, ranks: &Ranks) -> Ended {
         let (begun, is_first) = (Instant::now(), ranks.rank() == 0);
         memory::forget_peak();
         let image = &open.job.image;
@@ -189,9 +189,9 @@ impl Worker<'_> {
             agree(&**ranks, written)
         });
         match ended {
-            Ok(Some(ended)) => Ok(ended),
-            Ok(None) => Ok(Ended::Open(Vec::new())),
-            Err(failure) => Ok(Ended::failed(image, &failure)),
+            Ok(Some(ended)) => ended,
+            Ok(None) => Ended::Open(Vec::new()),
+            Err(failure) => Ended::failed(image, &failure),
         }
     }
 

@@ -6,7 +6,7 @@
 //! `HiLab-git/WSL4MIS` at a594da8d. Knows nothing of how the packed file looks.
 
 use super::folder::{self, entries};
-use super::{Source, cardiac_classes, prepared};
+use super::{Source, cardiac_classes, published_scan};
 use crate::data::{Case, DENSE, SCRIBBLE};
 use crate::error::{Failure, Result};
 use crate::preparation::{Intensities, Preparation};
@@ -34,16 +34,6 @@ enum Files {
     Nifti([PathBuf; 3]),
 }
 
-impl Files {
-    /// The first file of the image.
-    fn image(&self) -> &Path {
-        match self {
-            Self::Volume(path) | Self::Nifti([path, ..]) => path,
-            Self::Slices(slices) => slices.values().next().map_or(Path::new(""), PathBuf::as_path),
-        }
-    }
-}
-
 /// Finds ACDC in `folder`, preferring whole volumes to slices, and those to NIfTI.
 ///
 /// Labels become 0 background, 1 right ventricle, 2 myocardium, 3 left ventricle,
@@ -53,17 +43,13 @@ pub fn open(folder: &Path) -> Result<Source> {
     let notes = Notes::default();
     let (form, found) = find(folder, &notes)?;
     let is_raw = matches!(found.values().next(), Some(Files::Nifti(_)));
-    let scaling = if is_raw { Intensities::Published } else { Intensities::AsStored };
+    let scaling = if is_raw { Intensities::Published } else { Intensities::Scaled };
     let (case_count, noted) = (found.len(), notes.clone());
-    let preparation = Preparation::grey(scaling);
-    let applied = preparation.clone();
-    let cases = found.into_iter().map(move |(id, files)| {
-        case(id, &files, &noted).and_then(|case| prepared(case, &applied, files.image(), &noted))
-    });
+    let cases = found.into_iter().map(move |(id, files)| case(id, &files, &noted));
     Ok(Source {
         name: "acdc".into(),
         classes: cardiac_classes(),
-        preparation: Some(preparation),
+        preparation: Some(Preparation::grey(scaling)),
         provenance: format!(
             "ACDC challenge (Bernard et al., TMI 2018), scribbles by Valvano et al., TMI 2021.\n\
              {form}"
@@ -335,7 +321,7 @@ fn nifti_arrays(image: &Path, [dense, scribble]: [&Path; 2], notes: &Notes) -> R
     Ok(Arrays {
         dense: grid.labels_at(dense, &dense_coding, notes)?.values,
         scribble: grid.labels_at(scribble, &scribble_coding, notes)?.values,
-        scan: scan::read(image, notes)?,
+        scan: published_scan(image, notes)?,
     })
 }
 

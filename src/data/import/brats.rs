@@ -334,7 +334,7 @@ impl Taken {
             };
             picture.into_case()
         };
-        Ok(self.slices.iter().map(case).collect())
+        self.slices.iter().map(case).collect()
     }
 }
 

@@ -313,7 +313,7 @@ fn case(name: String, files: Files, size: usize) -> Result<Case> {
         planes: image.resized(size),
         lesion,
     };
-    Ok(picture.into_case())
+    picture.into_case()
 }
 
 #[cfg(test)]

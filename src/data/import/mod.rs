@@ -25,7 +25,9 @@ pub use steps::Steps;
 
 use super::{Case, Dataset, SCRIBBLE};
 use crate::error::Result;
-use crate::preparation::{Carried, Preparation, Prepared};
+use crate::preparation::intensities::scale;
+use crate::preparation::{Carried, Intensities, Preparation, Prepared};
+use crate::scan::{self, Scan};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -96,6 +98,17 @@ fn prepared(case: Case, preparation: &Preparation, image: &Path, notes: &Notes) 
         annotations.insert(kind, values);
     }
     Ok(Case { scan, annotations, ..case })
+}
+
+/// The scan of a published data set, prepared as published.
+///
+/// Numbers that the file itself scales, as some of MSCMR do, are no 32-bit floats: they stay in double precision
+/// until they are prepared, since the last bits of the result hang on theirs.
+fn published_scan(image: &Path, notes: &Notes) -> Result<Scan> {
+    let numbers = scan::read_numbers(image, notes)?;
+    let voxels = scale(Intensities::Published, &numbers.values)
+        .map_err(|failure| failure.during(format!("cannot prepare `{}`", image.display())))?;
+    Ok(Scan { grid: numbers.grid().clone(), channels: 1, voxels })
 }
 
 /// The class names of ACDC, MSCMR and the phantom by label value.

@@ -4,7 +4,7 @@
 //! Data: MS-CMRSeg challenge, Zhuang, TPAMI 2019; scribbles and folders: `BWGZK/CycleMix` at
 //! 76748303. Masks without images are no cases; `masks` reads them.
 
-use super::{Source, cardiac_classes, folder, prepared};
+use super::{Source, cardiac_classes, folder, published_scan};
 use crate::data::{Case, DENSE, SCRIBBLE};
 use crate::error::{Failure, Result};
 use crate::preparation::{Intensities, Preparation};
@@ -58,15 +58,11 @@ pub fn open(folder: &Path) -> Result<Source> {
         }
     }
     let (case_count, noted) = (found.len(), notes.clone());
-    let preparation = Preparation::grey(Intensities::Published);
-    let applied = preparation.clone();
-    let cases = found.into_iter().map(move |(name, files)| {
-        case(name, &files, &noted).and_then(|case| prepared(case, &applied, &files.image, &noted))
-    });
+    let cases = found.into_iter().map(move |(name, files)| case(name, &files, &noted));
     Ok(Source {
         name: "mscmr".into(),
         classes: cardiac_classes(),
-        preparation: Some(preparation),
+        preparation: Some(Preparation::grey(Intensities::Published)),
         provenance: "MS-CMRSeg challenge, late gadolinium enhancement (Zhuang, TPAMI 2019), \
                      scribbles by Zhang and Zhuang, CVPR 2022.\n\
                      Folders train (scribbles) and val (dense labels, fold 1) of CycleMix, \
@@ -141,7 +137,7 @@ fn case(name: String, files: &Files, notes: &Notes) -> Result<Case> {
         name,
         frame: 0,
         fold: files.folder.fold,
-        scan: scan::read(&files.image, notes)?,
+        scan: published_scan(&files.image, notes)?,
         annotations: BTreeMap::from([(files.folder.kind.into(), labels)]),
     })
 }

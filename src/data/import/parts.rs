@@ -4,6 +4,8 @@
 //! lesion is and have no image label, so that nothing can be trained on them. Knows no files.
 
 use crate::data::{Case, DENSE, IMAGE_LABEL};
+use crate::error::Result;
+use crate::preparation::Preparation;
 use crate::scan::{Grid, Scan};
 use std::collections::BTreeMap;
 
@@ -63,24 +65,25 @@ pub(super) struct PreparedPicture {
 
 impl PreparedPicture {
     /// The case of one slice, with the only annotation that its part may have.
-    pub(super) fn into_case(self) -> Case {
+    pub(super) fn into_case(self) -> Result<Case> {
         let everywhere = |class| vec![class; self.size * self.size];
         let (kind, labels) = match self.part {
             PreparedPart::TrainDiseased => (IMAGE_LABEL, everywhere(1)),
             PreparedPart::TrainHealthy => (IMAGE_LABEL, everywhere(0)),
             PreparedPart::Validation | PreparedPart::Test => (DENSE, self.lesion),
         };
-        Case {
+        let scan = Scan {
+            grid: Grid::unplaced([1, self.size, self.size], self.spacing_mm),
+            channels: 3,
+            voxels: self.planes.into_iter().map(f32::from).collect(),
+        };
+        Ok(Case {
             name: self.name,
             patient: self.patient,
             frame: 0,
             fold: self.part.fold(),
-            scan: Scan {
-                grid: Grid::unplaced([1, self.size, self.size], self.spacing_mm),
-                channels: 3,
-                voxels: self.planes.into_iter().map(|level| f32::from(level) / 255.0).collect(),
-            },
+            scan: Preparation::colours().apply(scan)?.scan,
             annotations: BTreeMap::from([(kind.into(), labels)]),
-        }
+        })
     }
 }

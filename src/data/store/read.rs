@@ -90,6 +90,24 @@ pub(super) fn is_packed(path: &Path) -> io::Result<bool> {
 /// How many bytes one byte of a file can unpack to: what deflate reaches at best.
 const UNPACKED_BYTES: u64 = 1032;
 
+/// Reads a packed file from its first byte to its last, one case in memory at a time, and refuses what
+/// [`read`] refuses.
+pub(super) fn verify(path: &Path) -> Result<()> {
+    let file = open(path)?;
+    let packed = Packed::open(path, check(&file, path)?)?;
+    let Contents { about, rows, channels } = packed.contents()?;
+    let case = |row| packed.case(row, channels, about.classes.len()).map(drop);
+    rows.iter().try_for_each(case)
+}
+
+/// What a packed file says beside its arrays.
+struct Contents {
+    /// The data set, without its cases.
+    about: Dataset,
+    rows: Vec<Row>,
+    channels: usize,
+}
+
 /// An open packed file.
 struct Packed<'a> {
     path: &'a Path,
@@ -127,6 +145,13 @@ impl<'a> Packed<'a> {
     }
 
     fn read(&self) -> Result<Dataset> {
+        let Contents { about, rows, channels } = self.contents()?;
+        let cases = rows.iter().map(|row| self.case(row, channels, about.classes.len()));
+        Ok(Dataset { cases: cases.collect::<Result<_>>()?, ..about })
+    }
+
+    /// Everything but the cases.
+    fn contents(&self) -> Result<Contents> {
         let (name, provenance, classes, mut rows) = match self.form {
             Form::Sealed | Form::Unplaced => (
                 self.text::<Name>("name")?,
@@ -146,8 +171,8 @@ impl<'a> Packed<'a> {
         if self.form == Form::Sealed {
             self.place(&mut rows)?;
         }
-        let cases = rows.iter().map(|row| self.case(row, channels, classes.len()));
-        Ok(Dataset { name, provenance, preparation, cases: cases.collect::<Result<_>>()?, classes })
+        let about = Dataset { name, provenance, preparation, cases: Vec::new(), classes };
+        Ok(Contents { about, rows, channels })
     }
 
     fn cannot(&self, what: &str) -> String {

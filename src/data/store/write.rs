@@ -1,6 +1,7 @@
 //! Writing the packed file: level coding, compression, and a name that appears only when all is there.
 
 use super::destination::{Destination, Existing};
+use super::read::verify;
 use super::{
     CHANNEL_COUNT, LAYOUT, LongText, Name, PLACEMENTS, PREPARATION, Row, StoredPlacement,
     StoredRow, TEXT_BYTES, image_checksum, image_extents, placements_checksum, seal,
@@ -126,8 +127,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Writes the case table and the digest of everything, makes the file durable and gives it its name;
-    /// returns its bytes.
+    /// Writes the case table and the digest of everything, reads all of it back, makes the file durable and
+    /// gives it its name; returns its bytes.
     pub fn finish(self) -> Result<u64> {
         let Self { mut destination, file, rows, .. } = self;
         let path = destination.path().to_owned();
@@ -137,6 +138,9 @@ impl Writer {
         let written = File::open(destination.partial.partial()).context(cannot)?;
         let block = seal::block(&written).context(cannot)?;
         destination.partial.write_all(&block).context(cannot)?;
+        // HDF5 loses what it cannot write when an array is closed, for example on a disk that was full for a
+        // moment.
+        verify(destination.partial.partial()).map_err(|failure| failure.during(cannot()))?;
         let size_bytes = written.metadata().context(cannot)?.len();
         destination.take_place()?;
         Ok(size_bytes)
@@ -310,4 +314,44 @@ fn chunk(extents: &[usize]) -> Vec<usize> {
 
 fn write_checksum(array: &hdf5::Dataset, checksum: u64) -> hdf5::Result<()> {
     array.new_attr::<u64>().create("xxh3")?.write_scalar(&checksum)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::{DENSE, SCRIBBLE};
+    use crate::random::Key;
+    use crate::scan::{Grid, Scan};
+    use std::os::unix::fs::FileExt;
+
+    #[test]
+    fn what_a_disk_lost_is_found_before_the_file_has_its_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.h5");
+        let classes = ["background", "heart"].map(String::from);
+        let about = About { name: "a", provenance: "", preparation: None, classes: &classes };
+        let mut writer =
+            Writer::create(Destination::claim(&path, Existing::Refused).unwrap(), about).unwrap();
+        let shape = [4, 64, 64];
+        let mut draws = Key::new(1).draws();
+        let voxels = (0..4 * 64 * 64).map(|_| draws.uniform() as f32).collect();
+        let annotations = [SCRIBBLE, DENSE].map(|kind| (kind.to_owned(), vec![1; 4 * 64 * 64]));
+        let case = Case {
+            name: "one".into(),
+            patient: "one".into(),
+            frame: 0,
+            fold: 0,
+            scan: Scan { grid: Grid::unplaced(shape, None), channels: 1, voxels },
+            annotations: annotations.into(),
+        };
+        writer.add(&case).unwrap();
+        writer.file.flush().unwrap();
+        let partial = writer.destination.partial.partial().to_owned();
+        let written = File::options().write(true).open(&partial).unwrap();
+        let middle = written.metadata().unwrap().len() / 2;
+        written.write_all_at(&[0; 64], middle).unwrap();
+        let refused = writer.finish().unwrap_err().to_string();
+        assert!(refused.contains("volumes/one/image"), "{refused}");
+        assert!(!path.exists() && !partial.exists());
+    }
 }

@@ -19,6 +19,7 @@ const LEAST_OF_PHANTOM: &str = "[data.phantom]\n[method]\nname = 'm'\n[train]\nt
 const LEAST_OF_LESIONS: &str =
     "[data.lesion_phantom]\n[method]\nname = 'm'\n[train]\ntotal_steps = 1\n";
 const LEAST_OF_SHAPES: &str = "[data.shapes]\npath = 'm'\n";
+const LEAST_OF_PATCHES: &str = "[data.patches]\nextent = [16, 96, 96]\n";
 const LEAST_OF_LEARNER: &str = "lr = 1.0\noptimizer = { sgd = {} }";
 const LEARNER_FILES: [&str; 3] = ["train/learner.rs", "train/optimizer.rs", "train/schedule.rs"];
 /// Where parameters of methods find names to choose from, beside their own file.
@@ -110,9 +111,11 @@ pub(super) fn configuration() -> String {
     let (packed, phantom) = (plan(LEAST), plan(LEAST_OF_PHANTOM));
     let lesions = plan(LEAST_OF_LESIONS);
     let shapes = plan(&format!("{LEAST}{LEAST_OF_SHAPES}"));
+    let patches = plan(&format!("{LEAST}{LEAST_OF_PATCHES}"));
     let inner = |table: &Table, key: &str| table[key].as_table().unwrap().clone();
     let sections = [
         ("data", "DataConfig", inner(&packed, "data")),
+        ("data.patches", "PatchesConfig", inner(&inner(&patches, "data"), "patches")),
         ("data.phantom", "PhantomConfig", inner(&inner(&phantom, "data"), "phantom")),
         (
             "data.lesion_phantom",
@@ -126,7 +129,7 @@ pub(super) fn configuration() -> String {
     ];
     for (table, name, mut defaults) in sections {
         let of = types.find(name).unwrap();
-        for written in ["path", "name", "params", "total_steps"] {
+        for written in ["path", "name", "params", "total_steps", "extent"] {
             defaults.remove(written);
         }
         let doc = of.doc.split_once(": ").unwrap().1;

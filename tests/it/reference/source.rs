@@ -158,8 +158,11 @@ fn renamed(name: &str, case: Option<&str>) -> String {
     text
 }
 
-/// The last name of a type and the types in its angle brackets.
+/// The last name of a type and the types in its angle brackets; an array is a `Vec`.
 pub(super) fn parts(value: &Type) -> (String, Vec<&Type>) {
+    if let Type::Array(array) = value {
+        return ("Vec".to_owned(), vec![&array.elem]);
+    }
     let Type::Path(path) = value else { panic!("only named types are documented") };
     let last = path.path.segments.last().unwrap();
     let mut inner = Vec::new();

@@ -65,7 +65,7 @@ pub fn open(phantom: LesionPhantom) -> Result<Source> {
         (PreparedPart::Validation, validation),
     ];
     let drawn = parts.into_iter().flat_map(move |(part, count)| {
-        (0..count).map(move |index| Ok(picture(&phantom, part, index).into_case()))
+        (0..count).map(move |index| picture(&phantom, part, index).into_case())
     });
     Ok(Source {
         name: "lesion-phantom".into(),
