@@ -28,6 +28,7 @@ mod torch {
             .flag("-fopenmp")
             .define("AT_PARALLEL_OPENMP", "1")
             .file("src/native/shim.cpp")
+            .file("src/native/convolution.cpp")
             .file("src/native/discriminator.cpp")
             .file("src/native/kernel_launcher.cpp")
             .compile("scrimp_shim");

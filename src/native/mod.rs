@@ -4,6 +4,7 @@
 //! These are the C ABIs of `shim.cpp`, `shim_cuda.cpp`, NCCL and NVRTC and nothing else; no networks and no communicators are
 //! known here.
 
+mod convolution;
 pub mod cuda;
 mod discriminator;
 mod ffi;
@@ -11,6 +12,7 @@ pub mod flat;
 pub mod nccl;
 pub mod nvrtc;
 
+pub use convolution::convolve_volumes;
 pub use discriminator::{SpectralWeight, divide_by_singular_values, leaky_relu};
 pub use ffi::{
     Element, allow_tf32, arrange_twin, channels_last, neighbour_sums, normal, normalise,

@@ -9,11 +9,12 @@ pub mod spectral;
 pub mod topology;
 pub mod unet;
 
-use crate::native::GroupSum;
+use crate::error::Result;
+use crate::native::{self, GroupSum};
 use crate::parameters::Scope;
 use std::rc::Rc;
 use std::sync::Arc;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 /// Share of a training batch in the running statistics of normalisations.
 pub const MOMENTUM: f64 = 0.1;
@@ -173,14 +174,31 @@ impl Convolution {
         self.forward_with(x, &self.computed[0])
     }
 
+    /// The same in a pass: outside of training, volumes on the CPU go the way that records no gradient.
+    pub fn forward_in(&self, x: &Tensor, pass: &Pass) -> Result<Tensor> {
+        match pass {
+            Pass::Evaluate if self.is_of_volumes_on_cpu() => {
+                native::convolve_volumes(x, &self.weight, &self.bias, 1.0)
+            }
+            _ => Ok(self.forward(x)),
+        }
+    }
+
+    /// Whether it sees volumes on the CPU in the precision of its weights.
+    fn is_of_volumes_on_cpu(&self) -> bool {
+        let is_of_volumes = matches!(self.step.stride, PerAxis::Three(_));
+        let (kind, device) = (self.weight.kind(), self.weight.device());
+        is_of_volumes && device == Device::Cpu && self.arithmetic.computed == kind
+    }
+
     /// The same without adding the bias.
     fn forward_unbiased(&self, x: &Tensor) -> Tensor {
         self.arithmetic.convolve(x, &self.computed[0], None, self.step)
     }
 
-    /// The same as `forward` in the precision of its weights: for what leaves the network.
-    pub fn forward_wide(&self, x: &Tensor) -> Tensor {
-        self.forward(x).to_kind(self.weight.kind())
+    /// The same as `forward_in` in the precision of its weights: for what leaves the network.
+    pub fn forward_wide(&self, x: &Tensor, pass: &Pass) -> Result<Tensor> {
+        Ok(self.forward_in(x, pass)?.to_kind(self.weight.kind()))
     }
 
     /// The same with another weight of the same shape in place of its own.

@@ -6,7 +6,7 @@ use super::{Convolution, MOMENTUM, Pass, PerAxis};
 use crate::error::Result;
 use crate::native::{self, Form, Normalisation, NormalisedChannels, TrainingPass};
 use crate::parameters::Scope;
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 /// A convolution over images or volumes, then batch normalisation, leaky rectification (slope 0.01) and dropout in one pass
 /// over memory.
@@ -61,6 +61,10 @@ impl NormalisedConvolution {
 
     /// Features of the channels in to as large ones of the channels out, in the numbers of the convolution.
     pub fn forward(&self, x: &Tensor, pass: &Pass) -> Result<Tensor> {
+        if matches!(pass, Pass::Evaluate) && self.convolution.is_of_volumes_on_cpu() {
+            let [weight, bias] = self.folded();
+            return native::convolve_volumes(x, &weight, &bias, self.settings.slope);
+        }
         let x = self.convolution.forward_unbiased(x);
         let (group, keys) = match pass {
             Pass::Train { group, keys } => (group, keys),
@@ -78,5 +82,58 @@ impl NormalisedConvolution {
         let batches = Some(&self.batches_tracked);
         let pass = TrainingPass { group, keys: keys.as_ref(), batches };
         native::normalise(&x, &self.channels, self.settings, &pass)
+    }
+
+    /// Weight and bias of a convolution that also normalises by the running statistics: the same to rounding.
+    fn folded(&self) -> [Tensor; 2] {
+        tch::no_grad(|| {
+            let wide = |tensor: &Tensor| tensor.to_kind(Kind::Double);
+            let of = &self.channels;
+            let scale = wide(&of.weight) * (wide(&of.running_var) + self.settings.epsilon).rsqrt();
+            let mean = wide(&of.running_mean) - wide(&of.absorbed);
+            let weight = &self.convolution.weight;
+            let bias = (wide(&of.bias) - mean * &scale).to_kind(weight.kind());
+            [weight * scale.to_kind(weight.kind()).view([-1, 1, 1, 1, 1]), bias]
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parameters::Parameters;
+    use crate::random::Key;
+    use tch::Device;
+
+    /// Numbers in [-1, 1] that repeat after none of the extents.
+    fn wave(extents: &[i64], kind: Kind) -> Tensor {
+        let numbers = Tensor::arange(extents.iter().product::<i64>(), (Kind::Double, Device::Cpu));
+        (numbers * 0.37).sin().to_kind(kind).view(extents)
+    }
+
+    #[test]
+    fn evaluation_over_volumes_is_the_convolution_normalised_and_rectified() {
+        for (kind, tolerance) in [(Kind::Float, 1e-5), (Kind::Double, 1e-13)] {
+            for taps in [[3, 3, 3], [1, 3, 3], [3, 1, 1]] {
+                let mut parameters = Parameters::new(Key::new(3), kind, Device::Cpu);
+                let (names, taps) = (["0", "1"], PerAxis::Three(taps));
+                let layer =
+                    NormalisedConvolution::new(&mut parameters.root(), names, [3, 16], taps, 0.0);
+                let x = wave(&[2, 3, 4, 5, 6], kind);
+                let (found, expected) = tch::no_grad(|| {
+                    let of = &layer.channels;
+                    for tensor in [&of.weight, &of.bias, &of.absorbed, &of.running_mean] {
+                        tensor.shallow_clone().copy_(&wave(&[16], kind));
+                    }
+                    of.running_var.shallow_clone().copy_(&(wave(&[16], kind) + 1.1));
+                    let convolved = layer.convolution.forward_unbiased(&x);
+                    let expected = native::normalise_evaluate(&convolved, of, layer.settings);
+                    (layer.forward(&x, &Pass::Evaluate).unwrap(), expected.unwrap())
+                });
+                let difference = (found - &expected).abs().max() / expected.abs().max();
+                let difference = difference.double_value(&[]);
+                assert!(difference < tolerance, "{kind:?} {taps:?}: {difference:e}");
+            }
+        }
     }
 }

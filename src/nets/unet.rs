@@ -89,7 +89,7 @@ struct UpBlock {
 
 impl UpBlock {
     fn forward(&self, x: &Tensor, skip: &Tensor, pass: &Pass) -> Result<Tensor> {
-        let reduced = self.reduce.forward(x);
+        let reduced = self.reduce.forward_in(x, pass)?;
         let size = &skip.size()[2..];
         let enlarged = match size.len() {
             3 => reduced.upsample_trilinear3d(size, true, None, None, None),
@@ -132,7 +132,7 @@ impl Decoder {
         for (level, skip) in self.levels.iter().zip(coarse_to_fine) {
             x = level.forward(&x, skip, pass)?;
         }
-        Ok(self.out.forward_wide(&x))
+        self.out.forward_wide(&x, pass)
     }
 }
 
