@@ -155,7 +155,7 @@ const FIXED_SHARE: f64 = 0.005;
 
 /// Intensities of the annotated foreground of a data set, from which [`Intensities::Fixed`] is made.
 ///
-/// Of each case [`VOXELS_PER_CASE`] voxels at even distances count, so that no case outweighs the others.
+/// Of each case 10 000 voxels at even distances count, so that no case outweighs the others.
 #[derive(Debug, Clone, Default)]
 pub struct Foreground {
     values: Vec<f64>,
