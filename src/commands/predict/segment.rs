@@ -16,9 +16,9 @@ use crate::preparation::{NativeLabels, NativeSlice, Preparation, Prepared, Regri
 use crate::scan::components::{Neighbourhood, keep_largest};
 use crate::scan::{Grid, Notes, Scan, read_channels};
 use crate::train::Method;
-use crate::train::inference::Inference;
+use crate::train::inference::{Inference, most_likely};
 use std::borrow::Cow;
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
 /// Everything that is the same for all images.
 pub(super) struct Segmenter<'a> {
@@ -140,8 +140,7 @@ impl<'a> Segmenter<'a> {
     ) -> Result<()> {
         refuse_not_finite(probabilities)?;
         let pixels = probabilities.size()[2..].iter().product::<i64>() as usize;
-        let labels = probabilities.argmax(0, false).to_kind(Kind::Uint8).to_device(Device::Cpu);
-        let labels = Vec::<u8>::try_from(labels.contiguous().view([-1])).context(cannot_fetch)?;
+        let labels = most_likely(probabilities)?;
         for labels in labels.chunks_exact(pixels) {
             let enlarged = match self.inference.sampling {
                 Sampling::Slices { size } => Cow::from(zoom_labels(labels, [size; 2], shape)),
