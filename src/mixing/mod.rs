@@ -4,6 +4,8 @@
 
 #[cfg(feature = "torch")]
 mod cells;
+#[cfg(feature = "torch")]
+pub mod rotation;
 
 #[cfg(feature = "torch")]
 pub use cells::{CellMasks, divided, drawn, expected_class, label_map, mix, overlapping};
