@@ -134,7 +134,10 @@ mod tests {
     fn slices_are_resized_unless_they_are_to_be_cropped() {
         let plan = resolve("size = 212\nfit = \"crop\"\n").unwrap();
         assert_eq!(plan.data.sampling, Sampling::Cropped { size: 212 });
-        assert_eq!(plan.summary()[1], "5 steps of 12 slices of 212 x 212 on 1 rank, 12 slices each");
+        assert_eq!(
+            plan.summary()[1],
+            "5 steps of 12 slices of 212 x 212 on 1 rank, 12 slices each"
+        );
         let written = plan.to_toml().unwrap();
         assert!(written.contains("fit = \"crop\""), "{written}");
         assert_eq!(RunPlan::resolve(parse(&written, "b.toml", &[]).unwrap(), 1).unwrap(), plan);
@@ -142,7 +145,10 @@ mod tests {
         assert_eq!(plain, resolve("size = 64\n").unwrap());
         let both = resolve("fit = \"crop\"\n[data.patches]\nextent = [1, 32, 32]\n").unwrap_err();
         assert!(both.message().starts_with("`data.fit` is about whole slices"), "{both}");
-        assert_eq!(resolve("size = 0\n").unwrap_err().message(), "`data.size` is 0, expected 1 to 8192");
+        assert_eq!(
+            resolve("size = 0\n").unwrap_err().message(),
+            "`data.size` is 0, expected 1 to 8192"
+        );
     }
 
     #[test]

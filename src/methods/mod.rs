@@ -403,13 +403,14 @@ mod tests {
 
     #[test]
     fn sizes_that_networks_cannot_take_are_refused_where_they_are_written() {
-        let text = "[method]\nname = \"partial-ce\"\n[train]\ntotal_steps = 1\n[data]\nphantom = {}\n";
+        let text = "[method]\nname = \"shaped\"\n[train]\ntotal_steps = 1\n[data]\n\
+                    shapes = { path = \"masks\" }\n";
         let check = |more: &str| {
             let config = parse(&format!("{text}{more}\n"), "a.toml", &[]).unwrap();
-            (find("partial-ce").unwrap().check)(&config)
+            (define::<Shaped>().check)(&config)
         };
         insta::assert_snapshot!(check("size = 40").unwrap_err(), @r"
-        error: images have 40 rows or columns, and `partial-ce` takes a multiple of 16 of them
+        error: images have 40 rows or columns, and `shaped` takes a multiple of 16 of them
           --> a.toml:7:8
           |
         7 | size = 40
@@ -418,7 +419,7 @@ mod tests {
         hint: the nearest are 32 and 48
         ");
         insta::assert_snapshot!(check("patches = { extent = [1, 32, 7] }").unwrap_err(), @r"
-        error: images have 7 rows or columns, and `partial-ce` takes a multiple of 16 of them
+        error: images have 7 rows or columns, and `shaped` takes a multiple of 16 of them
           --> a.toml:7:22
           |
         7 | patches = { extent = [1, 32, 7] }

@@ -631,7 +631,8 @@ pub(super) mod tests {
             let expected = Tensor::from_slice(&expected).view(extents(shape));
             let background: Tensor = 1.0 - &expected;
             assert!(found.get(1).equal(&expected) && found.get(0).equal(&background), "{shape:?}");
-            let labels: Vec<u8> = Vec::try_from(found.argmax(0, false).view([-1]).to_kind(Kind::Uint8)).unwrap();
+            let labels: Vec<u8> =
+                Vec::try_from(found.argmax(0, false).view([-1]).to_kind(Kind::Uint8)).unwrap();
             assert_eq!(inference.labels(&scan).unwrap(), labels);
             let mut adapted = inference.clone();
             adapted.volume_statistics = true;

@@ -221,7 +221,10 @@ mod tests {
     fn a_central_window_lies_about_the_middle_and_need_not_cover() {
         let lattice = Lattice::central([5, 25, 19], 22, 4);
         assert_eq!((lattice.padded, lattice.inside.clone()), ([5, 25, 22], [0..5, 0..25, 1..20]));
-        assert_eq!((lattice.corners.clone(), lattice.layers.clone()), (vec![[1, 0]], vec![0..4, 4..5]));
+        assert_eq!(
+            (lattice.corners.clone(), lattice.layers.clone()),
+            (vec![[1, 0]], vec![0..4, 4..5])
+        );
         assert!(!lattice.covers() && !lattice.overlaps() && lattice.is_padded());
         assert!(Lattice::central([5, 22, 19], 22, 4).covers());
         assert!(Lattice::new([5, 25, 19], [1, 22, 22], 0.5, 4).covers());

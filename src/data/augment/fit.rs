@@ -101,10 +101,7 @@ mod tests {
         let plane: Vec<u8> = (1..=6).collect();
         assert_eq!(Centred::cut(&plane, [2, 3], [2, 3], 0), plane);
         assert_eq!(Centred::cut(&plane, [2, 3], [1, 2], 0), [1, 2]);
-        assert_eq!(
-            Centred::cut(&plane, [2, 3], [3, 4], 9),
-            [1, 2, 3, 9, 4, 5, 6, 9, 9, 9, 9, 9]
-        );
+        assert_eq!(Centred::cut(&plane, [2, 3], [3, 4], 9), [1, 2, 3, 9, 4, 5, 6, 9, 9, 9, 9, 9]);
         assert_eq!(Centred::cut(&plane, [3, 2], [1, 4], 0), [0, 3, 4, 0]);
         assert_eq!(Centred::cut(&[plane.clone(), plane].concat(), [2, 3], [1, 1], 0), [2, 2]);
     }

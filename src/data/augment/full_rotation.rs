@@ -57,8 +57,8 @@ impl FullRotation {
         };
         for (row, (image, annotation)) in rows.iter().zip(lines) {
             for ((column, pixel), label) in columns.iter().zip(image).zip(annotation) {
-                let found = element(row[0] + column[0], last[0])
-                    .zip(element(row[1] + column[1], last[1]));
+                let found =
+                    element(row[0] + column[0], last[0]).zip(element(row[1] + column[1], last[1]));
                 (*pixel, *label) = found.map_or((0.0, slice.outside), |(row, column)| {
                     let place = first.wrapping_add_signed(row * steps[0] + column * steps[1]);
                     (slice.image[place], slice.annotation[place])
@@ -75,12 +75,12 @@ mod tests {
     /// The labels of a slice that are made by `turn`.
     fn made(turn: FullRotation, shape: [usize; 2], labels: &[u8], to: [usize; 2]) -> Vec<u8> {
         let image: Vec<f32> = labels.iter().map(|&label| f32::from(label)).collect();
-        let slice = Slice { shape, image: &image, annotation: labels, outside: 9 };
+        let slice = Slice { shape, image: &image, annotation: labels, outside: 99 };
         let (mut image, mut annotation) = (vec![f32::NAN; to[0] * to[1]], vec![77; to[0] * to[1]]);
         let mut sample = Sample { shape: to, image: &mut image, annotation: &mut annotation };
         turn.apply(Fit::Crop, &slice, &mut sample);
         for (&value, &label) in image.iter().zip(&annotation) {
-            assert!(if label == 9 { value == 0.0 } else { value == f32::from(label) });
+            assert!(if label == 99 { value == 0.0 } else { value == f32::from(label) });
         }
         annotation
     }
@@ -90,7 +90,10 @@ mod tests {
         let labels = [1, 2, 3, 4, 5, 6];
         let still = FullRotation { flips: [false; 2], quarter_turns: 0, degrees: 0.0 };
         assert_eq!(made(still, [2, 3], &labels, [2, 3]), labels);
-        assert_eq!(made(still, [2, 3], &labels, [4, 3]), [9, 9, 9, 1, 2, 3, 4, 5, 6, 9, 9, 9]);
+        assert_eq!(
+            made(still, [2, 3], &labels, [4, 3]),
+            [99, 99, 99, 1, 2, 3, 4, 5, 6, 99, 99, 99]
+        );
         let flipped = FullRotation { flips: [true, false], ..still };
         assert_eq!(made(flipped, [2, 3], &labels, [2, 3]), [4, 5, 6, 1, 2, 3]);
         let turned = FullRotation { quarter_turns: 1, ..still };
@@ -99,9 +102,10 @@ mod tests {
         assert_eq!(made(both, [2, 3], &labels, [3, 2]), [6, 3, 5, 2, 4, 1]);
         // A quarter by the angle keeps two rows of three columns and loses what leaves them.
         let quarter = FullRotation { degrees: 90.0, ..still };
-        assert_eq!(made(quarter, [3, 3], &[1, 2, 3, 4, 5, 6, 7, 8, 9], [3, 3]), [
-            3, 6, 9, 2, 5, 8, 1, 4, 7
-        ]);
+        assert_eq!(
+            made(quarter, [3, 3], &[1, 2, 3, 4, 5, 6, 7, 8, 9], [3, 3]),
+            [3, 6, 9, 2, 5, 8, 1, 4, 7]
+        );
         let half = FullRotation { degrees: 180.0, flips: [true, true], ..still };
         assert_eq!(made(half, [2, 3], &labels, [2, 3]), labels);
     }

@@ -24,7 +24,8 @@ pub fn zoom_labels(labels: &[u8], from: [usize; 2], to: [usize; 2]) -> Vec<u8> {
 fn zoom<T: Copy + Default>(pixels: &[T], from: [usize; 2], to: [usize; 2]) -> Vec<T> {
     let mut zoomed = vec![T::default(); to[0] * to[1]];
     let [rows, columns] = Axis::stored(from);
-    let offsets = [Offsets::new(rows, Fit::Resize, to[0]), Offsets::new(columns, Fit::Resize, to[1])];
+    let offsets =
+        [Offsets::new(rows, Fit::Resize, to[0]), Offsets::new(columns, Fit::Resize, to[1])];
     gather(pixels, &offsets, &mut zoomed, to[1]);
     zoomed
 }
@@ -57,10 +58,8 @@ pub(super) fn apply(draw: Draw, fit: Fit, slice: &Slice<'_>, sample: &mut Sample
     };
     // Lines of a slice that is not turned on its side are read as they lie in memory.
     let tile = if columns.step.abs() == 1 { sample.shape[1] } else { TILE };
-    let offsets = [
-        Offsets::new(rows, fit, sample.shape[0]),
-        Offsets::new(columns, fit, sample.shape[1]),
-    ];
+    let offsets =
+        [Offsets::new(rows, fit, sample.shape[0]), Offsets::new(columns, fit, sample.shape[1])];
     let slice = Slice { outside: missing_label(fit, slice), ..*slice };
     gather_both(&slice, &offsets, tile, sample);
 }
