@@ -1,6 +1,7 @@
 //! From a prepared scan to class probabilities: the only place where a network meets a whole volume.
 //!
-//! Slices are resized to a square, or windows cover the scan at its own scale. Results come slab by slab, so that
+//! Slices are resized to a square, or seen at the scan's own scale: a square about their middle, or windows that
+//! cover the scan. Results come slab by slab, so that
 //! the probabilities of a whole volume are never held. Knows no file, no truth and no score.
 
 use super::blend::{Blend, within_padding};
@@ -48,8 +49,8 @@ impl Target {
 pub struct Inference<'a> {
     /// At least one: folds, seeds, checkpoints. The answer is the mean of their probabilities.
     pub members: Vec<&'a dyn Method>,
-    /// Slices that are each resized to a square, or windows at the scan's own scale; windows one slice deep
-    /// are slices to the network.
+    /// Slices that are each resized to a square, the middle of slices at the scan's own scale, around which
+    /// everything is background, or windows at that scale; windows one slice deep are slices to the network.
     pub sampling: Sampling,
     /// Whether channels are colours of 8 bits, which are resized as such.
     pub is_in_colour: bool,
@@ -107,7 +108,7 @@ impl<'a> Inference<'a> {
     pub fn shape(&self, scan: &Scan) -> [usize; 3] {
         match self.sampling {
             Sampling::Slices { size } => [scan.grid.shape[0], size, size],
-            Sampling::Patches { .. } => scan.grid.shape,
+            Sampling::Cropped { .. } | Sampling::Patches { .. } => scan.grid.shape,
         }
     }
 
@@ -163,15 +164,17 @@ impl<'a> Inference<'a> {
         self.lattice(scan).depth().min(self.shape(scan)[0])
     }
 
-    /// What the members make of whole slices beside their predictions, some slices at a time; nothing where
-    /// they see windows, or where there are several.
+    /// What the member makes of slices beside its predictions, some slices at a time; nothing where it sees
+    /// windows, or where there are several.
     pub fn each_pictures(&self, scan: &Scan, take: PicturesTaker<'_>) -> Result<()> {
-        let (Sampling::Slices { .. }, [member]) = (self.sampling, &*self.members) else {
+        let [member] = &*self.members else { return Ok(()) };
+        if let Sampling::Patches { .. } = self.sampling {
             return Ok(());
-        };
-        let cut = self.cut(scan);
-        for layer in 0..cut.lattice.layers.len() {
-            take(member.pictures(&self.layer(&cut, layer))?)?;
+        }
+        let (cut, mut held) = (self.cut(scan), None);
+        for group in &cut.groups {
+            let pictures = member.pictures(&self.windows(&cut, group, &mut held))?.into_iter();
+            take(pictures.map(|(name, picture)| (name, cut.put_back(&picture))).collect())?;
         }
         Ok(())
     }
@@ -186,7 +189,7 @@ impl<'a> Inference<'a> {
                     slices.flat_map(|slice| resized_slice(scan, slice, size, self.is_in_colour));
                 Tensor::from_slice(&resized.collect::<Vec<f32>>()).view(extents)
             }
-            Sampling::Patches { .. } => {
+            Sampling::Cropped { .. } | Sampling::Patches { .. } => {
                 let of_slice = scan.channels * scan.grid.pixels();
                 let voxels = &scan.voxels[slices.start * of_slice..slices.end * of_slice];
                 Tensor::from_slice(voxels).view(extents)
@@ -201,8 +204,11 @@ impl<'a> Inference<'a> {
     }
 
     fn lattice(&self, scan: &Scan) -> Lattice {
-        let window = self.sampling.extent();
-        Lattice::new(self.shape(scan), window, self.overlap, self.slices_at_once)
+        let (shape, together) = (self.shape(scan), self.slices_at_once);
+        match self.sampling {
+            Sampling::Cropped { size } => Lattice::central(shape, size, together),
+            _ => Lattice::new(shape, self.sampling.extent(), self.overlap, together),
+        }
     }
 
     fn windows_at_once(&self) -> usize {
@@ -391,6 +397,22 @@ impl Cut<'_> {
         [front, plane.to_vec()].concat()
     }
 
+    /// A picture of the only window of slices on the grid of predictions, 0 around it.
+    fn put_back(&self, picture: &Tensor) -> Tensor {
+        let Lattice { padded, window, corners, .. } = &self.lattice;
+        let mut extents = picture.size();
+        let last = extents.len() - 2;
+        for (extent, &padded) in extents[last..].iter_mut().zip(&padded[1..]) {
+            *extent = padded as i64;
+        }
+        let whole = Tensor::zeros(&*extents, (picture.kind(), picture.device()));
+        for &[row, column] in corners {
+            let place = whole.narrow(-2, row as i64, window[1] as i64);
+            place.narrow(-1, column as i64, window[2] as i64).copy_(picture);
+        }
+        within_padding(&whole, &self.lattice)
+    }
+
     fn is_last_of_layer(&self, group: &Group) -> bool {
         group.windows.end == self.lattice.corners.len()
     }
@@ -431,6 +453,7 @@ fn refuse_other_extents(found: &Tensor, windows: &Tensor, before: Option<&Tensor
 pub(super) mod tests {
     use super::*;
     use crate::comm::{Communicator, TensorSums};
+    use crate::data::augment::Centred;
     use crate::data::batch::Batch;
     use crate::error::Exit;
     use crate::native::GroupSum;
@@ -597,6 +620,35 @@ pub(super) mod tests {
         let resized = Tensor::from_slice(&resized).view([19, 16, 16]);
         assert!(found.get(0).equal(&resized) && seen.get() == 8);
         assert!(inference.image(&scan, 0..19).view([19, 16, 16]).equal(&resized));
+    }
+
+    #[test]
+    fn around_the_middle_of_cropped_slices_everything_is_background() {
+        // What a network sees of it is the second class, to the last bit.
+        let seen = Answers(|image: &Tensor| {
+            assert_eq!(image.size()[2..], [8, 8]);
+            Tensor::cat(&[&(1.0 - image), image], 1)
+        });
+        let inference = Inference::new(vec![&seen], Sampling::Cropped { size: 8 }, HERE);
+        let extents = |shape: [usize; 3]| [shape[0], shape[1], shape[2]].map(|n| n as i64);
+        for shape in [[3, 11, 9], [10, 8, 8], [2, 5, 13], [9, 4, 6]] {
+            let scan = scan(shape);
+            assert_eq!(inference.shape(&scan), shape);
+            let found = whole(&inference, &scan);
+            let planes = Tensor::from_slice(&scan.voxels).view(extents(shape));
+            assert!(inference.image(&scan, 0..shape[0]).view(extents(shape)).equal(&planes));
+            let middle = Centred::cut(&scan.voxels, [shape[1], shape[2]], [8; 2], 0.0);
+            let expected = Centred::cut(&middle, [8; 2], [shape[1], shape[2]], 0.0);
+            let expected = Tensor::from_slice(&expected).view(extents(shape));
+            let background: Tensor = 1.0 - &expected;
+            assert!(found.get(1).equal(&expected) && found.get(0).equal(&background), "{shape:?}");
+            let labels: Vec<u8> =
+                Vec::try_from(found.argmax(0, false).view([-1]).to_kind(Kind::Uint8)).unwrap();
+            assert_eq!(inference.labels(&scan).unwrap(), labels);
+            let mut adapted = inference.clone();
+            adapted.volume_statistics = true;
+            assert_eq!(adapted.labels(&scan).unwrap(), labels);
+        }
     }
 
     #[test]

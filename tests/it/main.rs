@@ -117,6 +117,9 @@ mod golden_random_walker;
 #[cfg(test)]
 mod golden_scribbles;
 #[cfg(test)]
+#[cfg(feature = "hdf5")]
+mod golden_slices;
+#[cfg(test)]
 #[cfg(feature = "torch")]
 mod golden_steps;
 #[cfg(test)]
