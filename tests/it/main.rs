@@ -161,6 +161,7 @@ mod methods;
 #[cfg(test)]
 #[cfg(feature = "torch")]
 mod micro_batches;
+mod mixings;
 #[cfg(test)]
 #[cfg(feature = "torch")]
 mod native;
