@@ -5,11 +5,11 @@
 //! the probabilities of a whole volume are never held. Knows no file, no truth and no score.
 
 use super::blend::{Blend, within_padding};
-use super::method::Method;
+use super::method::{Drawing, Method};
 use super::windows::{Group, Lattice};
 use crate::comm::{Ranks, agree};
 use crate::config::sampling::Sampling;
-use crate::data::resized_slice;
+use crate::data::{IGNORE, resized_slice};
 use crate::error::{Context, Failure, Result};
 use crate::panics;
 use crate::scan::Scan;
@@ -83,8 +83,8 @@ pub struct Slab {
 
 /// Takes class probabilities `[classes, slices, rows, columns]` on the device, from the given slice on.
 pub type Taker<'t> = &'t mut dyn FnMut(usize, &Tensor) -> Result<()>;
-/// Takes pictures of neighbouring slices by name, each `[slices, C, rows, columns]`.
-pub type PicturesTaker<'t> = &'t mut dyn FnMut(Vec<(&'static str, Tensor)>) -> Result<()>;
+/// Takes what was made of neighbouring slices, by name.
+pub type PicturesTaker<'t> = &'t mut dyn FnMut(Vec<(&'static str, Drawing)>) -> Result<()>;
 
 impl<'a> Inference<'a> {
     /// Networks that see every window once, overlapping by half, on this rank.
@@ -165,16 +165,26 @@ impl<'a> Inference<'a> {
     }
 
     /// What the member makes of slices beside its predictions, some slices at a time; nothing where it sees
-    /// windows, or where there are several.
-    pub fn each_pictures(&self, scan: &Scan, take: PicturesTaker<'_>) -> Result<()> {
+    /// windows, or where there are several. `annotation` holds a class or [`IGNORE`] for every pixel of the grid
+    /// of predictions.
+    pub fn each_pictures(
+        &self,
+        scan: &Scan,
+        annotation: &[u8],
+        take: PicturesTaker<'_>,
+    ) -> Result<()> {
         let [member] = &*self.members else { return Ok(()) };
         if let Sampling::Patches { .. } = self.sampling {
             return Ok(());
         }
         let (cut, mut held) = (self.cut(scan), None);
+        let extents = self.shape(scan).map(|extent| extent as i64);
+        let known = cut.padded(&Tensor::from_slice(annotation).view(extents));
         for group in &cut.groups {
-            let pictures = member.pictures(&self.windows(&cut, group, &mut held))?.into_iter();
-            take(pictures.map(|(name, picture)| (name, cut.put_back(&picture))).collect())?;
+            let known = cut.only_window(&known, group).to_device(self.target.device);
+            let drawings = member.pictures(&self.windows(&cut, group, &mut held), &known)?;
+            let drawings = drawings.into_iter();
+            take(drawings.map(|(name, drawing)| (name, cut.put_back(&drawing))).collect())?;
         }
         Ok(())
     }
@@ -327,11 +337,8 @@ impl<'a> Inference<'a> {
         let known = held.take().filter(|(layer, _)| *layer == group.layer);
         let (_, layer) =
             held.insert(known.unwrap_or_else(|| (group.layer, self.layer(cut, group.layer))));
-        let [_, rows, columns] = cut.lattice.window.map(|extent| extent as i64);
-        let window = |&[row, column]: &[usize; 2]| {
-            layer.narrow(-2, row as i64, rows).narrow(-1, column as i64, columns)
-        };
-        let windows = cut.lattice.corners[group.windows.clone()].iter().map(window);
+        let corners = cut.lattice.corners[group.windows.clone()].iter();
+        let windows = corners.map(|&corner| cut.window(layer, corner));
         let windows: Vec<Tensor> = windows.collect();
         if let [window] = &*windows { window.contiguous() } else { Tensor::cat(&windows, 0) }
     }
@@ -397,20 +404,46 @@ impl Cut<'_> {
         [front, plane.to_vec()].concat()
     }
 
-    /// A picture of the only window of slices on the grid of predictions, 0 around it.
-    fn put_back(&self, picture: &Tensor) -> Tensor {
-        let Lattice { padded, window, corners, .. } = &self.lattice;
-        let mut extents = picture.size();
-        let last = extents.len() - 2;
-        for (extent, &padded) in extents[last..].iter_mut().zip(&padded[1..]) {
-            *extent = padded as i64;
+    /// Labels of all slices with nothing known of their padding: `[slices, rows, columns]` i64.
+    fn padded(&self, labels: &Tensor) -> Tensor {
+        let extents = self.lattice.padded.map(|extent| extent as i64);
+        let whole = Tensor::full(extents, i64::from(IGNORE), (Kind::Int64, Device::Cpu));
+        within_padding(&whole, &self.lattice).copy_(labels);
+        whole
+    }
+
+    /// The part of padded labels that the network sees of the slices of a group.
+    fn only_window(&self, labels: &Tensor, group: &Group) -> Tensor {
+        let slices = &self.lattice.layers[group.layer];
+        let labels = labels.narrow(0, slices.start as i64, slices.len() as i64);
+        self.lattice.corners.iter().fold(labels, |labels, &corner| self.window(&labels, corner))
+    }
+
+    /// The window of padded slices whose first row and column are given, as a view.
+    fn window(&self, slices: &Tensor, [row, column]: [usize; 2]) -> Tensor {
+        let [_, rows, columns] = self.lattice.window.map(|extent| extent as i64);
+        slices.narrow(-2, row as i64, rows).narrow(-1, column as i64, columns)
+    }
+
+    /// A drawing of the only window of slices on the grid of predictions, with nothing around it.
+    fn put_back(&self, drawing: &Drawing) -> Drawing {
+        let around = |picture: &Tensor, fill: f64| {
+            let mut extents = picture.size();
+            let last = extents.len() - 2;
+            for (extent, &padded) in extents[last..].iter_mut().zip(&self.lattice.padded[1..]) {
+                *extent = padded as i64;
+            }
+            let whole = Tensor::full(&*extents, fill, (picture.kind(), picture.device()));
+            for &corner in &self.lattice.corners {
+                self.window(&whole, corner).copy_(picture);
+            }
+            within_padding(&whole, &self.lattice)
+        };
+        match drawing {
+            Drawing::Intensities(image) => Drawing::Intensities(around(image, 0.0)),
+            Drawing::Shares(shares) => Drawing::Shares(around(shares, 0.0)),
+            Drawing::Classes(classes) => Drawing::Classes(around(classes, f64::from(IGNORE))),
         }
-        let whole = Tensor::zeros(&*extents, (picture.kind(), picture.device()));
-        for &[row, column] in corners {
-            let place = whole.narrow(-2, row as i64, window[1] as i64);
-            place.narrow(-1, column as i64, window[2] as i64).copy_(picture);
-        }
-        within_padding(&whole, &self.lattice)
     }
 
     fn is_last_of_layer(&self, group: &Group) -> bool {
@@ -478,6 +511,16 @@ pub(super) mod tests {
         }
         fn learners(&self) -> Vec<&Learner> {
             Vec::new()
+        }
+        fn pictures(
+            &self,
+            image: &Tensor,
+            annotation: &Tensor,
+        ) -> Result<Vec<(&'static str, Drawing)>> {
+            Ok(vec![
+                ("opposite", Drawing::Intensities(1.0 - image)),
+                ("known", Drawing::Classes(annotation.shallow_clone())),
+            ])
         }
     }
 
