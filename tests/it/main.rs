@@ -87,6 +87,9 @@ mod golden_augment;
 #[cfg(feature = "torch")]
 mod golden_cltn;
 #[cfg(test)]
+#[cfg(feature = "torch")]
+mod golden_cyclemix;
+#[cfg(test)]
 mod golden_dense_crf;
 #[cfg(test)]
 #[cfg(feature = "torch")]
@@ -108,9 +111,14 @@ mod golden_nets;
 #[cfg(feature = "torch")]
 mod golden_pseudo_labels;
 #[cfg(test)]
+mod golden_puzzle;
+#[cfg(test)]
 mod golden_random_walker;
 #[cfg(test)]
 mod golden_scribbles;
+#[cfg(test)]
+#[cfg(feature = "hdf5")]
+mod golden_slices;
 #[cfg(test)]
 #[cfg(feature = "torch")]
 mod golden_steps;
@@ -156,6 +164,7 @@ mod methods;
 #[cfg(test)]
 #[cfg(feature = "torch")]
 mod micro_batches;
+mod mixings;
 #[cfg(test)]
 #[cfg(feature = "torch")]
 mod native;
