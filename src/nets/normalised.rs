@@ -34,8 +34,9 @@ impl NormalisedConvolution {
         taps: PerAxis,
         dropout: f64,
     ) -> Self {
+        let register = [Scope::uniform, Scope::absorbed];
         let convolution =
-            Convolution::registered(&mut scope.sub(names[0]), channels, taps, Scope::absorbed);
+            Convolution::registered(&mut scope.sub(names[0]), channels, taps, register);
         let mut scope = scope.sub(names[1]);
         let count = channels[1];
         Self {
