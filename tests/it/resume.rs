@@ -50,15 +50,16 @@ fn a_killed_run_ends_with_the_weights_of_one_that_was_not() {
 
 #[test]
 fn a_run_on_patches_goes_on_with_the_patches_that_it_would_have_had() {
-    let folder = TempDir::new().unwrap();
-    let [whole, parts] = ["whole", "parts"].map(|name| folder.path().join(name));
-    let train = |run: &Path, steps: &str| {
-        Train::new("configs/smoke/partial-ce-3d.toml", run).sets(&["train.save_every=2", steps])
-    };
-    train(&whole, "train.total_steps=4").succeed();
-    train(&parts, "train.total_steps=2").succeed();
-    Train::again(&parts).set("train.total_steps=4").succeed();
-    assert!(exported(&parts) == exported(&whole));
+    for config in ["configs/smoke/partial-ce-3d.toml", "configs/smoke/dmsps-3d.toml"] {
+        let folder = TempDir::new().unwrap();
+        let [whole, parts] = ["whole", "parts"].map(|name| folder.path().join(name));
+        let train =
+            |run: &Path, steps: &str| Train::new(config, run).sets(&["train.save_every=2", steps]);
+        train(&whole, "train.total_steps=4").succeed();
+        train(&parts, "train.total_steps=2").succeed();
+        Train::again(&parts).set("train.total_steps=4").succeed();
+        assert!(exported(&parts) == exported(&whole), "{config}");
+    }
 }
 
 #[test]
