@@ -87,6 +87,9 @@ mod golden_augment;
 #[cfg(feature = "torch")]
 mod golden_cltn;
 #[cfg(test)]
+#[cfg(feature = "torch")]
+mod golden_cyclemix;
+#[cfg(test)]
 mod golden_dense_crf;
 #[cfg(test)]
 #[cfg(feature = "torch")]
@@ -113,6 +116,8 @@ mod golden_nets;
 #[cfg(test)]
 #[cfg(feature = "torch")]
 mod golden_pseudo_labels;
+#[cfg(test)]
+mod golden_puzzle;
 #[cfg(test)]
 mod golden_random_walker;
 #[cfg(test)]
