@@ -5,6 +5,7 @@
 
 pub mod cltn;
 pub mod dmpls;
+pub mod dmsps;
 pub mod maskmixadv;
 pub mod partial_ce;
 pub mod scribble2label;
@@ -35,6 +36,7 @@ pub static METHODS: &[MethodDef] = &[
     define::<scribble2label::Scribble2Label>(),
     define::<ustm::Ustm>(),
     define::<dmpls::Dmpls>(),
+    define::<dmsps::Dmsps>(),
     define::<maskmixadv::MaskMixAdv>(),
     define::<cltn::Cltn>(),
 ];
@@ -135,9 +137,10 @@ fn probabilities(logits: &Tensor) -> Tensor {
     logits.softmax(1, logits.kind())
 }
 
-/// Cross-entropy over the annotated pixels of the global batch, in however many micro-batches it comes.
+/// Cross-entropy over the annotated pixels of the global batch, in however many micro-batches it comes; 0 where
+/// there are none.
 ///
-/// `logits` is `[N, C, H, W]` of samples whose own annotation `[N, H, W]` is: labels that a method makes
+/// `logits` is `[N, C, ...]` of samples whose own annotation `[N, ...]` is: labels that a method makes
 /// are counted in each micro-batch by itself.
 fn annotated_cross_entropy(logits: &Tensor, annotation: &Tensor, cx: &StepContext<'_>) -> Tensor {
     let group = cx.group();
@@ -164,6 +167,27 @@ fn drawings_of_mix(
         ("mixed_label", Drawing::Classes(classes)),
         ("mixed_mask", Drawing::Shares(share)),
     ]
+}
+
+/// For each level of features with so many channels, those that a decoder sees: `[N, C]` of 0 and 1, every
+/// second one on average, drawn for each sample.
+fn channels_seen(channels: &[i64], samples: &Samples, cx: &StepContext<'_>) -> Vec<Tensor> {
+    let (numbers, device) = (cx.numbers(), samples.image.device());
+    let of_level = |(level, &channels): (usize, &i64)| {
+        let positions = samples.positions.clone();
+        let kept = numbers.numbers(device, move |point| {
+            let keys = point.sample_keys("channels", &positions);
+            keys.iter().flat_map(|key| kept_channels(key.number(level as u64), channels)).collect()
+        });
+        kept.view([-1, channels])
+    };
+    channels.iter().enumerate().map(of_level).collect()
+}
+
+/// Every second channel on average: 0 or 1 for each.
+fn kept_channels(key: Key, channels: i64) -> impl Iterator<Item = f64> {
+    let mut draws = key.draws();
+    (0..channels).map(move |_| draws.below(2) as f64)
 }
 
 /// What a configuration asks a method to learn from.

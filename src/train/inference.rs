@@ -59,6 +59,11 @@ pub struct Inference<'a> {
     /// Whether networks also see what they see mirrored along every subset of its axes; the answer is the
     /// mean.
     pub mirrors: bool,
+    /// Whether every decoder of a network is asked, where it has several; the answer is the mean.
+    pub every_decoder: bool,
+    /// What is blended like one more class, behind the others: a map `[N, 1, ...]` made of the probabilities
+    /// `[N, classes, ...]` of windows.
+    pub beside: Option<&'a dyn Fn(&Tensor) -> Result<Tensor>>,
     /// Precision and place of the networks.
     pub target: Target,
     /// Slices that go through a network together where it sees each by itself, at least 1.
@@ -95,6 +100,8 @@ impl<'a> Inference<'a> {
             is_in_colour: false,
             overlap: OVERLAP,
             mirrors: false,
+            every_decoder: false,
+            beside: None,
             target,
             slices_at_once: SLICES_AT_ONCE,
             volume_statistics: false,
@@ -304,26 +311,39 @@ impl<'a> Inference<'a> {
         Ok(())
     }
 
-    /// The mean of the probabilities of all members, as they see windows as they are and mirrored:
-    /// `[N, classes, ...]` for windows `[N, C, ...]`.
+    /// The mean of the probabilities of all members, as they see windows as they are and mirrored, and what is
+    /// blended beside them: `[N, classes, ...]` for windows `[N, C, ...]`.
     fn predict(&self, windows: &Tensor) -> Result<Tensor> {
         let mirrors = self.mirrors.then(|| subsets(&spatial_axes(windows)));
         let mirrors = mirrors.unwrap_or_else(|| vec![Vec::new()]);
-        let mut sum: Option<Tensor> = None;
+        let (mut sum, mut passes): (Option<Tensor>, usize) = (None, 0);
         for member in &self.members {
             for axes in &mirrors {
                 let mirrored = |tensor: Tensor| {
                     if axes.is_empty() { tensor } else { tensor.flip(axes.as_slice()) }
                 };
-                let found = member.predict(&mirrored(windows.shallow_clone()))?;
-                refuse_other_extents(&found, windows, sum.as_ref())?;
-                let found = mirrored(found.to_kind(self.target.kind));
-                sum = Some(sum.map_or_else(|| found.shallow_clone(), |sum| sum + &found));
+                for found in self.opinions(*member, &mirrored(windows.shallow_clone()))? {
+                    refuse_other_extents(&found, windows, sum.as_ref())?;
+                    let found = mirrored(found.to_kind(self.target.kind));
+                    sum = Some(sum.map_or_else(|| found.shallow_clone(), |sum| sum + &found));
+                    passes += 1;
+                }
             }
         }
         let sum = sum.ok_or_else(|| Failure::new("no network was given to predict with"))?;
-        let passes = self.members.len() * mirrors.len();
-        Ok(if passes == 1 { sum } else { sum / passes as f64 })
+        let mean = if passes == 1 { sum } else { sum / passes as f64 };
+        match self.beside {
+            Some(of) => Ok(Tensor::cat(&[&mean, &of(&mean)?], 1)),
+            None => Ok(mean),
+        }
+    }
+
+    /// What a network says of windows: once, or by each of its decoders.
+    fn opinions(&self, member: &dyn Method, windows: &Tensor) -> Result<Vec<Tensor>> {
+        if self.every_decoder {
+            return tch::no_grad(|| member.opinions(windows));
+        }
+        Ok(vec![member.predict(windows)?])
     }
 
     fn cut<'s>(&self, scan: &'s Scan) -> Cut<'s> {

@@ -93,6 +93,12 @@ mod golden_cyclemix;
 mod golden_dense_crf;
 #[cfg(test)]
 #[cfg(feature = "torch")]
+mod golden_dmsps;
+#[cfg(test)]
+#[cfg(feature = "hdf5")]
+mod golden_expansion;
+#[cfg(test)]
+#[cfg(feature = "torch")]
 mod golden_label_transfer;
 #[cfg(test)]
 mod golden_lesion;

@@ -641,7 +641,7 @@ fn come_from_crops(trained: &Trained) {
     trained.train("config.toml", "crops", &[&crop[..], &["train.total_steps=4"]].concat());
     let case = trained.dataset.held_out(1).unwrap()[0];
     trained.predict(&format!("@crops --images @images/{}.nii --to @to-crops", case.name));
-    let method = trained.method("crops");
+    let method = trained.method("crops", 1);
     let target = Target { kind: Kind::Float, device: Device::Cpu };
     let inference = Inference::new(vec![&*method], Sampling::Cropped { size: SIZE }, target);
     let found = trained.labels(&format!("to-crops/{}.nii", case.name));
