@@ -155,9 +155,10 @@ impl<'a> Inference<'a> {
             let windows = self.windows_at_once().min(lattice.corners.len());
             let [_, rows, columns] = lattice.window;
             let group = product([lattice.depth(), rows, columns]) * windows as u64;
-            // Of several answers the sum so far, the next one as it lies and the new sum; what another rank found.
+            // Of several answers the sum so far, the next one as it lies and the new sum; what another rank found;
+            // and one more, for the holes that those leave which come and go.
             let sums = if self.members.len() > 1 || self.mirrors { 3 } else { 0 };
-            let answers = sums + u64::from(self.share.is_some());
+            let answers = 1 + sums + u64::from(self.share.is_some());
             let totals = u64::from(lattice.overlaps());
             (classes + totals) * layer + (2 * channels + answers * classes) * group
         } else {
