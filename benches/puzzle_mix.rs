@@ -136,7 +136,8 @@ fn compare(mixes: &[[Vec<f32>; 2]], blocks: usize, file: &Path) -> Result<()> {
         let tensor = tensor.context(|| format!("there is no {name} of {blocks} blocks"))?;
         let theirs = tensor.data().as_chunks::<4>().0.iter().map(|it| f32::from_le_bytes(*it));
         let ours = mixes.iter().flat_map(|mix| &mix[part]);
-        let differing = ours.zip(theirs).filter(|(ours, theirs)| *ours != theirs).count();
+        let differing = ours.zip(theirs).filter(|(ours, theirs)| (*ours - theirs).abs() > 0.0);
+        let differing = differing.count();
         if differing > 0 || tensor.data().len() != 4 * PIXELS * mixes.len() {
             return Err(Failure::new(format!(
                 "{differing} pixels of {name} with {blocks} blocks differ from those of gco-wrapper"
