@@ -13,9 +13,10 @@ use crate::comm::{self, Host};
 use crate::config;
 use crate::config::plan::RunPlan;
 use crate::config::sampling::Sampling;
+use crate::data::augment::Centred;
 use crate::data::pseudo::{EXPANDED, NETWORK};
 use crate::data::stream::by_image_label;
-use crate::data::{Case, DENSE, Dataset, IMAGE_LABEL};
+use crate::data::{Case, DENSE, Dataset, IGNORE, IMAGE_LABEL};
 use crate::error::{Context, Exit, Failure, Result};
 use crate::methods;
 use crate::pseudo_labels::expansion::{Added, Form, Within};
@@ -183,6 +184,12 @@ fn enlarge(labels: &[u8], size: usize, [rows, columns]: [usize; 2], is_in_colour
     (0..rows).flat_map(row).collect()
 }
 
+/// Labels of a slice of `shape`, unknown around the `size` x `size` pixels about its middle: nobody looked there.
+fn seen_alone(labels: &[u8], shape: [usize; 2], size: usize) -> Vec<u8> {
+    let seen = Centred::cut(labels, shape, [size; 2], IGNORE);
+    Centred::cut(&seen, [size; 2], shape, IGNORE)
+}
+
 /// A trained network, and what becomes of its predictions.
 struct Labeller<'a> {
     inference: Inference<'a>,
@@ -250,6 +257,7 @@ impl Labeller<'_> {
             Sampling::Slices { size } => {
                 enlarge(&labels, size, extent, self.inference.is_in_colour)
             }
+            Sampling::Cropped { size } => seen_alone(&labels, extent, size),
             Sampling::Patches { .. } => labels,
         }
     }

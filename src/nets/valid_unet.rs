@@ -247,5 +247,10 @@ mod tests {
             let sums = found.sum_dim_intlist([1i64].as_slice(), false, Kind::Float);
             assert!(sums.allclose(&sums.ones_like(), 1e-5, 1e-5, false));
         }
+        // As a rank without samples meets it.
+        let none = Tensor::zeros([0, 2, 4, 20], (Kind::Float, Device::Cpu)).set_requires_grad(true);
+        let found = net.forward(&none, &Pass::Train { group: group(), keys: None }).unwrap();
+        found.sum(Kind::Float).backward();
+        assert_eq!((found.size(), none.grad().size()), (vec![0, 3, 4, 20], none.size()));
     }
 }

@@ -123,6 +123,9 @@ mod golden_random_walker;
 #[cfg(test)]
 mod golden_scribbles;
 #[cfg(test)]
+#[cfg(feature = "hdf5")]
+mod golden_slices;
+#[cfg(test)]
 #[cfg(feature = "torch")]
 mod golden_steps;
 #[cfg(test)]
@@ -167,6 +170,7 @@ mod methods;
 #[cfg(test)]
 #[cfg(feature = "torch")]
 mod micro_batches;
+mod mixings;
 #[cfg(test)]
 #[cfg(feature = "torch")]
 mod native;
