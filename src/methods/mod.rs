@@ -150,6 +150,25 @@ fn annotated_cross_entropy(logits: &Tensor, annotation: &Tensor, cx: &StepContex
     }
 }
 
+/// What there is to see of mixed samples: images `[N, C, H, W]`, the share in every pixel of the first of
+/// those that they are made of, `[1 or N, 1, H, W]`, and the shares of the classes, `[N, classes, H, W]`, of
+/// which the largest is shown.
+fn drawings_of_mix(
+    image: &Tensor,
+    share: &Tensor,
+    target: &Tensor,
+) -> Vec<(&'static str, Drawing)> {
+    let size = image.size();
+    let share = share.expand([size[0], 1, size[2], size[3]], false);
+    let is_known = target.sum_dim_intlist([1i64].as_slice(), false, target.kind()).gt(0.0);
+    let classes = target.argmax(1, false).where_scalarother(&is_known, i64::from(IGNORE));
+    vec![
+        ("mixed", Drawing::Intensities(image.shallow_clone())),
+        ("mixed_label", Drawing::Classes(classes)),
+        ("mixed_mask", Drawing::Shares(share)),
+    ]
+}
+
 /// For each level of features with so many channels, those that a decoder sees: `[N, C]` of 0 and 1, every
 /// second one on average, drawn for each sample.
 fn channels_seen(channels: &[i64], samples: &Samples, cx: &StepContext<'_>) -> Vec<Tensor> {
@@ -169,25 +188,6 @@ fn channels_seen(channels: &[i64], samples: &Samples, cx: &StepContext<'_>) -> V
 fn kept_channels(key: Key, channels: i64) -> impl Iterator<Item = f64> {
     let mut draws = key.draws();
     (0..channels).map(move |_| draws.below(2) as f64)
-}
-
-/// What there is to see of mixed samples: images `[N, C, H, W]`, the share in every pixel of the first of
-/// those that they are made of, `[1 or N, 1, H, W]`, and the shares of the classes, `[N, classes, H, W]`, of
-/// which the largest is shown.
-fn drawings_of_mix(
-    image: &Tensor,
-    share: &Tensor,
-    target: &Tensor,
-) -> Vec<(&'static str, Drawing)> {
-    let size = image.size();
-    let share = share.expand([size[0], 1, size[2], size[3]], false);
-    let is_known = target.sum_dim_intlist([1i64].as_slice(), false, target.kind()).gt(0.0);
-    let classes = target.argmax(1, false).where_scalarother(&is_known, i64::from(IGNORE));
-    vec![
-        ("mixed", Drawing::Intensities(image.shallow_clone())),
-        ("mixed_label", Drawing::Classes(classes)),
-        ("mixed_mask", Drawing::Shares(share)),
-    ]
 }
 
 /// What a configuration asks a method to learn from.
