@@ -5,6 +5,7 @@
 
 pub mod cltn;
 pub mod dmpls;
+pub mod dmsps;
 pub mod maskmixadv;
 pub mod partial_ce;
 pub mod scribble2label;
@@ -12,9 +13,9 @@ pub mod ustm;
 
 use crate::config::RunConfig;
 use crate::config::sampling::{Fit, Sampling};
-use crate::data::IMAGE_LABEL;
 use crate::data::samples::Samples;
 use crate::data::stream::{self, StreamSpec};
+use crate::data::{IGNORE, IMAGE_LABEL};
 use crate::error::{Context, Failure, Result};
 use crate::losses::{partial_cross_entropy, partial_cross_entropy_over};
 use crate::native::cuda::upload;
@@ -23,7 +24,7 @@ use crate::nets::{LayerKeys, Pass};
 use crate::random::Key;
 use crate::train::learner::LearnerSetup;
 use crate::train::point::StepPoint;
-use crate::train::{ForwardMode, Method, StepContext};
+use crate::train::{Drawing, ForwardMode, Method, StepContext};
 use serde::{Serialize, de::DeserializeOwned};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -35,6 +36,7 @@ pub static METHODS: &[MethodDef] = &[
     define::<scribble2label::Scribble2Label>(),
     define::<ustm::Ustm>(),
     define::<dmpls::Dmpls>(),
+    define::<dmsps::Dmsps>(),
     define::<maskmixadv::MaskMixAdv>(),
     define::<cltn::Cltn>(),
 ];
@@ -135,9 +137,10 @@ fn probabilities(logits: &Tensor) -> Tensor {
     logits.softmax(1, logits.kind())
 }
 
-/// Cross-entropy over the annotated pixels of the global batch, in however many micro-batches it comes.
+/// Cross-entropy over the annotated pixels of the global batch, in however many micro-batches it comes; 0 where
+/// there are none.
 ///
-/// `logits` is `[N, C, H, W]` of samples whose own annotation `[N, H, W]` is: labels that a method makes
+/// `logits` is `[N, C, ...]` of samples whose own annotation `[N, ...]` is: labels that a method makes
 /// are counted in each micro-batch by itself.
 fn annotated_cross_entropy(logits: &Tensor, annotation: &Tensor, cx: &StepContext<'_>) -> Tensor {
     let group = cx.group();
@@ -147,12 +150,54 @@ fn annotated_cross_entropy(logits: &Tensor, annotation: &Tensor, cx: &StepContex
     }
 }
 
+/// What there is to see of mixed samples: images `[N, C, H, W]`, the share in every pixel of the first of
+/// those that they are made of, `[1 or N, 1, H, W]`, and the shares of the classes, `[N, classes, H, W]`, of
+/// which the largest is shown.
+fn drawings_of_mix(
+    image: &Tensor,
+    share: &Tensor,
+    target: &Tensor,
+) -> Vec<(&'static str, Drawing)> {
+    let size = image.size();
+    let share = share.expand([size[0], 1, size[2], size[3]], false);
+    let is_known = target.sum_dim_intlist([1i64].as_slice(), false, target.kind()).gt(0.0);
+    let classes = target.argmax(1, false).where_scalarother(&is_known, i64::from(IGNORE));
+    vec![
+        ("mixed", Drawing::Intensities(image.shallow_clone())),
+        ("mixed_label", Drawing::Classes(classes)),
+        ("mixed_mask", Drawing::Shares(share)),
+    ]
+}
+
+/// For each level of features with so many channels, those that a decoder sees: `[N, C]` of 0 and 1, every
+/// second one on average, drawn for each sample.
+fn channels_seen(channels: &[i64], samples: &Samples, cx: &StepContext<'_>) -> Vec<Tensor> {
+    let (numbers, device) = (cx.numbers(), samples.image.device());
+    let of_level = |(level, &channels): (usize, &i64)| {
+        let positions = samples.positions.clone();
+        let kept = numbers.numbers(device, move |point| {
+            let keys = point.sample_keys("channels", &positions);
+            keys.iter().flat_map(|key| kept_channels(key.number(level as u64), channels)).collect()
+        });
+        kept.view([-1, channels])
+    };
+    channels.iter().enumerate().map(of_level).collect()
+}
+
+/// Every second channel on average: 0 or 1 for each.
+fn kept_channels(key: Key, channels: i64) -> impl Iterator<Item = f64> {
+    let mut draws = key.draws();
+    (0..channels).map(move |_| draws.below(2) as f64)
+}
+
 /// What a configuration asks a method to learn from.
 pub struct Asked<'a> {
     /// The kind of annotation.
     pub annotation: &'a str,
     /// How samples are cut from scans.
     pub sampling: Sampling,
+    /// Whether a step is cut into micro-batches.
+    pub in_micro_batches: bool,
 }
 
 /// What a method file states about itself; `define` turns it into a table entry.
@@ -283,7 +328,8 @@ fn check<R: Recipe>(config: &RunConfig) -> Result<toml::Table> {
     if annotation == IMAGE_LABEL && !stream::by_image_label(R::STREAMS) {
         return Err(refuse_image_label(config, R::NAME));
     }
-    if !R::IN_MICRO_BATCHES && config.train.micro_batches.is_some_and(|count| count > 1) {
+    let in_micro_batches = config.train.micro_batches.is_some_and(|count| count > 1);
+    if !R::IN_MICRO_BATCHES && in_micro_batches {
         return Err(refuse_micro_batches(config, R::NAME));
     }
     if !R::IN_PATCHES && config.data.patches.is_some() {
@@ -295,7 +341,7 @@ fn check<R: Recipe>(config: &RunConfig) -> Result<toml::Table> {
     refuse_volumes::<R>(config.data.sampling().extent())
         .map_err(|failure| failure.at(config.place("data.patches")))?;
     let params: R::Params = config.method_params()?;
-    let asked = Asked { annotation, sampling: config.data.sampling() };
+    let asked = Asked { annotation, sampling: config.data.sampling(), in_micro_batches };
     refuse_sizes::<R>(config, &params)?;
     R::refuse(&params, &asked).map_err(|failure| failure.at(config.place("method.params")))?;
     toml::Table::try_from(params).context(|| format!("cannot write out `{}`", R::NAME))

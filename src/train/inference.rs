@@ -5,7 +5,8 @@
 //! the probabilities of a whole volume are never held. Knows no file, no truth and no score.
 
 use super::blend::{Blend, within_padding};
-use super::method::Method;
+use super::cut::Cut;
+use super::method::{Drawing, Method};
 use super::windows::{Group, Lattice};
 use crate::comm::{Ranks, agree};
 use crate::config::sampling::Sampling;
@@ -37,6 +38,11 @@ impl Target {
     pub fn place(self, tensor: &Tensor) -> Tensor {
         tensor.to_kind(self.kind).to_device(self.device)
     }
+
+    /// Bytes of a number.
+    pub fn bytes(self) -> u64 {
+        if self.kind == Kind::Double { 8 } else { 4 }
+    }
 }
 
 /// Networks that answer together, and how a volume is cut for them.
@@ -54,6 +60,11 @@ pub struct Inference<'a> {
     /// Whether networks also see what they see mirrored along every subset of its axes; the answer is the
     /// mean.
     pub mirrors: bool,
+    /// Whether every decoder of a network is asked, where it has several; the answer is the mean.
+    pub every_decoder: bool,
+    /// What is blended like one more class, behind the others: a map `[N, 1, ...]` made of the probabilities
+    /// `[N, classes, ...]` of windows.
+    pub beside: Option<&'a dyn Fn(&Tensor) -> Result<Tensor>>,
     /// Precision and place of the networks.
     pub target: Target,
     /// Slices that go through a network together where it sees each by itself, at least 1.
@@ -78,8 +89,8 @@ pub struct Slab {
 
 /// Takes class probabilities `[classes, slices, rows, columns]` on the device, from the given slice on.
 pub type Taker<'t> = &'t mut dyn FnMut(usize, &Tensor) -> Result<()>;
-/// Takes pictures of neighbouring slices by name, each `[slices, C, rows, columns]`.
-pub type PicturesTaker<'t> = &'t mut dyn FnMut(Vec<(&'static str, Tensor)>) -> Result<()>;
+/// Takes what was made of neighbouring slices, by name.
+pub type PicturesTaker<'t> = &'t mut dyn FnMut(Vec<(&'static str, Drawing)>) -> Result<()>;
 
 impl<'a> Inference<'a> {
     /// Networks that see every window once, overlapping by half, on this rank.
@@ -90,6 +101,8 @@ impl<'a> Inference<'a> {
             is_in_colour: false,
             overlap: OVERLAP,
             mirrors: false,
+            every_decoder: false,
+            beside: None,
             target,
             slices_at_once: SLICES_AT_ONCE,
             volume_statistics: false,
@@ -129,41 +142,57 @@ impl<'a> Inference<'a> {
         Ok(labels)
     }
 
-    /// Bytes that [`Inference::each_slab`] holds at most on the host beside the scan, for so many classes,
-    /// without what networks themselves take where they compute on the host.
+    /// Bytes that [`Inference::each_finished`] holds at most on the host beside the scan, for so many classes,
+    /// without what networks themselves take where they compute on the host, their answer included.
     pub fn bytes(&self, scan: &Scan, classes: usize) -> u64 {
         let lattice = self.lattice(scan);
         let product =
             |extents: [usize; 3]| extents.iter().map(|&extent| extent as u64).product::<u64>();
         let [_, rows, columns] = lattice.padded;
         let layer = product([lattice.depth(), rows, columns]);
-        let [_, rows, columns] = self.shape(scan);
-        let slab = product([1, rows, columns]) * classes as u64;
         let (channels, classes) = (scan.channels as u64, classes as u64);
         let on_device = if self.target.device == Device::Cpu {
             let windows = self.windows_at_once().min(lattice.corners.len());
             let [_, rows, columns] = lattice.window;
             let group = product([lattice.depth(), rows, columns]) * windows as u64;
-            (classes + 1) * layer + (channels + 3 * classes) * group
+            // Of several answers the sum so far, the next one as it lies and the new sum; what another rank found.
+            let sums = if self.members.len() > 1 || self.mirrors { 3 } else { 0 };
+            let answers = sums + u64::from(self.share.is_some());
+            let totals = u64::from(lattice.overlaps());
+            (classes + totals) * layer + (2 * channels + answers * classes) * group
         } else {
             0
         };
-        let element = if self.target.kind == Kind::Double { 8 } else { 4 };
         // Slices are gathered, then laid out as networks take them.
-        element * (2 * channels * layer + on_device) + 4 * slab
+        self.target.bytes() * (2 * channels * layer + on_device)
+    }
+
+    /// Slices that [`Inference::each_finished`] hands on together at the most.
+    pub fn slices_handed_on(&self, scan: &Scan) -> usize {
+        self.lattice(scan).depth().min(self.shape(scan)[0])
     }
 
     /// What the member makes of slices beside its predictions, some slices at a time; nothing where it sees
-    /// windows, or where there are several.
-    pub fn each_pictures(&self, scan: &Scan, take: PicturesTaker<'_>) -> Result<()> {
+    /// windows, or where there are several. `annotation` holds a class or [`crate::data::IGNORE`] for every pixel of the grid
+    /// of predictions.
+    pub fn each_pictures(
+        &self,
+        scan: &Scan,
+        annotation: &[u8],
+        take: PicturesTaker<'_>,
+    ) -> Result<()> {
         let [member] = &*self.members else { return Ok(()) };
         if let Sampling::Patches { .. } = self.sampling {
             return Ok(());
         }
         let (cut, mut held) = (self.cut(scan), None);
+        let extents = self.shape(scan).map(|extent| extent as i64);
+        let known = cut.padded(&Tensor::from_slice(annotation).view(extents));
         for group in &cut.groups {
-            let pictures = member.pictures(&self.windows(&cut, group, &mut held))?.into_iter();
-            take(pictures.map(|(name, picture)| (name, cut.put_back(&picture))).collect())?;
+            let known = cut.only_window(&known, group).to_device(self.target.device);
+            let drawings = member.pictures(&self.windows(&cut, group, &mut held), &known)?;
+            let drawings = drawings.into_iter();
+            take(drawings.map(|(name, drawing)| (name, cut.put_back(&drawing))).collect())?;
         }
         Ok(())
     }
@@ -283,26 +312,39 @@ impl<'a> Inference<'a> {
         Ok(())
     }
 
-    /// The mean of the probabilities of all members, as they see windows as they are and mirrored:
-    /// `[N, classes, ...]` for windows `[N, C, ...]`.
+    /// The mean of the probabilities of all members, as they see windows as they are and mirrored, and what is
+    /// blended beside them: `[N, classes, ...]` for windows `[N, C, ...]`.
     fn predict(&self, windows: &Tensor) -> Result<Tensor> {
         let mirrors = self.mirrors.then(|| subsets(&spatial_axes(windows)));
         let mirrors = mirrors.unwrap_or_else(|| vec![Vec::new()]);
-        let mut sum: Option<Tensor> = None;
+        let (mut sum, mut passes): (Option<Tensor>, usize) = (None, 0);
         for member in &self.members {
             for axes in &mirrors {
                 let mirrored = |tensor: Tensor| {
                     if axes.is_empty() { tensor } else { tensor.flip(axes.as_slice()) }
                 };
-                let found = member.predict(&mirrored(windows.shallow_clone()))?;
-                refuse_other_extents(&found, windows, sum.as_ref())?;
-                let found = mirrored(found.to_kind(self.target.kind));
-                sum = Some(sum.map_or_else(|| found.shallow_clone(), |sum| sum + &found));
+                for found in self.opinions(*member, &mirrored(windows.shallow_clone()))? {
+                    refuse_other_extents(&found, windows, sum.as_ref())?;
+                    let found = mirrored(found.to_kind(self.target.kind));
+                    sum = Some(sum.map_or_else(|| found.shallow_clone(), |sum| sum + &found));
+                    passes += 1;
+                }
             }
         }
         let sum = sum.ok_or_else(|| Failure::new("no network was given to predict with"))?;
-        let passes = self.members.len() * mirrors.len();
-        Ok(if passes == 1 { sum } else { sum / passes as f64 })
+        let mean = if passes == 1 { sum } else { sum / passes as f64 };
+        match self.beside {
+            Some(of) => Ok(Tensor::cat(&[&mean, &of(&mean)?], 1)),
+            None => Ok(mean),
+        }
+    }
+
+    /// What a network says of windows: once, or by each of its decoders.
+    fn opinions(&self, member: &dyn Method, windows: &Tensor) -> Result<Vec<Tensor>> {
+        if self.every_decoder {
+            return tch::no_grad(|| member.opinions(windows));
+        }
+        Ok(vec![member.predict(windows)?])
     }
 
     fn cut<'s>(&self, scan: &'s Scan) -> Cut<'s> {
@@ -316,11 +358,8 @@ impl<'a> Inference<'a> {
         let known = held.take().filter(|(layer, _)| *layer == group.layer);
         let (_, layer) =
             held.insert(known.unwrap_or_else(|| (group.layer, self.layer(cut, group.layer))));
-        let [_, rows, columns] = cut.lattice.window.map(|extent| extent as i64);
-        let window = |&[row, column]: &[usize; 2]| {
-            layer.narrow(-2, row as i64, rows).narrow(-1, column as i64, columns)
-        };
-        let windows = cut.lattice.corners[group.windows.clone()].iter().map(window);
+        let corners = cut.lattice.corners[group.windows.clone()].iter();
+        let windows = corners.map(|&corner| cut.window(layer, corner));
         let windows: Vec<Tensor> = windows.collect();
         if let [window] = &*windows { window.contiguous() } else { Tensor::cat(&windows, 0) }
     }
@@ -362,49 +401,6 @@ pub fn most_likely(probabilities: &Tensor) -> Result<Vec<u8>> {
     }
     let labels = labels.to_device(Device::Cpu).contiguous().view([-1]);
     Vec::try_from(labels).context(|| "cannot fetch a prediction")
-}
-
-/// A scan and the windows over it.
-struct Cut<'s> {
-    scan: &'s Scan,
-    lattice: Lattice,
-    /// Those that go through the networks together, in their order.
-    groups: Vec<Group>,
-}
-
-impl Cut<'_> {
-    /// The shape of what networks find in a group.
-    fn extents(&self, group: &Group, classes: i64) -> Vec<i64> {
-        let ([depth, rows, columns], windows) = (self.lattice.window, group.windows.len());
-        let plane = [rows as i64, columns as i64];
-        let slices = self.lattice.layers[group.layer].len();
-        let front = if depth > 1 {
-            vec![windows as i64, classes, depth as i64]
-        } else {
-            vec![(windows * slices) as i64, classes]
-        };
-        [front, plane.to_vec()].concat()
-    }
-
-    /// A picture of the only window of slices on the grid of predictions, 0 around it.
-    fn put_back(&self, picture: &Tensor) -> Tensor {
-        let Lattice { padded, window, corners, .. } = &self.lattice;
-        let mut extents = picture.size();
-        let last = extents.len() - 2;
-        for (extent, &padded) in extents[last..].iter_mut().zip(&padded[1..]) {
-            *extent = padded as i64;
-        }
-        let whole = Tensor::zeros(&*extents, (picture.kind(), picture.device()));
-        for &[row, column] in corners {
-            let place = whole.narrow(-2, row as i64, window[1] as i64);
-            place.narrow(-1, column as i64, window[2] as i64).copy_(picture);
-        }
-        within_padding(&whole, &self.lattice)
-    }
-
-    fn is_last_of_layer(&self, group: &Group) -> bool {
-        group.windows.end == self.lattice.corners.len()
-    }
 }
 
 /// The axes of `[N, C, ...]` behind the channels.
@@ -467,6 +463,16 @@ pub(super) mod tests {
         }
         fn learners(&self) -> Vec<&Learner> {
             Vec::new()
+        }
+        fn pictures(
+            &self,
+            image: &Tensor,
+            annotation: &Tensor,
+        ) -> Result<Vec<(&'static str, Drawing)>> {
+            Ok(vec![
+                ("opposite", Drawing::Intensities(1.0 - image)),
+                ("known", Drawing::Classes(annotation.shallow_clone())),
+            ])
         }
     }
 

@@ -27,7 +27,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("runlog", &["limits", "files", "error"]),
     ("metrics", &["error"]),
     ("crf", &["error"]),
-    ("pseudo_labels", &["crf", "limits", "error"]),
+    ("pseudo_labels", &["crf", "scan", "limits", "error"]),
     ("cli", &["limits", "error"]),
     ("launch", &["runlog", "signals", "files", "error"]),
     ("telemetry", &["runlog", "files", "error"]),
@@ -37,7 +37,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("comm", &["native", "shares", "error"]),
     ("nets", &["native", "parameters", "random", "error"]),
     ("losses", &["native", "error"]),
-    ("mixing", &["random"]),
+    ("mixing", &["native", "random", "limits", "error"]),
     ("scribbles", &["random"]),
     (
         "data",

@@ -87,7 +87,16 @@ mod golden_augment;
 #[cfg(feature = "torch")]
 mod golden_cltn;
 #[cfg(test)]
+#[cfg(feature = "torch")]
+mod golden_cyclemix;
+#[cfg(test)]
 mod golden_dense_crf;
+#[cfg(test)]
+#[cfg(feature = "torch")]
+mod golden_dmsps;
+#[cfg(test)]
+#[cfg(feature = "hdf5")]
+mod golden_expansion;
 #[cfg(test)]
 #[cfg(feature = "torch")]
 mod golden_label_transfer;
@@ -107,6 +116,8 @@ mod golden_nets;
 #[cfg(test)]
 #[cfg(feature = "torch")]
 mod golden_pseudo_labels;
+#[cfg(test)]
+mod golden_puzzle;
 #[cfg(test)]
 mod golden_random_walker;
 #[cfg(test)]
@@ -159,6 +170,7 @@ mod methods;
 #[cfg(test)]
 #[cfg(feature = "torch")]
 mod micro_batches;
+mod mixings;
 #[cfg(test)]
 #[cfg(feature = "torch")]
 mod native;
