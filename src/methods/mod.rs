@@ -5,16 +5,17 @@
 
 pub mod cltn;
 pub mod dmpls;
+pub mod dmsps;
 pub mod maskmixadv;
 pub mod partial_ce;
 pub mod scribble2label;
 pub mod ustm;
 
 use crate::config::RunConfig;
-use crate::config::sampling::Sampling;
-use crate::data::IMAGE_LABEL;
+use crate::config::sampling::{Fit, Sampling};
 use crate::data::samples::Samples;
 use crate::data::stream::{self, StreamSpec};
+use crate::data::{IGNORE, IMAGE_LABEL};
 use crate::error::{Context, Failure, Result};
 use crate::losses::{partial_cross_entropy, partial_cross_entropy_over};
 use crate::native::cuda::upload;
@@ -23,7 +24,7 @@ use crate::nets::{LayerKeys, Pass};
 use crate::random::Key;
 use crate::train::learner::LearnerSetup;
 use crate::train::point::StepPoint;
-use crate::train::{ForwardMode, Method, StepContext};
+use crate::train::{Drawing, ForwardMode, Method, StepContext};
 use serde::{Serialize, de::DeserializeOwned};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -35,6 +36,7 @@ pub static METHODS: &[MethodDef] = &[
     define::<scribble2label::Scribble2Label>(),
     define::<ustm::Ustm>(),
     define::<dmpls::Dmpls>(),
+    define::<dmsps::Dmsps>(),
     define::<maskmixadv::MaskMixAdv>(),
     define::<cltn::Cltn>(),
 ];
@@ -135,9 +137,10 @@ fn probabilities(logits: &Tensor) -> Tensor {
     logits.softmax(1, logits.kind())
 }
 
-/// Cross-entropy over the annotated pixels of the global batch, in however many micro-batches it comes.
+/// Cross-entropy over the annotated pixels of the global batch, in however many micro-batches it comes; 0 where
+/// there are none.
 ///
-/// `logits` is `[N, C, H, W]` of samples whose own annotation `[N, H, W]` is: labels that a method makes
+/// `logits` is `[N, C, ...]` of samples whose own annotation `[N, ...]` is: labels that a method makes
 /// are counted in each micro-batch by itself.
 fn annotated_cross_entropy(logits: &Tensor, annotation: &Tensor, cx: &StepContext<'_>) -> Tensor {
     let group = cx.group();
@@ -147,12 +150,54 @@ fn annotated_cross_entropy(logits: &Tensor, annotation: &Tensor, cx: &StepContex
     }
 }
 
+/// What there is to see of mixed samples: images `[N, C, H, W]`, the share in every pixel of the first of
+/// those that they are made of, `[1 or N, 1, H, W]`, and the shares of the classes, `[N, classes, H, W]`, of
+/// which the largest is shown.
+fn drawings_of_mix(
+    image: &Tensor,
+    share: &Tensor,
+    target: &Tensor,
+) -> Vec<(&'static str, Drawing)> {
+    let size = image.size();
+    let share = share.expand([size[0], 1, size[2], size[3]], false);
+    let is_known = target.sum_dim_intlist([1i64].as_slice(), false, target.kind()).gt(0.0);
+    let classes = target.argmax(1, false).where_scalarother(&is_known, i64::from(IGNORE));
+    vec![
+        ("mixed", Drawing::Intensities(image.shallow_clone())),
+        ("label", Drawing::Classes(classes)),
+        ("mask", Drawing::Shares(share)),
+    ]
+}
+
+/// For each level of features with so many channels, those that a decoder sees: `[N, C]` of 0 and 1, every
+/// second one on average, drawn for each sample.
+fn channels_seen(channels: &[i64], samples: &Samples, cx: &StepContext<'_>) -> Vec<Tensor> {
+    let (numbers, device) = (cx.numbers(), samples.image.device());
+    let of_level = |(level, &channels): (usize, &i64)| {
+        let positions = samples.positions.clone();
+        let kept = numbers.numbers(device, move |point| {
+            let keys = point.sample_keys("channels", &positions);
+            keys.iter().flat_map(|key| kept_channels(key.number(level as u64), channels)).collect()
+        });
+        kept.view([-1, channels])
+    };
+    channels.iter().enumerate().map(of_level).collect()
+}
+
+/// Every second channel on average: 0 or 1 for each.
+fn kept_channels(key: Key, channels: i64) -> impl Iterator<Item = f64> {
+    let mut draws = key.draws();
+    (0..channels).map(move |_| draws.below(2) as f64)
+}
+
 /// What a configuration asks a method to learn from.
 pub struct Asked<'a> {
     /// The kind of annotation.
     pub annotation: &'a str,
     /// How samples are cut from scans.
     pub sampling: Sampling,
+    /// Whether a step is cut into micro-batches.
+    pub in_micro_batches: bool,
 }
 
 /// What a method file states about itself; `define` turns it into a table entry.
@@ -178,6 +223,11 @@ pub trait Recipe: Method + Sized + 'static {
     /// Refuses parameters that contradict each other or the data that they are asked to learn from.
     fn refuse(_params: &Self::Params, _asked: &Asked<'_>) -> Result<()> {
         Ok(())
+    }
+    /// Refuses images of so many rows or columns as its networks cannot take; without more, others than
+    /// multiples of 16.
+    fn refuse_size(_params: &Self::Params, size: usize) -> Result<()> {
+        refuse_side(Self::NAME, size, 0)
     }
     /// Refuses images of so many channels: 1 for grey, 3 for colour.
     fn refuse_images(_params: &Self::Params, _channels: usize) -> Result<()> {
@@ -237,6 +287,34 @@ fn refuse_volumes<R: Recipe>([slices, ..]: [usize; 3]) -> Result<()> {
         .hint("cut samples of one slice, or use `partial-ce`, which learns from volumes too"))
 }
 
+/// Refuses so many rows or columns for the images of the method `name`: others than `rest`, below 16, more than a
+/// multiple of 16.
+fn refuse_side(name: &str, side: usize, rest: usize) -> Result<()> {
+    let more = (side + 16 - rest) % 16;
+    if side > 0 && more == 0 {
+        return Ok(());
+    }
+    let down = if side > more { side - more } else { side + 16 - more };
+    let more = if rest == 0 { String::new() } else { format!("{rest} more than ") };
+    let message = format!(
+        "images have {side} rows or columns, and `{name}` takes {more}a multiple of 16 of them"
+    );
+    Err(Failure::usage(message).hint(format!("the nearest are {down} and {}", down + 16)))
+}
+
+/// Refuses images of a size that the networks of a method cannot take; of volumes a method says it itself.
+fn refuse_sizes<R: Recipe>(config: &RunConfig, params: &R::Params) -> Result<()> {
+    let sampling = config.data.sampling();
+    if sampling.dims() == 3 {
+        return Ok(());
+    }
+    let key = if config.data.patches.is_some() { "data.patches.extent" } else { "data.size" };
+    let mut sides = sampling.extent().into_iter().skip(1);
+    sides
+        .try_for_each(|side| R::refuse_size(params, side))
+        .map_err(|failure| failure.at(config.place(key)))
+}
+
 /// The parameters in a table that [`check`] returned.
 fn read<R: Recipe>(params: &toml::Table) -> Result<R::Params> {
     params.clone().try_into().context(|| format!("cannot read the parameters of `{}`", R::NAME))
@@ -250,16 +328,21 @@ fn check<R: Recipe>(config: &RunConfig) -> Result<toml::Table> {
     if annotation == IMAGE_LABEL && !stream::by_image_label(R::STREAMS) {
         return Err(refuse_image_label(config, R::NAME));
     }
-    if !R::IN_MICRO_BATCHES && config.train.micro_batches.is_some_and(|count| count > 1) {
+    let in_micro_batches = config.train.micro_batches.is_some_and(|count| count > 1);
+    if !R::IN_MICRO_BATCHES && in_micro_batches {
         return Err(refuse_micro_batches(config, R::NAME));
     }
     if !R::IN_PATCHES && config.data.patches.is_some() {
         return Err(refuse_patches(config, R::NAME));
     }
+    if stream::by_image_label(R::STREAMS) && config.data.fit == Some(Fit::Crop) {
+        return Err(refuse_crops(config, R::NAME));
+    }
     refuse_volumes::<R>(config.data.sampling().extent())
         .map_err(|failure| failure.at(config.place("data.patches")))?;
     let params: R::Params = config.method_params()?;
-    let asked = Asked { annotation, sampling: config.data.sampling() };
+    let asked = Asked { annotation, sampling: config.data.sampling(), in_micro_batches };
+    refuse_sizes::<R>(config, &params)?;
     R::refuse(&params, &asked).map_err(|failure| failure.at(config.place("method.params")))?;
     toml::Table::try_from(params).context(|| format!("cannot write out `{}`", R::NAME))
 }
@@ -278,6 +361,11 @@ fn refuse_patches(config: &RunConfig, name: &str) -> Failure {
     config.refuse("data.patches", message).hint(
         "remove `[data.patches]`; `data.size` says to how many rows and columns slices are resized",
     )
+}
+
+fn refuse_crops(config: &RunConfig, name: &str) -> Failure {
+    let message = format!("`{name}` resizes whole images, and `data.fit` asks for crops of them");
+    config.refuse("data.fit", message).hint("remove `data.fit`")
 }
 
 fn refuse_micro_batches(config: &RunConfig, name: &str) -> Failure {
@@ -312,6 +400,7 @@ mod tests {
     use crate::config::parse;
     use crate::data::batch::Batch;
     use crate::train::learner::Learner;
+    use tch::Kind;
 
     /// A method that learns from masks and does nothing.
     struct Shaped;
@@ -357,6 +446,67 @@ mod tests {
         "#);
         assert!(check(&["data.shapes.path=masks".into()]).is_ok());
         assert!(stream::by_masks(define::<Shaped>().streams));
+    }
+
+    #[test]
+    fn what_is_seen_of_a_mix_is_its_image_its_largest_label_and_its_mask() {
+        let wave = |size: &[i64]| {
+            let count = size.iter().product::<i64>();
+            (Tensor::arange(count, (Kind::Double, Device::Cpu)) * 0.7).sin().square().view(size)
+        };
+        let target = wave(&[2, 3, 4, 5]);
+        let unknown = Tensor::zeros([2, 1, 4, 5], (Kind::Bool, Device::Cpu));
+        let _ = unknown.get(1).get(0).get(2).fill_(1);
+        let target = target.masked_fill(&unknown, 0.0);
+        let drawings = drawings_of_mix(&wave(&[2, 1, 4, 5]), &wave(&[1, 1, 4, 5]), &target);
+        let [
+            ("mixed", Drawing::Intensities(image)),
+            ("label", Drawing::Classes(label)),
+            ("mask", Drawing::Shares(mask)),
+        ] = &drawings[..]
+        else {
+            panic!("{drawings:?}");
+        };
+        assert!(image.equal(&wave(&[2, 1, 4, 5])));
+        assert_eq!((mask.size(), label.size()), (vec![2, 1, 4, 5], vec![2, 4, 5]));
+        let expected = target.argmax(1, false).masked_fill(&unknown.squeeze_dim(1), 255);
+        assert!(label.equal(&expected) && expected.ne(255).any().int64_value(&[]) == 1);
+    }
+
+    #[test]
+    fn sizes_that_networks_cannot_take_are_refused_where_they_are_written() {
+        let text = "[method]\nname = \"shaped\"\n[train]\ntotal_steps = 1\n[data]\n\
+                    shapes = { path = \"masks\" }\n";
+        let check = |more: &str| {
+            let config = parse(&format!("{text}{more}\n"), "a.toml", &[]).unwrap();
+            (define::<Shaped>().check)(&config)
+        };
+        insta::assert_snapshot!(check("size = 40").unwrap_err(), @r"
+        error: images have 40 rows or columns, and `shaped` takes a multiple of 16 of them
+          --> a.toml:7:8
+          |
+        7 | size = 40
+          |        ^^
+
+        hint: the nearest are 32 and 48
+        ");
+        insta::assert_snapshot!(check("patches = { extent = [1, 32, 7] }").unwrap_err(), @r"
+        error: images have 7 rows or columns, and `shaped` takes a multiple of 16 of them
+          --> a.toml:7:22
+          |
+        7 | patches = { extent = [1, 32, 7] }
+          |                      ^^^^^^^^^^
+
+        hint: the nearest are 16 and 32
+        ");
+        assert!(check("size = 48\nfit = \"crop\"").is_ok());
+        insta::assert_snapshot!(refuse_side("valid", 210, 4).unwrap_err(), @r"
+        error: images have 210 rows or columns, and `valid` takes 4 more than a multiple of 16 of them
+
+        hint: the nearest are 196 and 212
+        ");
+        assert!(refuse_side("valid", 212, 4).is_ok() && refuse_side("valid", 4, 4).is_ok());
+        assert!(refuse_side("valid", 0, 0).is_err());
     }
 
     #[test]

@@ -145,7 +145,12 @@ impl ValidUNet {
         let up = up.collect();
         let channels = [CHANNELS[0], classes];
         let one = PerAxis::Two([1; 2]);
-        let out = Convolution::registered(&mut scope.sub("Conv"), channels, one, Scope::absorbed);
+        let out = Convolution::registered(
+            &mut scope.sub("Conv"),
+            channels,
+            one,
+            [Scope::uniform, Scope::absorbed],
+        );
         let normalisation =
             BatchNormalisation::new(&mut scope.sub("Norm"), classes, Some(&out.bias), SLOW);
         Self { down, up, out, normalisation }

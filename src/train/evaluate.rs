@@ -271,7 +271,7 @@ mod tests {
     use super::*;
     use crate::comm::Solo;
     use crate::data::{Case, DENSE};
-    use crate::runlog::preview::Preview;
+    use crate::runlog::preview::{Preview, Values};
     use crate::train::inference::tests::{Answers, HERE, echo, patches, scan};
     use std::collections::BTreeMap;
 
@@ -303,7 +303,13 @@ mod tests {
         let echo = Answers(echo);
         let shapes = [[5, 8, 12], [9, 16, 8]];
         let folder = tempfile::TempDir::new().unwrap();
-        for sampling in [patches([4, 8, 8]), patches([1, 8, 8]), Sampling::Slices { size: 16 }] {
+        let samplings = [
+            patches([4, 8, 8]),
+            patches([1, 8, 8]),
+            Sampling::Cropped { size: 16 },
+            Sampling::Slices { size: 16 },
+        ];
+        for sampling in samplings {
             let evaluator = Evaluator {
                 dataset: dataset(&shapes),
                 annotation: DENSE.to_owned(),
@@ -317,7 +323,7 @@ mod tests {
             let dice: Vec<f64> = scores.cases.iter().map(CaseScores::mean_dice).collect();
             let lesions = evaluator.lesions(&echo, &Solo).unwrap();
             assert_eq!((dice.len(), lesions.len()), (2, 2));
-            if matches!(sampling, Sampling::Patches { .. }) {
+            if !matches!(sampling, Sampling::Slices { .. }) {
                 assert!(dice.iter().all(|&dice| dice > 1.0 - 1e-12), "{sampling:?}: {dice:?}");
                 let least =
                     |scores: &LesionScores| scores.to_array().into_iter().fold(1.0, f64::min);
@@ -333,6 +339,17 @@ mod tests {
                 shapes[worst][1].max(shapes[worst][2])
             };
             assert_eq!((picture.size, picture.slices()), (size, shapes[worst][0]));
+            if matches!(sampling, Sampling::Slices { .. }) {
+                let [opposite, known] = &picture.made[..] else { panic!("{:?}", picture.made) };
+                assert_eq!((known.values, &known.plane), (Values::Classes, &picture.truth));
+                let sums = picture.image.iter().zip(&opposite.plane);
+                assert!(
+                    sums.map(|(a, b)| u16::from(*a) + u16::from(*b))
+                        .all(|sum| sum.abs_diff(255) < 2)
+                );
+            } else {
+                assert!(picture.made.is_empty());
+            }
         }
     }
 }

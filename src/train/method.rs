@@ -22,11 +22,21 @@ pub trait Method {
     /// Class probabilities `[N, classes, H, W]` or `[N, classes, D, H, W]`, in f32 or wider, of images with
     /// as many axes; the mean over the networks of a method that predicts with several. Gradients are off.
     fn forward(&self, image: &Tensor, mode: ForwardMode) -> Result<Tensor>;
+    /// What each decoder of a network that predicts says of images, as [`Method::forward`] in evaluation: for
+    /// what only sure predictions are taken from. A method with one decoder says it once.
+    fn opinions(&self, image: &Tensor) -> Result<Vec<Tensor>> {
+        Ok(vec![self.forward(image, ForwardMode::Evaluation)?])
+    }
     /// Everything to save, restore, broadcast and compare; the first one predicts.
     fn learners(&self) -> Vec<&Learner>;
-    /// Images `[N, C, H, W]` in [0, 1] that the method makes of images beside its prediction, by name, for
-    /// people to look at. Names have no commas.
-    fn pictures(&self, _image: &Tensor) -> Result<Vec<(&'static str, Tensor)>> {
+    /// What the method makes beside its prediction of slices `[N, C, H, W]` of a held-out case and their
+    /// annotation, `[N, H, W]` with classes and [`crate::data::IGNORE`], by name, for people to look at.
+    /// Names have no commas. A case that nobody annotated comes with its dense truth.
+    fn pictures(
+        &self,
+        _image: &Tensor,
+        _annotation: &Tensor,
+    ) -> Result<Vec<(&'static str, Drawing)>> {
         Ok(Vec::new())
     }
     /// [`Method::forward`] with running statistics.
@@ -38,6 +48,17 @@ pub trait Method {
     fn adapt_statistics(&self, image: &Tensor, share: f64) -> Result<()> {
         tch::no_grad(|| self.forward(image, ForwardMode::Statistics { share })).map(drop)
     }
+}
+
+/// What a method makes of slices, to be looked at.
+#[derive(Debug)]
+pub enum Drawing {
+    /// `[N, C, H, W]` with intensities as those of the slices.
+    Intensities(Tensor),
+    /// `[N, C, H, W]` in [0, 1].
+    Shares(Tensor),
+    /// Classes `[N, H, W]`, [`crate::data::IGNORE`] where there is none.
+    Classes(Tensor),
 }
 
 /// For what the networks that predict run outside of training.

@@ -93,6 +93,12 @@ mod golden_cyclemix;
 mod golden_dense_crf;
 #[cfg(test)]
 #[cfg(feature = "torch")]
+mod golden_dmsps;
+#[cfg(test)]
+#[cfg(feature = "hdf5")]
+mod golden_expansion;
+#[cfg(test)]
+#[cfg(feature = "torch")]
 mod golden_label_transfer;
 #[cfg(test)]
 mod golden_lesion;
@@ -116,6 +122,9 @@ mod golden_puzzle;
 mod golden_random_walker;
 #[cfg(test)]
 mod golden_scribbles;
+#[cfg(test)]
+#[cfg(feature = "hdf5")]
+mod golden_slices;
 #[cfg(test)]
 #[cfg(feature = "torch")]
 mod golden_steps;
@@ -161,6 +170,7 @@ mod methods;
 #[cfg(test)]
 #[cfg(feature = "torch")]
 mod micro_batches;
+mod mixings;
 #[cfg(test)]
 #[cfg(feature = "torch")]
 mod native;
