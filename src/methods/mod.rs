@@ -4,6 +4,7 @@
 //! files know neither ranks nor files nor each other.
 
 pub mod cltn;
+pub mod cyclemix;
 pub mod dmpls;
 pub mod maskmixadv;
 pub mod partial_ce;
@@ -18,7 +19,7 @@ use crate::data::stream::{self, StreamSpec};
 use crate::error::{Context, Failure, Result};
 use crate::losses::{partial_cross_entropy, partial_cross_entropy_over};
 use crate::native::cuda::upload;
-use crate::native::{Alone, GroupSum};
+use crate::native::{Alone, GroupSum, with_slice_mut};
 use crate::nets::{LayerKeys, Pass};
 use crate::random::Key;
 use crate::train::learner::LearnerSetup;
@@ -27,7 +28,7 @@ use crate::train::{ForwardMode, Method, StepContext};
 use serde::{Serialize, de::DeserializeOwned};
 use std::rc::Rc;
 use std::sync::Arc;
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
 /// Every method, in the order in which `scrimp methods` lists them.
 pub static METHODS: &[MethodDef] = &[
@@ -36,6 +37,7 @@ pub static METHODS: &[MethodDef] = &[
     define::<ustm::Ustm>(),
     define::<dmpls::Dmpls>(),
     define::<maskmixadv::MaskMixAdv>(),
+    define::<cyclemix::CycleMix>(),
     define::<cltn::Cltn>(),
 ];
 
@@ -135,6 +137,17 @@ fn probabilities(logits: &Tensor) -> Tensor {
     logits.softmax(1, logits.kind())
 }
 
+/// Labels `[N, H, W]` after `clean` has changed each slice on the host, given with its number of columns.
+fn cleaned(labels: &Tensor, clean: impl Fn(&mut [u8], usize)) -> Result<Tensor> {
+    let size = labels.size();
+    let (pixels, columns) = ((size[1] * size[2]) as usize, size[2] as usize);
+    let host = labels.to_kind(Kind::Uint8).to_device(Device::Cpu).contiguous();
+    with_slice_mut(&host, |all: &mut [u8]| {
+        all.chunks_exact_mut(pixels).for_each(|slice| clean(slice, columns));
+    })?;
+    Ok(host.to_device(labels.device()).to_kind(Kind::Int64))
+}
+
 /// Cross-entropy over the annotated pixels of the global batch, in however many micro-batches it comes.
 ///
 /// `logits` is `[N, C, H, W]` of samples whose own annotation `[N, H, W]` is: labels that a method makes
@@ -169,7 +182,7 @@ pub trait Recipe: Method + Sized + 'static {
     /// Whether it learns from patches too, and not from whole slices alone.
     const IN_PATCHES: bool = true;
     /// Whether a step may be cut into micro-batches: not where one learner learns from what another has
-    /// become in the same step, which it becomes with the last of them.
+    /// become in the same step, which it becomes with the last of them, nor where a sample meets any other of the step.
     const IN_MICRO_BATCHES: bool = true;
     /// Whether it learns from volumes too, not from images alone.
     const IN_VOLUMES: bool = false;
@@ -282,7 +295,7 @@ fn refuse_patches(config: &RunConfig, name: &str) -> Failure {
 
 fn refuse_micro_batches(config: &RunConfig, name: &str) -> Failure {
     let message = format!(
-        "`{name}` takes no micro-batches: its learners learn from each other within one step"
+        "`{name}` takes no micro-batches: a part of a step needs what its other parts have or have changed"
     );
     config.refuse("train.micro_batches", message).hint(
         "use `--set train.micro_batches=1` with a smaller `train.batch_size`, or more processes",

@@ -87,6 +87,9 @@ mod golden_augment;
 #[cfg(feature = "torch")]
 mod golden_cltn;
 #[cfg(test)]
+#[cfg(feature = "torch")]
+mod golden_cyclemix_steps;
+#[cfg(test)]
 mod golden_dense_crf;
 #[cfg(test)]
 #[cfg(feature = "torch")]
