@@ -21,6 +21,7 @@ pub mod signals;
 pub mod config;
 pub mod crf;
 pub mod metrics;
+pub mod mixing;
 pub mod preparation;
 pub mod pseudo_labels;
 pub mod runlog;
@@ -46,8 +47,6 @@ pub mod comm;
 pub mod losses;
 #[cfg(feature = "torch")]
 pub mod methods;
-#[cfg(feature = "torch")]
-pub mod mixing;
 #[cfg(feature = "torch")]
 pub mod native;
 #[cfg(feature = "torch")]

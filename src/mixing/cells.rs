@@ -1,4 +1,4 @@
-//! Images hidden and predictions mixed by given parameters: the operators of mixing methods.
+//! Images hidden cell by cell, and the predictions of what is left of them mixed.
 //!
 //! What is drawn comes in as an argument. Knows no network, no loss, no step and no rank.
 
