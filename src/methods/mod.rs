@@ -18,14 +18,17 @@ use crate::data::samples::Samples;
 use crate::data::stream::{self, StreamSpec};
 use crate::error::{Context, Failure, Result};
 use crate::losses::{partial_cross_entropy, partial_cross_entropy_over};
+use crate::mixing::puzzle::{Settings, Transport};
 use crate::native::cuda::upload;
 use crate::native::{Alone, GroupSum, with_slice_mut};
 use crate::nets::{LayerKeys, Pass};
 use crate::random::Key;
 use crate::train::learner::LearnerSetup;
+use crate::train::numbers;
 use crate::train::point::StepPoint;
 use crate::train::{ForwardMode, Method, StepContext};
-use serde::{Serialize, de::DeserializeOwned};
+use serde::de::{DeserializeOwned, Error};
+use serde::{Deserialize, Deserializer, Serialize};
 use std::rc::Rc;
 use std::sync::Arc;
 use tch::{Device, Kind, Tensor};
@@ -109,7 +112,7 @@ impl Passes {
             })
         });
         let keys = self.dropout.then_some(keys);
-        Pass::Train { group: Arc::clone(&self.statistics), keys }
+        Pass::Train { group: Arc::clone(&self.statistics), keys, moves: 1 }
     }
 
     /// One training pass in which every rank normalises its samples alone; one key for each sample.
@@ -118,7 +121,7 @@ impl Passes {
             let bits = keys.iter().map(|key| key.purpose(layer).bits().cast_signed());
             upload(&Tensor::from_slice(&bits.collect::<Vec<_>>()), device)
         });
-        Pass::Train { group: Arc::new(Alone), keys: self.dropout.then_some(keys) }
+        Pass::Train { group: Arc::new(Alone), keys: self.dropout.then_some(keys), moves: 1 }
     }
 
     /// A pass outside of training.
@@ -135,6 +138,67 @@ impl Passes {
 /// Class probabilities of logits, with classes along the second axis.
 fn probabilities(logits: &Tensor) -> Tensor {
     logits.softmax(1, logits.kind())
+}
+
+/// How two images are put together by `PuzzleMix`, `[method.params.puzzle]`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Puzzle {
+    /// Both parameters of the beta distribution of the share that is to stay; 0.5 as for CycleMix.
+    #[serde(deserialize_with = "numbers::positive")]
+    alpha: f64,
+    /// Shares that a block can have: 3 are everything, one half and nothing; 2 to 8.
+    #[serde(deserialize_with = "labels")]
+    labels: i64,
+    /// What two neighbouring blocks of different shares cost.
+    #[serde(deserialize_with = "numbers::weight")]
+    beta: f64,
+    /// What a step of intensities between neighbouring blocks costs, relative to `beta`.
+    #[serde(deserialize_with = "numbers::weight")]
+    gamma: f64,
+    /// How strongly the share of blocks keeps to the one that is drawn.
+    #[serde(deserialize_with = "numbers::weight")]
+    eta: f64,
+    /// Whether salient patches move to where their image is shown; their annotation stays.
+    transport: bool,
+    /// What moving a patch from one end of a side to the other costs, in shares of the saliency of its image.
+    #[serde(deserialize_with = "numbers::positive")]
+    distance_weight: f64,
+}
+
+impl Default for Puzzle {
+    fn default() -> Self {
+        let (alpha, labels, beta, gamma, eta) = (0.5, 3, 1.2, 0.5, 0.2);
+        Self { alpha, labels, beta, gamma, eta, transport: true, distance_weight: 0.8 }
+    }
+}
+
+/// Pixels along a side of what moves.
+const PATCH: usize = 4;
+
+impl Puzzle {
+    fn settings(&self) -> Settings {
+        let Self { labels, beta, gamma, eta, distance_weight, .. } = *self;
+        let transport = self.transport.then_some(Transport { distance_weight, patch: PATCH });
+        Settings { labels: labels as usize, beta, gamma, eta, transport }
+    }
+}
+
+/// Shares of a block.
+fn labels<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<i64, D::Error> {
+    let labels = i64::deserialize(from)?;
+    let is_one = (2..=8).contains(&labels);
+    let wrong = || D::Error::custom(format!("expected 2 to 8 shares of a block, found {labels}"));
+    is_one.then_some(labels).ok_or_else(wrong)
+}
+
+/// TEMPORARY
+fn refuse_side(name: &str, side: usize, rest: usize) -> Result<()> {
+    let more = (side + 16 - rest) % 16;
+    if side > 0 && more == 0 {
+        return Ok(());
+    }
+    Err(Failure::usage(format!("{name} {side}")))
 }
 
 /// Labels `[N, H, W]` after `clean` has changed each slice on the host, given with its number of columns.
@@ -191,6 +255,10 @@ pub trait Recipe: Method + Sized + 'static {
     /// Refuses parameters that contradict each other or the data that they are asked to learn from.
     fn refuse(_params: &Self::Params, _asked: &Asked<'_>) -> Result<()> {
         Ok(())
+    }
+    /// TEMPORARY
+    fn refuse_size(_params: &Self::Params, size: usize) -> Result<()> {
+        refuse_side(Self::NAME, size, 0)
     }
     /// Refuses images of so many channels: 1 for grey, 3 for colour.
     fn refuse_images(_params: &Self::Params, _channels: usize) -> Result<()> {

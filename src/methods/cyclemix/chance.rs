@@ -38,7 +38,7 @@ impl Chance {
         let mut noise = point.key("noise").draws();
         let noisy = [(); 2].map(|()| noise.uniform() < params.noise.probability);
         let blocks = BLOCKS[point.key("blocks").draws().below(BLOCKS.len() as u64) as usize];
-        let share = point.key("share").draws().beta(params.mixing.concentration);
+        let share = point.key("share").draws().beta(params.puzzle.alpha);
         let positions: Vec<u64> = (0..global_size as u64).collect();
         let half_side = params.occlusion as usize;
         let holes = point.sample_keys("hole", &positions);

@@ -4,7 +4,6 @@
 //! mixed by `PuzzleMix` (Kim et al., ICML 2020). Partners are positions of the batch of all ranks.
 
 mod chance;
-mod mixture;
 mod params;
 
 use super::{Asked, Passes, Recipe, Setup, cleaned, probabilities, refuse_side};
@@ -12,6 +11,7 @@ use crate::data::batch::Batch;
 use crate::error::Result;
 use crate::losses::mixed::{cosine_distance, partial_cross_entropy_of_probabilities};
 use crate::losses::one_hot;
+use crate::mixing::mixture::Mixture;
 use crate::mixing::rotation::rotated;
 use crate::mixing::{boxes, label_map};
 use crate::native::cuda::upload;
@@ -23,7 +23,6 @@ use crate::pseudo_labels::keep_largest;
 use crate::train::learner::Learner;
 use crate::train::{ForwardMode, Method, Objective, StepContext};
 pub use chance::Chance;
-use mixture::Mixture;
 pub use params::Params;
 use params::Network;
 use tch::Tensor;
@@ -225,7 +224,7 @@ impl CycleMix {
     ) -> Result<Mixed> {
         let partners = everybody.partners_of_own(image)?;
         let saliency = [&plain.saliency, &everybody.partners_of_own(&plain.saliency)?];
-        let settings = self.params.mixing.settings();
+        let settings = self.params.puzzle.settings();
         let mixture = Mixture::of([image, &partners], saliency, &settings, chance.draw)?;
         let of_labels = if self.params.transport_labels {
             mixture.map(|tensor| Ok(tensor.shallow_clone()))?

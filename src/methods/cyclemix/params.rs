@@ -1,7 +1,7 @@
 //! What a configuration says about CycleMix, and what it may not say.
 
+use super::super::Puzzle;
 use crate::error::{Failure, Result};
-use crate::mixing::puzzle::{Settings, Transport};
 use crate::train::learner::LearnerConfig;
 use crate::train::numbers;
 use serde::{Deserialize, Serialize};
@@ -42,7 +42,7 @@ pub struct Params {
     pub(super) transport_labels: bool,
     /// How two images are mixed.
     #[serde(default)]
-    pub(super) mixing: Mixing,
+    pub(super) puzzle: Puzzle,
     /// The network's learner.
     pub(super) learner: LearnerConfig,
 }
@@ -73,63 +73,6 @@ pub(super) struct Noise {
 impl Default for Noise {
     fn default() -> Self {
         Self { probability: 0.1, shift: 10.0 / 255.0 }
-    }
-}
-
-/// `[method.params.mixing]`: `PuzzleMix` with 2, 4, 8 or 16 blocks along a side, which is drawn.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct Mixing {
-    /// Concentration of the beta distribution that the share of the own image is drawn from, above 0.
-    #[serde(deserialize_with = "numbers::positive")]
-    pub(super) concentration: f64,
-    /// How many shares of the own image a block can have, 2 to 255: 3 are 1, 1/2 and 0.
-    #[serde(deserialize_with = "numbers::width")]
-    pub(super) labels: i64,
-    /// What two neighbouring blocks with different shares cost.
-    #[serde(deserialize_with = "numbers::weight")]
-    pub(super) beta: f64,
-    /// What a step of intensity between neighbouring blocks costs, relative to `beta`.
-    #[serde(deserialize_with = "numbers::weight")]
-    pub(super) gamma: f64,
-    /// How strongly blocks keep to the share that is drawn.
-    #[serde(deserialize_with = "numbers::weight")]
-    pub(super) eta: f64,
-    /// Whether salient patches move into the blocks that show their image.
-    pub(super) transport: bool,
-    /// What moving a patch from one end of a side to the other costs, in shares of the saliency of the whole image, above 0.
-    #[serde(deserialize_with = "numbers::positive")]
-    pub(super) distance_weight: f64,
-    /// Pixels along the side of a patch that moves: a power of two up to 64.
-    #[serde(deserialize_with = "numbers::width")]
-    pub(super) patch: i64,
-}
-
-impl Default for Mixing {
-    fn default() -> Self {
-        Self {
-            concentration: 0.5,
-            labels: 3,
-            beta: 1.2,
-            gamma: 0.5,
-            eta: 0.2,
-            transport: true,
-            distance_weight: 0.8,
-            patch: 4,
-        }
-    }
-}
-
-impl Mixing {
-    pub(super) fn settings(&self) -> Settings {
-        let of = Transport { distance_weight: self.distance_weight, patch: self.patch as usize };
-        Settings {
-            labels: self.labels as usize,
-            beta: self.beta,
-            gamma: self.gamma,
-            eta: self.eta,
-            transport: self.transport.then_some(of),
-        }
     }
 }
 
@@ -165,15 +108,8 @@ impl Params {
             )
             .hint("`partial-ce` learns from plain images alone"));
         }
-        if !(2..=255).contains(&self.mixing.labels) {
-            return refuse("`mixing.labels` must be 2 to 255");
-        }
-        let patch = self.mixing.patch;
-        if patch > 64 || patch.count_ones() != 1 {
-            return refuse("`mixing.patch` must be a power of two up to 64");
-        }
-        if self.transport_labels && !self.mixing.transport {
-            return refuse("`transport_labels` needs `mixing.transport`: no patch moves without it");
+        if self.transport_labels && !self.puzzle.transport {
+            return refuse("`transport_labels` needs `puzzle.transport`: no patch moves without it");
         }
         Ok(())
     }
@@ -193,29 +129,15 @@ mod tests {
         for text in [
             "unmixed = 0\nmixed = 0",
             "mixed = 0\nglobal_consistency = 0",
-            "mixing = { labels = 1 }",
-            "mixing = { labels = 256 }",
-            "mixing = { patch = 3 }",
-            "mixing = { patch = 128 }",
-            "transport_labels = true\nmixing = { transport = false }",
+            "transport_labels = true\npuzzle = { transport = false }",
         ] {
             assert!(read(text).unwrap().check().is_err(), "{text}");
         }
-        for text in ["", "transport_labels = true", "unmixed = 0", "mixed = 0", "mixing.patch = 64"]
-        {
+        for text in ["", "transport_labels = true", "unmixed = 0", "mixed = 0"] {
             assert!(read(text).unwrap().check().is_ok(), "{text}");
         }
         for text in ["noise = { probability = 1 }", "statistics_updates = 0", "occlusion = -1"] {
             assert!(read(text).is_err(), "{text}");
         }
-    }
-
-    #[test]
-    fn mixing_as_published_is_what_nobody_has_to_say() {
-        let settings = read("").unwrap().mixing.settings();
-        let transport = Some(Transport { distance_weight: 0.8, patch: 4 });
-        let published = Settings { labels: 3, beta: 1.2, gamma: 0.5, eta: 0.2, transport };
-        assert_eq!(settings, published);
-        assert_eq!(read("mixing.transport = false").unwrap().mixing.settings().transport, None);
     }
 }
