@@ -4,6 +4,7 @@
 
 #[cfg(feature = "torch")]
 mod cells;
+pub mod puzzle;
 
 #[cfg(feature = "torch")]
 pub use cells::{CellMasks, divided, drawn, expected_class, label_map, mix, overlapping};

@@ -111,6 +111,8 @@ mod golden_nets;
 #[cfg(feature = "torch")]
 mod golden_pseudo_labels;
 #[cfg(test)]
+mod golden_puzzle;
+#[cfg(test)]
 mod golden_random_walker;
 #[cfg(test)]
 mod golden_scribbles;

@@ -1,0 +1,276 @@
+//! `PuzzleMix`: two images put together from blocks, so that what matters in both is seen.
+//!
+//! Kim, Choo and Song, *Puzzle Mix: Exploiting Saliency and Local Statistics for Optimal Mixup*, ICML
+//! 2020, with the settings of CycleMix (Zhang and Zhuang, CVPR 2022). Works on plain numbers of square images;
+//! what is drawn comes in as an argument. Knows no tensors and no labels of pixels.
+
+mod blocks;
+mod energy;
+mod flow;
+mod swap;
+mod terms;
+mod transport;
+
+pub use energy::{Costs, Energy};
+pub use terms::Terms;
+pub use transport::Patches;
+
+use crate::error::{Context, Failure, Result};
+use crate::limits::NETWORK_SIZE;
+
+/// What holds for all mixes of a training.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Settings {
+    /// How many shares of the first image a block can have: with 3 these are 1, 1/2 and 0; 2 to 255.
+    pub labels: usize,
+    /// What it costs that neighbouring blocks have different shares, at least 0.
+    pub beta: f64,
+    /// What it costs, beside that, that intensities differ across the border of two blocks, at least 0.
+    pub gamma: f64,
+    /// How closely blocks keep to the share that is drawn, at least 0.
+    pub eta: f64,
+    /// How salient patches move to where their image is shown; `None` leaves all where they are.
+    pub transport: Option<Transport>,
+}
+
+/// How patches move within an image.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Transport {
+    /// What moving a patch along a whole side costs, in shares of the saliency of the image, at least 0.
+    pub distance_weight: f64,
+    /// Pixels along the side of a patch: 1, 2, 4, 8 and so on. Patches are never larger than blocks.
+    pub patch: usize,
+}
+
+/// The settings of CycleMix.
+impl Default for Settings {
+    fn default() -> Self {
+        let transport = Some(Transport { distance_weight: 0.8, patch: 4 });
+        Self { labels: 3, beta: 1.2, gamma: 0.5, eta: 0.2, transport }
+    }
+}
+
+/// What is drawn for a mix.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Draw {
+    /// Blocks along a side of the image: 2, 4, 8 or 16.
+    pub blocks: usize,
+    /// The share of the mix that the first image would have if only chance counted, in `[0, 1]`.
+    pub share: f64,
+}
+
+/// One of two images to mix.
+#[derive(Debug, Clone, Copy)]
+pub struct View<'a> {
+    /// Intensities, `[size * size]`, row-major and finite; of several channels their mean.
+    pub image: &'a [f32],
+    /// How strongly the objective depends on each pixel, like `image`, at least 0. Where it is 0 everywhere,
+    /// all pixels count the same.
+    pub saliency: &'a [f32],
+}
+
+/// Where every pixel of a mix comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mix {
+    /// Pixels along a side.
+    size: usize,
+    /// Blocks along a side.
+    blocks: usize,
+    /// How many labels there are.
+    labels: usize,
+    /// The label of each block: `l` of `n` shows the second image with a share of `l / (n - 1)`.
+    chosen: Vec<u8>,
+    /// Which patch comes to each patch, for both images.
+    moved: Option<[Moved; 2]>,
+}
+
+/// Which patch of an image comes to each patch of a mix.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Moved {
+    /// Pixels along the side of a patch.
+    patch: usize,
+    /// Index of a patch, or -1 for none, row-major.
+    sources: Vec<i32>,
+}
+
+impl Mix {
+    /// The share of the first image in every pixel, `[size * size]`, in `[0, 1]`; the rest is the second.
+    pub fn shares(&self) -> Vec<f32> {
+        let share = |label: u8| 1.0 - f32::from(label) / (self.labels - 1) as f32;
+        self.by_pixel(self.size / self.blocks, |block| share(self.chosen[block]))
+    }
+
+    /// Which pixel of image 0 or 1 comes to every pixel, `[size * size]`: its row-major index, or -1 where
+    /// none does and 0 takes its place. The mix is `share first[sources(0)] + (1 - share) second[sources(1)]`;
+    /// where an image has no share, its source means nothing.
+    pub fn sources(&self, image: usize) -> Vec<i32> {
+        let Some(moved) = &self.moved else {
+            return (0..(self.size * self.size) as i32).collect();
+        };
+        let Moved { patch, sources } = &moved[image];
+        let columns = self.size / patch;
+        let mut pixels = self.by_pixel(*patch, |place| {
+            let source = sources[place];
+            let (row, column) = (source as usize / columns, source as usize % columns);
+            if source < 0 { -1 } else { ((row * self.size + column) * patch) as i32 }
+        });
+        for (row, pixels) in pixels.chunks_exact_mut(self.size).enumerate() {
+            for (column, pixel) in pixels.iter_mut().enumerate().filter(|(_, pixel)| **pixel >= 0) {
+                *pixel += (row % patch * self.size + column % patch) as i32;
+            }
+        }
+        pixels
+    }
+
+    /// How the patches of an image move that blocks with label `hidden` do not show.
+    fn moved(&self, saliency: &[f32], hidden: u8, transport: Transport) -> Moved {
+        let side = self.size / self.blocks;
+        let patch = transport.patch.min(side);
+        let count = self.size / patch;
+        let of_patch = |place: usize| {
+            let (row, column) = (place / count * patch / side, place % count * patch / side);
+            self.chosen[row * self.blocks + column] != hidden
+        };
+        let shown: Vec<bool> = (0..count * count).map(of_patch).collect();
+        let saliency = blocks::shares(saliency, self.size, patch);
+        let distance_weight = transport.distance_weight;
+        let patches = Patches { side: count, saliency: &saliency, shown: &shown, distance_weight };
+        Moved { patch, sources: patches.sources() }
+    }
+
+    /// A value for every pixel, `[size * size]`, from the square of `side` x `side` pixels that it lies in.
+    fn by_pixel<T: Copy>(&self, side: usize, value: impl Fn(usize) -> T) -> Vec<T> {
+        let count = self.size / side;
+        let mut pixels = Vec::with_capacity(self.size * self.size);
+        for row in 0..count {
+            let values = (row * count..(row + 1) * count).map(&value);
+            let line: Vec<T> = values.flat_map(|value| std::iter::repeat_n(value, side)).collect();
+            for _ in 0..side {
+                pixels.extend_from_slice(&line);
+            }
+        }
+        pixels
+    }
+}
+
+/// Mixes two images of `size` x `size` pixels; `size` is a multiple of 64 and at most 8192.
+///
+/// Refuses sizes, settings and draws outside their ranges, and images or saliencies that are not finite.
+pub fn mix(views: [View<'_>; 2], size: usize, settings: &Settings, draw: Draw) -> Result<Mix> {
+    check(settings, draw)?;
+    check_views(&views, size)?;
+    let energy = Terms::of(views, size, settings, draw.blocks).energy(settings, draw)?;
+    let chosen = energy.swapped();
+    let last = (settings.labels - 1) as u8;
+    let mut mix = Mix { size, blocks: draw.blocks, labels: settings.labels, chosen, moved: None };
+    // A block with the first or the last label shows one image only.
+    let hidden = [last, 0];
+    mix.moved = settings.transport.map(|transport| {
+        [0, 1].map(|image| mix.moved(views[image].saliency, hidden[image], transport))
+    });
+    Ok(mix)
+}
+
+/// Mixes pairs of images as [`mix`] does, on up to `threads` threads; the result does not depend on them.
+pub fn mix_all(
+    pairs: &[[View<'_>; 2]],
+    size: usize,
+    settings: &Settings,
+    draw: Draw,
+    threads: usize,
+) -> Result<Vec<Mix>> {
+    let mix_some = |pairs: &[[View<'_>; 2]]| {
+        pairs.iter().map(|views| mix(*views, size, settings, draw)).collect::<Result<Vec<_>>>()
+    };
+    let share = pairs.len().div_ceil(threads.max(1)).max(1);
+    let (own, others) = pairs.split_at(share.min(pairs.len()));
+    std::thread::scope(|scope| {
+        let start = |pairs| {
+            let thread = std::thread::Builder::new().name("mixing".into());
+            let started = thread.spawn_scoped(scope, move || mix_some(pairs));
+            started.context(|| "cannot start a thread that mixes images")
+        };
+        let started = others.chunks(share).map(start).collect::<Result<Vec<_>>>()?;
+        let mut mixes = mix_some(own)?;
+        for thread in started {
+            let ended = thread.join();
+            mixes.extend(
+                ended.map_err(|_panic| Failure::new("a thread that mixes images panicked"))??,
+            );
+        }
+        Ok(mixes)
+    })
+}
+
+/// The side of the square in whose middle images of `rows` x `columns` pixels are mixed: the next
+/// multiple of 64 that holds both.
+///
+/// ```
+/// use scrimp::mixing::puzzle::canvas;
+/// assert_eq!((canvas(212, 212), canvas(64, 32)), (256, 64));
+/// ```
+pub fn canvas(rows: usize, columns: usize) -> usize {
+    rows.max(columns).max(1).next_multiple_of(CANVAS_STEP)
+}
+
+/// What the side of images to mix is a multiple of: 16 blocks of 4 x 4 pixels.
+const CANVAS_STEP: usize = 64;
+fn check(settings: &Settings, draw: Draw) -> Result<()> {
+    let Settings { labels, beta, gamma, eta, transport } = settings;
+    if !(2..=255).contains(labels) {
+        return Err(Failure::new(format!("a mix has {labels} labels, expected 2 to 255")));
+    }
+    let distance_weight = transport.map_or(0.0, |transport| transport.distance_weight);
+    let weights =
+        [("beta", *beta), ("gamma", *gamma), ("eta", *eta), ("distance_weight", distance_weight)];
+    for (name, weight) in weights {
+        if !(0.0..f64::INFINITY).contains(&weight) {
+            return Err(Failure::new(format!(
+                "`{name}` of a mix is {weight}, expected a finite number of at least 0"
+            )));
+        }
+    }
+    if let Some(Transport { patch, .. }) = transport.filter(|it| !it.patch.is_power_of_two()) {
+        return Err(Failure::new(format!(
+            "a patch has {patch} pixels along its side, expected a power of two"
+        )));
+    }
+    let Draw { blocks, share } = draw;
+    if ![2, 4, 8, 16].contains(&blocks) || !(0.0..=1.0).contains(&share) {
+        return Err(Failure::new(format!(
+            "a mix of {blocks} blocks along a side with a share of {share} was drawn, expected 2, 4, 8 or \
+             16 blocks and a share from 0 to 1"
+        )));
+    }
+    Ok(())
+}
+
+fn check_views(views: &[View<'_>; 2], size: usize) -> Result<()> {
+    if size == 0 || size > NETWORK_SIZE || !size.is_multiple_of(CANVAS_STEP) {
+        return Err(Failure::new(format!(
+            "images to mix have {size} pixels along a side, expected a multiple of {CANVAS_STEP} up to \
+             {NETWORK_SIZE}"
+        )));
+    }
+    for (name, values) in
+        views.iter().flat_map(|view| [("image", view.image), ("saliency", view.saliency)])
+    {
+        if values.len() != size * size {
+            return Err(Failure::new(format!(
+                "an {name} to mix has {} pixels, expected {size} x {size}",
+                values.len()
+            )));
+        }
+        let least = if name == "image" { f32::MIN } else { 0.0 };
+        let wrong = |value: &f32| !(least..=f32::MAX).contains(value);
+        if let Some(pixel) = values.iter().position(wrong) {
+            let (row, column) = (pixel / size, pixel % size);
+            return Err(Failure::new(format!(
+                "{name} at row {row}, column {column} of a mix is {}, expected a finite number{}",
+                values[pixel],
+                if name == "image" { "" } else { " of at least 0" }
+            )));
+        }
+    }
+    Ok(())
+}
