@@ -11,6 +11,7 @@ pub mod contour;
 pub mod entropy;
 pub mod gated_crf;
 pub mod intensity_variance;
+pub mod mixed;
 pub mod mumford_shah;
 
 use crate::native::{GroupSum, global_sum};

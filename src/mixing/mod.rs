@@ -5,6 +5,8 @@
 #[cfg(feature = "torch")]
 mod cells;
 pub mod puzzle;
+#[cfg(feature = "torch")]
+pub mod rotation;
 
 #[cfg(feature = "torch")]
 pub use cells::{CellMasks, divided, drawn, expected_class, label_map, mix, overlapping};

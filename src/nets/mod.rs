@@ -8,6 +8,7 @@ pub mod normalised;
 pub mod spectral;
 pub mod topology;
 pub mod unet;
+pub mod valid_unet;
 
 use crate::error::Result;
 use crate::native::{self, GroupSum};
@@ -158,8 +159,13 @@ impl Convolution {
 
     /// Over images, with 4 x 4 taps, padding 1 and `stride`: stride 2 halves the size.
     pub fn patchwise(scope: &mut Scope<'_>, channels: [i64; 2], stride: i64) -> Self {
-        let step = Step::square(stride, 1);
-        Self { step, ..Self::new(scope, channels, PerAxis::Two([4; 2])) }
+        Self::new(scope, channels, PerAxis::Two([4; 2])).stepping(Step::square(stride, 1))
+    }
+
+    /// The same convolution moving otherwise.
+    #[must_use]
+    pub fn stepping(self, step: Step) -> Self {
+        Self { step, ..self }
     }
 
     /// The same convolution with the same values, through which no gradient reaches its weights.

@@ -1,4 +1,5 @@
-//! A convolution, and the batch normalisation, rectification and dropout that alone see its result.
+//! Batch normalisation with the rectification and dropout that follow it, alone or behind a convolution whose result
+//! nobody else sees.
 //!
 //! Knows no network; ranks, keys and the kind of pass come in as arguments.
 
@@ -7,6 +8,58 @@ use crate::error::Result;
 use crate::native::{self, Form, Normalisation, NormalisedChannels, TrainingPass};
 use crate::parameters::Scope;
 use tch::{Kind, Tensor};
+
+/// Batch normalisation over all ranks, then leaky rectification and dropout, in one pass over memory.
+#[derive(Debug)]
+pub struct BatchNormalisation {
+    channels: NormalisedChannels,
+    batches_tracked: Tensor,
+    settings: Normalisation,
+    name: String,
+}
+
+impl BatchNormalisation {
+    /// Of so many channels. Registers `weight`, `bias`, `running_mean`, `running_var` and `num_batches_tracked`.
+    /// `absorbed`, `[channels]`, is what a convolution in front should have added to its result, and did not.
+    pub fn new(
+        scope: &mut Scope<'_>,
+        count: i64,
+        absorbed: Option<&Tensor>,
+        settings: Normalisation,
+    ) -> Self {
+        let weight = scope.constant("weight", &[count], 1.0);
+        let bias = scope.constant("bias", &[count], 0.0);
+        let running_mean = scope.buffer("running_mean", &[count], 0.0);
+        let running_var = scope.buffer("running_var", &[count], 1.0);
+        let absorbed = absorbed.map_or_else(|| running_mean.zeros_like(), Tensor::shallow_clone);
+        Self {
+            channels: NormalisedChannels { weight, bias, absorbed, running_mean, running_var },
+            batches_tracked: scope.counter("num_batches_tracked"),
+            settings,
+            name: scope.name().to_owned(),
+        }
+    }
+
+    /// Features `[N, C, H, W]` or `[N, C, D, H, W]` normalised by the statistics that belong to `pass`.
+    pub fn forward(&self, x: &Tensor, pass: &Pass) -> Result<Tensor> {
+        let (group, keys) = match pass {
+            Pass::Train { group, keys } => (group, keys),
+            Pass::Statistics { group, share } => {
+                let settings = Normalisation { momentum: *share, ..self.settings };
+                let pass = TrainingPass { group, keys: None, batches: None };
+                return native::normalise(x, &self.channels, settings, &pass);
+            }
+            Pass::Evaluate => {
+                return native::normalise_evaluate(x, &self.channels, self.settings);
+            }
+        };
+        let keys = keys.as_ref().filter(|_| self.settings.dropout > 0.0);
+        let keys = keys.map(|keys| keys(&self.name));
+        let batches = Some(&self.batches_tracked);
+        let pass = TrainingPass { group, keys: keys.as_ref(), batches };
+        native::normalise(x, &self.channels, self.settings, &pass)
+    }
+}
 
 /// A convolution over images or volumes, then batch normalisation, leaky rectification (slope 0.01) and dropout in one pass
 /// over memory.
@@ -17,10 +70,7 @@ use tch::{Kind, Tensor};
 #[derive(Debug)]
 pub struct NormalisedConvolution {
     convolution: Convolution,
-    channels: NormalisedChannels,
-    batches_tracked: Tensor,
-    settings: Normalisation,
-    name: String,
+    normalisation: BatchNormalisation,
 }
 
 impl NormalisedConvolution {
@@ -36,60 +86,28 @@ impl NormalisedConvolution {
     ) -> Self {
         let convolution =
             Convolution::registered(&mut scope.sub(names[0]), channels, taps, Scope::absorbed);
-        let mut scope = scope.sub(names[1]);
-        let count = channels[1];
-        Self {
-            channels: NormalisedChannels {
-                weight: scope.constant("weight", &[count], 1.0),
-                bias: scope.constant("bias", &[count], 0.0),
-                absorbed: convolution.bias.shallow_clone(),
-                running_mean: scope.buffer("running_mean", &[count], 0.0),
-                running_var: scope.buffer("running_var", &[count], 1.0),
-            },
-            batches_tracked: scope.counter("num_batches_tracked"),
-            settings: Normalisation {
-                momentum: MOMENTUM,
-                epsilon: 1e-5,
-                slope: 0.01,
-                dropout,
-                form: Form::Own,
-            },
-            name: scope.name().to_owned(),
-            convolution,
-        }
+        let (momentum, form) = (MOMENTUM, Form::Own);
+        let settings = Normalisation { momentum, epsilon: 1e-5, slope: 0.01, dropout, form };
+        let (mut scope, absorbed) = (scope.sub(names[1]), Some(&convolution.bias));
+        let normalisation = BatchNormalisation::new(&mut scope, channels[1], absorbed, settings);
+        Self { convolution, normalisation }
     }
 
     /// Features of the channels in to as large ones of the channels out, in the numbers of the convolution.
     pub fn forward(&self, x: &Tensor, pass: &Pass) -> Result<Tensor> {
         if matches!(pass, Pass::Evaluate) && self.convolution.is_of_volumes_on_cpu() {
             let [weight, bias] = self.folded();
-            return native::convolve_volumes(x, &weight, &bias, self.settings.slope);
+            return native::convolve_volumes(x, &weight, &bias, self.normalisation.settings.slope);
         }
-        let x = self.convolution.forward_unbiased(x);
-        let (group, keys) = match pass {
-            Pass::Train { group, keys } => (group, keys),
-            Pass::Statistics { group, share } => {
-                let settings = Normalisation { momentum: *share, ..self.settings };
-                let pass = TrainingPass { group, keys: None, batches: None };
-                return native::normalise(&x, &self.channels, settings, &pass);
-            }
-            Pass::Evaluate => {
-                return native::normalise_evaluate(&x, &self.channels, self.settings);
-            }
-        };
-        let keys = keys.as_ref().filter(|_| self.settings.dropout > 0.0);
-        let keys = keys.map(|keys| keys(&self.name));
-        let batches = Some(&self.batches_tracked);
-        let pass = TrainingPass { group, keys: keys.as_ref(), batches };
-        native::normalise(&x, &self.channels, self.settings, &pass)
+        self.normalisation.forward(&self.convolution.forward_unbiased(x), pass)
     }
 
     /// Weight and bias of a convolution that also normalises by the running statistics: the same to rounding.
     fn folded(&self) -> [Tensor; 2] {
         tch::no_grad(|| {
             let wide = |tensor: &Tensor| tensor.to_kind(Kind::Double);
-            let of = &self.channels;
-            let scale = wide(&of.weight) * (wide(&of.running_var) + self.settings.epsilon).rsqrt();
+            let BatchNormalisation { channels: of, settings, .. } = &self.normalisation;
+            let scale = wide(&of.weight) * (wide(&of.running_var) + settings.epsilon).rsqrt();
             let mean = wide(&of.running_mean) - wide(&of.absorbed);
             let weight = &self.convolution.weight;
             let bias = (wide(&of.bias) - mean * &scale).to_kind(weight.kind());
@@ -121,13 +139,13 @@ mod tests {
                     NormalisedConvolution::new(&mut parameters.root(), names, [3, 16], taps, 0.0);
                 let x = wave(&[2, 3, 4, 5, 6], kind);
                 let (found, expected) = tch::no_grad(|| {
-                    let of = &layer.channels;
+                    let BatchNormalisation { channels: of, settings, .. } = &layer.normalisation;
                     for tensor in [&of.weight, &of.bias, &of.absorbed, &of.running_mean] {
                         tensor.shallow_clone().copy_(&wave(&[16], kind));
                     }
                     of.running_var.shallow_clone().copy_(&(wave(&[16], kind) + 1.1));
                     let convolved = layer.convolution.forward_unbiased(&x);
-                    let expected = native::normalise_evaluate(&convolved, of, layer.settings);
+                    let expected = native::normalise_evaluate(&convolved, of, *settings);
                     (layer.forward(&x, &Pass::Evaluate).unwrap(), expected.unwrap())
                 });
                 let difference = (found - &expected).abs().max() / expected.abs().max();

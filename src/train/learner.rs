@@ -35,7 +35,8 @@ pub struct LearnerConfig {
     /// Largest norm of the gradient of all parameters together; 0: no limit.
     #[serde(default, deserialize_with = "numbers::weight")]
     pub clip_norm: f64,
-    /// `{ sgd = { momentum, weight_decay } }` or `{ adamw = { beta1, beta2, epsilon, weight_decay } }`.
+    /// `{ sgd = { momentum, weight_decay } }`, or `{ adamw = { beta1, beta2, epsilon, weight_decay } }`, or `adam` with
+    /// the same constants.
     pub optimizer: OptimizerConfig,
 }
 
@@ -368,7 +369,94 @@ fn approach(flat: &Flat, of: Following<'_>, form: Form) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::comm::Ranks;
+    use crate::comm::{Ranks, threads};
+    use crate::native::{
+        GroupSum, Normalisation, NormalisedChannels, TrainingPass, global_sum, normalise,
+    };
+    use std::sync::Arc;
+
+    /// A convolution that is normalised over all ranks.
+    struct Layer {
+        weight: Tensor,
+        channels: NormalisedChannels,
+    }
+
+    impl Layer {
+        fn new(scope: &mut Scope<'_>) -> Self {
+            let weight = scope.uniform("conv", &[4, 1, 3, 3], 1.0);
+            let running_mean = scope.buffer("running_mean", &[4], 0.0);
+            let channels = NormalisedChannels {
+                weight: scope.constant("weight", &[4], 1.0),
+                bias: scope.constant("bias", &[4], 0.3),
+                absorbed: running_mean.zeros_like(),
+                running_mean,
+                running_var: scope.buffer("running_var", &[4], 1.0),
+            };
+            Self { weight, channels }
+        }
+
+        /// A mean over the pixels of the samples of all ranks.
+        fn value(&self, image: &Tensor, ranks: &Ranks) -> Result<Tensor> {
+            let form = Form::Own;
+            let settings =
+                Normalisation { momentum: 0.1, epsilon: 1e-5, slope: 0.2, dropout: 0.0, form };
+            let group: Arc<dyn GroupSum> = ranks.tensors().clone();
+            let pass = TrainingPass { group: &group, keys: None, batches: None };
+            let features = image.conv2d(&self.weight, None::<Tensor>, [1, 1], [1, 1], [1, 1], 1);
+            let y = normalise(&features, &self.channels, settings, &pass)?;
+            Ok(global_sum(&y.sin().square().sum(y.kind()), &*group) / 100.0)
+        }
+    }
+
+    /// The weights and the last gradients after three steps on the images of a rank, with saliencies of them or
+    /// without.
+    fn trained(ranks: &Ranks, with_saliency: bool) -> Result<Vec<Tensor>> {
+        let (key, kind, device) = (Key::new(1), Kind::Double, Device::Cpu);
+        let moments = Moments::Whole;
+        let setup = LearnerSetup { key, kind, computed: kind, device, moments };
+        let config: LearnerConfig = toml::from_str("lr = 0.5\noptimizer = { sgd = {} }").unwrap();
+        let (mut learner, layer) = Learner::new("model", config, setup, Layer::new)?;
+        for step in 1..=3 {
+            let samples = i64::from(ranks.rank() != 1);
+            let image = Tensor::arange(samples * 42, (kind, device)).view([samples, 1, 6, 7]);
+            let image = (image * (step + ranks.rank() as u64) as f64).sin();
+            let image = image.set_requires_grad(with_saliency);
+            let mut cx = StepContext::new(StepPoint::new(step, 10, key), ranks);
+            let value = layer.value(&image, ranks)?;
+            if with_saliency {
+                let found = cx.saliency(&value, &image)?;
+                assert!(learner.entries().iter().all(|entry| !entry.tensor.grad().defined()));
+                assert!(!image.grad().defined());
+                assert!(found.equal(&cx.saliency(&value, &image)?), "the graph is kept");
+                // A second graph, all of whose leaves get their gradients.
+                layer.value(&image, ranks)?.backward();
+                assert!(found.equal(&image.grad()) && found.size() == image.size());
+                assert!(learner.entries()[0].tensor.grad().defined());
+            } else {
+                let _ = layer.value(&image, ranks)?;
+            }
+            learner.update(Objective::new().term("value", 1.0, || value), &mut cx)?;
+        }
+        Ok(learner
+            .flat_parts()
+            .into_iter()
+            .map(|part| part.tensor)
+            .chain(learner.gradients())
+            .collect())
+    }
+
+    #[test]
+    fn a_saliency_leaves_parameters_their_gradients_and_the_graph_alone() {
+        for count in [1, 3] {
+            let outcomes = threads::run(count, |ranks| {
+                let (with, without) = (trained(&ranks, true)?, trained(&ranks, false)?);
+                assert!(without[0].abs().max().double_value(&[]) > 0.1);
+                assert!(with.iter().zip(&without).all(|(with, without)| with.equal(without)));
+                Ok(())
+            });
+            outcomes.into_iter().for_each(Result::unwrap);
+        }
+    }
 
     /// A convolution's weight in the numbers that it computes in.
     fn narrowed_weight(scope: &mut Scope<'_>) -> Tensor {

@@ -37,7 +37,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("comm", &["native", "shares", "error"]),
     ("nets", &["native", "parameters", "random", "error"]),
     ("losses", &["native", "error"]),
-    ("mixing", &["random", "limits", "error"]),
+    ("mixing", &["native", "random", "limits", "error"]),
     ("scribbles", &["random"]),
     (
         "data",

@@ -88,6 +88,9 @@ mod golden_augment;
 mod golden_cltn;
 #[cfg(test)]
 #[cfg(feature = "torch")]
+mod golden_cyclemix;
+#[cfg(test)]
+#[cfg(feature = "torch")]
 mod golden_cyclemix_steps;
 #[cfg(test)]
 mod golden_dense_crf;
