@@ -1,5 +1,7 @@
 //! The largest connected part of each class.
 
+use crate::scan::components::{self, Neighbourhood};
+
 /// Turns into background (class 0) every pixel that is not in the largest 8-connected component of
 /// its class. `labels` is one slice `[rows, columns]`, row-major, classes 0 to `classes - 1`; of
 /// components of equal size the first in row-major order stays.
@@ -19,6 +21,20 @@ pub fn keep_largest(labels: &mut [u8], columns: usize, classes: usize) {
             *label = 0;
         }
     }
+}
+
+/// Turns into background (class 0) every pixel that is not both in the largest 4-connected component of its
+/// class and in the largest 4-connected component of all structures (classes but the background) taken as one.
+/// Both are looked for in the slice as it is given, `[rows, columns]`, row-major; of components of equal size
+/// the first in row-major order stays.
+///
+/// With it CycleMix (BWGZK/CycleMix at 7674830) filters predictions.
+pub fn keep_main_regions(labels: &mut [u8], columns: usize) {
+    let shape = [1, labels.len() / columns.max(1), columns];
+    let mut together: Vec<u8> = labels.iter().map(|&class| class.min(1)).collect();
+    components::keep_largest(&mut together, shape, Neighbourhood::Faces);
+    components::keep_largest(labels, shape, Neighbourhood::Faces);
+    labels.iter_mut().zip(together).for_each(|(class, kept)| *class *= kept);
 }
 
 /// Which 8-connected component each pixel belongs to; pixels of class 0 belong to none.
@@ -91,6 +107,25 @@ mod tests {
             0, 0, 0, 0, 0,
         ];
         assert_eq!(labels, expected);
+    }
+
+    #[test]
+    fn a_class_keeps_its_largest_part_only_where_that_belongs_to_the_largest_of_all() {
+        #[rustfmt::skip]
+        let mut labels = [
+            1, 1, 0, 2, 2, 2,
+            0, 1, 2, 0, 0, 0,
+            0, 3, 3, 0, 1, 0,
+        ];
+        keep_main_regions(&mut labels, 6);
+        #[rustfmt::skip]
+        let expected = [
+            1, 1, 0, 0, 0, 0,
+            0, 1, 0, 0, 0, 0,
+            0, 3, 3, 0, 0, 0,
+        ];
+        assert_eq!(labels, expected);
+        keep_main_regions(&mut [], 0);
     }
 
     proptest! {

@@ -8,5 +8,5 @@ pub mod lesion;
 mod network;
 mod random_walker;
 
-pub use components::keep_largest;
+pub use components::{keep_largest, keep_main_regions};
 pub use random_walker::{Absent, Scribbled};

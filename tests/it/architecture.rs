@@ -27,7 +27,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("runlog", &["limits", "files", "error"]),
     ("metrics", &["error"]),
     ("crf", &["error"]),
-    ("pseudo_labels", &["crf", "limits", "error"]),
+    ("pseudo_labels", &["crf", "scan", "limits", "error"]),
     ("cli", &["limits", "error"]),
     ("launch", &["runlog", "signals", "files", "error"]),
     ("telemetry", &["runlog", "files", "error"]),

@@ -1,10 +1,11 @@
-//! `PuzzleMix` against the released code and gco-wrapper: saliency, costs, labellings, transport and mixes.
+//! `PuzzleMix` against the released code and gco-wrapper: saliency, costs, labellings, transport and mixes;
+//! and the regions that CycleMix keeps of predictions.
 
 use crate::golden_arrays::Arrays;
 use scrimp::mixing::puzzle::{
-    Costs, Draw, Energy, Mix, Patches, Settings, Terms, View, mix, mix_all,
+    Costs, Draw, Energy, Mix, Patches, Settings, Terms, View, block_shares, mix_all,
 };
-use scrimp::scan::components::{Neighbourhood, keep_largest};
+use scrimp::pseudo_labels::keep_main_regions;
 
 const FILE: &str = "cyclemix";
 /// Of single-precision sums, relative to the largest magnitude.
@@ -79,8 +80,8 @@ impl Batch {
 
     fn view(&self, item: usize) -> View<'_> {
         let pixels = self.size * self.size;
-        let of = |values| &values[item * pixels..][..pixels];
-        View { image: of(&self.images[..]), saliency: of(&self.saliency[..]) }
+        let own = item * pixels..(item + 1) * pixels;
+        View { image: &self.images[own.clone()], saliency: &self.saliency[own] }
     }
 
     fn pairs(&self) -> Vec<[View<'_>; 2]> {
@@ -252,4 +253,35 @@ fn golden_transport() {
             assert_same_sources(&format!("{name}, item {item}"), &found, expected);
         }
     }
+}
+
+#[test]
+fn golden_saliency_of_blocks() {
+    let golden = Arrays::open(FILE);
+    let (shape, gradient) = golden.get("sal.in.grad");
+    let size = shape[3];
+    let pixels = size * size;
+    let saliency: Vec<f32> = gradient.iter().map(|slope| slope.abs() as f32).collect();
+    assert_close("saliency", &saliency, &golden.get("sal.out.unary").1);
+    for blocks in
+        [2, 4, 8].into_iter().filter(|blocks| golden.has(&format!("sal.b{blocks}.out.blocks")))
+    {
+        let found: Vec<f32> = saliency
+            .chunks_exact(pixels)
+            .flat_map(|saliency| block_shares(saliency, size, size / blocks))
+            .collect();
+        assert_close("blocks", &found, &golden.get(&format!("sal.b{blocks}.out.blocks")).1);
+    }
+}
+
+#[test]
+fn golden_main_regions() {
+    let golden = Arrays::open(FILE);
+    let (shape, _) = golden.get("cc.in.label");
+    let expected = golden.bytes("cc.out.label");
+    let mut labels = golden.bytes("cc.in.label");
+    for slice in labels.chunks_exact_mut(shape[1] * shape[2]) {
+        keep_main_regions(slice, shape[2]);
+    }
+    assert_eq!(labels, expected);
 }

@@ -27,9 +27,9 @@ pub(super) fn means(
     sums
 }
 
-/// The share of each block of `side` x `side` pixels in the saliency of an image: sums to 1. Where the
-/// saliency is 0 everywhere, all blocks have the same.
-pub(super) fn shares(saliency: &[f32], size: usize, side: usize) -> Vec<f32> {
+/// The share of each block of `side` x `side` pixels in the saliency of an image, `[size * size]`, row-major:
+/// together 1. Where the saliency is 0 everywhere, all blocks have the same.
+pub fn shares(saliency: &[f32], size: usize, side: usize) -> Vec<f32> {
     let mut shares = means(saliency, size, side, |saliency| saliency);
     let total = sum(&shares);
     if total > 0.0 {

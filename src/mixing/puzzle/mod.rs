@@ -11,6 +11,7 @@ mod swap;
 mod terms;
 mod transport;
 
+pub use blocks::shares as block_shares;
 pub use energy::{Costs, Energy};
 pub use terms::Terms;
 pub use transport::Patches;
