@@ -19,7 +19,7 @@ use crate::native::Alone;
 use crate::nets::Pass;
 use crate::nets::unet::UNet;
 use crate::nets::valid_unet::ValidUNet;
-use crate::pseudo_labels::keep_largest;
+use crate::pseudo_labels::keep_main_regions;
 use crate::train::learner::Learner;
 use crate::train::{ForwardMode, Method, Objective, StepContext};
 pub use chance::Chance;
@@ -252,10 +252,7 @@ impl CycleMix {
     ) -> Result<(Objective, Tensor)> {
         let params = &self.params;
         let turn = Turn::of(chance, everybody.positions);
-        let classes = plain.prediction.size()[1] as usize;
-        let regions = cleaned(&label_map(&plain.prediction), |slice, columns| {
-            keep_largest(slice, columns, classes);
-        })?;
+        let regions = cleaned(&label_map(&plain.prediction), keep_main_regions)?;
         let objective = Objective::new()
             .term("partial_ce_plain", params.unmixed, || plain.cross_entropy.shallow_clone())
             .term("partial_ce_mixed", params.mixed, || {
