@@ -6,11 +6,9 @@
 //! losses of a whole training are compared. In fp32 that training is chaotic: there the loss and
 //! the gradient of single steps are, each from a state that both start from. Ends with exit code 1
 //! where a difference is above its limit.
-#![expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "a benchmark reports to its terminal"
-)]
+#![expect(clippy::print_stdout, reason = "a benchmark reports to its terminal")]
+
+mod support;
 
 use scrimp::comm::Ranks;
 use scrimp::config;
@@ -29,8 +27,8 @@ use scrimp::train::point::StepPoint;
 use scrimp::train::{Method, StepContext};
 use serde::Deserialize;
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::path::PathBuf;
+use std::process::ExitCode;
 use std::sync::Arc;
 use tch::{Device, Kind, Tensor};
 
@@ -135,7 +133,6 @@ impl Training {
 
 /// What `agreement.py` is called with, in a folder that goes away.
 struct PyTorch {
-    interpreter: String,
     folder: tempfile::TempDir,
 }
 
@@ -146,10 +143,7 @@ struct Losses {
 
 impl PyTorch {
     fn new() -> Result<Self> {
-        Ok(Self {
-            interpreter: std::env::var("SCRIMP_BENCH_PYTHON").unwrap_or_else(|_| "python3".into()),
-            folder: tempfile::tempdir().context(|| "cannot make a temporary folder")?,
-        })
+        Ok(Self { folder: tempfile::tempdir().context(|| "cannot make a temporary folder")? })
     }
 
     fn file(&self, name: &str) -> PathBuf {
@@ -163,25 +157,13 @@ impl PyTorch {
 
     /// Trains from the files `init` and `batches`; the last gradients go to the file `gradients`.
     fn train(&self, precision: &str) -> Result<Vec<f64>> {
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/pytorch/agreement.py");
-        let hint =
-            "run `pip install torch safetensors`, or name another Python in `SCRIMP_BENCH_PYTHON`";
-        let output = Command::new(&self.interpreter)
-            .args([Path::new(script), &self.file("init"), &self.file("batches")])
+        let mut command = support::python("agreement.py");
+        command
+            .args([self.file("init"), self.file("batches")])
             .args(["--precision", precision, "--gradients"])
             .arg(self.file("gradients"))
-            .env("OMP_NUM_THREADS", "1")
-            .output()
-            .context(|| format!("cannot start `{}`", self.interpreter))
-            .map_err(|failure| failure.hint(hint))?;
-        if !output.status.success() {
-            let message = format!("`{} {script}` failed: {}", self.interpreter, output.status);
-            let stderr = String::from_utf8_lossy(&output.stderr);
-            return Err(Failure::new(message).at(stderr).hint(hint));
-        }
-        serde_json::from_slice::<Losses>(&output.stdout)
-            .map(|losses| losses.loss)
-            .context(|| format!("cannot read what `{script}` printed"))
+            .env("OMP_NUM_THREADS", "1");
+        support::answer(&mut command, "torch safetensors").map(|losses: Losses| losses.loss)
     }
 
     fn gradients(&self) -> Result<HashMap<String, Tensor>> {
@@ -293,11 +275,5 @@ fn run() -> Result<()> {
 }
 
 fn main() -> ExitCode {
-    match run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            eprintln!("{failure}");
-            ExitCode::from(failure.exit() as u8)
-        }
-    }
+    support::end(run())
 }

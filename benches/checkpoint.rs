@@ -13,6 +13,8 @@
     reason = "a benchmark reports to its terminal"
 )]
 
+mod support;
+
 use scrimp::comm::{self, Communicator};
 use scrimp::error::{Context, Failure, Result};
 use scrimp::nets::unet::UNet;
@@ -26,9 +28,10 @@ use scrimp::train::optimizer::{OptimizerConfig, SgdConfig};
 use scrimp::train::schedule::Schedule;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
+use support::median;
 use tch::{Device, Kind};
 
 /// How often all contestants take turns.
@@ -127,34 +130,14 @@ fn work(model: &str, saves: usize, folder: &Path) -> Result<()> {
 
 /// Runs one contestant and returns its times.
 fn measure(contestant: &str, model: &Model, ranks: usize, folder: &Path) -> Result<Times> {
-    let mut command = Command::new("mpirun");
-    command
-        .args(["-n", &ranks.to_string(), "--oversubscribe", "--bind-to", "none"])
-        .env("OMPI_ALLOW_RUN_AS_ROOT", "1")
-        .env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
+    let mut command = support::mpirun(&ranks.to_string());
     if contestant == "scrimp" {
         command.arg(std::env::current_exe().context(|| "this program has no path")?).arg("worker");
     } else {
-        let python = std::env::var("SCRIMP_BENCH_PYTHON").unwrap_or_else(|_| "python3".into());
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/pytorch/checkpoint.py");
-        command.args([&python, script, contestant]);
+        command.args([support::interpreter(), support::script("checkpoint.py")]).arg(contestant);
     }
     command.args([model.name, &model.saves.to_string()]).arg(folder);
-    let output = command.output().context(|| "cannot start `mpirun`")?;
-    if !output.status.success() {
-        return Err(Failure::new(format!("`{command:?}` failed: {}", output.status))
-            .at(String::from_utf8_lossy(&output.stderr))
-            .hint("name a Python with torch in `SCRIMP_BENCH_PYTHON`"));
-    }
-    // Others may have written to stdout before.
-    let text = String::from_utf8_lossy(&output.stdout);
-    let line = text.lines().last().unwrap_or_default();
-    serde_json::from_str(line).context(|| format!("cannot read the times of `{contestant}`"))
-}
-
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+    support::answer(&mut command, "torch")
 }
 
 fn compare(model: &Model, ranks: usize, folder: &Path) -> Result<()> {
@@ -208,11 +191,5 @@ fn run() -> Result<()> {
 }
 
 fn main() -> ExitCode {
-    match run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            eprintln!("{failure}");
-            ExitCode::from(failure.exit() as u8)
-        }
-    }
+    support::end(run())
 }

@@ -6,6 +6,8 @@
 //! same slices, and prints one JSON object with `images_per_second`. Both take turns, so that
 //! neither has the quieter machine.
 
+mod support;
+
 use scrimp::config::sampling::Sampling;
 use scrimp::data::augment::Resample;
 use scrimp::data::import::acdc;
@@ -13,12 +15,14 @@ use scrimp::data::import::phantom::{Difficulty, Phantom, generate};
 use scrimp::data::loader::{Loader, LoaderPlan};
 use scrimp::data::stream::ANNOTATED;
 use scrimp::data::{Case, DENSE, Dataset, IGNORE, SCRIBBLE};
-use scrimp::error::{Context, Failure, Result};
+use scrimp::error::{Context, Result};
+use serde::Deserialize;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
+use support::median;
 
 /// How often the measurements take turns.
 const TURNS: usize = 5;
@@ -32,13 +36,7 @@ const STEPS: u64 = 200;
 const ACDC_CASES: usize = 80;
 
 fn main() -> ExitCode {
-    match run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            drop(writeln!(std::io::stderr(), "{failure}"));
-            ExitCode::FAILURE
-        }
-    }
+    support::end(run())
 }
 
 fn run() -> Result<()> {
@@ -54,7 +52,7 @@ fn run() -> Result<()> {
         measured[1].push(ours(&dataset, Resample::Bilinear)?);
         measured[2].push(python(folder.path())?);
     }
-    let [reference, bilinear, python] = measured.map(median);
+    let [reference, bilinear, python] = measured.map(|mut values| median(&mut values));
     writeln!(
         std::io::stdout(),
         "{}: reference {reference:.0}, bilinear {bilinear:.0}, python {python:.0} images/s; \
@@ -97,24 +95,15 @@ fn ours(dataset: &Arc<Dataset>, augment: Resample) -> Result<f64> {
     Ok((STEPS * BATCH_SIZE as u64) as f64 / start.elapsed().as_secs_f64())
 }
 
+#[derive(Deserialize)]
+struct Speed {
+    images_per_second: f64,
+}
+
 fn python(slices: &Path) -> Result<f64> {
-    let interpreter = std::env::var("SCRIMP_BENCH_PYTHON").unwrap_or_else(|_| "python3".into());
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/pytorch/augment.py");
-    let output = Command::new(&interpreter)
-        .args([Path::new(script), slices])
-        .output()
-        .context(|| format!("cannot start `{interpreter}`"))?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    let found = text.lines().find_map(|line| {
-        serde_json::from_str::<serde_json::Value>(line).ok()?["images_per_second"].as_f64()
-    });
-    found.ok_or_else(|| {
-        Failure::new(format!(
-            "`{interpreter} {script}` printed no `images_per_second`: {}",
-            String::from_utf8_lossy(&output.stderr).trim()
-        ))
-        .hint("install numpy, scipy, h5py and torch, and name their Python in SCRIMP_BENCH_PYTHON")
-    })
+    let packages = "numpy scipy h5py torch";
+    let speed: Speed = support::answer(support::python("augment.py").arg(slices), packages)?;
+    Ok(speed.images_per_second)
 }
 
 /// Writes the slices of a case as WSL4MIS has them.
@@ -132,9 +121,4 @@ fn write_slices(case: &Case, folder: &Path) -> hdf5::Result<()> {
         }
     }
     Ok(())
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }

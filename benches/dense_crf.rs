@@ -2,11 +2,9 @@
 //!
 //! `cargo bench --bench dense_crf`; the Python with `pydensecrf` is `SCRIMP_BENCH_PYTHON`, by default
 //! `python3`. Both sides use one thread and the settings of CLTN, which `benches/pytorch/dense_crf.py` repeats.
-#![expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "a benchmark reports to its terminal"
-)]
+#![expect(clippy::print_stdout, reason = "a benchmark reports to its terminal")]
+
+mod support;
 
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
@@ -17,8 +15,9 @@ use scrimp::random::Key;
 use serde::Deserialize;
 use std::hint::black_box;
 use std::path::Path;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::time::Instant;
+use support::median;
 
 /// Both sides take turns, so that a busy moment of the machine does not hit one of them alone.
 const TURNS: usize = 5;
@@ -77,22 +76,11 @@ struct Timing {
     times_ms: Vec<f64>,
 }
 
-fn time_python(python: &str, pictures: &Path, marginals: &Path) -> Result<Vec<f64>> {
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/pytorch/dense_crf.py");
-    let hint = "run `pip install pydensecrf2 safetensors`, or name another Python in `SCRIMP_BENCH_PYTHON`";
-    let output = Command::new(python)
-        .args([Path::new(script), pictures, marginals])
-        .envs([("OMP_NUM_THREADS", "1"), ("OPENBLAS_NUM_THREADS", "1")])
-        .output()
-        .context(|| format!("cannot start `{python}`"))
-        .map_err(|failure| failure.hint(hint))?;
-    if !output.status.success() {
-        return Err(Failure::new(format!("`{python} {script}` failed: {}", output.status))
-            .at(String::from_utf8_lossy(&output.stderr))
-            .hint(hint));
-    }
-    let timing: Timing = serde_json::from_slice(&output.stdout)
-        .context(|| format!("cannot read what `{script}` printed"))?;
+fn time_python(pictures: &Path, marginals: &Path) -> Result<Vec<f64>> {
+    let mut command = support::python("dense_crf.py");
+    command.args([pictures, marginals]);
+    command.envs([("OMP_NUM_THREADS", "1"), ("OPENBLAS_NUM_THREADS", "1")]);
+    let timing: Timing = support::answer(&mut command, "pydensecrf2 safetensors")?;
     Ok(timing.times_ms)
 }
 
@@ -133,13 +121,7 @@ fn difference(own: &[f32], file: &Path, number: usize) -> Result<f32> {
     Ok(differences.fold(0.0, f32::max))
 }
 
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
-}
-
 fn run() -> Result<()> {
-    let python = std::env::var("SCRIMP_BENCH_PYTHON").unwrap_or_else(|_| "python3".to_owned());
     let folder = tempfile::tempdir().context(|| "cannot make a temporary folder")?;
     let pictures = folder.path().join("pictures.safetensors");
     let marginals = folder.path().join("marginals.safetensors");
@@ -148,7 +130,7 @@ fn run() -> Result<()> {
     let mut times_ms = vec![(Vec::new(), Vec::new()); scenes.len()];
     let mut differences = vec![0.0; scenes.len()];
     for _ in 0..TURNS {
-        let theirs_ms = time_python(&python, &pictures, &marginals)?;
+        let theirs_ms = time_python(&pictures, &marginals)?;
         for (number, scene) in scenes.iter().enumerate() {
             times_ms[number].1.push(theirs_ms[number]);
             differences[number] = difference(&scene.marginals()?, &marginals, number)?;
@@ -181,11 +163,5 @@ fn run() -> Result<()> {
 }
 
 fn main() -> ExitCode {
-    match run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            eprintln!("{failure}");
-            ExitCode::from(failure.exit() as u8)
-        }
-    }
+    support::end(run())
 }

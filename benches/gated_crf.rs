@@ -2,19 +2,18 @@
 //!
 //! `cargo bench --bench gated_crf`; the Python with torch and safetensors is `SCRIMP_BENCH_PYTHON`, by
 //! default `python3`. One pass is softmax, value, and gradient of the logits, on one thread. Linux only.
-#![expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "a benchmark reports to its terminal"
-)]
+#![expect(clippy::print_stdout, reason = "a benchmark reports to its terminal")]
+
+mod support;
 
 use scrimp::error::{Context, Failure, Result};
 use scrimp::losses::gated_crf::{Field, Kernel, gated_crf};
 use scrimp::native::{Alone, Form};
 use serde::Deserialize;
 use std::path::Path;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::time::Instant;
+use support::median;
 use tch::{Device, Kind, Tensor};
 
 const SAMPLES: i64 = 12;
@@ -86,31 +85,11 @@ fn time_ours(logits: &Tensor, image: &Tensor) -> Result<Timing> {
     Ok(timing)
 }
 
-fn time_theirs(python: &str, file: &Path) -> Result<Timing> {
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/pytorch/gated_crf.py");
-    let hint =
-        "run `pip install torch safetensors`, or name another Python in `SCRIMP_BENCH_PYTHON`";
-    let output = Command::new(python)
-        .args([Path::new(script), file])
-        .output()
-        .context(|| format!("cannot start `{python}`"))
-        .map_err(|failure| failure.hint(hint))?;
-    if !output.status.success() {
-        return Err(Failure::new(format!("`{python} {script}` failed: {}", output.status))
-            .at(String::from_utf8_lossy(&output.stderr))
-            .hint(hint));
-    }
-    serde_json::from_slice(&output.stdout)
-        .context(|| format!("cannot read what `{script}` printed"))
-}
-
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+fn time_theirs(file: &Path) -> Result<Timing> {
+    support::answer(support::python("gated_crf.py").arg(file), "torch safetensors")
 }
 
 fn run() -> Result<()> {
-    let python = std::env::var("SCRIMP_BENCH_PYTHON").unwrap_or_else(|_| "python3".to_owned());
     let folder = tempfile::tempdir().context(|| "cannot make a temporary folder")?;
     let file = folder.path().join("inputs.safetensors");
     tch::set_num_threads(1);
@@ -121,7 +100,7 @@ fn run() -> Result<()> {
     let (mut our_bytes, mut their_bytes) = (0, u64::MAX);
     for _ in 0..TURNS {
         let ours = time_ours(&logits, &image)?;
-        let theirs = time_theirs(&python, &file)?;
+        let theirs = time_theirs(&file)?;
         if (ours.loss - theirs.loss).abs() > LIMIT * theirs.loss.abs() {
             return Err(Failure::new(format!("value {}, PyTorch says {}", ours.loss, theirs.loss))
                 .hint("run `cargo test golden_gated_crf`"));
@@ -149,11 +128,5 @@ fn run() -> Result<()> {
 }
 
 fn main() -> ExitCode {
-    match run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            eprintln!("{failure}");
-            ExitCode::from(failure.exit() as u8)
-        }
-    }
+    support::end(run())
 }

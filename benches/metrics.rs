@@ -2,11 +2,9 @@
 //! same numbers.
 //!
 //! `cargo bench --bench metrics`; the Python with medpy is `SCRIMP_BENCH_PYTHON`, by default `python3`.
-#![expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "a benchmark reports to its terminal"
-)]
+#![expect(clippy::print_stdout, reason = "a benchmark reports to its terminal")]
+
+mod support;
 
 use safetensors::tensor::{Dtype, TensorView};
 use scrimp::error::{Context, Failure, Result};
@@ -15,8 +13,9 @@ use scrimp::random::Key;
 use serde::Deserialize;
 use std::hint::black_box;
 use std::path::Path;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::time::Instant;
+use support::median;
 
 /// Slices, rows and columns of a common ACDC case.
 const SHAPE: [usize; 3] = [10, 256, 216];
@@ -155,23 +154,11 @@ fn time_ours(scene: &Scene) -> Result<Timing> {
     Ok(timing)
 }
 
-fn time_medpy(python: &str, file: &Path, scene: &Scene) -> Result<Timing> {
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/pytorch/metrics.py");
-    let hint =
-        "run `pip install medpy safetensors`, or name another Python in `SCRIMP_BENCH_PYTHON`";
-    let output = Command::new(python)
-        .args([Path::new(script), file, Path::new(scene.name)])
-        .arg(scene.repeats.min(THEIR_REPEATS_PER_TURN).to_string())
-        .output()
-        .context(|| format!("cannot start `{python}`"))
-        .map_err(|failure| failure.hint(hint))?;
-    if !output.status.success() {
-        return Err(Failure::new(format!("`{python} {script}` failed: {}", output.status))
-            .at(String::from_utf8_lossy(&output.stderr))
-            .hint(hint));
-    }
-    serde_json::from_slice(&output.stdout)
-        .context(|| format!("cannot read what `{script}` printed"))
+fn time_medpy(file: &Path, scene: &Scene) -> Result<Timing> {
+    let mut command = support::python("metrics.py");
+    command.args([file, Path::new(scene.name)]);
+    command.arg(scene.repeats.min(THEIR_REPEATS_PER_TURN).to_string());
+    support::answer(&mut command, "medpy safetensors")
 }
 
 fn write(scenes: &[Scene], file: &Path) -> Result<()> {
@@ -194,11 +181,6 @@ fn write(scenes: &[Scene], file: &Path) -> Result<()> {
         .context(|| format!("cannot write `{}`", file.display()))
 }
 
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
-}
-
 fn check_same(scene: &str, ours: &Scores, theirs: &Scores) -> Result<()> {
     let same = |(a, b): (&f64, &f64)| (a - b).abs() <= 1e-12 * b.abs();
     if ours.len() == theirs.len() && ours.as_flattened().iter().zip(theirs.as_flattened()).all(same)
@@ -210,7 +192,6 @@ fn check_same(scene: &str, ours: &Scores, theirs: &Scores) -> Result<()> {
 }
 
 fn run() -> Result<()> {
-    let python = std::env::var("SCRIMP_BENCH_PYTHON").unwrap_or_else(|_| "python3".to_owned());
     let folder = tempfile::tempdir().context(|| "cannot make a temporary folder")?;
     let file = folder.path().join("volumes.safetensors");
     let scenes = scenes();
@@ -220,7 +201,7 @@ fn run() -> Result<()> {
         let (mut ours_ms, mut theirs_ms) = (Vec::new(), Vec::new());
         for _ in 0..TURNS {
             let ours = time_ours(scene)?;
-            let theirs = time_medpy(&python, &file, scene)?;
+            let theirs = time_medpy(&file, scene)?;
             check_same(scene.name, &ours.scores, &theirs.scores)?;
             ours_ms.extend(ours.times_ms);
             theirs_ms.extend(theirs.times_ms);
@@ -236,11 +217,5 @@ fn run() -> Result<()> {
 }
 
 fn main() -> ExitCode {
-    match run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            eprintln!("{failure}");
-            ExitCode::from(failure.exit() as u8)
-        }
-    }
+    support::end(run())
 }

@@ -4,11 +4,9 @@
 //! cross-entropy on the CPU, on the machine's own link and on slow ones, which need 50 to 200 ms for all
 //! gradients and in proportion for a part. Forms and links take turns in one process. What is hidden is
 //! that share of the link's time that a step does not get longer by.
-#![expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "a benchmark reports to its terminal"
-)]
+#![expect(clippy::print_stdout, reason = "a benchmark reports to its terminal")]
+
+mod support;
 
 use scrimp::comm::{self, Communicator, Ranks, TensorSums};
 use scrimp::config;
@@ -26,7 +24,7 @@ use scrimp::random::Key;
 use scrimp::train::learner::{LearnerSetup, Moments};
 use scrimp::train::point::StepPoint;
 use scrimp::train::{Method, StepContext};
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Sender};
 use std::thread::JoinHandle;
@@ -269,12 +267,9 @@ fn report(contestants: &mut [Contestant]) {
 /// Starts this program again, once per rank.
 fn launch() -> Result<()> {
     let program = std::env::current_exe().context(|| "cannot tell where this program lies")?;
-    let status = Command::new("mpirun")
-        .args(["-n", RANKS, "--oversubscribe", "--bind-to", "none"])
+    let status = support::mpirun(RANKS)
         .arg(program)
         .arg(INSIDE)
-        .env("OMPI_ALLOW_RUN_AS_ROOT", "1")
-        .env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")
         .status()
         .context(|| "cannot start `mpirun`")
         .map_err(|failure| failure.hint("run `launch/setup`"))?;
@@ -286,11 +281,5 @@ fn launch() -> Result<()> {
 
 fn main() -> ExitCode {
     let is_rank = std::env::args().any(|argument| argument == INSIDE);
-    match if is_rank { inside() } else { launch() } {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            eprintln!("{failure}");
-            ExitCode::from(failure.exit() as u8)
-        }
-    }
+    support::end(if is_rank { inside() } else { launch() })
 }

@@ -3,11 +3,9 @@
 //! `SCRIMP_DATA_DIR=DIR cargo bench --bench random_walker`, where `DIR/ACDC` holds the data set;
 //! without it on slices of a phantom. The Python with scikit-image is `SCRIMP_BENCH_PYTHON`, by default
 //! `python3`. Both sides use one thread.
-#![expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "a benchmark reports to its terminal"
-)]
+#![expect(clippy::print_stdout, reason = "a benchmark reports to its terminal")]
+
+mod support;
 
 use safetensors::tensor::{Dtype, TensorView};
 use scrimp::data::import::{acdc, phantom};
@@ -17,8 +15,9 @@ use scrimp::pseudo_labels::{Absent, Scribbled};
 use serde::Deserialize;
 use std::hint::black_box;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::time::Instant;
+use support::median;
 
 const CLASSES: usize = 4;
 /// Both sides take turns, so that a busy moment of the machine does not hit one of them alone.
@@ -75,23 +74,10 @@ struct Timing {
     labels: Vec<Vec<u8>>,
 }
 
-fn time_python(python: &str, file: &Path) -> Result<Timing> {
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/pytorch/random_walker.py");
-    let hint = "run `pip install scikit-image safetensors`, or name another Python in `SCRIMP_BENCH_PYTHON`";
-    let output = Command::new(python)
-        .arg(script)
-        .arg(file)
-        .envs([("OMP_NUM_THREADS", "1"), ("OPENBLAS_NUM_THREADS", "1")])
-        .output()
-        .context(|| format!("cannot start `{python}`"))
-        .map_err(|failure| failure.hint(hint))?;
-    if !output.status.success() {
-        return Err(Failure::new(format!("`{python} {script}` failed: {}", output.status))
-            .at(String::from_utf8_lossy(&output.stderr))
-            .hint(hint));
-    }
-    serde_json::from_slice(&output.stdout)
-        .context(|| format!("cannot read what `{script}` printed"))
+fn time_python(file: &Path) -> Result<Timing> {
+    let mut command = support::python("random_walker.py");
+    command.arg(file).envs([("OMP_NUM_THREADS", "1"), ("OPENBLAS_NUM_THREADS", "1")]);
+    support::answer(&mut command, "scikit-image safetensors")
 }
 
 fn write(scenes: &[Scene], file: &Path) -> Result<()> {
@@ -113,20 +99,14 @@ fn write(scenes: &[Scene], file: &Path) -> Result<()> {
         .context(|| format!("cannot write `{}`", file.display()))
 }
 
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
-}
-
 fn run() -> Result<()> {
-    let python = std::env::var("SCRIMP_BENCH_PYTHON").unwrap_or_else(|_| "python3".to_owned());
     let folder = tempfile::tempdir().context(|| "cannot make a temporary folder")?;
     let file = folder.path().join("slices.safetensors");
     let scenes = scenes()?;
     write(&scenes, &file)?;
     let mut times_ms = vec![(Vec::new(), Vec::new()); scenes.len()];
     for _ in 0..TURNS {
-        let theirs = time_python(&python, &file)?;
+        let theirs = time_python(&file)?;
         for (index, scene) in scenes.iter().enumerate() {
             let (ours_ms, theirs_ms) = &mut times_ms[index];
             theirs_ms.push(theirs.times_ms[index]);
@@ -162,11 +142,5 @@ fn run() -> Result<()> {
 }
 
 fn main() -> ExitCode {
-    match run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            eprintln!("{failure}");
-            ExitCode::from(failure.exit() as u8)
-        }
-    }
+    support::end(run())
 }

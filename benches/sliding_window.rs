@@ -12,6 +12,8 @@
     reason = "a benchmark reports to its terminal"
 )]
 
+mod support;
+
 use scrimp::config;
 use scrimp::config::sampling::Sampling;
 use scrimp::error::{Context, Failure, Result};
@@ -24,9 +26,9 @@ use scrimp::train::inference::{Inference, OVERLAP, Target};
 use scrimp::train::learner::{LearnerSetup, Moments};
 use scrimp::train::windows::weights;
 use serde::Deserialize;
-use std::path::Path;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::time::Instant;
+use support::median;
 use tch::{Device, Kind, Tensor};
 
 const CLASSES: i64 = 4;
@@ -108,33 +110,23 @@ impl Given {
     }
 
     fn theirs(&self, threads: i32, options: &[&str]) -> Result<(f64, Tensor)> {
-        let python = std::env::var("SCRIMP_BENCH_PYTHON").unwrap_or_else(|_| "python3".into());
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/pytorch/sliding_window.py");
         let file = |name: &str| self.folder.path().join(name);
         let found = file("found.safetensors");
-        let mut command = Command::new(&python);
-        command.args([Path::new(script), &file("given.safetensors")]);
+        let mut command = support::python("sliding_window.py");
+        command.arg(file("given.safetensors"));
         command.arg("--patch").args(WINDOW.map(|extent| extent.to_string()));
         command.args(["--overlap", &OVERLAP.to_string(), "--threads", &threads.to_string()]);
         command.arg("--to").arg(&found).args(options);
         if !self.mirrors {
             command.arg("--no-mirrors");
         }
-        let output = command.output().context(|| format!("cannot start `{python}`"))?;
-        if !output.status.success() {
-            let message = format!("`{python} {script}` failed: {}", output.status);
-            return Err(Failure::new(message).at(String::from_utf8_lossy(&output.stderr)).hint(
-                "run `pip install torch monai safetensors`, or name another Python in `SCRIMP_BENCH_PYTHON`",
-            ));
-        }
-        let times: Times = serde_json::from_slice(&output.stdout)
-            .context(|| format!("cannot read what `{script}` printed"))?;
-        let tensors = Tensor::read_safetensors(&found)
-            .context(|| format!("cannot read what `{script}` found"))?;
+        let times: Times = support::answer(&mut command, "torch monai safetensors")?;
+        let tensors =
+            Tensor::read_safetensors(&found).context(|| "cannot read what MONAI found")?;
         let probabilities = tensors.into_iter().find(|(name, _)| name == "probabilities");
         match (times.volume_ms.first(), probabilities) {
             (Some(&ms), Some((_, probabilities))) => Ok((ms, probabilities)),
-            _ => Err(Failure::new(format!("`{script}` found nothing"))),
+            _ => Err(Failure::new("MONAI found nothing")),
         }
     }
 }
@@ -164,11 +156,6 @@ fn method() -> Result<Box<dyn Method>> {
     let noise = Tensor::rand(&extents, (Kind::Float, Device::Cpu));
     method.adapt_statistics(&noise, 1.0)?;
     Ok(method)
-}
-
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 /// Prints the medians of all sides, and returns the largest difference of a probability.
@@ -216,11 +203,5 @@ fn run() -> Result<()> {
 }
 
 fn main() -> ExitCode {
-    match run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            eprintln!("{failure}");
-            ExitCode::from(failure.exit() as u8)
-        }
-    }
+    support::end(run())
 }

@@ -11,11 +11,14 @@
     reason = "a benchmark reports to its terminal"
 )]
 
-use scrimp::error::{Context, Failure, Result};
+mod support;
+
+use scrimp::error::{Context, Result};
 use scrimp::runlog::{Record, RunEvent};
 use serde::Deserialize;
 use std::path::Path;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
+use support::median;
 
 const RANKS: &str = "2";
 /// How often all contestants take turns.
@@ -65,37 +68,13 @@ struct Times {
     step_ms: Vec<f64>,
 }
 
-/// A command under `mpirun` that runs wherever the benchmark does: as root and with fewer cores too.
-fn mpirun() -> Command {
-    let mut command = Command::new("mpirun");
-    command
-        .args(["-n", RANKS, "--oversubscribe", "--bind-to", "none"])
-        .env("OMPI_ALLOW_RUN_AS_ROOT", "1")
-        .env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
-    command
-}
-
-/// Runs to the end and returns stdout.
-fn output(command: &mut Command, hint: &str) -> Result<Vec<u8>> {
-    let output = command
-        .output()
-        .context(|| "cannot start `mpirun`")
-        .map_err(|failure| failure.hint("run `launch/setup`"))?;
-    if output.status.success() {
-        return Ok(output.stdout);
-    }
-    Err(Failure::new(format!("`{command:?}` failed: {}", output.status))
-        .at(String::from_utf8_lossy(&output.stderr))
-        .hint(hint))
-}
-
 /// Trains once; step times by the run log.
 fn train(method: &str, settings: &[&str], steps: usize, run: &Path) -> Result<Vec<f64>> {
     // The other one has masks for methods that learn from them.
     let plays = method == "maskmixadv";
     let config = if plays { "phantom-maskmixadv" } else { "phantom-partial-ce" };
     let config = format!("{}/configs/{config}.toml", env!("CARGO_MANIFEST_DIR"));
-    let mut command = mpirun();
+    let mut command = support::mpirun(RANKS);
     command.arg(env!("CARGO_BIN_EXE_scrimp")).args(["train", &config, "--run"]).arg(run);
     for setting in [
         "data.size=256",
@@ -118,7 +97,7 @@ fn train(method: &str, settings: &[&str], steps: usize, run: &Path) -> Result<Ve
     if plays {
         command.args(["--set", "method.params.shape.warm_up=0.0"]);
     }
-    output(&mut command, "run `cargo test` to see what does not work on this machine")?;
+    support::printed(&mut command, "torch")?;
     let log = run.join("events").join("rank-0000.jsonl");
     let log =
         std::fs::read_to_string(&log).context(|| format!("cannot read `{}`", log.display()))?;
@@ -137,21 +116,13 @@ fn time_ours(method: &str, settings: &[&str]) -> Result<Times> {
 }
 
 fn time_theirs(method: &str, options: &[&str]) -> Result<Times> {
-    let python = std::env::var("SCRIMP_BENCH_PYTHON").unwrap_or_else(|_| "python3".into());
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/pytorch/step.py");
-    let mut command = mpirun();
+    let mut command = support::mpirun(RANKS);
     command
-        .args([&python, script, "--method", method])
+        .args([support::interpreter(), support::script("step.py")])
+        .args(["--method", method])
         .args(["--warmup", &WARMUP_STEPS.to_string(), "--steps", &TIMED_STEPS.to_string()])
         .args(options);
-    let hint = "run `pip install torch`, or name another Python in `SCRIMP_BENCH_PYTHON`";
-    serde_json::from_slice(&output(&mut command, hint)?)
-        .context(|| format!("cannot read what `{script}` printed"))
-}
-
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+    support::answer(&mut command, "torch")
 }
 
 /// Whether a contestant has this method; the baseline is not compared with itself.
@@ -194,11 +165,5 @@ fn run() -> Result<()> {
 }
 
 fn main() -> ExitCode {
-    match run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            eprintln!("{failure}");
-            ExitCode::from(failure.exit() as u8)
-        }
-    }
+    support::end(run())
 }

@@ -10,13 +10,15 @@
     reason = "a benchmark reports to its terminal"
 )]
 
+mod support;
+
 use scrimp::comm::Ranks;
 use scrimp::config;
 use scrimp::data::IGNORE;
 use scrimp::data::batch::Batch;
 use scrimp::data::item::Item;
 use scrimp::data::samples::Samples;
-use scrimp::error::{Context, Failure, Result};
+use scrimp::error::Result;
 use scrimp::methods::{self, Passes, Setup};
 use scrimp::native::{allow_tf32, cuda, prepare_process};
 use scrimp::random::Key;
@@ -24,8 +26,9 @@ use scrimp::train::learner::{LearnerSetup, Moments};
 use scrimp::train::point::StepPoint;
 use scrimp::train::{Method, StepContext};
 use serde::Deserialize;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::time::Instant;
+use support::median;
 use tch::{Device, Kind, Tensor};
 
 const CLASSES: i64 = 4;
@@ -125,30 +128,15 @@ fn time_ours(place: Place, computed: Kind) -> Result<Times> {
 }
 
 fn time_theirs(place: Place, options: &[&str]) -> Result<Times> {
-    let python = std::env::var("SCRIMP_BENCH_PYTHON").unwrap_or_else(|_| "python3".into());
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/pytorch/step_3d.py");
     let device = if place.device == Device::Cpu { "cpu" } else { "cuda" };
-    let output = Command::new(&python)
-        .args([script, "--threads", "1", "--device", device, "--batch"])
-        .arg(place.samples.to_string())
+    let mut command = support::python("step_3d.py");
+    command
+        .args(["--threads", "1", "--device", device, "--batch", &place.samples.to_string()])
         .arg("--extent")
         .args(place.extent.map(|extent| extent.to_string()))
         .args(["--warmup", &WARMUP_STEPS.to_string(), "--steps", &TIMED_STEPS.to_string()])
-        .args(options)
-        .output()
-        .context(|| format!("cannot start `{python}`"))?;
-    if !output.status.success() {
-        return Err(Failure::new(format!("`{python} {script}` failed: {}", output.status))
-            .at(String::from_utf8_lossy(&output.stderr))
-            .hint("run `pip install torch`, or name another Python in `SCRIMP_BENCH_PYTHON`"));
-    }
-    serde_json::from_slice(&output.stdout)
-        .context(|| format!("cannot read what `{script}` printed"))
-}
-
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+        .args(options);
+    support::answer(&mut command, "torch")
 }
 
 /// Who is timed.
@@ -200,11 +188,5 @@ fn run() -> Result<()> {
 }
 
 fn main() -> ExitCode {
-    match run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            eprintln!("{failure}");
-            ExitCode::from(failure.exit() as u8)
-        }
-    }
+    support::end(run())
 }

@@ -5,12 +5,14 @@
 //! fewer than two idle cores it times the other processes as well.
 #![expect(clippy::print_stdout, reason = "a benchmark reports to its terminal")]
 
+mod support;
+
 use scrimp::comm::environment::Variables;
 use scrimp::comm::{Communicator, Ranks, Solo, connect};
 use scrimp::error::{Context, Failure, Result};
 use scrimp::native::GroupSum;
 use scrimp::train::recorder::{FlightRecorder, Recorded};
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
 use tch::{Device, Kind, Tensor};
@@ -67,23 +69,14 @@ fn run() -> Result<()> {
     }
     println!("notes of {CALLS_OF_A_STEP} calls: {:.1} us", notes_us());
     let program = std::env::current_exe().context(|| "cannot find this program's own file")?;
-    let status = Command::new("mpirun")
-        .args(["-n", "2", "--oversubscribe", "--bind-to", "none"])
+    let status = support::mpirun("2")
         .arg(program)
         .env(RANK_MARK, "1")
-        .env("OMPI_ALLOW_RUN_AS_ROOT", "1")
-        .env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")
         .status()
         .context(|| "cannot start `mpirun`")?;
     if status.success() { Ok(()) } else { Err(Failure::new("`mpirun` failed")) }
 }
 
 fn main() -> ExitCode {
-    match run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            println!("{failure}");
-            ExitCode::FAILURE
-        }
-    }
+    support::end(run())
 }

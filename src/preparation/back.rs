@@ -73,21 +73,10 @@ impl NativeLabels {
         Self { regrid, classes, recent: [Vec::new(), Vec::new()], came: 0, given: 0 }
     }
 
-    /// Takes the next prepared slices, `[classes, slices, rows, columns]`, and returns the slices of the file
-    /// that are complete with them, one behind the other, each `[rows, columns]`.
+    /// Takes the next prepared slices, `[classes, slices, rows, columns]`, and hands out the slices of the file
+    /// that are complete with them, one by one, with the probabilities of all classes where they are asked for.
     ///
     /// Refuses a slab of another size, and more slices than the prepared grid has.
-    pub fn push(&mut self, slab: &[f32]) -> Result<Vec<u8>> {
-        let mut labels = Vec::new();
-        self.each_slice(slab, false, &mut |slice| {
-            labels.extend_from_slice(slice.labels);
-            Ok(())
-        })?;
-        Ok(labels)
-    }
-
-    /// [`NativeLabels::push`] that hands out slices one by one, with the probabilities of all classes where
-    /// they are asked for.
     pub fn each_slice(
         &mut self,
         slab: &[f32],
@@ -119,9 +108,16 @@ impl NativeLabels {
         Ok(())
     }
 
-    /// Whether every slice of the file was given.
-    pub fn is_complete(&self) -> bool {
-        self.given == self.regrid.file.shape[0]
+    /// Refuses prepared slices that ended before every slice of the file was given.
+    pub fn finish(self) -> Result<()> {
+        let slices = self.regrid.file.shape[0];
+        if self.given == slices {
+            return Ok(());
+        }
+        Err(Failure::new(format!(
+            "{} prepared slices came, of which {} slices of the file were made, expected all {slices}",
+            self.came, self.given
+        )))
     }
 
     /// Hands out every slice of the file that is complete.

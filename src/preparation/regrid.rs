@@ -5,7 +5,7 @@
 use super::steps::{Crop, Preparation, Spacing};
 use crate::error::{Failure, Result};
 use crate::limits::{EXTENT, VOLUME_VOXELS, elements};
-use crate::scan::{Grid, Labels, Placement, Scan};
+use crate::scan::{Grid, Placement, Scan};
 use std::ops::Range;
 
 /// The label of voxels that nobody annotated.
@@ -58,25 +58,45 @@ impl Preparation {
             return Ok(Regrid { file, kept, prepared, coarse: None });
         };
         let stored = file.spacing_mm.unwrap_or(target);
-        let shape = [0, 1, 2].map(|axis| {
-            let extent = (extents[axis] as f64 * stored[axis] / target[axis]).round();
-            (extent as usize).max(1)
-        });
-        let fits = shape.iter().all(|&extent| extent <= EXTENT);
-        if !fits
-            || elements(&[shape[0], shape[1], shape[2], scan.channels], VOLUME_VOXELS).is_none()
-        {
-            return Err(Failure::new(format!(
-                "with voxels {target:?} mm apart instead of {stored:?} the scan has shape {shape:?}, expected \
-                 at most {EXTENT} along each axis and {VOLUME_VOXELS} voxels"
-            ))
-            .hint("prepare the data with larger distances between voxels"));
-        }
+        let shape = self.resampled(extents, stored, target)?;
         let spacing =
             [0, 1, 2].map(|axis| stored[axis] * extents[axis] as f64 / shape[axis] as f64);
         let coarse = coarse_axis(stored).or_else(|| coarse_axis(spacing));
         let prepared = cut(&file, &kept, shape, Some(spacing));
         Ok(Regrid { file, kept, prepared, coarse })
+    }
+
+    /// Slices, rows, columns that a scan on the grid `file` has once it is prepared, at the most: without a crop
+    /// exactly these. Refuses what [`Preparation::regrid`] refuses of a scan that is not cropped.
+    pub fn largest_shape(&self, file: &Grid) -> Result<[usize; 3]> {
+        let target = self.target(file)?;
+        let target = target
+            .map(|target| self.resampled(file.shape, file.spacing_mm.unwrap_or(target), target));
+        target.unwrap_or(Ok(file.shape))
+    }
+
+    /// How many voxels `target` mm apart take the place of `extents` voxels `stored` mm apart.
+    fn resampled(
+        &self,
+        extents: [usize; 3],
+        stored: [f64; 3],
+        target: [f64; 3],
+    ) -> Result<[usize; 3]> {
+        let shape = [0, 1, 2].map(|axis| {
+            let extent = (extents[axis] as f64 * stored[axis] / target[axis]).round();
+            (extent as usize).max(1)
+        });
+        let [slices, rows, columns] = shape;
+        let counts = [slices, rows, columns, self.channels.len()];
+        let fits = shape.iter().all(|&extent| extent <= EXTENT);
+        if fits && elements(&counts, VOLUME_VOXELS).is_some() {
+            return Ok(shape);
+        }
+        Err(Failure::new(format!(
+            "with voxels {target:?} mm apart instead of {stored:?} the scan has shape {shape:?}, expected \
+             at most {EXTENT} along each axis and {VOLUME_VOXELS} voxels"
+        ))
+        .hint("prepare the data with larger distances between voxels"))
     }
 
     /// The wished distances of slices, rows, columns; none where they stay.
@@ -224,31 +244,6 @@ impl Regrid {
             }
         }
         Ok(carried)
-    }
-
-    /// Labels of the prepared grid on that of the file: each voxel of the file has the label of the prepared
-    /// one that it lies in, and outside of the kept box 0, background. Refuses labels of another length.
-    pub fn labels(&self, prepared: &[u8]) -> Result<Labels> {
-        check_length(prepared.len(), &self.prepared)?;
-        let grid = self.file.clone();
-        if self.is_same() {
-            return Ok(Labels { grid, values: prepared.to_vec() });
-        }
-        let (extents, shape) = (self.extents(), self.prepared.shape);
-        let mut values = vec![0; grid.voxels()];
-        let to = |axis: usize, index: usize| nearest(index, extents[axis], shape[axis]);
-        let columns: Vec<usize> = (0..extents[2]).map(|column| to(2, column)).collect();
-        for slice in 0..extents[0] {
-            for row in 0..extents[1] {
-                let line =
-                    &prepared[(to(0, slice) * shape[1] + to(1, row)) * shape[2]..][..shape[2]];
-                let place = self.kept_place(slice, row);
-                for (value, &column) in values[place].iter_mut().zip(&columns) {
-                    *value = line[column];
-                }
-            }
-        }
-        Ok(Labels { grid, values })
     }
 
     /// Where a row of the kept box lies among the voxels of the file.

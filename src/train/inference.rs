@@ -36,6 +36,11 @@ impl Target {
     pub fn place(self, tensor: &Tensor) -> Tensor {
         tensor.to_kind(self.kind).to_device(self.device)
     }
+
+    /// Bytes of a number.
+    pub fn bytes(self) -> u64 {
+        if self.kind == Kind::Double { 8 } else { 4 }
+    }
 }
 
 /// Networks that answer together, and how a volume is cut for them.
@@ -128,28 +133,34 @@ impl<'a> Inference<'a> {
         Ok(labels)
     }
 
-    /// Bytes that [`Inference::each_slab`] holds at most on the host beside the scan, for so many classes,
-    /// without what networks themselves take where they compute on the host.
+    /// Bytes that [`Inference::each_finished`] holds at most on the host beside the scan, for so many classes,
+    /// without what networks themselves take where they compute on the host, their answer included.
     pub fn bytes(&self, scan: &Scan, classes: usize) -> u64 {
         let lattice = self.lattice(scan);
         let product =
             |extents: [usize; 3]| extents.iter().map(|&extent| extent as u64).product::<u64>();
         let [_, rows, columns] = lattice.padded;
         let layer = product([lattice.depth(), rows, columns]);
-        let [_, rows, columns] = self.shape(scan);
-        let slab = product([1, rows, columns]) * classes as u64;
         let (channels, classes) = (scan.channels as u64, classes as u64);
         let on_device = if self.target.device == Device::Cpu {
             let windows = self.windows_at_once().min(lattice.corners.len());
             let [_, rows, columns] = lattice.window;
             let group = product([lattice.depth(), rows, columns]) * windows as u64;
-            (classes + 1) * layer + (channels + 3 * classes) * group
+            // Of several answers the sum so far, the next one as it lies and the new sum; what another rank found.
+            let sums = if self.members.len() > 1 || self.mirrors { 3 } else { 0 };
+            let answers = sums + u64::from(self.share.is_some());
+            let totals = u64::from(lattice.overlaps());
+            (classes + totals) * layer + (2 * channels + answers * classes) * group
         } else {
             0
         };
-        let element = if self.target.kind == Kind::Double { 8 } else { 4 };
         // Slices are gathered, then laid out as networks take them.
-        element * (2 * channels * layer + on_device) + 4 * slab
+        self.target.bytes() * (2 * channels * layer + on_device)
+    }
+
+    /// Slices that [`Inference::each_finished`] hands on together at the most.
+    pub fn slices_handed_on(&self, scan: &Scan) -> usize {
+        self.lattice(scan).depth().min(self.shape(scan)[0])
     }
 
     /// What the members make of whole slices beside their predictions, some slices at a time; nothing where

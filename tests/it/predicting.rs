@@ -7,16 +7,17 @@ use scrimp::comm::Ranks;
 use scrimp::config;
 use scrimp::config::plan::RunPlan;
 use scrimp::config::sampling::Sampling;
-use scrimp::data::augment::zoom_labels;
+use scrimp::data::augment::{zoom_image, zoom_labels};
 use scrimp::data::import::phantom::{Difficulty, Phantom, generate};
 use scrimp::data::{Case, DENSE, Dataset, SCRIBBLE, store};
 use scrimp::methods::{self, Passes, Setup};
+use scrimp::preparation::Preparation;
 use scrimp::random::Key;
 use scrimp::runlog::directory::RunDirectory;
 use scrimp::scan::{Notes, Scan, read};
 use scrimp::train::Method;
 use scrimp::train::checkpoint::{CheckpointStore, restore_predicting};
-use scrimp::train::inference::{Inference, Target};
+use scrimp::train::inference::{Inference, Slab, Target};
 use scrimp::train::learner::{LearnerSetup, Moments};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -202,15 +203,19 @@ impl Trained {
         output
     }
 
-    fn predict_on_two_ranks(&self, words: &str) {
-        let output = Command::new("mpirun")
+    fn on_two_ranks(&self, command: &str, words: &str) -> Output {
+        Command::new("mpirun")
             .args(["--oversubscribe", "--bind-to", "none", "-n", "2"])
             .arg(env!("CARGO_BIN_EXE_scrimp"))
-            .args(self.words("predict", words))
+            .args(self.words(command, words))
             .envs([("OMPI_ALLOW_RUN_AS_ROOT", "1"), ("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")])
             .env("OMPI_MCA_mpi_yield_when_idle", "1")
             .output()
-            .expect("mpirun starts");
+            .expect("mpirun starts")
+    }
+
+    fn predict_on_two_ranks(&self, words: &str) {
+        let output = self.on_two_ranks("predict", words);
         assert!(output.status.success(), "{}", complaint(&output));
     }
 
@@ -237,8 +242,8 @@ impl Trained {
         labels(&self.path(file))
     }
 
-    /// The network of the newest checkpoint of `run`.
-    fn method(&self, run: &str) -> Box<dyn Method> {
+    /// The network of the newest checkpoint of `run`, which sees images of so many channels.
+    fn method(&self, run: &str, channels: i64) -> Box<dyn Method> {
         let directory = RunDirectory::new(self.path(run));
         let config = config::read(&directory.config(), &[]).unwrap();
         let definition = methods::find(&config.method.name).unwrap();
@@ -253,7 +258,7 @@ impl Trained {
                 moments: Moments::Whole,
             },
             classes: self.dataset.classes.len() as i64,
-            channels: 1,
+            channels,
             passes: Passes::new(true, None),
             slices: Vec::new(),
             sample: plan.data.sampling.extent(),
@@ -282,7 +287,7 @@ fn scored(method: &dyn Method, scan: &Scan) -> Vec<u8> {
 
 /// Labels of files are those that are scored, to the last one, however the file is stored.
 fn leave_as_they_are_scored(trained: &Trained) {
-    let method = trained.method("run");
+    let method = trained.method("run", 1);
     let held_out = trained.dataset.held_out(1).unwrap();
     trained.predict("@run --images @images --to @to");
     for case in &held_out {
@@ -384,6 +389,14 @@ fn what_cannot_be_scored_is_refused(trained: &Trained, name: &str) {
     image::GrayImage::new(9, 7).save(trained.path("colour-labels/a.png")).unwrap();
     refuse("@run --images @colours --labels @colour-labels");
     insta::assert_snapshot!("not_scored", told);
+    let output = trained.on_two_ranks("evaluate", &format!("@run {both} --to @shared.csv"));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(
+        said.contains("error: files are scored on one process, started on 2 ranks\n"),
+        "{said}"
+    );
+    assert!(!trained.path("shared.csv").exists());
 }
 
 /// The same heart in other files: the network sees what is stored, and so the same unless it is flipped.
@@ -448,6 +461,12 @@ fn are_continued(trained: &Trained) {
     assert!(entropy.voxels.iter().any(|&share| share > 0.1));
     let table = String::from_utf8(trained.bytes("to/summary.csv")).unwrap();
     assert_eq!(table.lines().count(), 6, "{table}");
+    for row in csv::Reader::from_reader(table.as_bytes()).records() {
+        let row = row.unwrap();
+        let [all, inference, export] = [2, 3, 4].map(|cell| row[cell].parse::<f64>().unwrap());
+        let parts = inference + export;
+        assert!(parts > 0.0 && parts <= all + 0.02, "{table}");
+    }
     fs::write(trained.path(&format!("to/{}.nii", names[0])), "corrected").unwrap();
     insta::assert_snapshot!(trained.refusal(&format!("@run --images {one} --to @to")));
     assert_eq!(trained.bytes(&format!("to/{}.nii", names[0])), b"corrected");
@@ -500,13 +519,120 @@ fn come_from_windows(trained: &Trained) {
     let image = format!("@images/{}.nii", case.name);
     trained
         .predict(&format!("@patches --images {image} --to @to-patches --mirrors --overlap 0.25"));
-    let method = trained.method("patches");
+    let method = trained.method("patches", 1);
     let sampling = Sampling::Patches { extent: [4, 32, 48], per_case: 2, foreground_share: 0.5 };
     let target = Target { kind: Kind::Float, device: Device::Cpu };
     let mut inference = Inference::new(vec![&*method], sampling, target);
     (inference.mirrors, inference.overlap) = (true, 0.25);
     let found = trained.labels(&format!("to-patches/{}.nii", case.name));
     assert!(found == inference.labels(&case.scan).unwrap());
+    // A slice by itself, of which the windows see little.
+    let slice = Nifti::new([1, 20, 60], stored(trained, &case.name)[..1200].to_vec());
+    fs::write(trained.path("slice.nii"), Nifti { axes: 2, ..slice }.bytes()).unwrap();
+    trained.predict("@patches --images @slice.nii --to @to-patches --mirrors --overlap 0.25");
+    let scan = read(&trained.path("slice.nii"), &Notes::default()).unwrap();
+    let prepared = trained.dataset.preparation.as_ref().unwrap().apply(scan).unwrap();
+    assert!(prepared.regrid.is_same());
+    let found = trained.labels("to-patches/slice.nii");
+    assert_eq!(found.len(), 1200);
+    assert!(found == inference.labels(&prepared.scan).unwrap());
+}
+
+/// Pictures, in colour where they are not grey: labels as they are scored, and the entropy of each pixel.
+fn come_of_pictures(trained: &Trained) {
+    let mut dataset = trained.dataset.clone();
+    dataset.preparation = Some(Preparation::colours());
+    for case in &mut dataset.cases {
+        case.scan = case.scan.clone().into_colours();
+    }
+    store::write(&trained.path("colours.h5"), &dataset).unwrap();
+    let packed = format!("data.path={:?}", trained.path("colours.h5").to_str().unwrap());
+    trained.train("config.toml", "colourful", &[&packed, "train.total_steps=8"]);
+    fs::create_dir(trained.path("pictures")).unwrap();
+    let [red, green] = [5, 3].map(|step| move |x: u32, y: u32| ((x * step + y * 7) % 256) as u8);
+    let pixel = |x, y| image::Rgb([red(x, y), green(x, y), red(y, x)]);
+    let picture = image::RgbImage::from_fn(45, 37, pixel);
+    picture.save(trained.path("pictures/colours.png")).unwrap();
+    picture.save(trained.path("pictures/lossy.jpg")).unwrap();
+    let grey = image::GrayImage::from_fn(9, 50, |x, y| image::Luma([green(x, y)]));
+    grey.save(trained.path("pictures/grey.png")).unwrap();
+    trained.predict("@colourful --images @pictures --to @to-pictures --uncertainty");
+    let method = trained.method("colourful", 3);
+    let target = Target { kind: Kind::Float, device: Device::Cpu };
+    let mut inference = Inference::new(vec![&*method], Sampling::Slices { size: SIZE }, target);
+    inference.is_in_colour = true;
+    for (file, extents) in
+        [("colours.png", [37, 45]), ("lossy.jpg", [37, 45]), ("grey.png", [50, 9])]
+    {
+        let scan = read(&trained.path(&format!("pictures/{file}")), &Notes::default()).unwrap();
+        let scan = Preparation::colours().apply(scan.into_colours()).unwrap().scan;
+        assert_eq!(scan.grid.shape[1..], extents);
+        let name = file.split_once('.').unwrap().0;
+        let labels = trained.labels(&format!("to-pictures/{name}.png"));
+        let expected = inference.labels(&scan).unwrap();
+        assert!(labels == zoom_labels(&expected, [SIZE; 2], extents), "{file}");
+        let levels = trained.labels(&format!("to-pictures/{name}.uncertainty.png"));
+        assert_eq!(levels, entropy_levels(&inference, &scan), "{file}");
+        assert!(levels.iter().any(|&level| level > 20), "otherwise this says little");
+    }
+}
+
+/// The entropy of each pixel of a picture, of 255 where all classes are equally probable.
+fn entropy_levels(inference: &Inference<'_>, scan: &Scan) -> Vec<u8> {
+    let [_, rows, columns] = scan.grid.shape;
+    let mut sums = vec![0.0; rows * columns];
+    let mut take = |slab: Slab| {
+        let classes = slab.probabilities.size()[0];
+        for class in 0..classes {
+            let plane = Vec::<f32>::try_from(slab.probabilities.get(class).view([-1])).unwrap();
+            let shares = zoom_image(&plane, [SIZE; 2], [rows, columns]);
+            for (sum, share) in sums.iter_mut().zip(shares) {
+                // What the zoom leaves out is background for certain.
+                let share = f64::from(share).max(f64::MIN_POSITIVE);
+                *sum -= share * share.ln() / (classes as f64).ln();
+            }
+        }
+        Ok(())
+    };
+    inference.each_slab(scan, &mut take).unwrap();
+    sums.into_iter().map(|sum| (sum * 255.0).round() as u8).collect()
+}
+
+/// Checkpoints whose answers are not of the same voxels and classes, told from their tables of contents alone.
+fn are_not_mixed(trained: &Trained) {
+    let mut told = String::new();
+    let changes: [(&str, &str, &str); 3] = [
+        ("of-other-channels", "name = \"image\"", "name = \"ct\""),
+        ("otherwise-cropped", "crop = \"none\"", "crop = \"nonzero\""),
+        ("otherwise-scaled", "intensities = \"robust\"", "intensities = \"eight_bit\""),
+    ];
+    for (name, from, to) in changes {
+        fs::create_dir(trained.path(name)).unwrap();
+        let manifest = trained.path("step-00000015/manifest.json");
+        fs::copy(manifest, trained.path(&format!("{name}/manifest.json"))).unwrap();
+        edit_manifest(&trained.path(name), |manifest| {
+            let config = manifest["config"].as_str().unwrap();
+            assert!(config.contains(from), "{config}");
+            manifest["config"] = config.replace(from, to).into();
+        });
+        let words = format!("@step-00000015 @{name} --images @images --to @to-bad");
+        told += &trained.refusal(&words);
+        told += "\n";
+    }
+    insta::assert_snapshot!("not_mixed", told);
+}
+
+/// Changes the table of contents of a checkpoint, whose digest is made anew.
+fn edit_manifest(checkpoint: &Path, edit: impl FnOnce(&mut serde_json::Value)) {
+    let manifest = checkpoint.join("manifest.json");
+    let text = fs::read_to_string(&manifest).unwrap();
+    let mut value: serde_json::Value = serde_json::from_str(&text).unwrap();
+    value.as_object_mut().unwrap().remove("xxh3").unwrap();
+    edit(&mut value);
+    let text = serde_json::to_string_pretty(&value).unwrap();
+    let body = text.strip_suffix("\n}").unwrap();
+    let digest = xxhash_rust::xxh3::xxh3_64(body.as_bytes());
+    fs::write(&manifest, format!("{body},\n  \"xxh3\": \"{digest:016x}\"\n}}\n")).unwrap();
 }
 
 /// A method whose learners know the training slices predicts without them.
@@ -551,16 +677,9 @@ fn are_refused_in_words(trained: &Trained) {
 
 /// A checkpoint that does not say what its classes are called, as was written before.
 fn need_what_checkpoints_say(trained: &Trained) {
-    let manifest = trained.path("step-00000015/manifest.json");
-    let text = fs::read_to_string(&manifest).unwrap();
-    let mut old: serde_json::Value = serde_json::from_str(&text).unwrap();
-    for field in ["classes", "xxh3"] {
-        old.as_object_mut().unwrap().remove(field).unwrap();
-    }
-    let text = serde_json::to_string_pretty(&old).unwrap();
-    let body = text.strip_suffix("\n}").unwrap();
-    let digest = xxhash_rust::xxh3::xxh3_64(body.as_bytes());
-    fs::write(&manifest, format!("{body},\n  \"xxh3\": \"{digest:016x}\"\n}}\n")).unwrap();
+    edit_manifest(&trained.path("step-00000015"), |manifest| {
+        manifest.as_object_mut().unwrap().remove("classes").unwrap();
+    });
     let words = "@step-00000015 --images @images --to @to-old";
     insta::assert_snapshot!("old_checkpoint", trained.refusal(words));
 }
@@ -573,7 +692,9 @@ fn predictions() {
     are_the_same_on_two_ranks(&trained);
     are_refused_in_words(&trained);
     are_means(&trained);
+    are_not_mixed(&trained);
     come_from_windows(&trained);
+    come_of_pictures(&trained);
     need_no_data(&trained);
     need_what_checkpoints_say(&trained);
 }

@@ -32,18 +32,6 @@ fn voxels([slices, rows, columns]: [usize; 3]) -> Vec<[usize; 3]> {
     (0..slices).flat_map(in_slice).collect()
 }
 
-/// Where a position counted in voxels lies in the patient.
-fn position_mm(grid: &Grid, at: [f64; 3]) -> [f64; 3] {
-    let (placement, spacing) = (grid.placement.unwrap(), grid.spacing_mm.unwrap());
-    let mut position = placement.origin_mm;
-    for axis in 0..3 {
-        for (along, unit) in position.iter_mut().zip(placement.direction[axis]) {
-            *along += at[axis] * spacing[axis] * unit;
-        }
-    }
-    position
-}
-
 fn assert_close(found: [f64; 3], expected: [f64; 3]) {
     for (found, expected) in found.iter().zip(expected) {
         assert!((found - expected).abs() < 1e-9, "{found} {expected}");
@@ -92,7 +80,7 @@ fn streamed(regrid: &Regrid, probabilities: &[f32], slices: usize) -> Vec<u8> {
         };
         native.each_slice(&slab, true, &mut take).unwrap();
     }
-    assert!(native.is_complete());
+    native.finish().unwrap();
     labels
 }
 
@@ -108,15 +96,16 @@ fn a_preparation_that_keeps_everything_returns_every_bit() {
     let carried = prepared.regrid.carry_annotation(&labels).unwrap();
     assert_eq!((&carried.values, carried.annotated, carried.carried), (&labels, 45, 45));
     assert_eq!(prepared.regrid.carry_dense(&labels).unwrap(), labels);
-    let back = prepared.regrid.labels(&labels).unwrap();
-    assert_eq!((back.values, back.grid), (labels, odd.grid));
+    assert_eq!(prepared.regrid.file, odd.grid);
+    let labels: Vec<u8> = (0..60).map(|voxel| [0, 1, 2][voxel % 3]).collect();
+    assert_eq!(streamed(&prepared.regrid, &sure(&labels), 2), labels);
 }
 
 #[test]
 fn intensities_keep_their_place_in_the_patient() {
     // A linear ramp along each axis in millimetres is one afterwards, away from the edges.
     let ramp = |grid: &Grid, at: [usize; 3]| {
-        let [x, y, z] = position_mm(grid, at.map(|index| index as f64));
+        let [x, y, z] = grid.position_mm(at.map(|index| index as f64)).unwrap();
         (x + 2.0 * y - 0.5 * z) as f32
     };
     let mut stored = scan([14, 30, 28], [2.0, 1.0, 1.0], |_| 0.0);
@@ -141,7 +130,7 @@ fn intensities_keep_their_place_in_the_patient() {
     for corner in [[0.0, 0.0, 0.0], [1.0, 0.0, 1.0], [1.0, 1.0, 1.0]] {
         let corner_of = |grid: &Grid| {
             let at = [0, 1, 2].map(|axis: usize| corner[axis] * grid.shape[axis] as f64 - 0.5);
-            position_mm(grid, at)
+            grid.position_mm(at).unwrap()
         };
         assert_close(corner_of(grid), corner_of(&stored.grid));
     }
@@ -163,6 +152,7 @@ fn the_box_of_what_is_not_0_is_that_of_all_channels() {
     assert_eq!(prepared.regrid.kept, [1..4, 1..3, 4..6]);
     assert_eq!((prepared.scan.grid.shape, prepared.scan.channels), ([3, 2, 2], 2));
     let grid = &prepared.scan.grid;
+    let position_mm = |grid: &Grid, at| grid.position_mm(at).unwrap();
     assert_close(position_mm(grid, [0.0; 3]), position_mm(&stored.grid, [1.0, 1.0, 4.0]));
     // Slices, channels, rows, columns; the other channel has mean 0 and deviation 1.
     assert_eq!(prepared.scan.voxels[..4], [0.0, 0.0, 0.0, 3.0]);
@@ -261,24 +251,37 @@ fn probabilities_come_back_slice_by_slice() {
         prepared_by(Crop::Nonzero, Spacing::Volume([0.5, 1.0, 1.0]), &[Intensities::AsStored]);
     let regrid = preparation.apply(stored).unwrap().regrid;
     assert_eq!(regrid.prepared.shape, [4, 3, 3]);
-    let mut native = NativeLabels::new(regrid, 2);
+    let mut native = NativeLabels::new(regrid.clone(), 2);
     // Class 1 has 0.2, 0.7, 0.6, 0.5 in the four prepared slices: 0.45 and 0.55 in the two of the box.
     let slab = |shares: &[f32]| -> Vec<f32> {
         let of = |share: f32| vec![share; 9];
         let background = shares.iter().flat_map(|share| of(1.0 - share));
         background.chain(shares.iter().flat_map(|share| of(*share))).collect()
     };
-    assert_eq!(native.push(&slab(&[0.2])).unwrap(), vec![0; 16], "in front of the box");
-    assert!(native.push(&slab(&[0.2, 0.2])[1..]).is_err());
-    assert_eq!(native.push(&slab(&[0.7])).unwrap(), vec![0; 16]);
-    assert!(!native.is_complete());
+    let push = |native: &mut NativeLabels, slab: &[f32]| {
+        let mut labels = Vec::new();
+        let mut take = |slice: NativeSlice<'_>| {
+            labels.extend_from_slice(slice.labels);
+            Ok(())
+        };
+        native.each_slice(slab, false, &mut take).map(|()| labels)
+    };
+    assert_eq!(push(&mut native, &slab(&[0.2])).unwrap(), vec![0; 16], "in front of the box");
+    assert!(push(&mut native, &slab(&[0.2, 0.2])[1..]).is_err());
+    assert_eq!(push(&mut native, &slab(&[0.7])).unwrap(), vec![0; 16]);
+    let mut half = NativeLabels::new(regrid, 2);
+    push(&mut half, &slab(&[0.2, 0.7])).unwrap();
+    assert_eq!(
+        half.finish().unwrap_err().message(),
+        "2 prepared slices came, of which 2 slices of the file were made, expected all 3"
+    );
     let mut expected = vec![0; 16];
     for pixel in [5, 6, 7, 9, 10, 11, 13, 14, 15] {
         expected[pixel] = 1;
     }
-    assert_eq!(native.push(&slab(&[0.6, 0.5])).unwrap(), expected);
-    assert!(native.is_complete());
-    assert!(native.push(&slab(&[0.6])).is_err());
+    assert_eq!(push(&mut native, &slab(&[0.6, 0.5])).unwrap(), expected);
+    assert!(push(&mut native, &slab(&[0.6])).is_err());
+    native.finish().unwrap();
 }
 
 /// Shape, spacing and wished spacing.
@@ -312,28 +315,30 @@ proptest! {
         let regrid = &prepared.regrid;
         prop_assert!(prepared.scan.voxels.iter().all(|value| (0.0..=1.0).contains(value)));
         prop_assert_eq!(prepared.scan.voxels.len(), prepared.scan.grid.voxels());
+        let largest = preparation.largest_shape(&stored.grid).unwrap();
+        prop_assert!(largest == regrid.prepared.shape || crops);
+        prop_assert!((0..3).all(|axis| regrid.prepared.shape[axis] <= largest[axis]));
         let edge = if crops { first } else { 0 };
         prop_assert_eq!(&regrid.kept, &shape.map(|extent| edge..extent));
         let truth: Vec<u8> = voxels(shape).into_iter().map(|at| blob(shape, at)).collect();
         let carried = regrid.carry_dense(&truth).unwrap();
-        for back in [regrid.labels(&carried).unwrap().values, streamed(regrid, &sure(&carried), slab)] {
-            prop_assert_eq!(back.len(), truth.len());
-            for (at, label) in voxels(shape).into_iter().zip(&back) {
-                let is_outside = at.iter().any(|&index| index < edge);
-                prop_assert!(!is_outside || *label == 0);
-            }
-            for class in [1, 2] {
-                let mut expected = truth.clone();
-                for (at, label) in voxels(shape).into_iter().zip(&mut expected) {
-                    if at.iter().any(|&index| index < edge) {
-                        *label = 0;
-                    }
+        let back = streamed(regrid, &sure(&carried), slab);
+        prop_assert_eq!(back.len(), truth.len());
+        for (at, label) in voxels(shape).into_iter().zip(&back) {
+            let is_outside = at.iter().any(|&index| index < edge);
+            prop_assert!(!is_outside || *label == 0);
+        }
+        for class in [1, 2] {
+            let mut expected = truth.clone();
+            for (at, label) in voxels(shape).into_iter().zip(&mut expected) {
+                if at.iter().any(|&index| index < edge) {
+                    *label = 0;
                 }
-                let score = dice(&back, &expected, class);
-                // A coarser grid holds less of a boundary.
-                let least = if target.iter().zip(spacing).all(|(t, s)| *t <= s) { 0.9 } else { 0.8 };
-                prop_assert!(score > least, "class {class}: {score}");
             }
+            let score = dice(&back, &expected, class);
+            // A coarser grid holds less of a boundary.
+            let least = if target.iter().zip(spacing).all(|(t, s)| *t <= s) { 0.9 } else { 0.8 };
+            prop_assert!(score > least, "class {class}: {score}");
         }
         // However many slices come at once.
         let all = streamed(regrid, &sure(&carried), regrid.prepared.shape[0]);
@@ -485,11 +490,11 @@ mod packed {
         let prepared = preparation.apply(scan).unwrap();
         assert_eq!(prepared.scan, case.scan);
         // And labels come back onto the file's voxels.
-        let back = prepared.regrid.labels(&case.annotations[DENSE]).unwrap();
+        let back = streamed(&prepared.regrid, &sure(&case.annotations[DENSE]), 1);
         let file = read(&folder.path().join("dense/b.nii"), &Notes::default()).unwrap();
-        assert_eq!(back.grid, file.grid);
+        assert_eq!(prepared.regrid.file, file.grid);
         let truth: Vec<u8> = file.voxels.iter().map(|&label| label as u8).collect();
-        assert!(dice(&back.values, &truth, 1) > 0.7);
+        assert!(dice(&back, &truth, 1) > 0.7);
     }
 
     #[test]

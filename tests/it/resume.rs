@@ -49,15 +49,20 @@ fn a_killed_run_ends_with_the_weights_of_one_that_was_not() {
 }
 
 #[test]
-fn a_run_on_patches_goes_on_with_the_patches_that_it_would_have_had() {
+fn a_killed_run_on_patches_goes_on_with_the_patches_that_it_would_have_had() {
     let folder = TempDir::new().unwrap();
     let [whole, parts] = ["whole", "parts"].map(|name| folder.path().join(name));
-    let train = |run: &Path, steps: &str| {
-        Train::new("configs/smoke/partial-ce-3d.toml", run).sets(&["train.save_every=2", steps])
+    let train = |run: &Path| {
+        let saves = ["train.save_every=2", "train.evaluate_every=6"];
+        Train::new("configs/smoke/partial-ce-3d.toml", run).sets(&saves)
     };
-    train(&whole, "train.total_steps=4").succeed();
-    train(&parts, "train.total_steps=2").succeed();
-    Train::again(&parts).set("train.total_steps=4").succeed();
+    train(&whole).succeed();
+    let mut first = train(&parts).start();
+    first.wait_for_checkpoint(2);
+    let first = first.kill();
+    assert_eq!(first.code, None, "it ended before it could be killed: {}", first.stderr);
+    let second = Train::again(&parts).succeed();
+    assert!(matches!(second.resumed_from(), Some(2 | 4)), "{:?}", second.resumed_from());
     assert!(exported(&parts) == exported(&whole));
 }
 

@@ -3,8 +3,10 @@
 //! The sum counts what is held at the same time on the host: the scan, what is predicted of it slab by slab,
 //! and what the networks compute, which is measured with one group of windows of zeros.
 
+use super::segment::Segmenter;
+use crate::config::sampling::Sampling;
 use crate::error::Result;
-use crate::preparation::{Preparation, Spacing};
+use crate::preparation::Crop;
 use crate::scan::{Grid, Scan};
 use crate::telemetry::kilobytes;
 use crate::train::inference::Inference;
@@ -12,6 +14,8 @@ use tch::{Device, Kind, Tensor};
 
 /// What the system says of this process.
 const STATUS: &str = "/proc/self/status";
+/// What is held of freed memory, of tables and of buffers, however small an image is.
+const FIXED_BYTES: u64 = 48 << 20;
 
 /// The memory of this process now.
 pub(super) fn resident_bytes() -> u64 {
@@ -28,8 +32,14 @@ pub(super) fn forget_peak() {
     drop(std::fs::write("/proc/self/clear_refs", "5"));
 }
 
-/// What networks take on the host for the windows that they see together, at the most; computes once.
-pub(super) fn of_networks(inference: &Inference<'_>, channels: usize) -> Result<u64> {
+/// What is held where so many bytes are in use: allocators keep some of what is given back to them.
+pub(super) fn held(bytes: u64) -> u64 {
+    bytes / 8 * 9 + FIXED_BYTES
+}
+
+/// What networks take on the host beside the `program` for the windows that they see together, at the most, their
+/// answer included; computes once.
+pub(super) fn of_networks(inference: &Inference<'_>, channels: usize, program: u64) -> Result<u64> {
     let [slices, rows, columns] = inference.extent_at_once().map(|extent| extent as i64);
     let channels = channels as i64;
     let extents = if inference.sampling.dims() == 2 {
@@ -40,90 +50,111 @@ pub(super) fn of_networks(inference: &Inference<'_>, channels: usize) -> Result<
     if inference.target.device != Device::Cpu {
         return Ok(0);
     }
-    let before = resident_bytes();
     forget_peak();
     let windows = inference.target.place(&Tensor::zeros(&*extents, (Kind::Float, Device::Cpu)));
     for member in &inference.members {
         drop(member.predict(&windows)?);
     }
-    Ok(peak_bytes().unwrap_or(before).saturating_sub(before))
+    Ok(peak_bytes().unwrap_or_else(resident_bytes).saturating_sub(program))
 }
 
 /// What an image takes on the host, at the most, beside networks and program.
 ///
 /// `grid` is that of the file. Where a crop may leave less than all of it, this counts all.
-pub(super) fn of_image(
-    grid: &Grid,
-    preparation: &Preparation,
-    classes: usize,
-    inference: &Inference<'_>,
-) -> u64 {
-    let channels = preparation.channels.len();
-    let prepared = Grid { shape: prepared_shape(grid, preparation.spacing), ..grid.clone() };
+pub(super) fn of_image(grid: &Grid, segmenter: &Segmenter<'_>) -> u64 {
+    let Segmenter { inference, preparation, classes, .. } = segmenter;
+    // What cannot be prepared is told when its turn comes.
+    let shape = preparation.largest_shape(grid).unwrap_or(grid.shape);
+    let prepared = Grid { shape, ..grid.clone() };
     let (file, kept) = (grid.voxels() as u64, prepared.voxels() as u64);
-    let channels_of = |voxels: u64| 4 * voxels * channels as u64;
-    let scan = Scan { grid: prepared.clone(), channels, voxels: Vec::new() };
-    let [_, rows, columns] = inference.shape(&scan);
-    let pixels = (rows * columns).max(prepared.pixels()).max(grid.pixels());
-    // A slice of all classes: as it comes, enlarged, the last two, and on the grid of the file.
-    let slices = 5 * 4 * (classes * pixels) as u64;
+    let channels = preparation.channels.len();
+    let intensities = |voxels: u64| 4 * voxels * channels as u64;
     // Numbers as the file holds them, at most 8 bytes, beside those that were read.
-    let reading = channels_of(file) + 8 * file;
+    let reading = intensities(file) + 8 * file;
     // What is resampled, and one channel being scaled.
-    let preparing = channels_of(file) + 2 * channels_of(kept) + 8 * kept;
-    let predicting = channels_of(kept) + inference.bytes(&scan, classes) + slices + file;
-    reading.max(preparing).max(predicting)
+    let preparing = intensities(file) + 2 * intensities(kept) + 8 * kept;
+    let scan = Scan { grid: prepared, channels, voxels: Vec::new() };
+    let is_same = preparation.crop == Crop::None && shape == grid.shape;
+    let handed_on = if segmenter.leaves_probabilities(is_same) {
+        of_labels(inference, &scan)
+    } else {
+        classes.len() as u64 * of_probabilities(grid, &scan, segmenter)
+    };
+    let predicting = intensities(kept) + file + inference.bytes(&scan, classes.len()) + handed_on;
+    // A run of equal labels for every fourth voxel, in lists that have grown to twice of what they hold.
+    let runs = if segmenter.made_with.keep_largest.is_some() { 7 * file } else { 0 };
+    let finishing = intensities(kept) + file + runs;
+    reading.max(preparing).max(predicting).max(finishing)
 }
 
-/// Slices, rows, columns after resampling.
-fn prepared_shape(grid: &Grid, spacing: Spacing) -> [usize; 3] {
-    let (Some(own), target) = (
-        grid.spacing_mm,
-        match spacing {
-            Spacing::AsStored => None,
-            Spacing::InPlane([rows, columns]) => Some([None, Some(rows), Some(columns)]),
-            Spacing::Volume(all) => Some(all.map(Some)),
-        },
-    ) else {
-        return grid.shape;
-    };
-    let Some(target) = target else { return grid.shape };
-    std::array::from_fn(|axis| match target[axis] {
-        Some(target) => (grid.shape[axis] as f64 * own[axis] / target).ceil().max(1.0) as usize,
-        None => grid.shape[axis],
-    })
+/// What finding the labels of the slices that come together takes.
+fn of_labels(inference: &Inference<'_>, scan: &Scan) -> u64 {
+    let [_, rows, columns] = inference.shape(scan);
+    let voxels = (inference.slices_handed_on(scan) * rows * columns) as u64;
+    // The largest probability and the next one; which of them is larger, and labels in both forms.
+    voxels * (2 * inference.target.bytes() + 3) + scan.grid.pixels() as u64
+}
+
+/// What a slice of one class takes on its way to the grid of the file.
+fn of_probabilities(grid: &Grid, scan: &Scan, segmenter: &Segmenter<'_>) -> u64 {
+    let [_, rows, columns] = segmenter.inference.shape(scan);
+    let (predicted, prepared) = (rows * columns, scan.grid.pixels());
+    // As it comes, in two forms, enlarged where slices are resized, the last two prepared ones, and on the file's
+    // grid where they are asked for.
+    let is_resized = matches!(segmenter.inference.sampling, Sampling::Slices { .. });
+    let resized = if is_resized { prepared } else { 0 };
+    let written = if segmenter.wants_probabilities() { grid.pixels() } else { 0 };
+    4 * (2 * predicted + resized + 2 * prepared + written) as u64
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::records::MadeWith;
     use super::*;
-    use crate::config::sampling::Sampling;
-    use crate::preparation::Intensities;
+    use crate::config::Colour;
+    use crate::preparation::{Intensities, Preparation, Spacing};
     use crate::train::inference::Target;
 
-    #[test]
-    fn a_large_scan_with_many_classes_fits_and_slices_add_what_the_scan_takes() {
+    /// Bytes of an image of 117 classes on a grid, in windows of 32 x 128 x 128.
+    fn of(grid: &Grid, spacing: Spacing, change: impl FnOnce(&mut MadeWith)) -> u64 {
         let extent = [32, 128, 128];
         let sampling = Sampling::Patches { extent, per_case: 1, foreground_share: 0.5 };
         let target = Target { kind: Kind::Float, device: Device::Cpu };
-        let inference = Inference::new(Vec::new(), sampling, target);
-        let preparation = Preparation::grey(Intensities::AsStored);
-        let of = |slices: usize| {
-            let grid = Grid::unplaced([slices, 512, 512], None);
-            of_image(&grid, &preparation, 117, &inference)
+        let mut made_with = MadeWith::labels_alone(Vec::new());
+        change(&mut made_with);
+        let segmenter = Segmenter {
+            inference: Inference::new(Vec::new(), sampling, target),
+            preparation: &Preparation { spacing, ..Preparation::grey(Intensities::AsStored) },
+            colour: Colour::AsStored,
+            classes: &vec![String::new(); 117],
+            made_with: &made_with,
         };
-        assert!(of(600) < 7_000_000_000, "{}", of(600));
+        of_image(grid, &segmenter)
+    }
+
+    #[test]
+    fn a_large_scan_with_many_classes_fits_and_slices_add_what_the_scan_takes() {
+        let of = |slices: usize| {
+            of(&Grid::unplaced([slices, 512, 512], None), Spacing::AsStored, |_| ())
+        };
+        assert!(of(600) < 5_000_000_000, "{}", of(600));
         // 4 bytes of intensity and 1 of label for each voxel.
         assert_eq!(of(600) - of(300), 300 * 512 * 512 * 5);
     }
 
     #[test]
-    fn resampled_scans_are_counted_as_large_as_they_become() {
-        let grid = Grid::unplaced([10, 100, 200], Some([8.0, 1.0, 1.5]));
-        assert_eq!(prepared_shape(&grid, Spacing::AsStored), [10, 100, 200]);
-        assert_eq!(prepared_shape(&grid, Spacing::InPlane([0.5, 1.0])), [10, 200, 300]);
-        assert_eq!(prepared_shape(&grid, Spacing::Volume([4.0, 2.0, 3.0])), [20, 50, 100]);
-        let unknown = Grid::unplaced([10, 100, 200], None);
-        assert_eq!(prepared_shape(&unknown, Spacing::InPlane([0.5, 1.0])), [10, 100, 200]);
+    fn slices_of_all_classes_are_counted_where_they_are_made() {
+        let grid = Grid::unplaced([40, 512, 512], Some([2.0, 1.0, 1.0]));
+        let slice = 117 * 512 * 512 * 4;
+        let of = |spacing, uncertainty| {
+            of(&grid, spacing, |made_with| made_with.uncertainty = uncertainty)
+        };
+        let labels = of(Spacing::AsStored, false);
+        // Distances that the file has, and a fifth of a voxel more in 40.
+        assert_eq!(of(Spacing::Volume([2.0, 1.0, 1.0]), false), labels);
+        assert_eq!(of(Spacing::Volume([1.99, 1.0, 1.0]), false), labels);
+        // A voxel more along slices.
+        assert!(of(Spacing::Volume([1.95, 1.0, 1.0]), false) > labels + 3 * slice);
+        assert!(of(Spacing::AsStored, true) > labels + 4 * slice);
     }
 }

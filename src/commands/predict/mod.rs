@@ -147,12 +147,14 @@ fn device(arguments: &cli::Predict) -> DeviceChoice {
 }
 
 /// Segments all images that are not finished; how each ended, on every rank.
-fn segment_all(
-    mut segmenter: Segmenter<'_>,
+fn segment_all<'a>(
+    mut segmenter: Segmenter<'a>,
     jobs: &[Job],
     arguments: &cli::Predict,
-    ranks: &Ranks,
+    ranks: &'a Ranks,
 ) -> Result<Vec<Ended>> {
+    // The most that can come: whether they share each image depends on what is finished.
+    segmenter.inference.share = (ranks.ranks() > 1).then_some(ranks);
     let needed = fit(&mut segmenter, jobs, arguments.memory);
     let needed = agree(&**ranks, needed)?;
     let looked = share::look(jobs, &arguments.to, segmenter.made_with, &**ranks)?;
@@ -172,18 +174,15 @@ fn fit(segmenter: &mut Segmenter<'_>, jobs: &[Job], most_bytes: Option<u64>) -> 
     let program = memory::resident_bytes();
     loop {
         let inference = &segmenter.inference;
-        let networks = memory::of_networks(inference, channels)?;
+        let networks = memory::of_networks(inference, channels, program)?;
         let of = |job: &Job| {
-            let grid = Grid::unplaced(job.shape?, job.spacing_mm);
-            let classes = segmenter.classes.len();
-            Some(memory::of_image(&grid, segmenter.preparation, classes, inference))
+            Some(memory::of_image(&Grid::unplaced(job.shape?, job.spacing_mm), segmenter))
         };
         let with_bytes = jobs.iter().filter_map(|job| Some((of(job)?, job)));
         let Some((of_image, job)) = with_bytes.max_by_key(|(bytes, _)| *bytes) else {
             return Ok("what they take is not known".to_owned());
         };
-        // Allocators hold more than what is in use, measured up to a seventh of it.
-        let bytes = program + (networks + of_image) / 4 * 5;
+        let bytes = program + memory::held(networks + of_image);
         let [slices, rows, columns] = job.shape.unwrap_or_default();
         let takes = format!(
             "`{}` of {slices} x {rows} x {columns} voxels takes about {}",

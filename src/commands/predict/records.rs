@@ -68,7 +68,12 @@ pub(super) struct StructureVolume {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Outcome {
     pub(super) structures: Vec<StructureVolume>,
+    /// All of it, reading included.
     pub(super) seconds: f64,
+    /// Windows, networks, and the sums of what they say.
+    pub(super) inference_seconds: f64,
+    /// Labels, what is asked for beside them, and writing.
+    pub(super) export_seconds: f64,
     /// Of the process on the host, where the system says so.
     pub(super) peak_memory_bytes: Option<u64>,
 }
@@ -260,7 +265,13 @@ mod tests {
 
     fn outcome() -> Outcome {
         let ventricle = StructureVolume { structure: "LV".into(), voxels: 3, volume_ml: Some(0.1) };
-        Outcome { structures: vec![ventricle], seconds: 1.5, peak_memory_bytes: None }
+        Outcome {
+            structures: vec![ventricle],
+            seconds: 1.5,
+            inference_seconds: 1.0,
+            export_seconds: 0.25,
+            peak_memory_bytes: None,
+        }
     }
 
     /// A folder with an image and what was made of it.

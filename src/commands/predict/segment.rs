@@ -18,7 +18,8 @@ use crate::scan::{Grid, Notes, Scan, read_channels};
 use crate::train::Method;
 use crate::train::inference::{Inference, most_likely};
 use std::borrow::Cow;
-use tch::{Device, Tensor};
+use std::time::{Duration, Instant};
+use tch::{Device, Kind, Tensor};
 
 /// Everything that is the same for all images.
 pub(super) struct Segmenter<'a> {
@@ -45,6 +46,15 @@ impl Opened {
 
 /// Takes the slices of an image one after the other.
 pub(super) type TakeSlice<'a> = &'a mut dyn FnMut(&NativeSlice<'_>) -> Result<()>;
+
+/// How long an image has taken, once it is open.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Spent {
+    /// Windows, networks, and the sums of what they say.
+    pub(super) inference: Duration,
+    /// What is made and written of that.
+    pub(super) export: Duration,
+}
 
 impl<'a> Segmenter<'a> {
     /// Of restored members, which predict on `device`; `member` is one of them, and they are alike.
@@ -83,24 +93,35 @@ impl<'a> Segmenter<'a> {
     }
 
     /// Predicts an image and hands its slices to `take`; without, only helps others to predict.
-    pub(super) fn predict(&self, opened: &Opened, mut take: Option<TakeSlice<'_>>) -> Result<()> {
+    pub(super) fn predict(
+        &self,
+        opened: &Opened,
+        mut take: Option<TakeSlice<'_>>,
+    ) -> Result<Spent> {
         let Opened { prepared, regrid } = opened;
         let [_, rows, columns] = prepared.grid.shape;
-        if regrid.is_same() && !self.wants_probabilities() {
-            // Labels are made where probabilities are, which need not come from there.
-            return self.inference.each_finished(prepared, &mut |_, probabilities| {
-                take.as_mut().map_or(Ok(()), |take| {
-                    self.hand_on_labels(probabilities, [rows, columns], take)
-                })
-            });
-        }
+        let (is_same, is_heard) = (regrid.is_same(), take.is_some());
         let mut native = NativeLabels::new(regrid.clone(), self.classes.len());
-        self.inference.each_slab(prepared, &mut |slab| {
+        let (begun, mut export) = (Instant::now(), Duration::ZERO);
+        self.inference.each_finished(prepared, &mut |_, probabilities| {
             let Some(take) = &mut take else { return Ok(()) };
-            self.hand_on(&slab.probabilities, [rows, columns], &mut |slice| {
-                native.each_slice(slice, self.wants_probabilities(), &mut |slice| take(&slice))
-            })
-        })
+            wait_for(probabilities)?;
+            let begun = Instant::now();
+            refuse_not_finite(probabilities)?;
+            if self.leaves_probabilities(is_same) {
+                self.hand_on_labels(probabilities, [rows, columns], take)?;
+            } else {
+                self.hand_on(probabilities, [rows, columns], &mut |slice| {
+                    native.each_slice(slice, self.wants_probabilities(), &mut |slice| take(&slice))
+                })?;
+            }
+            export += begun.elapsed();
+            Ok(())
+        })?;
+        if is_heard && !self.leaves_probabilities(is_same) {
+            native.finish()?;
+        }
+        Ok(Spent { inference: begun.elapsed().saturating_sub(export), export })
     }
 
     /// The labels of an image on the grid of its file.
@@ -126,8 +147,15 @@ impl<'a> Segmenter<'a> {
         }
     }
 
-    fn wants_probabilities(&self) -> bool {
+    /// Whether somebody asks for the probabilities of each voxel of the file.
+    pub(super) fn wants_probabilities(&self) -> bool {
         self.made_with.probabilities || self.made_with.uncertainty
+    }
+
+    /// Whether labels are made where probabilities are, which stay there: where the prepared grid is that of the
+    /// file and nobody asks for more.
+    pub(super) fn leaves_probabilities(&self, is_same: bool) -> bool {
+        is_same && !self.wants_probabilities()
     }
 
     /// Hands on the labels of slices whose probabilities are `[classes, slices, rows, columns]` on the grid of
@@ -138,7 +166,6 @@ impl<'a> Segmenter<'a> {
         shape: [usize; 2],
         take: TakeSlice<'_>,
     ) -> Result<()> {
-        refuse_not_finite(probabilities)?;
         let pixels = probabilities.size()[2..].iter().product::<i64>() as usize;
         let labels = most_likely(probabilities)?;
         for labels in labels.chunks_exact(pixels) {
@@ -151,16 +178,17 @@ impl<'a> Segmenter<'a> {
         Ok(())
     }
 
-    /// Hands on slices on the prepared grid, each `[classes, rows, columns]`.
+    /// Hands on slices on the prepared grid, each `[classes, rows, columns]`, of `[classes, slices, rows,
+    /// columns]` on the grid of predictions.
     fn hand_on(
         &self,
         probabilities: &Tensor,
         shape: [usize; 2],
         take: &mut dyn FnMut(&[f32]) -> Result<()>,
     ) -> Result<()> {
-        refuse_not_finite(probabilities)?;
         for slice in 0..probabilities.size()[1] {
-            let planes = probabilities.select(1, slice).contiguous().view([-1]);
+            let planes = probabilities.select(1, slice).to_kind(Kind::Float).to_device(Device::Cpu);
+            let planes = planes.contiguous().view([-1]);
             let planes = Vec::<f32>::try_from(planes).context(cannot_fetch)?;
             match self.inference.sampling {
                 Sampling::Slices { size } => take(&enlarged(&planes, size, shape))?,
@@ -173,6 +201,11 @@ impl<'a> Segmenter<'a> {
 
 fn cannot_fetch() -> &'static str {
     "cannot fetch a prediction"
+}
+
+/// Waits until a GPU has computed what the host has asked it for.
+fn wait_for(probabilities: &Tensor) -> Result<()> {
+    probabilities.f_double_value(&[0, 0, 0, 0]).map(drop).context(cannot_fetch)
 }
 
 fn refuse_not_finite(probabilities: &Tensor) -> Result<()> {

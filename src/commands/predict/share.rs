@@ -7,7 +7,7 @@ use super::images::ImageFiles;
 use super::memory;
 use super::records::{self, MadeWith, Outcome, Outputs};
 use super::results::Results;
-use super::segment::Segmenter;
+use super::segment::{Segmenter, Spent};
 use crate::comm::{Communicator, Ranks, agree};
 use crate::commands::packing;
 use crate::error::{Context, Failure, Result};
@@ -160,8 +160,8 @@ impl Worker<'_> {
             let on_slice = || self.bar.inc(1);
             let mut results =
                 Results::begin(&self.segmenter, &opened, &open.job.image, &outputs, &on_slice)?;
-            self.segmenter.predict(&opened, Some(&mut |slice| results.take(slice)))?;
-            self.finish(open, results, &outputs, begun)
+            let spent = self.segmenter.predict(&opened, Some(&mut |slice| results.take(slice)))?;
+            self.finish(open, results, &outputs, (begun, spent))
         });
         ended.unwrap_or_else(|failure| Ended::failed(&open.job.image, &failure))
     }
@@ -190,9 +190,10 @@ impl Worker<'_> {
                     self.segmenter.predict(&opened, Some(&mut |slice| results.take(slice)))
                 }
             };
-            panics::unwound_if_alone(predicted)?;
+            let spent = panics::unwound_if_alone(predicted)?;
             let written = panics::caught(|| {
-                results.map(|results| self.finish(open, results, &outputs, begun)).transpose()
+                let finish = |results| self.finish(open, results, &outputs, (begun, spent));
+                results.map(finish).transpose()
             });
             agree(&**ranks, written)
         });
@@ -203,19 +204,21 @@ impl Worker<'_> {
         }
     }
 
-    /// Writes what is left to be written, the record last.
+    /// Writes what is left to be written, the record last, of an image that was begun then and has taken so long.
     fn finish(
         &self,
         open: &OpenJob<'_>,
         results: Results<'_>,
         outputs: &Outputs,
-        begun: Instant,
+        (begun, spent): (Instant, Spent),
     ) -> Result<Ended> {
-        let like = &open.job.image.files[0];
+        let (like, predicted) = (&open.job.image.files[0], Instant::now());
         let structures = results.finish(&self.segmenter, &outputs.labels, like)?;
         let outcome = Outcome {
             structures,
             seconds: begun.elapsed().as_secs_f64(),
+            inference_seconds: spent.inference.as_secs_f64(),
+            export_seconds: (spent.export + predicted.elapsed()).as_secs_f64(),
             peak_memory_bytes: memory::peak_bytes(),
         };
         outputs.finish(open.input.clone(), self.segmenter.made_with, &outcome)?;

@@ -140,18 +140,18 @@ impl Summary {
             .structures
             .iter()
             .flat_map(|name| [format!("{name}_voxels"), format!("{name}_ml")]);
-        let fixed = ["case", "image", "seconds", "peak_memory_bytes"].map(str::to_owned);
-        csv.write_record(fixed.into_iter().chain(columns)).context(doing)?;
+        let seconds = ["seconds", "inference_seconds", "export_seconds"];
+        let fixed = [&["case", "image"][..], &seconds, &["peak_memory_bytes"]].concat();
+        csv.write_record(fixed.into_iter().map(str::to_owned).chain(columns)).context(doing)?;
         for (name, case) in &self.cases {
             let Some(outcome) = &case.outcome else { continue };
             let image = case.images.first().map(|path| path.display().to_string());
             let memory = outcome.peak_memory_bytes.map(|bytes| bytes.to_string());
-            let mut row = vec![
-                name.clone(),
-                image.unwrap_or_default(),
-                format!("{:.2}", outcome.seconds),
-                memory.unwrap_or_default(),
-            ];
+            let mut row = vec![name.clone(), image.unwrap_or_default()];
+            let Outcome { seconds, inference_seconds, export_seconds, .. } = outcome;
+            let seconds = [seconds, inference_seconds, export_seconds];
+            row.extend(seconds.map(|seconds| format!("{seconds:.2}")));
+            row.push(memory.unwrap_or_default());
             for structure in &self.structures {
                 let found = outcome.structures.iter().find(|found| found.structure == *structure);
                 row.push(found.map_or_else(String::new, |found| found.voxels.to_string()));
@@ -239,6 +239,8 @@ mod tests {
                 volume_ml,
             }],
             seconds: 1.25,
+            inference_seconds: 0.75,
+            export_seconds: 0.125,
             peak_memory_bytes: Some(4096),
         };
         let mut summary = claim(folder.path(), &[image("a")], false).unwrap();
@@ -250,9 +252,9 @@ mod tests {
         summary.write().unwrap();
         let table = std::fs::read_to_string(folder.path().join("summary.csv")).unwrap();
         insta::assert_snapshot!(table, @r#"
-        case,image,seconds,peak_memory_bytes,"left, ventricle_voxels","left, ventricle_ml"
-        a,in/a.nii,1.25,4096,20,0.2500
-        b,in/b.nii,1.25,4096,20,
+        case,image,seconds,inference_seconds,export_seconds,peak_memory_bytes,"left, ventricle_voxels","left, ventricle_ml"
+        a,in/a.nii,1.25,0.75,0.12,4096,20,0.2500
+        b,in/b.nii,1.25,0.75,0.12,4096,20,
         "#);
         let json = std::fs::read_to_string(folder.path().join("summary.json")).unwrap();
         assert!(json.contains("is damaged"));

@@ -207,8 +207,7 @@ pub fn mix_all(
 /// multiple of 64 that holds both.
 ///
 /// ```
-/// use scrimp::mixing::puzzle::canvas;
-/// assert_eq!((canvas(212, 212), canvas(64, 32)), (256, 64));
+/// assert_eq!(scrimp::mixing::puzzle::canvas(212, 180), 256);
 /// ```
 pub fn canvas(rows: usize, columns: usize) -> usize {
     rows.max(columns).max(1).next_multiple_of(CANVAS_STEP)
@@ -274,4 +273,145 @@ fn check_views(views: &[View<'_>; 2], size: usize) -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::Key;
+    use proptest::prelude::*;
+
+    const SIZE: usize = 64;
+    const PIXELS: usize = SIZE * SIZE;
+
+    /// Noise with a salient disc somewhere.
+    fn scene(seed: u64) -> [Vec<f32>; 2] {
+        let mut draws = Key::new(seed).draws();
+        let middle = [0; 2].map(|_| draws.range(10.0, 54.0));
+        let image = (0..PIXELS).map(|_| draws.normal() as f32).collect();
+        let distance = |pixel: usize| {
+            let place = [pixel / SIZE, pixel % SIZE].map(|place| place as f64);
+            (place[0] - middle[0]).hypot(place[1] - middle[1])
+        };
+        let saliency = (0..PIXELS)
+            .map(|pixel| (draws.uniform() * if distance(pixel) < 9.0 { 1.0 } else { 0.05 }) as f32);
+        [image, saliency.collect()]
+    }
+
+    fn view([image, saliency]: &[Vec<f32>; 2]) -> View<'_> {
+        View { image, saliency }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(12))]
+        #[test]
+        fn every_pixel_has_its_share_and_its_source_whatever_the_number_of_threads(
+            seed in any::<u64>(), blocks in prop::sample::select(vec![2usize, 4, 8, 16]),
+            labels in 2usize..5, share in 0.0f64..1.0, patch in prop::sample::select(vec![1usize, 4, 64]),
+        ) {
+            let scenes = [0, 1, 2].map(|item| scene(seed.wrapping_add(item)));
+            let pairs = [[0, 1], [1, 2], [2, 0], [1, 1]]
+                .map(|pair| pair.map(|item: usize| view(&scenes[item])));
+            let transport = Some(Transport { patch, distance_weight: 0.8 });
+            let settings = Settings { labels, transport, ..Settings::default() };
+            let draw = Draw { blocks, share };
+            let mixes = mix_all(&pairs, SIZE, &settings, draw, 1).unwrap();
+            for threads in [0, 2, 3, 9] {
+                prop_assert_eq!(&mixes, &mix_all(&pairs, SIZE, &settings, draw, threads).unwrap());
+            }
+            for mix in &mixes {
+                let shares = mix.shares();
+                prop_assert_eq!(shares.len(), PIXELS);
+                let whole = |share: &f32| (share * (labels - 1) as f32).round() / (labels - 1) as f32;
+                prop_assert!(shares.iter().all(|share| (share - whole(share)).abs() < 1e-6));
+                for image in [0, 1] {
+                    let mut seen = vec![false; PIXELS];
+                    for (source, share) in mix.sources(image).into_iter().zip(&shares) {
+                        let shown = if image == 0 { *share } else { 1.0 - share };
+                        // Each patch comes at most once, and nowhere where its image is not shown.
+                        prop_assert!(source == -1 || shown > 0.0);
+                        if source >= 0 {
+                            prop_assert!(!std::mem::replace(&mut seen[source as usize], true));
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn without_transport_all_stays_in_its_place_and_without_saliency_chance_decides() {
+        let (image, saliency) = (vec![0.0; PIXELS], vec![0.0; PIXELS]);
+        let blank = View { image: &image, saliency: &saliency };
+        let settings = Settings { transport: None, ..Settings::default() };
+        let shares = |share| {
+            let mix = mix([blank; 2], SIZE, &settings, Draw { blocks: 4, share }).unwrap();
+            assert!(mix.sources(1).into_iter().eq(0..PIXELS as i32));
+            mix.shares()
+        };
+        assert_eq!(shares(1.0), [1.0; PIXELS]);
+        assert_eq!(shares(0.5), [0.5; PIXELS]);
+        assert_eq!(shares(0.0), [0.0; PIXELS]);
+        assert!(
+            mix_all(&[], SIZE, &settings, Draw { blocks: 2, share: 0.5 }, 2).unwrap().is_empty()
+        );
+    }
+
+    #[test]
+    fn canvases_hold_the_image_in_whole_steps() {
+        assert_eq!(
+            [canvas(0, 0), canvas(64, 64), canvas(212, 3), canvas(8, 257)],
+            [64, 64, 256, 320]
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_mixed_is_refused() {
+        let [image, saliency] = scene(1);
+        let message = |image: &[f32], saliency: &[f32], size, settings: &Settings, draw| {
+            let other = scene(2);
+            let views = [view(&other), View { image, saliency }];
+            mix(views, size, settings, draw).unwrap_err().message().to_owned()
+        };
+        let settings = Settings::default();
+        let draw = Draw { blocks: 4, share: 0.5 };
+        let of_size = |size| message(&image, &saliency, size, &settings, draw);
+        let sizes = "pixels along a side, expected a multiple of 64 up to 8192";
+        assert_eq!(of_size(0), format!("images to mix have 0 {sizes}"));
+        assert_eq!(of_size(100), format!("images to mix have 100 {sizes}"));
+        assert_eq!(of_size(128), "an image to mix has 4096 pixels, expected 128 x 128");
+        let mut damaged = saliency.clone();
+        damaged[15 * SIZE + 15] = -1.0;
+        assert_eq!(
+            message(&image, &damaged, SIZE, &settings, draw),
+            "saliency at row 15, column 15 of a mix is -1, expected a finite number of at least 0"
+        );
+        damaged[15 * SIZE + 15] = f32::NAN;
+        assert_eq!(
+            message(&damaged, &saliency, SIZE, &settings, draw),
+            "image at row 15, column 15 of a mix is NaN, expected a finite number"
+        );
+        damaged[15 * SIZE + 15] = 1e38;
+        let large = message(&damaged, &saliency, SIZE, &settings, draw);
+        assert!(large.starts_with("the cost of block"), "{large}");
+        let of_settings = |settings: Settings| message(&image, &saliency, SIZE, &settings, draw);
+        assert_eq!(
+            of_settings(Settings { labels: 1, ..settings }),
+            "a mix has 1 labels, expected 2 to 255"
+        );
+        assert_eq!(
+            of_settings(Settings { eta: f64::NAN, ..settings }),
+            "`eta` of a mix is NaN, expected a finite number of at least 0"
+        );
+        let transport = Some(Transport { patch: 6, distance_weight: 0.8 });
+        assert_eq!(
+            of_settings(Settings { transport, ..settings }),
+            "a patch has 6 pixels along its side, expected a power of two"
+        );
+        assert_eq!(
+            message(&image, &saliency, SIZE, &settings, Draw { blocks: 3, share: 2.0 }),
+            "a mix of 3 blocks along a side with a share of 2 was drawn, expected 2, 4, 8 or 16 blocks and a \
+             share from 0 to 1"
+        );
+    }
 }
