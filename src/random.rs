@@ -93,6 +93,40 @@ impl Draws {
         let radius = (-2.0 * (1.0 - self.uniform()).ln()).sqrt();
         radius * (std::f64::consts::TAU * self.uniform()).cos()
     }
+
+    /// Beta distributed with both parameters `concentration`, which is above 0: in `[0, 1]`, symmetric about
+    /// one half; near it where the concentration is large, near the ends where it is small.
+    ///
+    /// Of 1/2 this is the arcsine law, sin²(π u / 2), and of 1 the uniform one, from one number each; else
+    /// G / (G + G') of two gamma variates, from their logarithms, so that none is too small.
+    pub fn beta(&mut self, concentration: f64) -> f64 {
+        match concentration {
+            0.5 => (std::f64::consts::FRAC_PI_2 * self.uniform()).sin().powi(2),
+            1.0 => self.uniform(),
+            _ => {
+                let one = self.log_gamma(concentration);
+                1.0 / (1.0 + (self.log_gamma(concentration) - one).exp())
+            }
+        }
+    }
+
+    /// The logarithm of a gamma variate (Marsaglia and Tsang, ACM Transactions on Mathematical Software 2000).
+    fn log_gamma(&mut self, shape: f64) -> f64 {
+        if shape < 1.0 {
+            let log = (1.0 - self.uniform()).ln() / shape;
+            return log + self.log_gamma(shape + 1.0);
+        }
+        let third_less = shape - 1.0 / 3.0;
+        let width = 1.0 / (9.0 * third_less).sqrt();
+        loop {
+            let normal = self.normal();
+            let cube = (1.0 + width * normal).powi(3);
+            let level = (1.0 - self.uniform()).ln();
+            if cube > 0.0 && level < 0.5 * normal * normal + third_less * (1.0 - cube + cube.ln()) {
+                return third_less.ln() + cube.ln();
+            }
+        }
+    }
 }
 
 /// A uniformly random order of `0..count` (Fisher and Yates).
@@ -183,6 +217,27 @@ mod tests {
         let mean = normals.iter().sum::<f64>() / 20_000.0;
         let variance = normals.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / 20_000.0;
         assert!(mean.abs() < 0.03 && (variance - 1.0).abs() < 0.04, "{mean} {variance}");
+    }
+
+    #[test]
+    fn beta_variates_have_the_mean_and_variance_of_their_concentration() {
+        for concentration in [0.02, 0.3, 0.5, 1.0, 2.5, 40.0] {
+            let mut draws = Key::new(8).draws();
+            let found: Vec<f64> = (0..20_000).map(|_| draws.beta(concentration)).collect();
+            assert!(found.iter().all(|x| (0.0..=1.0).contains(x)), "{concentration}");
+            let mean = found.iter().sum::<f64>() / 20_000.0;
+            let variance = found.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / 20_000.0;
+            let expected = 1.0 / (4.0 * (2.0 * concentration + 1.0));
+            let of_all = format!("{concentration}: {mean} {variance}");
+            assert!((mean - 0.5).abs() < 0.012, "{of_all}");
+            assert!((variance / expected - 1.0).abs() < 0.04, "{of_all}");
+        }
+        let (mut plain, mut beta) = (Key::new(9).draws(), Key::new(9).draws());
+        let angle = std::f64::consts::PI * plain.uniform() / 2.0;
+        assert!((beta.beta(0.5) - angle.sin().powi(2)).abs() < 1e-15);
+        for extreme in [1e-30, 1e30] {
+            assert!((0.0..=1.0).contains(&Key::new(9).draws().beta(extreme)), "{extreme}");
+        }
     }
 
     #[test]

@@ -13,9 +13,9 @@ pub mod ustm;
 
 use crate::config::RunConfig;
 use crate::config::sampling::Sampling;
-use crate::data::IMAGE_LABEL;
 use crate::data::samples::Samples;
 use crate::data::stream::{self, StreamSpec};
+use crate::data::{IGNORE, IMAGE_LABEL};
 use crate::error::{Context, Failure, Result};
 use crate::losses::{partial_cross_entropy, partial_cross_entropy_over};
 use crate::mixing::puzzle::{Settings, Transport};
@@ -26,7 +26,7 @@ use crate::random::Key;
 use crate::train::learner::LearnerSetup;
 use crate::train::numbers;
 use crate::train::point::StepPoint;
-use crate::train::{ForwardMode, Method, StepContext};
+use crate::train::{Drawing, ForwardMode, Method, StepContext};
 use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer, Serialize};
 use std::rc::Rc;
@@ -224,12 +224,33 @@ fn annotated_cross_entropy(logits: &Tensor, annotation: &Tensor, cx: &StepContex
     }
 }
 
+/// What there is to see of mixed samples: images `[N, C, H, W]`, the share in every pixel of the first of
+/// those that they are made of, `[1 or N, 1, H, W]`, and the shares of the classes, `[N, classes, H, W]`, of
+/// which the largest is shown.
+fn drawings_of_mix(
+    image: &Tensor,
+    share: &Tensor,
+    target: &Tensor,
+) -> Vec<(&'static str, Drawing)> {
+    let size = image.size();
+    let share = share.expand([size[0], 1, size[2], size[3]], false);
+    let is_known = target.sum_dim_intlist([1i64].as_slice(), false, target.kind()).gt(0.0);
+    let classes = target.argmax(1, false).where_scalarother(&is_known, i64::from(IGNORE));
+    vec![
+        ("mixed", Drawing::Intensities(image.shallow_clone())),
+        ("mixed_label", Drawing::Classes(classes)),
+        ("mixed_mask", Drawing::Shares(share)),
+    ]
+}
+
 /// What a configuration asks a method to learn from.
 pub struct Asked<'a> {
     /// The kind of annotation.
     pub annotation: &'a str,
     /// How samples are cut from scans.
     pub sampling: Sampling,
+    /// Whether a step is cut into micro-batches.
+    pub in_micro_batches: bool,
 }
 
 /// What a method file states about itself; `define` turns it into a table entry.
@@ -331,7 +352,8 @@ fn check<R: Recipe>(config: &RunConfig) -> Result<toml::Table> {
     if annotation == IMAGE_LABEL && !stream::by_image_label(R::STREAMS) {
         return Err(refuse_image_label(config, R::NAME));
     }
-    if !R::IN_MICRO_BATCHES && config.train.micro_batches.is_some_and(|count| count > 1) {
+    let in_micro_batches = config.train.micro_batches.is_some_and(|count| count > 1);
+    if !R::IN_MICRO_BATCHES && in_micro_batches {
         return Err(refuse_micro_batches(config, R::NAME));
     }
     if !R::IN_PATCHES && config.data.patches.is_some() {
@@ -340,7 +362,7 @@ fn check<R: Recipe>(config: &RunConfig) -> Result<toml::Table> {
     refuse_volumes::<R>(config.data.sampling().extent())
         .map_err(|failure| failure.at(config.place("data.patches")))?;
     let params: R::Params = config.method_params()?;
-    let asked = Asked { annotation, sampling: config.data.sampling() };
+    let asked = Asked { annotation, sampling: config.data.sampling(), in_micro_batches };
     R::refuse(&params, &asked).map_err(|failure| failure.at(config.place("method.params")))?;
     toml::Table::try_from(params).context(|| format!("cannot write out `{}`", R::NAME))
 }

@@ -3,7 +3,11 @@
 //! What is drawn comes in as an argument. Knows no network, no loss, no step and no rank.
 
 #[cfg(feature = "torch")]
+pub mod boxes;
+#[cfg(feature = "torch")]
 mod cells;
+#[cfg(feature = "torch")]
+pub mod mixture;
 pub mod puzzle;
 #[cfg(feature = "torch")]
 pub mod rotation;

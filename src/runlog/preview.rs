@@ -2,9 +2,10 @@
 //!
 //! A picture is a grey 8-bit PNG that any program opens. Slices are stacked from top to bottom; from
 //! left to right stand four squares: the image (0 to 255), the annotation, the prediction and the
-//! truth, whose grey value is the number of the class, 255 where nobody annotated; behind them grey
-//! squares of what a method makes beside, whose names are in the PNG's text `made`. How they are
-//! coloured and shown is decided by whoever reads them.
+//! truth, whose grey value is the number of the class, 255 where nobody annotated; behind them squares
+//! of what a method makes beside, whose names are in the PNG's text `made`. They are grey, but for those
+//! whose names the text `classes` repeats: these hold numbers of classes. How all are coloured and shown
+//! is decided by whoever reads them.
 
 use super::directory::{make_folder, plain_name};
 use crate::error::{Context, Failure, Result};
@@ -17,6 +18,8 @@ use std::path::Path;
 const PLANES: usize = 4;
 /// The key of the text that names the further squares, separated by commas.
 const MADE: &str = "made";
+/// The key of the text that names those of them that hold classes.
+const CLASSES: &str = "classes";
 /// Rows and columns of a slice at most; larger ones are thinned out.
 pub const LARGEST: usize = 128;
 /// Squares beside each other at most, those of what a method makes included.
@@ -38,8 +41,28 @@ pub struct Preview {
     pub prediction: Vec<u8>,
     /// True classes.
     pub truth: Vec<u8>,
-    /// Images that the method makes beside its prediction, by name, 0 to 255.
-    pub made: Vec<(String, Vec<u8>)>,
+    /// What the method makes beside its prediction.
+    pub made: Vec<MadeSquares>,
+}
+
+/// A further square of every slice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MadeSquares {
+    /// What it shows; has no comma.
+    pub name: String,
+    /// What its values are.
+    pub values: Values,
+    /// `[slices, size, size]`.
+    pub plane: Vec<u8>,
+}
+
+/// What the values of a square are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Values {
+    /// Levels of grey, 0 to 255.
+    Greys,
+    /// Classes, [`UNANNOTATED`] where there is none.
+    Classes,
 }
 
 impl Preview {
@@ -58,11 +81,11 @@ impl Preview {
         planes.into_iter().all(part).then(|| planes.map(|plane| &plane[range.clone()]))
     }
 
-    /// One slice of what the method made beside, by name.
-    pub fn made_slice(&self, slice: usize) -> impl Iterator<Item = (&str, &[u8])> {
+    /// One slice of what the method made beside: `size * size` values, and what they are.
+    pub fn made_slice(&self, slice: usize) -> impl Iterator<Item = (Values, &[u8])> {
         let count = self.size * self.size;
-        self.made.iter().filter_map(move |(name, plane)| {
-            Some((name.as_str(), plane.get(slice * count..(slice + 1) * count)?))
+        self.made.iter().filter_map(move |made| {
+            Some((made.values, made.plane.get(slice * count..(slice + 1) * count)?))
         })
     }
 
@@ -87,7 +110,11 @@ impl Preview {
             annotation: thin(self.annotation),
             prediction: thin(self.prediction),
             truth: thin(self.truth),
-            made: self.made.into_iter().map(|(name, plane)| (name, thin(plane))).collect(),
+            made: self
+                .made
+                .into_iter()
+                .map(|made| MadeSquares { plane: thin(made.plane), ..made })
+                .collect(),
         }
     }
 
@@ -123,9 +150,11 @@ impl Preview {
         encoder.set_color(png::ColorType::Grayscale);
         encoder.set_depth(png::BitDepth::Eight);
         encoder.set_compression(png::Compression::Fast);
-        let names: Vec<&str> = self.made.iter().map(|(name, _)| name.as_str()).collect();
-        if !names.is_empty() {
-            encoder.add_text_chunk(MADE.to_owned(), names.join(","))?;
+        let classes = self.made.iter().filter(|made| made.values == Values::Classes);
+        for (key, names) in [(MADE, names(self.made.iter())), (CLASSES, names(classes))] {
+            if !names.is_empty() {
+                encoder.add_text_chunk(key.to_owned(), names)?;
+            }
         }
         let mut writer = encoder.write_header()?;
         writer.write_image_data(&pixels)?;
@@ -138,10 +167,11 @@ impl Preview {
         let decoder = png::Decoder::new(BufReader::new(files::open(path).context(doing)?));
         let mut reader = decoder.read_info().context(doing)?;
         let (width, height) = (reader.info().width as usize, reader.info().height as usize);
-        let made = &reader.info().uncompressed_latin1_text;
-        let made = made.iter().find(|text| text.keyword == MADE).map_or("", |text| &text.text);
-        let made: Vec<String> =
-            made.split(',').filter(|name| !name.is_empty()).map(plain_name).collect();
+        let [made, of_classes] = [MADE, CLASSES].map(|key| {
+            let texts = &reader.info().uncompressed_latin1_text;
+            let text = texts.iter().find(|text| text.keyword == key).map_or("", |text| &text.text);
+            text.split(',').filter(|name| !name.is_empty()).map(plain_name).collect::<Vec<_>>()
+        });
         let planes = PLANES + made.len();
         let size = width / planes;
         let is_grey =
@@ -156,6 +186,11 @@ impl Preview {
         }
         let mut pixels = vec![0; width * height];
         reader.next_frame(&mut pixels).context(doing)?;
+        let of_name = |name: String, plane| {
+            let holds_classes = of_classes.contains(&name);
+            let values = if holds_classes { Values::Classes } else { Values::Greys };
+            MadeSquares { name, values, plane }
+        };
         let plane = |index: usize| -> Vec<u8> {
             let rows = pixels.chunks_exact(width);
             rows.flat_map(|row| &row[index * size..(index + 1) * size]).copied().collect()
@@ -166,9 +201,18 @@ impl Preview {
             annotation: plane(1),
             prediction: plane(2),
             truth: plane(3),
-            made: made.into_iter().zip(PLANES..).map(|(name, at)| (name, plane(at))).collect(),
+            made: made
+                .into_iter()
+                .zip(PLANES..)
+                .map(|(name, at)| of_name(name, plane(at)))
+                .collect(),
         })
     }
+}
+
+/// Names of squares, separated by commas.
+fn names<'a>(made: impl Iterator<Item = &'a MadeSquares>) -> String {
+    made.map(|made| made.name.as_str()).collect::<Vec<_>>().join(",")
 }
 
 #[cfg(test)]
@@ -199,7 +243,11 @@ mod tests {
         assert_eq!(read, written);
         assert_eq!((read.slices(), read.slice(3)), (3, None));
         let plane: Vec<u8> = written.image.iter().map(|value| 255 - value).collect();
-        written.made = vec![("mask".to_owned(), plane.clone()), ("painted".to_owned(), plane)];
+        let made = |name: &str, values| {
+            let (name, plane) = (name.to_owned(), plane.clone());
+            MadeSquares { name, values, plane }
+        };
+        written.made = vec![made("mixed", Values::Greys), made("mixed_label", Values::Classes)];
         written.write(&path).unwrap();
         assert_eq!(Preview::read(&path).unwrap(), written);
         assert_eq!(path.parent().unwrap().read_dir().unwrap().count(), 1);

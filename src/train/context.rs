@@ -162,11 +162,7 @@ impl<'a> StepContext<'a> {
     ///
     /// [`Objective`]: super::objective::Objective
     pub fn saliency(&self, value: &Tensor, image: &Tensor) -> Result<Tensor> {
-        let gradients = Tensor::f_run_backward(&[value], &[image], true, false);
-        let gradients =
-            gradients.context(|| "cannot find out where in an image a value comes from")?;
-        let gradient = gradients.into_iter().find(Tensor::defined);
-        gradient.ok_or_else(|| Failure::new("a value does not depend on its image"))
+        saliency(value, image)
     }
 
     /// The key of this step for one purpose, equal on all ranks.
@@ -255,6 +251,14 @@ fn among_others(own: &Tensor, rows: &Range<usize>, samples: usize) -> Tensor {
     let all = Tensor::full(size, -0.0, (kind, own.device()));
     all.narrow(0, rows.start as i64, rows.len() as i64).copy_(own);
     all
+}
+
+/// [`StepContext::saliency`] outside of steps, for pictures.
+pub fn saliency(value: &Tensor, image: &Tensor) -> Result<Tensor> {
+    let gradients = Tensor::f_run_backward(&[value], &[image], true, false);
+    let gradients = gradients.context(|| "cannot find out where in an image a value comes from")?;
+    let gradient = gradients.into_iter().find(Tensor::defined);
+    gradient.ok_or_else(|| Failure::new("a value does not depend on its image"))
 }
 
 #[cfg(test)]

@@ -271,7 +271,7 @@ mod tests {
     use super::*;
     use crate::comm::Solo;
     use crate::data::{Case, DENSE};
-    use crate::runlog::preview::Preview;
+    use crate::runlog::preview::{Preview, Values};
     use crate::train::inference::tests::{Answers, HERE, echo, patches, scan};
     use std::collections::BTreeMap;
 
@@ -333,6 +333,17 @@ mod tests {
                 shapes[worst][1].max(shapes[worst][2])
             };
             assert_eq!((picture.size, picture.slices()), (size, shapes[worst][0]));
+            if matches!(sampling, Sampling::Slices { .. }) {
+                let [opposite, known] = &picture.made[..] else { panic!("{:?}", picture.made) };
+                assert_eq!((known.values, &known.plane), (Values::Classes, &picture.truth));
+                let sums = picture.image.iter().zip(&opposite.plane);
+                assert!(
+                    sums.map(|(a, b)| u16::from(*a) + u16::from(*b))
+                        .all(|sum| sum.abs_diff(255) < 2)
+                );
+            } else {
+                assert!(picture.made.is_empty());
+            }
         }
     }
 }

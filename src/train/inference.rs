@@ -4,7 +4,7 @@
 //! the probabilities of a whole volume are never held. Knows no file, no truth and no score.
 
 use super::blend::{Blend, within_padding};
-use super::method::Method;
+use super::method::{Drawing, Method};
 use super::windows::{Group, Lattice};
 use crate::comm::{Ranks, agree};
 use crate::config::sampling::Sampling;
@@ -82,8 +82,8 @@ pub struct Slab {
 
 /// Takes class probabilities `[classes, slices, rows, columns]` on the device, from the given slice on.
 pub type Taker<'t> = &'t mut dyn FnMut(usize, &Tensor) -> Result<()>;
-/// Takes pictures of neighbouring slices by name, each `[slices, C, rows, columns]`.
-pub type PicturesTaker<'t> = &'t mut dyn FnMut(Vec<(&'static str, Tensor)>) -> Result<()>;
+/// Takes what was made of neighbouring slices, by name.
+pub type PicturesTaker<'t> = &'t mut dyn FnMut(Vec<(&'static str, Drawing)>) -> Result<()>;
 
 impl<'a> Inference<'a> {
     /// Networks that see every window once, overlapping by half, on this rank.
@@ -164,14 +164,24 @@ impl<'a> Inference<'a> {
     }
 
     /// What the members make of whole slices beside their predictions, some slices at a time; nothing where
-    /// they see windows, or where there are several.
-    pub fn each_pictures(&self, scan: &Scan, take: PicturesTaker<'_>) -> Result<()> {
+    /// they see windows, or where there are several. `annotation` holds a class or [`crate::data::IGNORE`] for
+    /// every pixel of the grid of predictions.
+    pub fn each_pictures(
+        &self,
+        scan: &Scan,
+        annotation: &[u8],
+        take: PicturesTaker<'_>,
+    ) -> Result<()> {
         let (Sampling::Slices { .. }, [member]) = (self.sampling, &*self.members) else {
             return Ok(());
         };
         let cut = self.cut(scan);
-        for layer in 0..cut.lattice.layers.len() {
-            take(member.pictures(&self.layer(&cut, layer))?)?;
+        let extents = self.shape(scan).map(|extent| extent as i64);
+        let annotation = Tensor::from_slice(annotation).view(extents).to_kind(Kind::Int64);
+        for (layer, slices) in cut.lattice.layers.iter().enumerate() {
+            let annotation = annotation.narrow(0, slices.start as i64, slices.len() as i64);
+            let annotation = annotation.to_device(self.target.device);
+            take(member.pictures(&self.layer(&cut, layer), &annotation)?)?;
         }
         Ok(())
     }
@@ -455,6 +465,16 @@ pub(super) mod tests {
         }
         fn learners(&self) -> Vec<&Learner> {
             Vec::new()
+        }
+        fn pictures(
+            &self,
+            image: &Tensor,
+            annotation: &Tensor,
+        ) -> Result<Vec<(&'static str, Drawing)>> {
+            Ok(vec![
+                ("opposite", Drawing::Intensities(1.0 - image)),
+                ("known", Drawing::Classes(annotation.shallow_clone())),
+            ])
         }
     }
 

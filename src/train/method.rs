@@ -24,9 +24,14 @@ pub trait Method {
     fn forward(&self, image: &Tensor, mode: ForwardMode) -> Result<Tensor>;
     /// Everything to save, restore, broadcast and compare; the first one predicts.
     fn learners(&self) -> Vec<&Learner>;
-    /// Images `[N, C, H, W]` in [0, 1] that the method makes of images beside its prediction, by name, for
-    /// people to look at. Names have no commas.
-    fn pictures(&self, _image: &Tensor) -> Result<Vec<(&'static str, Tensor)>> {
+    /// What the method makes beside its prediction of slices `[N, C, H, W]` of a held-out case and their
+    /// annotation, `[N, H, W]` with classes and [`crate::data::IGNORE`], by name, for people to look at.
+    /// Names have no commas. A case that nobody annotated comes with its dense truth.
+    fn pictures(
+        &self,
+        _image: &Tensor,
+        _annotation: &Tensor,
+    ) -> Result<Vec<(&'static str, Drawing)>> {
         Ok(Vec::new())
     }
     /// [`Method::forward`] with running statistics.
@@ -38,6 +43,17 @@ pub trait Method {
     fn adapt_statistics(&self, image: &Tensor, share: f64) -> Result<()> {
         tch::no_grad(|| self.forward(image, ForwardMode::Statistics { share })).map(drop)
     }
+}
+
+/// What a method makes of slices, to be looked at.
+#[derive(Debug)]
+pub enum Drawing {
+    /// `[N, C, H, W]` with intensities as those of the slices.
+    Intensities(Tensor),
+    /// `[N, C, H, W]` in [0, 1].
+    Shares(Tensor),
+    /// Classes `[N, H, W]`, [`crate::data::IGNORE`] where there is none.
+    Classes(Tensor),
 }
 
 /// For what the networks that predict run outside of training.

@@ -28,7 +28,7 @@ pub mod trainer;
 pub mod watchdog;
 pub mod windows;
 
-pub use context::StepContext;
-pub use method::{ForwardMode, Method, step_in_parts};
+pub use context::{StepContext, saliency};
+pub use method::{Drawing, ForwardMode, Method, step_in_parts};
 pub use objective::{Objective, Weight};
 pub use report::{FetchedNumbers, StepReport};

@@ -4,10 +4,11 @@
 //! that holds the worst or best of all draws it. Nothing is sent.
 
 use super::inference::Inference;
+use super::method::Drawing;
 use super::scores::CaseScores;
 use crate::data::held_out::HeldOut;
 use crate::error::{Context, Result};
-use crate::runlog::preview::{Preview, UNANNOTATED};
+use crate::runlog::preview::{MadeSquares, Preview, UNANNOTATED, Values};
 use tch::{Device, Kind, Tensor};
 
 /// The predictions for a rank's worst and best case so far.
@@ -78,29 +79,38 @@ impl Scene<'_> {
     /// The picture, with what the method makes of the slices beside.
     pub(super) fn picture(&self, inference: &Inference<'_>) -> Result<Preview> {
         let scan = self.held_out.scan();
-        let [_, rows, columns] = inference.shape(scan);
+        let [slices, rows, columns] = inference.shape(scan);
         let plane = [rows, columns];
-        let mut made: Vec<(String, Vec<u8>)> = Vec::new();
-        inference.each_pictures(scan, &mut |pictures| {
-            for (place, (name, picture)) in pictures.into_iter().enumerate() {
+        let image = inference.image(scan, 0..slices);
+        let levels = Levels::of(&image);
+        let annotated = self.held_out.annotation_on(self.annotation, plane);
+        let truth = self.held_out.truth_on(plane);
+        let known = annotated.as_ref().unwrap_or(&truth);
+        let mut made: Vec<MadeSquares> = Vec::new();
+        inference.each_pictures(scan, known, &mut |drawings| {
+            for (place, (name, drawing)) in drawings.into_iter().enumerate() {
+                let (values, more) = levels.read(&drawing)?;
                 if made.len() == place {
-                    made.push((name.to_owned(), Vec::new()));
+                    made.push(MadeSquares { name: name.to_owned(), values, plane: Vec::new() });
                 }
-                made[place].1.extend(greys(&picture)?);
+                made[place].plane.extend(more);
             }
             Ok(())
         })?;
-        let annotated = self.held_out.annotation_on(self.annotation, plane);
+        for made in &mut made {
+            let fill = if made.values == Values::Classes { UNANNOTATED } else { 0 };
+            made.plane = squared(&made.plane, plane, fill);
+        }
+        let image = levels.greys(&image)?;
         let annotated =
             annotated.unwrap_or_else(|| vec![UNANNOTATED; self.prediction.len()].into());
-        let image = greys(&in_unit_range(inference.image(scan, 0..scan.grid.shape[0])))?;
         let preview = Preview {
             size: rows.max(columns),
             image: squared(&image, plane, 0),
             annotation: squared(&annotated, plane, UNANNOTATED),
             prediction: squared(self.prediction, plane, 0),
-            truth: squared(&self.held_out.truth_on(plane), plane, 0),
-            made: made.into_iter().map(|(name, grey)| (name, squared(&grey, plane, 0))).collect(),
+            truth: squared(&truth, plane, 0),
+            made,
         };
         Ok(preview.thinned())
     }
@@ -120,18 +130,44 @@ fn squared(slices: &[u8], [rows, columns]: [usize; 2], fill: u8) -> Vec<u8> {
     squares
 }
 
-/// Intensities as they are where all lie in [0, 1], else from the lowest to the highest one.
-fn in_unit_range(image: Tensor) -> Tensor {
-    let lowest = image.min().double_value(&[]).min(0.0);
-    let highest = image.max().double_value(&[]).max(1.0);
-    if lowest == 0.0 && highest <= 1.0 { image } else { (image - lowest) / (highest - lowest) }
+/// The intensities of a case that are shown black and white: 0 and 1 where all lie between, else the
+/// lowest and the highest one.
+#[derive(Debug, Clone, Copy)]
+struct Levels {
+    black: f64,
+    white: f64,
 }
 
-/// Levels of images `[N, C, H, W]`; colours as their mean: pictures are grey, so that classes stand out.
-fn greys(images: &Tensor) -> Result<Vec<u8>> {
-    let grey = images.mean_dim([1i64].as_slice(), false, Kind::Float) * 255.0;
-    let levels = grey.clamp(0.0, 255.0).round().to_kind(Kind::Uint8).to_device(Device::Cpu);
-    Vec::<u8>::try_from(levels.contiguous().view([-1])).context(|| "cannot read an image")
+impl Levels {
+    /// Those of shares.
+    const OF_SHARES: Self = Self { black: 0.0, white: 1.0 };
+
+    fn of(image: &Tensor) -> Self {
+        let black = image.min().double_value(&[]).min(0.0);
+        Self { black, white: image.max().double_value(&[]).max(1.0) }
+    }
+
+    /// Grey levels of images `[N, C, H, W]`; colours as their mean: pictures are grey, so that classes stand
+    /// out.
+    fn greys(self, images: &Tensor) -> Result<Vec<u8>> {
+        let grey = images.mean_dim([1i64].as_slice(), false, Kind::Float) - self.black;
+        bytes(&(grey * (255.0 / (self.white - self.black))))
+    }
+
+    /// What a method drew, and what its values are.
+    fn read(self, drawing: &Drawing) -> Result<(Values, Vec<u8>)> {
+        Ok(match drawing {
+            Drawing::Intensities(image) => (Values::Greys, self.greys(image)?),
+            Drawing::Shares(shares) => (Values::Greys, Self::OF_SHARES.greys(shares)?),
+            Drawing::Classes(classes) => (Values::Classes, bytes(classes)?),
+        })
+    }
+}
+
+/// Numbers as the nearest byte.
+fn bytes(numbers: &Tensor) -> Result<Vec<u8>> {
+    let bytes = numbers.to_device(Device::Cpu).clamp(0.0, 255.0).round().to_kind(Kind::Uint8);
+    Vec::<u8>::try_from(bytes.contiguous().view([-1])).context(|| "cannot read an image")
 }
 
 #[cfg(test)]
@@ -169,7 +205,8 @@ mod tests {
         assert_eq!(squared(&[1, 2, 3, 4], [2, 1], 9), [1, 9, 2, 9, 3, 9, 4, 9]);
         assert_eq!(squared(&[1, 2, 3, 4], [2, 2], 9), [1, 2, 3, 4]);
         let levels = |values: &[f32]| {
-            greys(&in_unit_range(Tensor::from_slice(values).view([1, 1, 1, -1]))).unwrap()
+            let image = Tensor::from_slice(values).view([1, 1, 1, -1]);
+            Levels::of(&image).greys(&image).unwrap()
         };
         assert_eq!(levels(&[0.2, 0.5, 0.6]), [51, 128, 153]);
         assert_eq!(levels(&[-1.0, 0.0, 3.0]), [0, 64, 255]);

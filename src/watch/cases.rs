@@ -65,7 +65,7 @@ pub(super) fn panel(run: &Shown<'_>, ui: &Ui, area: Rect, buffer: &mut Buffer) {
         return;
     }
     let classes = run.dashboard.started.as_ref().map(|(_, started)| started.classes.as_slice());
-    let made = cases.preview().map(|preview| preview.made.iter().map(|(name, _)| name.as_str()));
+    let made = cases.preview().map(|preview| preview.made.iter().map(|made| made.name.as_str()));
     let made = made.into_iter().flatten().collect();
     let classes = classes.unwrap_or_default();
     Legend { classes, made, theme: run.theme }.render(inside, buffer);

@@ -7,7 +7,7 @@
 use super::frame::Shown;
 use super::scored::{CasesShown, Made};
 use super::theme::{STRONG, Theme};
-use crate::runlog::preview::{Preview, UNANNOTATED};
+use crate::runlog::preview::{Preview, UNANNOTATED, Values};
 use image::{DynamicImage, Rgb, RgbImage};
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Rect, Size};
@@ -38,11 +38,40 @@ fn blend(grey: u8, over: [u8; 3]) -> [u8; 3] {
     over.map(|part| (u16::from(grey) * 2 / 5 + u16::from(part) * 3 / 5) as u8)
 }
 
+/// A pixel with the class that somebody gave it.
+fn annotated(grey: u8, class: u8) -> [u8; 3] {
+    match class {
+        UNANNOTATED => [grey; 3],
+        0 => blend(grey, [255; 3]),
+        class => colour(class),
+    }
+}
+
+/// A square that the method made beside.
+#[derive(Clone, Copy)]
+struct MadeSquare<'a> {
+    greys: &'a [u8],
+    /// What lies on the greys.
+    classes: Option<&'a [u8]>,
+}
+
+/// Those of a slice; classes lie on the greys that stand before them, or on the image.
+fn made_squares(preview: &Preview, slice: usize) -> Vec<MadeSquare<'_>> {
+    let mut greys = preview.slice(slice).map_or(&[][..], |[image, ..]| image);
+    let square = |(values, plane)| match values {
+        Values::Greys => {
+            greys = plane;
+            MadeSquare { greys, classes: None }
+        }
+        Values::Classes => MadeSquare { greys, classes: Some(plane) },
+    };
+    preview.made_slice(slice).map(square).take(MOST_MADE).collect()
+}
+
 /// The squares of a slice side by side, in rows of `columns`.
 fn squares(preview: &Preview, slice: usize, columns: u32) -> Option<RgbImage> {
     let [image, annotation, prediction, truth] = preview.slice(slice)?;
-    let made = preview.made_slice(slice).map(|(_, plane)| plane).take(MOST_MADE);
-    let made: Vec<&[u8]> = made.collect();
+    let made = made_squares(preview, slice);
     let size = preview.size as u32;
     let gap = (size / 32).max(1);
     let rows = count(preview).div_ceil(columns);
@@ -52,18 +81,18 @@ fn squares(preview: &Preview, slice: usize, columns: u32) -> Option<RgbImage> {
         let grey = image[index];
         let plain = [grey; 3];
         let of = |class: u8| if class == 0 { plain } else { blend(grey, colour(class)) };
-        let marked = match annotation[index] {
-            UNANNOTATED => plain,
-            0 => blend(grey, [255; 3]),
-            class => colour(class),
-        };
+        let marked = annotated(grey, annotation[index]);
         let error = match (prediction[index], truth[index]) {
             (predicted, true_class) if predicted != true_class => blend(grey, ERROR),
             _ => plain,
         };
         let (x, y) = (index as u32 % size, index as u32 / size);
         let own = [plain, marked, of(prediction[index]), error].into_iter();
-        for (place, pixel) in own.chain(made.iter().map(|plane| [plane[index]; 3])).enumerate() {
+        let beside = made.iter().map(|made| match made.classes {
+            Some(classes) => annotated(made.greys[index], classes[index]),
+            None => [made.greys[index]; 3],
+        });
+        for (place, pixel) in own.chain(beside).enumerate() {
             let (column, row) = (place as u32 % columns, place as u32 / columns);
             picture.put_pixel(column * (size + gap) + x, row * (size + gap) + y, Rgb(pixel));
         }
@@ -135,6 +164,7 @@ pub(super) fn render(
     let columns = columns(area, count(preview)) as u16;
     let rows = (count(preview) as u16).div_ceil(columns);
     let (width, height) = (area.width / columns, area.height / rows);
+    let made = made_squares(preview, slice);
     for place in 0..count(preview) as u16 {
         let square = Rect::new(
             area.x + place % columns * width,
@@ -142,9 +172,13 @@ pub(super) fn render(
             width.saturating_sub(1),
             height,
         );
-        let made = preview.made_slice(slice).nth(usize::from(place).wrapping_sub(NAMES.len()));
-        let planes = made.map_or(planes, |(_, made)| [made; 4]);
-        let plane = if made.is_some() { 0 } else { usize::from(place) };
+        let (planes, plane) = match made.get(usize::from(place).wrapping_sub(NAMES.len())) {
+            Some(MadeSquare { greys, classes: Some(classes) }) => {
+                ([*greys, *classes, greys, greys], 1)
+            }
+            Some(MadeSquare { greys, classes: None }) => ([*greys; 4], 0),
+            None => (planes, usize::from(place)),
+        };
         characters(planes, (plane, preview.size), square, buffer);
     }
 }

@@ -3,7 +3,7 @@
 //! Knows how files are made and nothing of how they are read.
 
 use scrimp::runlog::io::{EventSink, LogWriter};
-use scrimp::runlog::preview::Preview;
+use scrimp::runlog::preview::{MadeSquares, Preview, Values};
 use scrimp::runlog::{Health, RunEvent, RunStatus};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -63,15 +63,22 @@ pub(crate) fn run_logs() -> Vec<Vec<u8>> {
 pub(crate) fn previews() -> Vec<Vec<u8>> {
     let folder = tempfile::tempdir().unwrap();
     let plane: Vec<u8> = (0..2 * 16 * 16).map(|index| index as u8).collect();
-    let with = |made: &[&str]| Preview {
+    let with = |made: &[(&str, Values)]| Preview {
         size: 16,
         image: plane.clone(),
         annotation: plane.clone(),
         prediction: plane.clone(),
         truth: plane.clone(),
-        made: made.iter().map(|name| ((*name).to_owned(), plane.clone())).collect(),
+        made: made
+            .iter()
+            .map(|&(name, values)| {
+                let (name, plane) = (name.to_owned(), plane.clone());
+                MadeSquares { name, values, plane }
+            })
+            .collect(),
     };
-    let written = [with(&[]), with(&["mask", "painted"])].into_iter().map(|preview| {
+    let made = [("mixed", Values::Greys), ("mixed_label", Values::Classes)];
+    let written = [with(&[]), with(&made)].into_iter().map(|preview| {
         let path = folder.path().join("a.png");
         preview.write(&path).unwrap();
         fs::read(&path).unwrap()

@@ -5,7 +5,7 @@ use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use ratatui::crossterm::event::{KeyCode, KeyEvent};
 use scrimp::runlog::directory::RunDirectory;
-use scrimp::runlog::preview::{Preview, UNANNOTATED};
+use scrimp::runlog::preview::{MadeSquares, Preview, UNANNOTATED, Values};
 use scrimp::runlog::{Health, Level, Record, RunEvent, Telemetry};
 use scrimp::watch::state::Presence;
 use scrimp::watch::{CasesShown, Feed, Message, Theme, run, text};
@@ -152,7 +152,17 @@ fn cases_stand_worst_first_with_a_picture() {
     let picture = folder.path().join("cases/previews/step-00006000/worst-patient002.png");
     let mut preview = Preview::read(&picture).unwrap();
     let plane: Vec<u8> = preview.image.iter().map(|value| 255 - value).collect();
-    preview.made = ["mask", "painted"].map(|name| (name.to_owned(), plane.clone())).to_vec();
+    // What is mixed is shown as it comes: an image, the classes on it, and a mask.
+    let classes = plane.iter().map(|value| if *value < 120 { value / 40 } else { UNANNOTATED });
+    let made = |name: &str, values, plane: &[u8]| {
+        let (name, plane) = (name.to_owned(), plane.to_vec());
+        MadeSquares { name, values, plane }
+    };
+    preview.made = vec![
+        made("mixed", Values::Greys, &plane),
+        made("mixed_label", Values::Classes, &classes.collect::<Vec<_>>()),
+        made("mixed_mask", Values::Greys, &plane),
+    ];
     preview.write(&picture).unwrap();
     insta::assert_snapshot!("cases_with_made_images", screen_with(&run, (120, 30), "4", PLAIN));
     let damaged = folder.path().join("cases/previews/step-00006000/worst-patient002.png");

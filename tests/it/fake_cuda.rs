@@ -26,12 +26,22 @@ fn config(method: &str) -> String {
     format!("configs/smoke/{method}.toml")
 }
 
+/// A row of the table: a method, or behind a space also the mixing that it trains with.
+fn row(name: &str) -> (&str, Vec<String>) {
+    match name.split_once(' ') {
+        Some((method, mixing)) => (method, vec![format!("method.params.mixing={mixing}")]),
+        None => (name, Vec::new()),
+    }
+}
+
 /// A training of so many steps that logs, scores and saves at its end alone.
-fn train(method: &str, run: &Path, steps: u64, graph: bool) -> OnFakeGpus {
+fn train(name: &str, run: &Path, steps: u64, graph: bool) -> OnFakeGpus {
+    let (method, keys) = row(name);
     let every = ["total_steps", "log_every", "evaluate_every", "save_every"];
     let every = every.map(|key| format!("train.{key}={steps}"));
     let command = OnFakeGpus::scrimp(&["train", &config(method), "--run", run.to_str().unwrap()]);
-    command.sets(&every.each_ref().map(String::as_str)).sets(&[
+    let keys: Vec<&str> = every.iter().chain(&keys).map(String::as_str).collect();
+    command.sets(&keys).sets(&[
         "train.device=cuda",
         "train.threads=1",
         &format!("train.graph={graph}"),
@@ -42,8 +52,10 @@ fn evaluate(run: &Path) -> OnFakeGpus {
     OnFakeGpus::scrimp(&["evaluate", run.to_str().unwrap()])
 }
 
-fn bench_step(method: &str, graph: bool) -> OnFakeGpus {
+fn bench_step(name: &str, graph: bool) -> OnFakeGpus {
+    let (method, keys) = row(name);
     let command = OnFakeGpus::scrimp(&["bench", "step", &config(method), "--quick"]);
+    let command = command.sets(&keys.iter().map(String::as_str).collect::<Vec<_>>());
     command.sets(&["train.device=cuda", "train.threads=1", &format!("train.graph={graph}")])
 }
 
@@ -89,6 +101,13 @@ fn keeps_to_the_rules_of_gpus_and_to_its_launches(method: &str) {
 #[test]
 fn partial_ce_keeps_to_the_rules_of_gpus_and_to_its_launches() {
     keeps_to_the_rules_of_gpus_and_to_its_launches("partial-ce");
+}
+
+/// A step that finds partners in a batch of all ranks, and one that also asks the host for more.
+#[test]
+fn mixings_keep_to_the_rules_of_gpus_and_to_their_launches() {
+    keeps_to_the_rules_of_gpus_and_to_its_launches("partial-ce cutmix");
+    keeps_to_the_rules_of_gpus_and_to_its_launches("partial-ce puzzle");
 }
 
 #[test]
@@ -187,11 +206,13 @@ fn bless(method: &str, found: &Counts) {
 #[test]
 fn the_table_of_launches_has_every_method() {
     let methods: BTreeSet<String> = METHODS.iter().map(|method| method.name.to_owned()).collect();
-    assert_eq!(table().into_keys().collect::<BTreeSet<_>>(), methods);
-    // A method with a table and without a test above would be measured by nobody.
+    let rows: BTreeSet<String> = table().into_keys().collect();
+    let of_rows: BTreeSet<String> = rows.iter().map(|name| row(name).0.to_owned()).collect();
+    assert_eq!(of_rows, methods);
+    // A row without a test above would be measured by nobody.
     let tests = include_str!("fake_cuda.rs");
-    for method in methods {
-        assert!(tests.contains(&format!("its_launches(\"{method}\")")), "{method}");
+    for name in methods.union(&rows) {
+        assert!(tests.contains(&format!("its_launches(\"{name}\")")), "{name}");
     }
 }
 

@@ -164,6 +164,7 @@ mod methods;
 #[cfg(test)]
 #[cfg(feature = "torch")]
 mod micro_batches;
+mod mixings;
 #[cfg(test)]
 #[cfg(feature = "torch")]
 mod native;

@@ -22,7 +22,7 @@ use crate::parameters::Scope;
 use crate::pseudo_labels::lesion::otsu;
 use crate::train::learner::Learner;
 use crate::train::point::StepPoint;
-use crate::train::{ForwardMode, Method, Objective, StepContext};
+use crate::train::{Drawing, ForwardMode, Method, Objective, StepContext};
 use params::Lesion;
 pub use params::Params;
 use tch::{Device, Kind, Tensor};
@@ -309,13 +309,17 @@ impl Method for Cltn {
         }))
     }
 
-    fn pictures(&self, image: &Tensor) -> Result<Vec<(&'static str, Tensor)>> {
+    fn pictures(
+        &self,
+        image: &Tensor,
+        _annotation: &Tensor,
+    ) -> Result<Vec<(&'static str, Drawing)>> {
         tch::no_grad(|| {
             let healed = self.healer().forward(&centred(image));
             let again = self.harm.forward(&healed.painted).painted;
-            let shown = |image: Tensor| (image + 1.0) * 0.5;
+            let shown = |image: Tensor| Drawing::Shares((image + 1.0) * 0.5);
             Ok(vec![
-                ("mask", healed.mask),
+                ("mask", Drawing::Shares(healed.mask)),
                 ("painted", shown(healed.painted)),
                 ("composed", shown(healed.composed)),
                 ("cycle", shown(again)),

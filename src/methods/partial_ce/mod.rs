@@ -2,33 +2,47 @@
 //!
 //! The baselines of the scribble literature, in the form of HiLab-git/WSL4MIS at a594da8: alone
 //! `code/train_weakly_supervised_pCE_2D.py`, with one regulariser its siblings. With dense annotation
-//! and the Dice term it is full supervision, the upper bound (`train_fully_supervised_2D.py`).
+//! and the Dice term it is full supervision, the upper bound (`train_fully_supervised_2D.py`). With
+//! a mixing it learns from mixed samples alone, as the tables of the field compare them with methods of mixing.
 
+mod mixed;
 mod params;
 
 use super::{Asked, Passes, Recipe, Setup, annotated_cross_entropy, probabilities};
 use crate::data::batch::Batch;
-use crate::error::Result;
+use crate::data::samples::Samples;
+use crate::error::{Failure, Result};
 use crate::losses::contour::contour_length;
 use crate::losses::entropy::mean_entropy;
 use crate::losses::gated_crf::gated_crf;
 use crate::losses::intensity_variance::intensity_variance;
+use crate::losses::mixed::soft_partial_cross_entropy;
 use crate::losses::mumford_shah::mumford_shah;
-use crate::losses::{Masking, partial_dice};
+use crate::losses::{Masking, partial_cross_entropy, partial_dice};
+use crate::native::Alone;
+use crate::nets::Pass;
 use crate::nets::topology::Topology;
 use crate::nets::unet::UNet;
+use crate::random::Key;
 use crate::train::learner::Learner;
-use crate::train::point::StepPoint;
-use crate::train::{ForwardMode, Method, Objective, StepContext, Weight};
+use crate::train::point::{StepNumbers, StepPoint};
+use crate::train::{Drawing, ForwardMode, Method, Objective, StepContext, Weight, saliency};
+use mixed::{Annotated, Draws, Mixed, mixed};
+use params::Mixing;
 pub use params::Params;
 use std::cell::LazyCell;
+use std::sync::Arc;
 use tch::{Device, Tensor};
+
+/// The key of the mixes that are shown: one whose draws leave something of both slices to be seen.
+const SHOWN: Key = Key::new(38);
 
 /// The method.
 pub struct PartialCe {
     segmenter: Learner,
     net: UNet,
     passes: Passes,
+    classes: i64,
     params: Params,
 }
 
@@ -39,8 +53,9 @@ impl Recipe for PartialCe {
     const IN_VOLUMES: bool = true;
     type Params = Params;
 
-    fn refuse(params: &Params, _asked: &Asked<'_>) -> Result<()> {
-        params.check()
+    fn refuse(params: &Params, asked: &Asked<'_>) -> Result<()> {
+        params.check()?;
+        params.mixing.name().map_or(Ok(()), |name| refuse_to_mix(name, params.mixing, asked))
     }
 
     fn refuse_images(params: &Params, channels: usize) -> Result<()> {
@@ -52,8 +67,29 @@ impl Recipe for PartialCe {
         let (segmenter, net) = Learner::new("segmenter", params.learner, setup.learner, |scope| {
             UNet::shaped(scope, setup.channels, setup.classes, &topology)
         })?;
-        Ok(Self { segmenter, net, passes: setup.passes.clone(), params })
+        let (passes, classes) = (setup.passes.clone(), setup.classes);
+        Ok(Self { segmenter, net, passes, classes, params })
     }
+}
+
+/// Refuses to mix what cannot be mixed.
+fn refuse_to_mix(name: &str, mixing: Mixing, asked: &Asked<'_>) -> Result<()> {
+    if asked.in_micro_batches {
+        let message = format!(
+            "`mixing = \"{name}\"` takes no micro-batches: samples are mixed with any of their batch"
+        );
+        return Err(Failure::usage(message).hint(
+            "use `--set train.micro_batches=1` with a smaller `train.batch_size`, or more processes",
+        ));
+    }
+    if mixing == Mixing::Puzzle && asked.sampling.dims() == 3 {
+        let message =
+            format!("puzzles are made of images, and these samples are {}", asked.sampling);
+        return Err(Failure::usage(message).hint(
+            "cut samples of one slice, or use `mixup`, `cutmix` or `cutout`, which mix volumes too",
+        ));
+    }
+    Ok(())
 }
 
 impl PartialCe {
@@ -104,15 +140,59 @@ impl PartialCe {
         let energy = gated_crf(&probabilities, image, &params.gated_crf.field(), total, group)?;
         Ok(objective.term("gated_crf", params.gated_crf.weight, || energy))
     }
+
+    /// What a step trains on where samples are mixed, each with any of all ranks.
+    fn mixed(&self, batch: &Batch, cx: &StepContext<'_>) -> Result<Mixed> {
+        let (samples, samples_of_all) = (batch.main(), batch.global_size);
+        let is_puzzle = self.params.mixing == Mixing::Puzzle;
+        let own = Annotated {
+            image: samples.image.shallow_clone(),
+            annotation: samples.annotation.shallow_clone(),
+            saliency: is_puzzle.then(|| self.saliency(samples, cx)).transpose()?,
+        };
+        let draws = Draws { numbers: cx.numbers(), positions: &samples.positions };
+        let partners = if self.params.mixing == Mixing::Cutout {
+            None
+        } else {
+            let all = cx.joined(&own.stacked(), &samples.positions, samples_of_all)?;
+            let partners = all.index_select(0, &draws.partners(samples_of_all, &all));
+            Some(Annotated::from_stacked(&partners, own.image.size()[1]))
+        };
+        mixed([&own, partners.as_ref().unwrap_or(&own)], &self.params, self.classes, draws)
+    }
+
+    /// How much the loss of plain samples depends on each of their pixels, in a training pass of its own.
+    fn saliency(&self, samples: &Samples, cx: &StepContext<'_>) -> Result<Tensor> {
+        let image = samples.image.detach().set_requires_grad(true);
+        let pass = self.passes.train("saliency", samples, cx);
+        let logits = self.net.forward(&image, &pass)?;
+        let loss = annotated_cross_entropy(&logits, &samples.annotation, cx);
+        Ok(root_mean_square(&cx.saliency(&loss, &image)?))
+    }
+}
+
+/// Over the channels of `[N, C, H, W]`: `[N, 1, H, W]`.
+fn root_mean_square(gradient: &Tensor) -> Tensor {
+    gradient.square().mean_dim([1i64].as_slice(), true, gradient.kind()).sqrt()
 }
 
 impl Method for PartialCe {
     fn form(&self, _point: &StepPoint) -> Option<u32> {
-        Some(0)
+        // A puzzle is solved on the host.
+        (self.params.mixing != Mixing::Puzzle).then_some(0)
     }
 
     fn step(&mut self, batch: &Batch, cx: &mut StepContext<'_>) -> Result<()> {
         let samples = batch.main();
+        if self.params.mixing != Mixing::None {
+            let Mixed { image, target, .. } = self.mixed(batch, cx)?;
+            let pass = self.passes.train("main", samples, cx);
+            let logits = self.net.forward(&image, &pass)?;
+            let objective = Objective::new().term("partial_ce", self.params.cross_entropy, || {
+                soft_partial_cross_entropy(&logits, &target, cx.group())
+            });
+            return self.segmenter.update(objective, cx);
+        }
         let pass = self.passes.train("main", samples, cx);
         let logits = self.net.forward(&samples.image, &pass)?;
         let objective = self.objective(&logits, batch, cx)?;
@@ -126,5 +206,35 @@ impl Method for PartialCe {
 
     fn learners(&self) -> Vec<&Learner> {
         vec![&self.segmenter]
+    }
+
+    fn pictures(
+        &self,
+        image: &Tensor,
+        annotation: &Tensor,
+    ) -> Result<Vec<(&'static str, Drawing)>> {
+        let saliency = match self.params.mixing {
+            Mixing::None => return Ok(Vec::new()),
+            Mixing::Puzzle => {
+                let image = image.detach().set_requires_grad(true);
+                // Running statistics do not move, and there is a gradient, unlike in an evaluation.
+                let pass = Pass::Statistics { group: Arc::new(Alone), share: 0.0 };
+                let logits = self.net.forward(&image, &pass)?;
+                let loss = partial_cross_entropy(&logits, annotation, &Alone);
+                Some(root_mean_square(&saliency(&loss, &image)?))
+            }
+            _ => None,
+        };
+        tch::no_grad(|| {
+            let (image, annotation) = (image.shallow_clone(), annotation.shallow_clone());
+            let own = Annotated { image, annotation, saliency };
+            // Each with the slice before it.
+            let before = own.stacked().roll([1i64].as_slice(), [0i64].as_slice());
+            let partners = Annotated::from_stacked(&before, own.image.size()[1]);
+            let numbers = StepNumbers::of(StepPoint::new(1, 1, SHOWN));
+            let positions: Vec<u64> = (0..own.image.size()[0].cast_unsigned()).collect();
+            let draws = Draws { numbers: &numbers, positions: &positions };
+            Ok(mixed([&own, &partners], &self.params, self.classes, draws)?.drawings())
+        })
     }
 }

@@ -5,6 +5,7 @@ use crate::losses::contour::Contours;
 use crate::losses::gated_crf::{Field, Kernel};
 use crate::losses::intensity_variance::Sign;
 use crate::losses::mumford_shah::MumfordShah;
+use crate::mixing::puzzle::{Settings, Transport};
 use crate::native::Form;
 use crate::train::learner::LearnerConfig;
 use crate::train::numbers;
@@ -37,6 +38,21 @@ pub struct Params {
     /// The spread of intensities inside classes and between them.
     #[serde(default)]
     pub(super) intensity_variance: IntensityVariance,
+    /// What samples become before they are learnt from: the cross-entropy is that of the mixed ones alone.
+    #[serde(default)]
+    pub(super) mixing: Mixing,
+    /// Of `mixing = "mixup"`.
+    #[serde(default)]
+    pub(super) mixup: Mixup,
+    /// Of `mixing = "cutmix"`.
+    #[serde(default)]
+    pub(super) cutmix: Cutmix,
+    /// Of `mixing = "cutout"`.
+    #[serde(default)]
+    pub(super) cutout: Cutout,
+    /// Of `mixing = "puzzle"`.
+    #[serde(default)]
+    pub(super) puzzle: Puzzle,
     /// How the network learns.
     pub(super) learner: LearnerConfig,
 }
@@ -133,6 +149,120 @@ impl IntensityVariance {
     }
 }
 
+/// What becomes of samples and their annotation before they are learnt from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Mixing {
+    /// They stay as they are.
+    #[default]
+    None,
+    /// Each is faded into another one of the batch, all by the same share.
+    Mixup,
+    /// A box of each is replaced by that of another one of the batch, in all the same box.
+    Cutmix,
+    /// Each gets a square hole of its own.
+    Cutout,
+    /// Each is put together with another one of the batch from blocks, so that what matters in both is seen.
+    Puzzle,
+}
+
+/// `[method.params.mixup]`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Mixup {
+    /// Both parameters of the beta distribution of the share that stays.
+    #[serde(deserialize_with = "numbers::positive")]
+    pub(super) alpha: f64,
+}
+
+impl Default for Mixup {
+    fn default() -> Self {
+        Self { alpha: 0.5 }
+    }
+}
+
+/// `[method.params.cutmix]`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Cutmix {
+    /// Both parameters of the beta distribution of the share that stays; 1, where all are as likely, as published.
+    #[serde(deserialize_with = "numbers::positive")]
+    pub(super) alpha: f64,
+}
+
+impl Default for Cutmix {
+    fn default() -> Self {
+        Self { alpha: 1.0 }
+    }
+}
+
+/// `[method.params.cutout]`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Cutout {
+    /// Pixels from the middle of the hole to each of its sides; at least 1.
+    #[serde(deserialize_with = "numbers::width")]
+    pub(super) half_side: i64,
+}
+
+impl Default for Cutout {
+    fn default() -> Self {
+        Self { half_side: 16 }
+    }
+}
+
+/// `[method.params.puzzle]`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Puzzle {
+    /// Both parameters of the beta distribution of the share that is to stay; 0.5 as for CycleMix.
+    #[serde(deserialize_with = "numbers::positive")]
+    pub(super) alpha: f64,
+    /// Shares that a block can have: 3 are everything, one half and nothing; 2 to 8.
+    #[serde(deserialize_with = "labels")]
+    pub(super) labels: i64,
+    /// What two neighbouring blocks of different shares cost.
+    #[serde(deserialize_with = "numbers::weight")]
+    pub(super) beta: f64,
+    /// What a step of intensities between neighbouring blocks costs, relative to `beta`.
+    #[serde(deserialize_with = "numbers::weight")]
+    pub(super) gamma: f64,
+    /// How strongly the share of blocks keeps to the one that is drawn.
+    #[serde(deserialize_with = "numbers::weight")]
+    pub(super) eta: f64,
+    /// Whether salient patches move to where their image is shown; their annotation stays.
+    pub(super) transport: bool,
+    /// What moving a patch from one end of a side to the other costs, in shares of the saliency of its image.
+    #[serde(deserialize_with = "numbers::positive")]
+    pub(super) distance_weight: f64,
+}
+
+impl Default for Puzzle {
+    fn default() -> Self {
+        let (alpha, labels, beta, gamma, eta) = (0.5, 3, 1.2, 0.5, 0.2);
+        Self { alpha, labels, beta, gamma, eta, transport: true, distance_weight: 0.8 }
+    }
+}
+
+/// Pixels along a side of what moves.
+const PATCH: usize = 4;
+
+impl Puzzle {
+    pub(super) fn settings(&self) -> Settings {
+        let Self { labels, beta, gamma, eta, distance_weight, .. } = *self;
+        let transport = self.transport.then_some(Transport { distance_weight, patch: PATCH });
+        Settings { labels: labels as usize, beta, gamma, eta, transport }
+    }
+}
+
+/// Shares of a block.
+fn labels<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<i64, D::Error> {
+    let labels = i64::deserialize(from)?;
+    let is_one = (2..=8).contains(&labels);
+    let wrong = || D::Error::custom(format!("expected 2 to 8 shares of a block, found {labels}"));
+    is_one.then_some(labels).ok_or_else(wrong)
+}
+
 fn one() -> f64 {
     1.0
 }
@@ -166,7 +296,42 @@ impl Params {
                 "`cross_entropy` and `dice` are both 0: nothing is learnt from annotation",
             ));
         }
-        Ok(())
+        self.check_mixing()
+    }
+
+    /// Refuses terms beside a mixing that say nothing of mixed samples.
+    fn check_mixing(&self) -> Result<()> {
+        let Some(name) = self.mixing.name() else { return Ok(()) };
+        let terms = [
+            ("dice", self.dice),
+            ("entropy", self.entropy),
+            ("contour_length.weight", self.contour_length.weight),
+            ("gated_crf.weight", self.gated_crf.weight),
+            ("mumford_shah.weight", self.mumford_shah.weight),
+            ("intensity_variance.weight", self.intensity_variance.weight),
+        ];
+        let Some((key, _)) = terms.into_iter().find(|(_, weight)| *weight > 0.0) else {
+            return Ok(());
+        };
+        let message = format!(
+            "`{key}` is of samples as they are, and `mixing = \"{name}\"` trains on mixed ones alone"
+        );
+        Err(Failure::usage(message).hint(format!(
+            "leave one of them out: `--set method.params.{key}=0.0` or `--set method.params.mixing=none`"
+        )))
+    }
+}
+
+impl Mixing {
+    /// What it is called in a configuration; `None` where nothing is mixed.
+    pub(super) fn name(self) -> Option<&'static str> {
+        match self {
+            Self::None => None,
+            Self::Mixup => Some("mixup"),
+            Self::Cutmix => Some("cutmix"),
+            Self::Cutout => Some("cutout"),
+            Self::Puzzle => Some("puzzle"),
+        }
     }
 }
 
@@ -236,6 +401,26 @@ mod tests {
     }
 
     #[test]
+    fn a_mixing_leaves_no_plain_samples_for_other_terms() {
+        assert_eq!(params("").mixing, Mixing::None);
+        for mixing in ["mixup", "cutmix", "cutout", "puzzle"] {
+            let with = |term: &str| params(&format!("mixing = \"{mixing}\"\n{term}")).check();
+            assert!(with("cross_entropy = 0.5\nentropy = 0.0").is_ok());
+            for term in ["dice = 0.5", "entropy = 0.1", "gated_crf = { weight = 0.1 }"] {
+                assert!(with(term).is_err(), "{mixing} and {term}");
+            }
+        }
+        insta::assert_snapshot!(
+            params("mixing = \"cutmix\"\nmumford_shah = { weight = 0.1 }").check().unwrap_err(),
+            @r#"
+        error: `mumford_shah.weight` is of samples as they are, and `mixing = "cutmix"` trains on mixed ones alone
+
+        hint: leave one of them out: `--set method.params.mumford_shah.weight=0.0` or `--set method.params.mixing=none`
+        "#
+        );
+    }
+
+    #[test]
     fn contradictions_are_refused() {
         assert!(params("cross_entropy = 0.0\nentropy = 0.1").check().is_err());
         for text in [
@@ -248,6 +433,10 @@ mod tests {
             "gated_crf = { kernels = [{ weight = nan, sigma_xy = 1.0, sigma_intensity = 0.1 }] }",
             "gated_crf = { kernels = [{ weight = 1.0, sigma_xy = 1e-30, sigma_intensity = 0.1 }] }",
             "intensity_variance = { ramp_unit_steps = 0 }",
+            "mixing = \"mix\"",
+            "mixup = { alpha = 0.0 }",
+            "cutout = { half_side = 0 }",
+            "puzzle = { labels = 1 }",
         ] {
             assert!(read(text).is_err(), "{text}");
         }
