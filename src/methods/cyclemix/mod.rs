@@ -6,7 +6,9 @@
 mod chance;
 mod params;
 
-use super::{Asked, Passes, Recipe, Setup, cleaned, probabilities, refuse_side};
+use super::{
+    Asked, Passes, Recipe, Setup, cleaned, drawings_of_mix, probabilities, refuse_side,
+};
 use crate::data::batch::Batch;
 use crate::error::Result;
 use crate::losses::mixed::{cosine_distance, partial_cross_entropy_of_probabilities};
@@ -20,17 +22,24 @@ use crate::nets::Pass;
 use crate::nets::unet::UNet;
 use crate::nets::valid_unet::ValidUNet;
 use crate::pseudo_labels::keep_main_regions;
+use crate::random::Key;
 use crate::train::learner::Learner;
-use crate::train::{ForwardMode, Method, Objective, StepContext};
+use crate::train::point::StepPoint;
+use crate::train::{Drawing, ForwardMode, Method, Objective, StepContext, saliency};
 pub use chance::Chance;
 pub use params::Params;
 use params::Network;
+use std::sync::Arc;
 use tch::Tensor;
+
+/// The key of the mixes that are shown.
+const SHOWN: Key = Key::new(0);
 
 /// The method with its network.
 pub struct CycleMix {
     segmenter: Learner,
     net: Net,
+    classes: i64,
     passes: Passes,
     params: Params,
 }
@@ -98,7 +107,7 @@ impl Recipe for CycleMix {
                 Network::Unet => Net::Plain(UNet::new(scope, channels, classes)),
             }
         })?;
-        Ok(Self { segmenter, net, passes: setup.passes.clone(), params })
+        Ok(Self { segmenter, net, classes, passes: setup.passes.clone(), params })
     }
 }
 
@@ -175,6 +184,24 @@ struct Mixed {
 }
 
 impl CycleMix {
+    /// How much the cross-entropy of images `[N, channels, H, W]` depends on each pixel, `[N, H, W]`: of this rank
+    /// alone, as in training, and nothing moves.
+    fn saliency_alone(&self, image: &Tensor, annotation: &Tensor) -> Result<Tensor> {
+        let image = image.detach().set_requires_grad(true);
+        let pass = Pass::Statistics { group: Arc::new(Alone), share: 0.0 };
+        let prediction = self.net.forward(&image, &pass)?;
+        let labels = one_hot(annotation, &prediction);
+        let samples = image.size()[0] as usize;
+        let loss =
+            partial_cross_entropy_of_probabilities(&prediction, &labels, samples, &Alone);
+        Ok(magnitude(&saliency(&loss, &image)?))
+    }
+
+    /// The mixture of labels and predictions, which is that of their images or leaves all patches in their places.
+    fn of_labels(&self, mixture: &Mixture) -> Mixture {
+        if self.params.transport_labels { mixture.shallow_clone() } else { mixture.in_place() }
+    }
+
     /// One iteration with given chance.
     pub fn iterate(
         &mut self,
@@ -210,8 +237,7 @@ impl CycleMix {
         let labels = one_hot(&samples.annotation, &prediction);
         let cross_entropy = everybody.cross_entropy(&prediction, &labels);
         let slope = everybody.cx.saliency(&cross_entropy, image)?;
-        let saliency = slope.square().mean_dim([1i64].as_slice(), false, slope.kind()).sqrt();
-        Ok(Plain { prediction, cross_entropy, labels, saliency })
+        Ok(Plain { prediction, cross_entropy, labels, saliency: magnitude(&slope) })
     }
 
     /// Images mixed with those of their partners, hidden in part and turned; the prediction is turned back.
@@ -226,11 +252,7 @@ impl CycleMix {
         let saliency = [&plain.saliency, &everybody.partners_of_own(&plain.saliency)?];
         let settings = self.params.puzzle.settings();
         let mixture = Mixture::of([image, &partners], saliency, &settings, chance.draw)?;
-        let of_labels = if self.params.transport_labels {
-            mixture.map(|tensor| Ok(tensor.shallow_clone()))?
-        } else {
-            mixture.in_place()
-        };
+        let of_labels = self.of_labels(&mixture);
         let partner_labels = everybody.partners_of_own(&plain.labels)?;
         let labels = of_labels.of_maps([&plain.labels, &partner_labels]);
         let image = mixture.of_maps([image, &partners]);
@@ -308,6 +330,11 @@ impl Turn {
     }
 }
 
+/// The root of the mean square over the channels of a gradient `[N, channels, H, W]`: `[N, H, W]`.
+fn magnitude(gradient: &Tensor) -> Tensor {
+    gradient.square().mean_dim([1i64].as_slice(), false, gradient.kind()).sqrt()
+}
+
 /// 0 in the hole of every sample, else 1: `[global, 1, H, W]` for images `[N, channels, H, W]`.
 fn kept(chance: &Chance, images: &Tensor) -> Tensor {
     let corners: Vec<f64> = chance.holes.iter().flat_map(boxes::corners).collect();
@@ -329,5 +356,34 @@ impl Method for CycleMix {
 
     fn learners(&self) -> Vec<&Learner> {
         vec![&self.segmenter]
+    }
+
+    fn pictures(
+        &self,
+        image: &Tensor,
+        annotation: &Tensor,
+    ) -> Result<Vec<(&'static str, Drawing)>> {
+        // One slice after the other: what a gradient needs of all of them may be more than a step needs.
+        let saliency = (0..image.size()[0]).map(|slice| {
+            self.saliency_alone(&image.narrow(0, slice, 1), &annotation.narrow(0, slice, 1))
+        });
+        let saliency = Tensor::cat(&saliency.collect::<Result<Vec<_>>>()?, 0);
+        tch::no_grad(|| {
+            let size = image.size();
+            let extents = [size[2] as usize, size[3] as usize];
+            let point = StepPoint::new(1, 1, SHOWN);
+            let chance = Chance::drawn(&self.params, extents, size[0] as usize, &point);
+            let like = image.new_empty([0, self.classes, 0, 0], (image.kind(), image.device()));
+            let labels = one_hot(annotation, &like);
+            // Each with the slice before it.
+            let before = |maps: &Tensor| maps.roll([1i64].as_slice(), [0i64].as_slice());
+            let saliency = [&saliency, &before(&saliency)];
+            let settings = self.params.puzzle.settings();
+            let mixture = Mixture::of([image, &before(image)], saliency, &settings, chance.draw)?;
+            let kept = kept(&chance, image);
+            let shown = mixture.of_maps([image, &before(image)]) * &kept;
+            let labels = self.of_labels(&mixture).of_maps([&labels, &before(&labels)]) * kept;
+            Ok(drawings_of_mix(&shown, &mixture.shares, &labels))
+        })
     }
 }
