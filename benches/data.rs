@@ -10,8 +10,8 @@ mod support;
 
 use scrimp::config::sampling::Sampling;
 use scrimp::data::augment::Resample;
-use scrimp::data::import::acdc;
 use scrimp::data::import::phantom::{Difficulty, Phantom, generate};
+use scrimp::data::import::{Steps, acdc};
 use scrimp::data::loader::{Loader, LoaderPlan};
 use scrimp::data::stream::ANNOTATED;
 use scrimp::data::{Case, DENSE, Dataset, IGNORE, SCRIBBLE};
@@ -68,7 +68,7 @@ fn dataset() -> Result<Dataset> {
         let difficulty = Difficulty::Easy;
         return generate(&Phantom { cases: 10, slices: 8, size: SIZE, difficulty, seed: 1 });
     };
-    let mut source = acdc::open(&PathBuf::from(folder).join("ACDC"))?;
+    let mut source = acdc::open(&PathBuf::from(folder).join("ACDC"), &Steps::as_published())?;
     source.cases = Box::new(source.cases.take(ACDC_CASES));
     source.collect()
 }

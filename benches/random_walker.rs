@@ -8,7 +8,7 @@
 mod support;
 
 use safetensors::tensor::{Dtype, TensorView};
-use scrimp::data::import::{acdc, phantom};
+use scrimp::data::import::{Steps, acdc, phantom};
 use scrimp::data::{Case, SCRIBBLE};
 use scrimp::error::{Context, Failure, Result};
 use scrimp::pseudo_labels::{Absent, Scribbled};
@@ -58,7 +58,7 @@ impl Scene {
 
 fn scenes() -> Result<Vec<Scene>> {
     if let Some(folder) = std::env::var_os("SCRIMP_DATA_DIR") {
-        let cases = acdc::open(&PathBuf::from(folder).join("ACDC"))?.cases;
+        let cases = acdc::open(&PathBuf::from(folder).join("ACDC"), &Steps::as_published())?.cases;
         let chosen = cases.step_by(CASES_BETWEEN).map(|case| Ok(Scene::of(&case?)));
         return Ok(chosen.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect());
     }

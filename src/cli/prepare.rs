@@ -14,23 +14,10 @@ fn from_to(least: usize, most: usize) -> RangedU64ValueParser<usize> {
 #[derive(Debug, Subcommand)]
 pub enum Prepare {
     /// ACDC: WSL4MIS volumes, WSL4MIS slices, or the challenge's NIfTI tree
-    Acdc {
-        /// The folder that holds the data set
-        #[arg(long, value_name = "DIR")]
-        from: PathBuf,
-        /// The packed file to write
-        #[arg(long, value_name = "FILE")]
-        to: PathBuf,
-    },
-    /// MSCMR in the folders of CycleMix: `train` with scribbles, `val` with dense labels
-    Mscmr {
-        /// The folder that holds `train` and `val`
-        #[arg(long, value_name = "DIR")]
-        from: PathBuf,
-        /// The packed file to write
-        #[arg(long, value_name = "FILE")]
-        to: PathBuf,
-    },
+    Acdc(Published),
+    /// MSCMR in the folders of CycleMix: `train` with scribbles, `val` and, where its images are there, `TestSet`
+    /// with dense labels
+    Mscmr(Published),
     /// Your own data: NIfTI images with scribbles of the same file name
     Nifti(Nifti),
     /// A synthetic cardiac data set, for trying things out
@@ -66,6 +53,46 @@ pub enum Prepare {
     Scribbles(Scribbles),
 }
 
+/// Arguments of `scrimp prepare acdc` and `scrimp prepare mscmr`.
+#[derive(Debug, Args)]
+pub struct Published {
+    /// The folder that holds the data set
+    #[arg(long, value_name = "DIR")]
+    pub from: PathBuf,
+    /// How images are resampled
+    #[command(flatten)]
+    pub resampling: Resampling,
+    /// How intensities are scaled, by a word that `scrimp prepare nifti --help` names; as published where nothing
+    /// is said
+    #[arg(long, value_name = "HOW")]
+    pub intensities: Option<String>,
+    /// The packed file to write
+    #[arg(long, value_name = "FILE")]
+    pub to: PathBuf,
+}
+
+/// How images are resampled.
+#[derive(Debug, Args)]
+pub struct Resampling {
+    /// Resample images so that voxels lie so far apart: rows and columns, one number for both, or slices, rows and
+    /// columns
+    #[arg(long, value_name = "MM", value_delimiter = ',', value_parser = distance_mm)]
+    pub spacing: Vec<f64>,
+    /// How numbers are taken between voxels
+    #[arg(long, default_value = "cubic", requires = "spacing")]
+    pub interpolation: Interpolation,
+}
+
+/// How numbers are taken between voxels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Interpolation {
+    /// By cubic splines; annotated voxels are carried over one by one
+    Cubic,
+    /// By straight lines, smoothed where voxels become fewer; labels are those of the nearest voxel. As published
+    /// for CycleMix, at 1.36719 mm
+    Linear,
+}
+
 /// Arguments of `scrimp prepare nifti`.
 #[derive(Debug, Args)]
 pub struct Nifti {
@@ -96,15 +123,14 @@ pub struct Nifti {
     /// each case is a patient of its own otherwise
     #[arg(long, value_name = "REGEX")]
     pub patients: Option<String>,
-    /// Resample images so that voxels lie so far apart: rows and columns, or slices, rows and columns;
-    /// annotated voxels are carried over one by one
-    #[arg(long, value_name = "MM", value_delimiter = ',', value_parser = distance_mm)]
-    pub spacing: Vec<f64>,
+    /// How images are resampled
+    #[command(flatten)]
+    pub resampling: Resampling,
     /// Which part of images is kept
     #[arg(long, default_value = "none")]
     pub crop: Crop,
     /// How intensities are scaled, once for all channels or once for each: `robust` or `published` to [0, 1],
-    /// `z-score` or `z-score-nonzero` by the image itself, `window:LOW,HIGH` to [0, 1], `fixed` by the annotated
+    /// `z-score`, `z-score-nonzero` or `z-score-slices` by the image itself, `window:LOW,HIGH` to [0, 1], `fixed` by the annotated
     /// foreground of all images (for CT), `as-stored`
     #[arg(long, value_name = "HOW", default_value = "robust")]
     pub intensities: Vec<String>,
@@ -204,26 +230,53 @@ pub struct PseudoLabels {
     /// The packed file with scribbles, for the random walker
     #[arg(long, value_name = "FILE", required_if_eq("with", "random-walker"))]
     pub from: Option<PathBuf>,
-    /// The run whose network labels the images that it was trained on
+    /// The run whose network labels the images that it was trained on; given several times, the networks of the
+    /// others label them with it, by the mean of their probabilities
     #[arg(
-        long,
+        long = "run",
         value_name = "RUN",
         required_if_eq("with", "network"),
         conflicts_with_all = ["from", "absent"]
     )]
-    pub run: Option<PathBuf>,
+    pub runs: Vec<PathBuf>,
     /// Which checkpoint of the run: `best`, `last`, or a directory
-    #[arg(long, default_value = "best", requires = "run")]
+    #[arg(long, default_value = "best", requires = "runs")]
     pub checkpoint: String,
     /// What becomes of the network's predictions
-    #[arg(long, default_value = "none", requires = "run")]
+    #[arg(long, default_value = "none", requires = "runs")]
     pub refine: Refinement,
     /// By how much the random field favours the lesion where the network is unsure
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=8), requires = "run")]
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=8), requires = "runs")]
     pub alpha: u32,
+    /// Ask about mirror images too, along every combination of axes, and take the mean
+    #[arg(long, requires = "runs")]
+    pub mirrors: bool,
+    /// Label what networks are sure of and no more, as annotation `expanded`: where the entropy of the mean
+    /// probabilities of their decoders is below a share of the largest possible one, as in `0.1`; of each class the
+    /// largest part
+    #[arg(
+        long,
+        value_name = "SHARE",
+        value_parser = entropy_share,
+        requires = "runs",
+        conflicts_with = "refine"
+    )]
+    pub uncertainty: Option<f32>,
+    /// What becomes of voxels that networks are not sure of
+    #[arg(long, default_value = "unlabelled", requires = "uncertainty")]
+    pub unsure: Unsure,
     /// The packed file to write; it must not exist
     #[arg(long, value_name = "FILE")]
     pub to: PathBuf,
+}
+
+/// What becomes of what networks are not sure of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Unsure {
+    /// Nobody says anything of it
+    Unlabelled,
+    /// It is background, as in the original scripts of DMSPS
+    Background,
 }
 
 /// What makes labels.
@@ -231,7 +284,7 @@ pub struct PseudoLabels {
 pub enum Labeller {
     /// The class whose scribble a random walk over similar pixels reaches first
     RandomWalker,
-    /// The network of a run: annotation `network`
+    /// The network of a run: annotation `network`, or `expanded`
     Network,
 }
 
@@ -304,6 +357,12 @@ pub enum Crop {
     None,
     /// The box outside of which every channel is 0
     Nonzero,
+}
+
+/// Takes shares of the largest entropy.
+fn entropy_share(word: &str) -> Result<f32, String> {
+    let share = word.parse().ok().filter(|share: &f32| *share > 0.0 && *share <= 1.0);
+    share.ok_or_else(|| "expected a share above 0 and up to 1".to_owned())
 }
 
 /// Takes distances in millimetres.

@@ -12,28 +12,18 @@ use crate::data::import::{
 };
 use crate::data::store::{Destination, Existing};
 use crate::error::{Context, Exit, Failure, Result};
-use crate::preparation::{Crop, Intensities, Over, Scaling, Spacing};
+use crate::preparation::{Crop, Intensities, Interpolation, Over, Scaling, Spacing};
 use std::io::Write;
 use std::path::Path;
 
 /// Packs the data set that the command line names, and says on stdout what was written.
 pub(super) fn run(prepare: &cli::Prepare) -> Result<Exit> {
     match prepare {
-        cli::Prepare::Acdc { from, to } => {
-            let to = claim(to)?;
-            pack(acdc::open(from)?, to)
+        cli::Prepare::Acdc(arguments) => {
+            let to = claim(&arguments.to)?;
+            pack(acdc::open(&arguments.from, &published_steps(arguments)?)?, to)
         }
-        cli::Prepare::Mscmr { from, to } => {
-            let to = claim(to)?;
-            let exit = pack(mscmr::open(from)?, to)?;
-            let left_out = mscmr::left_out(from);
-            if left_out > 0 {
-                let what =
-                    "label volumes of `TestSet` are no cases; `data.shapes.path` can name them";
-                say(format_args!("the {left_out} {what}"))?;
-            }
-            Ok(exit)
-        }
+        cli::Prepare::Mscmr(arguments) => pack_mscmr(arguments),
         cli::Prepare::Nifti(arguments) => pack_nifti(arguments),
         cli::Prepare::Phantom { cases, slices, size, difficulty, seed, to } => {
             let phantom = phantom::Phantom {
@@ -52,12 +42,30 @@ pub(super) fn run(prepare: &cli::Prepare) -> Result<Exit> {
         cli::Prepare::LabelTransfer(arguments) => pack_label_transfer(arguments),
         cli::Prepare::Brats(arguments) => pack_brats(arguments),
         cli::Prepare::LesionPhantom(arguments) => pack_lesion_phantom(arguments),
-        cli::Prepare::PseudoLabels(arguments) => match &arguments.run {
-            Some(run) => label_by_network(arguments, run),
-            None => annotate::pseudo_labels(arguments),
+        cli::Prepare::PseudoLabels(arguments) => match arguments.with {
+            cli::Labeller::Network => label_by_network(arguments),
+            cli::Labeller::RandomWalker => annotate::pseudo_labels(arguments),
         },
         cli::Prepare::Scribbles(arguments) => annotate::scribbles(arguments),
     }
+}
+
+fn pack_mscmr(arguments: &cli::Published) -> Result<Exit> {
+    let to = claim(&arguments.to)?;
+    let exit = pack(mscmr::open(&arguments.from, &published_steps(arguments)?)?, to)?;
+    let left_out = mscmr::left_out(&arguments.from);
+    if left_out > 0 {
+        let what = "label volumes of `TestSet` are no cases; `data.shapes.path` can name them";
+        say(format_args!("the {left_out} {what}"))?;
+    }
+    Ok(exit)
+}
+
+/// How scans of a published data set are prepared.
+fn published_steps(arguments: &cli::Published) -> Result<Steps> {
+    let (spacing, interpolation) = resampling(&arguments.resampling)?;
+    let scaling = arguments.intensities.iter().map(|word| scaling(word)).collect::<Result<_>>()?;
+    Ok(Steps { spacing, interpolation, scaling, ..Steps::as_published() })
 }
 
 fn pack_nifti(arguments: &cli::Nifti) -> Result<Exit> {
@@ -78,24 +86,35 @@ fn pack_nifti(arguments: &cli::Nifti) -> Result<Exit> {
 
 /// How scans are prepared.
 fn steps(arguments: &cli::Nifti) -> Result<Steps> {
-    let spacing = match arguments.spacing[..] {
-        [] => Spacing::AsStored,
-        [rows, columns] => Spacing::InPlane([rows, columns]),
-        [slices, rows, columns] => Spacing::Volume([slices, rows, columns]),
-        ref others => {
-            return Err(Failure::usage(format!(
-                "`--spacing` has {} distances, expected 2 or 3",
-                others.len()
-            ))
-            .hint("name those of rows and columns, or of slices, rows and columns: `--spacing 0.8,0.8`"));
-        }
-    };
+    let (spacing, interpolation) = resampling(&arguments.resampling)?;
     let crop = match arguments.crop {
         cli::Crop::None => Crop::None,
         cli::Crop::Nonzero => Crop::Nonzero,
     };
     let scaling = arguments.intensities.iter().map(|word| scaling(word)).collect::<Result<_>>()?;
-    Ok(Steps { crop, spacing, scaling })
+    Ok(Steps { crop, spacing, interpolation, scaling })
+}
+
+/// How far apart voxels lie afterwards, and what lies between them.
+fn resampling(arguments: &cli::Resampling) -> Result<(Spacing, Interpolation)> {
+    let spacing = match arguments.spacing[..] {
+        [] => Spacing::AsStored,
+        [both] => Spacing::InPlane([both; 2]),
+        [rows, columns] => Spacing::InPlane([rows, columns]),
+        [slices, rows, columns] => Spacing::Volume([slices, rows, columns]),
+        ref others => {
+            return Err(Failure::usage(format!(
+                "`--spacing` has {} distances, expected 1 to 3",
+                others.len()
+            ))
+            .hint("name one for rows and columns, or those of slices, rows and columns: `--spacing 0.8`"));
+        }
+    };
+    let interpolation = match arguments.interpolation {
+        cli::Interpolation::Cubic => Interpolation::Cubic,
+        cli::Interpolation::Linear => Interpolation::Linear,
+    };
+    Ok((spacing, interpolation))
 }
 
 /// How intensities of a channel are scaled.
@@ -110,13 +129,14 @@ fn scaling(word: &str) -> Result<Scaling> {
         "published" => Some(Intensities::Published),
         "as-stored" => Some(Intensities::AsStored),
         "z-score" => Some(Intensities::ZScore { over: Over::All }),
+        "z-score-slices" => Some(Intensities::ZScore { over: Over::Slice }),
         "z-score-nonzero" => Some(Intensities::ZScore { over: Over::Nonzero }),
         _ => window(),
     };
     known.map(Scaling::By).ok_or_else(|| {
         Failure::usage(format!(
             "`--intensities` is `{word}`, expected `robust`, `published`, `z-score`, `z-score-nonzero`, \
-             `window:LOW,HIGH`, `fixed` or `as-stored`"
+             `z-score-slices`, `window:LOW,HIGH`, `fixed` or `as-stored`"
         ))
     })
 }
@@ -160,12 +180,12 @@ fn pack_lesion_phantom(arguments: &cli::LesionPhantom) -> Result<Exit> {
 }
 
 #[cfg(feature = "torch")]
-fn label_by_network(arguments: &cli::PseudoLabels, run: &Path) -> Result<Exit> {
-    network_labels::run(arguments, run)
+fn label_by_network(arguments: &cli::PseudoLabels) -> Result<Exit> {
+    network_labels::run(arguments)
 }
 
 #[cfg(not(feature = "torch"))]
-fn label_by_network(_: &cli::PseudoLabels, _: &Path) -> Result<Exit> {
+fn label_by_network(_: &cli::PseudoLabels) -> Result<Exit> {
     Err(Failure::usage("built without the feature `torch`, so there is no network to label with")
         .hint("run `cargo build --release`"))
 }

@@ -395,6 +395,7 @@ pub(super) fn loader_plan(plan: &RunPlan) -> Result<LoaderPlan> {
         augment: match plan.data.augment {
             Resample::Reference => augment::Resample::Reference,
             Resample::Bilinear => augment::Resample::Bilinear,
+            Resample::FullRotation => augment::Resample::FullRotation,
             Resample::None => augment::Resample::None,
         },
         outside: match plan.data.outside {

@@ -19,7 +19,7 @@ mod voice;
 use crate::error::{Context, Exit, Failure, Result};
 use crate::files;
 use crate::preparation::Preparation;
-use sampling::Sampling;
+use sampling::{Fit, Sampling};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use source::Source;
@@ -64,19 +64,24 @@ pub struct DataConfig {
     /// `random_walker_present` are made of the scribbles where they are not in there (default `scribble`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub annotation: Option<String>,
-    /// Rows and columns of slices that the network sees resized, a multiple of 16 up to 8192 (default 256).
+    /// Rows and columns of slices as the network sees them, up to 8192; which it can take the method says, most
+    /// take multiples of 16 (default 256).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub size: Option<usize>,
+    /// How slices come to that size (default `resize`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fit: Option<Fit>,
     /// Patches at the scans' own scale, instead of `size`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub patches: Option<PatchesConfig>,
     /// What becomes of the brightness and the cast of images (default `as_stored`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub colour: Option<Colour>,
-    /// How slices are turned, flipped and resized (default `reference`).
+    /// How slices are turned, flipped and brought to size (default `reference`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub augment: Option<Resample>,
-    /// What annotations say of pixels that a rotation brings in from outside (default `unknown`).
+    /// What annotations say of pixels that a rotation brings in from outside, and of those around slices that are
+    /// smaller than `size` where they are not resized (default `unknown`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub outside: Option<Outside>,
     /// Whether the last, smaller batch of an epoch is left out (default false).
@@ -281,7 +286,7 @@ pub enum Colour {
     GreyWorld,
 }
 
-/// How slices are turned, flipped and resized.
+/// How slices are turned, flipped and brought to size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Resample {
@@ -289,7 +294,10 @@ pub enum Resample {
     Reference,
     /// The same transforms; the image is interpolated bilinearly, the annotation by nearest neighbour.
     Bilinear,
-    /// Resizing alone, order 0.
+    /// Half of the slices flipped and turned by quarters, then all rotated by any angle; order 0, and halves to
+    /// even, as the published code of CycleMix does it.
+    FullRotation,
+    /// Resizing or cropping alone, order 0.
     None,
 }
 
@@ -297,9 +305,9 @@ pub enum Resample {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outside {
-    /// Nothing; background in annotations that leave no pixel of the slice open.
+    /// Nothing; where slices are resized, background in annotations that leave no pixel of the slice open.
     Unknown,
-    /// Background, as the released code of Scribble2Label has it.
+    /// Background, as the released codes of Scribble2Label and CycleMix have it.
     Background,
 }
 
@@ -449,8 +457,10 @@ impl DataConfig {
 
     /// How samples are cut from scans, as it is written.
     pub fn sampling(&self) -> Sampling {
+        let size = self.size.unwrap_or(256);
         match self.patches {
-            None => Sampling::Slices { size: self.size.unwrap_or(256) },
+            None if self.fit == Some(Fit::Crop) => Sampling::Cropped { size },
+            None => Sampling::Slices { size },
             Some(PatchesConfig { extent, per_case, foreground_share }) => Sampling::Patches {
                 extent,
                 per_case: per_case.unwrap_or(4),

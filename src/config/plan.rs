@@ -49,9 +49,9 @@ pub struct DataPlan {
     pub sampling: Sampling,
     /// What becomes of the brightness and the cast of images.
     pub colour: Colour,
-    /// How slices are turned, flipped and resized.
+    /// How slices are turned, flipped and brought to size.
     pub augment: Resample,
-    /// What annotations say of pixels that a rotation brings in from outside.
+    /// What annotations say of pixels outside of slices.
     pub outside: Outside,
     /// Whether the last, smaller batch of an epoch is left out.
     pub drop_last: bool,
@@ -139,6 +139,7 @@ impl RunPlan {
                 fold: Some(self.data.fold),
                 annotation: Some(self.data.annotation.clone()),
                 size: sampling_keys::size(data_sampling),
+                fit: sampling_keys::fit(data_sampling),
                 patches: sampling_keys::patches(data_sampling),
                 colour: Some(self.data.colour),
                 augment: Some(self.data.augment),
@@ -399,6 +400,7 @@ mod tests {
         fold = 1
         annotation = "scribble"
         size = 256
+        fit = "resize"
         colour = "as_stored"
         augment = "reference"
         outside = "unknown"

@@ -1,14 +1,30 @@
-//! How samples are cut from scans, as data: slices resized to a square, or windows at the scan's own scale.
+//! How samples are cut from scans, as data: slices resized or cropped to a square, or windows at the scan's own scale.
 //!
 //! Knows no scans.
 
+use serde::{Deserialize, Serialize};
 use std::fmt;
+
+/// How slices come to the size of samples.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fit {
+    /// Each is resized, without keeping its aspect.
+    Resize,
+    /// Each keeps its scale and is cropped about its middle, or where it is smaller padded.
+    Crop,
+}
 
 /// What a network sees of a scan.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Sampling {
     /// Whole slices, each resized to a square without keeping its aspect.
     Slices {
+        /// Rows and columns of a sample.
+        size: usize,
+    },
+    /// Whole slices at the scan's own scale, each cropped and padded about its middle to a square.
+    Cropped {
         /// Rows and columns of a sample.
         size: usize,
     },
@@ -28,15 +44,23 @@ impl Sampling {
     /// Slices, rows, columns of a sample; one slice deep where samples are slices.
     pub fn extent(&self) -> [usize; 3] {
         match *self {
-            Self::Slices { size } => [1, size, size],
+            Self::Slices { size } | Self::Cropped { size } => [1, size, size],
             Self::Patches { extent, .. } => extent,
+        }
+    }
+
+    /// How whole slices come to the size of samples; windows have that size.
+    pub fn fit(&self) -> Fit {
+        match self {
+            Self::Slices { .. } => Fit::Resize,
+            Self::Cropped { .. } | Self::Patches { .. } => Fit::Crop,
         }
     }
 
     /// What samples are called, in the plural.
     pub fn items(&self) -> &'static str {
         match self {
-            Self::Slices { .. } => "slices",
+            Self::Slices { .. } | Self::Cropped { .. } => "slices",
             Self::Patches { .. } => "patches",
         }
     }

@@ -1,8 +1,9 @@
-//! How samples are cut from scans, as it is written and as it is planned: sizes that no network can take refused.
+//! How samples are cut from scans, as it is written and as it is planned: contradictions and sizes that fit nowhere
+//! refused.
 //!
-//! Knows no scans, and of networks that of images alone; what a method asks of volumes it says itself.
+//! Knows neither scans nor networks; which sizes its network can take a method says itself.
 
-use super::sampling::Sampling;
+use super::sampling::{Fit, Sampling};
 use super::{Outside, PatchesConfig, RunConfig};
 use crate::error::{Failure, Result};
 use crate::limits::{BATCH_PIXELS, NETWORK_SIZE, elements};
@@ -14,7 +15,9 @@ const PER_CASE: u64 = 1 << 20;
 pub(super) fn sampling(config: &RunConfig) -> Result<Sampling> {
     let sampling = config.data.sampling();
     match sampling {
-        Sampling::Slices { size } => refuse_side(config, "data.size", size)?,
+        Sampling::Slices { size } | Sampling::Cropped { size } => {
+            config.within("data.size", size as u64, 1..=NETWORK_SIZE as u64)?;
+        }
         Sampling::Patches { extent, per_case, foreground_share } => {
             refuse_other_keys(config)?;
             let key = "data.patches.extent";
@@ -24,9 +27,6 @@ pub(super) fn sampling(config: &RunConfig) -> Result<Sampling> {
                         format!("`{key}` says {extent} {axis}, expected 1 to {NETWORK_SIZE}");
                     return Err(config.refuse(key, message));
                 }
-            }
-            if extent[0] == 1 {
-                extent.into_iter().skip(1).try_for_each(|side| refuse_side(config, key, side))?;
             }
             config.within("data.patches.per_case", per_case as u64, 1..=PER_CASE)?;
             if !(0.0..=1.0).contains(&foreground_share) {
@@ -39,24 +39,7 @@ pub(super) fn sampling(config: &RunConfig) -> Result<Sampling> {
     Ok(sampling)
 }
 
-/// Refuses rows or columns that a network of images cannot halve four times.
-fn refuse_side(config: &RunConfig, key: &str, side: usize) -> Result<()> {
-    if side > NETWORK_SIZE {
-        let message = format!("`{key}` is {side}, expected a multiple of 16 up to {NETWORK_SIZE}");
-        return Err(config.refuse(key, message));
-    }
-    if side > 0 && side.is_multiple_of(16) {
-        return Ok(());
-    }
-    let down = (side / 16 * 16).max(16);
-    let message = match key {
-        "data.size" => format!("`{key}` is {side}, expected a multiple of 16"),
-        _ => format!("`{key}` says {side}, expected multiples of 16 for rows and columns"),
-    };
-    Err(config.refuse(key, message).hint(format!("the nearest are {down} and {}", down + 16)))
-}
-
-/// Refuses what means something for resized slices alone.
+/// Refuses what means something for whole slices alone.
 fn refuse_other_keys(config: &RunConfig) -> Result<()> {
     let refuse = |key: &str, message: &str| -> Result<()> {
         let failure: Failure = config.refuse(key, message);
@@ -67,6 +50,10 @@ fn refuse_other_keys(config: &RunConfig) -> Result<()> {
             "data.size",
             "both `data.size` and `[data.patches]` say what a network sees",
         );
+    }
+    if config.data.fit.is_some() {
+        let message = "`data.fit` is about whole slices, and `[data.patches]` are parts";
+        return refuse("data.fit", message);
     }
     if config.data.outside == Some(Outside::Background) {
         let message = "what lies outside of a scan is unknown in `[data.patches]`, not background";
@@ -95,9 +82,14 @@ pub(super) fn refuse_large_batch(config: &RunConfig, of: Sampling, batch: usize)
 /// `data.size` as a user would write it.
 pub(super) fn size(sampling: Sampling) -> Option<usize> {
     match sampling {
-        Sampling::Slices { size } => Some(size),
+        Sampling::Slices { size } | Sampling::Cropped { size } => Some(size),
         Sampling::Patches { .. } => None,
     }
+}
+
+/// `data.fit` as a user would write it.
+pub(super) fn fit(sampling: Sampling) -> Option<Fit> {
+    size(sampling).map(|_| sampling.fit())
 }
 
 /// `[data.patches]` as a user would write it, every key of it.
@@ -139,6 +131,27 @@ mod tests {
     }
 
     #[test]
+    fn slices_are_resized_unless_they_are_to_be_cropped() {
+        let plan = resolve("size = 212\nfit = \"crop\"\n").unwrap();
+        assert_eq!(plan.data.sampling, Sampling::Cropped { size: 212 });
+        assert_eq!(
+            plan.summary()[1],
+            "5 steps of 12 slices of 212 x 212 on 1 rank, 12 slices each"
+        );
+        let written = plan.to_toml().unwrap();
+        assert!(written.contains("fit = \"crop\""), "{written}");
+        assert_eq!(RunPlan::resolve(parse(&written, "b.toml", &[]).unwrap(), 1).unwrap(), plan);
+        let plain = resolve("size = 64\nfit = \"resize\"\n").unwrap();
+        assert_eq!(plain, resolve("size = 64\n").unwrap());
+        let both = resolve("fit = \"crop\"\n[data.patches]\nextent = [1, 32, 32]\n").unwrap_err();
+        assert!(both.message().starts_with("`data.fit` is about whole slices"), "{both}");
+        assert_eq!(
+            resolve("size = 0\n").unwrap_err().message(),
+            "`data.size` is 0, expected 1 to 8192"
+        );
+    }
+
+    #[test]
     fn patches_that_cannot_be_are_refused_where_they_are_written() {
         let refused = |more: &str| resolve(more).unwrap_err();
         insta::assert_snapshot!(refused("size = 64\n[data.patches]\nextent = [1, 32, 32]\n"), @r"
@@ -149,15 +162,6 @@ mod tests {
           |        ^^
 
         hint: remove one of them
-        ");
-        insta::assert_snapshot!(refused("[data.patches]\nextent = [1, 32, 40]\n"), @r"
-        error: `data.patches.extent` says 40, expected multiples of 16 for rows and columns
-          --> a.toml:8:10
-          |
-        8 | extent = [1, 32, 40]
-          |          ^^^^^^^^^^^
-
-        hint: the nearest are 32 and 48
         ");
         for (more, message) in [
             ("extent = [0, 32, 32]", "`data.patches.extent` says 0 slices, expected 1 to 8192"),

@@ -3,7 +3,7 @@
 //! A patch is a stack of planes with one draw: what augments a slice happens to each of its planes, at the scan's
 //! own scale. Knows no tensors, no steps and no order.
 
-use super::augment::{Draw, Resample, Sample, Slice, apply};
+use super::augment::{Centred, Draw, FullRotation, Resample, Sample, Slice, Transform};
 use super::{Case, IGNORE};
 use crate::random::Draws;
 
@@ -24,6 +24,15 @@ impl Item {
         Self { case, first: [slice as i64, 0, 0], extent: [1, rows, columns] }
     }
 
+    /// The middle of a slice of so many rows and columns: `size` of each.
+    pub fn crop(case: usize, slice: usize, (shape, size): ([usize; 2], usize)) -> Self {
+        let [row, column] = shape.map(|extent| {
+            let Centred { start, before, .. } = Centred::of(extent, size);
+            start as i64 - before as i64
+        });
+        Self { case, first: [slice as i64, row, column], extent: [1, size, size] }
+    }
+
     /// Whether the box holds a voxel of the scan.
     pub fn holds(&self, voxel: [usize; 3]) -> bool {
         let mut axes = self.first.iter().zip(self.extent).zip(voxel);
@@ -32,7 +41,7 @@ impl Item {
 }
 
 /// What happens to all planes of a patch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct PatchDraw {
     /// What happens within each plane. Patches that are not square make half turns alone.
     pub in_plane: Draw,
@@ -42,10 +51,17 @@ pub struct PatchDraw {
 
 impl PatchDraw {
     /// Draws as for a slice, then for patches of several slices half of the time a flip along them.
-    pub fn sample(draws: &mut Draws, [slices, rows, columns]: [usize; 3]) -> Self {
-        let in_plane = match Draw::sample(draws) {
+    pub fn sample(
+        resample: Resample,
+        draws: &mut Draws,
+        [slices, rows, columns]: [usize; 3],
+    ) -> Self {
+        let in_plane = match resample.draw(draws) {
             Draw::Turn { quarter_turns, flip_axis } if rows != columns => {
                 Draw::Turn { quarter_turns: quarter_turns / 2 * 2, flip_axis }
+            }
+            Draw::Full(turn) if rows != columns => {
+                Draw::Full(FullRotation { quarter_turns: turn.quarter_turns / 2 * 2, ..turn })
             }
             draw => draw,
         };
@@ -54,8 +70,12 @@ impl PatchDraw {
 
     /// Rows and columns around a plane of this extent that a rotation brings into it.
     fn margin(self, [rows, columns]: [usize; 2]) -> [usize; 2] {
-        let Draw::Rotate { degrees } = self.in_plane else { return [0, 0] };
-        let sine = f64::from(degrees).to_radians().sin().abs();
+        let degrees = match self.in_plane {
+            Draw::Rotate { degrees } => f64::from(degrees),
+            Draw::Full(FullRotation { degrees, .. }) => degrees,
+            Draw::Turn { .. } | Draw::Keep => return [0, 0],
+        };
+        let sine = degrees.to_radians().sin().abs();
         // What lies across comes in, half of it on each side; one more for what is read between two pixels.
         [columns, rows].map(|across| (across as f64 / 2.0 * sine).ceil() as usize + 1)
     }
@@ -128,12 +148,14 @@ impl PatchSource<'_> {
         let image = window(plane.image, plane.shape, first, (shape, 0.0));
         let annotation = window(plane.annotation, plane.shape, first, (shape, IGNORE));
         let seen = Slice { shape, image: &image, annotation: &annotation, outside: IGNORE };
+        // Of the same size, so that nothing is resized.
+        let transform = Transform::resizing(self.resample, draw.in_plane);
         if [down, across] == [0, 0] {
-            return apply(self.resample, draw.in_plane, &seen, sample);
+            return transform.apply(&seen, sample);
         }
         let (mut image, mut annotation) = (image.clone(), annotation.clone());
         let mut turned = Sample { shape, image: &mut image, annotation: &mut annotation };
-        apply(self.resample, draw.in_plane, &seen, &mut turned);
+        transform.apply(&seen, &mut turned);
         let inner = [down as i64, across as i64];
         sample.image.copy_from_slice(&window(&image, shape, inner, (sample.shape, 0.0)));
         sample.annotation.copy_from_slice(&window(
@@ -185,12 +207,19 @@ mod tests {
     }
 
     #[test]
+    fn the_middle_of_a_slice_may_reach_beyond_it() {
+        let crop = Item::crop(3, 5, ([25, 19], 22));
+        assert_eq!((crop.case, crop.first, crop.extent), (3, [5, 1, -1], [1, 22, 22]));
+        assert_eq!(Item::crop(0, 0, ([22, 22], 22)), Item::slice(0, 0, [22, 22]));
+    }
+
+    #[test]
     fn patches_that_are_not_square_make_half_turns_alone() {
         let draws = |number| crate::random::Key::new(2).number(number).draws();
         let (mut halves, mut quarters, mut reversed) = (0, 0, 0);
         for number in 0..400 {
-            let wide = PatchDraw::sample(&mut draws(number), [4, 8, 6]);
-            let square = PatchDraw::sample(&mut draws(number), [1, 8, 8]);
+            let wide = PatchDraw::sample(Resample::Bilinear, &mut draws(number), [4, 8, 6]);
+            let square = PatchDraw::sample(Resample::Bilinear, &mut draws(number), [1, 8, 8]);
             assert!(!square.reverses);
             reversed += usize::from(wide.reverses);
             if let Draw::Turn { quarter_turns, .. } = wide.in_plane {

@@ -15,6 +15,8 @@ pub(super) enum Items {
         /// Index of the case, and slice.
         slices: Vec<(usize, usize)>,
         epochs: Epochs,
+        /// Rows and columns of the part about their middle that samples show; none where they show all.
+        cropped_to: Option<usize>,
     },
     /// Patches around annotated voxels.
     Patches { patches: Patches, order: Order },
@@ -53,10 +55,13 @@ impl Items {
         (step, position): (u64, usize),
     ) -> Item {
         match self {
-            Self::Slices { slices, .. } => {
+            Self::Slices { slices, cropped_to, .. } => {
                 let (case, slice) = slices[number];
                 let [_, rows, columns] = dataset.cases[case].scan.grid.shape;
-                Item::slice(case, slice, [rows, columns])
+                match *cropped_to {
+                    None => Item::slice(case, slice, [rows, columns]),
+                    Some(size) => Item::crop(case, slice, ([rows, columns], size)),
+                }
             }
             Self::Patches { patches, order } => patches.item(number, order.patch(step, position)),
         }

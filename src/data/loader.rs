@@ -13,7 +13,7 @@ use super::resident::{self, Resident};
 use super::shapes::Shapes;
 use super::stream::{SHAPES, Select, by_image_label, stream_slices};
 use super::table::{Layout, Table};
-use crate::config::sampling::Sampling;
+use crate::config::sampling::{Fit, Sampling};
 use crate::error::{Context, Failure, Result};
 use crate::random::Key;
 use std::ops::Range;
@@ -341,15 +341,19 @@ fn items(dataset: &Dataset, plan: &LoaderPlan, slices: Vec<(usize, usize)>) -> R
         let LoaderPlan { batch_size, drop_last, seed, .. } = *plan;
         Order { slice_count, batch_size, drop_last, seed }
     };
+    if by_image_label(plan.streams) && plan.sampling.fit() != Fit::Resize {
+        return Err(Failure::usage("label transfer resizes whole images, and parts are asked for")
+            .hint("remove `[data.patches]` and `data.fit`"));
+    }
     let Sampling::Patches { extent, per_case, foreground_share } = plan.sampling else {
         refuse_count(plan, slices.len(), "slices")?;
         let epochs = Epochs::new(order(slices.len()));
-        return Ok(Items::Slices { slices, epochs });
+        let cropped_to = match plan.sampling {
+            Sampling::Cropped { size } => Some(size),
+            _ => None,
+        };
+        return Ok(Items::Slices { slices, epochs, cropped_to });
     };
-    if by_image_label(plan.streams) {
-        return Err(Failure::usage("label transfer sees whole images, and patches are asked for")
-            .hint("remove `[data.patches]`"));
-    }
     let mut cases: Vec<usize> = slices.into_iter().map(|(case, _)| case).collect();
     cases.dedup();
     let key = Key::new(plan.seed).purpose("annotated voxels");

@@ -3,10 +3,12 @@
 //! Knows nothing of training: who sees which slice when is a function of step and rank in
 //! `loader`, and what a method may look at is a `Batch`, which never holds the dense truth.
 
+use crate::config::sampling::Fit;
 use crate::error::{Failure, Result};
 use crate::limits::{CHANNELS, EXTENT, VOLUME_VOXELS, elements};
 use crate::preparation::Preparation;
 use crate::scan::{Scan, place};
+use augment::Centred;
 use std::collections::{BTreeMap, BTreeSet};
 
 pub mod augment;
@@ -111,6 +113,21 @@ impl Dataset {
             self.name
         ))
         .hint("set `data.fold` to one of these"))
+    }
+}
+
+/// One slice of a scan as a network is shown it, `[channels, size, size]`: resized as by [`resized_slice`], or cut
+/// and padded with 0 about its middle.
+pub fn fitted_slice(
+    scan: &Scan,
+    slice: usize,
+    (size, fit): (usize, Fit),
+    is_in_colour: bool,
+) -> Vec<f32> {
+    let [_, rows, columns] = scan.grid.shape;
+    match fit {
+        Fit::Resize => resized_slice(scan, slice, size, is_in_colour),
+        Fit::Crop => Centred::cut(scan.slice(slice), [rows, columns], [size; 2], 0.0),
     }
 }
 

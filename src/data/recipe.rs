@@ -4,15 +4,15 @@
 //! communicator: rank and ranks come as two numbers.
 
 use super::augment::transfer::{TransferDraw, resize_planes};
-use super::augment::{Draw, Resample, Sample, Slice, apply, zoom_labels};
+use super::augment::{Draw, Resample, Sample, Slice, Transform, zoom_labels};
 use super::item::{Item, PatchDraw, PatchSample, PatchSource};
 use super::items::Items;
 use super::order::Order;
 use super::samples::Samples;
 use super::shapes::Shapes;
 use super::stream::{StreamSpec, by_image_label};
-use super::{Case, Dataset, resized_slice};
-use crate::config::sampling::Sampling;
+use super::{Case, Dataset, fitted_slice};
+use crate::config::sampling::{Fit, Sampling};
 use crate::error::Result;
 use crate::native::with_slice_mut;
 use crate::shares::local_share;
@@ -37,8 +37,8 @@ pub struct LoaderPlan {
     pub augment: Resample,
     /// What stands in a batch beside what; the first are the samples to learn from.
     pub streams: &'static [StreamSpec],
-    /// The label of what a rotation brings in from outside a slice, where the slice has such pixels. Outside of
-    /// a scan patches are unknown.
+    /// The label of what lies outside of a slice, see [`Transform::outside_label`]. Outside of a scan patches are
+    /// unknown.
     pub outside: u8,
     /// The seed of the run.
     pub seed: u64,
@@ -96,7 +96,7 @@ impl BatchRecipe {
         (&self.dataset.cases[case], slice)
     }
 
-    /// Rows and as many columns of a sample that is a resized slice.
+    /// Rows and as many columns of a sample that is a whole slice.
     pub(super) fn size(&self) -> usize {
         self.plan.sampling.extent()[1]
     }
@@ -171,12 +171,12 @@ impl BatchRecipe {
         if by_image_label(self.plan.streams) {
             return self.transfer((step, position), source, sample);
         }
-        let (shape, draw) = (sample.shape, self.draw(step, position));
+        let (shape, transform) = (sample.shape, self.transform(step, position));
         let planes = source.image.chunks_exact(source.shape[0] * source.shape[1]);
         for (plane, image) in planes.zip(sample.image.chunks_exact_mut(shape[0] * shape[1])) {
             let source = Slice { image: plane, ..*source };
             let mut sample = Sample { shape, image, annotation: &mut *sample.annotation };
-            apply(self.plan.augment, draw, &source, &mut sample);
+            transform.apply(&source, &mut sample);
         }
     }
 
@@ -188,7 +188,8 @@ impl BatchRecipe {
         let labels = labels.map_or(&[][..], Vec::as_slice);
         let source = PatchSource { case, labels, resample: self.plan.augment };
         let mut draws = self.order().augmentation(step, position).draws();
-        source.cut(item, PatchDraw::sample(&mut draws, item.extent), sample);
+        let draw = PatchDraw::sample(self.plan.augment, &mut draws, item.extent);
+        source.cut(item, draw, sample);
     }
 
     /// Makes a sample as label transfer does: a crop of a slightly larger image, or the image alone.
@@ -234,10 +235,9 @@ impl BatchRecipe {
         step: u64,
         positions: Range<usize>,
     ) -> Result<Tensor> {
-        let transform = |position| (self.plan.augment, self.draw(step, position));
         self.labels(positions, |position, out| {
             let key = self.order().shapes(step, position);
-            shapes.fill(key, transform(position), self.size(), out);
+            shapes.fill(key, &self.transform(step, position), self.size(), out);
         })
     }
 
@@ -258,9 +258,16 @@ impl BatchRecipe {
         Ok(labels)
     }
 
+    /// How slices come to the size of samples where nothing else happens to them.
+    pub(super) fn still(&self) -> Transform {
+        let LoaderPlan { augment: resample, sampling, .. } = self.plan;
+        Transform { resample, draw: Draw::Keep, fit: sampling.fit() }
+    }
+
     /// What happens to the sample at `position` of the global batch, and to the mask beside it.
-    pub(super) fn draw(&self, step: u64, position: usize) -> Draw {
-        Draw::sample(&mut self.order().augmentation(step, position).draws())
+    pub(super) fn transform(&self, step: u64, position: usize) -> Transform {
+        let draws = &mut self.order().augmentation(step, position).draws();
+        Transform { draw: self.plan.augment.draw(draws), ..self.still() }
     }
 }
 
@@ -285,15 +292,20 @@ impl Origin {
         self.recipe.share(&(0..self.recipe.items.slices().len()))
     }
 
-    /// Training slice `slice` resized without any augmentation: `[1, C, H, W]` f32.
+    /// How slices come to the size of samples.
+    pub fn fit(&self) -> Fit {
+        self.recipe.plan.sampling.fit()
+    }
+
+    /// Training slice `slice` as a sample without any augmentation: `[1, C, H, W]` f32.
     pub fn input(&self, slice: usize) -> Tensor {
         let (case, slice) = self.recipe.case(slice);
-        let size = self.recipe.size();
-        let image = resized_slice(&case.scan, slice, size, self.recipe.dataset.is_in_colour());
+        let (size, is_in_colour) = (self.recipe.size(), self.recipe.dataset.is_in_colour());
+        let image = fitted_slice(&case.scan, slice, (size, self.fit()), is_in_colour);
         Tensor::from_slice(&image).view([1, case.scan.channels as i64, size as i64, size as i64])
     }
 
-    /// Labels of slices as they are stored, turned and resized as the samples of the batch were:
+    /// Labels of slices as they are stored, turned and brought to size as the samples of the batch were:
     /// `[N, H, W]` u8. `codes` gives those of a training slice, where 0 stands for nothing; that is
     /// also what lies outside.
     pub fn place<'a>(&self, codes: impl Fn(usize) -> &'a [u8]) -> Result<Tensor> {
@@ -306,7 +318,7 @@ impl Origin {
             let image = &source.image[..source.shape.iter().product()];
             let source = Slice { image, annotation: codes(slice), outside: 0, ..source };
             let mut sample = Sample { shape: [size; 2], image: &mut unread, annotation: out };
-            apply(recipe.plan.augment, recipe.draw(self.step, position), &source, &mut sample);
+            recipe.transform(self.step, position).apply(&source, &mut sample);
         })
     }
 }

@@ -73,13 +73,8 @@ impl Resident {
             size: table.size as i64,
         };
         let (image, annotation) = match self.resample {
-            Resample::Reference | Resample::None => {
-                let lines = lines(0);
-                let nearest = lines.nearest();
-                let mut image = self.images.take(&lines.in_planes(&nearest.offset));
-                let _ = image.masked_fill_(&nearest.is_outside.unsqueeze(1), 0.0);
-                (image, lines.labels(&nearest, &self.labels))
-            }
+            Resample::Reference | Resample::None => self.taken(&lines(0), &lines(0).nearest()),
+            Resample::FullRotation => self.taken(&lines(0), &lines(0).nearest_of_full_rotations()),
             Resample::Bilinear => lines(0).blended(&self.images, &self.labels),
         };
         let masks = self.masks.as_ref().map(|masks| {
@@ -87,6 +82,15 @@ impl Resident {
             lines.labels(&lines.nearest(), masks)
         });
         Gathered { image, annotation, masks }
+    }
+}
+
+impl Resident {
+    /// Pixels as they are: images `[N, C, H, W]` f32 and labels `[N, H, W]` u8.
+    fn taken(&self, lines: &Lines, nearest: &Nearest) -> (Tensor, Tensor) {
+        let mut image = self.images.take(&lines.in_planes(&nearest.offset));
+        let _ = image.masked_fill_(&nearest.is_outside.unsqueeze(1), 0.0);
+        (image, lines.labels(nearest, &self.labels))
     }
 }
 
@@ -160,13 +164,21 @@ impl Lines {
 
     /// By the arithmetic of `augment::reference`: lines without a source get label 0.
     fn nearest(&self) -> Nearest {
-        let at = self.coordinates();
+        self.nearest_to(&self.coordinates())
+    }
+
+    /// By that of `augment::full_rotation`, which rounds before it asks what lies outside.
+    fn nearest_of_full_rotations(&self) -> Nearest {
+        self.nearest_to(&self.coordinates().round())
+    }
+
+    fn nearest_to(&self, at: &Tensor) -> Nearest {
         let inside = at.clamp_min(0.0).minimum(&self.columns(Column::Last, 2));
         let offsets = self.offsets(&(&inside + 0.5));
         let is_missing = at.get(0).isneginf();
         Nearest {
             offset: offsets.get(0) + offsets.get(1),
-            is_outside: inside.ne_tensor(&at).any_dim(0, false),
+            is_outside: inside.ne_tensor(at).any_dim(0, false),
             label_outside: self.label_outside() * is_missing.logical_not(),
         }
     }

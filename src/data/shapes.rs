@@ -4,8 +4,8 @@
 //! of a key alone. Where masks come from stands in `import::masks`; this module knows no files and
 //! no tensors.
 
-use super::augment::{Mask, Resample, apply_to_mask};
-use super::{DENSE, Dataset, augment::Draw};
+use super::augment::{Mask, Transform};
+use super::{DENSE, Dataset};
 use crate::error::{Failure, Result};
 use crate::random::Key;
 
@@ -92,14 +92,14 @@ impl Shapes {
     }
 
     /// Writes the mask that `key` draws to all of `out`, `size` rows of as many columns, turned and
-    /// flipped like the sample that `draw` is of.
-    pub fn fill(&self, key: Key, (resample, draw): (Resample, Draw), size: usize, out: &mut [u8]) {
+    /// flipped like the sample that `transform` makes.
+    pub fn fill(&self, key: Key, transform: &Transform, size: usize, out: &mut [u8]) {
         let (volume, slice) = self.drawn(key);
         let volume = &self.volumes[volume];
         let [_, rows, columns] = volume.shape;
         let pixels = rows * columns;
         let labels = &volume.labels[slice * pixels..][..pixels];
-        apply_to_mask(resample, draw, Mask { shape: [rows, columns], labels }, (size, out));
+        transform.apply_to_mask(Mask { shape: [rows, columns], labels }, (size, out));
     }
 
     /// One volume uniformly, then one of its slices uniformly, empty ones included: the numbers of both.

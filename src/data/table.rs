@@ -3,7 +3,7 @@
 //! Made on the host from what is drawn for each sample; small, so that it is cheap to send. Knows no
 //! pixels: what is gathered by a table stands in `resident`.
 
-use super::augment::{Grid, grid, mask_grid, outside_label};
+use super::augment::Grid;
 use super::recipe::BatchRecipe;
 use crate::error::{Context, Result};
 use crate::native::with_slice_mut;
@@ -35,7 +35,7 @@ impl Layout {
         let mut before = 0;
         let slices = (0..recipe.items.slices().len()).map(|number| {
             let slice = recipe.annotated(number);
-            let outside = outside_label(recipe.plan.augment, &slice);
+            let outside = recipe.still().outside_label(&slice);
             let stored = Stored { before, shape: slice.shape, outside };
             before += slice.annotation.len();
             stored
@@ -97,8 +97,7 @@ impl Table {
             let (own, masks) = numbers.split_at_mut(samples * width);
             for (position, row) in mine.clone().zip(own.chunks_exact_mut(width)) {
                 let stored = &layout.slices[global[position]];
-                let draw = recipe.draw(step, position);
-                let grid = grid(recipe.plan.augment, draw, stored.shape, size);
+                let grid = recipe.transform(step, position).grid(stored.shape, size);
                 fill(row, &grid, stored.before, stored.outside);
                 let pixels: usize = stored.shape.iter().product();
                 let planes = &mut row[4 * size + Column::Planes as usize..];
@@ -110,8 +109,7 @@ impl Table {
             for (position, row) in mine.zip(masks.chunks_exact_mut(width)) {
                 let (volume, slice) = shapes.drawn(recipe.order().shapes(step, position));
                 let [_, rows, columns] = shapes.volumes()[volume].shape;
-                let draw = recipe.draw(step, position);
-                let grid = mask_grid(recipe.plan.augment, draw, [rows, columns], size);
+                let grid = recipe.transform(step, position).mask_grid([rows, columns], size);
                 fill(row, &grid, layout.volumes[volume] + slice * rows * columns, 0);
             }
         })?;

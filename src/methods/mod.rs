@@ -6,13 +6,14 @@
 pub mod cltn;
 pub mod cyclemix;
 pub mod dmpls;
+pub mod dmsps;
 pub mod maskmixadv;
 pub mod partial_ce;
 pub mod scribble2label;
 pub mod ustm;
 
 use crate::config::RunConfig;
-use crate::config::sampling::Sampling;
+use crate::config::sampling::{Fit, Sampling};
 use crate::data::samples::Samples;
 use crate::data::stream::{self, StreamSpec};
 use crate::data::{IGNORE, IMAGE_LABEL};
@@ -39,6 +40,7 @@ pub static METHODS: &[MethodDef] = &[
     define::<scribble2label::Scribble2Label>(),
     define::<ustm::Ustm>(),
     define::<dmpls::Dmpls>(),
+    define::<dmsps::Dmsps>(),
     define::<maskmixadv::MaskMixAdv>(),
     define::<cyclemix::CycleMix>(),
     define::<cltn::Cltn>(),
@@ -159,7 +161,7 @@ struct Puzzle {
     /// How strongly the share of blocks keeps to the one that is drawn.
     #[serde(deserialize_with = "numbers::weight")]
     eta: f64,
-    /// Whether salient patches move to where their image is shown; their annotation stays.
+    /// Whether salient patches move to where their image is shown; annotation stays, but with `transport_labels` of `cyclemix`.
     transport: bool,
     /// What moving a patch from one end of a side to the other costs, in shares of the saliency of its image.
     #[serde(deserialize_with = "numbers::positive")]
@@ -192,15 +194,6 @@ fn labels<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<i64, D::Err
     is_one.then_some(labels).ok_or_else(wrong)
 }
 
-/// TEMPORARY
-fn refuse_side(name: &str, side: usize, rest: usize) -> Result<()> {
-    let more = (side + 16 - rest) % 16;
-    if side > 0 && more == 0 {
-        return Ok(());
-    }
-    Err(Failure::usage(format!("{name} {side}")))
-}
-
 /// Labels `[N, H, W]` after `clean` has changed each slice on the host, given with its number of columns.
 fn cleaned(labels: &Tensor, clean: impl Fn(&mut [u8], usize)) -> Result<Tensor> {
     let size = labels.size();
@@ -212,9 +205,10 @@ fn cleaned(labels: &Tensor, clean: impl Fn(&mut [u8], usize)) -> Result<Tensor> 
     Ok(host.to_device(labels.device()).to_kind(Kind::Int64))
 }
 
-/// Cross-entropy over the annotated pixels of the global batch, in however many micro-batches it comes.
+/// Cross-entropy over the annotated pixels of the global batch, in however many micro-batches it comes; 0 where
+/// there are none.
 ///
-/// `logits` is `[N, C, H, W]` of samples whose own annotation `[N, H, W]` is: labels that a method makes
+/// `logits` is `[N, C, ...]` of samples whose own annotation `[N, ...]` is: labels that a method makes
 /// are counted in each micro-batch by itself.
 fn annotated_cross_entropy(logits: &Tensor, annotation: &Tensor, cx: &StepContext<'_>) -> Tensor {
     let group = cx.group();
@@ -241,6 +235,27 @@ fn drawings_of_mix(
         ("mixed_label", Drawing::Classes(classes)),
         ("mixed_mask", Drawing::Shares(share)),
     ]
+}
+
+/// For each level of features with so many channels, those that a decoder sees: `[N, C]` of 0 and 1, every
+/// second one on average, drawn for each sample.
+fn channels_seen(channels: &[i64], samples: &Samples, cx: &StepContext<'_>) -> Vec<Tensor> {
+    let (numbers, device) = (cx.numbers(), samples.image.device());
+    let of_level = |(level, &channels): (usize, &i64)| {
+        let positions = samples.positions.clone();
+        let kept = numbers.numbers(device, move |point| {
+            let keys = point.sample_keys("channels", &positions);
+            keys.iter().flat_map(|key| kept_channels(key.number(level as u64), channels)).collect()
+        });
+        kept.view([-1, channels])
+    };
+    channels.iter().enumerate().map(of_level).collect()
+}
+
+/// Every second channel on average: 0 or 1 for each.
+fn kept_channels(key: Key, channels: i64) -> impl Iterator<Item = f64> {
+    let mut draws = key.draws();
+    (0..channels).map(move |_| draws.below(2) as f64)
 }
 
 /// What a configuration asks a method to learn from.
@@ -277,7 +292,8 @@ pub trait Recipe: Method + Sized + 'static {
     fn refuse(_params: &Self::Params, _asked: &Asked<'_>) -> Result<()> {
         Ok(())
     }
-    /// TEMPORARY
+    /// Refuses images of so many rows or columns as its networks cannot take; without more, others than
+    /// multiples of 16.
     fn refuse_size(_params: &Self::Params, size: usize) -> Result<()> {
         refuse_side(Self::NAME, size, 0)
     }
@@ -339,6 +355,34 @@ fn refuse_volumes<R: Recipe>([slices, ..]: [usize; 3]) -> Result<()> {
         .hint("cut samples of one slice, or use `partial-ce`, which learns from volumes too"))
 }
 
+/// Refuses so many rows or columns for the images of the method `name`: others than `rest`, below 16, more than a
+/// multiple of 16.
+fn refuse_side(name: &str, side: usize, rest: usize) -> Result<()> {
+    let more = (side + 16 - rest) % 16;
+    if side > 0 && more == 0 {
+        return Ok(());
+    }
+    let down = if side > more { side - more } else { side + 16 - more };
+    let more = if rest == 0 { String::new() } else { format!("{rest} more than ") };
+    let message = format!(
+        "images have {side} rows or columns, and `{name}` takes {more}a multiple of 16 of them"
+    );
+    Err(Failure::usage(message).hint(format!("the nearest are {down} and {}", down + 16)))
+}
+
+/// Refuses images of a size that the networks of a method cannot take; of volumes a method says it itself.
+fn refuse_sizes<R: Recipe>(config: &RunConfig, params: &R::Params) -> Result<()> {
+    let sampling = config.data.sampling();
+    if sampling.dims() == 3 {
+        return Ok(());
+    }
+    let key = if config.data.patches.is_some() { "data.patches.extent" } else { "data.size" };
+    let mut sides = sampling.extent().into_iter().skip(1);
+    sides
+        .try_for_each(|side| R::refuse_size(params, side))
+        .map_err(|failure| failure.at(config.place(key)))
+}
+
 /// The parameters in a table that [`check`] returned.
 fn read<R: Recipe>(params: &toml::Table) -> Result<R::Params> {
     params.clone().try_into().context(|| format!("cannot read the parameters of `{}`", R::NAME))
@@ -359,10 +403,14 @@ fn check<R: Recipe>(config: &RunConfig) -> Result<toml::Table> {
     if !R::IN_PATCHES && config.data.patches.is_some() {
         return Err(refuse_patches(config, R::NAME));
     }
+    if stream::by_image_label(R::STREAMS) && config.data.fit == Some(Fit::Crop) {
+        return Err(refuse_crops(config, R::NAME));
+    }
     refuse_volumes::<R>(config.data.sampling().extent())
         .map_err(|failure| failure.at(config.place("data.patches")))?;
     let params: R::Params = config.method_params()?;
     let asked = Asked { annotation, sampling: config.data.sampling(), in_micro_batches };
+    refuse_sizes::<R>(config, &params)?;
     R::refuse(&params, &asked).map_err(|failure| failure.at(config.place("method.params")))?;
     toml::Table::try_from(params).context(|| format!("cannot write out `{}`", R::NAME))
 }
@@ -381,6 +429,11 @@ fn refuse_patches(config: &RunConfig, name: &str) -> Failure {
     config.refuse("data.patches", message).hint(
         "remove `[data.patches]`; `data.size` says to how many rows and columns slices are resized",
     )
+}
+
+fn refuse_crops(config: &RunConfig, name: &str) -> Failure {
+    let message = format!("`{name}` resizes whole images, and `data.fit` asks for crops of them");
+    config.refuse("data.fit", message).hint("remove `data.fit`")
 }
 
 fn refuse_micro_batches(config: &RunConfig, name: &str) -> Failure {
@@ -460,6 +513,42 @@ mod tests {
         "#);
         assert!(check(&["data.shapes.path=masks".into()]).is_ok());
         assert!(stream::by_masks(define::<Shaped>().streams));
+    }
+
+    #[test]
+    fn sizes_that_networks_cannot_take_are_refused_where_they_are_written() {
+        let text = "[method]\nname = \"shaped\"\n[train]\ntotal_steps = 1\n[data]\n\
+                    shapes = { path = \"masks\" }\n";
+        let check = |more: &str| {
+            let config = parse(&format!("{text}{more}\n"), "a.toml", &[]).unwrap();
+            (define::<Shaped>().check)(&config)
+        };
+        insta::assert_snapshot!(check("size = 40").unwrap_err(), @r"
+        error: images have 40 rows or columns, and `shaped` takes a multiple of 16 of them
+          --> a.toml:7:8
+          |
+        7 | size = 40
+          |        ^^
+
+        hint: the nearest are 32 and 48
+        ");
+        insta::assert_snapshot!(check("patches = { extent = [1, 32, 7] }").unwrap_err(), @r"
+        error: images have 7 rows or columns, and `shaped` takes a multiple of 16 of them
+          --> a.toml:7:22
+          |
+        7 | patches = { extent = [1, 32, 7] }
+          |                      ^^^^^^^^^^
+
+        hint: the nearest are 16 and 32
+        ");
+        assert!(check("size = 48\nfit = \"crop\"").is_ok());
+        insta::assert_snapshot!(refuse_side("valid", 210, 4).unwrap_err(), @r"
+        error: images have 210 rows or columns, and `valid` takes 4 more than a multiple of 16 of them
+
+        hint: the nearest are 196 and 212
+        ");
+        assert!(refuse_side("valid", 212, 4).is_ok() && refuse_side("valid", 4, 4).is_ok());
+        assert!(refuse_side("valid", 0, 0).is_err());
     }
 
     #[test]

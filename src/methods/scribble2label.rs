@@ -5,7 +5,7 @@
 //! its own size; the average is a learner without optimiser, so that checkpoints hold it.
 
 use super::{Passes, Recipe, Setup, annotated_cross_entropy, probabilities};
-use crate::data::augment::zoom_image;
+use crate::data::augment::{Fit, brought_back};
 use crate::data::batch::Batch;
 use crate::data::recipe::Origin;
 use crate::error::{Context, Result};
@@ -167,13 +167,14 @@ impl Scribble2Label {
     /// Predicts every training slice and moves its average.
     fn predict_all(&mut self, origin: &Origin, cx: &StepContext<'_>) -> Result<()> {
         let input = |slice: usize| origin.input(slice);
-        self.move_averages(&origin.own_slices(), input, cx)
+        self.move_averages(&origin.own_slices(), origin.fit(), input, cx)
     }
 
-    /// The same for the slices of this rank, `own`, given their images `[1, 1, H, W]`.
+    /// The same for the slices of this rank, `own`, given their images `[1, 1, H, W]`, to which they came by `fit`.
     pub fn move_averages(
         &mut self,
         own: &Range<usize>,
+        fit: Fit,
         input: impl Fn(usize) -> Tensor,
         cx: &StepContext<'_>,
     ) -> Result<()> {
@@ -185,7 +186,7 @@ impl Scribble2Label {
             let image = input(slice).to_kind(fresh.kind()).to_device(device);
             let logits = tch::no_grad(|| self.net.forward(&image, pass))?;
             cx.note_progress();
-            self.keep(slice, &logits.softmax(1, logits.kind()), &fresh)
+            self.keep((slice, fit), &logits.softmax(1, logits.kind()), &fresh)
         };
         match self.params.predicts {
             Predicts::Evaluation => own.clone().try_for_each(|s| predict(s, &Pass::Evaluate))?,
@@ -235,15 +236,15 @@ impl Scribble2Label {
         Ok(())
     }
 
-    /// Writes class probabilities `[1, C, H, W]`, resized to the slice, to its place.
-    fn keep(&self, slice: usize, probabilities: &Tensor, all: &Tensor) -> Result<()> {
+    /// Writes class probabilities `[1, C, H, W]`, on the grid of the slice, to its place.
+    fn keep(&self, (slice, fit): (usize, Fit), probabilities: &Tensor, all: &Tensor) -> Result<()> {
         let Place { offset, shape } = self.places[slice];
         let [_, classes, rows, columns] = probabilities.size4().context(|| "no class maps")?.into();
         let host = probabilities.to_kind(Kind::Float).to_device(Device::Cpu).contiguous();
         let values: Vec<f32> = Vec::try_from(host.view([-1])).context(|| "no probabilities")?;
         let maps = values.chunks_exact((rows * columns) as usize);
         let stored: Vec<f32> = maps
-            .flat_map(|map| zoom_image(map, [rows as usize, columns as usize], shape))
+            .flat_map(|map| brought_back(fit, map, [rows as usize, columns as usize], shape))
             .collect();
         let length = classes * shape.iter().product::<usize>() as i64;
         let mut place = all.narrow(0, offset, length);

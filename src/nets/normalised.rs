@@ -90,8 +90,9 @@ impl NormalisedConvolution {
         taps: PerAxis,
         dropout: f64,
     ) -> Self {
+        let register = [Scope::uniform, Scope::absorbed];
         let convolution =
-            Convolution::registered(&mut scope.sub(names[0]), channels, taps, Scope::absorbed);
+            Convolution::registered(&mut scope.sub(names[0]), channels, taps, register);
         let (momentum, form) = (MOMENTUM, Form::Own);
         let settings = Normalisation { momentum, epsilon: 1e-5, slope: 0.01, dropout, form };
         let (mut scope, absorbed) = (scope.sub(names[1]), Some(&convolution.bias));

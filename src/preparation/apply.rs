@@ -3,11 +3,12 @@
 //! Knows the order of the steps; what each of them does stands beside it.
 
 use super::intensities::{self, check_finite};
+use super::linear::linear_along;
 use super::regrid::Regrid;
 use super::spline::{Axis, cubic_along, nearest_along};
-use super::steps::Preparation;
+use super::steps::{Intensities, Interpolation, Over, Preparation};
 use crate::error::{Failure, Result};
-use crate::scan::Scan;
+use crate::scan::{Grid, Scan};
 
 /// A scan as networks see it, and the way back.
 #[derive(Debug, Clone, PartialEq)]
@@ -22,8 +23,8 @@ impl Preparation {
     /// Prepares a scan as it was read from its file.
     ///
     /// Intensities are resampled by cubic splines, cut to the range that the channel had, and along a coarse
-    /// axis taken from the nearest voxel, see [`Regrid`]; then they are scaled. A preparation that keeps grid
-    /// and intensities returns every bit of the scan.
+    /// axis taken from the nearest voxel, see [`Regrid`]; then they are scaled, or before that, see
+    /// [`Interpolation`]. A preparation that keeps grid and intensities returns every bit of the scan.
     ///
     /// Refuses another number of channels than the preparation has, values that are not finite, and what
     /// [`Preparation::regrid`] and [`intensities::scale`] refuse.
@@ -40,20 +41,42 @@ impl Preparation {
         }
         check_finite(&scan.voxels)?;
         let regrid = self.regrid(&scan)?;
-        let mut scan = resampled(scan, &regrid);
+        let scan = kept_box(scan, &regrid);
+        let scan = match self.interpolation {
+            Interpolation::Cubic => self.scaled(resampled(scan, &regrid))?,
+            Interpolation::Linear => resampled(self.scaled(scan)?, &regrid),
+        };
+        Ok(Prepared { scan, regrid })
+    }
+
+    /// The scan with its intensities scaled.
+    fn scaled(&self, mut scan: Scan) -> Result<Scan> {
+        let pixels = scan.grid.pixels();
         if let [only] = &self.channels[..] {
-            scan.voxels = intensities::scale(only.intensities, &scan.voxels)?;
-            return Ok(Prepared { scan, regrid });
+            scan.voxels = scaled(only.intensities, &scan.voxels, pixels)?;
+            return Ok(scan);
         }
         for (index, channel) in self.channels.iter().enumerate() {
             let values = channel_of(&scan, index);
-            let values = intensities::scale(channel.intensities, &values).map_err(|failure| {
+            let values = scaled(channel.intensities, &values, pixels).map_err(|failure| {
                 failure.during(format!("cannot scale channel `{}`", channel.name))
             })?;
             put_channel(&mut scan, index, &values);
         }
-        Ok(Prepared { scan, regrid })
+        Ok(scan)
     }
+}
+
+/// The numbers of one channel scaled, slices of so many pixels one by one where that is meant.
+fn scaled(intensities: Intensities, values: &[f32], pixels: usize) -> Result<Vec<f32>> {
+    if intensities != (Intensities::ZScore { over: Over::Slice }) {
+        return intensities::scale(intensities, values);
+    }
+    let slices = values.chunks_exact(pixels.max(1));
+    Ok(slices
+        .map(|slice| intensities::scale(intensities, slice))
+        .collect::<Result<Vec<_>>>()?
+        .concat())
 }
 
 /// The numbers of one channel, slice after slice.
@@ -71,13 +94,20 @@ fn put_channel(scan: &mut Scan, channel: usize, values: &[f32]) {
     }
 }
 
+/// The kept box of a scan.
+fn kept_box(scan: Scan, regrid: &Regrid) -> Scan {
+    let (shape, extents) = (scan.grid.shape, regrid.extents());
+    if extents == shape {
+        return scan;
+    }
+    let voxels = kept(&scan.voxels, (shape, scan.channels), regrid);
+    Scan { grid: Grid { shape: extents, ..scan.grid }, voxels, ..scan }
+}
+
 /// The kept box of a scan with the voxels of the prepared grid.
 fn resampled(scan: Scan, regrid: &Regrid) -> Scan {
     let Scan { grid, channels, mut voxels } = scan;
-    if regrid.extents() != grid.shape {
-        voxels = kept(&voxels, (grid.shape, channels), regrid);
-    }
-    let [slices, rows, columns] = regrid.extents();
+    let [slices, rows, columns] = grid.shape;
     let [to_slices, to_rows, to_columns] = regrid.prepared.shape;
     // Along slices last, when the other axes are as they will be.
     let steps = [
@@ -88,12 +118,14 @@ fn resampled(scan: Scan, regrid: &Regrid) -> Scan {
     let ranges = ranges(&voxels, channels, rows * columns);
     let mut is_smooth = false;
     for (axis, along, to) in steps.into_iter().filter(|(_, along, to)| along.extent != *to) {
-        if regrid.coarse == Some(axis) {
-            voxels = nearest_along(&voxels, along, to);
-        } else {
-            voxels = cubic_along(&voxels, along, to);
-            is_smooth = true;
-        }
+        voxels = match regrid.interpolation {
+            _ if regrid.coarse == Some(axis) => nearest_along(&voxels, along, to),
+            Interpolation::Linear => linear_along(&voxels, along, to),
+            Interpolation::Cubic => {
+                is_smooth = true;
+                cubic_along(&voxels, along, to)
+            }
+        };
     }
     if is_smooth {
         let planes = voxels.chunks_exact_mut(to_rows * to_columns);

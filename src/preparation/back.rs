@@ -3,14 +3,18 @@
 //! Probabilities of all classes on the grid of the file never exist at once: two prepared slices of each class
 //! are kept, one between them, and of the native slice the best probability so far with its class.
 
+use super::linear::{linear_along, shares};
 use super::regrid::{Regrid, nearest};
+use super::spline::Axis;
+use super::steps::Interpolation;
 use crate::error::{Failure, Result};
 
 /// Turns probabilities that come slice after slice into labels on the grid of the file.
 ///
 /// Each voxel of the file gets the class whose probability is largest there, of equal ones the smallest;
 /// probabilities are interpolated linearly along each axis, and along a coarse one (see [`Regrid`]) taken from
-/// the nearest voxel. Outside of the kept box it is 0, background. Where the grids are the same, each voxel
+/// the nearest voxel; after [`Interpolation::Linear`] they are also smoothed within slices where those of the file
+/// have fewer voxels. Outside of the kept box it is 0, background. Where the grids are the same, each voxel
 /// gets the class of its own probabilities.
 #[derive(Debug)]
 pub struct NativeLabels {
@@ -171,11 +175,10 @@ impl NativeLabels {
         let [_, file_rows, file_columns] = self.regrid.file.shape;
         let [_, kept_rows, kept_columns] = self.regrid.kept.clone();
         let first = &self.recent[usize::from(between.first + 1 == self.came)];
-        let across: Vec<Between> =
-            (0..kept_columns.len()).map(|column| self.between(2, column)).collect();
         let mut best = vec![f32::NEG_INFINITY; file_rows * file_columns];
         let pixels = rows * columns;
         let mut plane = vec![0.0; pixels];
+        let mut kept = Vec::with_capacity(kept_rows.len() * kept_columns.len());
         for class in 0..self.classes {
             plane.copy_from_slice(&first[class * pixels..][..pixels]);
             if between.share > 0.0 {
@@ -184,27 +187,50 @@ impl NativeLabels {
                     *value = between.mix(*value, other);
                 }
             }
-            let mut line = vec![0.0; columns];
-            for row in kept_rows.clone() {
-                let down = self.between(1, row - kept_rows.start);
-                let above = &plane[down.first * columns..][..columns];
-                let below = &plane[down.second * columns..][..columns];
-                for ((value, &above), &below) in line.iter_mut().zip(above).zip(below) {
-                    *value = down.mix(above, below);
-                }
+            self.within_slice(&plane, &mut kept);
+            for (row, line) in kept_rows.clone().zip(kept.chunks_exact(kept_columns.len())) {
                 let start = row * file_columns + kept_columns.start;
                 let of_class = class * labels.len() + start;
-                let mut written = probabilities.get_mut(of_class..).unwrap_or_default().iter_mut();
-                for (place, at) in across.iter().enumerate() {
-                    let value = at.mix(line[at.first], line[at.second]);
-                    if let Some(probability) = written.next() {
-                        *probability = value;
-                    }
-                    if value > best[start + place] {
-                        (best[start + place], labels[start + place]) = (value, class as u8);
+                if let Some(written) = probabilities.get_mut(of_class..of_class + line.len()) {
+                    written.copy_from_slice(line);
+                }
+                for (place, &value) in (start..).zip(line) {
+                    if value > best[place] {
+                        (best[place], labels[place]) = (value, class as u8);
                     }
                 }
             }
+        }
+    }
+
+    /// One class of a slice of the prepared grid, `plane`, on the rows and columns of the kept box.
+    fn within_slice(&self, plane: &[f32], kept: &mut Vec<f32>) {
+        let [_, rows, columns] = self.regrid.prepared.shape;
+        let [_, kept_rows, kept_columns] = self.regrid.extents();
+        kept.clear();
+        if self.regrid.interpolation == Interpolation::Linear {
+            let along_rows = Axis { outer: 1, extent: rows, inner: columns };
+            let along_columns = Axis { outer: kept_rows, extent: columns, inner: 1 };
+            let resampled = linear_along(plane, along_rows, kept_rows);
+            kept.extend(linear_along(&resampled, along_columns, kept_columns));
+            // What comes from beyond the edges is nobody's: the probabilities of a voxel add up to 1.
+            let [down, across] = [shares(rows, kept_rows), shares(columns, kept_columns)];
+            for (line, down) in kept.chunks_exact_mut(kept_columns).zip(down) {
+                line.iter_mut().zip(&across).for_each(|(value, across)| *value /= down * across);
+            }
+            return;
+        }
+        let across: Vec<Between> =
+            (0..kept_columns).map(|column| self.between(2, column)).collect();
+        let mut line = vec![0.0; columns];
+        for row in 0..kept_rows {
+            let down = self.between(1, row);
+            let above = &plane[down.first * columns..][..columns];
+            let below = &plane[down.second * columns..][..columns];
+            for ((value, &above), &below) in line.iter_mut().zip(above).zip(below) {
+                *value = down.mix(above, below);
+            }
+            kept.extend(across.iter().map(|at| at.mix(line[at.first], line[at.second])));
         }
     }
 }

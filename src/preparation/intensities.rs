@@ -25,8 +25,8 @@ impl<T: Copy + PartialOrd + Into<f64>> Number for T {}
 
 /// The numbers of one channel of one scan as `intensities` scales them, all of them finite.
 ///
-/// Refuses values that are not finite, and those beyond the range that [`Intensities::Scaled`] and
-/// [`Intensities::EightBit`] name. [`Intensities::Published`], [`Intensities::Robust`] and
+/// What is scaled slice by slice is scaled as one slice. Refuses values that are not finite, and those beyond the
+/// range that [`Intensities::Scaled`] and [`Intensities::EightBit`] name. [`Intensities::Published`], [`Intensities::Robust`] and
 /// [`Intensities::ZScore`] refuse values that are all the same.
 pub fn scale<T: Number>(intensities: Intensities, values: &[T]) -> Result<Vec<f32>> {
     check_finite(values)?;
@@ -114,9 +114,12 @@ fn scaled<T: Number>(values: &[T], low: f64, high: f64) -> Vec<f32> {
 
 /// `(value - mean) / deviation` with those of the voxels that `over` names.
 fn z_score<T: Number>(values: &[T], over: Over) -> Result<Vec<f32>> {
-    let counts = |value: &f64| over == Over::All || value.abs() > 0.0;
+    let counts = |value: &f64| over != Over::Nonzero || value.abs() > 0.0;
     let counted = || values.iter().map(|&value| value.into()).filter(counts);
     let Some(Moments { mean, deviation }) = Moments::of(counted) else {
+        if over == Over::Slice {
+            return Ok(vec![0.0; values.len()]);
+        }
         let which = if over == Over::All { "" } else { " that are not 0" };
         let value = counted().next().unwrap_or_default();
         return Err(Failure::new(format!(

@@ -6,6 +6,7 @@
 mod apply;
 mod back;
 pub mod intensities;
+mod linear;
 mod regrid;
 mod spline;
 mod steps;
@@ -13,4 +14,4 @@ mod steps;
 pub use apply::Prepared;
 pub use back::{NativeLabels, NativeSlice};
 pub use regrid::{Carried, Regrid};
-pub use steps::{Channel, Crop, Intensities, Over, Preparation, Scaling, Spacing};
+pub use steps::{Channel, Crop, Intensities, Interpolation, Over, Preparation, Scaling, Spacing};

@@ -2,7 +2,7 @@
 //!
 //! Knows positions and labels, and no intensities.
 
-use super::steps::{Crop, Preparation, Spacing};
+use super::steps::{Crop, Interpolation, Preparation, Spacing};
 use crate::error::{Failure, Result};
 use crate::limits::{EXTENT, VOLUME_VOXELS, elements};
 use crate::scan::{Grid, Placement, Scan};
@@ -30,6 +30,8 @@ pub struct Regrid {
     pub prepared: Grid,
     /// The axis between whose voxels nothing lies.
     pub(super) coarse: Option<usize>,
+    /// How numbers are taken between other voxels.
+    pub(super) interpolation: Interpolation,
 }
 
 /// An annotation on the prepared grid, and what became of its voxels.
@@ -53,17 +55,20 @@ impl Preparation {
             Crop::Nonzero => nonzero_box(scan),
         };
         let extents = [0, 1, 2].map(|axis| kept[axis].len());
+        let interpolation = self.interpolation;
         let Some(target) = self.target(&file)? else {
             let prepared = cut(&file, &kept, extents, file.spacing_mm);
-            return Ok(Regrid { file, kept, prepared, coarse: None });
+            return Ok(Regrid { file, kept, prepared, coarse: None, interpolation });
         };
         let stored = file.spacing_mm.unwrap_or(target);
         let shape = self.resampled(extents, stored, target)?;
         let spacing =
             [0, 1, 2].map(|axis| stored[axis] * extents[axis] as f64 / shape[axis] as f64);
-        let coarse = coarse_axis(stored).or_else(|| coarse_axis(spacing));
+        // Within slices straight lines are drawn whatever lies between voxels.
+        let is_kept = |axis: &usize| *axis == 0 || interpolation == Interpolation::Cubic;
+        let coarse = coarse_axis(stored).or_else(|| coarse_axis(spacing)).filter(is_kept);
         let prepared = cut(&file, &kept, shape, Some(spacing));
-        Ok(Regrid { file, kept, prepared, coarse })
+        Ok(Regrid { file, kept, prepared, coarse, interpolation })
     }
 
     /// Slices, rows, columns that a scan on the grid `file` has once it is prepared, at the most: without a crop
@@ -189,12 +194,18 @@ impl Regrid {
     ///
     /// Each annotated voxel goes to the prepared voxel that it lies in. Where several meet, the class of most
     /// of them holds, and of equally many the smallest that is not the background. A prepared voxel
-    /// that no annotated one goes to is unknown. Refuses an annotation of another length.
+    /// that no annotated one goes to is unknown. With [`Interpolation::Linear`] labels are those of
+    /// [`Regrid::carry_dense`]. Refuses an annotation of another length.
     pub fn carry_annotation(&self, values: &[u8]) -> Result<Carried> {
         check_length(values.len(), &self.file)?;
         let annotated = values.iter().filter(|&&label| label != UNKNOWN).count();
         if self.is_same() {
             return Ok(Carried { values: values.to_vec(), annotated, carried: annotated });
+        }
+        if self.interpolation == Interpolation::Linear {
+            let values = self.carry_dense(values)?;
+            let carried = values.iter().filter(|&&label| label != UNKNOWN).count();
+            return Ok(Carried { values, annotated, carried });
         }
         let (extents, shape) = (self.extents(), self.prepared.shape);
         let [to_slices, to_rows, to_columns] = [0, 1, 2].map(|axis| {

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 /// The way from a scan as a file holds it to one as a network sees it.
 ///
-/// In this order: crop, resampling, intensities. Annotations go the same way voxel by voxel and are never
-/// interpolated. As text it is TOML:
+/// In this order: crop, resampling, intensities; where [`Interpolation::Linear`] resamples, intensities before it.
+/// Annotations go the same way voxel by voxel and are never interpolated. As text it is TOML:
 ///
 /// ```
 /// use scrimp::preparation::Preparation;
@@ -28,6 +28,9 @@ pub struct Preparation {
     /// Which part of the scan is kept.
     #[serde(default)]
     pub crop: Crop,
+    /// How numbers are taken between voxels.
+    #[serde(default, skip_serializing_if = "Interpolation::is_cubic")]
+    pub interpolation: Interpolation,
     /// On which grid it lies afterwards.
     #[serde(default)]
     pub spacing: Spacing,
@@ -57,6 +60,7 @@ impl Preparation {
         let channel = |name: &&str| Channel { name: (*name).to_owned(), intensities };
         Self {
             crop: Crop::None,
+            interpolation: Interpolation::Cubic,
             spacing: Spacing::AsStored,
             channels: names.iter().map(channel).collect(),
         }
@@ -76,12 +80,16 @@ impl Preparation {
         if self == other {
             return None;
         }
-        let table = |preparation: &Self| toml::Table::try_from(preparation).unwrap_or_default();
+        let table = |preparation: &Self| {
+            let mut table = toml::Table::try_from(preparation).unwrap_or_default();
+            table.entry("interpolation").or_insert_with(|| "cubic".into());
+            table
+        };
         let (here, there) = (table(self), table(other));
         let shown = |value: Option<&toml::Value>| {
             value.map_or_else(|| "nothing".to_owned(), |value| value.to_string().replace('"', "'"))
         };
-        let keys = ["crop", "spacing", "channels"].into_iter();
+        let keys = ["crop", "interpolation", "spacing", "channels"].into_iter();
         let mut differing = keys.filter(|key| here.get(*key) != there.get(*key));
         let key = differing.next().unwrap_or("channels");
         Some([key.to_owned(), shown(here.get(key)), shown(there.get(key))])
@@ -128,6 +136,27 @@ pub enum Crop {
     None,
     /// The smallest box outside of which every channel is 0.
     Nonzero,
+}
+
+/// How numbers are taken between the voxels of a scan that is resampled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Interpolation {
+    /// By cubic splines, cut to the range that the channel had, before intensities are scaled; annotated voxels
+    /// are carried over one by one.
+    #[default]
+    Cubic,
+    /// By straight lines, smoothed first where voxels become fewer, after intensities were scaled; what lies
+    /// beyond the edges is 0, and labels are those of the nearest voxel, so that annotated voxels can be lost.
+    /// As published for CycleMix (Zhang and Zhuang, CVPR 2022).
+    Linear,
+}
+
+impl Interpolation {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+    fn is_cubic(&self) -> bool {
+        *self == Self::Cubic
+    }
 }
 
 /// How far apart voxels lie after resampling.
@@ -241,6 +270,8 @@ impl Intensities {
 pub enum Over {
     /// All of the scan.
     All,
+    /// All of each slice, by itself; a slice of one intensity becomes 0.
+    Slice,
     /// Those that are not 0; the others stay 0.
     Nonzero,
 }

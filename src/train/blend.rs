@@ -46,6 +46,10 @@ impl<'a> Blend<'a> {
             Weighting { window, totals: Tensor::zeros([depth, rows, columns], options) }
         });
         let sums = Tensor::zeros([like.size()[1], depth, rows, columns], options);
+        if !lattice.covers() {
+            // What no window writes over is background.
+            let _ = sums.get(0).fill_(1.0);
+        }
         Self { lattice, sums, weighting }
     }
 

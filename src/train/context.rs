@@ -255,8 +255,11 @@ fn among_others(own: &Tensor, rows: &Range<usize>, samples: usize) -> Tensor {
 
 /// [`StepContext::saliency`] outside of steps, for pictures.
 pub fn saliency(value: &Tensor, image: &Tensor) -> Result<Tensor> {
+    if !value.requires_grad() || !image.requires_grad() {
+        return Err(Failure::new("a saliency needs a value and an image that record gradients"));
+    }
     let gradients = Tensor::f_run_backward(&[value], &[image], true, false);
-    let gradients = gradients.context(|| "cannot find out where in an image a value comes from")?;
+    let gradients = gradients.context(|| "backward to an image failed")?;
     let gradient = gradients.into_iter().find(Tensor::defined);
     gradient.ok_or_else(|| Failure::new("a value does not depend on its image"))
 }
@@ -365,8 +368,10 @@ mod tests {
         let still = Tensor::ones([2], options);
         let image = Tensor::ones([2], options).set_requires_grad(true);
         let value = (&image * &still * 3.0).sum(Kind::Double);
-        assert!(cx.saliency(&value, &still).is_err());
-        assert!(cx.saliency(&still.sum(Kind::Double), &image).is_err());
+        for (value, image) in [(&value, &still), (&still.sum(Kind::Double), &image)] {
+            let refused = cx.saliency(value, image).unwrap_err();
+            assert!(refused.message().ends_with("that record gradients"));
+        }
         let other = Tensor::ones([2], options).set_requires_grad(true);
         let refused = cx.saliency(&value, &other).unwrap_err();
         assert_eq!(refused.message(), "a value does not depend on its image");

@@ -1,9 +1,11 @@
 //! From a prepared scan to class probabilities: the only place where a network meets a whole volume.
 //!
-//! Slices are resized to a square, or windows cover the scan at its own scale. Results come slab by slab, so that
+//! Slices are resized to a square, or seen at the scan's own scale: a square about their middle, or windows that
+//! cover the scan. Results come slab by slab, so that
 //! the probabilities of a whole volume are never held. Knows no file, no truth and no score.
 
 use super::blend::{Blend, within_padding};
+use super::cut::Cut;
 use super::method::{Drawing, Method};
 use super::windows::{Group, Lattice};
 use crate::comm::{Ranks, agree};
@@ -48,8 +50,8 @@ impl Target {
 pub struct Inference<'a> {
     /// At least one: folds, seeds, checkpoints. The answer is the mean of their probabilities.
     pub members: Vec<&'a dyn Method>,
-    /// Slices that are each resized to a square, or windows at the scan's own scale; windows one slice deep
-    /// are slices to the network.
+    /// Slices that are each resized to a square, the middle of slices at the scan's own scale, around which
+    /// everything is background, or windows at that scale; windows one slice deep are slices to the network.
     pub sampling: Sampling,
     /// Whether channels are colours of 8 bits, which are resized as such.
     pub is_in_colour: bool,
@@ -58,6 +60,11 @@ pub struct Inference<'a> {
     /// Whether networks also see what they see mirrored along every subset of its axes; the answer is the
     /// mean.
     pub mirrors: bool,
+    /// Whether every decoder of a network is asked, where it has several; the answer is the mean.
+    pub every_decoder: bool,
+    /// What is blended like one more class, behind the others: a map `[N, 1, ...]` made of the probabilities
+    /// `[N, classes, ...]` of windows.
+    pub beside: Option<&'a dyn Fn(&Tensor) -> Result<Tensor>>,
     /// Precision and place of the networks.
     pub target: Target,
     /// Slices that go through a network together where it sees each by itself, at least 1.
@@ -94,6 +101,8 @@ impl<'a> Inference<'a> {
             is_in_colour: false,
             overlap: OVERLAP,
             mirrors: false,
+            every_decoder: false,
+            beside: None,
             target,
             slices_at_once: SLICES_AT_ONCE,
             volume_statistics: false,
@@ -107,7 +116,7 @@ impl<'a> Inference<'a> {
     pub fn shape(&self, scan: &Scan) -> [usize; 3] {
         match self.sampling {
             Sampling::Slices { size } => [scan.grid.shape[0], size, size],
-            Sampling::Patches { .. } => scan.grid.shape,
+            Sampling::Cropped { .. } | Sampling::Patches { .. } => scan.grid.shape,
         }
     }
 
@@ -163,25 +172,27 @@ impl<'a> Inference<'a> {
         self.lattice(scan).depth().min(self.shape(scan)[0])
     }
 
-    /// What the members make of whole slices beside their predictions, some slices at a time; nothing where
-    /// they see windows, or where there are several. `annotation` holds a class or [`crate::data::IGNORE`] for
-    /// every pixel of the grid of predictions.
+    /// What the member makes of slices beside its predictions, some slices at a time; nothing where it sees
+    /// windows, or where there are several. `annotation` holds a class or [`crate::data::IGNORE`] for every pixel of the grid
+    /// of predictions.
     pub fn each_pictures(
         &self,
         scan: &Scan,
         annotation: &[u8],
         take: PicturesTaker<'_>,
     ) -> Result<()> {
-        let (Sampling::Slices { .. }, [member]) = (self.sampling, &*self.members) else {
+        let [member] = &*self.members else { return Ok(()) };
+        if let Sampling::Patches { .. } = self.sampling {
             return Ok(());
-        };
-        let cut = self.cut(scan);
+        }
+        let (cut, mut held) = (self.cut(scan), None);
         let extents = self.shape(scan).map(|extent| extent as i64);
-        let annotation = Tensor::from_slice(annotation).view(extents).to_kind(Kind::Int64);
-        for (layer, slices) in cut.lattice.layers.iter().enumerate() {
-            let annotation = annotation.narrow(0, slices.start as i64, slices.len() as i64);
-            let annotation = annotation.to_device(self.target.device);
-            take(member.pictures(&self.layer(&cut, layer), &annotation)?)?;
+        let known = cut.padded(&Tensor::from_slice(annotation).view(extents));
+        for group in &cut.groups {
+            let known = cut.only_window(&known, group).to_device(self.target.device);
+            let drawings = member.pictures(&self.windows(&cut, group, &mut held), &known)?;
+            let drawings = drawings.into_iter();
+            take(drawings.map(|(name, drawing)| (name, cut.put_back(&drawing))).collect())?;
         }
         Ok(())
     }
@@ -196,7 +207,7 @@ impl<'a> Inference<'a> {
                     slices.flat_map(|slice| resized_slice(scan, slice, size, self.is_in_colour));
                 Tensor::from_slice(&resized.collect::<Vec<f32>>()).view(extents)
             }
-            Sampling::Patches { .. } => {
+            Sampling::Cropped { .. } | Sampling::Patches { .. } => {
                 let of_slice = scan.channels * scan.grid.pixels();
                 let voxels = &scan.voxels[slices.start * of_slice..slices.end * of_slice];
                 Tensor::from_slice(voxels).view(extents)
@@ -211,8 +222,11 @@ impl<'a> Inference<'a> {
     }
 
     fn lattice(&self, scan: &Scan) -> Lattice {
-        let window = self.sampling.extent();
-        Lattice::new(self.shape(scan), window, self.overlap, self.slices_at_once)
+        let (shape, together) = (self.shape(scan), self.slices_at_once);
+        match self.sampling {
+            Sampling::Cropped { size } => Lattice::central(shape, size, together),
+            _ => Lattice::new(shape, self.sampling.extent(), self.overlap, together),
+        }
     }
 
     fn windows_at_once(&self) -> usize {
@@ -298,26 +312,39 @@ impl<'a> Inference<'a> {
         Ok(())
     }
 
-    /// The mean of the probabilities of all members, as they see windows as they are and mirrored:
-    /// `[N, classes, ...]` for windows `[N, C, ...]`.
+    /// The mean of the probabilities of all members, as they see windows as they are and mirrored, and what is
+    /// blended beside them: `[N, classes, ...]` for windows `[N, C, ...]`.
     fn predict(&self, windows: &Tensor) -> Result<Tensor> {
         let mirrors = self.mirrors.then(|| subsets(&spatial_axes(windows)));
         let mirrors = mirrors.unwrap_or_else(|| vec![Vec::new()]);
-        let mut sum: Option<Tensor> = None;
+        let (mut sum, mut passes): (Option<Tensor>, usize) = (None, 0);
         for member in &self.members {
             for axes in &mirrors {
                 let mirrored = |tensor: Tensor| {
                     if axes.is_empty() { tensor } else { tensor.flip(axes.as_slice()) }
                 };
-                let found = member.predict(&mirrored(windows.shallow_clone()))?;
-                refuse_other_extents(&found, windows, sum.as_ref())?;
-                let found = mirrored(found.to_kind(self.target.kind));
-                sum = Some(sum.map_or_else(|| found.shallow_clone(), |sum| sum + &found));
+                for found in self.opinions(*member, &mirrored(windows.shallow_clone()))? {
+                    refuse_other_extents(&found, windows, sum.as_ref())?;
+                    let found = mirrored(found.to_kind(self.target.kind));
+                    sum = Some(sum.map_or_else(|| found.shallow_clone(), |sum| sum + &found));
+                    passes += 1;
+                }
             }
         }
         let sum = sum.ok_or_else(|| Failure::new("no network was given to predict with"))?;
-        let passes = self.members.len() * mirrors.len();
-        Ok(if passes == 1 { sum } else { sum / passes as f64 })
+        let mean = if passes == 1 { sum } else { sum / passes as f64 };
+        match self.beside {
+            Some(of) => Ok(Tensor::cat(&[&mean, &of(&mean)?], 1)),
+            None => Ok(mean),
+        }
+    }
+
+    /// What a network says of windows: once, or by each of its decoders.
+    fn opinions(&self, member: &dyn Method, windows: &Tensor) -> Result<Vec<Tensor>> {
+        if self.every_decoder {
+            return tch::no_grad(|| member.opinions(windows));
+        }
+        Ok(vec![member.predict(windows)?])
     }
 
     fn cut<'s>(&self, scan: &'s Scan) -> Cut<'s> {
@@ -331,11 +358,8 @@ impl<'a> Inference<'a> {
         let known = held.take().filter(|(layer, _)| *layer == group.layer);
         let (_, layer) =
             held.insert(known.unwrap_or_else(|| (group.layer, self.layer(cut, group.layer))));
-        let [_, rows, columns] = cut.lattice.window.map(|extent| extent as i64);
-        let window = |&[row, column]: &[usize; 2]| {
-            layer.narrow(-2, row as i64, rows).narrow(-1, column as i64, columns)
-        };
-        let windows = cut.lattice.corners[group.windows.clone()].iter().map(window);
+        let corners = cut.lattice.corners[group.windows.clone()].iter();
+        let windows = corners.map(|&corner| cut.window(layer, corner));
         let windows: Vec<Tensor> = windows.collect();
         if let [window] = &*windows { window.contiguous() } else { Tensor::cat(&windows, 0) }
     }
@@ -379,33 +403,6 @@ pub fn most_likely(probabilities: &Tensor) -> Result<Vec<u8>> {
     Vec::try_from(labels).context(|| "cannot fetch a prediction")
 }
 
-/// A scan and the windows over it.
-struct Cut<'s> {
-    scan: &'s Scan,
-    lattice: Lattice,
-    /// Those that go through the networks together, in their order.
-    groups: Vec<Group>,
-}
-
-impl Cut<'_> {
-    /// The shape of what networks find in a group.
-    fn extents(&self, group: &Group, classes: i64) -> Vec<i64> {
-        let ([depth, rows, columns], windows) = (self.lattice.window, group.windows.len());
-        let plane = [rows as i64, columns as i64];
-        let slices = self.lattice.layers[group.layer].len();
-        let front = if depth > 1 {
-            vec![windows as i64, classes, depth as i64]
-        } else {
-            vec![(windows * slices) as i64, classes]
-        };
-        [front, plane.to_vec()].concat()
-    }
-
-    fn is_last_of_layer(&self, group: &Group) -> bool {
-        group.windows.end == self.lattice.corners.len()
-    }
-}
-
 /// The axes of `[N, C, ...]` behind the channels.
 fn spatial_axes(windows: &Tensor) -> Vec<i64> {
     (2..windows.dim() as i64).collect()
@@ -441,6 +438,7 @@ fn refuse_other_extents(found: &Tensor, windows: &Tensor, before: Option<&Tensor
 pub(super) mod tests {
     use super::*;
     use crate::comm::{Communicator, TensorSums};
+    use crate::data::augment::Centred;
     use crate::data::batch::Batch;
     use crate::error::Exit;
     use crate::native::GroupSum;
@@ -617,6 +615,35 @@ pub(super) mod tests {
         let resized = Tensor::from_slice(&resized).view([19, 16, 16]);
         assert!(found.get(0).equal(&resized) && seen.get() == 8);
         assert!(inference.image(&scan, 0..19).view([19, 16, 16]).equal(&resized));
+    }
+
+    #[test]
+    fn around_the_middle_of_cropped_slices_everything_is_background() {
+        // What a network sees of it is the second class, to the last bit.
+        let seen = Answers(|image: &Tensor| {
+            assert_eq!(image.size()[2..], [8, 8]);
+            Tensor::cat(&[&(1.0 - image), image], 1)
+        });
+        let inference = Inference::new(vec![&seen], Sampling::Cropped { size: 8 }, HERE);
+        let extents = |shape: [usize; 3]| [shape[0], shape[1], shape[2]].map(|n| n as i64);
+        for shape in [[3, 11, 9], [10, 8, 8], [2, 5, 13], [9, 4, 6]] {
+            let scan = scan(shape);
+            assert_eq!(inference.shape(&scan), shape);
+            let found = whole(&inference, &scan);
+            let planes = Tensor::from_slice(&scan.voxels).view(extents(shape));
+            assert!(inference.image(&scan, 0..shape[0]).view(extents(shape)).equal(&planes));
+            let middle = Centred::cut(&scan.voxels, [shape[1], shape[2]], [8; 2], 0.0);
+            let expected = Centred::cut(&middle, [8; 2], [shape[1], shape[2]], 0.0);
+            let expected = Tensor::from_slice(&expected).view(extents(shape));
+            let background: Tensor = 1.0 - &expected;
+            assert!(found.get(1).equal(&expected) && found.get(0).equal(&background), "{shape:?}");
+            let labels: Vec<u8> =
+                Vec::try_from(found.argmax(0, false).view([-1]).to_kind(Kind::Uint8)).unwrap();
+            assert_eq!(inference.labels(&scan).unwrap(), labels);
+            let mut adapted = inference.clone();
+            adapted.volume_statistics = true;
+            assert_eq!(adapted.labels(&scan).unwrap(), labels);
+        }
     }
 
     #[test]

@@ -49,7 +49,7 @@ pub fn weights(window: [usize; 3]) -> Vec<f32> {
     all
 }
 
-/// Windows of equal size that cover a grid, in layers of slices from the first one on.
+/// Windows of equal size over a grid, in layers of slices from the first one on.
 ///
 /// A grid that is smaller than a window along an axis is padded there, by as much before as behind.
 #[derive(Debug, Clone, PartialEq)]
@@ -97,6 +97,19 @@ impl Lattice {
         let row = |row: usize| of_columns.iter().map(move |&column| [row, column]);
         let corners = of_rows.into_iter().flat_map(row).collect();
         Self { padded, inside, window, layers, corners }
+    }
+
+    /// One window of `size` rows and columns about the middle of each slice, by itself, of a grid of `shape`;
+    /// what lies around it no window sees. `together` slices are a layer.
+    pub fn central(shape: [usize; 3], size: usize, together: usize) -> Self {
+        let lattice = Self::new(shape, [1, size, size], 0.0, together);
+        let [_, rows, columns] = lattice.padded;
+        Self { corners: vec![[(rows - size) / 2, (columns - size) / 2]], ..lattice }
+    }
+
+    /// Whether every voxel lies in a window.
+    pub fn covers(&self) -> bool {
+        self.corners.len() > 1 || self.padded[1..] == self.window[1..]
     }
 
     /// Whether any voxel lies in more than one window.
@@ -202,6 +215,19 @@ mod tests {
         assert_eq!(lattice.inside, [1..2, 2..6, 0..9]);
         assert_eq!((&lattice.layers[0], lattice.layers.len()), (&(0..3), 1));
         assert_eq!(lattice.corners, [[0, 0], [0, 1]]);
+    }
+
+    #[test]
+    fn a_central_window_lies_about_the_middle_and_need_not_cover() {
+        let lattice = Lattice::central([5, 25, 19], 22, 4);
+        assert_eq!((lattice.padded, lattice.inside.clone()), ([5, 25, 22], [0..5, 0..25, 1..20]));
+        assert_eq!(
+            (lattice.corners.clone(), lattice.layers.clone()),
+            (vec![[1, 0]], vec![0..4, 4..5])
+        );
+        assert!(!lattice.covers() && !lattice.overlaps() && lattice.is_padded());
+        assert!(Lattice::central([5, 22, 19], 22, 4).covers());
+        assert!(Lattice::new([5, 25, 19], [1, 22, 22], 0.5, 4).covers());
     }
 
     #[test]

@@ -80,7 +80,7 @@ fn an_override_on_the_command_line_is_checked_like_the_file() {
     ]);
     insta::assert_snapshot!(complaint(&output), @r"
     exit code 2
-    error: `data.size` is 17, expected a multiple of 16
+    error: images have 17 rows or columns, and `partial-ce` takes a multiple of 16 of them
       --> --set data.size=17
 
     hint: the nearest are 16 and 32

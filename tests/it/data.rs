@@ -3,7 +3,7 @@
 use crate::data_packed::first_layout_damaged as damaged_inside;
 use crate::skips::skipped;
 use scrimp::data::import::phantom::{Difficulty, Phantom, generate};
-use scrimp::data::import::{acdc, nifti};
+use scrimp::data::import::{Steps, acdc, nifti};
 use scrimp::data::{Case, DENSE, Dataset, IGNORE, IMAGE_LABEL, SCRIBBLE, store};
 use scrimp::error::{Failure, Result};
 use scrimp::preparation::Preparation;
@@ -248,9 +248,12 @@ fn wsl4mis() -> (TempDir, [PathBuf; 2]) {
 #[test]
 fn volumes_and_slices_of_wsl4mis_give_the_same_cases() {
     let (folder, [volumes, slices]) = wsl4mis();
-    let dataset = acdc::open(folder.path()).unwrap().collect().unwrap();
-    assert_eq!(acdc::open(&volumes).unwrap().collect().unwrap(), dataset);
-    assert_eq!(acdc::open(&slices).unwrap().collect().unwrap().cases, dataset.cases);
+    let dataset = acdc::open(folder.path(), &Steps::as_published()).unwrap().collect().unwrap();
+    assert_eq!(acdc::open(&volumes, &Steps::as_published()).unwrap().collect().unwrap(), dataset);
+    assert_eq!(
+        acdc::open(&slices, &Steps::as_published()).unwrap().collect().unwrap().cases,
+        dataset.cases
+    );
     let described: Vec<_> = dataset
         .cases
         .iter()
@@ -277,7 +280,11 @@ fn volumes_and_slices_of_wsl4mis_give_the_same_cases() {
 fn broken_files_of_wsl4mis_are_named() {
     let (folder, [volumes, slices]) = wsl4mis();
     let import = |from: &Path| {
-        text(acdc::open(from).and_then(scrimp::data::import::Source::collect), folder.path())
+        text(
+            acdc::open(from, &Steps::as_published())
+                .and_then(scrimp::data::import::Source::collect),
+            folder.path(),
+        )
     };
     let case = &small().cases[0];
     let [dense, scribble] = wsl4mis_labels(case);
@@ -310,7 +317,7 @@ fn broken_files_of_wsl4mis_are_named() {
     drop(file);
     insta::assert_snapshot!(import(folder.path()), @"error: `label` of `FOLDER/ACDC_training_volumes/patient020_frame01.h5` has shape [1, 2, 3], expected [1, 2, 2] as `image` has");
     let empty = TempDir::new().unwrap();
-    insta::assert_snapshot!(text(acdc::open(empty.path()), empty.path()), @r"
+    insta::assert_snapshot!(text(acdc::open(empty.path(), &Steps::as_published()), empty.path()), @r"
     error: no ACDC cases in `FOLDER`
 
     hint: looked for `patient001_frame01.h5` there or in `ACDC_training_volumes`, for `patient001_frame01_slice_0.h5` there or in `ACDC_training_slices`, and for `patient001/patient001_frame01.nii.gz`
@@ -362,7 +369,10 @@ fn the_challenge_tree_is_scaled_and_keeps_its_spacing() {
     let stem = |kind: &str| patient.join(format!("patient081_frame04{kind}.nii"));
     write_nifti(&stem(""), SHAPE, SPACING_MM, &image);
     write_nifti(&stem("_gt"), SHAPE, SPACING_MM, &dense);
-    let import = || acdc::open(folder.path()).and_then(scrimp::data::import::Source::collect);
+    let import = || {
+        acdc::open(folder.path(), &Steps::as_published())
+            .and_then(scrimp::data::import::Source::collect)
+    };
     insta::assert_snapshot!(text(import(), folder.path()), @r"
     error: image `FOLDER/patient081/patient081_frame04.nii` has no scribbles
 
@@ -394,7 +404,7 @@ fn own_nifti_files_are_imported_or_refused_by_name() {
         modalities: None,
         unlabelled: 4,
         patients: None,
-        steps: scrimp::data::import::Steps::default(),
+        steps: Steps::default(),
     };
     let import = || nifti::open(&folders).and_then(scrimp::data::import::Source::collect);
     insta::assert_snapshot!(text(import(), folder.path()), @r"
@@ -443,9 +453,12 @@ fn real_acdc_volumes_have_the_published_folds() {
     };
     let folder = PathBuf::from(folder).join("ACDC");
     let mut slices = [0; 6];
-    let source = acdc::open(&folder).unwrap();
+    let source = acdc::open(&folder, &Steps::as_published()).unwrap();
     assert_eq!(source.case_count, 200);
-    let mut stacked = acdc::open(&folder.join("ACDC_training_slices")).unwrap().cases.peekable();
+    let mut stacked = acdc::open(&folder.join("ACDC_training_slices"), &Steps::as_published())
+        .unwrap()
+        .cases
+        .peekable();
     for case in source.cases {
         let case = case.unwrap();
         case.check(4).unwrap();

@@ -2,7 +2,7 @@
 
 use crate::data::text;
 use hdf5::H5Type;
-use scrimp::data::import::{Source, acdc};
+use scrimp::data::import::{Source, Steps, acdc};
 use scrimp::data::{DENSE, Dataset};
 use scrimp::error::Result;
 use std::fs;
@@ -21,7 +21,7 @@ fn write<T: H5Type>(path: &Path, dense: &[T; 6]) {
 }
 
 fn import(folder: &Path) -> Result<(Dataset, Vec<String>)> {
-    let source = acdc::open(folder)?;
+    let source = acdc::open(folder, &Steps::as_published())?;
     let notes = source.notes.clone();
     let dataset = Source::collect(source)?;
     let clean = |note: String| note.replace(folder.to_str().unwrap(), "FOLDER");

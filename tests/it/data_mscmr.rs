@@ -3,11 +3,11 @@
 use crate::data::{text, write_nifti};
 use crate::nifti_files::{File, VOXELS, file};
 use crate::skips::skipped;
-use scrimp::data::import::{Source, mscmr};
+use scrimp::data::import::{Source, Steps, mscmr};
 use scrimp::data::{DENSE, Dataset, IGNORE, SCRIBBLE};
 use scrimp::error::Result;
-use scrimp::preparation::Intensities;
 use scrimp::preparation::intensities::scale;
+use scrimp::preparation::{Intensities, Interpolation, Over, Scaling, Spacing};
 use std::fs;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
@@ -38,7 +38,7 @@ fn package() -> TempDir {
 }
 
 fn import(folder: &Path) -> Result<Dataset> {
-    mscmr::open(folder).and_then(Source::collect)
+    mscmr::open(folder, &Steps::as_published()).and_then(Source::collect)
 }
 
 #[test]
@@ -68,6 +68,55 @@ fn train_has_scribbles_and_val_is_held_out() {
     assert_eq!(dataset.cases[0].annotations[SCRIBBLE], [0, 1, 2, 3, IGNORE, IGNORE]);
     assert_eq!(dataset.cases[1].annotations[DENSE], [0, 1, 2, 3, 0, 0]);
     assert_eq!(mscmr::left_out(folder.path()), 1);
+}
+
+#[test]
+fn tests_are_cases_where_their_images_are_there() {
+    let folder = package();
+    write(folder.path(), "TestSet/images/subject3_DE.nii", IMAGE);
+    write(folder.path(), "TestSet/labels/subject5_DE_manual.nii", [0; 6]);
+    let dataset = import(folder.path()).unwrap();
+    let case = dataset.cases.iter().find(|case| case.name == "subject3_DE").unwrap();
+    assert_eq!((case.patient.as_str(), case.fold), ("subject3", 2));
+    assert_eq!(case.annotations[DENSE], [0, 1, 2, 3, 0, 0]);
+    assert_eq!((dataset.cases.len(), mscmr::left_out(folder.path())), (4, 1));
+    assert!(
+        dataset.provenance.contains("val (dense labels, fold 1), TestSet (dense labels, fold 2)")
+    );
+    let said = damaged(|folder| drop(write(folder, "TestSet/images/subject2_DE.nii", IMAGE)));
+    assert!(said.contains("image `FOLDER/TestSet/images/subject2_DE.nii` has no labels"), "{said}");
+    let said = damaged(|folder| {
+        write(folder, "TestSet/images/subject1_DE.nii", IMAGE);
+        write(folder, "TestSet/labels/subject1_DE_manual.nii", [0; 6]);
+    });
+    assert!(said.contains("`FOLDER/val/images/subject1_DE.nii` is in `TestSet` too"), "{said}");
+}
+
+#[test]
+fn another_spacing_and_other_intensities_can_be_wished_for() {
+    let folder = package();
+    let z_score = Intensities::ZScore { over: Over::All };
+    let steps = Steps {
+        spacing: Spacing::InPlane([0.75, 1.5]),
+        interpolation: Interpolation::Linear,
+        scaling: vec![Scaling::By(z_score)],
+        ..Steps::as_published()
+    };
+    let dataset = mscmr::open(folder.path(), &steps).and_then(Source::collect).unwrap();
+    let preparation = dataset.preparation.unwrap();
+    assert_eq!(preparation.interpolation, Interpolation::Linear);
+    assert_eq!(preparation.channels[0].intensities, z_score);
+    for case in &dataset.cases {
+        case.check(4).unwrap();
+        assert_eq!(case.scan.grid.shape, [1, 2, 1]);
+        assert_eq!(case.scan.grid.spacing_mm, Some([5.0, 0.75, 1.5]));
+        // The mean was 0 before three columns became one, of which the middle counts most.
+        assert!((case.scan.voxels[0] + case.scan.voxels[1]).abs() < 1e-6);
+    }
+    // The middle column holds the label of the only one that is left.
+    assert_eq!(dataset.cases[0].annotations[SCRIBBLE], [1, IGNORE]);
+    assert_eq!(dataset.cases[1].annotations[DENSE], [1, 0]);
+    assert!(!dataset.provenance.contains("0.99"), "{}", dataset.provenance);
 }
 
 #[test]
@@ -190,7 +239,7 @@ fn the_real_package_has_its_cases() {
         return;
     };
     let folder = PathBuf::from(folder).join("MSCMR_dataset");
-    let source = mscmr::open(&folder).unwrap();
+    let source = mscmr::open(&folder, &Steps::as_published()).unwrap();
     assert_eq!((source.case_count, mscmr::left_out(&folder)), (30, 15));
     let (mut slices, mut scribbled, mut pixels) = ([0, 0], [0usize; 256], 0);
     for case in source.cases {

@@ -8,7 +8,7 @@ use scrimp::data::identity::Identity;
 use scrimp::data::import::phantom::{Difficulty, Phantom, generate};
 use scrimp::data::store::{self, About, Destination, Existing, Writer};
 use scrimp::data::{Case, Dataset};
-use scrimp::preparation::{Channel, Crop, Intensities, Over, Preparation, Spacing};
+use scrimp::preparation::{Channel, Crop, Intensities, Interpolation, Over, Preparation, Spacing};
 use scrimp::scan::{Grid, Placement, Scan};
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, symlink};
@@ -58,6 +58,7 @@ fn modalities() -> Dataset {
     let spacing = Spacing::InPlane([0.1, 1.0 / 3.0]);
     let preparation = Preparation {
         crop: Crop::Nonzero,
+        interpolation: Interpolation::Linear,
         spacing,
         channels: vec![channel("t1"), channel("b0 = 0")],
     };

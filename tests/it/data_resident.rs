@@ -157,17 +157,21 @@ fn every_draw_of_every_shape_is_the_same_pixel_for_pixel() {
     let mut drawn = BTreeSet::new();
     for (number, &size) in sizes.iter().enumerate() {
         let outside = if number % 2 == 0 { IGNORE } else { 0 };
-        let sampling = Sampling::Slices { size };
-        let plan = LoaderPlan { sampling, outside, seed: number as u64, ..plan() };
-        for augment in [Resample::Reference, Resample::Bilinear, Resample::None] {
-            for channels in [1, 3] {
+        let plan = LoaderPlan { outside, seed: number as u64, ..plan() };
+        let augments =
+            [Resample::Reference, Resample::Bilinear, Resample::FullRotation, Resample::None];
+        for augment in augments {
+            let resized = Sampling::Slices { size };
+            for (sampling, channels) in
+                [(resized, 1), (resized, 3), (Sampling::Cropped { size }, 2)]
+            {
                 let (dataset, plan) =
-                    (odd_shapes(channels), LoaderPlan { augment, ..plan.clone() });
+                    (odd_shapes(channels), LoaderPlan { sampling, augment, ..plan.clone() });
                 let make = || {
                     let loader = Loader::new(&dataset, plan.clone(), 0, 1).unwrap();
                     loader.with_shapes(odd_masks())
                 };
-                assert_same_steps(make, steps, &format!("{size} {augment:?} {channels}"));
+                assert_same_steps(make, steps, &format!("{sampling:?} {augment:?} {channels}"));
             }
         }
         let order = Loader::new(&odd_shapes(1), plan.clone(), 0, 1).unwrap().order();

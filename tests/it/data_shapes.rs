@@ -174,12 +174,12 @@ fn data_sets_give_the_masks_that_they_have() {
 
 #[test]
 fn a_mask_is_turned_as_numpy_turns_it_and_then_resized() {
-    use scrimp::data::augment::{Draw, Mask, Resample, apply_to_mask};
+    use scrimp::data::augment::{Draw, Mask, Resample, Transform};
     let labels = [1, 2, 3, 4, 5, 6];
     let mask = Mask { shape: [2, 3], labels: &labels };
     let made = |resample, draw| {
         let mut out = vec![9; 36];
-        apply_to_mask(resample, draw, mask, (6, &mut out));
+        Transform::resizing(resample, draw).apply_to_mask(mask, (6, &mut out));
         out
     };
     let resized = |turned: &[u8], shape| zoom_labels(turned, shape, [6, 6]);

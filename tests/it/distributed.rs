@@ -94,11 +94,17 @@ fn rank_agreement_of_two_players() {
 
 #[test]
 fn rank_agreement_of_methods_that_label_for_themselves() {
-    for method in ["scribble2label", "ustm", "dmpls"] {
+    for method in ["scribble2label", "ustm", "dmpls", "dmsps"] {
         let folder = TempDir::new().unwrap();
         let train = |name: &str| {
             let config = format!("configs/smoke/{method}.toml");
-            verification_of(&config, &folder.path().join(name))
+            let train = verification_of(&config, &folder.path().join(name));
+            match method {
+                "scribble2label" => {
+                    train.sets(&["data.fit=crop", "data.size=16", "data.augment=full_rotation"])
+                }
+                _ => train,
+            }
         };
         let alone = train("alone").succeed();
         assert_same_run(&train("shared").under_mpirun(3).succeed(), &alone);
@@ -169,12 +175,12 @@ fn rank_agreement_of_all_regularisers_at_once() {
 
 #[test]
 fn rank_agreement_on_patches_of_volumes() {
-    let folder = TempDir::new().unwrap();
-    let train = |name: &str| {
-        verification_of("configs/smoke/partial-ce-3d.toml", &folder.path().join(name)).sets(&SHORT)
-    };
-    let alone = train("alone").succeed();
-    assert_same_run(&train("shared").under_mpirun(3).succeed(), &alone);
+    for config in ["configs/smoke/partial-ce-3d.toml", "configs/smoke/dmsps-3d.toml"] {
+        let folder = TempDir::new().unwrap();
+        let train = |name: &str| verification_of(config, &folder.path().join(name)).sets(&SHORT);
+        let alone = train("alone").succeed();
+        assert_same_run(&train("shared").under_mpirun(3).succeed(), &alone);
+    }
 }
 
 /// The digests of the last checkpoint's shards: weights, moments and buffers of every rank.

@@ -116,6 +116,11 @@ fn dmpls_keeps_to_the_rules_of_gpus_and_to_its_launches() {
 }
 
 #[test]
+fn dmsps_keeps_to_the_rules_of_gpus_and_to_its_launches() {
+    keeps_to_the_rules_of_gpus_and_to_its_launches("dmsps");
+}
+
+#[test]
 fn ustm_keeps_to_the_rules_of_gpus_and_to_its_launches() {
     keeps_to_the_rules_of_gpus_and_to_its_launches("ustm");
 }

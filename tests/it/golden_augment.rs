@@ -1,7 +1,7 @@
 //! The reference resampling against scipy and the published augmentation, pixel for pixel.
 
 use safetensors::{Dtype, SafeTensors};
-use scrimp::data::augment::{Draw, Resample, Sample, Slice, apply, zoom_image, zoom_labels};
+use scrimp::data::augment::{Draw, Resample, Sample, Slice, Transform, zoom_image, zoom_labels};
 use std::path::PathBuf;
 
 /// The golden files call pixels of unknown class 4.
@@ -88,7 +88,7 @@ fn applied(draw: Draw, image: &Array, labels: &Array, shape: [usize; 2]) -> (Vec
     let (mut out, mut out_labels) =
         (vec![f32::NAN; shape[0] * shape[1]], vec![77; shape[0] * shape[1]]);
     let mut sample = Sample { shape, image: &mut out, annotation: &mut out_labels };
-    apply(Resample::Reference, draw, &slice, &mut sample);
+    Transform::resizing(Resample::Reference, draw).apply(&slice, &mut sample);
     (out, out_labels)
 }
 

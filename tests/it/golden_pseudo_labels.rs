@@ -3,8 +3,9 @@
 
 use crate::golden::{Golden, assert_close, device, fill, fill_shifted, sums};
 use scrimp::comm::Ranks;
+use scrimp::config::sampling::Fit;
 use scrimp::data::IGNORE;
-use scrimp::data::augment::{Draw, Resample, Sample, Slice, apply, zoom_image};
+use scrimp::data::augment::{Draw, Resample, Sample, Slice, Transform, zoom_image};
 use scrimp::data::batch::Batch;
 use scrimp::data::item::Item;
 use scrimp::data::samples::Samples;
@@ -308,7 +309,8 @@ fn golden_scribble2label_rotates_what_it_is_sure_of_like_the_average() {
         // Background comes in from outside, in scribbles too; of codes 0 is nothing.
         let slice = Slice { shape, image: &pixels, annotation, outside: 0 };
         let mut sample = Sample { shape, image: &mut image, annotation: &mut labels };
-        apply(Resample::Reference, Draw::Rotate { degrees }, &slice, &mut sample);
+        Transform::resizing(Resample::Reference, Draw::Rotate { degrees })
+            .apply(&slice, &mut sample);
         (image, labels)
     };
     let (image, labels) = rotated(&scribble);
@@ -373,8 +375,9 @@ fn golden_two_updates_of_scribble2label_and_its_averages_between() {
     check(&method, "s2l_step.out.params", 0, true);
     check(&method, "s2l_step.out.bn", 0, false);
     let images = golden.get("s2l_step.in.image");
-    let _ =
-        step(2, |cx| method.move_averages(&(0..3), |slice| images.narrow(0, slice as i64, 1), cx));
+    let _ = step(2, |cx| {
+        method.move_averages(&(0..3), Fit::Resize, |slice| images.narrow(0, slice as i64, 1), cx)
+    });
     check(&method, "s2l_step.out.bn", 1, false);
     let averages = method.averages().view([3, 4, 32, 32]).permute([0, 2, 3, 1]).contiguous();
     golden.assert_close("s2l_step.out.weight", &averages, TOLERANCE);

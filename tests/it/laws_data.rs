@@ -116,8 +116,11 @@ mod loader {
 
     #[test]
     fn any_number_of_ranks_sees_the_batch_of_one() {
-        for augment in [Resample::Reference, Resample::Bilinear, Resample::None] {
-            let (dataset, plan) = (phantom(), LoaderPlan { augment, ..plan() });
+        let resized = [Resample::Reference, Resample::Bilinear, Resample::None];
+        let resized = resized.map(|augment| (augment, Sampling::Slices { size: 32 }));
+        let cropped = [(Resample::FullRotation, Sampling::Cropped { size: 36 })];
+        for (augment, sampling) in resized.into_iter().chain(cropped) {
+            let (dataset, plan) = (phantom(), LoaderPlan { augment, sampling, ..plan() });
             let mut alone = Loader::new(&dataset, plan.clone(), 0, 1).unwrap();
             for ranks in 2..=5 {
                 let mut loaders: Vec<Loader> = (0..ranks)

@@ -96,6 +96,12 @@ mod golden_cyclemix_steps;
 mod golden_dense_crf;
 #[cfg(test)]
 #[cfg(feature = "torch")]
+mod golden_dmsps;
+#[cfg(test)]
+#[cfg(feature = "hdf5")]
+mod golden_expansion;
+#[cfg(test)]
+#[cfg(feature = "torch")]
 mod golden_label_transfer;
 #[cfg(test)]
 mod golden_lesion;
@@ -119,6 +125,9 @@ mod golden_puzzle;
 mod golden_random_walker;
 #[cfg(test)]
 mod golden_scribbles;
+#[cfg(test)]
+#[cfg(feature = "hdf5")]
+mod golden_slices;
 #[cfg(test)]
 #[cfg(feature = "torch")]
 mod golden_steps;

@@ -1,7 +1,7 @@
 //! Patches: boxes of voxels around annotated ones, each a function of seed, step and position.
 
 use scrimp::config::sampling::Sampling;
-use scrimp::data::augment::{Draw, Resample, Sample, Slice, apply};
+use scrimp::data::augment::{Draw, Resample, Sample, Slice, Transform};
 use scrimp::data::batch::Batch;
 use scrimp::data::item::{Item, PatchDraw, PatchSample, PatchSource};
 use scrimp::data::loader::{Loader, LoaderPlan};
@@ -256,7 +256,7 @@ fn a_patch_as_large_as_its_scan_is_turned_and_flipped_as_a_slice_is() {
                     image: &mut expected,
                     annotation: &mut expected_labels,
                 };
-                apply(resample, in_plane, &source, &mut sample);
+                Transform::resizing(resample, in_plane).apply(&source, &mut sample);
                 let found = &image[plane * 576..][..576];
                 let found_labels = &labels[plane * 576..][..576];
                 // Further from the middle a rotation reads beyond the scan, where a slice has its rim.

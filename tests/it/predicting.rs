@@ -635,6 +635,27 @@ fn edit_manifest(checkpoint: &Path, edit: impl FnOnce(&mut serde_json::Value)) {
     fs::write(&manifest, format!("{body},\n  \"xxh3\": \"{digest:016x}\"\n}}\n")).unwrap();
 }
 
+/// Of the middle of slices, around which everything is background.
+fn come_from_crops(trained: &Trained) {
+    let crop = ["data.fit=crop", "data.outside=background", "data.augment=full_rotation"];
+    trained.train("config.toml", "crops", &[&crop[..], &["train.total_steps=4"]].concat());
+    let case = trained.dataset.held_out(1).unwrap()[0];
+    trained.predict(&format!("@crops --images @images/{}.nii --to @to-crops", case.name));
+    let method = trained.method("crops", 1);
+    let target = Target { kind: Kind::Float, device: Device::Cpu };
+    let inference = Inference::new(vec![&*method], Sampling::Cropped { size: SIZE }, target);
+    let found = trained.labels(&format!("to-crops/{}.nii", case.name));
+    assert!(found == inference.labels(&case.scan).unwrap());
+    let [_, rows, columns] = case.scan.grid.shape;
+    let inner = |at: usize, extent: usize| (extent - SIZE) / 2 <= at && at < (extent + SIZE) / 2;
+    let outside = (0..found.len()).filter(|voxel| {
+        let (row, column) = (voxel / columns % rows, voxel % columns);
+        !(inner(row, rows) && inner(column, columns))
+    });
+    let labels: Vec<u8> = outside.map(|voxel| found[voxel]).collect();
+    assert!(!labels.is_empty() && labels.iter().all(|&label| label == 0));
+}
+
 /// A method whose learners know the training slices predicts without them.
 fn need_no_data(trained: &Trained) {
     let other = ["method.name=scribble2label", "data.size=16", "train.total_steps=2"];
@@ -695,6 +716,7 @@ fn predictions() {
     are_not_mixed(&trained);
     come_from_windows(&trained);
     come_of_pictures(&trained);
+    come_from_crops(&trained);
     need_no_data(&trained);
     need_what_checkpoints_say(&trained);
 }

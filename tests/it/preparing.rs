@@ -3,7 +3,8 @@
 
 use proptest::prelude::*;
 use scrimp::preparation::{
-    Channel, Crop, Intensities, NativeLabels, NativeSlice, Over, Preparation, Regrid, Spacing,
+    Channel, Crop, Intensities, Interpolation, NativeLabels, NativeSlice, Over, Preparation,
+    Regrid, Spacing,
 };
 use scrimp::scan::{Grid, Placement, Scan};
 
@@ -12,7 +13,9 @@ fn prepared_by(crop: Crop, spacing: Spacing, intensities: &[Intensities]) -> Pre
         name: format!("modality {index}"),
         intensities,
     };
-    Preparation { crop, spacing, channels: intensities.iter().enumerate().map(channel).collect() }
+    let (interpolation, channels) =
+        (Interpolation::Cubic, intensities.iter().enumerate().map(channel).collect());
+    Preparation { crop, interpolation, spacing, channels }
 }
 
 /// Not along the axes of the patient, so that a shift along the wrong axis shows.
@@ -506,11 +509,11 @@ mod packed {
             assert!(!folder.path().join("set.h5").exists());
             said
         };
-        insta::assert_snapshot!(refused(&["--spacing", "2"]), @r"
+        insta::assert_snapshot!(refused(&["--spacing", "2,2,2,2"]), @r"
         exit code 2
-        error: `--spacing` has 1 distances, expected 2 or 3
+        error: `--spacing` has 4 distances, expected 1 to 3
 
-        hint: name those of rows and columns, or of slices, rows and columns: `--spacing 0.8,0.8`
+        hint: name one for rows and columns, or those of slices, rows and columns: `--spacing 0.8`
         ");
         insta::assert_snapshot!(refused(&["--spacing", "2,0"]), @r"
         exit code 2

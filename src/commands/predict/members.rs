@@ -16,6 +16,7 @@ use crate::preparation::Preparation;
 use crate::runlog::directory::RunDirectory;
 use crate::train::Method;
 use crate::train::checkpoint::{Checkpoint, restore_predicting};
+use std::mem::discriminant;
 use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -106,9 +107,9 @@ impl Member {
         if self.preparation != other.preparation || data.colour != other_data.colour {
             return refuse("their scans were prepared in different ways".to_owned());
         }
-        let is_resized = |sampling: Sampling| matches!(sampling, Sampling::Slices { .. });
         let (seen, other_seen) = (data.sampling, other_data.sampling);
-        if seen.extent() != other_seen.extent() || is_resized(seen) != is_resized(other_seen) {
+        if seen.extent() != other_seen.extent() || discriminant(&seen) != discriminant(&other_seen)
+        {
             let (seen, other_seen) = (described(seen), described(other_seen));
             return refuse(format!("the first sees {seen}, the second {other_seen}"));
         }
@@ -169,6 +170,7 @@ impl Member {
 fn described(sampling: Sampling) -> String {
     match sampling {
         Sampling::Slices { size } => format!("slices resized to {size} x {size}"),
+        Sampling::Cropped { size } => format!("slices cropped to {size} x {size}"),
         Sampling::Patches { extent: [slices, rows, columns], .. } => {
             format!("windows of {slices} x {rows} x {columns}")
         }

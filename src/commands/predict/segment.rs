@@ -171,7 +171,7 @@ impl<'a> Segmenter<'a> {
         for labels in labels.chunks_exact(pixels) {
             let enlarged = match self.inference.sampling {
                 Sampling::Slices { size } => Cow::from(zoom_labels(labels, [size; 2], shape)),
-                Sampling::Patches { .. } => Cow::from(labels),
+                Sampling::Cropped { .. } | Sampling::Patches { .. } => Cow::from(labels),
             };
             take(&NativeSlice { labels: &enlarged, probabilities: &[] })?;
         }
@@ -192,7 +192,7 @@ impl<'a> Segmenter<'a> {
             let planes = Vec::<f32>::try_from(planes).context(cannot_fetch)?;
             match self.inference.sampling {
                 Sampling::Slices { size } => take(&enlarged(&planes, size, shape))?,
-                Sampling::Patches { .. } => take(&planes)?,
+                Sampling::Cropped { .. } | Sampling::Patches { .. } => take(&planes)?,
             }
         }
         Ok(())

@@ -34,15 +34,27 @@ impl Axis {
 
     /// Rows and columns after quarter turns (numpy's `rot90`) and one flip.
     pub(super) fn turned(shape: [usize; 2], quarter_turns: u8, flip_axis: u8) -> [Self; 2] {
-        let [rows, columns] = Self::stored(shape);
-        let mut turned = match quarter_turns % 4 {
+        let mut turned = Self::by_quarters(Self::stored(shape), quarter_turns);
+        let flipped = &mut turned[usize::from(flip_axis % 2)];
+        *flipped = flipped.reversed();
+        turned
+    }
+
+    /// Rows and columns after flips of either, then quarter turns.
+    pub(super) fn flipped(shape: [usize; 2], flips: [bool; 2], quarter_turns: u8) -> [Self; 2] {
+        let mut flipped = Self::stored(shape);
+        for (axis, flips) in flipped.iter_mut().zip(flips) {
+            *axis = if flips { axis.reversed() } else { *axis };
+        }
+        Self::by_quarters(flipped, quarter_turns)
+    }
+
+    fn by_quarters([rows, columns]: [Self; 2], quarter_turns: u8) -> [Self; 2] {
+        match quarter_turns % 4 {
             0 => [rows, columns],
             1 => [columns.reversed(), rows],
             2 => [rows.reversed(), columns.reversed()],
             _ => [columns, rows.reversed()],
-        };
-        let flipped = &mut turned[usize::from(flip_axis % 2)];
-        *flipped = flipped.reversed();
-        turned
+        }
     }
 }

@@ -1,20 +1,25 @@
 //! One affine map per sample, intensities blended between the four nearest pixels.
 //!
-//! Pixels are areas: the outer edges of slice and sample coincide. Within the slice's own outer
-//! half pixel its border values hold; beyond it the image is 0 and the annotation unknown.
+//! Pixels are areas: where a slice is resized, the outer edges of slice and sample coincide, and where it is
+//! cropped, their middles. Within the slice's own outer half pixel its border values hold; beyond it the image is 0
+//! and the annotation unknown.
 
 use super::axes::Axis;
+use super::fit::Centred;
 use super::grid::Grid;
-use super::{Draw, Sample, Slice};
+use super::{Draw, Sample, Slice, reference};
+use crate::config::sampling::Fit;
 
-/// Applies a draw and the resize to the shape of `sample`.
-pub(super) fn apply(draw: Draw, slice: &Slice<'_>, sample: &mut Sample<'_>) {
+/// Applies a draw and comes to the shape of `sample`.
+pub(super) fn apply(draw: Draw, fit: Fit, slice: &Slice<'_>, sample: &mut Sample<'_>) {
     let [rows, columns] = match draw {
-        Draw::Keep => Axis::stored(slice.shape),
+        Draw::Rotate { degrees } => return rotate(degrees, fit, slice, sample),
+        // Nothing lies between pixels.
+        _ if fit == Fit::Crop => return reference::apply(draw, fit, slice, sample),
         Draw::Turn { quarter_turns, flip_axis } => {
             Axis::turned(slice.shape, quarter_turns, flip_axis)
         }
-        Draw::Rotate { degrees } => return rotate(degrees, slice, sample),
+        Draw::Keep | Draw::Full(_) => Axis::stored(slice.shape),
     };
     let [rows, columns] =
         [(rows, 0), (columns, 1)].map(|(axis, side)| taps(axis, sample.shape[side]));
@@ -36,14 +41,15 @@ pub(super) fn apply(draw: Draw, slice: &Slice<'_>, sample: &mut Sample<'_>) {
 
 /// The grid of a sample of the shape `to`. Pixels are blended between the elements around their
 /// coordinates; outside is what lies more than half a pixel beyond the first or last element.
-pub(super) fn grid(draw: Draw, shape: [usize; 2], to: [usize; 2]) -> Grid {
+pub(super) fn grid(draw: Draw, fit: Fit, shape: [usize; 2], to: [usize; 2]) -> Grid {
     let axes = match draw {
-        Draw::Keep => Axis::stored(shape),
-        Draw::Turn { quarter_turns, flip_axis } => Axis::turned(shape, quarter_turns, flip_axis),
         Draw::Rotate { degrees } => {
-            let [rows, columns] = rotated(degrees, shape, to);
+            let [rows, columns] = rotated(degrees, fit, shape, to);
             return Grid { is_single: true, ..Grid::new(Axis::stored(shape), rows, columns) };
         }
+        _ if fit == Fit::Crop => return reference::grid(draw, fit, shape, to),
+        Draw::Turn { quarter_turns, flip_axis } => Axis::turned(shape, quarter_turns, flip_axis),
+        Draw::Keep | Draw::Full(_) => Axis::stored(shape),
     };
     let [rows, columns] = [0, 1].map(|side| coordinates(axes[side].extent, to[side]));
     let rows = rows.map(|row| [row, 0.0]).collect();
@@ -79,8 +85,8 @@ fn tap(axis: Axis, coordinate: f64) -> Tap {
     }
 }
 
-fn rotate(degrees: i32, slice: &Slice<'_>, sample: &mut Sample<'_>) {
-    let [rows, columns] = rotated(degrees, slice.shape, sample.shape);
+fn rotate(degrees: i32, fit: Fit, slice: &Slice<'_>, sample: &mut Sample<'_>) {
+    let [rows, columns] = rotated(degrees, fit, slice.shape, sample.shape);
     let width = sample.shape[1];
     let lines = sample.image.chunks_exact_mut(width).zip(sample.annotation.chunks_exact_mut(width));
     for (row, (image, annotation)) in rows.iter().zip(lines) {
@@ -92,12 +98,17 @@ fn rotate(degrees: i32, slice: &Slice<'_>, sample: &mut Sample<'_>) {
 }
 
 /// The parts that the rows and the columns of a rotated sample give to the coordinates in the slice.
-fn rotated(degrees: i32, shape: [usize; 2], to: [usize; 2]) -> [Vec<[f64; 2]>; 2] {
+fn rotated(degrees: i32, fit: Fit, shape: [usize; 2], to: [usize; 2]) -> [Vec<[f64; 2]>; 2] {
     let (sine, cosine) = f64::from(degrees).to_radians().sin_cos();
     let middle = shape.map(|extent| (extent as f64 - 1.0) / 2.0);
     let from_middle = |side: usize| {
         let scale = shape[side] as f64 / to[side] as f64;
-        (0..to[side]).map(move |index| (index as f64 + 0.5) * scale - 0.5 - middle[side])
+        let Centred { start, before, .. } = Centred::of(shape[side], to[side]);
+        let line = move |index: usize| match fit {
+            Fit::Resize => (index as f64 + 0.5) * scale - 0.5,
+            Fit::Crop => index as f64 + start as f64 - before as f64,
+        };
+        (0..to[side]).map(move |index| line(index) - middle[side])
     };
     let rows = from_middle(0).map(|down| [middle[0] + cosine * down, middle[1] - sine * down]);
     let columns = from_middle(1).map(|right| [sine * right, cosine * right]);

@@ -5,8 +5,11 @@
 
 use super::axes::Axis;
 
-/// The coordinates of a line that has no source, whatever is added to them.
+/// The coordinates of a line that a resize leaves without a source, whatever is added to them.
 pub(super) const MISSING: [f64; 2] = [f64::NEG_INFINITY; 2];
+
+/// The coordinates of a line that lies outside of the slice, whatever is added to them.
+pub(super) const OUTSIDE: [f64; 2] = [f64::INFINITY; 2];
 
 /// Where the pixels of one sample lie in its slice.
 ///
@@ -15,7 +18,7 @@ pub(super) const MISSING: [f64; 2] = [f64::NEG_INFINITY; 2];
 #[derive(Debug, Clone, PartialEq)]
 pub struct Grid {
     /// The part of both coordinates that a row gives; negative infinity where the resize leaves the
-    /// row empty.
+    /// row empty, infinity where it lies outside of the slice.
     pub rows: Vec<[f64; 2]>,
     /// The part that a column gives, likewise.
     pub columns: Vec<[f64; 2]>,

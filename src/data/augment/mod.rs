@@ -1,24 +1,29 @@
 //! Geometric augmentation of slices: what is drawn, and one resampling that applies it.
 //!
-//! A draw is a few numbers; applying it maps every pixel of the output straight to the slice as
-//! stored, however many steps the draw stands for. This module knows plain slices of memory, no
+//! A draw is a few numbers; applying it and coming to the size of the sample maps every pixel of the output
+//! straight to the slice as stored, however many steps the draw stands for. This module knows plain slices of memory, no
 //! tensors, no cases and no steps.
 
 mod axes;
 mod bilinear;
+mod fit;
+mod full_rotation;
 mod grid;
 pub mod pillow;
 mod reference;
 pub mod transfer;
 
+pub use crate::config::sampling::Fit;
+pub use fit::Centred;
+pub use full_rotation::FullRotation;
 pub use grid::Grid;
 pub use reference::{zoom_image, zoom_labels};
 
 use crate::random::Draws;
 use axes::Axis;
 
-/// What happens to one sample before it is resized.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What happens to one sample before it comes to its size.
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Draw {
     /// Quarter turns counter-clockwise (0 to 3), then always one flip.
     Turn {
@@ -32,6 +37,8 @@ pub enum Draw {
         /// From -20 to 19, counter-clockwise.
         degrees: i32,
     },
+    /// Flips, quarter turns and a turn by any angle. Pixels are the nearest, whatever the resampling.
+    Full(FullRotation),
     /// Nothing.
     Keep,
 }
@@ -49,6 +56,20 @@ impl Draw {
         let rotates = draws.uniform() > 0.5;
         if rotates { Self::Rotate { degrees: draws.below(40) as i32 - 20 } } else { Self::Keep }
     }
+
+    /// Draws as CycleMix does: half of the samples flip, each axis half of the time, and make any number of
+    /// quarter turns; then all of them turn by any angle.
+    ///
+    /// Source: `BWGZK/CycleMix` at 76748303.
+    pub fn full(draws: &mut Draws) -> Self {
+        let mut full = FullRotation { flips: [false; 2], quarter_turns: 0, degrees: 0.0 };
+        if draws.uniform() < 0.5 {
+            full.flips = [draws.uniform() < 0.5, draws.uniform() < 0.5];
+            full.quarter_turns = draws.below(4) as u8;
+        }
+        full.degrees = draws.range(0.0, 360.0);
+        Self::Full(full)
+    }
 }
 
 /// How pixels of the output are made from those of the slice.
@@ -58,8 +79,20 @@ pub enum Resample {
     Reference,
     /// Intensities between pixels are blended; annotations keep the nearest label.
     Bilinear,
-    /// No augmentation: whatever was drawn, the slice is only resized, as `Reference` does it.
+    /// Nearest pixels, and other draws: [`Draw::full`].
+    FullRotation,
+    /// No augmentation: whatever was drawn, the slice only comes to its size, as `Reference` does it.
     None,
+}
+
+impl Resample {
+    /// Draws what happens to one sample.
+    pub fn draw(self, draws: &mut Draws) -> Draw {
+        match self {
+            Self::FullRotation => Draw::full(draws),
+            Self::Reference | Self::Bilinear | Self::None => Draw::sample(draws),
+        }
+    }
 }
 
 /// A slice as stored.
@@ -71,8 +104,7 @@ pub struct Slice<'a> {
     pub image: &'a [f32],
     /// Labels, row-major.
     pub annotation: &'a [u8],
-    /// The label of what lies outside the slice, where the slice has such pixels itself or the
-    /// resampling is bilinear; elsewhere it is class 0.
+    /// The label of what lies outside the slice; see [`Transform::outside_label`].
     pub outside: u8,
 }
 
@@ -87,21 +119,6 @@ pub struct Sample<'a> {
     pub annotation: &'a mut [u8],
 }
 
-/// Applies `draw` to `slice` and resizes to the shape of `sample`, not keeping the aspect ratio.
-///
-/// Lengths must fit the shapes, and no extent may be 0.
-pub fn apply(resample: Resample, draw: Draw, slice: &Slice<'_>, sample: &mut Sample<'_>) {
-    debug_assert_eq!(slice.image.len(), slice.shape.iter().product::<usize>());
-    debug_assert_eq!(slice.annotation.len(), slice.image.len());
-    debug_assert_eq!(sample.image.len(), sample.shape.iter().product::<usize>());
-    debug_assert_eq!(sample.annotation.len(), sample.image.len());
-    match resample {
-        Resample::Reference => reference::apply(draw, slice, sample),
-        Resample::Bilinear => bilinear::apply(draw, slice, sample),
-        Resample::None => reference::apply(Draw::Keep, slice, sample),
-    }
-}
-
 /// Labels that belong to no image.
 #[derive(Debug, Clone, Copy)]
 pub struct Mask<'a> {
@@ -111,53 +128,97 @@ pub struct Mask<'a> {
     pub labels: &'a [u8],
 }
 
-/// Does to `mask` what the sample beside it gets, and resizes to the `size` x `size` pixels of
-/// `out`: the turn and the flip, but not the rotation, and order-0 zoom whatever the resampling.
-///
-/// Source: `RandomGenerator` of `lichen14/MaskMixAdv` at cf584ee5. No extent may be 0.
-pub fn apply_to_mask(
-    resample: Resample,
-    draw: Draw,
-    mask: Mask<'_>,
-    (size, out): (usize, &mut [u8]),
-) {
-    debug_assert_eq!(mask.labels.len(), mask.shape.iter().product::<usize>());
-    debug_assert_eq!(out.len(), size * size);
-    reference::resize(mask.labels, mask_axes(resample, draw, mask.shape), out, size);
+/// How a sample is made of a slice.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Transform {
+    /// How pixels are made.
+    pub resample: Resample,
+    /// What happens first.
+    pub draw: Draw,
+    /// How the slice then comes to the size of the sample.
+    pub fit: Fit,
 }
 
-/// The grid by which [`apply`] makes `size` rows of as many columns from a slice of `shape`,
-/// no extent of which may be 0.
-pub fn grid(resample: Resample, draw: Draw, shape: [usize; 2], size: usize) -> Grid {
-    match resample {
-        Resample::Reference => reference::grid(draw, shape, [size; 2]),
-        Resample::Bilinear => bilinear::grid(draw, shape, [size; 2]),
-        Resample::None => reference::grid(Draw::Keep, shape, [size; 2]),
+impl Transform {
+    /// `draw`, then a resize that does not keep the aspect.
+    pub fn resizing(resample: Resample, draw: Draw) -> Self {
+        Self { resample, draw, fit: Fit::Resize }
+    }
+
+    /// What happens indeed: nothing where there is no augmentation.
+    fn drawn(&self) -> Draw {
+        if self.resample == Resample::None { Draw::Keep } else { self.draw }
+    }
+
+    /// Makes all of `sample` of `slice`. Lengths must fit the shapes, and no extent may be 0.
+    pub fn apply(&self, slice: &Slice<'_>, sample: &mut Sample<'_>) {
+        debug_assert_eq!(slice.image.len(), slice.shape.iter().product::<usize>());
+        debug_assert_eq!(slice.annotation.len(), slice.image.len());
+        debug_assert_eq!(sample.image.len(), sample.shape.iter().product::<usize>());
+        debug_assert_eq!(sample.annotation.len(), sample.image.len());
+        match (self.drawn(), self.resample) {
+            (Draw::Full(full), _) => full.apply(self.fit, slice, sample),
+            (draw, Resample::Bilinear) => bilinear::apply(draw, self.fit, slice, sample),
+            (draw, _) => reference::apply(draw, self.fit, slice, sample),
+        }
+    }
+
+    /// The grid by which [`Transform::apply`] makes `size` rows of as many columns from a slice of `shape`,
+    /// no extent of which may be 0.
+    pub fn grid(&self, shape: [usize; 2], size: usize) -> Grid {
+        match (self.drawn(), self.resample) {
+            (Draw::Full(full), _) => full.grid(self.fit, shape, [size; 2]),
+            (draw, Resample::Bilinear) => bilinear::grid(draw, self.fit, shape, [size; 2]),
+            (draw, _) => reference::grid(draw, self.fit, shape, [size; 2]),
+        }
+    }
+
+    /// Does to `mask` what the sample beside it gets, and brings it to the `size` x `size` pixels of `out`:
+    /// turn and flip, but not the rotation, and nearest pixels whatever the resampling.
+    ///
+    /// Source: `RandomGenerator` of `lichen14/MaskMixAdv` at cf584ee5. No extent may be 0.
+    pub fn apply_to_mask(&self, mask: Mask<'_>, (size, out): (usize, &mut [u8])) {
+        debug_assert_eq!(mask.labels.len(), mask.shape.iter().product::<usize>());
+        debug_assert_eq!(out.len(), size * size);
+        reference::gather_labels(mask.labels, (self.mask_axes(mask.shape), self.fit), (size, out));
+    }
+
+    /// The grid of the nearest pixels by which [`Transform::apply_to_mask`] makes a mask.
+    pub fn mask_grid(&self, shape: [usize; 2], size: usize) -> Grid {
+        reference::still_grid(self.mask_axes(shape), self.fit, [size; 2])
+    }
+
+    /// The axes of a mask of `shape` beside a sample that is drawn so.
+    fn mask_axes(&self, shape: [usize; 2]) -> [Axis; 2] {
+        match self.drawn() {
+            Draw::Turn { quarter_turns, flip_axis } => {
+                Axis::turned(shape, quarter_turns, flip_axis)
+            }
+            Draw::Full(FullRotation { flips, quarter_turns, .. }) => {
+                Axis::flipped(shape, flips, quarter_turns)
+            }
+            Draw::Rotate { .. } | Draw::Keep => Axis::stored(shape),
+        }
+    }
+
+    /// The label that [`Transform::apply`] gives to what lies outside of `slice`: the wished one, but where a
+    /// slice is resized as the published codes do it, class 0 unless the slice has such pixels itself.
+    pub fn outside_label(&self, slice: &Slice<'_>) -> u8 {
+        match (self.fit, self.resample) {
+            (Fit::Resize, Resample::Reference | Resample::None) => {
+                reference::label_outside(slice.annotation, slice.outside)
+            }
+            _ => slice.outside,
+        }
     }
 }
 
-/// The grid of the nearest pixels by which [`apply_to_mask`] makes a mask.
-pub fn mask_grid(resample: Resample, draw: Draw, shape: [usize; 2], size: usize) -> Grid {
-    reference::resize_grid(mask_axes(resample, draw, shape), [size; 2])
-}
-
-/// The label that [`apply`] gives to what a rotation brings in from outside `slice`.
-pub fn outside_label(resample: Resample, slice: &Slice<'_>) -> u8 {
-    match resample {
-        Resample::Reference | Resample::None => {
-            reference::label_outside(slice.annotation, slice.outside)
-        }
-        Resample::Bilinear => slice.outside,
-    }
-}
-
-/// The axes of a mask of `shape` beside a sample that is drawn so.
-fn mask_axes(resample: Resample, draw: Draw, shape: [usize; 2]) -> [Axis; 2] {
-    match (resample, draw) {
-        (Resample::Reference | Resample::Bilinear, Draw::Turn { quarter_turns, flip_axis }) => {
-            Axis::turned(shape, quarter_turns, flip_axis)
-        }
-        _ => Axis::stored(shape),
+/// A map on the grid of samples, `from` rows and columns, on that of their slice, `to`: resized by order-0 zoom,
+/// or in its place and 0 where the sample did not reach.
+pub fn brought_back(fit: Fit, map: &[f32], from: [usize; 2], to: [usize; 2]) -> Vec<f32> {
+    match fit {
+        Fit::Resize => zoom_image(map, from, to),
+        Fit::Crop => Centred::cut(map, from, to, 0.0),
     }
 }
 
@@ -179,11 +240,29 @@ mod tests {
                     angles[(degrees + 20) as usize] = true;
                     rotations += 1;
                 }
-                Draw::Keep => {}
+                Draw::Keep | Draw::Full(_) => {}
             }
         }
         assert!((3850..4150).contains(&turns) && (1870..2130).contains(&rotations));
         assert!(angles.iter().all(|&seen| seen));
+    }
+
+    #[test]
+    fn half_of_the_full_draws_flip_and_all_rotate_by_any_angle() {
+        let (mut flipped, mut quarters, mut eighths) = ([0; 2], [0; 4], [0; 8]);
+        for number in 0..8000 {
+            let draw = Resample::FullRotation.draw(&mut Key::new(4).number(number).draws());
+            let Draw::Full(FullRotation { flips, quarter_turns, degrees }) = draw else {
+                panic!("{draw:?}")
+            };
+            flipped.iter_mut().zip(flips).for_each(|(count, flips)| *count += i32::from(flips));
+            quarters[usize::from(quarter_turns)] += 1;
+            eighths[(degrees / 45.0) as usize] += 1;
+        }
+        assert!(flipped.iter().all(|count| (1870..2130).contains(count)), "{flipped:?}");
+        assert!((4850..5150).contains(&quarters[0]), "{quarters:?}");
+        assert!(quarters[1..].iter().all(|count| (900..1100).contains(count)), "{quarters:?}");
+        assert!(eighths.iter().all(|count| (900..1100).contains(count)), "{eighths:?}");
     }
 
     /// Both resamplings of a smooth slice, and the annotation of the second.
@@ -197,7 +276,7 @@ mod tests {
             let (mut image, mut annotation) = (vec![f32::NAN; 64 * 48], vec![77; 64 * 48]);
             let mut sample =
                 Sample { shape: [64, 48], image: &mut image, annotation: &mut annotation };
-            apply(resample, draw, &slice, &mut sample);
+            Transform::resizing(resample, draw).apply(&slice, &mut sample);
             (image, annotation)
         };
         let (bilinear, labels) = made(Resample::Bilinear);

@@ -6,7 +6,7 @@
 //! `HiLab-git/WSL4MIS` at a594da8d. Knows nothing of how the packed file looks.
 
 use super::folder::{self, entries};
-use super::{Source, cardiac_classes, published_scan};
+use super::{Source, Steps, cardiac_classes, prepared, published_scan};
 use crate::data::{Case, DENSE, SCRIBBLE};
 use crate::error::{Failure, Result};
 use crate::preparation::{Intensities, Preparation};
@@ -34,22 +34,44 @@ enum Files {
     Nifti([PathBuf; 3]),
 }
 
+impl Files {
+    /// The file of the image, or of its first slice.
+    fn image(&self) -> &Path {
+        match self {
+            Self::Volume(path) | Self::Nifti([path, ..]) => path,
+            Self::Slices(slices) => slices.values().next().map_or(Path::new(""), PathBuf::as_path),
+        }
+    }
+}
+
 /// Finds ACDC in `folder`, preferring whole volumes to slices, and those to NIfTI.
 ///
 /// Labels become 0 background, 1 right ventricle, 2 myocardium, 3 left ventricle,
 /// [`IGNORE`](crate::data::IGNORE); patients 1-20 are held out in fold 1, ..., 81-100 in fold 5, later
-/// ones in none. Refuses two files of one case, and notes files whose names it does not understand.
-pub fn open(folder: &Path) -> Result<Source> {
+/// ones in none. Where `steps` say nothing else, intensities are as published. Refuses two files of one case, and
+/// notes files whose names it does not understand.
+pub fn open(folder: &Path, steps: &Steps) -> Result<Source> {
     let notes = Notes::default();
     let (form, found) = find(folder, &notes)?;
     let is_raw = matches!(found.values().next(), Some(Files::Nifti(_)));
     let scaling = if is_raw { Intensities::Published } else { Intensities::Scaled };
-    let (case_count, noted) = (found.len(), notes.clone());
-    let cases = found.into_iter().map(move |(id, files)| case(id, &files, &noted));
+    let steps = steps.or_scaled_by(scaling);
+    let preparation = steps.preparation(vec!["image".to_owned()], || {
+        found.iter().map(|(id, files)| case(*id, files, &notes, stored_scan))
+    })?;
+    let is_published = preparation == Preparation::grey(scaling);
+    let form = if is_published { form.to_owned() } else { form_alone(form) };
+    let (case_count, noted, applied) = (found.len(), notes.clone(), preparation.clone());
+    let cases = found.into_iter().map(move |(id, files)| {
+        if is_published {
+            return case(id, &files, &noted, published_scan);
+        }
+        prepared(case(id, &files, &noted, stored_scan)?, &applied, files.image(), &noted)
+    });
     Ok(Source {
         name: "acdc".into(),
         classes: cardiac_classes(),
-        preparation: Some(Preparation::grey(scaling)),
+        preparation: Some(preparation),
         provenance: format!(
             "ACDC challenge (Bernard et al., TMI 2018), scribbles by Valvano et al., TMI 2021.\n\
              {form}"
@@ -58,6 +80,16 @@ pub fn open(folder: &Path) -> Result<Source> {
         cases: Box::new(cases),
         notes,
     })
+}
+
+/// What is said of the form of the files, without how intensities are scaled by those who change nothing.
+fn form_alone(form: &str) -> String {
+    format!("{}.", form.split(", ").next().unwrap_or(form))
+}
+
+/// The scan as its file holds it.
+fn stored_scan(image: &Path, notes: &Notes) -> Result<Scan> {
+    scan::read(image, notes)
 }
 
 type Found = BTreeMap<Id, Files>;
@@ -230,11 +262,17 @@ fn case_name(id: Id) -> String {
     format!("patient{:03}_frame{:02}", id.patient, id.frame)
 }
 
-fn case(id: Id, files: &Files, notes: &Notes) -> Result<Case> {
+/// Reads the scan of a NIfTI file.
+type ReadScan = fn(&Path, &Notes) -> Result<Scan>;
+
+fn case(id: Id, files: &Files, notes: &Notes, read: ReadScan) -> Result<Case> {
     let arrays = match files {
         Files::Volume(path) => volume_arrays(path, notes)?,
         Files::Slices(slices) => stacked_slices(id, slices, notes)?,
-        Files::Nifti([image, dense, scribble]) => nifti_arrays(image, [dense, scribble], notes)?,
+        Files::Nifti([image, dense, scribble]) => {
+            let [dense, scribble] = nifti_labels(image, [dense, scribble], notes)?;
+            Arrays { dense, scribble, scan: read(image, notes)? }
+        }
     };
     Ok(Case {
         name: case_name(id),
@@ -314,15 +352,19 @@ fn stacked_slices(id: Id, slices: &BTreeMap<usize, PathBuf>, notes: &Notes) -> R
     stack.ok_or_else(|| Failure::new(format!("`{}` has no slices", case_name(id))))
 }
 
-fn nifti_arrays(image: &Path, [dense, scribble]: [&Path; 2], notes: &Notes) -> Result<Arrays> {
+/// The labels of a case without its scan.
+fn nifti_labels(
+    image: &Path,
+    [dense, scribble]: [&Path; 2],
+    notes: &Notes,
+) -> Result<[Vec<u8>; 2]> {
     let grid = scan::read_grid(image, notes)?;
     grid.note_oddities(notes);
     let [dense_coding, scribble_coding] = codings();
-    Ok(Arrays {
-        dense: grid.labels_at(dense, &dense_coding, notes)?.values,
-        scribble: grid.labels_at(scribble, &scribble_coding, notes)?.values,
-        scan: published_scan(image, notes)?,
-    })
+    Ok([
+        grid.labels_at(dense, &dense_coding, notes)?.values,
+        grid.labels_at(scribble, &scribble_coding, notes)?.values,
+    ])
 }
 
 #[cfg(test)]

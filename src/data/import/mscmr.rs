@@ -4,11 +4,11 @@
 //! Data: MS-CMRSeg challenge, Zhuang, TPAMI 2019; scribbles and folders: `BWGZK/CycleMix` at
 //! 76748303. Masks without images are no cases; `masks` reads them.
 
-use super::{Source, cardiac_classes, folder, published_scan};
+use super::{Source, Steps, cardiac_classes, folder, prepared, published_scan};
 use crate::data::{Case, DENSE, SCRIBBLE};
 use crate::error::{Failure, Result};
 use crate::preparation::{Intensities, Preparation};
-use crate::scan::{self, Coding, Notes};
+use crate::scan::{self, Coding, Notes, Scan};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -27,10 +27,14 @@ struct Folder {
     fold: u32,
 }
 
-const FOLDERS: [Folder; 2] = [
+const FOLDERS: [Folder; 3] = [
     Folder { name: "train", kind: SCRIBBLE, suffix: "_scribble", fold: 0 },
     Folder { name: "val", kind: DENSE, suffix: "_manual", fold: 1 },
+    TEST,
 ];
+
+/// The images of this one are handed out by the challenge alone: many people have its labels without them.
+const TEST: Folder = Folder { name: "TestSet", kind: DENSE, suffix: "_manual", fold: 2 };
 
 /// The files of one case.
 struct Files {
@@ -39,48 +43,89 @@ struct Files {
     labels: PathBuf,
 }
 
-/// Finds the cases of `train`, which have scribbles alone and are never held out, and those of
-/// `val`, which have dense labels alone and are held out in fold 1.
+/// Finds the cases of `train`, which have scribbles alone and are never held out, those of `val`, which have dense
+/// labels alone and are held out in fold 1, and likewise those of `TestSet` whose images are there, in fold 2.
 ///
 /// Labels become 0 background, 1 right ventricle, 2 myocardium, 3 left ventricle,
-/// [`IGNORE`](crate::data::IGNORE); intensities are scaled per volume as for ACDC. Refuses images without
-/// labels and the other way round, and labels that do not lie on their image.
-pub fn open(folder: &Path) -> Result<Source> {
+/// [`IGNORE`](crate::data::IGNORE); where `steps` say nothing else, intensities are scaled per volume as for ACDC.
+/// Refuses images without labels, and but for `TestSet` the other way round, and labels that do not lie on their
+/// image.
+pub fn open(folder: &Path, steps: &Steps) -> Result<Source> {
     let (mut found, notes) = (BTreeMap::new(), Notes::default());
+    let mut has_tests = false;
     for one in FOLDERS {
         for (name, files) in one.find(folder, &notes)? {
+            has_tests |= one.name == TEST.name;
             if let Some(other) = found.insert(name, files) {
-                let message = format!("`{}` is in `val` too", other.image.display());
+                let message = format!("`{}` is in `{}` too", other.image.display(), one.name);
                 return Err(
                     Failure::new(message).hint("remove one: it cannot be held out and trained on")
                 );
             }
         }
     }
-    let (case_count, noted) = (found.len(), notes.clone());
-    let cases = found.into_iter().map(move |(name, files)| case(name, &files, &noted));
+    let steps = steps.or_scaled_by(Intensities::Published);
+    let preparation = steps.preparation(vec!["image".to_owned()], || {
+        found.iter().map(|(name, files)| case(name.clone(), files, &notes, stored_scan))
+    })?;
+    let provenance = provenance(has_tests, &preparation);
+    let (case_count, noted, applied) = (found.len(), notes.clone(), preparation.clone());
+    let cases = found.into_iter().map(move |(name, files)| {
+        if is_published(&applied) {
+            return case(name, &files, &noted, published_scan);
+        }
+        prepared(case(name, &files, &noted, stored_scan)?, &applied, &files.image, &noted)
+    });
     Ok(Source {
         name: "mscmr".into(),
         classes: cardiac_classes(),
-        preparation: Some(Preparation::grey(Intensities::Published)),
-        provenance: "MS-CMRSeg challenge, late gadolinium enhancement (Zhuang, TPAMI 2019), \
-                     scribbles by Zhang and Zhuang, CVPR 2022.\n\
-                     Folders train (scribbles) and val (dense labels, fold 1) of CycleMix, \
-                     intensities cut at the cumulative share 0.99 and scaled to [0, 1] per volume."
-            .into(),
+        preparation: Some(preparation),
+        provenance,
         case_count,
         cases: Box::new(cases),
         notes,
     })
 }
 
-/// How many label volumes `TestSet` holds, which are no cases of [`open`].
+/// Whether scans are prepared as those of the published runs on ACDC.
+fn is_published(preparation: &Preparation) -> bool {
+    *preparation == Preparation::grey(Intensities::Published)
+}
+
+fn provenance(has_tests: bool, preparation: &Preparation) -> String {
+    let tests = if has_tests { ", TestSet (dense labels, fold 2)" } else { "" };
+    let and = if has_tests { "" } else { " and" };
+    let comma = if has_tests { "," } else { "" };
+    let scaled = if is_published(preparation) {
+        ", intensities cut at the cumulative share 0.99 and scaled to [0, 1] per volume"
+    } else {
+        ""
+    };
+    format!(
+        "MS-CMRSeg challenge, late gadolinium enhancement (Zhuang, TPAMI 2019), scribbles by Zhang and Zhuang, \
+         CVPR 2022.\nFolders train (scribbles){comma}{and} val (dense labels, fold 1){tests} of CycleMix{scaled}."
+    )
+}
+
+/// How many label volumes `TestSet` holds whose images are not there, and which are no cases of [`open`].
 pub fn left_out(folder: &Path) -> usize {
-    folder::list(&folder.join("TestSet").join("labels")).map_or(0, |listing| listing.files.len())
+    let names = |kind: &str| {
+        folder::list(&folder.join(TEST.name).join(kind))
+            .map_or_else(|_| BTreeMap::new(), |listing| listing.files)
+    };
+    let images = names("images");
+    let is_alone = |name: &&String| {
+        name.strip_suffix(TEST.suffix).is_none_or(|name| !images.contains_key(name))
+    };
+    names("labels").keys().filter(is_alone).count()
 }
 
 impl Folder {
     fn find(self, folder: &Path, notes: &Notes) -> Result<BTreeMap<String, Files>> {
+        let is_optional = self.name == TEST.name;
+        if is_optional && !folder.join(self.name).join("images").is_dir() {
+            return Ok(BTreeMap::new());
+        }
         let files = |name: &str| {
             let folder = folder.join(self.name).join(name);
             let listing = folder::list(&folder).map_err(|failure| failure.hint(LAYOUT))?;
@@ -107,11 +152,11 @@ impl Folder {
             };
             found.insert(name, Files { folder: self, image, labels });
         }
-        if let Some(labels) = labels.values().next() {
+        if let Some(labels) = labels.values().next().filter(|_| !is_optional) {
             return Err(Failure::new(format!("labels `{}` have no image", labels.display()))
                 .hint(format!("put the image into `{}/images`, or remove them", self.name)));
         }
-        if found.is_empty() {
+        if found.is_empty() && !is_optional {
             let message =
                 format!("no images in `{}`", folder.join(self.name).join("images").display());
             return Err(Failure::new(message).hint(LAYOUT));
@@ -125,7 +170,13 @@ const LAYOUT: &str = "`--from` takes the folder with `train` and `val` in it, ea
                       as `subject2_DE.nii.gz` and `labels` such as `subject2_DE_scribble.nii.gz`, \
                       in `val` `_manual.nii.gz`";
 
-fn case(name: String, files: &Files, notes: &Notes) -> Result<Case> {
+/// A case whose scan `read` reads.
+fn case(
+    name: String,
+    files: &Files,
+    notes: &Notes,
+    read: fn(&Path, &Notes) -> Result<Scan>,
+) -> Result<Case> {
     let image = scan::read_grid(&files.image, notes)?;
     image.note_oddities(notes);
     let classes = Coding::classes(4);
@@ -137,7 +188,12 @@ fn case(name: String, files: &Files, notes: &Notes) -> Result<Case> {
         name,
         frame: 0,
         fold: files.folder.fold,
-        scan: published_scan(&files.image, notes)?,
+        scan: read(&files.image, notes)?,
         annotations: BTreeMap::from([(files.folder.kind.into(), labels)]),
     })
+}
+
+/// The scan as its file holds it.
+fn stored_scan(image: &Path, notes: &Notes) -> Result<Scan> {
+    scan::read(image, notes)
 }

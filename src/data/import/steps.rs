@@ -5,7 +5,9 @@
 use crate::data::{Case, IGNORE, SCRIBBLE};
 use crate::error::{Failure, Result};
 use crate::preparation::intensities::Foreground;
-use crate::preparation::{Channel, Crop, Intensities, Preparation, Scaling, Spacing};
+use crate::preparation::{
+    Channel, Crop, Intensities, Interpolation, Preparation, Scaling, Spacing,
+};
 
 /// How scans are to be prepared.
 #[derive(Debug, Clone, PartialEq)]
@@ -14,7 +16,10 @@ pub struct Steps {
     pub crop: Crop,
     /// How far apart voxels lie afterwards.
     pub spacing: Spacing,
-    /// How intensities are scaled: one for all channels, or one for each.
+    /// How numbers are taken between voxels.
+    pub interpolation: Interpolation,
+    /// How intensities are scaled: one for all channels, or one for each; none where the source knows itself
+    /// how they are.
     pub scaling: Vec<Scaling>,
 }
 
@@ -22,11 +27,30 @@ impl Default for Steps {
     /// The grid of the files, intensities cut and scaled to `[0, 1]`.
     fn default() -> Self {
         let scaling = vec![Scaling::By(Intensities::Robust)];
-        Self { crop: Crop::None, spacing: Spacing::AsStored, scaling }
+        Self { scaling, ..Self::as_published() }
     }
 }
 
 impl Steps {
+    /// The grid of the files, intensities as published for the data set.
+    pub fn as_published() -> Self {
+        Self {
+            crop: Crop::None,
+            spacing: Spacing::AsStored,
+            interpolation: Interpolation::Cubic,
+            scaling: Vec::new(),
+        }
+    }
+
+    /// The same with intensities scaled by `known` where nothing is said of them.
+    pub(super) fn or_scaled_by(&self, known: Intensities) -> Self {
+        let mut steps = self.clone();
+        if steps.scaling.is_empty() {
+            steps.scaling = vec![Scaling::By(known)];
+        }
+        steps
+    }
+
     /// The preparation of scans whose channels have these names. Where numbers of the whole data set are wished
     /// for, `cases` gives the cases as their files hold them, and all of them are read.
     ///
@@ -72,7 +96,8 @@ impl Steps {
             intensities.map(|intensities| Channel { name, intensities })
         };
         let channels = channels.map(channel).collect::<Result<_>>()?;
-        let preparation = Preparation { crop: self.crop, spacing: self.spacing, channels };
+        let Self { crop, interpolation, spacing, .. } = *self;
+        let preparation = Preparation { crop, interpolation, spacing, channels };
         preparation.check().map(|()| preparation)
     }
 }

@@ -1,7 +1,7 @@
 //! What a configuration says about CycleMix, and what it may not say.
 
-use super::super::Puzzle;
 use crate::error::{Failure, Result};
+use crate::methods::Puzzle;
 use crate::train::learner::LearnerConfig;
 use crate::train::numbers;
 use serde::{Deserialize, Serialize};
