@@ -164,8 +164,8 @@ fn drawings_of_mix(
     let classes = target.argmax(1, false).where_scalarother(&is_known, i64::from(IGNORE));
     vec![
         ("mixed", Drawing::Intensities(image.shallow_clone())),
-        ("mixed_label", Drawing::Classes(classes)),
-        ("mixed_mask", Drawing::Shares(share)),
+        ("label", Drawing::Classes(classes)),
+        ("mask", Drawing::Shares(share)),
     ]
 }
 
@@ -400,6 +400,7 @@ mod tests {
     use crate::config::parse;
     use crate::data::batch::Batch;
     use crate::train::learner::Learner;
+    use tch::Kind;
 
     /// A method that learns from masks and does nothing.
     struct Shaped;
@@ -445,6 +446,31 @@ mod tests {
         "#);
         assert!(check(&["data.shapes.path=masks".into()]).is_ok());
         assert!(stream::by_masks(define::<Shaped>().streams));
+    }
+
+    #[test]
+    fn what_is_seen_of_a_mix_is_its_image_its_largest_label_and_its_mask() {
+        let wave = |size: &[i64]| {
+            let count = size.iter().product::<i64>();
+            (Tensor::arange(count, (Kind::Double, Device::Cpu)) * 0.7).sin().square().view(size)
+        };
+        let target = wave(&[2, 3, 4, 5]);
+        let unknown = Tensor::zeros([2, 1, 4, 5], (Kind::Bool, Device::Cpu));
+        let _ = unknown.get(1).get(0).get(2).fill_(1);
+        let target = target.masked_fill(&unknown, 0.0);
+        let drawings = drawings_of_mix(&wave(&[2, 1, 4, 5]), &wave(&[1, 1, 4, 5]), &target);
+        let [
+            ("mixed", Drawing::Intensities(image)),
+            ("label", Drawing::Classes(label)),
+            ("mask", Drawing::Shares(mask)),
+        ] = &drawings[..]
+        else {
+            panic!("{drawings:?}");
+        };
+        assert!(image.equal(&wave(&[2, 1, 4, 5])));
+        assert_eq!((mask.size(), label.size()), (vec![2, 1, 4, 5], vec![2, 4, 5]));
+        let expected = target.argmax(1, false).masked_fill(&unknown.squeeze_dim(1), 255);
+        assert!(label.equal(&expected) && expected.ne(255).any().int64_value(&[]) == 1);
     }
 
     #[test]

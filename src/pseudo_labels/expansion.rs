@@ -28,7 +28,7 @@ impl Form {
     /// How little a network says of each voxel: `-sum p ln(p + floor) / ln C` with C classes, 0 where one is
     /// certain and 1 where all are equally probable.
     ///
-    /// `probabilities` is `[classes, voxels]`, of at least 2 classes; an empty one gives nothing.
+    /// `probabilities` is `[classes, voxels]`; an empty one gives nothing.
     pub fn uncertainty(self, probabilities: &[f32], classes: usize) -> Vec<f32> {
         let voxels = probabilities.len() / classes.max(1);
         let mut entropy = vec![0.0; voxels];
@@ -40,8 +40,8 @@ impl Form {
                 }
             }
         }
-        let whole = (classes as f32).ln();
-        entropy.iter().map(|sum| sum / whole).collect()
+        let whole = (classes.max(2) as f32).ln();
+        entropy.iter().map(|sum| (sum / whole).clamp(0.0, 1.0)).collect()
     }
 
     /// Annotation of what is sure: of each class the largest part that hangs together by the faces of its voxels,
@@ -135,6 +135,8 @@ mod tests {
         for form in [Form::Unlabelled, Form::Background] {
             let found = form.uncertainty(&[1.0, 0.25, 0.0, 0.25, 0.0, 0.25, 0.0, 0.25], 4);
             assert!(found[0].abs() < 1e-5 && (found[1] - 1.0).abs() < 1e-5, "{found:?}");
+            let between = form.uncertainty(&[0.5, 0.25, 0.25], 3);
+            assert!((between[0] - 1.5 * 2.0f32.ln() / 3.0f32.ln()).abs() < 1e-5, "{between:?}");
             assert!(form.uncertainty(&[], 4).is_empty());
         }
     }

@@ -150,14 +150,17 @@ impl<'a> Inference<'a> {
             |extents: [usize; 3]| extents.iter().map(|&extent| extent as u64).product::<u64>();
         let [_, rows, columns] = lattice.padded;
         let layer = product([lattice.depth(), rows, columns]);
+        let classes = classes + usize::from(self.beside.is_some());
         let (channels, classes) = (scan.channels as u64, classes as u64);
         let on_device = if self.target.device == Device::Cpu {
             let windows = self.windows_at_once().min(lattice.corners.len());
             let [_, rows, columns] = lattice.window;
             let group = product([lattice.depth(), rows, columns]) * windows as u64;
-            // Of several answers the sum so far, the next one as it lies and the new sum; what another rank found.
-            let sums = if self.members.len() > 1 || self.mirrors { 3 } else { 0 };
-            let answers = sums + u64::from(self.share.is_some());
+            // Of several answers the sum so far, the next one as it lies and the new sum; what another rank found;
+            // and one more, for the holes that those leave which come and go.
+            let is_mean = self.members.len() > 1 || self.mirrors || self.every_decoder;
+            let sums = if is_mean { 3 } else { 0 };
+            let answers = 1 + sums + u64::from(self.share.is_some());
             let totals = u64::from(lattice.overlaps());
             (classes + totals) * layer + (2 * channels + answers * classes) * group
         } else {

@@ -23,7 +23,9 @@ pub(super) fn means(
         }
     }
     let area = (side * side) as f32;
-    sums.iter_mut().for_each(|sum| *sum /= area);
+    for sum in &mut sums {
+        *sum /= area;
+    }
     sums
 }
 
@@ -33,7 +35,9 @@ pub fn shares(saliency: &[f32], size: usize, side: usize) -> Vec<f32> {
     let mut shares = means(saliency, size, side, |saliency| saliency);
     let total = sum(&shares);
     if total > 0.0 {
-        shares.iter_mut().for_each(|share| *share /= total);
+        for share in &mut shares {
+            *share /= total;
+        }
     } else {
         let share = 1.0 / shares.len() as f32;
         shares.fill(share);
@@ -101,9 +105,10 @@ mod tests {
     #[test]
     fn every_value_is_summed_once_whatever_their_number() {
         for count in (0..300).chain([511, 4096, 16 * 32 * 16 + 37]) {
-            let values: Vec<f32> = (0..count).map(|value| (value % 5) as f32).collect();
-            // Whole numbers below 2^24: any order gives the same.
-            assert_eq!(sum(&values), values.iter().sum::<f32>(), "{count} values");
+            let whole = (0..count).map(|value: u64| value % 5);
+            let values: Vec<f32> = whole.clone().map(|value| value as f32).collect();
+            // Below 2^24 any order gives the same.
+            assert_eq!(sum(&values) as u64, whole.sum::<u64>(), "{count} values");
         }
     }
 }

@@ -98,7 +98,14 @@ impl Mix {
     /// The share of the first image in every pixel, `[size * size]`, in `[0, 1]`; the rest is the second.
     pub fn shares(&self) -> Vec<f32> {
         let share = |label: u8| 1.0 - f32::from(label) / (self.labels - 1) as f32;
-        self.by_pixel(self.size / self.blocks, |block| share(self.chosen[block]))
+        let side = self.size / self.blocks;
+        let mut pixels = Vec::with_capacity(self.size * self.size);
+        for labels in self.chosen.chunks_exact(self.blocks) {
+            let shares = labels.iter().flat_map(|label| std::iter::repeat_n(share(*label), side));
+            let row: Vec<f32> = shares.collect();
+            (0..side).for_each(|_| pixels.extend_from_slice(&row));
+        }
+        pixels
     }
 
     /// Which pixel of image 0 or 1 comes to every pixel, `[size * size]`: its row-major index, or -1 where
@@ -110,14 +117,16 @@ impl Mix {
         };
         let Moved { patch, sources } = &moved[image];
         let columns = self.size / patch;
-        let mut pixels = self.by_pixel(*patch, |place| {
-            let source = sources[place];
-            let (row, column) = (source as usize / columns, source as usize % columns);
-            if source < 0 { -1 } else { ((row * self.size + column) * patch) as i32 }
-        });
-        for (row, pixels) in pixels.chunks_exact_mut(self.size).enumerate() {
-            for (column, pixel) in pixels.iter_mut().enumerate().filter(|(_, pixel)| **pixel >= 0) {
-                *pixel += (row % patch * self.size + column % patch) as i32;
+        let mut pixels = Vec::with_capacity(self.size * self.size);
+        for row in 0..self.size {
+            for &source in &sources[row / patch * columns..][..columns] {
+                let Ok(source) = usize::try_from(source) else {
+                    pixels.extend(std::iter::repeat_n(-1, *patch));
+                    continue;
+                };
+                let row = source / columns * patch + row % patch;
+                let start = row * self.size + source % columns * patch;
+                pixels.extend(start as i32..(start + patch) as i32);
             }
         }
         pixels
@@ -137,20 +146,6 @@ impl Mix {
         let distance_weight = transport.distance_weight;
         let patches = Patches { side: count, saliency: &saliency, shown: &shown, distance_weight };
         Moved { patch, sources: patches.sources() }
-    }
-
-    /// A value for every pixel, `[size * size]`, from the square of `side` x `side` pixels that it lies in.
-    fn by_pixel<T: Copy>(&self, side: usize, value: impl Fn(usize) -> T) -> Vec<T> {
-        let count = self.size / side;
-        let mut pixels = Vec::with_capacity(self.size * self.size);
-        for row in 0..count {
-            let values = (row * count..(row + 1) * count).map(&value);
-            let line: Vec<T> = values.flat_map(|value| std::iter::repeat_n(value, side)).collect();
-            for _ in 0..side {
-                pixels.extend_from_slice(&line);
-            }
-        }
-        pixels
     }
 }
 
@@ -257,17 +252,20 @@ fn check_views(views: &[View<'_>; 2], size: usize) -> Result<()> {
     {
         if values.len() != size * size {
             return Err(Failure::new(format!(
-                "an {name} to mix has {} pixels, expected {size} x {size}",
+                "the {name} to mix has {} pixels, expected {size} x {size}",
                 values.len()
             )));
         }
         let least = if name == "image" { f32::MIN } else { 0.0 };
-        let wrong = |value: &f32| !(least..=f32::MAX).contains(value);
-        if let Some(pixel) = values.iter().position(wrong) {
-            let (row, column) = (pixel / size, pixel % size);
+        let is_right = |value: &f32| (least..=f32::MAX).contains(value);
+        // A row is looked at to its end, many values in one go.
+        let is_sound = |row: &[f32]| row.iter().fold(true, |sound, value| sound & is_right(value));
+        let mut rows = values.chunks_exact(size).enumerate();
+        if let Some((row, values)) = rows.find(|(_, values)| !is_sound(values)) {
+            let column = values.iter().take_while(|value| is_right(value)).count();
             return Err(Failure::new(format!(
                 "{name} at row {row}, column {column} of a mix is {}, expected a finite number{}",
-                values[pixel],
+                values[column],
                 if name == "image" { "" } else { " of at least 0" }
             )));
         }
@@ -379,7 +377,7 @@ mod tests {
         let sizes = "pixels along a side, expected a multiple of 64 up to 8192";
         assert_eq!(of_size(0), format!("images to mix have 0 {sizes}"));
         assert_eq!(of_size(100), format!("images to mix have 100 {sizes}"));
-        assert_eq!(of_size(128), "an image to mix has 4096 pixels, expected 128 x 128");
+        assert_eq!(of_size(128), "the image to mix has 4096 pixels, expected 128 x 128");
         let mut damaged = saliency.clone();
         damaged[15 * SIZE + 15] = -1.0;
         assert_eq!(
