@@ -147,7 +147,16 @@ impl Scope<'_> {
         self.register(name, &values, Role::Trainable)
     }
 
-    /// The same for a bias that a normalisation absorbs.
+    /// A trainable tensor of normal numbers with mean 0, drawn from the key and its full name.
+    pub fn normal(&mut self, name: &str, shape: &[i64], deviation: f64) -> Tensor {
+        let mut draws = self.parameters.key.purpose(&self.path(name)).draws();
+        let count = shape.iter().product::<i64>();
+        let values: Vec<f64> = (0..count).map(|_| deviation * draws.normal()).collect();
+        let values = Tensor::from_slice(&values).view(shape).to_kind(self.parameters.kind);
+        self.register(name, &values, Role::Trainable)
+    }
+
+    /// The same as [`Scope::uniform`] for a bias that a normalisation absorbs.
     pub fn absorbed(&mut self, name: &str, shape: &[i64], bound: f64) -> Tensor {
         let values = self.draw(name, shape, bound);
         self.register(name, &values, Role::Absorbed)

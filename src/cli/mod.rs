@@ -11,7 +11,7 @@ pub use evaluate::{Convention, Evaluate, Statistics};
 pub use predict::{Predict, PredictDevice, Touching};
 pub use prepare::{
     Absent, Brats, Crop, Difficulty, Interpolation, LabelTransfer, Labeller, LesionPhantom, Nifti,
-    Prepare, PseudoLabels, Published, Refinement, Resampling, ScribbleKind, Scribbles,
+    Prepare, PseudoLabels, Published, Refinement, Resampling, ScribbleKind, Scribbles, Unsure,
 };
 
 /// Trains medical image segmentation from scrimped annotations, on as many processes as mpirun starts.

@@ -230,26 +230,53 @@ pub struct PseudoLabels {
     /// The packed file with scribbles, for the random walker
     #[arg(long, value_name = "FILE", required_if_eq("with", "random-walker"))]
     pub from: Option<PathBuf>,
-    /// The run whose network labels the images that it was trained on
+    /// The run whose network labels the images that it was trained on; given several times, the networks of the
+    /// others label them with it, by the mean of their probabilities
     #[arg(
-        long,
+        long = "run",
         value_name = "RUN",
         required_if_eq("with", "network"),
         conflicts_with_all = ["from", "absent"]
     )]
-    pub run: Option<PathBuf>,
+    pub runs: Vec<PathBuf>,
     /// Which checkpoint of the run: `best`, `last`, or a directory
-    #[arg(long, default_value = "best", requires = "run")]
+    #[arg(long, default_value = "best", requires = "runs")]
     pub checkpoint: String,
     /// What becomes of the network's predictions
-    #[arg(long, default_value = "none", requires = "run")]
+    #[arg(long, default_value = "none", requires = "runs")]
     pub refine: Refinement,
     /// By how much the random field favours the lesion where the network is unsure
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=8), requires = "run")]
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=8), requires = "runs")]
     pub alpha: u32,
+    /// Ask about mirror images too, along every combination of axes, and take the mean
+    #[arg(long, requires = "runs")]
+    pub mirrors: bool,
+    /// Label what networks are sure of and no more, as annotation `expanded`: where the entropy of the mean
+    /// probabilities of their decoders is below a share of the largest possible one, as in `0.1`; of each class the
+    /// largest part
+    #[arg(
+        long,
+        value_name = "SHARE",
+        value_parser = entropy_share,
+        requires = "runs",
+        conflicts_with = "refine"
+    )]
+    pub uncertainty: Option<f32>,
+    /// What becomes of voxels that networks are not sure of
+    #[arg(long, default_value = "unlabelled", requires = "uncertainty")]
+    pub unsure: Unsure,
     /// The packed file to write; it must not exist
     #[arg(long, value_name = "FILE")]
     pub to: PathBuf,
+}
+
+/// What becomes of what networks are not sure of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Unsure {
+    /// Nobody says anything of it
+    Unlabelled,
+    /// It is background, as in the original scripts of DMSPS
+    Background,
 }
 
 /// What makes labels.
@@ -257,7 +284,7 @@ pub struct PseudoLabels {
 pub enum Labeller {
     /// The class whose scribble a random walk over similar pixels reaches first
     RandomWalker,
-    /// The network of a run: annotation `network`
+    /// The network of a run: annotation `network`, or `expanded`
     Network,
 }
 
@@ -330,6 +357,12 @@ pub enum Crop {
     None,
     /// The box outside of which every channel is 0
     Nonzero,
+}
+
+/// Takes shares of the largest entropy.
+fn entropy_share(word: &str) -> Result<f32, String> {
+    let share = word.parse().ok().filter(|share: &f32| *share > 0.0 && *share <= 1.0);
+    share.ok_or_else(|| "expected a share above 0 and up to 1".to_owned())
 }
 
 /// Takes distances in millimetres.

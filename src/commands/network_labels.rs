@@ -1,89 +1,164 @@
-//! `scrimp prepare pseudo-labels --with network`: the training images of a run, labelled by its network.
+//! `scrimp prepare pseudo-labels --with network`: the training images of a run, labelled by its network, or by those
+//! of several runs together.
 //!
-//! The data set is that of the run, whatever it came from, so that images look as the network knows
+//! The data set is that of the first run, whatever it came from, so that images look as the networks know
 //! them. Cases that the run held out, or that say nothing of themselves, stay as they are.
 
-use super::packing::{bar, claim_free, pack};
+use super::packing::{bar, claim_free, pack, say};
 use super::run::{self, Place};
 use super::{chosen, narrate};
 use crate::cli;
 use crate::comm::environment::Variables;
 use crate::comm::{self, Host};
 use crate::config;
+use crate::config::plan::RunPlan;
 use crate::config::sampling::Sampling;
 use crate::data::augment::Centred;
-use crate::data::pseudo::NETWORK;
+use crate::data::pseudo::{EXPANDED, NETWORK};
 use crate::data::stream::by_image_label;
-use crate::data::{Case, Dataset, IGNORE, IMAGE_LABEL};
+use crate::data::{Case, DENSE, Dataset, IGNORE, IMAGE_LABEL};
 use crate::error::{Context, Exit, Failure, Result};
 use crate::methods;
+use crate::pseudo_labels::expansion::{Added, Form, Within};
 use crate::pseudo_labels::lesion::SoftLesion;
 use crate::runlog::directory::RunDirectory;
 use crate::train::checkpoint::restore_chosen;
 use crate::train::inference::{Inference, most_likely};
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
-/// Labels the training images of `run` as the arguments say; every rank of a launcher calls this.
-pub(super) fn run(arguments: &cli::PseudoLabels, run: &Path) -> Result<Exit> {
+/// Labels the training images of the first run as the arguments say; every rank of a launcher calls this.
+pub(super) fn run(arguments: &cli::PseudoLabels) -> Result<Exit> {
     let (comm, variables) = run::connect()?;
-    label(arguments, run, (&comm, &variables)).map_err(|failure| narrate::tell(failure, &*comm))
+    label(arguments, (&comm, &variables)).map_err(|failure| narrate::tell(failure, &*comm))
 }
 
-fn label(
-    arguments: &cli::PseudoLabels,
-    run: &Path,
-    (comm, variables): (&Host, &Variables),
-) -> Result<Exit> {
+fn label(arguments: &cli::PseudoLabels, (comm, variables): (&Host, &Variables)) -> Result<Exit> {
     if comm.ranks() > 1 {
         let message = format!("a network labels on one process, started on {} ranks", comm.ranks());
         let refusal = Failure::usage(message).hint("run it without mpirun");
         return comm::agree(&**comm, Err(refusal));
     }
     let to = claim_free(&arguments.to)?;
-    let directory = RunDirectory::new(run);
-    let plan = run::resolve(&config::read(&directory.config(), &[])?, 1)?;
-    chosen::find(&directory, &arguments.checkpoint)?;
-    let place = Place::take(&plan, &**comm, variables)?;
-    let mut dataset = run::dataset(&plan)?;
+    let plans = plans(arguments)?;
+    let Some(plan) = plans.first() else {
+        return Err(Failure::usage("no run is named whose network labels").hint("add `--run RUN`"));
+    };
+    let place = Place::take(plan, &**comm, variables)?;
+    let (device, mut dataset) = (place.device, run::dataset(plan)?);
     let comm = &place.join(comm)?;
-    let method = run::method(&plan, &dataset, place.device, comm)?;
-    let choose = || chosen::path(&directory, &arguments.checkpoint);
-    let checkpoint = restore_chosen(&choose, &*method, comm)?;
-    let (sampling, target) = (plan.data.sampling, run::target(&plan, place.device));
+    let (mut methods, mut steps) = (Vec::new(), Vec::new());
+    for (run, plan) in arguments.runs.iter().zip(&plans) {
+        let method = run::method(plan, &dataset, device, comm)?;
+        let choose = || chosen::path(&RunDirectory::new(run), &arguments.checkpoint);
+        let checkpoint = restore_chosen(&choose, &*method, comm)?;
+        methods.push(method);
+        steps.push(format!("`{}` at step {}", run.display(), checkpoint.manifest.run.step));
+    }
+    let expansion = Expansion::of(arguments);
+    let vote =
+        |found: &Tensor| expansion.map_or_else(|| Ok(found.shallow_clone()), |e| e.vote(found));
+    let members = methods.iter().map(|method| &**method).collect();
     let labeller = Labeller {
         inference: Inference {
             is_in_colour: dataset.is_in_colour(),
-            ..Inference::new(vec![&*method], sampling, target)
+            mirrors: arguments.mirrors,
+            every_decoder: expansion.is_some(),
+            beside: expansion.is_some().then_some(&vote),
+            ..Inference::new(members, plan.data.sampling, run::target(plan, device))
         },
         refine: arguments.refine,
         alpha: arguments.alpha,
+        expansion,
     };
-    let with_healthy = by_image_label(methods::find(&plan.method)?.streams);
-    let fold = plan.data.fold;
-    let cases = &mut Arc::make_mut(&mut dataset).cases;
-    let bar = bar("labelling", cases.len(), "cases")?;
-    for case in cases {
-        bar.inc(1);
-        let is_held_out = fold > 0 && case.fold == fold;
-        if is_held_out || (with_healthy && !case.annotations.contains_key(IMAGE_LABEL)) {
-            continue;
-        }
-        let labels = labeller
-            .labels(case)
-            .map_err(|failure| failure.during(format!("cannot label case `{}`", case.name)))?;
-        case.annotations.insert(NETWORK.to_owned(), labels);
-    }
-    bar.finish_and_clear();
+    let added = labeller.add(plan, &mut Arc::make_mut(&mut dataset).cases)?;
     let mut dataset = Arc::unwrap_or_clone(dataset);
-    let line = format!(
-        "`{NETWORK}` predicted by `{}` at step {}.",
-        run.display(),
-        checkpoint.manifest.run.step
-    );
+    let line = format!("`{}` predicted by {}.", labeller.kind(), steps.join(", "));
     dataset.provenance = format!("{}\n{line}", dataset.provenance.trim_end());
-    pack(Dataset::into(dataset), to)
+    let exit = pack(Dataset::into(dataset), to)?;
+    if expansion.is_some() {
+        say(format_args!("{}", told(&added, &plan.data.annotation)))?;
+    }
+    Ok(exit)
+}
+
+/// The plans of all runs. Refuses networks that do not see the same of a scan.
+fn plans(arguments: &cli::PseudoLabels) -> Result<Vec<RunPlan>> {
+    if arguments.runs.len() > 1 && !matches!(&*arguments.checkpoint, "last" | "best") {
+        let message = format!("`--checkpoint` names one for {} runs", arguments.runs.len());
+        return Err(Failure::usage(message).hint("use `--checkpoint best` or `--checkpoint last`"));
+    }
+    let plan = |run: &PathBuf| {
+        let directory = RunDirectory::new(run);
+        let plan = run::resolve(&config::read(&directory.config(), &[])?, 1)?;
+        chosen::find(&directory, &arguments.checkpoint)?;
+        Ok(plan)
+    };
+    let plans = arguments.runs.iter().map(plan).collect::<Result<Vec<RunPlan>>>()?;
+    for (run, other) in arguments.runs.iter().zip(&plans).skip(1) {
+        let (own, others) = (&plans[0].data, &other.data);
+        if own.sampling != others.sampling || own.colour != others.colour {
+            let message = format!(
+                "`{}` and `{}` cannot label together: they see {} of {} and {} of {}",
+                arguments.runs[0].display(),
+                run.display(),
+                own.sampling.items(),
+                own.sampling,
+                others.sampling.items(),
+                others.sampling
+            );
+            return Err(Failure::usage(message).hint("label with one of them"));
+        }
+    }
+    Ok(plans)
+}
+
+/// How annotation is expanded.
+#[derive(Debug, Clone, Copy)]
+struct Expansion {
+    /// Of the largest entropy; below it a window says that it is sure.
+    share: f32,
+    form: Form,
+}
+
+impl Expansion {
+    fn of(arguments: &cli::PseudoLabels) -> Option<Self> {
+        let form = match arguments.unsure {
+            cli::Unsure::Unlabelled => Form::Unlabelled,
+            cli::Unsure::Background => Form::Background,
+        };
+        arguments.uncertainty.map(|share| Self { share, form })
+    }
+
+    /// 1 where windows are sure and 0 elsewhere, `[N, 1, ...]`, by their probabilities `[N, classes, ...]`.
+    fn vote(self, probabilities: &Tensor) -> Result<Tensor> {
+        let by_class = probabilities.transpose(0, 1).to_kind(Kind::Float).to_device(Device::Cpu);
+        let by_class = Vec::<f32>::try_from(by_class.contiguous().view([-1]))
+            .context(|| "cannot fetch a prediction")?;
+        let mut extents = probabilities.size();
+        let uncertainty = self.form.uncertainty(&by_class, extents[1] as usize);
+        extents[1] = 1;
+        let is_sure = |&entropy: &f32| if entropy < self.share { 1.0f32 } else { 0.0 };
+        let votes: Vec<f32> = uncertainty.iter().map(is_sure).collect();
+        let votes = Tensor::from_slice(&votes).view(extents.as_slice());
+        Ok(votes.to_kind(probabilities.kind()).to_device(probabilities.device()))
+    }
+}
+
+/// What an expansion has added, in words.
+fn told(added: &Added, drawn: &str) -> String {
+    let percent = |part: u64, of: u64| 100.0 * part as f64 / of.max(1) as f64;
+    let mut words = format!(
+        "`{EXPANDED}` labels {} voxels that `{drawn}` leaves open, {:.2} % of all",
+        added.labelled,
+        percent(added.labelled, added.voxels)
+    );
+    if added.known > 0 {
+        let correct = percent(added.correct, added.known);
+        words += &format!("; {correct:.2} % of the {} known ones as in `{DENSE}`", added.known);
+    }
+    words
 }
 
 /// Labels of `size` x `size` pixels on the grid of `rows` x `columns` that the network's input was made of:
@@ -120,9 +195,73 @@ struct Labeller<'a> {
     inference: Inference<'a>,
     refine: cli::Refinement,
     alpha: u32,
+    expansion: Option<Expansion>,
 }
 
 impl Labeller<'_> {
+    /// What its annotation is called.
+    fn kind(&self) -> &'static str {
+        if self.expansion.is_some() { EXPANDED } else { NETWORK }
+    }
+
+    /// Adds its annotation to the cases that the plan trains on; what that says beside the plan's own annotation.
+    fn add(&self, plan: &RunPlan, cases: &mut [Case]) -> Result<Added> {
+        let with_healthy = by_image_label(methods::find(&plan.method)?.streams);
+        let (fold, mut added) = (plan.data.fold, Added::default());
+        let bar = bar("labelling", cases.len(), "cases")?;
+        for case in cases {
+            bar.inc(1);
+            let is_held_out = fold > 0 && case.fold == fold;
+            if is_held_out || (with_healthy && !case.annotations.contains_key(IMAGE_LABEL)) {
+                continue;
+            }
+            let labels = match self.expansion {
+                Some(expansion) => self.expanded(case, expansion.form),
+                None => self.labels(case),
+            };
+            let labels = labels
+                .map_err(|failure| failure.during(format!("cannot label case `{}`", case.name)))?;
+            let known = |kind: &str| case.annotations.get(kind).map(Vec::as_slice);
+            added.count(&labels, known(&plan.data.annotation), known(DENSE));
+            case.annotations.insert(self.kind().to_owned(), labels);
+        }
+        bar.finish_and_clear();
+        Ok(added)
+    }
+
+    /// What networks are sure of in a case, of each class the largest part: of each slice where they see slices.
+    fn expanded(&self, case: &Case, form: Form) -> Result<Vec<u8>> {
+        let shape @ [_, rows, columns] = case.scan.grid.shape;
+        let (mut labels, mut is_sure) = (Vec::new(), Vec::new());
+        self.inference.each_slab(&case.scan, &mut |slab| {
+            for found in slab.probabilities.unbind(1) {
+                let classes = found.size()[0] - 1;
+                let slice = most_likely(&found.narrow(0, 0, classes))?;
+                labels.extend(self.on_scan(slice, [rows, columns]));
+                // Over half of the windows that see a pixel.
+                let votes = found.get(classes).gt(0.5).to_kind(Kind::Uint8).contiguous().view([-1]);
+                let votes: Vec<u8> =
+                    Vec::try_from(votes).context(|| "cannot fetch a prediction")?;
+                is_sure.extend(self.on_scan(votes, [rows, columns]).iter().map(|&vote| vote == 1));
+            }
+            Ok(())
+        })?;
+        let is_deep = self.inference.sampling.extent()[0] > 1;
+        let within = if is_deep { Within::Volume } else { Within::Slices };
+        Ok(form.expanded(&labels, &is_sure, shape, within))
+    }
+
+    /// Labels on the grid of predictions on that of a scan with so many rows and columns.
+    fn on_scan(&self, labels: Vec<u8>, extent: [usize; 2]) -> Vec<u8> {
+        match self.inference.sampling {
+            Sampling::Slices { size } => {
+                enlarge(&labels, size, extent, self.inference.is_in_colour)
+            }
+            Sampling::Cropped { size } => seen_alone(&labels, extent, size),
+            Sampling::Patches { .. } => labels,
+        }
+    }
+
     /// The class of every pixel of a case; an image whose label says that it is healthy is background.
     fn labels(&self, case: &Case) -> Result<Vec<u8>> {
         let [slices, rows, columns] = case.scan.grid.shape;
@@ -142,16 +281,7 @@ impl Labeller<'_> {
                     continue;
                 }
                 let found = self.slice(case, slice, &probabilities)?;
-                match self.inference.sampling {
-                    Sampling::Slices { size } => {
-                        let is_in_colour = self.inference.is_in_colour;
-                        labels.extend(enlarge(&found, size, [rows, columns], is_in_colour));
-                    }
-                    Sampling::Cropped { size } => {
-                        labels.extend(seen_alone(&found, [rows, columns], size));
-                    }
-                    Sampling::Patches { .. } => labels.extend(found),
-                }
+                labels.extend(self.on_scan(found, [rows, columns]));
             }
             Ok(())
         })?;

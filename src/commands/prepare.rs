@@ -42,9 +42,9 @@ pub(super) fn run(prepare: &cli::Prepare) -> Result<Exit> {
         cli::Prepare::LabelTransfer(arguments) => pack_label_transfer(arguments),
         cli::Prepare::Brats(arguments) => pack_brats(arguments),
         cli::Prepare::LesionPhantom(arguments) => pack_lesion_phantom(arguments),
-        cli::Prepare::PseudoLabels(arguments) => match &arguments.run {
-            Some(run) => label_by_network(arguments, run),
-            None => annotate::pseudo_labels(arguments),
+        cli::Prepare::PseudoLabels(arguments) => match arguments.with {
+            cli::Labeller::Network => label_by_network(arguments),
+            cli::Labeller::RandomWalker => annotate::pseudo_labels(arguments),
         },
         cli::Prepare::Scribbles(arguments) => annotate::scribbles(arguments),
     }
@@ -180,12 +180,12 @@ fn pack_lesion_phantom(arguments: &cli::LesionPhantom) -> Result<Exit> {
 }
 
 #[cfg(feature = "torch")]
-fn label_by_network(arguments: &cli::PseudoLabels, run: &Path) -> Result<Exit> {
-    network_labels::run(arguments, run)
+fn label_by_network(arguments: &cli::PseudoLabels) -> Result<Exit> {
+    network_labels::run(arguments)
 }
 
 #[cfg(not(feature = "torch"))]
-fn label_by_network(_: &cli::PseudoLabels, _: &Path) -> Result<Exit> {
+fn label_by_network(_: &cli::PseudoLabels) -> Result<Exit> {
     Err(Failure::usage("built without the feature `torch`, so there is no network to label with")
         .hint("run `cargo build --release`"))
 }

@@ -20,6 +20,9 @@ pub const RANDOM_WALKER_PRESENT: &str = "random_walker_present";
 /// The kind of annotation that the network of a run predicts.
 pub const NETWORK: &str = "network";
 
+/// The kind of annotation that is what networks of runs are sure of.
+pub const EXPANDED: &str = "expanded";
+
 /// How a kind of annotation comes about, if a random walker makes it.
 pub fn rule(kind: &str) -> Option<Absent> {
     match kind {

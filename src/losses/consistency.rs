@@ -36,3 +36,19 @@ pub fn masked_consistency(
     group.sum(&count);
     global_sum(&squares.sum(squares.kind()), group) / (count * 2.0 + 1e-16)
 }
+
+/// Cross-entropy of predictions with soft labels, mean over all pixels of the global batch:
+/// `-sum_c t_c log softmax(z)_c`.
+///
+/// `logits` and `target` are `[N, C, ...]`, this rank's share of `samples`; the target sums up to 1 over the
+/// classes, may be negative in some, and gets no gradient.
+pub fn soft_cross_entropy(
+    logits: &Tensor,
+    target: &Tensor,
+    samples: usize,
+    group: &dyn GroupSum,
+) -> Tensor {
+    let local = -(logits.log_softmax(1, logits.kind()) * target.detach()).sum(logits.kind());
+    let pixels = elements(logits, samples) / logits.size()[1] as f64;
+    global_sum(&local, group) / pixels
+}

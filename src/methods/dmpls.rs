@@ -4,14 +4,13 @@
 //! `code/train_weakly_supervised_ours.py` at a594da8. With a fixed share of one half it is the
 //! ablation of the paper's table 2.
 
-use super::{Passes, Recipe, Setup, annotated_cross_entropy, probabilities};
+use super::{Passes, Recipe, Setup, annotated_cross_entropy, channels_seen, probabilities};
 use crate::data::batch::Batch;
 use crate::data::samples::Samples;
 use crate::error::Result;
 use crate::losses::{SMOOTH, dice};
 use crate::mixing::label_map;
 use crate::nets::unet::{CHANNELS, UNetCct, channel_dropout};
-use crate::random::Key;
 use crate::train::learner::{Learner, LearnerConfig};
 use crate::train::numbers;
 use crate::train::point::StepPoint;
@@ -121,29 +120,14 @@ impl Dmpls {
     }
 
     fn chance(&self, samples: &Samples, cx: &StepContext<'_>) -> Chance {
-        let (numbers, device) = (cx.numbers(), samples.image.device());
-        let keep = |(level, &channels): (usize, &i64)| {
-            let positions = samples.positions.clone();
-            let kept = numbers.numbers(device, move |point| {
-                let keys = point.sample_keys("channels", &positions);
-                let of_level = |key: &Key| kept_channels(key.number(level as u64), channels);
-                keys.iter().flat_map(of_level).collect()
-            });
-            kept.view([-1, channels])
-        };
         let share = self.params.share;
-        let share = numbers.number(device, move |point| match share {
+        let kept = channels_seen(&CHANNELS, samples, cx);
+        let share = cx.numbers().number(samples.image.device(), move |point| match share {
             Share::Random => point.key("share").draws().uniform() + LEAST_SHARE,
             Share::Half => 0.5,
         });
-        Chance { kept: CHANNELS.iter().enumerate().map(keep).collect(), share }
+        Chance { kept, share }
     }
-}
-
-/// Every second channel on average: 0 or 1 for each.
-fn kept_channels(key: Key, channels: i64) -> impl Iterator<Item = f64> {
-    let mut draws = key.draws();
-    (0..channels).map(move |_| draws.below(2) as f64)
 }
 
 /// The class of `share` times the first plus the rest of the second: `[N, H, W]` from `[N, C, H, W]`.

@@ -9,6 +9,7 @@ pub mod spectral;
 pub mod topology;
 pub mod unet;
 pub mod valid_unet;
+pub mod volumetric_cct;
 
 use crate::error::Result;
 use crate::native::{self, GroupSum};
@@ -32,6 +33,9 @@ pub enum Pass {
         group: Arc<dyn GroupSum>,
         /// For dropout; none: no dropout.
         keys: Option<LayerKeys>,
+        /// How often the running statistics move towards those of this batch: 1, but where a method counts its
+        /// samples more often.
+        moves: i32,
     },
     /// Batch statistics without dropout, for moving the running ones alone.
     Statistics {
@@ -42,6 +46,17 @@ pub enum Pass {
     },
     /// Running statistics, no dropout, no gradient.
     Evaluate,
+}
+
+impl Pass {
+    /// The same, whose running statistics move so many times where it is one of training.
+    #[must_use]
+    pub fn moving(self, moves: i32) -> Self {
+        match self {
+            Self::Train { group, keys, .. } => Self::Train { group, keys, moves },
+            other => other,
+        }
+    }
 }
 
 /// In which numbers convolutions compute. Weights are stored wider where that is less than single
@@ -121,6 +136,9 @@ impl Step {
     }
 }
 
+/// Makes a tensor of its name, shape and the bound of PyTorch's initialisation.
+type Register<'a> = fn(&mut Scope<'a>, &str, &[i64], f64) -> Tensor;
+
 /// A convolution with bias, initialised as PyTorch does: U(-1/sqrt(fan in), 1/sqrt(fan in)).
 #[derive(Debug)]
 pub struct Convolution {
@@ -136,20 +154,20 @@ impl Convolution {
     /// From and to so many channels with so many taps along each axis, stride 1; odd taps keep the size.
     /// Registers `weight` and `bias`.
     pub fn new(scope: &mut Scope<'_>, channels: [i64; 2], taps: PerAxis) -> Self {
-        Self::registered(scope, channels, taps, Scope::uniform)
+        Self::registered(scope, channels, taps, [Scope::uniform, Scope::uniform])
     }
 
-    /// The same with a bias that `register_bias` makes of its name, shape and bound.
+    /// The same with a weight and a bias that are each made of name, shape and bound.
     fn registered<'a>(
         scope: &mut Scope<'a>,
         [channels_in, channels_out]: [i64; 2],
         taps: PerAxis,
-        register_bias: fn(&mut Scope<'a>, &str, &[i64], f64) -> Tensor,
+        [register_weight, register_bias]: [Register<'a>; 2],
     ) -> Self {
         let fan_in = channels_in * taps.as_slice().iter().product::<i64>();
         let bound = 1.0 / (fan_in as f64).sqrt();
         let shape = [&[channels_out, channels_in], taps.as_slice()].concat();
-        let weight = scope.uniform("weight", &shape, bound);
+        let weight = register_weight(scope, "weight", &shape, bound);
         let computed_weight = scope.narrowed(&weight);
         let bias = register_bias(scope, "bias", &[channels_out], bound);
         let computed = [computed_weight, scope.narrowed(&bias)];

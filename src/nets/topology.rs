@@ -33,6 +33,10 @@ pub struct Topology {
     finest: Level,
     /// From finer to coarser.
     coarser: Vec<Level>,
+    /// Whether decoders drop elements as their encoder does on the same level.
+    pub decoders_drop: bool,
+    /// Of the convolution that makes one logit of each class, odd.
+    pub taps_out: PerAxis,
 }
 
 impl Topology {
@@ -50,6 +54,13 @@ impl Topology {
         let shapes = [[1; 2], [2; 2], [2; 2], [2; 2], [2; 2]];
         let shapes = shapes.map(|pooling| (PerAxis::Two([3; 2]), PerAxis::Two(pooling)));
         Self::with(CHANNELS, shapes)
+    }
+
+    /// [`Topology::published`] with dropout in the decoders too, and 1 x 1 taps at their ends: `DBNet` of the
+    /// package PyMIC 0.5.4.
+    pub fn pymic() -> Self {
+        let published = Self::published();
+        Self { decoders_drop: true, taps_out: published.taps_out.map(|_| 1), ..published }
     }
 
     /// Four levels over volumes of so many slices, rows and columns, with the spacing of their voxels where it is
@@ -85,7 +96,13 @@ impl Topology {
             let (taps, pooling) = shapes[number];
             Level { channels: channels[number], dropout: DROPOUT[number], taps, pooling }
         };
-        Self { finest: level(0), coarser: (1..LEVELS).map(level).collect() }
+        let finest = level(0);
+        Self {
+            finest,
+            coarser: (1..LEVELS).map(level).collect(),
+            decoders_drop: false,
+            taps_out: finest.taps,
+        }
     }
 
     /// The level of full size.

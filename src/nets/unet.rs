@@ -115,15 +115,18 @@ impl Decoder {
             let mut scope = scope.sub(&format!("up{number}"));
             let channels = [below.channels, level.channels];
             let one = level.taps.map(|_| 1);
+            let dropout = if topology.decoders_drop { level.dropout } else { 0.0 };
             UpBlock {
                 reduce: Convolution::new(&mut scope.sub("conv1x1"), channels, one),
-                block: ConvBlock::new(&mut scope.sub("conv"), 2 * level.channels, level, 0.0),
+                block: ConvBlock::new(&mut scope.sub("conv"), 2 * level.channels, level, dropout),
             }
         });
         let levels = levels.collect();
-        let finest = topology.finest();
-        let channels = [finest.channels, classes];
-        Self { levels, out: Convolution::new(&mut scope.sub("out_conv"), channels, finest.taps) }
+        let channels = [topology.finest().channels, classes];
+        Self {
+            levels,
+            out: Convolution::new(&mut scope.sub("out_conv"), channels, topology.taps_out),
+        }
     }
 
     fn forward(&self, features: &[Tensor], pass: &Pass) -> Result<Tensor> {
@@ -169,7 +172,7 @@ impl UNet {
     }
 }
 
-/// The U-Net with two decoders on one encoder: 2 447 064 parameters for 1 channel and 4 classes.
+/// The U-Net with two decoders on one encoder: over images 2 447 064 parameters for 1 channel and 4 classes.
 #[derive(Debug)]
 pub struct UNetCct {
     encoder: Encoder,
@@ -178,17 +181,26 @@ pub struct UNetCct {
 }
 
 impl UNetCct {
-    /// Registers `encoder.*`, `main_decoder.*` and `aux_decoder1.*`.
+    /// Over images. Registers `encoder.*`, `main_decoder.*` and `aux_decoder1.*`.
     pub fn new(scope: &mut Scope<'_>, channels_in: i64, classes: i64) -> Self {
-        let topology = Topology::published();
+        Self::shaped(scope, channels_in, classes, &Topology::published())
+    }
+
+    /// The same with other levels, which may be those of volumes.
+    pub fn shaped(
+        scope: &mut Scope<'_>,
+        channels_in: i64,
+        classes: i64,
+        topology: &Topology,
+    ) -> Self {
         Self {
-            encoder: Encoder::new(scope.sub("encoder"), channels_in, &topology),
-            main: Decoder::new(scope.sub("main_decoder"), classes, &topology),
-            auxiliary: Decoder::new(scope.sub("aux_decoder1"), classes, &topology),
+            encoder: Encoder::new(scope.sub("encoder"), channels_in, topology),
+            main: Decoder::new(scope.sub("main_decoder"), classes, topology),
+            auxiliary: Decoder::new(scope.sub("aux_decoder1"), classes, topology),
         }
     }
 
-    /// Logits `[N, classes, H, W]` of the main decoder alone.
+    /// Logits `[N, classes, H, W]` of the main decoder alone; of volumes with a dimension D in front of the rows.
     pub fn segment(&self, image: &Tensor, pass: &Pass) -> Result<Tensor> {
         self.main.forward(&self.encoder.forward(image, pass)?, pass)
     }

@@ -145,7 +145,12 @@ impl ValidUNet {
         let up = up.collect();
         let channels = [CHANNELS[0], classes];
         let one = PerAxis::Two([1; 2]);
-        let out = Convolution::registered(&mut scope.sub("Conv"), channels, one, Scope::absorbed);
+        let out = Convolution::registered(
+            &mut scope.sub("Conv"),
+            channels,
+            one,
+            [Scope::uniform, Scope::absorbed],
+        );
         let normalisation =
             BatchNormalisation::new(&mut scope.sub("Norm"), classes, Some(&out.bias), SLOW);
         Self { down, up, out, normalisation }
@@ -244,7 +249,7 @@ mod tests {
         }
         // As a rank without samples meets it.
         let none = Tensor::zeros([0, 2, 4, 20], (Kind::Float, Device::Cpu)).set_requires_grad(true);
-        let found = net.forward(&none, &Pass::Train { group: group(), keys: None }).unwrap();
+        let found = net.forward(&none, &Pass::Train { group: group(), keys: None, moves: 1 }).unwrap();
         found.sum(Kind::Float).backward();
         assert_eq!((found.size(), none.grad().size()), (vec![0, 3, 4, 20], none.size()));
     }

@@ -3,6 +3,7 @@
 //! Works on plain label maps and pictures; knows no tensors, no networks and no files.
 
 mod components;
+pub mod expansion;
 mod front;
 pub mod lesion;
 mod network;

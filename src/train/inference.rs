@@ -5,11 +5,12 @@
 //! the probabilities of a whole volume are never held. Knows no file, no truth and no score.
 
 use super::blend::{Blend, within_padding};
+use super::cut::Cut;
 use super::method::{Drawing, Method};
 use super::windows::{Group, Lattice};
 use crate::comm::{Ranks, agree};
 use crate::config::sampling::Sampling;
-use crate::data::{IGNORE, resized_slice};
+use crate::data::resized_slice;
 use crate::error::{Context, Failure, Result};
 use crate::panics;
 use crate::scan::Scan;
@@ -59,6 +60,11 @@ pub struct Inference<'a> {
     /// Whether networks also see what they see mirrored along every subset of its axes; the answer is the
     /// mean.
     pub mirrors: bool,
+    /// Whether every decoder of a network is asked, where it has several; the answer is the mean.
+    pub every_decoder: bool,
+    /// What is blended like one more class, behind the others: a map `[N, 1, ...]` made of the probabilities
+    /// `[N, classes, ...]` of windows.
+    pub beside: Option<&'a dyn Fn(&Tensor) -> Result<Tensor>>,
     /// Precision and place of the networks.
     pub target: Target,
     /// Slices that go through a network together where it sees each by itself, at least 1.
@@ -95,6 +101,8 @@ impl<'a> Inference<'a> {
             is_in_colour: false,
             overlap: OVERLAP,
             mirrors: false,
+            every_decoder: false,
+            beside: None,
             target,
             slices_at_once: SLICES_AT_ONCE,
             volume_statistics: false,
@@ -142,6 +150,7 @@ impl<'a> Inference<'a> {
             |extents: [usize; 3]| extents.iter().map(|&extent| extent as u64).product::<u64>();
         let [_, rows, columns] = lattice.padded;
         let layer = product([lattice.depth(), rows, columns]);
+        let classes = classes + usize::from(self.beside.is_some());
         let (channels, classes) = (scan.channels as u64, classes as u64);
         let on_device = if self.target.device == Device::Cpu {
             let windows = self.windows_at_once().min(lattice.corners.len());
@@ -149,7 +158,8 @@ impl<'a> Inference<'a> {
             let group = product([lattice.depth(), rows, columns]) * windows as u64;
             // Of several answers the sum so far, the next one as it lies and the new sum; what another rank found;
             // and one more, for the holes that those leave which come and go.
-            let sums = if self.members.len() > 1 || self.mirrors { 3 } else { 0 };
+            let is_mean = self.members.len() > 1 || self.mirrors || self.every_decoder;
+            let sums = if is_mean { 3 } else { 0 };
             let answers = 1 + sums + u64::from(self.share.is_some());
             let totals = u64::from(lattice.overlaps());
             (classes + totals) * layer + (2 * channels + answers * classes) * group
@@ -166,7 +176,7 @@ impl<'a> Inference<'a> {
     }
 
     /// What the member makes of slices beside its predictions, some slices at a time; nothing where it sees
-    /// windows, or where there are several. `annotation` holds a class or [`IGNORE`] for every pixel of the grid
+    /// windows, or where there are several. `annotation` holds a class or [`crate::data::IGNORE`] for every pixel of the grid
     /// of predictions.
     pub fn each_pictures(
         &self,
@@ -305,26 +315,39 @@ impl<'a> Inference<'a> {
         Ok(())
     }
 
-    /// The mean of the probabilities of all members, as they see windows as they are and mirrored:
-    /// `[N, classes, ...]` for windows `[N, C, ...]`.
+    /// The mean of the probabilities of all members, as they see windows as they are and mirrored, and what is
+    /// blended beside them: `[N, classes, ...]` for windows `[N, C, ...]`.
     fn predict(&self, windows: &Tensor) -> Result<Tensor> {
         let mirrors = self.mirrors.then(|| subsets(&spatial_axes(windows)));
         let mirrors = mirrors.unwrap_or_else(|| vec![Vec::new()]);
-        let mut sum: Option<Tensor> = None;
+        let (mut sum, mut passes): (Option<Tensor>, usize) = (None, 0);
         for member in &self.members {
             for axes in &mirrors {
                 let mirrored = |tensor: Tensor| {
                     if axes.is_empty() { tensor } else { tensor.flip(axes.as_slice()) }
                 };
-                let found = member.predict(&mirrored(windows.shallow_clone()))?;
-                refuse_other_extents(&found, windows, sum.as_ref())?;
-                let found = mirrored(found.to_kind(self.target.kind));
-                sum = Some(sum.map_or_else(|| found.shallow_clone(), |sum| sum + &found));
+                for found in self.opinions(*member, &mirrored(windows.shallow_clone()))? {
+                    refuse_other_extents(&found, windows, sum.as_ref())?;
+                    let found = mirrored(found.to_kind(self.target.kind));
+                    sum = Some(sum.map_or_else(|| found.shallow_clone(), |sum| sum + &found));
+                    passes += 1;
+                }
             }
         }
         let sum = sum.ok_or_else(|| Failure::new("no network was given to predict with"))?;
-        let passes = self.members.len() * mirrors.len();
-        Ok(if passes == 1 { sum } else { sum / passes as f64 })
+        let mean = if passes == 1 { sum } else { sum / passes as f64 };
+        match self.beside {
+            Some(of) => Ok(Tensor::cat(&[&mean, &of(&mean)?], 1)),
+            None => Ok(mean),
+        }
+    }
+
+    /// What a network says of windows: once, or by each of its decoders.
+    fn opinions(&self, member: &dyn Method, windows: &Tensor) -> Result<Vec<Tensor>> {
+        if self.every_decoder {
+            return tch::no_grad(|| member.opinions(windows));
+        }
+        Ok(vec![member.predict(windows)?])
     }
 
     fn cut<'s>(&self, scan: &'s Scan) -> Cut<'s> {
@@ -381,75 +404,6 @@ pub fn most_likely(probabilities: &Tensor) -> Result<Vec<u8>> {
     }
     let labels = labels.to_device(Device::Cpu).contiguous().view([-1]);
     Vec::try_from(labels).context(|| "cannot fetch a prediction")
-}
-
-/// A scan and the windows over it.
-struct Cut<'s> {
-    scan: &'s Scan,
-    lattice: Lattice,
-    /// Those that go through the networks together, in their order.
-    groups: Vec<Group>,
-}
-
-impl Cut<'_> {
-    /// The shape of what networks find in a group.
-    fn extents(&self, group: &Group, classes: i64) -> Vec<i64> {
-        let ([depth, rows, columns], windows) = (self.lattice.window, group.windows.len());
-        let plane = [rows as i64, columns as i64];
-        let slices = self.lattice.layers[group.layer].len();
-        let front = if depth > 1 {
-            vec![windows as i64, classes, depth as i64]
-        } else {
-            vec![(windows * slices) as i64, classes]
-        };
-        [front, plane.to_vec()].concat()
-    }
-
-    /// Labels of all slices with nothing known of their padding: `[slices, rows, columns]` i64.
-    fn padded(&self, labels: &Tensor) -> Tensor {
-        let extents = self.lattice.padded.map(|extent| extent as i64);
-        let whole = Tensor::full(extents, i64::from(IGNORE), (Kind::Int64, Device::Cpu));
-        within_padding(&whole, &self.lattice).copy_(labels);
-        whole
-    }
-
-    /// The part of padded labels that the network sees of the slices of a group.
-    fn only_window(&self, labels: &Tensor, group: &Group) -> Tensor {
-        let slices = &self.lattice.layers[group.layer];
-        let labels = labels.narrow(0, slices.start as i64, slices.len() as i64);
-        self.lattice.corners.iter().fold(labels, |labels, &corner| self.window(&labels, corner))
-    }
-
-    /// The window of padded slices whose first row and column are given, as a view.
-    fn window(&self, slices: &Tensor, [row, column]: [usize; 2]) -> Tensor {
-        let [_, rows, columns] = self.lattice.window.map(|extent| extent as i64);
-        slices.narrow(-2, row as i64, rows).narrow(-1, column as i64, columns)
-    }
-
-    /// A drawing of the only window of slices on the grid of predictions, with nothing around it.
-    fn put_back(&self, drawing: &Drawing) -> Drawing {
-        let around = |picture: &Tensor, fill: f64| {
-            let mut extents = picture.size();
-            let last = extents.len() - 2;
-            for (extent, &padded) in extents[last..].iter_mut().zip(&self.lattice.padded[1..]) {
-                *extent = padded as i64;
-            }
-            let whole = Tensor::full(&*extents, fill, (picture.kind(), picture.device()));
-            for &corner in &self.lattice.corners {
-                self.window(&whole, corner).copy_(picture);
-            }
-            within_padding(&whole, &self.lattice)
-        };
-        match drawing {
-            Drawing::Intensities(image) => Drawing::Intensities(around(image, 0.0)),
-            Drawing::Shares(shares) => Drawing::Shares(around(shares, 0.0)),
-            Drawing::Classes(classes) => Drawing::Classes(around(classes, f64::from(IGNORE))),
-        }
-    }
-
-    fn is_last_of_layer(&self, group: &Group) -> bool {
-        group.windows.end == self.lattice.corners.len()
-    }
 }
 
 /// The axes of `[N, C, ...]` behind the channels.

@@ -22,6 +22,11 @@ pub trait Method {
     /// Class probabilities `[N, classes, H, W]` or `[N, classes, D, H, W]`, in f32 or wider, of images with
     /// as many axes; the mean over the networks of a method that predicts with several. Gradients are off.
     fn forward(&self, image: &Tensor, mode: ForwardMode) -> Result<Tensor>;
+    /// What each decoder of a network that predicts says of images, as [`Method::forward`] in evaluation: for
+    /// what only sure predictions are taken from. A method with one decoder says it once.
+    fn opinions(&self, image: &Tensor) -> Result<Vec<Tensor>> {
+        Ok(vec![self.forward(image, ForwardMode::Evaluation)?])
+    }
     /// Everything to save, restore, broadcast and compare; the first one predicts.
     fn learners(&self) -> Vec<&Learner>;
     /// What the method makes beside its prediction of slices `[N, C, H, W]` of a held-out case and their

@@ -4,6 +4,7 @@
 use crate::cli::{complaint, scrimp};
 use crate::running::Train;
 use scrimp::data::import::phantom::{Difficulty, Phantom, generate};
+use scrimp::data::pseudo::EXPANDED;
 use scrimp::data::{DENSE, Dataset, IGNORE, SCRIBBLE, store};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -215,6 +216,95 @@ fn what_cannot_be_annotated_is_refused() {
     assert!(said.starts_with("exit code 2\n"), "{said}");
     let many = scrimp(&["prepare", "scribbles", "--count", "4", "--from", "a", "--to", "b"]);
     assert_eq!(many.status.code(), Some(2));
+}
+
+/// The training images of runs with what their networks are sure of, and what is said of it.
+fn expanded(runs: &[&Path], to: &Path, options: &[&str]) -> (Dataset, String) {
+    let mut words = vec!["prepare", "pseudo-labels", "--with", "network"];
+    words.extend(runs.iter().flat_map(|run| ["--run", run.to_str().unwrap()]));
+    let output = scrimp(&[&words[..], &["--to", to.to_str().unwrap()], options].concat());
+    assert!(output.status.success(), "{}", complaint(&output));
+    let said = String::from_utf8(output.stdout).unwrap();
+    let told = said.lines().find(|line| line.contains("leaves open")).unwrap_or_default();
+    (store::read(to).unwrap(), told.to_owned())
+}
+
+#[test]
+fn what_a_network_is_sure_of_is_annotation_for_a_second_stage() {
+    // After two steps networks over images know nothing, and say so.
+    for (config, share) in
+        [("configs/smoke/dmsps.toml", "1"), ("configs/smoke/dmsps-3d.toml", "0.99")]
+    {
+        let folder = TempDir::new().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let [first, other, second] = ["first", "other", "second"].map(path);
+        let train = |run: &Path| Train::new(config, run).set("train.total_steps=2");
+        train(&first).succeed();
+        train(&other).set("train.seed=3").succeed();
+        let everything = ["--uncertainty", "1", "--unsure", "background"];
+        let (all, _) = expanded(&[&first], &path("all.h5"), &everything);
+        let options = ["--uncertainty", share, "--mirrors"];
+        let (some, told) = expanded(&[&first, &other], &path("some.h5"), &options);
+        let (mut known, mut open, mut held_out) = (0, 0, 0);
+        for (of_all, of_some) in all.cases.iter().zip(&some.cases) {
+            let Some(labels) = of_some.annotations.get(EXPANDED) else {
+                assert_eq!(of_some.fold, 1);
+                held_out += 1;
+                continue;
+            };
+            assert!(!of_all.annotations[EXPANDED].contains(&IGNORE), "all of it is said");
+            assert!(of_some.annotations.contains_key(SCRIBBLE), "it stands beside the scribble");
+            assert_eq!(labels.len(), of_some.scan.grid.voxels());
+            open += labels.iter().filter(|&&label| label == IGNORE).count();
+            known += labels.iter().filter(|&&label| label < 4).count();
+        }
+        assert!(known > 0 && open > 0 && held_out > 0, "{config}: {known} {open} {held_out}");
+        assert!(
+            told.contains("voxels that `scribble` leaves open") && told.contains("`dense`"),
+            "{told}"
+        );
+        assert!(
+            some.provenance.contains("`expanded` predicted by")
+                && some.provenance.contains("other")
+        );
+        let keys = [format!("data.path={}", path("some.h5").display())];
+        // A packed file takes the place of the phantom.
+        let again = Train::new(&without_phantom(config, &folder), &second).set(&keys[0]);
+        let ended = again.sets(&["data.annotation=expanded", "train.total_steps=2"]).succeed();
+        assert_eq!(ended.steps().len(), 2, "{config}");
+    }
+}
+
+/// The configuration without its phantom, as a file of the folder.
+fn without_phantom(config: &str, folder: &TempDir) -> String {
+    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(config)).unwrap();
+    let mut table: toml::Table = text.parse().unwrap();
+    table["data"].as_table_mut().unwrap().remove("phantom");
+    let file = folder.path().join("second.toml");
+    std::fs::write(&file, table.to_string()).unwrap();
+    file.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn networks_that_see_different_things_do_not_label_together() {
+    let folder = TempDir::new().unwrap();
+    let run = |name: &str, config: &str| {
+        let run = folder.path().join(name);
+        Train::new(config, &run).set("train.total_steps=1").succeed();
+        run.to_str().unwrap().to_owned()
+    };
+    let [flat, deep] =
+        [run("flat", "configs/smoke/dmsps.toml"), run("deep", "configs/smoke/dmsps-3d.toml")];
+    let to = folder.path().join("to.h5");
+    let words = ["prepare", "pseudo-labels", "--with", "network", "--uncertainty", "0.1", "--to"];
+    let words = [&words[..], &[to.to_str().unwrap(), "--run", &flat, "--run", &deep]].concat();
+    let said = complaint(&scrimp(&words)).replace(folder.path().to_str().unwrap(), "FOLDER");
+    insta::assert_snapshot!(said, @r"
+    exit code 2
+    error: `FOLDER/flat` and `FOLDER/deep` cannot label together: they see slices of 32 x 32 and patches of 16 x 32 x 32
+
+    hint: label with one of them
+    ");
 }
 
 #[test]

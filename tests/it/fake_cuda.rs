@@ -116,6 +116,11 @@ fn dmpls_keeps_to_the_rules_of_gpus_and_to_its_launches() {
 }
 
 #[test]
+fn dmsps_keeps_to_the_rules_of_gpus_and_to_its_launches() {
+    keeps_to_the_rules_of_gpus_and_to_its_launches("dmsps");
+}
+
+#[test]
 fn ustm_keeps_to_the_rules_of_gpus_and_to_its_launches() {
     keeps_to_the_rules_of_gpus_and_to_its_launches("ustm");
 }
@@ -128,6 +133,11 @@ fn maskmixadv_keeps_to_the_rules_of_gpus_and_to_its_launches() {
 #[test]
 fn scribble2label_keeps_to_the_rules_of_gpus_and_to_its_launches() {
     keeps_to_the_rules_of_gpus_and_to_its_launches("scribble2label");
+}
+
+#[test]
+fn cyclemix_keeps_to_the_rules_of_gpus_and_to_its_launches() {
+    keeps_to_the_rules_of_gpus_and_to_its_launches("cyclemix");
 }
 
 #[test]

@@ -33,6 +33,7 @@ impl Arrays {
         let values = match tensor.dtype() {
             Dtype::F32 => numbers(bytes, |b| f64::from(f32::from_le_bytes(b))),
             Dtype::F64 => numbers(bytes, f64::from_le_bytes),
+            Dtype::I16 => numbers(bytes, |b| f64::from(i16::from_le_bytes(b))),
             Dtype::I32 => numbers(bytes, |b| f64::from(i32::from_le_bytes(b))),
             Dtype::I64 => numbers(bytes, |b| i64::from_le_bytes(b) as f64),
             Dtype::U8 => bytes.iter().map(|&b| f64::from(b)).collect(),

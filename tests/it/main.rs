@@ -90,7 +90,16 @@ mod golden_cltn;
 #[cfg(feature = "torch")]
 mod golden_cyclemix;
 #[cfg(test)]
+#[cfg(feature = "torch")]
+mod golden_cyclemix_steps;
+#[cfg(test)]
 mod golden_dense_crf;
+#[cfg(test)]
+#[cfg(feature = "torch")]
+mod golden_dmsps;
+#[cfg(test)]
+#[cfg(feature = "hdf5")]
+mod golden_expansion;
 #[cfg(test)]
 #[cfg(feature = "torch")]
 mod golden_label_transfer;

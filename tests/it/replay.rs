@@ -67,6 +67,7 @@ fn replayed_steps_are_those_that_would_have_been_computed() {
         // What is drawn for a mix differs in every step, and so does who is mixed with whom.
         (SMOKE, vec!["method.params.mixing=cutmix"], 2, 8),
         ("configs/smoke/dmpls.toml", vec![], 1, 8),
+        ("configs/smoke/dmsps.toml", vec!["method.params.warm_up_steps=4"], 1, 8),
         ("configs/smoke/cltn.toml", vec!["method.params.average=0.9"], 1, 7),
         // In four ways, as its images are turned.
         ("configs/smoke/ustm.toml", vec![], 1, 24),

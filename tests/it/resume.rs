@@ -50,20 +50,22 @@ fn a_killed_run_ends_with_the_weights_of_one_that_was_not() {
 
 #[test]
 fn a_killed_run_on_patches_goes_on_with_the_patches_that_it_would_have_had() {
-    let folder = TempDir::new().unwrap();
-    let [whole, parts] = ["whole", "parts"].map(|name| folder.path().join(name));
-    let train = |run: &Path| {
-        let saves = ["train.save_every=2", "train.evaluate_every=6"];
-        Train::new("configs/smoke/partial-ce-3d.toml", run).sets(&saves)
-    };
-    train(&whole).succeed();
-    let mut first = train(&parts).start();
-    first.wait_for_checkpoint(2);
-    let first = first.kill();
-    assert_eq!(first.code, None, "it ended before it could be killed: {}", first.stderr);
-    let second = Train::again(&parts).succeed();
-    assert!(matches!(second.resumed_from(), Some(2 | 4)), "{:?}", second.resumed_from());
-    assert!(exported(&parts) == exported(&whole));
+    for config in ["configs/smoke/partial-ce-3d.toml", "configs/smoke/dmsps-3d.toml"] {
+        let folder = TempDir::new().unwrap();
+        let [whole, parts] = ["whole", "parts"].map(|name| folder.path().join(name));
+        let train = |run: &Path| {
+            let saves = ["train.save_every=2", "train.evaluate_every=6"];
+            Train::new(config, run).sets(&saves)
+        };
+        train(&whole).succeed();
+        let mut first = train(&parts).start();
+        first.wait_for_checkpoint(2);
+        let first = first.kill();
+        assert_eq!(first.code, None, "it ended before it could be killed: {}", first.stderr);
+        let second = Train::again(&parts).succeed();
+        assert!(matches!(second.resumed_from(), Some(2 | 4)), "{:?}", second.resumed_from());
+        assert!(exported(&parts) == exported(&whole), "{config}");
+    }
 }
 
 #[test]

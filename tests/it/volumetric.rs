@@ -13,7 +13,8 @@ use scrimp::losses::gated_crf::{Field, Kernel, gated_crf};
 use scrimp::losses::intensity_variance::{Sign, intensity_variance};
 use scrimp::losses::mumford_shah::{MumfordShah, mumford_shah};
 use scrimp::losses::{Masking, SMOOTH, dice, partial_cross_entropy, partial_dice};
-use scrimp::methods::partial_ce::{Params, PartialCe};
+use scrimp::methods::dmsps::Dmsps;
+use scrimp::methods::partial_ce::PartialCe;
 use scrimp::methods::{Passes, Recipe, Setup};
 use scrimp::native::{Alone, Form, GroupSum};
 use scrimp::nets::Pass;
@@ -162,7 +163,7 @@ fn golden_unet_over_volumes() {
         // What networks return is stored in single precision.
         golden.assert_close(&format!("{name}.out.evaluated"), &logits, 1e-6);
 
-        let logits = net.forward(&x, &Pass::Train { group: Arc::new(Alone), keys: None }).unwrap();
+        let logits = net.forward(&x, &Pass::Train { group: Arc::new(Alone), keys: None, moves: 1 }).unwrap();
         golden.assert_close(&format!("{name}.out.trained"), &logits, 1e-6);
         let labels = golden.labels(&format!("{name}.in.scribble"));
         let loss = partial_cross_entropy(&logits, &labels, &Alone);
@@ -200,7 +201,7 @@ fn convolutions_over_volumes_may_compute_in_bf16() {
         let mut parameters = parameters.computing_in(computed);
         let net = UNet::shaped(&mut parameters.root(), 1, 3, &topology);
         let flat = Flat::new(&parameters);
-        let logits = net.forward(&x, &Pass::Train { group: Arc::new(Alone), keys: None }).unwrap();
+        let logits = net.forward(&x, &Pass::Train { group: Arc::new(Alone), keys: None, moves: 1 }).unwrap();
         assert_eq!(logits.kind(), Kind::Float);
         logits.square().mean(Kind::Float).backward();
         let gradients = flat.gradients();
@@ -274,90 +275,145 @@ fn slices_that_are_all_alike_have_no_borders_between_them() {
     }
 }
 
-/// Slices, rows and columns of the samples that are trained on.
-const EXTENT: [i64; 3] = [4, 16, 16];
+/// A method on volumes.
+struct Learnt {
+    /// Slices, rows and columns of the samples.
+    extent: [i64; 3],
+    /// Terms that it minimises.
+    terms: usize,
+    /// Of two ranks; one may have no sample.
+    shares: &'static [[Range<usize>; 2]],
+    build: fn(&Setup) -> Box<dyn Method>,
+}
 
-/// The method with every term, on volumes.
-fn method(ranks: &Ranks) -> PartialCe {
-    let params: Params = toml::from_str(
-        "dice = 1.0\nentropy = 0.1\ncontour_length = { weight = 0.1 }\n\
+const LEARNER: &str = "learner = { lr = 0.01, optimizer = { sgd = {} } }";
+
+fn partial_ce(setup: &Setup) -> Box<dyn Method> {
+    let terms = "dice = 1.0\nentropy = 0.1\ncontour_length = { weight = 0.1 }\n\
          mumford_shah = { weight = 1e-5 }\nintensity_variance = { weight = 0.1 }\n\
          gated_crf = { weight = 0.01, radius = 2, kernels = [\
-         { weight = 1.0, sigma_xy = 2.0, sigma_z = 1.0, sigma_intensity = 0.2 }] }\n\
-         learner = { lr = 0.01, optimizer = { sgd = {} } }",
-    )
-    .unwrap();
-    let setup = Setup {
-        learner: LearnerSetup {
-            key: Key::new(3),
-            kind: Kind::Double,
-            computed: Kind::Double,
-            device: Device::Cpu,
-            moments: Moments::Whole,
-        },
-        classes: 3,
-        channels: 1,
-        passes: Passes::new(true, Some(Arc::clone(ranks.tensors()) as Arc<dyn GroupSum>)),
-        slices: Vec::new(),
-        sample: EXTENT.map(|extent| extent as usize),
-        spacing_mm: Some([3.0, 1.0, 1.0]),
-    };
-    PartialCe::build(params, &setup).unwrap()
+         { weight = 1.0, sigma_xy = 2.0, sigma_z = 1.0, sigma_intensity = 0.2 }] }";
+    let params = toml::from_str(&format!("{terms}\n{LEARNER}")).unwrap();
+    Box::new(PartialCe::build(params, setup).unwrap())
 }
 
-fn batch(mine: Range<usize>, samples: usize) -> Batch {
-    let [slices, rows, columns] = EXTENT;
-    let numbers = Tensor::arange(3 * slices * rows * columns, (Kind::Double, Device::Cpu));
-    let image = (&numbers * 0.37).sin().square().view([3, 1, slices, rows, columns]);
-    let labels = numbers.remainder(7).to_kind(Kind::Int64).view([3, slices, rows, columns]);
-    let labels = labels.masked_fill(&labels.gt(2), 255);
-    let cut = |all: Tensor| all.narrow(0, mine.start as i64, mine.len() as i64).contiguous();
-    let samples_here = Samples {
-        image: cut(image),
-        annotation: cut(labels),
-        items: mine.clone().map(|position| Item::slice(position, 0, [1, 1])).collect(),
-        positions: mine.map(|position| position as u64).collect(),
-    };
-    Batch::new(samples_here, samples)
+fn dmsps(network: &str, setup: &Setup) -> Box<dyn Method> {
+    let params = format!("network = \"{network}\"\nwarm_up_steps = 1\n{LEARNER}");
+    Box::new(Dmsps::build(toml::from_str(&params).unwrap(), setup).unwrap())
 }
 
-/// Losses of each of two steps, and the weights afterwards.
-fn trained(ranks: &Ranks, mine: &Range<usize>) -> (Vec<f64>, Vec<f64>) {
-    let (mut method, key) = (method(ranks), Key::new(5));
-    let mut losses = Vec::new();
-    for step in 1..=2 {
-        let mut cx = StepContext::new(StepPoint::new(step, 10, key), ranks);
-        method.step(&batch(mine.clone(), 3), &mut cx).unwrap();
-        let report = cx.into_report().fetch().unwrap();
-        losses.extend(report.losses.iter().map(|(_, value)| *value));
+const LEARNT: [Learnt; 3] = [
+    Learnt {
+        extent: [4, 16, 16],
+        terms: 7,
+        shares: &[[0..2, 2..3], [0..0, 0..3]],
+        build: partial_ce,
+    },
+    Learnt {
+        extent: [16, 16, 32],
+        terms: 4,
+        shares: &[[0..0, 0..3]],
+        build: |setup| dmsps("original", setup),
+    },
+    Learnt {
+        extent: [4, 16, 16],
+        terms: 4,
+        shares: &[[0..2, 2..3]],
+        build: |setup| dmsps("planned", setup),
+    },
+];
+
+impl Learnt {
+    fn method(&self, ranks: &Ranks) -> Box<dyn Method> {
+        let setup = Setup {
+            learner: LearnerSetup {
+                key: Key::new(3),
+                kind: Kind::Double,
+                computed: Kind::Double,
+                device: Device::Cpu,
+                moments: Moments::Whole,
+            },
+            classes: 3,
+            channels: 1,
+            passes: Passes::new(true, Some(Arc::clone(ranks.tensors()) as Arc<dyn GroupSum>)),
+            slices: Vec::new(),
+            sample: self.extent.map(|extent| extent as usize),
+            spacing_mm: Some([3.0, 1.0, 1.0]),
+        };
+        (self.build)(&setup)
     }
-    let weights = method.learners()[0].flat_parts()[0].tensor.detach();
-    (losses, Vec::try_from(weights).unwrap())
+
+    fn batch(&self, mine: Range<usize>, samples: usize) -> Batch {
+        let [slices, rows, columns] = self.extent;
+        let numbers = Tensor::arange(3 * slices * rows * columns, (Kind::Double, Device::Cpu));
+        let image = (&numbers * 0.37).sin().square().view([3, 1, slices, rows, columns]);
+        let labels = numbers.remainder(7).to_kind(Kind::Int64).view([3, slices, rows, columns]);
+        let labels = labels.masked_fill(&labels.gt(2), 255);
+        let cut = |all: Tensor| all.narrow(0, mine.start as i64, mine.len() as i64).contiguous();
+        let samples_here = Samples {
+            image: cut(image),
+            annotation: cut(labels),
+            items: mine.clone().map(|position| Item::slice(position, 0, [1, 1])).collect(),
+            positions: mine.map(|position| position as u64).collect(),
+        };
+        Batch::new(samples_here, samples)
+    }
+
+    /// Losses of each of two steps, and the weights afterwards.
+    fn trained(&self, ranks: &Ranks, mine: &Range<usize>) -> (Vec<f64>, Tensor) {
+        let (mut method, key) = (self.method(ranks), Key::new(5));
+        let mut losses = Vec::new();
+        for step in 1..=2 {
+            let mut cx = StepContext::new(StepPoint::new(step, 10, key), ranks);
+            method.step(&self.batch(mine.clone(), 3), &mut cx).unwrap();
+            let report = cx.into_report().fetch().unwrap();
+            losses.extend(report.losses.iter().map(|(_, value)| *value));
+        }
+        (losses, method.learners()[0].flat_parts()[0].tensor.copy())
+    }
 }
 
 #[test]
 fn volumes_are_trained_on_alike_by_any_number_of_ranks() {
     tch::set_num_threads(1);
-    let (losses, weights) = trained(&Ranks::alone(), &(0..3));
-    assert_eq!(losses.len(), 2 * 7);
-    assert!(losses.iter().all(|loss| loss.is_finite()));
-    for shares in [[0..2, 2..3], [0..0, 0..3]] {
-        for found in threads::run(2, |comm| Ok(trained(&comm, &shares[comm.rank()]))) {
-            let (found_losses, found_weights) = found.unwrap();
-            let apart = |found: &[f64], expected: &[f64]| {
-                let differences = found.iter().zip(expected).map(|(a, b)| (a - b).abs());
-                differences.fold(0.0, f64::max)
-            };
-            let of_losses = apart(&found_losses, &losses);
-            let of_weights = apart(&found_weights, &weights);
-            assert!(of_losses < 1e-9, "losses of {shares:?} differ by {of_losses:e}");
-            assert!(of_weights < 1e-9, "weights of {shares:?} differ by {of_weights:e}");
+    for learnt in &LEARNT {
+        let (losses, weights) = learnt.trained(&Ranks::alone(), &(0..3));
+        assert_eq!(losses.len(), 2 * learnt.terms);
+        assert!(losses.iter().all(|loss| loss.is_finite()));
+        for shares in learnt.shares {
+            let found = threads::run(2, |comm| Ok(learnt.trained(&comm, &shares[comm.rank()])));
+            for found in found {
+                let (found_losses, found_weights) = found.unwrap();
+                let differences = found_losses.iter().zip(&losses).map(|(a, b)| (a - b).abs());
+                let of_losses = differences.fold(0.0, f64::max);
+                let of_weights = (found_weights - &weights).abs().max().double_value(&[]);
+                assert!(of_losses < 1e-9, "losses of {shares:?} differ by {of_losses:e}");
+                assert!(of_weights < 1e-9, "weights of {shares:?} differ by {of_weights:e}");
+            }
+        }
+        let method = learnt.method(&Ranks::alone());
+        let images = learnt.batch(0..3, 3);
+        let answers = tch::no_grad(|| method.opinions(&images.main().image)).unwrap();
+        for answer in [method.predict(&images.main().image).unwrap()].into_iter().chain(answers) {
+            let [slices, rows, columns] = learnt.extent;
+            assert_eq!(answer.size(), [3, 3, slices, rows, columns]);
+            let total = answer.sum_dim_intlist([1i64].as_slice(), false, Kind::Double);
+            assert_close("probabilities", &total, &total.ones_like(), 1e-12);
         }
     }
-    let method = method(&Ranks::alone());
-    let answer = method.predict(&batch(0..3, 3).main().image).unwrap();
-    let [slices, rows, columns] = EXTENT;
-    assert_eq!(answer.size(), [3, 3, slices, rows, columns]);
-    let total = answer.sum_dim_intlist([1i64].as_slice(), false, Kind::Double);
-    assert_close("probabilities", &total, &total.ones_like(), 1e-12);
+}
+
+#[test]
+fn volumes_without_annotation_are_learnt_from_by_what_decoders_tell_each_other() {
+    let learnt = &LEARNT[1];
+    let ranks = Ranks::alone();
+    let (mut method, batch) = (learnt.method(&ranks), learnt.batch(0..1, 1));
+    let _ = batch.main().annotation.shallow_clone().fill_(255);
+    let mut cx = StepContext::new(StepPoint::new(2, 10, Key::new(5)), &ranks);
+    method.step(&batch, &mut cx).unwrap();
+    let report = cx.into_report().fetch().unwrap();
+    for (name, value) in &report.losses {
+        assert_eq!(*value == 0.0, name.contains("partial_ce"), "{name}: {value}");
+    }
+    assert!(report.learners.iter().all(|(_, _, norm)| norm.is_finite() && *norm > 0.0));
 }

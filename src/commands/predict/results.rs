@@ -8,6 +8,7 @@ use super::segment::{Opened, Segmenter};
 use crate::data::probabilities::ProbabilityWriter;
 use crate::error::Result;
 use crate::preparation::NativeSlice;
+use crate::pseudo_labels::expansion::Form;
 use crate::scan::{Grid, LabelWriter, MapWriter};
 use std::path::Path;
 
@@ -62,7 +63,8 @@ impl<'a> Results<'a> {
     pub(super) fn take(&mut self, slice: &NativeSlice<'_>) -> Result<()> {
         self.labels.extend_from_slice(slice.labels);
         if let Some(file) = &mut self.uncertainty {
-            let entropy = entropy(slice.probabilities, slice.labels.len());
+            let classes = slice.probabilities.len() / slice.labels.len().max(1);
+            let entropy = Form::Unlabelled.uncertainty(slice.probabilities, classes);
             match file {
                 UncertaintyFile::Map(file) => file.append(&entropy)?,
                 UncertaintyFile::Levels(file) => {
@@ -115,35 +117,9 @@ fn volumes(labels: &[u8], grid: &Grid, classes: &[String]) -> Vec<StructureVolum
     classes.iter().zip(counts).skip(1).map(structure).collect()
 }
 
-/// Entropy of each pixel over its classes, `-sum(p ln p) / ln C`: 0 where one class is certain, 1 where all
-/// are equally probable. `probabilities` is `[C, pixels]`.
-fn entropy(probabilities: &[f32], pixels: usize) -> Vec<f32> {
-    let classes = probabilities.len() / pixels.max(1);
-    let scale = 1.0 / (classes.max(2) as f32).ln();
-    let mut entropy = vec![0.0f32; pixels];
-    for plane in probabilities.chunks_exact(pixels.max(1)) {
-        for (sum, &share) in entropy.iter_mut().zip(plane) {
-            if share > 0.0 {
-                *sum -= share * share.ln() * scale;
-            }
-        }
-    }
-    for value in &mut entropy {
-        *value = value.clamp(0.0, 1.0);
-    }
-    entropy
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn entropy_is_a_share_of_the_largest() {
-        let found = entropy(&[1.0, 0.5, 0.25, 0.0, 0.5, 0.25, 0.0, 0.0, 0.25, 0.0, 0.0, 0.25], 3);
-        assert_eq!((found[0], found[2]), (0.0, 1.0));
-        assert!((found[1] - 0.5).abs() < 1e-6);
-    }
 
     #[test]
     fn volumes_are_in_millilitres_where_the_spacing_is_known() {

@@ -232,28 +232,29 @@ struct Sources {
     rotation: Rotation,
     /// The parts of the columns of the sample.
     columns: Vec<[f64; 2]>,
-    sources: Vec<i32>,
+    /// Those of the line that was asked for last.
+    line: Vec<i32>,
 }
 
 impl Sources {
     fn new(rotation: Rotation, columns: &[usize]) -> Self {
         let columns: Vec<[f64; 2]> =
             columns.iter().map(|&column| rotation.part(column as f64)).collect();
-        let sources = vec![-1; columns.len()];
-        Self { rotation, columns, sources }
+        let line = vec![-1; columns.len()];
+        Self { rotation, columns, line }
     }
 
     /// The stored pixel for each column of a line of the rotated slice; -1 where there is none.
     fn of_row(&mut self, row: f64) -> &[i32] {
         let start = self.rotation.start(row);
         let (last, stride) = (self.rotation.last, self.rotation.stride);
-        for (source, column) in self.sources.iter_mut().zip(&self.columns) {
+        for (source, column) in self.line.iter_mut().zip(&self.columns) {
             let (y, x) = (start[0] + column[0], start[1] + column[1]);
             let inside = (0.0..=last[0]).contains(&y) && (0.0..=last[1]).contains(&x);
             // Both are at least 0 inside, so that truncation is the floor of the reference.
             let (line, place) = ((y + 0.5) as i32, (x + 0.5) as i32);
             *source = if inside { line.wrapping_mul(stride).wrapping_add(place) } else { -1 };
         }
-        &self.sources
+        &self.line
     }
 }
