@@ -126,7 +126,7 @@ mod tests {
             inference: Inference::new(Vec::new(), sampling, target),
             preparation: &Preparation { spacing, ..Preparation::grey(Intensities::AsStored) },
             colour: Colour::AsStored,
-            classes: &vec![String::new(); 117],
+            classes: &[const { String::new() }; 117],
             made_with: &made_with,
         };
         of_image(grid, &segmenter)
