@@ -170,6 +170,8 @@ mod methods;
 #[cfg(test)]
 #[cfg(feature = "torch")]
 mod micro_batches;
+#[cfg(test)]
+#[cfg(feature = "torch")]
 mod mixings;
 #[cfg(test)]
 #[cfg(feature = "torch")]
