@@ -39,6 +39,8 @@ pub mod simulated;
 pub mod store;
 pub mod stream;
 #[cfg(feature = "torch")]
+mod stream_slices;
+#[cfg(feature = "torch")]
 mod table;
 pub mod tally;
 

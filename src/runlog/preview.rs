@@ -247,7 +247,7 @@ mod tests {
             let (name, plane) = (name.to_owned(), plane.clone());
             MadeSquares { name, values, plane }
         };
-        written.made = vec![made("mixed", Values::Greys), made("mixed_label", Values::Classes)];
+        written.made = vec![made("mixed", Values::Greys), made("label", Values::Classes)];
         written.write(&path).unwrap();
         assert_eq!(Preview::read(&path).unwrap(), written);
         assert_eq!(path.parent().unwrap().read_dir().unwrap().count(), 1);

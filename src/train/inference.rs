@@ -5,11 +5,12 @@
 //! the probabilities of a whole volume are never held. Knows no file, no truth and no score.
 
 use super::blend::{Blend, within_padding};
+use super::cut::Cut;
 use super::method::{Drawing, Method};
 use super::windows::{Group, Lattice};
 use crate::comm::{Ranks, agree};
 use crate::config::sampling::Sampling;
-use crate::data::{IGNORE, resized_slice};
+use crate::data::resized_slice;
 use crate::error::{Context, Failure, Result};
 use crate::panics;
 use crate::scan::Scan;
@@ -155,10 +156,11 @@ impl<'a> Inference<'a> {
             let windows = self.windows_at_once().min(lattice.corners.len());
             let [_, rows, columns] = lattice.window;
             let group = product([lattice.depth(), rows, columns]) * windows as u64;
-            // Of several answers the sum so far, the next one as it lies and the new sum; what another rank found.
+            // Of several answers the sum so far, the next one as it lies and the new sum; what another rank found;
+            // and one more, for the holes that those leave which come and go.
             let is_mean = self.members.len() > 1 || self.mirrors || self.every_decoder;
             let sums = if is_mean { 3 } else { 0 };
-            let answers = sums + u64::from(self.share.is_some());
+            let answers = 1 + sums + u64::from(self.share.is_some());
             let totals = u64::from(lattice.overlaps());
             (classes + totals) * layer + (2 * channels + answers * classes) * group
         } else {
@@ -174,7 +176,7 @@ impl<'a> Inference<'a> {
     }
 
     /// What the member makes of slices beside its predictions, some slices at a time; nothing where it sees
-    /// windows, or where there are several. `annotation` holds a class or [`IGNORE`] for every pixel of the grid
+    /// windows, or where there are several. `annotation` holds a class or [`crate::data::IGNORE`] for every pixel of the grid
     /// of predictions.
     pub fn each_pictures(
         &self,
@@ -402,75 +404,6 @@ pub fn most_likely(probabilities: &Tensor) -> Result<Vec<u8>> {
     }
     let labels = labels.to_device(Device::Cpu).contiguous().view([-1]);
     Vec::try_from(labels).context(|| "cannot fetch a prediction")
-}
-
-/// A scan and the windows over it.
-struct Cut<'s> {
-    scan: &'s Scan,
-    lattice: Lattice,
-    /// Those that go through the networks together, in their order.
-    groups: Vec<Group>,
-}
-
-impl Cut<'_> {
-    /// The shape of what networks find in a group.
-    fn extents(&self, group: &Group, classes: i64) -> Vec<i64> {
-        let ([depth, rows, columns], windows) = (self.lattice.window, group.windows.len());
-        let plane = [rows as i64, columns as i64];
-        let slices = self.lattice.layers[group.layer].len();
-        let front = if depth > 1 {
-            vec![windows as i64, classes, depth as i64]
-        } else {
-            vec![(windows * slices) as i64, classes]
-        };
-        [front, plane.to_vec()].concat()
-    }
-
-    /// Labels of all slices with nothing known of their padding: `[slices, rows, columns]` i64.
-    fn padded(&self, labels: &Tensor) -> Tensor {
-        let extents = self.lattice.padded.map(|extent| extent as i64);
-        let whole = Tensor::full(extents, i64::from(IGNORE), (Kind::Int64, Device::Cpu));
-        within_padding(&whole, &self.lattice).copy_(labels);
-        whole
-    }
-
-    /// The part of padded labels that the network sees of the slices of a group.
-    fn only_window(&self, labels: &Tensor, group: &Group) -> Tensor {
-        let slices = &self.lattice.layers[group.layer];
-        let labels = labels.narrow(0, slices.start as i64, slices.len() as i64);
-        self.lattice.corners.iter().fold(labels, |labels, &corner| self.window(&labels, corner))
-    }
-
-    /// The window of padded slices whose first row and column are given, as a view.
-    fn window(&self, slices: &Tensor, [row, column]: [usize; 2]) -> Tensor {
-        let [_, rows, columns] = self.lattice.window.map(|extent| extent as i64);
-        slices.narrow(-2, row as i64, rows).narrow(-1, column as i64, columns)
-    }
-
-    /// A drawing of the only window of slices on the grid of predictions, with nothing around it.
-    fn put_back(&self, drawing: &Drawing) -> Drawing {
-        let around = |picture: &Tensor, fill: f64| {
-            let mut extents = picture.size();
-            let last = extents.len() - 2;
-            for (extent, &padded) in extents[last..].iter_mut().zip(&self.lattice.padded[1..]) {
-                *extent = padded as i64;
-            }
-            let whole = Tensor::full(&*extents, fill, (picture.kind(), picture.device()));
-            for &corner in &self.lattice.corners {
-                self.window(&whole, corner).copy_(picture);
-            }
-            within_padding(&whole, &self.lattice)
-        };
-        match drawing {
-            Drawing::Intensities(image) => Drawing::Intensities(around(image, 0.0)),
-            Drawing::Shares(shares) => Drawing::Shares(around(shares, 0.0)),
-            Drawing::Classes(classes) => Drawing::Classes(around(classes, f64::from(IGNORE))),
-        }
-    }
-
-    fn is_last_of_layer(&self, group: &Group) -> bool {
-        group.windows.end == self.lattice.corners.len()
-    }
 }
 
 /// The axes of `[N, C, ...]` behind the channels.

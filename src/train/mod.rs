@@ -6,6 +6,7 @@ mod blend;
 mod buckets;
 pub mod checkpoint;
 mod context;
+mod cut;
 pub mod evaluate;
 pub mod inference;
 mod judges;

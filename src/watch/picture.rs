@@ -224,7 +224,10 @@ impl Legend<'_> {
         }
         let line = |row: u16| Rect { y: area.y + row, height: 1, ..area };
         let names: Vec<&str> = NAMES.into_iter().chain(self.made.iter().copied()).collect();
-        Line::from(names.join(" · ")).style(self.theme.faint()).render(line(0), buffer);
+        let spaced = names.join(" · ");
+        let fits = spaced.chars().count() <= usize::from(area.width);
+        let names = if fits { spaced } else { names.join(" ") };
+        Line::from(names).style(self.theme.faint()).render(line(0), buffer);
         let class = |(index, name): (usize, &String)| {
             let [r, g, b] = colour(index as u8);
             let style =

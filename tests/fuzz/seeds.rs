@@ -77,7 +77,7 @@ pub(crate) fn previews() -> Vec<Vec<u8>> {
             })
             .collect(),
     };
-    let made = [("mixed", Values::Greys), ("mixed_label", Values::Classes)];
+    let made = [("mixed", Values::Greys), ("label", Values::Classes)];
     let written = [with(&[]), with(&made)].into_iter().map(|preview| {
         let path = folder.path().join("a.png");
         preview.write(&path).unwrap();

@@ -76,14 +76,12 @@ fn an_override_on_the_command_line_is_checked_like_the_file() {
         "--set",
         "train.log_every=5",
         "--set",
-        "data.size=17",
+        "data.size=9000",
     ]);
     insta::assert_snapshot!(complaint(&output), @r"
     exit code 2
-    error: images have 17 rows or columns, and `partial-ce` takes a multiple of 16 of them
-      --> --set data.size=17
-
-    hint: the nearest are 16 and 32
+    error: `data.size` is 9000, expected 1 to 8192
+      --> --set data.size=9000
     ");
 }
 

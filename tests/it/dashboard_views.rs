@@ -160,8 +160,8 @@ fn cases_stand_worst_first_with_a_picture() {
     };
     preview.made = vec![
         made("mixed", Values::Greys, &plane),
-        made("mixed_label", Values::Classes, &classes.collect::<Vec<_>>()),
-        made("mixed_mask", Values::Greys, &plane),
+        made("label", Values::Classes, &classes.collect::<Vec<_>>()),
+        made("mask", Values::Greys, &plane),
     ];
     preview.write(&picture).unwrap();
     insta::assert_snapshot!("cases_with_made_images", screen_with(&run, (120, 30), "4", PLAIN));

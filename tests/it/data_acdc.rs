@@ -5,6 +5,7 @@ use hdf5::H5Type;
 use scrimp::data::import::{Source, Steps, acdc};
 use scrimp::data::{DENSE, Dataset};
 use scrimp::error::Result;
+use scrimp::preparation::{Intensities, Over, Scaling, Spacing};
 use std::fs;
 use std::path::Path;
 use tempfile::TempDir;
@@ -56,6 +57,30 @@ fn labels_are_read_as_they_are_stored_and_never_cut() {
         assert!(said.unwrap_err().contains("expected 0 to 3"));
     }
     assert!(dense(&[-4_294_967_295i64; 6]).unwrap_err().contains("holds label -4294967295"));
+}
+
+#[test]
+fn other_intensities_can_be_wished_for_and_distances_where_the_files_have_some() {
+    let folder = TempDir::new().unwrap();
+    write(&folder.path().join("patient001_frame01.h5"), &[0u8, 1, 2, 3, 0, 1]);
+    let z_score = Scaling::By(Intensities::ZScore { over: Over::Slice });
+    let steps = Steps { scaling: vec![z_score], ..Steps::as_published() };
+    let dataset = acdc::open(folder.path(), &steps).and_then(Source::collect).unwrap();
+    assert_eq!(dataset.provenance.lines().last(), Some("Volumes of WSL4MIS."));
+    let voxels = &dataset.cases[0].scan.voxels;
+    let expected = 1.5f32.sqrt();
+    assert!(
+        (voxels[0] + expected).abs() < 1e-6 && (voxels[2] - expected).abs() < 1e-6,
+        "{voxels:?}"
+    );
+    assert_eq!(dataset.cases[0].annotations[DENSE], [0, 1, 2, 3, 0, 1]);
+    let steps = Steps { spacing: Spacing::InPlane([1.0; 2]), ..steps };
+    let failure = acdc::open(folder.path(), &steps).and_then(Source::collect).unwrap_err();
+    let said = failure.to_string();
+    assert!(
+        said.contains("cannot prepare") && said.contains("how far apart its voxels are"),
+        "{said}"
+    );
 }
 
 #[test]

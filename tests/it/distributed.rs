@@ -112,6 +112,20 @@ fn rank_agreement_of_methods_that_label_for_themselves() {
 }
 
 #[test]
+fn rank_agreement_of_images_mixed_over_ranks() {
+    let folder = TempDir::new().unwrap();
+    let train = |name: &str| {
+        verification_of("configs/smoke/cyclemix.toml", &folder.path().join(name))
+            .set("method.params.transport_labels=true")
+    };
+    let alone = train("alone").succeed();
+    for ranks in 2..=4 {
+        let run = format!("{ranks}-ranks");
+        assert_same_run(&train(&run).under_mpirun(ranks).succeed(), &alone);
+    }
+}
+
+#[test]
 fn rank_agreement_in_micro_batches() {
     for config in [SMOKE, "configs/smoke/scribble2label.toml"] {
         let folder = TempDir::new().unwrap();

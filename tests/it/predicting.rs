@@ -475,7 +475,7 @@ fn are_continued(trained: &Trained) {
 /// Ranks share images out, or the windows of one.
 fn are_the_same_on_two_ranks(trained: &Trained) {
     let name = &trained.dataset.cases[0].name;
-    trained.predict("@run --images @images --to @to-one");
+    trained.predict("@run --images @images --to @to-one --memory 64GB");
     trained.predict_on_two_ranks("@run --images @images --to @to-two");
     trained.predict_on_two_ranks(&format!("@run --images @images/{name}.nii --to @to-shared"));
     for case in &trained.dataset.cases {

@@ -523,7 +523,7 @@ mod packed {
         ");
         insta::assert_snapshot!(refused(&["--intensities", "window:3"]), @r"
         exit code 2
-        error: `--intensities` is `window:3`, expected `robust`, `published`, `z-score`, `z-score-nonzero`, `window:LOW,HIGH`, `fixed` or `as-stored`
+        error: `--intensities` is `window:3`, expected `robust`, `published`, `z-score`, `z-score-nonzero`, `z-score-slices`, `window:LOW,HIGH`, `fixed` or `as-stored`
         ");
         insta::assert_snapshot!(refused(&["--intensities", "window:7,3"]), @r"
         exit code 1

@@ -14,8 +14,8 @@ use tch::{Device, Kind, Tensor};
 
 /// What the system says of this process.
 const STATUS: &str = "/proc/self/status";
-/// What is held of freed memory, of tables and of buffers, however small an image is.
-const FIXED_BYTES: u64 = 48 << 20;
+/// What the allocator takes from the system at once, however small an image is; as `native` sets it.
+const FIXED_BYTES: u64 = 64 << 20;
 
 /// The memory of this process now.
 pub(super) fn resident_bytes() -> u64 {
@@ -32,14 +32,14 @@ pub(super) fn forget_peak() {
     drop(std::fs::write("/proc/self/clear_refs", "5"));
 }
 
-/// What is held where so many bytes are in use: allocators keep some of what is given back to them.
+/// What is held where so many bytes are in use: not all that is given back fits what is asked for next.
 pub(super) fn held(bytes: u64) -> u64 {
     bytes / 8 * 9 + FIXED_BYTES
 }
 
-/// What networks take on the host beside the `program` for the windows that they see together, at the most, their
-/// answer included; computes once.
-pub(super) fn of_networks(inference: &Inference<'_>, channels: usize, program: u64) -> Result<u64> {
+/// What this process holds once networks have seen the windows that they see together, at the most; computes once
+/// where they do so on the host.
+pub(super) fn with_networks(inference: &Inference<'_>, channels: usize) -> Result<u64> {
     let [slices, rows, columns] = inference.extent_at_once().map(|extent| extent as i64);
     let channels = channels as i64;
     let extents = if inference.sampling.dims() == 2 {
@@ -48,14 +48,14 @@ pub(super) fn of_networks(inference: &Inference<'_>, channels: usize, program: u
         vec![1, channels, slices, rows, columns]
     };
     if inference.target.device != Device::Cpu {
-        return Ok(0);
+        return Ok(resident_bytes());
     }
     forget_peak();
     let windows = inference.target.place(&Tensor::zeros(&*extents, (Kind::Float, Device::Cpu)));
     for member in &inference.members {
         drop(member.predict(&windows)?);
     }
-    Ok(peak_bytes().unwrap_or_else(resident_bytes).saturating_sub(program))
+    Ok(peak_bytes().unwrap_or_else(resident_bytes))
 }
 
 /// What an image takes on the host, at the most, beside networks and program.

@@ -24,6 +24,7 @@ use crate::error::{Context, Exit, Failure, Result};
 use crate::panics;
 use crate::scan::{Grid, Notes, read_grid};
 use crate::train::Method;
+use crate::train::inference::SLICES_AT_ONCE;
 use images::ImageFiles;
 use indicatif::HumanBytes;
 use members::Member;
@@ -157,6 +158,9 @@ fn segment_all<'a>(
     segmenter.inference.share = (ranks.ranks() > 1).then_some(ranks);
     let needed = fit(&mut segmenter, jobs, arguments.memory);
     let needed = agree(&**ranks, needed)?;
+    // Ranks that share an image cut it alike.
+    let slices = -ranks.max(-(segmenter.inference.slices_at_once as i64))?;
+    segmenter.inference.slices_at_once = slices as usize;
     let looked = share::look(jobs, &arguments.to, segmenter.made_with, &**ranks)?;
     if ranks.rank() == 0 {
         let finished = looked.iter().filter(|ended| matches!(ended, Ended::Finished(_))).count();
@@ -167,38 +171,54 @@ fn segment_all<'a>(
     share::segment(&segmenter, jobs, looked, &arguments.to, ranks)
 }
 
-/// Lets fewer slices go through the networks together until the largest image fits into `most_bytes`; says what
-/// that takes. Refuses an image that takes more in any case.
+/// Says what the largest image takes. Within `most_bytes` as many slices go through the networks together as fit, up to
+/// those that do so without a limit; refuses an image that takes more in any case.
 fn fit(segmenter: &mut Segmenter<'_>, jobs: &[Job], most_bytes: Option<u64>) -> Result<String> {
     let channels = segmenter.preparation.channels.len();
+    let most = most_bytes.unwrap_or(u64::MAX);
+    let is_fixed = most_bytes.is_none() || segmenter.inference.sampling.dims() == 3;
+    if !is_fixed {
+        segmenter.inference.slices_at_once = 1;
+    }
     let program = memory::resident_bytes();
     loop {
-        let inference = &segmenter.inference;
-        let networks = memory::of_networks(inference, channels, program)?;
-        let of = |job: &Job| {
-            Some(memory::of_image(&Grid::unplaced(job.shape?, job.spacing_mm), segmenter))
-        };
-        let with_bytes = jobs.iter().filter_map(|job| Some((of(job)?, job)));
-        let Some((of_image, job)) = with_bytes.max_by_key(|(bytes, _)| *bytes) else {
+        let networks = memory::with_networks(&segmenter.inference, channels)?;
+        let Some((of_image, job)) = largest(segmenter, jobs) else {
             return Ok("what they take is not known".to_owned());
         };
-        let bytes = program + memory::held(networks + of_image);
+        let bytes = networks + of_image;
         let [slices, rows, columns] = job.shape.unwrap_or_default();
         let takes = format!(
             "`{}` of {slices} x {rows} x {columns} voxels takes about {}",
             job.image.name,
             HumanBytes(bytes)
         );
-        let Some(most) = most_bytes.filter(|most| bytes > *most) else {
-            return Ok(takes);
-        };
-        if segmenter.inference.slices_at_once == 1 || segmenter.inference.sampling.dims() == 3 {
+        if bytes > most {
             let message = format!("{takes}, more than the {} of `--memory`", HumanBytes(most));
             return Err(Failure::usage(message)
                 .hint("allow more, leave that image out, or start fewer processes on a machine"));
         }
-        segmenter.inference.slices_at_once /= 2;
+        let slices = segmenter.inference.slices_at_once;
+        if is_fixed || slices >= SLICES_AT_ONCE {
+            return Ok(takes);
+        }
+        segmenter.inference.slices_at_once = 2 * slices;
+        let of_image = largest(segmenter, jobs).map_or(of_image, |(bytes, _)| bytes);
+        // Computed before it is measured: what that takes is never given back.
+        if 2 * networks - program.min(networks) + of_image > most {
+            segmenter.inference.slices_at_once = slices;
+            return Ok(takes);
+        }
     }
+}
+
+/// The image that takes most beside networks and program, of those whose headers can be read, with what it takes.
+fn largest<'j>(segmenter: &Segmenter<'_>, jobs: &'j [Job]) -> Option<(u64, &'j Job)> {
+    let of = |job: &Job| {
+        let grid = Grid::unplaced(job.shape?, job.spacing_mm);
+        Some(memory::held(memory::of_image(&grid, segmenter)))
+    };
+    jobs.iter().filter_map(|job| Some((of(job)?, job))).max_by_key(|(bytes, _)| *bytes)
 }
 
 /// So many images, in words.

@@ -5,12 +5,10 @@
 use super::params::{Mixing, Params};
 use crate::error::{Failure, Result};
 use crate::losses::one_hot;
-use crate::methods::drawings_of_mix;
 use crate::mixing::boxes::{corners, cut, hole, inside};
 use crate::mixing::mixture::Mixture;
 use crate::mixing::puzzle::Draw;
 use crate::random::{Key, permutation};
-use crate::train::Drawing;
 use crate::train::point::{StepNumbers, StepPoint};
 use tch::{Kind, Tensor};
 
@@ -42,13 +40,6 @@ pub(super) struct Draws<'a> {
     pub(super) numbers: &'a StepNumbers,
     /// Positions of the samples in the global batch.
     pub(super) positions: &'a [u64],
-}
-
-impl Mixed {
-    /// What there is to see of it.
-    pub(super) fn drawings(&self) -> Vec<(&'static str, Drawing)> {
-        drawings_of_mix(&self.image, &self.share, &self.target)
-    }
 }
 
 impl Annotated {
@@ -396,10 +387,7 @@ mod tests {
         assert!(found.image.equal(&mixture.of_maps(images)));
         assert_loss(&found.target, "puzzle");
         let still: Params = Params {
-            puzzle: crate::methods::partial_ce::params::Puzzle {
-                transport: false,
-                ..settings.puzzle.clone()
-            },
+            puzzle: crate::methods::Puzzle { transport: false, ..settings.puzzle.clone() },
             ..settings
         };
         assert_near(&of_step(&own, &partners, &still).image, &image, "without transport");
@@ -429,25 +417,5 @@ mod tests {
             assert!(back.image.equal(&samples.image) && back.annotation.equal(&samples.annotation));
             assert_eq!(back.saliency.is_some(), has_saliency);
         }
-    }
-
-    #[test]
-    fn what_is_seen_of_a_mix_is_its_image_its_label_and_its_mask() {
-        let (own, partners) = (samples(&[6, 7], 0.37), samples(&[6, 7], 0.71));
-        let found = of_step(&own, &partners, &params("cutmix"));
-        let drawings = found.drawings();
-        let [
-            ("mixed", Drawing::Intensities(image)),
-            ("mixed_label", Drawing::Classes(label)),
-            ("mixed_mask", Drawing::Shares(mask)),
-        ] = &drawings[..]
-        else {
-            panic!("{drawings:?}");
-        };
-        assert!(image.equal(&found.image));
-        assert_eq!(mask.size(), [SAMPLES as i64, 1, 6, 7]);
-        let expected =
-            own.annotation.where_self(&mask.squeeze_dim(1).gt(0.5), &partners.annotation);
-        assert!(label.equal(&expected));
     }
 }

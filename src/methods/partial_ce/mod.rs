@@ -8,7 +8,9 @@
 mod mixed;
 mod params;
 
-use super::{Asked, Passes, Recipe, Setup, annotated_cross_entropy, probabilities};
+use super::{
+    Asked, Passes, Recipe, Setup, annotated_cross_entropy, drawings_of_mix, probabilities,
+};
 use crate::data::batch::Batch;
 use crate::data::samples::Samples;
 use crate::error::{Failure, Result};
@@ -234,7 +236,9 @@ impl Method for PartialCe {
             let numbers = StepNumbers::of(StepPoint::new(1, 1, SHOWN));
             let positions: Vec<u64> = (0..own.image.size()[0].cast_unsigned()).collect();
             let draws = Draws { numbers: &numbers, positions: &positions };
-            Ok(mixed([&own, &partners], &self.params, self.classes, draws)?.drawings())
+            let Mixed { image, target, share } =
+                mixed([&own, &partners], &self.params, self.classes, draws)?;
+            Ok(drawings_of_mix(&image, &share, &target))
         })
     }
 }

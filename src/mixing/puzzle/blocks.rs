@@ -23,17 +23,21 @@ pub(super) fn means(
         }
     }
     let area = (side * side) as f32;
-    sums.iter_mut().for_each(|sum| *sum /= area);
+    for sum in &mut sums {
+        *sum /= area;
+    }
     sums
 }
 
 /// The share of each block of `side` x `side` pixels in the saliency of an image, `[size * size]`, row-major:
-/// together 1. Where the saliency is 0 everywhere, all blocks have the same.
+/// together 1. Where the saliency is 0 everywhere, or too large to be added up, all blocks have the same.
 pub fn shares(saliency: &[f32], size: usize, side: usize) -> Vec<f32> {
     let mut shares = means(saliency, size, side, |saliency| saliency);
     let total = sum(&shares);
-    if total > 0.0 {
-        shares.iter_mut().for_each(|share| *share /= total);
+    if total > 0.0 && total.is_finite() {
+        for share in &mut shares {
+            *share /= total;
+        }
     } else {
         let share = 1.0 / shares.len() as f32;
         shares.fill(share);
@@ -91,19 +95,22 @@ mod tests {
     }
 
     #[test]
-    fn shares_sum_to_one_and_are_equal_where_nothing_is_salient() {
+    fn shares_sum_to_one_and_are_equal_where_saliency_says_nothing() {
         let saliency: Vec<f32> = (0..64 * 64).map(|pixel| (pixel % 97) as f32).collect();
         let shares = shares(&saliency, 64, 4);
         assert!((shares.iter().sum::<f32>() - 1.0).abs() < 1e-5);
-        assert_eq!(super::shares(&[0.0; 64], 8, 4), [0.25; 4]);
+        for saliency in [0.0, 1e38] {
+            assert_eq!(super::shares(&[saliency; 64], 8, 4), [0.25; 4]);
+        }
     }
 
     #[test]
     fn every_value_is_summed_once_whatever_their_number() {
         for count in (0..300).chain([511, 4096, 16 * 32 * 16 + 37]) {
-            let values: Vec<f32> = (0..count).map(|value| (value % 5) as f32).collect();
-            // Whole numbers below 2^24: any order gives the same.
-            assert_eq!(sum(&values), values.iter().sum::<f32>(), "{count} values");
+            let whole = (0..count).map(|value: u64| value % 5);
+            let values: Vec<f32> = whole.clone().map(|value| value as f32).collect();
+            // Below 2^24 any order gives the same.
+            assert_eq!(sum(&values) as u64, whole.sum::<u64>(), "{count} values");
         }
     }
 }

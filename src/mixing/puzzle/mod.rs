@@ -39,7 +39,8 @@ pub struct Settings {
 pub struct Transport {
     /// What moving a patch along a whole side costs, in shares of the saliency of the image, at least 0.
     pub distance_weight: f64,
-    /// Pixels along the side of a patch: 1, 2, 4, 8 and so on. Patches are never larger than blocks.
+    /// Pixels along the side of a patch: 1, 2, 4, 8 and so on. It is smaller where blocks are, or where blocks do
+    /// not hold a whole number of patches.
     pub patch: usize,
 }
 
@@ -65,8 +66,8 @@ pub struct Draw {
 pub struct View<'a> {
     /// Intensities, `[size * size]`, row-major and finite; of several channels their mean.
     pub image: &'a [f32],
-    /// How strongly the objective depends on each pixel, like `image`, at least 0. Where it is 0 everywhere,
-    /// all pixels count the same.
+    /// How strongly the objective depends on each pixel, like `image`, at least 0. Where it is 0 everywhere, or
+    /// too large to be added up, all pixels count the same.
     pub saliency: &'a [f32],
 }
 
@@ -98,7 +99,14 @@ impl Mix {
     /// The share of the first image in every pixel, `[size * size]`, in `[0, 1]`; the rest is the second.
     pub fn shares(&self) -> Vec<f32> {
         let share = |label: u8| 1.0 - f32::from(label) / (self.labels - 1) as f32;
-        self.by_pixel(self.size / self.blocks, |block| share(self.chosen[block]))
+        let side = self.size / self.blocks;
+        let mut pixels = Vec::with_capacity(self.size * self.size);
+        for labels in self.chosen.chunks_exact(self.blocks) {
+            let shares = labels.iter().flat_map(|label| std::iter::repeat_n(share(*label), side));
+            let row: Vec<f32> = shares.collect();
+            (0..side).for_each(|_| pixels.extend_from_slice(&row));
+        }
+        pixels
     }
 
     /// Which pixel of image 0 or 1 comes to every pixel, `[size * size]`: its row-major index, or -1 where
@@ -110,14 +118,16 @@ impl Mix {
         };
         let Moved { patch, sources } = &moved[image];
         let columns = self.size / patch;
-        let mut pixels = self.by_pixel(*patch, |place| {
-            let source = sources[place];
-            let (row, column) = (source as usize / columns, source as usize % columns);
-            if source < 0 { -1 } else { ((row * self.size + column) * patch) as i32 }
-        });
-        for (row, pixels) in pixels.chunks_exact_mut(self.size).enumerate() {
-            for (column, pixel) in pixels.iter_mut().enumerate().filter(|(_, pixel)| **pixel >= 0) {
-                *pixel += (row % patch * self.size + column % patch) as i32;
+        let mut pixels = Vec::with_capacity(self.size * self.size);
+        for row in 0..self.size {
+            for &source in &sources[row / patch * columns..][..columns] {
+                let Ok(source) = usize::try_from(source) else {
+                    pixels.extend(std::iter::repeat_n(-1, *patch));
+                    continue;
+                };
+                let row = source / columns * patch + row % patch;
+                let start = row * self.size + source % columns * patch;
+                pixels.extend(start as i32..(start + patch) as i32);
             }
         }
         pixels
@@ -126,7 +136,10 @@ impl Mix {
     /// How the patches of an image move that blocks with label `hidden` do not show.
     fn moved(&self, saliency: &[f32], hidden: u8, transport: Transport) -> Moved {
         let side = self.size / self.blocks;
-        let patch = transport.patch.min(side);
+        let mut patch = transport.patch.min(side);
+        while !side.is_multiple_of(patch) {
+            patch /= 2;
+        }
         let count = self.size / patch;
         let of_patch = |place: usize| {
             let (row, column) = (place / count * patch / side, place % count * patch / side);
@@ -137,20 +150,6 @@ impl Mix {
         let distance_weight = transport.distance_weight;
         let patches = Patches { side: count, saliency: &saliency, shown: &shown, distance_weight };
         Moved { patch, sources: patches.sources() }
-    }
-
-    /// A value for every pixel, `[size * size]`, from the square of `side` x `side` pixels that it lies in.
-    fn by_pixel<T: Copy>(&self, side: usize, value: impl Fn(usize) -> T) -> Vec<T> {
-        let count = self.size / side;
-        let mut pixels = Vec::with_capacity(self.size * self.size);
-        for row in 0..count {
-            let values = (row * count..(row + 1) * count).map(&value);
-            let line: Vec<T> = values.flat_map(|value| std::iter::repeat_n(value, side)).collect();
-            for _ in 0..side {
-                pixels.extend_from_slice(&line);
-            }
-        }
-        pixels
     }
 }
 
@@ -215,6 +214,7 @@ pub fn canvas(rows: usize, columns: usize) -> usize {
 
 /// What the side of images to mix is a multiple of: 16 blocks of 4 x 4 pixels.
 const CANVAS_STEP: usize = 64;
+
 fn check(settings: &Settings, draw: Draw) -> Result<()> {
     let Settings { labels, beta, gamma, eta, transport } = settings;
     if !(2..=255).contains(labels) {
@@ -257,17 +257,20 @@ fn check_views(views: &[View<'_>; 2], size: usize) -> Result<()> {
     {
         if values.len() != size * size {
             return Err(Failure::new(format!(
-                "an {name} to mix has {} pixels, expected {size} x {size}",
+                "the {name} to mix has {} pixels, expected {size} x {size}",
                 values.len()
             )));
         }
         let least = if name == "image" { f32::MIN } else { 0.0 };
-        let wrong = |value: &f32| !(least..=f32::MAX).contains(value);
-        if let Some(pixel) = values.iter().position(wrong) {
-            let (row, column) = (pixel / size, pixel % size);
+        let is_right = |value: &f32| (least..=f32::MAX).contains(value);
+        // A row is looked at to its end, many values in one go.
+        let is_sound = |row: &[f32]| row.iter().fold(true, |sound, value| sound & is_right(value));
+        let mut rows = values.chunks_exact(size).enumerate();
+        if let Some((row, values)) = rows.find(|(_, values)| !is_sound(values)) {
+            let column = values.iter().take_while(|value| is_right(value)).count();
             return Err(Failure::new(format!(
                 "{name} at row {row}, column {column} of a mix is {}, expected a finite number{}",
-                values[pixel],
+                values[column],
                 if name == "image" { "" } else { " of at least 0" }
             )));
         }
@@ -358,6 +361,20 @@ mod tests {
     }
 
     #[test]
+    fn blocks_hold_a_whole_number_of_patches() {
+        let pixels = 192 * 192;
+        let saliency: Vec<f32> = (0..pixels).map(|pixel| (pixel % 31) as f32).collect();
+        let view = View { image: &vec![0.0; pixels], saliency: &saliency };
+        let of_patch = |patch| {
+            let transport = Some(Transport { patch, distance_weight: 0.8 });
+            let settings = Settings { transport, ..Settings::default() };
+            mix([view; 2], 192, &settings, Draw { blocks: 16, share: 0.5 }).unwrap()
+        };
+        assert_eq!(of_patch(8), of_patch(4));
+        assert_eq!(of_patch(64), of_patch(16));
+    }
+
+    #[test]
     fn canvases_hold_the_image_in_whole_steps() {
         assert_eq!(
             [canvas(0, 0), canvas(64, 64), canvas(212, 3), canvas(8, 257)],
@@ -379,7 +396,7 @@ mod tests {
         let sizes = "pixels along a side, expected a multiple of 64 up to 8192";
         assert_eq!(of_size(0), format!("images to mix have 0 {sizes}"));
         assert_eq!(of_size(100), format!("images to mix have 100 {sizes}"));
-        assert_eq!(of_size(128), "an image to mix has 4096 pixels, expected 128 x 128");
+        assert_eq!(of_size(128), "the image to mix has 4096 pixels, expected 128 x 128");
         let mut damaged = saliency.clone();
         damaged[15 * SIZE + 15] = -1.0;
         assert_eq!(

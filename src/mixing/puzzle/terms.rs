@@ -65,14 +65,14 @@ impl Terms {
         // All near blocks come first, because the order in which a block is charged rounds.
         for (image, costs) in self.images.iter_mut().enumerate() {
             for (near, border) in borders {
-                costs[*near] += (border[image][0] + border[image][1]) / 2.0;
+                costs[*near] += 0.5 * (border[image][0] + border[image][1]);
             }
             for (near, border) in borders {
-                costs[near + step] += (border[0][image] + border[1][image]) / 2.0;
+                costs[near + step] += 0.5 * (border[0][image] + border[1][image]);
             }
         }
         let left = |(_, border): &(usize, Border)| {
-            (border[0][1] + border[1][0] - border[0][0] - border[1][1]) / 2.0
+            0.5 * (border[0][1] + border[1][0] - border[0][0] - border[1][1])
         };
         borders.iter().map(left).collect()
     }

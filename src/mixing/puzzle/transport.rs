@@ -17,10 +17,20 @@ pub struct Patches<'a> {
     pub distance_weight: f64,
 }
 
-/// The place of a patch relative to where it comes from.
+/// Everywhere that the most salient patch could go.
+struct Reach {
+    /// Patches that it goes at most, along rows or columns.
+    steps: usize,
+    /// From near to far, those at one distance in the order of patches.
+    offsets: Vec<Offset>,
+    /// Which places show the image, in a frame of `steps` places that do not.
+    shown: Vec<bool>,
+}
+
+/// A place relative to where a patch comes from.
 struct Offset {
-    rows: isize,
-    columns: isize,
+    /// Indices that lead there within the frame.
+    steps: isize,
     /// What moving there costs, before the saliency of the patch is taken off.
     cost: f32,
 }
@@ -30,7 +40,7 @@ struct Offset {
 struct Search {
     /// The first offset of those at the cost at which it searches.
     first: usize,
-    /// At this cost all places before this one were tried.
+    /// At this cost all places before this one in the frame were tried.
     next: usize,
 }
 
@@ -51,16 +61,18 @@ impl Patches<'_> {
     /// pay 1 more for this place from then on. Of equal costs the lowest index counts. What is won in the last
     /// round is the result.
     pub fn sources(&self) -> Vec<i32> {
-        let offsets = self.offsets();
+        let reach = self.reach();
         let mut searches = vec![Search::default(); self.saliency.len()];
-        let mut holders: Vec<Option<Holder>> = vec![None; self.saliency.len()];
-        // Who holds a place picks it again, and who lost one never comes back to it: with 1 more its cost is
-        // above 0, because it was above -1/2. Two shares that were larger could not sum to at most 1.
+        let mut holders: Vec<Option<Holder>> = vec![None; reach.shown.len()];
+        // Who holds a place picks it again. Who lost one never comes back to it: the saliency of both outweighs
+        // what the loser would have gained, so that this was at most 1/2, and with 1 more its cost is above 0.
         let mut searching: Vec<usize> = (0..self.saliency.len()).collect();
         for _ in 0..self.side {
             let mut losers = Vec::new();
             for &patch in &searching {
-                let Some((place, cost)) = self.pick(patch, &offsets, &mut searches[patch]) else {
+                let saliency = self.saliency[patch];
+                let start = reach.framed(patch, self.side);
+                let Some((place, cost)) = reach.pick(start, saliency, &mut searches[patch]) else {
                     continue;
                 };
                 let holder = &mut holders[place];
@@ -77,69 +89,72 @@ impl Patches<'_> {
             }
             searching = losers;
         }
-        holders.iter().map(|holder| holder.map_or(-1, |held| held.patch as i32)).collect()
+        let holder = |place| holders[reach.framed(place, self.side)];
+        let patches = (0..self.saliency.len()).map(holder);
+        patches.map(|holder| holder.map_or(-1, |held| held.patch as i32)).collect()
     }
 
-    /// The cheapest place of a patch beyond those that it tried, and its cost, below 0.
-    fn pick(&self, patch: usize, offsets: &[Offset], search: &mut Search) -> Option<(usize, f32)> {
-        let saliency = self.saliency[patch];
-        loop {
-            let cost = offsets.get(search.first)?.cost - saliency;
-            if cost >= 0.0 {
-                return None;
-            }
-            // Usually those at one distance; more where the difference is lost in rounding.
-            let equal = offsets[search.first..].iter();
-            let equal = equal.take_while(|offset| offset.cost - saliency == cost);
-            let mut end = search.first;
-            let mut best = None;
-            for offset in equal {
-                end += 1;
-                let place = self.place(patch, offset);
-                let place = place.filter(|&place| place >= search.next && self.shown[place]);
-                best = match (best, place) {
-                    (Some(best), Some(place)) => Some(place.min(best)),
-                    (best, place) => best.or(place),
-                };
-            }
-            if let Some(place) = best {
-                search.next = place + 1;
-                return Some((place, cost));
-            }
-            *search = Search { first: end, next: 0 };
-        }
-    }
-
-    /// The patch at an offset from another one, if there is one.
-    fn place(&self, patch: usize, offset: &Offset) -> Option<usize> {
-        let along = |start: usize, offset: isize| {
-            start.checked_add_signed(offset).filter(|&place| place < self.side)
-        };
-        let row = along(patch / self.side, offset.rows)?;
-        Some(row * self.side + along(patch % self.side, offset.columns)?)
-    }
-
-    /// Everywhere that the most salient patch could go, from near to far.
-    fn offsets(&self) -> Vec<Offset> {
+    fn reach(&self) -> Reach {
         let longest = (self.side - 1).max(1);
-        let cost = |distance_squared: usize| {
-            distance_squared as f32 / (longest * longest) as f32 * self.distance_weight as f32
+        let cost = |squared: usize| {
+            squared as f32 / (longest * longest) as f32 * self.distance_weight as f32
         };
         let most = self.saliency.iter().copied().fold(0.0, f32::max);
-        let reach = (0..self.side).take_while(|&steps| cost(steps * steps) < most).count();
-        let range = |reach: usize| 1 - reach as isize..reach as isize;
+        let steps = (1..self.side).take_while(|steps| cost(steps * steps) < most).count();
+        let columns = self.side + 2 * steps;
+        let range = -(steps as isize)..=steps as isize;
         let mut offsets: Vec<(usize, Offset)> = Vec::new();
-        for rows in range(reach) {
-            for columns in range(reach) {
-                let squared = (rows * rows + columns * columns) as usize;
-                let cost = cost(squared);
-                if cost < most {
-                    offsets.push((squared, Offset { rows, columns, cost }));
+        for row in range.clone() {
+            for column in range.clone() {
+                let squared = (row * row + column * column) as usize;
+                let offset = Offset { steps: row * columns as isize + column, cost: cost(squared) };
+                if offset.cost < most {
+                    offsets.push((squared, offset));
                 }
             }
         }
         offsets.sort_by_key(|(squared, _)| *squared);
-        offsets.into_iter().map(|(_, offset)| offset).collect()
+        let offsets = offsets.into_iter().map(|(_, offset)| offset).collect();
+        let mut reach = Reach { steps, offsets, shown: vec![false; columns * columns] };
+        for (row, shown) in self.shown.chunks_exact(self.side).enumerate() {
+            let start = reach.framed(row * self.side, self.side);
+            reach.shown[start..start + self.side].copy_from_slice(shown);
+        }
+        reach
+    }
+}
+
+impl Reach {
+    /// Where a patch of `side` x `side` lies within the frame.
+    fn framed(&self, patch: usize, side: usize) -> usize {
+        let columns = side + 2 * self.steps;
+        (patch / side + self.steps) * columns + patch % side + self.steps
+    }
+
+    /// The cheapest place of a patch beyond those that it tried, and its cost, below 0.
+    fn pick(&self, start: usize, saliency: f32, search: &mut Search) -> Option<(usize, f32)> {
+        loop {
+            let cost = self.offsets.get(search.first)?.cost - saliency;
+            if cost >= 0.0 {
+                return None;
+            }
+            // Usually those at one distance; more where the difference is lost in rounding.
+            let rest = self.offsets[search.first..].iter();
+            let equal = rest.take_while(|offset| offset.cost - saliency <= cost);
+            let (mut tried, mut best) = (0, usize::MAX);
+            for offset in equal {
+                let place = start.wrapping_add_signed(offset.steps);
+                if place >= search.next && self.shown[place] {
+                    best = best.min(place);
+                }
+                tried += 1;
+            }
+            if best < usize::MAX {
+                search.next = best + 1;
+                return Some((best, cost));
+            }
+            *search = Search { first: search.first + tried, next: 0 };
+        }
     }
 }
 
@@ -207,7 +222,9 @@ mod tests {
             (side, mut saliency, shown, distance_weight) in problems(),
         ) {
             let total: f32 = saliency.iter().sum();
-            saliency.iter_mut().for_each(|share| *share /= total.max(1.0));
+            for share in &mut saliency {
+                *share /= total.max(1.0);
+            }
             let patches = Patches { side, saliency: &saliency, shown: &shown, distance_weight };
             prop_assert_eq!(patches.sources(), dense(&patches));
         }
