@@ -170,7 +170,7 @@ fn golden_slices_are_rotated_by_any_angle_and_back() {
                     let decided = decided(shape, if way == 0 { degrees } else { -degrees });
                     for pixel in (0..pixels).filter(|&pixel| decided[pixel]) {
                         let at = number * pixels + pixel;
-                        assert_eq!(found[pixel], expected[way][at], "{name} {pixel}");
+                        assert!((found[pixel] - expected[way][at]).abs() < 1e-6, "{name} {pixel}");
                         assert_eq!(found_labels[pixel], expected_labels[way][place + pixel]);
                         compared += 1;
                     }
@@ -184,7 +184,10 @@ fn golden_slices_are_rotated_by_any_angle_and_back() {
         let (expected, shape) = image(&arrays, &format!("rot.grid8.out.{degrees}"));
         let (found, _) = made(rotation(f64::from(degrees)), (&counted, &[0; 64]), shape, shape);
         for (pixel, is_decided) in decided(shape, f64::from(degrees)).into_iter().enumerate() {
-            assert!(!is_decided || found[pixel] == expected[pixel], "{degrees}: {pixel}");
+            assert!(
+                !is_decided || (found[pixel] - expected[pixel]).abs() < 0.5,
+                "{degrees}: {pixel}"
+            );
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Patches: boxes of voxels around annotated ones, each a function of seed, step and position.
 
 use scrimp::config::sampling::Sampling;
-use scrimp::data::augment::{Draw, Resample, Sample, Slice, Transform};
+use scrimp::data::augment::{Draw, FullRotation, Resample, Sample, Slice, Transform};
 use scrimp::data::batch::Batch;
 use scrimp::data::item::{Item, PatchDraw, PatchSample, PatchSource};
 use scrimp::data::loader::{Loader, LoaderPlan};
@@ -236,11 +236,13 @@ fn a_patch_as_large_as_its_scan_is_turned_and_flipped_as_a_slice_is() {
     let case = case(2, [3, 24, 24], 1, 2);
     let item = Item { case: 0, first: [0, 0, 0], extent: [3, 24, 24] };
     for resample in [Resample::Reference, Resample::Bilinear] {
-        for number in 0..12 {
+        for number in 0..14 {
+            let full = |degrees| FullRotation { flips: [true, false], quarter_turns: 3, degrees };
             let in_plane = match number {
                 0..8 => Draw::Turn { quarter_turns: number % 4, flip_axis: number / 4 },
                 8 => Draw::Keep,
-                _ => Draw::Rotate { degrees: i32::from(number) * 6 - 70 },
+                9..12 => Draw::Rotate { degrees: i32::from(number) * 6 - 70 },
+                _ => Draw::Full(full(f64::from(number) * 67.0)),
             };
             let reverses = number % 2 == 1;
             let (image, labels) = cut(&case, &item, resample, PatchDraw { in_plane, reverses });

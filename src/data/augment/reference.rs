@@ -6,7 +6,7 @@
 
 use super::axes::Axis;
 use super::fit::Lines;
-use super::grid::{Grid, MISSING, OUTSIDE};
+use super::sources::{MISSING, OUTSIDE, PixelSources};
 use super::{Draw, Sample, Slice};
 use crate::config::sampling::Fit;
 
@@ -64,28 +64,28 @@ pub(super) fn apply(draw: Draw, fit: Fit, slice: &Slice<'_>, sample: &mut Sample
     gather_both(&slice, &offsets, tile, sample);
 }
 
-/// The grid of the nearest pixels of a sample of the shape `to`; outside the slice there are none.
-pub(super) fn grid(draw: Draw, fit: Fit, shape: [usize; 2], to: [usize; 2]) -> Grid {
+/// The nearest pixels of a sample of the shape `to`; outside the slice there are none.
+pub(super) fn sources(draw: Draw, fit: Fit, shape: [usize; 2], to: [usize; 2]) -> PixelSources {
     let degrees = match draw {
         Draw::Turn { quarter_turns, flip_axis } => {
-            return still_grid(Axis::turned(shape, quarter_turns, flip_axis), fit, to);
+            return still_sources(Axis::turned(shape, quarter_turns, flip_axis), fit, to);
         }
         Draw::Rotate { degrees } => degrees,
-        Draw::Keep | Draw::Full(_) => return still_grid(Axis::stored(shape), fit, to),
+        Draw::Keep | Draw::Full(_) => return still_sources(Axis::stored(shape), fit, to),
     };
     let [rows, columns] = [0, 1].map(|side| Lines::new(fit, shape[side], to[side]));
     let rotation = Rotation::new(degrees, shape);
     let rows = rows.each(to[0], missing(fit), |row| rotation.start(row as f64));
     let columns = columns.each(to[1], missing(fit), |column| rotation.part(column as f64));
-    Grid::new(Axis::stored(shape), rows, columns)
+    PixelSources::new(Axis::stored(shape), rows, columns)
 }
 
-/// The grid of `to` rows and columns without a rotation.
-pub(super) fn still_grid(axes: [Axis; 2], fit: Fit, to: [usize; 2]) -> Grid {
+/// Where `to` rows and columns come from without a rotation.
+pub(super) fn still_sources(axes: [Axis; 2], fit: Fit, to: [usize; 2]) -> PixelSources {
     let [rows, columns] = [0, 1].map(|side| Lines::new(fit, axes[side].extent, to[side]));
     let rows = rows.each(to[0], missing(fit), |row| [row as f64, 0.0]);
     let columns = columns.each(to[1], missing(fit), |column| [0.0, column as f64]);
-    Grid::new(axes, rows, columns)
+    PixelSources::new(axes, rows, columns)
 }
 
 /// The coordinates of a line that shows nothing.
@@ -232,28 +232,29 @@ struct Sources {
     rotation: Rotation,
     /// The parts of the columns of the sample.
     columns: Vec<[f64; 2]>,
-    sources: Vec<i32>,
+    /// Those of the line that was asked for last.
+    line: Vec<i32>,
 }
 
 impl Sources {
     fn new(rotation: Rotation, columns: &[usize]) -> Self {
         let columns: Vec<[f64; 2]> =
             columns.iter().map(|&column| rotation.part(column as f64)).collect();
-        let sources = vec![-1; columns.len()];
-        Self { rotation, columns, sources }
+        let line = vec![-1; columns.len()];
+        Self { rotation, columns, line }
     }
 
     /// The stored pixel for each column of a line of the rotated slice; -1 where there is none.
     fn of_row(&mut self, row: f64) -> &[i32] {
         let start = self.rotation.start(row);
         let (last, stride) = (self.rotation.last, self.rotation.stride);
-        for (source, column) in self.sources.iter_mut().zip(&self.columns) {
+        for (source, column) in self.line.iter_mut().zip(&self.columns) {
             let (y, x) = (start[0] + column[0], start[1] + column[1]);
             let inside = (0.0..=last[0]).contains(&y) && (0.0..=last[1]).contains(&x);
             // Both are at least 0 inside, so that truncation is the floor of the reference.
             let (line, place) = ((y + 0.5) as i32, (x + 0.5) as i32);
             *source = if inside { line.wrapping_mul(stride).wrapping_add(place) } else { -1 };
         }
-        &self.sources
+        &self.line
     }
 }

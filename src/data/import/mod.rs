@@ -26,7 +26,7 @@ pub use steps::Steps;
 use super::{Case, Dataset, SCRIBBLE};
 use crate::error::Result;
 use crate::preparation::intensities::scale;
-use crate::preparation::{Carried, Intensities, Preparation, Prepared};
+use crate::preparation::{Carried, Intensities, Interpolation, Preparation, Prepared};
 use crate::scan::{self, Scan};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -90,10 +90,15 @@ fn prepared(case: Case, preparation: &Preparation, image: &Path, notes: &Notes) 
         }
         let Carried { values, annotated, carried } = regrid.carry_annotation(&labels)?;
         if carried < annotated {
-            notes.add(
-                "annotated voxels met in one prepared voxel or lay outside of what is kept",
-                format!("`{}` keeps {carried} of {annotated}", case.name),
-            );
+            let sentence = match preparation.interpolation {
+                Interpolation::Cubic => {
+                    "annotated voxels met in one prepared voxel or lay outside of what is kept"
+                }
+                Interpolation::Linear => {
+                    "annotated voxels to which no prepared voxel was nearest are gone"
+                }
+            };
+            notes.add(sentence, format!("`{}` keeps {carried} of {annotated}", case.name));
         }
         annotations.insert(kind, values);
     }

@@ -186,6 +186,13 @@ fn keys(text: &mut String, types: &Types, of: &Documented, defaults: &Table) {
             write!(choices, "\n`{name}` is one of\n\n").unwrap();
             for value in &choice.members {
                 writeln!(choices, "- `{}`: {}", value.name, value.doc).unwrap();
+                if let Some(table) = value.value.as_ref().and_then(|of| innermost(of, types)) {
+                    choices.push_str("  It is a table of\n");
+                    for key in &table.members {
+                        let takes = words(key.value.as_ref().unwrap(), types);
+                        writeln!(choices, "  - `{}`, {takes}: {}", key.name, key.doc).unwrap();
+                    }
+                }
             }
         }
     }
@@ -212,8 +219,11 @@ fn words(value: &Type, types: &Types) -> String {
         ("GraphChoice", _) => "true, false or `auto`".to_owned(),
         ("TimeSpan", _) => "time, such as `2h30m`, or `none`".to_owned(),
         ("LearnerConfig", _) => "[learner](configuration.md#a-learner)".to_owned(),
-        _ if types.find(&name).is_some_and(Documented::is_choice) => "a name".to_owned(),
-        _ => "table".to_owned(),
+        _ => match types.find(&name).filter(|found| found.is_choice()) {
+            Some(choice) if choice.members.iter().all(Documented::is_name) => "a name".to_owned(),
+            Some(_) => "a name or a table".to_owned(),
+            None => "table".to_owned(),
+        },
     }
 }
 
