@@ -226,7 +226,7 @@ pub struct TrainConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub batch_size: Option<usize>,
     /// Into how many parts a step's slices are cut, which are computed one after the other: less
-    /// memory for as large a batch; `cltn` takes them whole (default 1).
+    /// memory for as large a batch; `cltn` and `cyclemix` take it whole (default 1).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub micro_batches: Option<usize>,
     /// Where all random numbers come from (default 2022).

@@ -3,7 +3,7 @@
 //! Made on the host from what is drawn for each sample; small, so that it is cheap to send. Knows no
 //! pixels: what is gathered by a table stands in `resident`.
 
-use super::augment::Grid;
+use super::augment::PixelSources;
 use super::recipe::BatchRecipe;
 use crate::error::{Context, Result};
 use crate::native::with_slice_mut;
@@ -97,20 +97,20 @@ impl Table {
             let (own, masks) = numbers.split_at_mut(samples * width);
             for (position, row) in mine.clone().zip(own.chunks_exact_mut(width)) {
                 let stored = &layout.slices[global[position]];
-                let grid = recipe.transform(step, position).grid(stored.shape, size);
-                fill(row, &grid, stored.before, stored.outside);
+                let sources = recipe.transform(step, position).sources(stored.shape, size);
+                fill(row, &sources, stored.before, stored.outside);
                 let pixels: usize = stored.shape.iter().product();
                 let planes = &mut row[4 * size + Column::Planes as usize..];
                 for (channel, plane) in planes.iter_mut().enumerate() {
-                    *plane = (stored.before * channels + pixels * channel + grid.first) as f64;
+                    *plane = (stored.before * channels + pixels * channel + sources.first) as f64;
                 }
             }
             let Some(shapes) = &recipe.shapes else { return };
             for (position, row) in mine.zip(masks.chunks_exact_mut(width)) {
                 let (volume, slice) = shapes.drawn(recipe.order().shapes(step, position));
                 let [_, rows, columns] = shapes.volumes()[volume].shape;
-                let grid = recipe.transform(step, position).mask_grid([rows, columns], size);
-                fill(row, &grid, layout.volumes[volume] + slice * rows * columns, 0);
+                let sources = recipe.transform(step, position).mask_sources([rows, columns], size);
+                fill(row, &sources, layout.volumes[volume] + slice * rows * columns, 0);
             }
         })?;
         Ok(Self { numbers: pinned(numbers, layout.device)?, samples, size })
@@ -118,12 +118,12 @@ impl Table {
 }
 
 /// Writes all of a row but its planes.
-fn fill(row: &mut [f64], grid: &Grid, before: usize, outside: u8) {
-    let coordinates = grid.rows.iter().chain(&grid.columns).flatten();
-    let numbers = grid.last.map(|last| last as f64).into_iter();
-    let numbers = numbers.chain(grid.steps.map(|step| step as f64));
-    let labels = (before + grid.first) as f64;
-    let numbers = numbers.chain([labels, f64::from(outside), f64::from(grid.is_single)]);
+fn fill(row: &mut [f64], sources: &PixelSources, before: usize, outside: u8) {
+    let coordinates = sources.rows.iter().chain(&sources.columns).flatten();
+    let numbers = sources.last.map(|last| last as f64).into_iter();
+    let numbers = numbers.chain(sources.steps.map(|step| step as f64));
+    let labels = (before + sources.first) as f64;
+    let numbers = numbers.chain([labels, f64::from(outside), f64::from(sources.is_single)]);
     for (place, number) in row.iter_mut().zip(coordinates.copied().chain(numbers)) {
         *place = number;
     }

@@ -4,6 +4,7 @@
 //! files know neither ranks nor files nor each other.
 
 pub mod cltn;
+pub mod cyclemix;
 pub mod dmpls;
 pub mod dmsps;
 pub mod maskmixadv;
@@ -18,17 +19,20 @@ use crate::data::stream::{self, StreamSpec};
 use crate::data::{IGNORE, IMAGE_LABEL};
 use crate::error::{Context, Failure, Result};
 use crate::losses::{partial_cross_entropy, partial_cross_entropy_over};
+use crate::mixing::puzzle::{Settings, Transport};
 use crate::native::cuda::upload;
-use crate::native::{Alone, GroupSum};
+use crate::native::{Alone, GroupSum, with_slice_mut};
 use crate::nets::{LayerKeys, Pass};
 use crate::random::Key;
 use crate::train::learner::LearnerSetup;
+use crate::train::numbers;
 use crate::train::point::StepPoint;
 use crate::train::{Drawing, ForwardMode, Method, StepContext};
-use serde::{Serialize, de::DeserializeOwned};
+use serde::de::{DeserializeOwned, Error};
+use serde::{Deserialize, Deserializer, Serialize};
 use std::rc::Rc;
 use std::sync::Arc;
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
 /// Every method, in the order in which `scrimp methods` lists them.
 pub static METHODS: &[MethodDef] = &[
@@ -38,6 +42,7 @@ pub static METHODS: &[MethodDef] = &[
     define::<dmpls::Dmpls>(),
     define::<dmsps::Dmsps>(),
     define::<maskmixadv::MaskMixAdv>(),
+    define::<cyclemix::CycleMix>(),
     define::<cltn::Cltn>(),
 ];
 
@@ -109,7 +114,7 @@ impl Passes {
             })
         });
         let keys = self.dropout.then_some(keys);
-        Pass::Train { group: Arc::clone(&self.statistics), keys }
+        Pass::Train { group: Arc::clone(&self.statistics), keys, moves: 1 }
     }
 
     /// One training pass in which every rank normalises its samples alone; one key for each sample.
@@ -118,7 +123,7 @@ impl Passes {
             let bits = keys.iter().map(|key| key.purpose(layer).bits().cast_signed());
             upload(&Tensor::from_slice(&bits.collect::<Vec<_>>()), device)
         });
-        Pass::Train { group: Arc::new(Alone), keys: self.dropout.then_some(keys) }
+        Pass::Train { group: Arc::new(Alone), keys: self.dropout.then_some(keys), moves: 1 }
     }
 
     /// A pass outside of training.
@@ -135,6 +140,69 @@ impl Passes {
 /// Class probabilities of logits, with classes along the second axis.
 fn probabilities(logits: &Tensor) -> Tensor {
     logits.softmax(1, logits.kind())
+}
+
+/// How two images are put together by `PuzzleMix`, `[method.params.puzzle]`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Puzzle {
+    /// Both parameters of the beta distribution of the share that is to stay; 0.5 as for CycleMix.
+    #[serde(deserialize_with = "numbers::positive")]
+    alpha: f64,
+    /// Shares that a block can have: 3 are everything, one half and nothing; 2 to 8.
+    #[serde(deserialize_with = "labels")]
+    labels: i64,
+    /// What two neighbouring blocks of different shares cost.
+    #[serde(deserialize_with = "numbers::weight")]
+    beta: f64,
+    /// What a step of intensities between neighbouring blocks costs, relative to `beta`.
+    #[serde(deserialize_with = "numbers::weight")]
+    gamma: f64,
+    /// How strongly the share of blocks keeps to the one that is drawn.
+    #[serde(deserialize_with = "numbers::weight")]
+    eta: f64,
+    /// Whether salient patches move to where their image is shown; annotation stays, but with `transport_labels` of `cyclemix`.
+    transport: bool,
+    /// What moving a patch from one end of a side to the other costs, in shares of the saliency of its image.
+    #[serde(deserialize_with = "numbers::positive")]
+    distance_weight: f64,
+}
+
+impl Default for Puzzle {
+    fn default() -> Self {
+        let (alpha, labels, beta, gamma, eta) = (0.5, 3, 1.2, 0.5, 0.2);
+        Self { alpha, labels, beta, gamma, eta, transport: true, distance_weight: 0.8 }
+    }
+}
+
+/// Pixels along a side of what moves.
+const PATCH: usize = 4;
+
+impl Puzzle {
+    fn settings(&self) -> Settings {
+        let Self { labels, beta, gamma, eta, distance_weight, .. } = *self;
+        let transport = self.transport.then_some(Transport { distance_weight, patch: PATCH });
+        Settings { labels: labels as usize, beta, gamma, eta, transport }
+    }
+}
+
+/// Shares of a block.
+fn labels<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<i64, D::Error> {
+    let labels = i64::deserialize(from)?;
+    let is_one = (2..=8).contains(&labels);
+    let wrong = || D::Error::custom(format!("expected 2 to 8 shares of a block, found {labels}"));
+    is_one.then_some(labels).ok_or_else(wrong)
+}
+
+/// Labels `[N, H, W]` after `clean` has changed each slice on the host, given with its number of columns.
+fn cleaned(labels: &Tensor, clean: impl Fn(&mut [u8], usize)) -> Result<Tensor> {
+    let size = labels.size();
+    let (pixels, columns) = ((size[1] * size[2]) as usize, size[2] as usize);
+    let host = labels.to_kind(Kind::Uint8).to_device(Device::Cpu).contiguous();
+    with_slice_mut(&host, |all: &mut [u8]| {
+        all.chunks_exact_mut(pixels).for_each(|slice| clean(slice, columns));
+    })?;
+    Ok(host.to_device(labels.device()).to_kind(Kind::Int64))
 }
 
 /// Cross-entropy over the annotated pixels of the global batch, in however many micro-batches it comes; 0 where
@@ -214,7 +282,7 @@ pub trait Recipe: Method + Sized + 'static {
     /// Whether it learns from patches too, and not from whole slices alone.
     const IN_PATCHES: bool = true;
     /// Whether a step may be cut into micro-batches: not where one learner learns from what another has
-    /// become in the same step, which it becomes with the last of them.
+    /// become in the same step, which it becomes with the last of them, nor where a sample meets any other of the step.
     const IN_MICRO_BATCHES: bool = true;
     /// Whether it learns from volumes too, not from images alone.
     const IN_VOLUMES: bool = false;
@@ -370,7 +438,7 @@ fn refuse_crops(config: &RunConfig, name: &str) -> Failure {
 
 fn refuse_micro_batches(config: &RunConfig, name: &str) -> Failure {
     let message = format!(
-        "`{name}` takes no micro-batches: its learners learn from each other within one step"
+        "`{name}` takes no micro-batches: a part of a step needs what its other parts have or have changed"
     );
     config.refuse("train.micro_batches", message).hint(
         "use `--set train.micro_batches=1` with a smaller `train.batch_size`, or more processes",

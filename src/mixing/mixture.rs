@@ -3,8 +3,8 @@
 //! Of images and saliency one grey map each comes to the host for every sample and for its partner, and one
 //! share and two places for every pixel go back. Knows no ranks, no network and no loss.
 
-use super::puzzle::{Draw, Mix, Settings, View, canvas, mix};
-use crate::error::{Context, Failure, Result};
+use super::puzzle::{Draw, Mix, Settings, View, canvas, mix_all};
+use crate::error::Result;
 use crate::native::cuda::upload;
 use crate::native::with_slice;
 use tch::{Device, Kind, Tensor};
@@ -67,12 +67,17 @@ impl Mixture {
         let views = tch::no_grad(|| {
             let grey = images.map(|image| image.mean_dim([1i64].as_slice(), false, image.kind()));
             let maps = [&grey[0], saliency[0], &grey[1], saliency[1]];
+            let maps = frame.pad(&Tensor::stack(&maps, 1).to_kind(Kind::Float));
             // What is not a number is told from the losses; here it must not stop a step.
-            let maps = Tensor::stack(&maps, 1).to_kind(Kind::Float).nan_to_num(0.0, 0.0, 0.0);
-            frame.pad(&maps).to_device(Device::Cpu).contiguous()
+            maps.to_device(Device::Cpu).contiguous().nan_to_num(0.0, 0.0, 0.0)
         });
         let side = frame.side as usize;
-        let mixes = with_slice(&views, |views: &[f32]| mixed(views, side, settings, draw))??;
+        let threads = usize::try_from(tch::get_num_threads()).unwrap_or(1);
+        let mixes = with_slice(&views, |maps: &[f32]| {
+            let samples = maps.chunks_exact(4 * side * side);
+            let pairs: Vec<_> = samples.map(|sample| views_of(sample, side * side)).collect();
+            mix_all(&pairs, side, settings, draw, threads)
+        })??;
         let placed = |maps: &Tensor, channels: i64| {
             let maps = maps.view([mixes.len() as i64, channels, frame.side, frame.side]);
             upload(&frame.crop(&maps).contiguous(), images[0].device())
@@ -85,6 +90,12 @@ impl Mixture {
             placed(&Tensor::from_slice(&sources), 2).to_kind(Kind::Int64)
         });
         Ok(Self { shares, sources, frame })
+    }
+
+    /// The same in shared memory.
+    pub fn shallow_clone(&self) -> Self {
+        let sources = self.sources.as_ref().map(Tensor::shallow_clone);
+        Self { shares: self.shares.shallow_clone(), sources, frame: self.frame }
     }
 
     /// The same with all pixels in their places.
@@ -116,36 +127,19 @@ impl Mixture {
     }
 }
 
-/// The mixes of samples whose four maps of `side` x `side` pixels lie one after the other: intensity and
-/// saliency of the sample, then of its partner. As many threads as libtorch has on the CPU share them.
-fn mixed(views: &[f32], side: usize, settings: &Settings, draw: Draw) -> Result<Vec<Mix>> {
-    let pixels = side * side;
-    let one = |sample: &[f32]| {
-        let map = |number: usize| &sample[number * pixels..(number + 1) * pixels];
-        let view = |first| View { image: map(first), saliency: map(first + 1) };
-        mix([view(0), view(2)], side, settings, draw)
-    };
-    let samples: Vec<&[f32]> = views.chunks_exact(4 * pixels).collect();
-    let threads = usize::try_from(tch::get_num_threads()).unwrap_or(1).max(1);
-    let share = samples.len().div_ceil(threads).max(1);
-    std::thread::scope(|scope| {
-        let some = |samples: &[&[f32]]| samples.iter().map(|sample| one(sample)).collect();
-        let workers: Vec<_> =
-            samples.chunks(share).map(|part| scope.spawn(move || some(part))).collect();
-        let mut mixes = Vec::with_capacity(samples.len());
-        for worker in workers {
-            let broken = |_| Failure::new("a thread that mixes images has panicked");
-            let part: Result<Vec<Mix>> = worker.join().map_err(broken)?;
-            mixes.extend(part.context(|| "cannot mix images")?);
-        }
-        Ok(mixes)
+/// Both images of a sample from their maps of so many pixels: intensity and saliency of the sample, then of its
+/// partner.
+fn views_of(maps: &[f32], pixels: usize) -> [View<'_>; 2] {
+    [0, 2].map(|first| View {
+        image: &maps[first * pixels..][..pixels],
+        saliency: &maps[(first + 1) * pixels..][..pixels],
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mixing::puzzle::Transport;
+    use crate::mixing::puzzle::{Transport, mix};
 
     fn wave(size: &[i64], factor: f64) -> Tensor {
         let count = size.iter().product::<i64>();

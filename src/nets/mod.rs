@@ -33,6 +33,9 @@ pub enum Pass {
         group: Arc<dyn GroupSum>,
         /// For dropout; none: no dropout.
         keys: Option<LayerKeys>,
+        /// How often the running statistics move towards those of this batch: 1, but where a method counts its
+        /// samples more often.
+        moves: i32,
     },
     /// Batch statistics without dropout, for moving the running ones alone.
     Statistics {
@@ -43,6 +46,17 @@ pub enum Pass {
     },
     /// Running statistics, no dropout, no gradient.
     Evaluate,
+}
+
+impl Pass {
+    /// The same, whose running statistics move so many times where it is one of training.
+    #[must_use]
+    pub fn moving(self, moves: i32) -> Self {
+        match self {
+            Self::Train { group, keys, .. } => Self::Train { group, keys, moves },
+            other => other,
+        }
+    }
 }
 
 /// In which numbers convolutions compute. Weights are stored wider where that is less than single

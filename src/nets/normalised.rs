@@ -42,8 +42,8 @@ impl BatchNormalisation {
 
     /// Features `[N, C, H, W]` or `[N, C, D, H, W]` normalised by the statistics that belong to `pass`.
     pub fn forward(&self, x: &Tensor, pass: &Pass) -> Result<Tensor> {
-        let (group, keys) = match pass {
-            Pass::Train { group, keys } => (group, keys),
+        let (group, keys, moves) = match pass {
+            Pass::Train { group, keys, moves } => (group, keys, *moves),
             Pass::Statistics { group, share } => {
                 let settings = Normalisation { momentum: *share, ..self.settings };
                 let pass = TrainingPass { group, keys: None, batches: None };
@@ -57,8 +57,14 @@ impl BatchNormalisation {
         let keys = keys.map(|keys| keys(&self.name));
         let batches = Some(&self.batches_tracked);
         let pass = TrainingPass { group, keys: keys.as_ref(), batches };
-        native::normalise(x, &self.channels, self.settings, &pass)
+        let momentum = share_after(self.settings.momentum, moves);
+        native::normalise(x, &self.channels, Normalisation { momentum, ..self.settings }, &pass)
     }
+}
+
+/// The share of a batch in running statistics after so many moves towards it, each by `momentum`.
+fn share_after(momentum: f64, moves: i32) -> f64 {
+    if moves == 1 { momentum } else { 1.0 - (1.0 - momentum).powi(moves) }
 }
 
 /// A convolution over images or volumes, then batch normalisation, leaky rectification (slope 0.01) and dropout in one pass

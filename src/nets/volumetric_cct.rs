@@ -246,7 +246,7 @@ mod tests {
             let of_layer = move |layer: &str| Tensor::from_slice(&keys) * (layer.len() as i64 + 1);
             std::rc::Rc::new(of_layer) as super::super::LayerKeys
         });
-        Pass::Train { group: Arc::new(Alone), keys }
+        Pass::Train { group: Arc::new(Alone), keys, moves: 1 }
     }
 
     #[test]

@@ -13,7 +13,8 @@ pub enum Schedule {
     Poly,
     /// `base` throughout.
     Constant,
-    /// `base * factor^n` after `n * every` steps, as `torch.optim.lr_scheduler.StepLR` with steps for epochs.
+    /// `base * factor^n` after `n * every` steps, for example `{ steps = { every = 1000, factor = 0.1 } }`:
+    /// `torch.optim.lr_scheduler.StepLR` with steps for epochs.
     Steps(StepDecay),
 }
 

@@ -301,7 +301,7 @@ fn networks_that_see_different_things_do_not_label_together() {
     let said = complaint(&scrimp(&words)).replace(folder.path().to_str().unwrap(), "FOLDER");
     insta::assert_snapshot!(said, @r"
     exit code 2
-    error: `FOLDER/flat` and `FOLDER/deep` cannot label together: they see slices of 32 x 32 and patches of 16 x 16 x 32
+    error: `FOLDER/flat` and `FOLDER/deep` cannot label together: they see slices of 32 x 32 and patches of 16 x 32 x 32
 
     hint: label with one of them
     ");

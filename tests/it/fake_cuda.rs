@@ -136,6 +136,11 @@ fn scribble2label_keeps_to_the_rules_of_gpus_and_to_its_launches() {
 }
 
 #[test]
+fn cyclemix_keeps_to_the_rules_of_gpus_and_to_its_launches() {
+    keeps_to_the_rules_of_gpus_and_to_its_launches("cyclemix");
+}
+
+#[test]
 fn cltn_keeps_to_the_rules_of_gpus_and_to_its_launches() {
     keeps_to_the_rules_of_gpus_and_to_its_launches("cltn");
 }

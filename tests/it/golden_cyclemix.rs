@@ -31,7 +31,7 @@ fn golden_network_with_valid_convolutions() {
     let net = ValidUNet::new(&mut parameters.root(), 1, 4);
     fill(parameters.entries());
     let image = golden.get("in.image");
-    let train = Pass::Train { group: Arc::new(Alone), keys: None };
+    let train = Pass::Train { group: Arc::new(Alone), keys: None, moves: 1 };
     for (mode, pass) in [("eval", Pass::Evaluate), ("train", train)] {
         let logits = tch::no_grad(|| net.logits(&image, &pass)).unwrap();
         let key = |what: &str| format!("net.{mode}.out.{what}");

@@ -116,7 +116,7 @@ fn golden_network_over_volumes() {
     let flat = Flat::new(&parameters);
     let x = golden.get("cct3.in.x").to_kind(Kind::Double);
     let whole = |_: usize, features: &Tensor| features.shallow_clone();
-    let train = Pass::Train { group: Arc::new(Alone), keys: None };
+    let train = Pass::Train { group: Arc::new(Alone), keys: None, moves: 1 };
     for (mode, pass) in [("eval", &Pass::Evaluate), ("train", &train)] {
         let key = |of: &str| format!("cct3.{mode}.out.{of}");
         let center = net.features(&x, pass).unwrap().pop().unwrap();

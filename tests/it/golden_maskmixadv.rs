@@ -239,7 +239,7 @@ fn golden_network_segments_and_reconstructs() {
     golden.assert_close("net.fill.stats", &sums(tensors(parameters.entries())), 1e-6);
     let x = golden.get("net.in.x").to_kind(Kind::Double);
     // Evaluation first: training moves the running statistics.
-    let train = Pass::Train { group: Arc::new(Alone), keys: None };
+    let train = Pass::Train { group: Arc::new(Alone), keys: None, moves: 1 };
     for (pass, name) in [(Pass::Evaluate, "eval"), (train, "train")] {
         let features = tch::no_grad(|| net.features(&x, &pass)).unwrap();
         let logits = tch::no_grad(|| net.segment(&features, &pass)).unwrap();
@@ -396,7 +396,7 @@ fn golden_pseudo_label_of_the_first_iteration() {
     let image = golden.get("iter.in.image").get(0).to_kind(Kind::Double);
     let masks = masks(&golden.get("iter.in.perm").get(0), 0.5).at_size_of(&image);
     let branch = |mask: &Tensor| {
-        let pass = Pass::Train { group: Arc::new(Alone), keys: None };
+        let pass = Pass::Train { group: Arc::new(Alone), keys: None, moves: 1 };
         let features = net.features(&(&image * mask), &pass).unwrap();
         net.segment(&features, &pass).unwrap().softmax(1, Kind::Double)
     };

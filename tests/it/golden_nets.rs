@@ -11,7 +11,7 @@ use std::sync::Arc;
 use tch::{Kind, Tensor};
 
 fn train() -> Pass {
-    Pass::Train { group: Arc::new(Alone), keys: None }
+    Pass::Train { group: Arc::new(Alone), keys: None, moves: 1 }
 }
 
 fn parameters() -> Parameters {

@@ -90,6 +90,9 @@ mod golden_cltn;
 #[cfg(feature = "torch")]
 mod golden_cyclemix;
 #[cfg(test)]
+#[cfg(feature = "torch")]
+mod golden_cyclemix_steps;
+#[cfg(test)]
 mod golden_dense_crf;
 #[cfg(test)]
 #[cfg(feature = "torch")]

@@ -282,7 +282,7 @@ fn a_method_whose_learners_learn_from_each_other_within_a_step_refuses_micro_bat
     };
     assert!(check(1).is_ok());
     insta::assert_snapshot!(check(2).unwrap_err(), @r"
-    error: `cltn` takes no micro-batches: its learners learn from each other within one step
+    error: `cltn` takes no micro-batches: a part of a step needs what its other parts have or have changed
       --> --set train.micro_batches=2
 
     hint: use `--set train.micro_batches=1` with a smaller `train.batch_size`, or more processes

@@ -6,7 +6,7 @@
 
 use super::axes::Axis;
 use super::fit::Centred;
-use super::grid::Grid;
+use super::sources::PixelSources;
 use super::{Draw, Sample, Slice, reference};
 use crate::config::sampling::Fit;
 
@@ -39,21 +39,24 @@ pub(super) fn apply(draw: Draw, fit: Fit, slice: &Slice<'_>, sample: &mut Sample
     }
 }
 
-/// The grid of a sample of the shape `to`. Pixels are blended between the elements around their
+/// Where the pixels come from of a sample of the shape `to`. Pixels are blended between the elements around their
 /// coordinates; outside is what lies more than half a pixel beyond the first or last element.
-pub(super) fn grid(draw: Draw, fit: Fit, shape: [usize; 2], to: [usize; 2]) -> Grid {
+pub(super) fn sources(draw: Draw, fit: Fit, shape: [usize; 2], to: [usize; 2]) -> PixelSources {
     let axes = match draw {
         Draw::Rotate { degrees } => {
             let [rows, columns] = rotated(degrees, fit, shape, to);
-            return Grid { is_single: true, ..Grid::new(Axis::stored(shape), rows, columns) };
+            return PixelSources {
+                is_single: true,
+                ..PixelSources::new(Axis::stored(shape), rows, columns)
+            };
         }
-        _ if fit == Fit::Crop => return reference::grid(draw, fit, shape, to),
+        _ if fit == Fit::Crop => return reference::sources(draw, fit, shape, to),
         Draw::Turn { quarter_turns, flip_axis } => Axis::turned(shape, quarter_turns, flip_axis),
         Draw::Keep | Draw::Full(_) => Axis::stored(shape),
     };
     let [rows, columns] = [0, 1].map(|side| coordinates(axes[side].extent, to[side]));
     let rows = rows.map(|row| [row, 0.0]).collect();
-    Grid::new(axes, rows, columns.map(|column| [0.0, column]).collect())
+    PixelSources::new(axes, rows, columns.map(|column| [0.0, column]).collect())
 }
 
 /// The two elements of an axis between which an output lies, as offsets.

@@ -5,7 +5,7 @@
 
 use super::axes::Axis;
 use super::fit::Lines;
-use super::grid::{Grid, OUTSIDE};
+use super::sources::{OUTSIDE, PixelSources};
 use super::{Sample, Slice};
 use crate::config::sampling::Fit;
 
@@ -22,12 +22,12 @@ pub struct FullRotation {
 }
 
 impl FullRotation {
-    /// The grid of a sample of the shape `to`.
+    /// Where the pixels come from of a sample of the shape `to`.
     ///
     /// With `t` the angle, the pixel in row `i` and column `j` of a turned slice of `h` rows and `w` columns is
     /// the nearest to column `cos t x - sin t y + (w - 1) / 2` and row `sin t x + cos t y + (h - 1) / 2` of the
     /// slice, where `x = j - (w - 1) / 2` and `y = i - (h - 1) / 2`.
-    pub(super) fn grid(&self, fit: Fit, shape: [usize; 2], to: [usize; 2]) -> Grid {
+    pub(super) fn sources(&self, fit: Fit, shape: [usize; 2], to: [usize; 2]) -> PixelSources {
         let axes = Axis::flipped(shape, self.flips, self.quarter_turns);
         let (sine, cosine) = self.degrees.to_radians().sin_cos();
         let extents = axes.map(|axis| axis.extent);
@@ -41,13 +41,13 @@ impl FullRotation {
             let x = column as f64 - middle_column;
             [sine * x, cosine * x]
         });
-        Grid::new(axes, rows, columns)
+        PixelSources::new(axes, rows, columns)
     }
 
-    /// Writes the pixels of [`FullRotation::grid`].
+    /// Writes the pixels of [`FullRotation::sources`].
     pub(super) fn apply(&self, fit: Fit, slice: &Slice<'_>, sample: &mut Sample<'_>) {
-        let Grid { rows, columns, last, first, steps, .. } =
-            self.grid(fit, slice.shape, sample.shape);
+        let PixelSources { rows, columns, last, first, steps, .. } =
+            self.sources(fit, slice.shape, sample.shape);
         let width = sample.shape[1];
         let lines =
             sample.image.chunks_exact_mut(width).zip(sample.annotation.chunks_exact_mut(width));

@@ -8,16 +8,16 @@ mod axes;
 mod bilinear;
 mod fit;
 mod full_rotation;
-mod grid;
 pub mod pillow;
 mod reference;
+mod sources;
 pub mod transfer;
 
 pub use crate::config::sampling::Fit;
 pub use fit::Centred;
 pub use full_rotation::FullRotation;
-pub use grid::Grid;
 pub use reference::{zoom_image, zoom_labels};
+pub use sources::PixelSources;
 
 use crate::random::Draws;
 use axes::Axis;
@@ -163,13 +163,13 @@ impl Transform {
         }
     }
 
-    /// The grid by which [`Transform::apply`] makes `size` rows of as many columns from a slice of `shape`,
+    /// Where [`Transform::apply`] takes the pixels of `size` rows of as many columns from a slice of `shape`,
     /// no extent of which may be 0.
-    pub fn grid(&self, shape: [usize; 2], size: usize) -> Grid {
+    pub fn sources(&self, shape: [usize; 2], size: usize) -> PixelSources {
         match (self.drawn(), self.resample) {
-            (Draw::Full(full), _) => full.grid(self.fit, shape, [size; 2]),
-            (draw, Resample::Bilinear) => bilinear::grid(draw, self.fit, shape, [size; 2]),
-            (draw, _) => reference::grid(draw, self.fit, shape, [size; 2]),
+            (Draw::Full(full), _) => full.sources(self.fit, shape, [size; 2]),
+            (draw, Resample::Bilinear) => bilinear::sources(draw, self.fit, shape, [size; 2]),
+            (draw, _) => reference::sources(draw, self.fit, shape, [size; 2]),
         }
     }
 
@@ -183,9 +183,9 @@ impl Transform {
         reference::gather_labels(mask.labels, (self.mask_axes(mask.shape), self.fit), (size, out));
     }
 
-    /// The grid of the nearest pixels by which [`Transform::apply_to_mask`] makes a mask.
-    pub fn mask_grid(&self, shape: [usize; 2], size: usize) -> Grid {
-        reference::still_grid(self.mask_axes(shape), self.fit, [size; 2])
+    /// The nearest pixels by which [`Transform::apply_to_mask`] makes a mask.
+    pub fn mask_sources(&self, shape: [usize; 2], size: usize) -> PixelSources {
+        reference::still_sources(self.mask_axes(shape), self.fit, [size; 2])
     }
 
     /// The axes of a mask of `shape` beside a sample that is drawn so.

@@ -6,7 +6,7 @@
 
 use super::axes::Axis;
 use super::fit::Lines;
-use super::grid::{Grid, MISSING, OUTSIDE};
+use super::sources::{MISSING, OUTSIDE, PixelSources};
 use super::{Draw, Sample, Slice};
 use crate::config::sampling::Fit;
 
@@ -64,28 +64,28 @@ pub(super) fn apply(draw: Draw, fit: Fit, slice: &Slice<'_>, sample: &mut Sample
     gather_both(&slice, &offsets, tile, sample);
 }
 
-/// The grid of the nearest pixels of a sample of the shape `to`; outside the slice there are none.
-pub(super) fn grid(draw: Draw, fit: Fit, shape: [usize; 2], to: [usize; 2]) -> Grid {
+/// The nearest pixels of a sample of the shape `to`; outside the slice there are none.
+pub(super) fn sources(draw: Draw, fit: Fit, shape: [usize; 2], to: [usize; 2]) -> PixelSources {
     let degrees = match draw {
         Draw::Turn { quarter_turns, flip_axis } => {
-            return still_grid(Axis::turned(shape, quarter_turns, flip_axis), fit, to);
+            return still_sources(Axis::turned(shape, quarter_turns, flip_axis), fit, to);
         }
         Draw::Rotate { degrees } => degrees,
-        Draw::Keep | Draw::Full(_) => return still_grid(Axis::stored(shape), fit, to),
+        Draw::Keep | Draw::Full(_) => return still_sources(Axis::stored(shape), fit, to),
     };
     let [rows, columns] = [0, 1].map(|side| Lines::new(fit, shape[side], to[side]));
     let rotation = Rotation::new(degrees, shape);
     let rows = rows.each(to[0], missing(fit), |row| rotation.start(row as f64));
     let columns = columns.each(to[1], missing(fit), |column| rotation.part(column as f64));
-    Grid::new(Axis::stored(shape), rows, columns)
+    PixelSources::new(Axis::stored(shape), rows, columns)
 }
 
-/// The grid of `to` rows and columns without a rotation.
-pub(super) fn still_grid(axes: [Axis; 2], fit: Fit, to: [usize; 2]) -> Grid {
+/// Where `to` rows and columns come from without a rotation.
+pub(super) fn still_sources(axes: [Axis; 2], fit: Fit, to: [usize; 2]) -> PixelSources {
     let [rows, columns] = [0, 1].map(|side| Lines::new(fit, axes[side].extent, to[side]));
     let rows = rows.each(to[0], missing(fit), |row| [row as f64, 0.0]);
     let columns = columns.each(to[1], missing(fit), |column| [0.0, column as f64]);
-    Grid::new(axes, rows, columns)
+    PixelSources::new(axes, rows, columns)
 }
 
 /// The coordinates of a line that shows nothing.

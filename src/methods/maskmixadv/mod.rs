@@ -6,7 +6,7 @@
 
 mod params;
 
-use super::{Asked, Passes, Recipe, Setup, annotated_cross_entropy, probabilities};
+use super::{Asked, Passes, Recipe, Setup, annotated_cross_entropy, cleaned, probabilities};
 use crate::data::batch::Batch;
 use crate::data::samples::Samples;
 use crate::data::stream::{MAIN, SHAPES, Select, StreamSpec};
@@ -15,7 +15,7 @@ use crate::losses::adversarial::{accuracy, gradient_penalty, verdict};
 use crate::losses::{SMOOTH, dice, masked_mean_square, one_hot};
 use crate::mixing::{self, CellMasks, expected_class, label_map, mix};
 use crate::native::cuda::upload;
-use crate::native::{GroupSum, global_sum, with_slice_mut};
+use crate::native::{GroupSum, global_sum};
 use crate::nets::Pass;
 use crate::nets::gan::{Discriminator, Judge};
 use crate::nets::unet::UNetMae;
@@ -26,7 +26,7 @@ use crate::train::point::StepPoint;
 use crate::train::{ForwardMode, Method, Objective, StepContext, Weight};
 pub use params::Params;
 use params::{Adversary, Hide, Maps, Masks, PredictsFrom, Shape};
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
 /// Weight of each verdict in the discriminator's objective, which Adam makes immaterial.
 const VERDICT_WEIGHT: f64 = 0.05;
@@ -186,15 +186,8 @@ impl MaskMixAdv {
         if !self.params.largest_component {
             return Ok(labels);
         }
-        let (size, classes) = (mixed.size(), mixed.size()[1] as usize);
-        let (pixels, columns) = ((size[2] * size[3]) as usize, size[3] as usize);
-        let host = labels.to_kind(Kind::Uint8).to_device(Device::Cpu).contiguous();
-        with_slice_mut(&host, |all: &mut [u8]| {
-            for slice in all.chunks_exact_mut(pixels) {
-                keep_largest(slice, columns, classes);
-            }
-        })?;
-        Ok(host.to_device(labels.device()).to_kind(Kind::Int64))
+        let classes = mixed.size()[1] as usize;
+        cleaned(&labels, |slice, columns| keep_largest(slice, columns, classes))
     }
 
     /// Whether the discriminator does anything in a step.

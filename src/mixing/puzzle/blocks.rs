@@ -30,11 +30,11 @@ pub(super) fn means(
 }
 
 /// The share of each block of `side` x `side` pixels in the saliency of an image, `[size * size]`, row-major:
-/// together 1. Where the saliency is 0 everywhere, all blocks have the same.
+/// together 1. Where the saliency is 0 everywhere, or too large to be added up, all blocks have the same.
 pub fn shares(saliency: &[f32], size: usize, side: usize) -> Vec<f32> {
     let mut shares = means(saliency, size, side, |saliency| saliency);
     let total = sum(&shares);
-    if total > 0.0 {
+    if total > 0.0 && total.is_finite() {
         for share in &mut shares {
             *share /= total;
         }
@@ -95,11 +95,13 @@ mod tests {
     }
 
     #[test]
-    fn shares_sum_to_one_and_are_equal_where_nothing_is_salient() {
+    fn shares_sum_to_one_and_are_equal_where_saliency_says_nothing() {
         let saliency: Vec<f32> = (0..64 * 64).map(|pixel| (pixel % 97) as f32).collect();
         let shares = shares(&saliency, 64, 4);
         assert!((shares.iter().sum::<f32>() - 1.0).abs() < 1e-5);
-        assert_eq!(super::shares(&[0.0; 64], 8, 4), [0.25; 4]);
+        for saliency in [0.0, 1e38] {
+            assert_eq!(super::shares(&[saliency; 64], 8, 4), [0.25; 4]);
+        }
     }
 
     #[test]

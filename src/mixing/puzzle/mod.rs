@@ -39,7 +39,8 @@ pub struct Settings {
 pub struct Transport {
     /// What moving a patch along a whole side costs, in shares of the saliency of the image, at least 0.
     pub distance_weight: f64,
-    /// Pixels along the side of a patch: 1, 2, 4, 8 and so on. Patches are never larger than blocks.
+    /// Pixels along the side of a patch: 1, 2, 4, 8 and so on. It is smaller where blocks are, or where blocks do
+    /// not hold a whole number of patches.
     pub patch: usize,
 }
 
@@ -65,8 +66,8 @@ pub struct Draw {
 pub struct View<'a> {
     /// Intensities, `[size * size]`, row-major and finite; of several channels their mean.
     pub image: &'a [f32],
-    /// How strongly the objective depends on each pixel, like `image`, at least 0. Where it is 0 everywhere,
-    /// all pixels count the same.
+    /// How strongly the objective depends on each pixel, like `image`, at least 0. Where it is 0 everywhere, or
+    /// too large to be added up, all pixels count the same.
     pub saliency: &'a [f32],
 }
 
@@ -135,7 +136,10 @@ impl Mix {
     /// How the patches of an image move that blocks with label `hidden` do not show.
     fn moved(&self, saliency: &[f32], hidden: u8, transport: Transport) -> Moved {
         let side = self.size / self.blocks;
-        let patch = transport.patch.min(side);
+        let mut patch = transport.patch.min(side);
+        while !side.is_multiple_of(patch) {
+            patch /= 2;
+        }
         let count = self.size / patch;
         let of_patch = |place: usize| {
             let (row, column) = (place / count * patch / side, place % count * patch / side);
@@ -210,6 +214,7 @@ pub fn canvas(rows: usize, columns: usize) -> usize {
 
 /// What the side of images to mix is a multiple of: 16 blocks of 4 x 4 pixels.
 const CANVAS_STEP: usize = 64;
+
 fn check(settings: &Settings, draw: Draw) -> Result<()> {
     let Settings { labels, beta, gamma, eta, transport } = settings;
     if !(2..=255).contains(labels) {
@@ -353,6 +358,20 @@ mod tests {
         assert!(
             mix_all(&[], SIZE, &settings, Draw { blocks: 2, share: 0.5 }, 2).unwrap().is_empty()
         );
+    }
+
+    #[test]
+    fn blocks_hold_a_whole_number_of_patches() {
+        let pixels = 192 * 192;
+        let saliency: Vec<f32> = (0..pixels).map(|pixel| (pixel % 31) as f32).collect();
+        let view = View { image: &vec![0.0; pixels], saliency: &saliency };
+        let of_patch = |patch| {
+            let transport = Some(Transport { patch, distance_weight: 0.8 });
+            let settings = Settings { transport, ..Settings::default() };
+            mix([view; 2], 192, &settings, Draw { blocks: 16, share: 0.5 }).unwrap()
+        };
+        assert_eq!(of_patch(8), of_patch(4));
+        assert_eq!(of_patch(64), of_patch(16));
     }
 
     #[test]

@@ -22,9 +22,14 @@ const LEAST_OF_SHAPES: &str = "[data.shapes]\npath = 'm'\n";
 const LEAST_OF_PATCHES: &str = "[data.patches]\nextent = [16, 96, 96]\n";
 const LEAST_OF_LEARNER: &str = "lr = 1.0\noptimizer = { sgd = {} }";
 const LEARNER_FILES: [&str; 3] = ["train/learner.rs", "train/optimizer.rs", "train/schedule.rs"];
-/// Where parameters of methods find names to choose from, beside their own file.
-const CHOICE_FILES: [&str; 4] =
-    ["nets/gan.rs", "losses/contour.rs", "losses/intensity_variance.rs", "losses/mumford_shah.rs"];
+/// Where parameters of methods find tables and names to choose from, beside their own file.
+const CHOICE_FILES: [&str; 5] = [
+    "methods/mod.rs",
+    "nets/gan.rs",
+    "losses/contour.rs",
+    "losses/intensity_variance.rs",
+    "losses/mumford_shah.rs",
+];
 
 fn page(title: &str, introduction: &str) -> String {
     format!(
@@ -181,6 +186,13 @@ fn keys(text: &mut String, types: &Types, of: &Documented, defaults: &Table) {
             write!(choices, "\n`{name}` is one of\n\n").unwrap();
             for value in &choice.members {
                 writeln!(choices, "- `{}`: {}", value.name, value.doc).unwrap();
+                if let Some(table) = value.value.as_ref().and_then(|of| innermost(of, types)) {
+                    choices.push_str("  It is a table of\n");
+                    for key in &table.members {
+                        let takes = words(key.value.as_ref().unwrap(), types);
+                        writeln!(choices, "  - `{}`, {takes}: {}", key.name, key.doc).unwrap();
+                    }
+                }
             }
         }
     }
@@ -207,8 +219,11 @@ fn words(value: &Type, types: &Types) -> String {
         ("GraphChoice", _) => "true, false or `auto`".to_owned(),
         ("TimeSpan", _) => "time, such as `2h30m`, or `none`".to_owned(),
         ("LearnerConfig", _) => "[learner](configuration.md#a-learner)".to_owned(),
-        _ if types.find(&name).is_some_and(Documented::is_choice) => "a name".to_owned(),
-        _ => "table".to_owned(),
+        _ => match types.find(&name).filter(|found| found.is_choice()) {
+            Some(choice) if choice.members.iter().all(Documented::is_name) => "a name".to_owned(),
+            Some(_) => "a name or a table".to_owned(),
+            None => "table".to_owned(),
+        },
     }
 }
 
@@ -265,10 +280,13 @@ fn defaults_of(method: &MethodDef, params: &Documented) -> Table {
     let written = config["method"]["params"].as_table_mut().unwrap();
     let optional = |key: &str| params.members.iter().any(|p| p.name == key && p.has_default);
     written.retain(|key, _| !optional(key));
-    // Networks as large as they are by default do not fit small images.
-    config["data"].as_table_mut().unwrap().remove("size");
-    let config = parse(&toml::to_string(&config).unwrap(), method.name, &[]).unwrap();
-    let mut defaults = (method.check)(&config).unwrap();
+    // Networks as large as they are by default do not fit small images, and not all fit one size.
+    let of_size = |size: i64| {
+        let mut config = config.clone();
+        config["data"].as_table_mut().unwrap().insert("size".to_owned(), size.into());
+        (method.check)(&parse(&toml::to_string(&config).unwrap(), method.name, &[]).unwrap())
+    };
+    let mut defaults = of_size(256).or_else(|_| of_size(212)).unwrap();
     defaults.retain(|key, _| optional(key));
     defaults
 }

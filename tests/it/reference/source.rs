@@ -21,10 +21,14 @@ pub(super) struct Documented {
 }
 
 impl Documented {
-    /// Whether this is an enum whose variants are mere names.
+    /// Whether this is an enum of which some variants are mere names.
     pub(super) fn is_choice(&self) -> bool {
-        let mere = |member: &Self| member.value.is_none() && member.members.is_empty();
-        !self.members.is_empty() && self.members.iter().all(mere)
+        self.members.iter().any(Self::is_name)
+    }
+
+    /// Whether this is a variant that is a mere name.
+    pub(super) fn is_name(&self) -> bool {
+        self.value.is_none() && self.members.is_empty()
     }
 }
 

@@ -16,7 +16,7 @@ pub(super) const OUTSIDE: [f64; 2] = [f64::INFINITY; 2];
 /// Pixel `[i, j]` lies at the coordinates `rows[i] + columns[j]`, in pixels from the first element
 /// of the turned slice; the resampling says what is made of coordinates between elements and outside.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Grid {
+pub struct PixelSources {
     /// The part of both coordinates that a row gives; negative infinity where the resize leaves the
     /// row empty, infinity where it lies outside of the slice.
     pub rows: Vec<[f64; 2]>,
@@ -32,7 +32,7 @@ pub struct Grid {
     pub is_single: bool,
 }
 
-impl Grid {
+impl PixelSources {
     pub(super) fn new(axes: [Axis; 2], rows: Vec<[f64; 2]>, columns: Vec<[f64; 2]>) -> Self {
         Self {
             rows,
