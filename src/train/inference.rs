@@ -667,9 +667,11 @@ pub(super) mod tests {
         let inference = Inference::new(vec![&echo], patches([4, 6, 8]), HERE);
         let bytes = inference.bytes(&scan([8, 12, 16]), 2);
         assert_eq!(bytes, inference.bytes(&scan([80, 12, 16]), 2));
-        // Twice the layer, sums and totals of two classes, a window with its results, and one slice.
-        let (layer, window, slice) = (4 * 12 * 16, 4 * 6 * 8, 12 * 16);
-        assert_eq!(bytes, 4 * (2 * layer + 3 * layer + 7 * window + 2 * slice));
+        // Twice the layer, sums and totals of two classes, twice a window, and an answer of two classes.
+        let (layer, window) = (4 * 12 * 16, 4 * 6 * 8);
+        assert_eq!(bytes, 4 * (2 * layer + 3 * layer + 2 * window + 2 * window));
+        let mirrored = Inference { mirrors: true, ..inference };
+        assert_eq!(mirrored.bytes(&scan([8, 12, 16]), 2), bytes + 4 * 3 * 2 * window);
     }
 
     #[test]
