@@ -88,7 +88,7 @@ def plans(spacing, shape, window):
             "configurations": {"3d_fullres": configuration},
             "experiment_planner_used": "ExperimentPlanner",
             "label_manager": "LabelManager",
-            "foreground_intensity_properties_per_channel": {},
+            "foreground_intensity_properties_per_channel": {"0": {}},
         }
     )
 
