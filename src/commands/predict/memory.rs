@@ -137,7 +137,8 @@ mod tests {
         let of = |slices: usize| {
             of(&Grid::unplaced([slices, 512, 512], None), Spacing::AsStored, |_| ())
         };
-        assert!(of(600) < 5_000_000_000, "{}", of(600));
+        // Networks and program take some 1.2 GB beside it.
+        assert!(held(of(600)) < 6_000_000_000, "{}", held(of(600)));
         // 4 bytes of intensity and 1 of label for each voxel.
         assert_eq!(of(600) - of(300), 300 * 512 * 512 * 5);
     }
