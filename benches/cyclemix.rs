@@ -94,10 +94,17 @@ fn setup(device: Device) -> Setup {
     }
 }
 
+/// The network of a step by itself.
+struct Alone {
+    net: ValidUNet,
+    weights: Vec<Tensor>,
+    passes: Passes,
+}
+
 /// Who is timed.
 enum Side {
     Step(Box<dyn Method>),
-    Passes { net: ValidUNet, weights: Vec<Tensor>, passes: Passes },
+    Passes(Box<Alone>),
 }
 
 impl Side {
@@ -114,17 +121,17 @@ impl Side {
         let trained = |entry: &&Entry| entry.role != Role::Buffer;
         let weights = parameters.entries().iter().filter(trained);
         let weights = weights.map(|entry| entry.tensor.shallow_clone()).collect();
-        Self::Passes { net, weights, passes }
+        Self::Passes(Box::new(Alone { net, weights, passes }))
     }
 
     fn run(&mut self, batch: &Batch, mut cx: StepContext<'_>) -> Result<()> {
-        let (net, weights, passes) = match self {
+        let Alone { net, weights, passes } = match self {
             Self::Step(method) => {
                 method.step(batch, &mut cx)?;
                 // Reads the losses, which on a GPU is what ends the step.
                 return cx.into_report().fetch().map(drop);
             }
-            Self::Passes { net, weights, passes } => (net, weights, passes),
+            Self::Passes(alone) => &**alone,
         };
         let samples = batch.main();
         let image = samples.image.detach().set_requires_grad(true);

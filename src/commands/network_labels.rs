@@ -23,7 +23,7 @@ use crate::pseudo_labels::expansion::{Added, Form, Within};
 use crate::pseudo_labels::lesion::SoftLesion;
 use crate::runlog::directory::RunDirectory;
 use crate::train::checkpoint::restore_chosen;
-use crate::train::inference::{Inference, most_likely};
+use crate::train::inference::{Answering, Inference, most_likely};
 use std::path::PathBuf;
 use std::sync::Arc;
 use tch::{Device, Kind, Tensor};
@@ -64,7 +64,7 @@ fn label(arguments: &cli::PseudoLabels, (comm, variables): (&Host, &Variables)) 
         inference: Inference {
             is_in_colour: dataset.is_in_colour(),
             mirrors: arguments.mirrors,
-            every_decoder: expansion.is_some(),
+            answering: if expansion.is_some() { Answering::EveryDecoder } else { Answering::Main },
             beside: expansion.is_some().then_some(&vote),
             ..Inference::new(members, plan.data.sampling, run::target(plan, device))
         },
@@ -149,16 +149,16 @@ impl Expansion {
 /// What an expansion has added, in words.
 fn told(added: &Added, drawn: &str) -> String {
     let percent = |part: u64, of: u64| 100.0 * part as f64 / of.max(1) as f64;
-    let mut words = format!(
-        "`{EXPANDED}` labels {} voxels that `{drawn}` leaves open, {:.2} % of all",
-        added.labelled,
-        percent(added.labelled, added.voxels)
+    let added_share = percent(added.labelled, added.voxels);
+    let words = format!(
+        "`{EXPANDED}` labels {} voxels that `{drawn}` leaves open, {added_share:.2} % of all",
+        added.labelled
     );
-    if added.known > 0 {
-        let correct = percent(added.correct, added.known);
-        words += &format!("; {correct:.2} % of the {} known ones as in `{DENSE}`", added.known);
+    if added.known == 0 {
+        return words;
     }
-    words
+    let correct = percent(added.correct, added.known);
+    format!("{words}; {correct:.2} % of the {} known ones as in `{DENSE}`", added.known)
 }
 
 /// Labels of `size` x `size` pixels on the grid of `rows` x `columns` that the network's input was made of:

@@ -9,6 +9,7 @@ pub mod dmpls;
 pub mod dmsps;
 pub mod maskmixadv;
 pub mod partial_ce;
+mod puzzle;
 pub mod scribble2label;
 pub mod ustm;
 
@@ -19,17 +20,14 @@ use crate::data::stream::{self, StreamSpec};
 use crate::data::{IGNORE, IMAGE_LABEL};
 use crate::error::{Context, Failure, Result};
 use crate::losses::{partial_cross_entropy, partial_cross_entropy_over};
-use crate::mixing::puzzle::{Settings, Transport};
 use crate::native::cuda::upload;
 use crate::native::{Alone, GroupSum, with_slice_mut};
 use crate::nets::{LayerKeys, Pass};
 use crate::random::Key;
 use crate::train::learner::LearnerSetup;
-use crate::train::numbers;
 use crate::train::point::StepPoint;
 use crate::train::{Drawing, ForwardMode, Method, StepContext};
-use serde::de::{DeserializeOwned, Error};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Serialize, de::DeserializeOwned};
 use std::rc::Rc;
 use std::sync::Arc;
 use tch::{Device, Kind, Tensor};
@@ -140,58 +138,6 @@ impl Passes {
 /// Class probabilities of logits, with classes along the second axis.
 fn probabilities(logits: &Tensor) -> Tensor {
     logits.softmax(1, logits.kind())
-}
-
-/// How two images are put together by `PuzzleMix`, `[method.params.puzzle]`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct Puzzle {
-    /// Both parameters of the beta distribution of the share that is to stay; 0.5 as for CycleMix.
-    #[serde(deserialize_with = "numbers::positive")]
-    alpha: f64,
-    /// Shares that a block can have: 3 are everything, one half and nothing; 2 to 8.
-    #[serde(deserialize_with = "labels")]
-    labels: i64,
-    /// What two neighbouring blocks of different shares cost.
-    #[serde(deserialize_with = "numbers::weight")]
-    beta: f64,
-    /// What a step of intensities between neighbouring blocks costs, relative to `beta`.
-    #[serde(deserialize_with = "numbers::weight")]
-    gamma: f64,
-    /// How strongly the share of blocks keeps to the one that is drawn.
-    #[serde(deserialize_with = "numbers::weight")]
-    eta: f64,
-    /// Whether salient patches move to where their image is shown; annotation stays, but with `transport_labels` of `cyclemix`.
-    transport: bool,
-    /// What moving a patch from one end of a side to the other costs, in shares of the saliency of its image.
-    #[serde(deserialize_with = "numbers::positive")]
-    distance_weight: f64,
-}
-
-impl Default for Puzzle {
-    fn default() -> Self {
-        let (alpha, labels, beta, gamma, eta) = (0.5, 3, 1.2, 0.5, 0.2);
-        Self { alpha, labels, beta, gamma, eta, transport: true, distance_weight: 0.8 }
-    }
-}
-
-/// Pixels along a side of what moves.
-const PATCH: usize = 4;
-
-impl Puzzle {
-    fn settings(&self) -> Settings {
-        let Self { labels, beta, gamma, eta, distance_weight, .. } = *self;
-        let transport = self.transport.then_some(Transport { distance_weight, patch: PATCH });
-        Settings { labels: labels as usize, beta, gamma, eta, transport }
-    }
-}
-
-/// Shares of a block.
-fn labels<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<i64, D::Error> {
-    let labels = i64::deserialize(from)?;
-    let is_one = (2..=8).contains(&labels);
-    let wrong = || D::Error::custom(format!("expected 2 to 8 shares of a block, found {labels}"));
-    is_one.then_some(labels).ok_or_else(wrong)
 }
 
 /// Labels `[N, H, W]` after `clean` has changed each slice on the host, given with its number of columns.

@@ -6,7 +6,7 @@ use crate::random::Key;
 use std::ops::Range;
 use tch::Tensor;
 
-/// The hole of Cutout (DeVries and Taylor, arXiv 1708.04552) and of `CycleMix`: `half_side` pixels to every
+/// The hole of Cutout (`DeVries` and Taylor, arXiv 1708.04552) and of `CycleMix`: `half_side` pixels to every
 /// side of one that is drawn from all pixels, as far as the image goes.
 ///
 /// `extents` are those of the image, at least 1 along each axis; the pixel is `[row, column]`, or of volumes

@@ -93,12 +93,14 @@ impl Mixture {
     }
 
     /// The same in shared memory.
+    #[must_use]
     pub fn shallow_clone(&self) -> Self {
         let sources = self.sources.as_ref().map(Tensor::shallow_clone);
         Self { shares: self.shares.shallow_clone(), sources, frame: self.frame }
     }
 
     /// The same with all pixels in their places.
+    #[must_use]
     pub fn in_place(&self) -> Self {
         Self { shares: self.shares.shallow_clone(), sources: None, frame: self.frame }
     }

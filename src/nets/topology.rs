@@ -57,7 +57,7 @@ impl Topology {
     }
 
     /// [`Topology::published`] with dropout in the decoders too, and 1 x 1 taps at their ends: `DBNet` of the
-    /// package PyMIC 0.5.4.
+    /// package `PyMIC` 0.5.4.
     pub fn pymic() -> Self {
         let published = Self::published();
         Self { decoders_drop: true, taps_out: published.taps_out.map(|_| 1), ..published }

@@ -249,7 +249,8 @@ mod tests {
         }
         // As a rank without samples meets it.
         let none = Tensor::zeros([0, 2, 4, 20], (Kind::Float, Device::Cpu)).set_requires_grad(true);
-        let found = net.forward(&none, &Pass::Train { group: group(), keys: None, moves: 1 }).unwrap();
+        let found =
+            net.forward(&none, &Pass::Train { group: group(), keys: None, moves: 1 }).unwrap();
         found.sum(Kind::Float).backward();
         assert_eq!((found.size(), none.grad().size()), (vec![0, 3, 4, 20], none.size()));
     }

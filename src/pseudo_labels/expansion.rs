@@ -9,7 +9,7 @@ use crate::scan::components::{Neighbourhood, keep_largest};
 /// Which of the two published forms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
-    /// That of the package PyMIC, which is the described idea: what is not sure stays unlabelled, and the
+    /// That of the package `PyMIC`, which is the described idea: what is not sure stays unlabelled, and the
     /// background has to hang together as every structure has.
     Unlabelled,
     /// That of the original scripts: what is not sure is background.
@@ -79,7 +79,9 @@ impl Form {
             }
         }
         if self == Self::Unlabelled {
-            marks.iter_mut().for_each(|mark| *mark = mark.checked_sub(1).unwrap_or(IGNORE));
+            for mark in &mut marks {
+                *mark = mark.checked_sub(1).unwrap_or(IGNORE);
+            }
         }
         marks
     }

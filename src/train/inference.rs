@@ -45,6 +45,18 @@ impl Target {
     }
 }
 
+/// Who of a network with several decoders answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answering {
+    /// The one that predicts.
+    Main,
+    /// All of them; the answer is the mean.
+    EveryDecoder,
+}
+
+/// Makes a map `[N, 1, ...]` of the probabilities `[N, classes, ...]` of windows.
+pub type Beside<'t> = &'t dyn Fn(&Tensor) -> Result<Tensor>;
+
 /// Networks that answer together, and how a volume is cut for them.
 #[derive(Clone)]
 pub struct Inference<'a> {
@@ -60,11 +72,10 @@ pub struct Inference<'a> {
     /// Whether networks also see what they see mirrored along every subset of its axes; the answer is the
     /// mean.
     pub mirrors: bool,
-    /// Whether every decoder of a network is asked, where it has several; the answer is the mean.
-    pub every_decoder: bool,
-    /// What is blended like one more class, behind the others: a map `[N, 1, ...]` made of the probabilities
-    /// `[N, classes, ...]` of windows.
-    pub beside: Option<&'a dyn Fn(&Tensor) -> Result<Tensor>>,
+    /// Who of a network answers.
+    pub answering: Answering,
+    /// What is made of each window and blended like one more class, behind the others.
+    pub beside: Option<Beside<'a>>,
     /// Precision and place of the networks.
     pub target: Target,
     /// Slices that go through a network together where it sees each by itself, at least 1.
@@ -101,7 +112,7 @@ impl<'a> Inference<'a> {
             is_in_colour: false,
             overlap: OVERLAP,
             mirrors: false,
-            every_decoder: false,
+            answering: Answering::Main,
             beside: None,
             target,
             slices_at_once: SLICES_AT_ONCE,
@@ -158,7 +169,8 @@ impl<'a> Inference<'a> {
             let group = product([lattice.depth(), rows, columns]) * windows as u64;
             // Of several answers the sum so far, the next one as it lies and the new sum; what another rank found;
             // and one more, for the holes that those leave which come and go.
-            let is_mean = self.members.len() > 1 || self.mirrors || self.every_decoder;
+            let is_mean =
+                self.members.len() > 1 || self.mirrors || self.answering == Answering::EveryDecoder;
             let sums = if is_mean { 3 } else { 0 };
             let answers = 1 + sums + u64::from(self.share.is_some());
             let totals = u64::from(lattice.overlaps());
@@ -344,10 +356,10 @@ impl<'a> Inference<'a> {
 
     /// What a network says of windows: once, or by each of its decoders.
     fn opinions(&self, member: &dyn Method, windows: &Tensor) -> Result<Vec<Tensor>> {
-        if self.every_decoder {
-            return tch::no_grad(|| member.opinions(windows));
+        match self.answering {
+            Answering::Main => Ok(vec![member.predict(windows)?]),
+            Answering::EveryDecoder => tch::no_grad(|| member.opinions(windows)),
         }
-        Ok(vec![member.predict(windows)?])
     }
 
     fn cut<'s>(&self, scan: &'s Scan) -> Cut<'s> {

@@ -173,6 +173,8 @@ mod methods;
 #[cfg(test)]
 #[cfg(feature = "torch")]
 mod micro_batches;
+#[cfg(test)]
+#[cfg(feature = "torch")]
 mod mixings;
 #[cfg(test)]
 #[cfg(feature = "torch")]

@@ -163,7 +163,8 @@ fn golden_unet_over_volumes() {
         // What networks return is stored in single precision.
         golden.assert_close(&format!("{name}.out.evaluated"), &logits, 1e-6);
 
-        let logits = net.forward(&x, &Pass::Train { group: Arc::new(Alone), keys: None, moves: 1 }).unwrap();
+        let logits =
+            net.forward(&x, &Pass::Train { group: Arc::new(Alone), keys: None, moves: 1 }).unwrap();
         golden.assert_close(&format!("{name}.out.trained"), &logits, 1e-6);
         let labels = golden.labels(&format!("{name}.in.scribble"));
         let loss = partial_cross_entropy(&logits, &labels, &Alone);
@@ -201,7 +202,8 @@ fn convolutions_over_volumes_may_compute_in_bf16() {
         let mut parameters = parameters.computing_in(computed);
         let net = UNet::shaped(&mut parameters.root(), 1, 3, &topology);
         let flat = Flat::new(&parameters);
-        let logits = net.forward(&x, &Pass::Train { group: Arc::new(Alone), keys: None, moves: 1 }).unwrap();
+        let logits =
+            net.forward(&x, &Pass::Train { group: Arc::new(Alone), keys: None, moves: 1 }).unwrap();
         assert_eq!(logits.kind(), Kind::Float);
         logits.square().mean(Kind::Float).backward();
         let gradients = flat.gradients();

@@ -63,7 +63,8 @@ mod tests {
     fn what_is_drawn_has_the_published_shares() {
         let learner = "learner = { lr = 0.01, optimizer = { sgd = {} } }";
         let params: Params = toml::from_str(learner).unwrap();
-        let of = |step| Chance::drawn(&params, [212, 212], 4, &StepPoint::new(step, 9, Key::new(1)));
+        let of =
+            |step| Chance::drawn(&params, [212, 212], 4, &StepPoint::new(step, 9, Key::new(1)));
         let all: Vec<Chance> = (1..=4000).map(of).collect();
         let share = |is: &dyn Fn(&Chance) -> bool| {
             all.iter().filter(|chance| is(chance)).count() as f64 / all.len() as f64
@@ -76,7 +77,8 @@ mod tests {
         // Of the arcsine law two thirds lie within a quarter of an end.
         assert!(near(share(&|chance| (chance.draw.share - 0.5).abs() > 0.25), 2.0 / 3.0));
         assert!(near(share(&|chance| chance.partners[3] == 3), 0.25));
-        let turned = |chance: &Chance| chance.angles.as_ref().is_some_and(|angles| angles[0] > 90.0);
+        let turned =
+            |chance: &Chance| chance.angles.as_ref().is_some_and(|angles| angles[0] > 90.0);
         assert!(near(share(&turned), 0.75));
         let whole = |chance: &Chance| chance.holes[2].iter().all(|along| along.len() == 32);
         assert!(near(share(&whole), (181.0f64 / 212.0).powi(2)));

@@ -6,9 +6,7 @@
 mod chance;
 mod params;
 
-use super::{
-    Asked, Passes, Recipe, Setup, cleaned, drawings_of_mix, probabilities, refuse_side,
-};
+use super::{Asked, Passes, Recipe, Setup, cleaned, drawings_of_mix, probabilities, refuse_side};
 use crate::data::batch::Batch;
 use crate::error::Result;
 use crate::losses::mixed::{cosine_distance, partial_cross_entropy_of_probabilities};
@@ -16,8 +14,8 @@ use crate::losses::one_hot;
 use crate::mixing::mixture::Mixture;
 use crate::mixing::rotation::rotated;
 use crate::mixing::{boxes, label_map};
-use crate::native::cuda::upload;
 use crate::native::Alone;
+use crate::native::cuda::upload;
 use crate::nets::Pass;
 use crate::nets::unet::UNet;
 use crate::nets::valid_unet::ValidUNet;
@@ -27,8 +25,8 @@ use crate::train::learner::Learner;
 use crate::train::point::StepPoint;
 use crate::train::{Drawing, ForwardMode, Method, Objective, StepContext, saliency};
 pub use chance::Chance;
-pub use params::Params;
 use params::Network;
+pub use params::Params;
 use std::sync::Arc;
 use tch::Tensor;
 
@@ -93,7 +91,9 @@ impl Recipe for CycleMix {
     fn refuse_size(params: &Params, size: usize) -> Result<()> {
         match params.network {
             Network::ValidUnet => refuse_side("cyclemix", size, 4).map_err(|failure| {
-                failure.hint("the small U-Net of the other methods: `--set method.params.network=unet`")
+                failure.hint(
+                    "the small U-Net of the other methods: `--set method.params.network=unet`",
+                )
             }),
             Network::Unet => refuse_side("cyclemix", size, 0),
         }
@@ -192,8 +192,7 @@ impl CycleMix {
         let prediction = self.net.forward(&image, &pass)?;
         let labels = one_hot(annotation, &prediction);
         let samples = image.size()[0] as usize;
-        let loss =
-            partial_cross_entropy_of_probabilities(&prediction, &labels, samples, &Alone);
+        let loss = partial_cross_entropy_of_probabilities(&prediction, &labels, samples, &Alone);
         Ok(magnitude(&saliency(&loss, &image)?))
     }
 
@@ -299,11 +298,7 @@ impl CycleMix {
 ///
 /// A sample's mix needs the prediction of its partner, which may be another rank's: every rank computes the term of
 /// all samples, and its gradient with regard to its own predictions.
-fn global_consistency(
-    plain: &Tensor,
-    mixed: &Mixed,
-    everybody: &Everybody<'_>,
-) -> Result<Tensor> {
+fn global_consistency(plain: &Tensor, mixed: &Mixed, everybody: &Everybody<'_>) -> Result<Tensor> {
     let plain = everybody.all(plain)?;
     let mixture = mixed.of_labels.map(|of_own| everybody.all(of_own))?;
     let expected = mixture.of_maps([&plain, &everybody.partners(&plain)]) * &mixed.kept;

@@ -1,7 +1,7 @@
 //! What a configuration says about CycleMix, and what it may not say.
 
 use crate::error::{Failure, Result};
-use crate::methods::Puzzle;
+use crate::methods::puzzle::Puzzle;
 use crate::train::learner::LearnerConfig;
 use crate::train::numbers;
 use serde::{Deserialize, Serialize};
@@ -109,7 +109,9 @@ impl Params {
             .hint("`partial-ce` learns from plain images alone"));
         }
         if self.transport_labels && !self.puzzle.transport {
-            return refuse("`transport_labels` needs `puzzle.transport`: no patch moves without it");
+            return refuse(
+                "`transport_labels` needs `puzzle.transport`: no patch moves without it",
+            );
         }
         Ok(())
     }

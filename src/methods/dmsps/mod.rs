@@ -1,7 +1,7 @@
 //! DMSPS: two decoders on one encoder, and their randomly weighted mean is a soft label for both.
 //!
 //! Han et al., Medical Image Analysis 2024, 103274; what is computed follows HiLab-git/DMSPS at 89fe065: its
-//! original scripts, and where `network` and `warm_up_steps` say so its newer form on PyMIC. Its second stage is
+//! original scripts, and where `network` and `warm_up_steps` say so its newer form on `PyMIC`. Its second stage is
 //! a run of this method on annotation that `scrimp prepare pseudo-labels --uncertainty` has expanded.
 
 mod network;

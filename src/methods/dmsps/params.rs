@@ -22,7 +22,7 @@ pub struct Params {
     /// Weight of the cross-entropy with the soft pseudo label over all pixels, mean of both decoders.
     #[serde(default = "eight", deserialize_with = "numbers::weight")]
     pub(super) pseudo_ce: f64,
-    /// Steps at the beginning in which only 0.0067 of that weight counts: 0 in the original scripts, 100 in PyMIC, whose ramp of 100 steps is looked at every 100 steps.
+    /// Steps at the beginning in which only 0.0067 of that weight counts: 0 in the original scripts, 100 in `PyMIC`, whose ramp of 100 steps is looked at every 100 steps.
     #[serde(default, deserialize_with = "numbers::steps")]
     pub(super) warm_up_steps: u64,
     /// How often the softmax is taken before predictions are compared with the pseudo label.
@@ -83,7 +83,7 @@ pub(super) enum Network {
     /// That of the original scripts: `UNet_CCT` over images, `UNet_CCT_dp_3D` over volumes.
     #[default]
     Original,
-    /// That of PyMIC, over images: decoders with dropout, and a last convolution of one tap.
+    /// That of `PyMIC`, over images: decoders with dropout, and a last convolution of one tap.
     Pymic,
     /// The U-Net of `partial-ce` with a second decoder: over volumes its levels follow their extents and spacing.
     Planned,

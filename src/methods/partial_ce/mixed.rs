@@ -387,7 +387,7 @@ mod tests {
         assert!(found.image.equal(&mixture.of_maps(images)));
         assert_loss(&found.target, "puzzle");
         let still: Params = Params {
-            puzzle: crate::methods::Puzzle { transport: false, ..settings.puzzle.clone() },
+            puzzle: crate::methods::puzzle::Puzzle { transport: false, ..settings.puzzle.clone() },
             ..settings
         };
         assert_near(&of_step(&own, &partners, &still).image, &image, "without transport");

@@ -5,7 +5,7 @@ use crate::losses::contour::Contours;
 use crate::losses::gated_crf::{Field, Kernel};
 use crate::losses::intensity_variance::Sign;
 use crate::losses::mumford_shah::MumfordShah;
-use crate::methods::Puzzle;
+use crate::methods::puzzle::Puzzle;
 use crate::native::Form;
 use crate::train::learner::LearnerConfig;
 use crate::train::numbers;

@@ -24,7 +24,7 @@ const LEAST_OF_LEARNER: &str = "lr = 1.0\noptimizer = { sgd = {} }";
 const LEARNER_FILES: [&str; 3] = ["train/learner.rs", "train/optimizer.rs", "train/schedule.rs"];
 /// Where parameters of methods find tables and names to choose from, beside their own file.
 const CHOICE_FILES: [&str; 5] = [
-    "methods/mod.rs",
+    "methods/puzzle.rs",
     "nets/gan.rs",
     "losses/contour.rs",
     "losses/intensity_variance.rs",
