@@ -27,16 +27,27 @@ fn files_in(folder: &str) -> Vec<PathBuf> {
     files
 }
 
-#[test]
-fn every_mistake_in_a_configuration_is_explained() {
-    let files = files_in("tests/it/invalid");
+/// Compares what is said of every file of a folder.
+fn explains_what_is_wrong_in(folder: &str) {
+    let files = files_in(folder);
     assert!(!files.is_empty());
     for file in files {
         let name = file.file_stem().unwrap().to_str().unwrap();
-        let output = scrimp(&["config", "check", &format!("tests/it/invalid/{name}.toml")]);
+        let output = scrimp(&["config", "check", &format!("{folder}/{name}.toml")]);
         assert!(output.stdout.is_empty(), "{name}");
         insta::assert_snapshot!(format!("invalid_{name}"), complaint(&output));
     }
+}
+
+#[test]
+fn every_mistake_in_a_configuration_is_explained() {
+    explains_what_is_wrong_in("tests/it/invalid");
+}
+
+#[test]
+#[cfg(feature = "torch")]
+fn every_mistake_that_a_method_sees_is_explained() {
+    explains_what_is_wrong_in("tests/it/invalid/methods");
 }
 
 #[test]
