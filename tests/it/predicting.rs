@@ -465,7 +465,7 @@ fn are_continued(trained: &Trained) {
         let row = row.unwrap();
         let [all, inference, export] = [2, 3, 4].map(|cell| row[cell].parse::<f64>().unwrap());
         let parts = inference + export;
-        assert!(parts > 0.0 && parts <= all + 0.02, "{table}");
+        assert!((0.0..=all + 0.02).contains(&parts), "{table}");
     }
     fs::write(trained.path(&format!("to/{}.nii", names[0])), "corrected").unwrap();
     insta::assert_snapshot!(trained.refusal(&format!("@run --images {one} --to @to")));
