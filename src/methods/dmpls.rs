@@ -4,7 +4,9 @@
 //! `code/train_weakly_supervised_ours.py` at a594da8. With a fixed share of one half it is the
 //! ablation of the paper's table 2.
 
-use super::{Passes, Recipe, Setup, annotated_cross_entropy, channels_seen, probabilities};
+use super::{
+    Passes, Recipe, Setup, annotated_cross_entropy, channels_seen, probabilities, weighted_mean,
+};
 use crate::data::batch::Batch;
 use crate::data::samples::Samples;
 use crate::error::Result;
@@ -132,8 +134,7 @@ impl Dmpls {
 
 /// The class of `share` times the first plus the rest of the second: `[N, H, W]` from `[N, C, H, W]`.
 pub fn pseudo_label(probabilities: &[Tensor; 2], share: &Tensor) -> Tensor {
-    let [main, auxiliary] = probabilities.each_ref().map(Tensor::detach);
-    label_map(&(main * share + auxiliary * (1.0 - share)))
+    label_map(&weighted_mean(probabilities, share))
 }
 
 impl Method for Dmpls {

@@ -183,6 +183,13 @@ fn drawings_of_mix(
     ]
 }
 
+/// `share` times the first plus the rest of the second, without gradient: `[N, C, ...]` of what each of two decoders
+/// predicts.
+pub fn weighted_mean(probabilities: &[Tensor; 2], share: &Tensor) -> Tensor {
+    let [main, auxiliary] = probabilities.each_ref().map(Tensor::detach);
+    main * share + auxiliary * (1.0 - share)
+}
+
 /// For each level of features with so many channels, those that a decoder sees: `[N, C]` of 0 and 1, every
 /// second one on average, drawn for each sample.
 fn channels_seen(channels: &[i64], samples: &Samples, cx: &StepContext<'_>) -> Vec<Tensor> {

@@ -1,8 +1,11 @@
 //! Reads golden files and compares tensors; what they mean stands in the tests that use them.
 
 use crate::skips::{gpu_is_there, skipped};
+use scrimp::methods::{Passes, Setup};
 use scrimp::native::{allow_tf32, cuda};
 use scrimp::parameters::Entry;
+use scrimp::random::Key;
+use scrimp::train::learner::{LearnerSetup, Moments};
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::OnceLock;
@@ -21,6 +24,21 @@ pub(crate) fn device() -> Device {
         Ok("cpu") | Err(_) => Device::Cpu,
         Ok(other) => panic!("`SCRIMP_TEST_DEVICE` is `{other}`, expected `cpu` or `cuda`"),
     })
+}
+
+/// What the published networks are built from, without dropout and on [`device`]: 1 channel, 4 classes, and samples of
+/// so many slices, rows and columns.
+pub(crate) fn setup(kind: Kind, sample: [usize; 3]) -> Setup {
+    let (key, moments) = (Key::new(0), Moments::Whole);
+    Setup {
+        learner: LearnerSetup { key, kind, computed: kind, device: device(), moments },
+        classes: 4,
+        channels: 1,
+        passes: Passes::new(false, None),
+        slices: Vec::new(),
+        sample,
+        spacing_mm: None,
+    }
 }
 
 const OWN_FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden");

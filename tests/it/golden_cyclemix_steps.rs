@@ -5,12 +5,11 @@ use scrimp::comm::Ranks;
 use scrimp::data::batch::Batch;
 use scrimp::data::item::Item;
 use scrimp::data::samples::Samples;
+use scrimp::methods::Recipe;
 use scrimp::methods::cyclemix::{Chance, CycleMix, Iteration, Params};
-use scrimp::methods::{Passes, Recipe, Setup};
 use scrimp::mixing::puzzle::Draw;
 use scrimp::parameters::Role;
 use scrimp::random::Key;
-use scrimp::train::learner::{LearnerSetup, Moments};
 use scrimp::train::point::StepPoint;
 use scrimp::train::{FetchedNumbers, Method, StepContext};
 use std::collections::BTreeMap;
@@ -47,22 +46,7 @@ impl Iterations {
             "learner = { lr = 1e-4, schedule = \"constant\", optimizer = { adam = { weight_decay = 1e-4 } } }",
         )
         .unwrap();
-        let setup = Setup {
-            learner: LearnerSetup {
-                key: Key::new(0),
-                // As the reference: in double precision two iterations take minutes.
-                kind: Kind::Float,
-                computed: Kind::Float,
-                device: device(),
-                moments: Moments::Whole,
-            },
-            classes: 4,
-            channels: 1,
-            passes: Passes::new(false, None),
-            slices: Vec::new(),
-            sample: [1, 212, 212],
-            spacing_mm: None,
-        };
+        let setup = crate::golden::setup(Kind::Float, [1, 212, 212]);
         let method = CycleMix::build(params, &setup).unwrap();
         fill(method.learners()[0].entries());
         Self { golden: Golden::open("cyclemix-net"), method }

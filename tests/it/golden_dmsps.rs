@@ -7,8 +7,8 @@ use scrimp::data::item::Item;
 use scrimp::data::samples::Samples;
 use scrimp::losses::consistency::soft_cross_entropy;
 use scrimp::losses::partial_cross_entropy;
-use scrimp::methods::dmsps::{Chance, Dmsps, soft_label};
-use scrimp::methods::{Passes, Recipe, Setup};
+use scrimp::methods::dmsps::{Chance, Dmsps};
+use scrimp::methods::{Recipe, Setup, weighted_mean};
 use scrimp::native::Alone;
 use scrimp::nets::Pass;
 use scrimp::nets::topology::Topology;
@@ -16,7 +16,6 @@ use scrimp::nets::unet::UNetCct;
 use scrimp::nets::volumetric_cct::VolumetricCct;
 use scrimp::parameters::{Entry, Flat, Leaves, Parameters};
 use scrimp::random::Key;
-use scrimp::train::learner::{LearnerSetup, Moments};
 use scrimp::train::point::StepPoint;
 use scrimp::train::schedule::Schedule;
 use scrimp::train::{Method, StepContext};
@@ -64,7 +63,7 @@ fn golden_dmsps_losses_of_images_and_volumes() {
 
         let z = logits();
         let probabilities = z.each_ref().map(softmax);
-        let pseudo = soft_label(&probabilities, &share);
+        let pseudo = weighted_mean(&probabilities, &share);
         let annotation = labels(&golden, &format!("{name}.in.scribble"), z[0].size()[1]);
         let ce = mean(z.each_ref().map(|z| partial_cross_entropy(z, &annotation, &Alone)));
         let soft_ce = soft(&probabilities, &pseudo);
@@ -77,7 +76,7 @@ fn golden_dmsps_losses_of_images_and_volumes() {
 
         // With one softmax, which nobody has published.
         let z = logits();
-        let pseudo = soft_label(&z.each_ref().map(softmax), &share);
+        let pseudo = weighted_mean(&z.each_ref().map(softmax), &share);
         let loss = soft(&z, &pseudo);
         golden.assert_close(&format!("ext_{name}.out.loss"), &loss, TOLERANCE);
         loss.backward();
@@ -183,21 +182,7 @@ fn networks_have_the_published_names_and_sizes() {
 }
 
 fn setup() -> Setup {
-    Setup {
-        learner: LearnerSetup {
-            key: Key::new(0),
-            kind: Kind::Double,
-            computed: Kind::Double,
-            device: device(),
-            moments: Moments::Whole,
-        },
-        classes: 4,
-        channels: 1,
-        passes: Passes::new(false, None),
-        slices: Vec::new(),
-        sample: [1, 32, 48],
-        spacing_mm: None,
-    }
+    crate::golden::setup(Kind::Double, [1, 32, 48])
 }
 
 /// `[encoder, main decoder, auxiliary decoder, running statistics][sum, sum of squares]`.

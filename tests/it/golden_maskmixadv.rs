@@ -9,8 +9,8 @@ use scrimp::data::samples::Samples;
 use scrimp::data::stream::SHAPES;
 use scrimp::losses::adversarial::verdict;
 use scrimp::losses::{SMOOTH, dice, masked_mean_square, one_hot, partial_cross_entropy};
+use scrimp::methods::Recipe;
 use scrimp::methods::maskmixadv::{MaskMixAdv, Params};
-use scrimp::methods::{Passes, Recipe, Setup};
 use scrimp::mixing::{CellMasks, divided, expected_class, label_map, mix};
 use scrimp::native::Alone;
 use scrimp::nets::Pass;
@@ -18,7 +18,6 @@ use scrimp::nets::gan::{Discriminator, Judge};
 use scrimp::nets::unet::UNetMae;
 use scrimp::parameters::{Entry, Parameters};
 use scrimp::random::Key;
-use scrimp::train::learner::{LearnerSetup, Moments};
 use scrimp::train::point::StepPoint;
 use scrimp::train::{FetchedNumbers, Method, StepContext};
 use std::collections::BTreeMap;
@@ -262,21 +261,7 @@ impl Iterations {
              learner = { lr = 0.01, schedule = \"poly\", optimizer = { sgd = {} } }",
         )
         .unwrap();
-        let setup = Setup {
-            learner: LearnerSetup {
-                key: Key::new(0),
-                kind: Kind::Double,
-                computed: Kind::Double,
-                device: device(),
-                moments: Moments::Whole,
-            },
-            classes: 4,
-            channels: 1,
-            passes: Passes::new(false, None),
-            slices: Vec::new(),
-            sample: [1, 0, 0],
-            spacing_mm: None,
-        };
+        let setup = crate::golden::setup(Kind::Double, [1, 0, 0]);
         let method = MaskMixAdv::build(params, &setup).unwrap();
         for learner in method.learners() {
             fill(learner.entries());

@@ -1,7 +1,7 @@
 //! Scribble2Label, USTM and DMPLS against the released code: losses with gradients, and two whole
 //! updates each.
 
-use crate::golden::{Golden, assert_close, device, fill, fill_shifted, sums};
+use crate::golden::{Golden, assert_close, fill, fill_shifted, sums};
 use scrimp::comm::Ranks;
 use scrimp::config::sampling::Fit;
 use scrimp::data::IGNORE;
@@ -14,12 +14,11 @@ use scrimp::losses::{SMOOTH, dice, partial_cross_entropy};
 use scrimp::methods::dmpls::{self, Dmpls};
 use scrimp::methods::scribble2label::{Scribble2Label, codes_of, sure_labels};
 use scrimp::methods::ustm::{self, Ustm};
-use scrimp::methods::{Passes, Recipe, Setup};
+use scrimp::methods::{Recipe, Setup};
 use scrimp::native::Alone;
 use scrimp::nets::unet::CHANNELS;
 use scrimp::parameters::Entry;
 use scrimp::random::Key;
-use scrimp::train::learner::{LearnerSetup, Moments};
 use scrimp::train::point::StepPoint;
 use scrimp::train::{FetchedNumbers, Method, StepContext};
 use serde::de::DeserializeOwned;
@@ -102,21 +101,7 @@ fn ustm_params(text: &str) -> ustm::Params {
 }
 
 fn setup() -> Setup {
-    Setup {
-        learner: LearnerSetup {
-            key: Key::new(0),
-            kind: Kind::Double,
-            computed: Kind::Double,
-            device: device(),
-            moments: Moments::Whole,
-        },
-        classes: 4,
-        channels: 1,
-        passes: Passes::new(false, None),
-        slices: vec![[32; 2]; 3],
-        sample: [1, 32, 32],
-        spacing_mm: None,
-    }
+    Setup { slices: vec![[32; 2]; 3], ..crate::golden::setup(Kind::Double, [1, 32, 32]) }
 }
 
 fn sharpen(entries: &[Entry], ending: &str) {

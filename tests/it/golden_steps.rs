@@ -1,14 +1,14 @@
 //! Three whole training iterations against the reference: losses, weights, running statistics.
 
-use crate::golden::{Golden, assert_close, device, fill, sums};
+use crate::golden::{Golden, assert_close, fill, sums};
 use scrimp::comm::Ranks;
 use scrimp::data::batch::Batch;
 use scrimp::data::item::Item;
 use scrimp::data::samples::Samples;
+use scrimp::methods::Recipe;
 use scrimp::methods::partial_ce::{Params, PartialCe};
-use scrimp::methods::{Passes, Recipe, Setup};
 use scrimp::random::Key;
-use scrimp::train::learner::{Learner, LearnerSetup, Moments};
+use scrimp::train::learner::Learner;
 use scrimp::train::point::StepPoint;
 use scrimp::train::schedule::Schedule;
 use scrimp::train::{Method, StepContext};
@@ -24,21 +24,7 @@ const TOTAL_STEPS: u64 = 100;
 fn method(terms: &str, learning_rate: f64) -> PartialCe {
     let learner = format!("learner = {{ lr = {learning_rate}, optimizer = {{ sgd = {{}} }} }}");
     let params: Params = toml::from_str(&format!("{learner}\n{terms}")).unwrap();
-    let setup = Setup {
-        learner: LearnerSetup {
-            key: Key::new(0),
-            kind: Kind::Double,
-            computed: Kind::Double,
-            device: device(),
-            moments: Moments::Whole,
-        },
-        classes: 4,
-        channels: 1,
-        passes: Passes::new(false, None),
-        slices: Vec::new(),
-        sample: [1, 0, 0],
-        spacing_mm: None,
-    };
+    let setup = crate::golden::setup(Kind::Double, [1, 0, 0]);
     let method = PartialCe::build(params, &setup).unwrap();
     fill(method.learners()[0].entries());
     method

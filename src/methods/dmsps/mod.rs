@@ -9,7 +9,7 @@ mod params;
 
 use super::{
     Asked, Passes, Recipe, Setup, annotated_cross_entropy, channels_seen, kept_channels,
-    probabilities,
+    probabilities, weighted_mean,
 };
 use crate::data::batch::Batch;
 use crate::data::samples::Samples;
@@ -91,7 +91,7 @@ impl Dmsps {
         let pass = self.passes.train("main", samples, cx);
         let logits = self.net.both(&samples.image, &pass, chance.kept.as_deref())?;
         let found = logits.each_ref().map(probabilities);
-        let pseudo = soft_label(&found, &chance.share);
+        let pseudo = weighted_mean(&found, &chance.share);
         let compared = match self.params.softmax {
             Softmax::Double => &found,
             Softmax::Single => &logits,
@@ -136,13 +136,6 @@ impl Dmsps {
         };
         self.channels.iter().enumerate().map(of_level).collect()
     }
-}
-
-/// `share` times the first plus the rest of the second, without gradient: `[N, C, ...]` of what each decoder
-/// predicts.
-pub fn soft_label(probabilities: &[Tensor; 2], share: &Tensor) -> Tensor {
-    let [main, auxiliary] = probabilities.each_ref().map(Tensor::detach);
-    main * share + auxiliary * (1.0 - share)
 }
 
 impl Method for Dmsps {
