@@ -22,6 +22,8 @@ pub struct StreamSpec {
     pub select: Select,
     /// The kind of annotation that comes with them; none: the one that the configuration names.
     pub annotation: Option<&'static str>,
+    /// What its images were taken with; none: whatever it was.
+    pub modality: Option<&'static str>,
 }
 
 /// What the samples of a stream are.
@@ -29,6 +31,8 @@ pub struct StreamSpec {
 pub enum Select {
     /// What has the annotation that the configuration names.
     Annotated,
+    /// Images of cases without any annotation, which may be looked at.
+    Unlabelled,
     /// Images whose [`IMAGE_LABEL`] is this class: 0 healthy, 1 diseased.
     ImageLabel(u8),
     /// Dense masks of other patients, without images: those of `[data.shapes]`.
@@ -38,12 +42,19 @@ pub enum Select {
 impl StreamSpec {
     /// A stream with the annotation that the configuration names.
     pub const fn new(name: &'static str, select: Select) -> Self {
-        Self { name, select, annotation: None }
+        Self { name, select, annotation: None, modality: None }
     }
 
     /// A stream of images with [`IMAGE_LABEL`] for their annotation.
     pub const fn labelled(name: &'static str, class: u8) -> Self {
-        Self { name, select: Select::ImageLabel(class), annotation: Some(IMAGE_LABEL) }
+        let annotation = Some(IMAGE_LABEL);
+        Self { name, select: Select::ImageLabel(class), annotation, modality: None }
+    }
+
+    /// The same stream with images of one modality alone.
+    #[must_use]
+    pub const fn of(self, modality: &'static str) -> Self {
+        Self { modality: Some(modality), ..self }
     }
 }
 

@@ -87,7 +87,7 @@ pub(super) fn stream_slices(
     streams: &[StreamSpec],
 ) -> Result<Vec<Vec<(usize, usize)>>> {
     let of = |stream: &StreamSpec| match stream.select {
-        Select::Annotated => annotated_slices(dataset, fold, annotation),
+        Select::Annotated | Select::Unlabelled => annotated_slices(dataset, fold, annotation),
         Select::ImageLabel(class) => labelled_slices(dataset, fold, annotation, class),
         Select::OtherPatients => Ok(Vec::new()),
     };
