@@ -4,10 +4,12 @@
 //! Nothing here writes the packed file.
 
 pub mod acdc;
+pub mod amos;
 pub mod brats;
 mod classes;
 mod folder;
 pub mod label_transfer;
+mod labelled_share;
 pub mod lesion_phantom;
 pub mod masks;
 pub mod mscmr;
@@ -18,6 +20,7 @@ pub mod phantom;
 mod pictures;
 mod steps;
 mod texture;
+pub mod two_modality;
 
 pub use crate::scan::Notes;
 pub use classes::Classes;
