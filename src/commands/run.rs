@@ -409,6 +409,7 @@ pub(super) fn loader_plan(plan: &RunPlan) -> Result<LoaderPlan> {
             Resample::Reference => augment::Resample::Reference,
             Resample::Bilinear => augment::Resample::Bilinear,
             Resample::FullRotation => augment::Resample::FullRotation,
+            Resample::Mild => augment::Resample::Mild,
             Resample::None => augment::Resample::None,
         },
         outside: match plan.data.outside {

@@ -302,6 +302,10 @@ pub enum Resample {
     /// Half of the slices flipped and turned by quarters, then all rotated by any angle; order 0, and halves to
     /// even, as the published code of CycleMix does it.
     FullRotation,
+    /// One sample in five flipped along each axis, one in five turned by quarters within its slices, one in ten made
+    /// brighter or darker by up to a tenth and one in ten shifted by up to 0.1, as the published code of CMC does it;
+    /// order 0.
+    Mild,
     /// Resizing or cropping alone, order 0.
     None,
 }
