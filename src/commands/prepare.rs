@@ -8,7 +8,7 @@ use super::network_labels;
 use super::packing::{pack, say, warn};
 use crate::cli;
 use crate::data::import::{
-    Steps, acdc, brats, label_transfer, lesion_phantom, mscmr, nifti, phantom,
+    Steps, acdc, amos, brats, label_transfer, lesion_phantom, mscmr, nifti, phantom, two_modality,
 };
 use crate::data::store::{Destination, Existing};
 use crate::error::{Context, Exit, Failure, Result};
@@ -42,6 +42,16 @@ pub(super) fn run(prepare: &cli::Prepare) -> Result<Exit> {
         cli::Prepare::LabelTransfer(arguments) => pack_label_transfer(arguments),
         cli::Prepare::Brats(arguments) => pack_brats(arguments),
         cli::Prepare::LesionPhantom(arguments) => pack_lesion_phantom(arguments),
+        cli::Prepare::Amos(arguments) => {
+            let to = claim(&arguments.to)?;
+            let source = amos::open(&amos::Package {
+                folder: arguments.from.clone(),
+                labelled_share: arguments.labelled.labelled_share,
+                seed: arguments.labelled.seed,
+            })?;
+            pack(source, to)
+        }
+        cli::Prepare::TwoModalityPhantom(arguments) => pack_two_modality_phantom(arguments),
         cli::Prepare::PseudoLabels(arguments) => match arguments.with {
             cli::Labeller::Network => label_by_network(arguments),
             cli::Labeller::RandomWalker => annotate::pseudo_labels(arguments),
@@ -175,6 +185,19 @@ fn pack_lesion_phantom(arguments: &cli::LesionPhantom) -> Result<Exit> {
         test: arguments.test,
         size: arguments.size,
         seed: arguments.seed,
+    })?;
+    pack(source, to)
+}
+
+fn pack_two_modality_phantom(arguments: &cli::TwoModalityPhantom) -> Result<Exit> {
+    let to = claim(&arguments.to)?;
+    let source = two_modality::open(two_modality::TwoModalityPhantom {
+        cases: arguments.cases,
+        validation: arguments.validation,
+        slices: arguments.slices,
+        size: arguments.size,
+        labelled_share: arguments.labelled.labelled_share,
+        seed: arguments.labelled.seed,
     })?;
     pack(source, to)
 }

@@ -7,6 +7,7 @@ use super::linear::linear_along;
 use super::regrid::Regrid;
 use super::spline::{Axis, cubic_along, nearest_along};
 use super::steps::{Intensities, Interpolation, Over, Preparation};
+use super::turn::Turn;
 use crate::error::{Failure, Result};
 use crate::scan::{Grid, Scan};
 
@@ -15,8 +16,10 @@ use crate::scan::{Grid, Scan};
 pub struct Prepared {
     /// The scan on the prepared grid, its intensities finite.
     pub scan: Scan,
-    /// How its voxels came there, and how labels go back.
+    /// How the voxels of the turned scan came there, and how labels go back.
     pub regrid: Regrid,
+    /// How the scan of the file was turned before.
+    pub turn: Turn,
 }
 
 impl Preparation {
@@ -29,6 +32,9 @@ impl Preparation {
     /// Refuses another number of channels than the preparation has, values that are not finite, and what
     /// [`Preparation::regrid`] and [`intensities::scale`] refuse.
     pub fn apply(&self, scan: Scan) -> Result<Prepared> {
+        if !self.modalities.is_empty() {
+            return self.of_modality(None)?.apply(scan);
+        }
         if scan.channels != self.channels.len() {
             let names: Vec<&str> =
                 self.channels.iter().map(|channel| channel.name.as_str()).collect();
@@ -40,13 +46,15 @@ impl Preparation {
             )));
         }
         check_finite(&scan.voxels)?;
+        let turn = Turn::of(self.orientation, &scan.grid);
+        let scan = turn.apply(scan);
         let regrid = self.regrid(&scan)?;
         let scan = kept_box(scan, &regrid);
         let scan = match self.interpolation {
             Interpolation::Cubic => self.scaled(resampled(scan, &regrid))?,
             Interpolation::Linear => resampled(self.scaled(scan)?, &regrid),
         };
-        Ok(Prepared { scan, regrid })
+        Ok(Prepared { scan, regrid, turn })
     }
 
     /// The scan with its intensities scaled.
