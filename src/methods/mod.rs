@@ -4,6 +4,7 @@
 //! files know neither ranks nor files nor each other.
 
 pub mod cltn;
+pub mod cmc;
 pub mod cyclemix;
 pub mod dmpls;
 pub mod dmsps;
@@ -42,6 +43,7 @@ pub static METHODS: &[MethodDef] = &[
     define::<maskmixadv::MaskMixAdv>(),
     define::<cyclemix::CycleMix>(),
     define::<cltn::Cltn>(),
+    define::<cmc::Cmc>(),
 ];
 
 /// What a method is built from, beside its own parameters.

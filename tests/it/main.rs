@@ -13,6 +13,9 @@ mod bench;
 #[cfg(test)]
 mod cli;
 #[cfg(test)]
+#[cfg(feature = "torch")]
+mod cmc;
+#[cfg(test)]
 #[cfg(feature = "mpi")]
 mod comm;
 #[cfg(test)]

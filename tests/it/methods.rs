@@ -7,10 +7,11 @@ use scrimp::config::sampling::Sampling;
 use scrimp::data::augment::Resample;
 use scrimp::data::import::lesion_phantom::{self, LesionPhantom};
 use scrimp::data::import::phantom::{Difficulty, Phantom, generate};
+use scrimp::data::import::two_modality::{self, TwoModalityPhantom};
 use scrimp::data::loader::{Loader, LoaderPlan};
 use scrimp::data::shapes::Shapes;
 use scrimp::data::stream::{by_image_label, by_masks, training_slices};
-use scrimp::data::{IGNORE, IMAGE_LABEL, SCRIBBLE};
+use scrimp::data::{DENSE, IGNORE, IMAGE_LABEL, SCRIBBLE};
 use scrimp::error::Exit;
 use scrimp::methods::{METHODS, MethodDef, Passes, Setup};
 use scrimp::random::Key;
@@ -154,7 +155,18 @@ impl Bench {
         let phantom = Phantom { cases: 5, slices: 2, size: 32, difficulty, seed: 1 };
         let lesions =
             LesionPhantom { cases: 6, healthy: 5, validation: 2, test: 0, size: 32, seed: 1 };
-        let dataset = if by_image_label(definition.streams) {
+        let bellies = TwoModalityPhantom {
+            cases: 2,
+            validation: 1,
+            slices: 16,
+            size: 32,
+            labelled_share: 0.5,
+            seed: 1,
+        };
+        let is_by_modality = definition.streams.iter().any(|stream| stream.modality.is_some());
+        let dataset = if is_by_modality {
+            two_modality::generate(&bellies)
+        } else if by_image_label(definition.streams) {
             lesion_phantom::generate(&lesions)
         } else {
             generate(&phantom)
@@ -168,7 +180,14 @@ impl Bench {
             moments: Moments::Whole,
         };
         let classes = dataset.classes.len() as i64;
-        let annotation = if by_image_label(definition.streams) { IMAGE_LABEL } else { SCRIBBLE };
+        let (annotation, sampling) = if is_by_modality {
+            let extent = [8, 16, 16];
+            (DENSE, Sampling::Patches { extent, per_case: 4, foreground_share: 0.5 })
+        } else if by_image_label(definition.streams) {
+            (IMAGE_LABEL, Sampling::Slices { size: 32 })
+        } else {
+            (SCRIBBLE, Sampling::Slices { size: 32 })
+        };
         let slices = training_slices(&dataset, 1, annotation);
         let slices = slices.iter().map(|_| [phantom.size; 2]).collect();
         let passes = Passes::new(true, None);
@@ -178,7 +197,7 @@ impl Bench {
             channels: dataset.channels() as i64,
             passes,
             slices,
-            sample: [1, 32, 32],
+            sample: sampling.extent(),
             spacing_mm: None,
         };
         let plan = LoaderPlan {
@@ -187,7 +206,7 @@ impl Bench {
             batch_size: 4,
             drop_last: false,
             streams: definition.streams,
-            sampling: Sampling::Slices { size: 32 },
+            sampling,
             outside: IGNORE,
             augment: Resample::Reference,
             seed: 1,

@@ -69,6 +69,8 @@ fn replayed_steps_are_those_that_would_have_been_computed() {
         ("configs/smoke/dmpls.toml", vec![], 1, 8),
         ("configs/smoke/dmsps.toml", vec!["method.params.warm_up_steps=4"], 1, 8),
         ("configs/smoke/cltn.toml", vec!["method.params.average=0.9"], 1, 7),
+        // In four ways: of pairs or single modalities, with unlabelled volumes or without.
+        ("configs/smoke/cmc.toml", vec![], 1, 12),
         // In four ways, as its images are turned.
         ("configs/smoke/ustm.toml", vec![], 1, 24),
     ] {
