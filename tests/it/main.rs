@@ -43,6 +43,9 @@ mod data_label_transfer;
 #[cfg(feature = "hdf5")]
 mod data_lesion_phantom;
 #[cfg(test)]
+#[cfg(feature = "torch")]
+mod data_modalities;
+#[cfg(test)]
 #[cfg(feature = "hdf5")]
 mod data_mscmr;
 #[cfg(test)]
