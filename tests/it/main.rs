@@ -91,6 +91,9 @@ mod golden_augment;
 mod golden_cltn;
 #[cfg(test)]
 #[cfg(feature = "torch")]
+mod golden_cmc;
+#[cfg(test)]
+#[cfg(feature = "torch")]
 mod golden_cyclemix;
 #[cfg(test)]
 #[cfg(feature = "torch")]
