@@ -74,7 +74,9 @@ impl Resident {
         };
         let (image, annotation) = match self.resample {
             Resample::Reference | Resample::None => self.taken(&lines(0), &lines(0).nearest()),
-            Resample::FullRotation => self.taken(&lines(0), &lines(0).nearest_of_full_rotations()),
+            Resample::FullRotation | Resample::Flips => {
+                self.taken(&lines(0), &lines(0).nearest_of_full_rotations())
+            }
             Resample::Bilinear => lines(0).blended(&self.images, &self.labels),
         };
         let masks = self.masks.as_ref().map(|masks| {

@@ -158,6 +158,7 @@ impl Member {
             // What a method keeps of the slices that it learnt from predicts nothing.
             slices: Vec::new(),
             spacing_mm: self.preparation.spacing.of_volume_mm(),
+            levels: Vec::new(),
         };
         let method = run::method_for(&self.plan, task, place.device, ranks);
         let method = agree(&**ranks, method)?;
