@@ -98,7 +98,7 @@ fn prepared(case: Case, preparation: &Preparation, image: &Path, notes: &Notes) 
                 Interpolation::Cubic => {
                     "annotated voxels met in one prepared voxel or lay outside of what is kept"
                 }
-                Interpolation::Linear => {
+                Interpolation::Linear | Interpolation::Bilinear => {
                     "annotated voxels to which no prepared voxel was nearest are gone"
                 }
             };
