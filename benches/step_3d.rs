@@ -140,6 +140,7 @@ fn method(place: Place, computed: Kind) -> Result<Box<dyn Method>> {
         slices: Vec::new(),
         sample: place.extent.map(|extent| extent as usize),
         spacing_mm: None,
+        levels: Vec::new(),
     };
     (definition.build)(&(definition.check)(&config)?, &setup)
 }

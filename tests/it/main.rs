@@ -107,6 +107,8 @@ mod golden_dmsps;
 #[cfg(feature = "hdf5")]
 mod golden_expansion;
 #[cfg(test)]
+mod golden_gaze;
+#[cfg(test)]
 #[cfg(feature = "torch")]
 mod golden_label_transfer;
 #[cfg(test)]
