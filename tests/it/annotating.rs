@@ -6,6 +6,7 @@ use crate::running::Train;
 use scrimp::data::import::phantom::{Difficulty, Phantom, generate};
 use scrimp::data::pseudo::EXPANDED;
 use scrimp::data::{DENSE, Dataset, IGNORE, SCRIBBLE, store};
+use scrimp::scribbles::shorten;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use tempfile::TempDir;
@@ -208,6 +209,20 @@ fn what_cannot_be_annotated_is_refused() {
 
     hint: leave it out, or use `--kind walk`
     ");
+    let existing = ["scribbles", "--kind", "existing"];
+    insta::assert_snapshot!(refusal(&small(), &existing, "to.h5", nothing), @r"
+    exit code 2
+    error: `--kind existing` alone leaves all scribbles as they are
+
+    hint: halve them with `--shorten TIMES`, or keep some slices with `--every SLICES`
+    ");
+    let shorter = ["scribbles", "--kind", "existing", "--shorten", "1"];
+    insta::assert_snapshot!(refusal(&bare, &shorter, "to.h5", nothing), @r"
+    exit code 2
+    error: no case of `phantom` has annotation `scribble` to shorten
+
+    hint: leave `--kind existing` out to draw scribbles from dense labels
+    ");
     // One rank says for all that one is enough.
     let output =
         mpirun(2, &["prepare", "pseudo-labels", "--with", "network", "--run", "a", "--to", "b"]);
@@ -321,4 +336,27 @@ fn a_run_without_scribbles_to_make_labels_of_is_refused() {
 
     hint: set `data.annotation` to one of these
     "#);
+}
+
+#[test]
+fn scribbles_that_are_there_are_shortened() {
+    let mut dataset = small();
+    dataset.cases[1].annotations.remove(SCRIBBLE);
+    dataset.cases[2].annotations.remove(DENSE);
+    dataset.cases[3].annotations.insert(EXPANDED.to_owned(), vec![0; 2 * 32 * 32]);
+    let folder = folder_with(&dataset);
+    let words = ["scribbles", "--kind", "existing", "--shorten", "2", "--every", "2"];
+    let shorter = written(folder.path(), &words);
+    let mut expected = dataset.clone();
+    for case in &mut expected.cases {
+        case.annotations.remove(EXPANDED);
+        let Some(scribble) = case.annotations.get_mut(SCRIBBLE) else { continue };
+        let (first, second) = scribble.split_at_mut(32 * 32);
+        (0..2).for_each(|_| shorten(first, 32, 4));
+        second.fill(IGNORE);
+    }
+    assert!(shorter.cases == expected.cases);
+    assert!(shorter.cases[0].annotations[SCRIBBLE].iter().any(|&label| label != IGNORE));
+    let last = shorter.provenance.lines().last().unwrap();
+    assert_eq!(last, "Scribbles halved 2 times by a program, kept on one slice of every 2.");
 }
