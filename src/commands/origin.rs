@@ -30,14 +30,9 @@ impl Source {
 
     /// What a run of this plan learns from, with `fold` held out.
     fn learnt_from(&self, plan: &RunPlan, fold: u32) -> Result<LearntFrom> {
-        let by_image_label = by_image_label(methods::find(&plan.method)?.streams);
-        let cases = &self.dataset.cases;
-        let slices = training_slices(&self.dataset, fold, &plan.data.annotation);
-        let learnt: BTreeSet<usize> = slices.into_iter().map(|(case, _)| case).collect();
-        let is_learnt =
-            |case: &usize| !by_image_label || cases[*case].annotations.contains_key(IMAGE_LABEL);
+        let learnt = learnt_cases(plan, &self.dataset, fold)?;
         let images: BTreeSet<&String> =
-            learnt.into_iter().filter(is_learnt).map(|case| &self.identity.images[case]).collect();
+            learnt.into_iter().map(|case| &self.identity.images[case]).collect();
         Ok(LearntFrom {
             data_set: self.dataset.name.clone(),
             digest: self.identity.digest.clone(),
@@ -93,6 +88,21 @@ impl Source {
             failure.hint(format!("leave `--fold` out to score fold {}", plan.data.fold))
         })
     }
+}
+
+/// The cases that a run of this plan learns from, with `fold` held out: neither what is held out, nor what has dense
+/// labels alone and is there to be scored, in whatever fold.
+pub(super) fn learnt_cases(
+    plan: &RunPlan,
+    dataset: &Dataset,
+    fold: u32,
+) -> Result<BTreeSet<usize>> {
+    let by_image_label = by_image_label(methods::find(&plan.method)?.streams);
+    let slices = training_slices(dataset, fold, &plan.data.annotation);
+    let is_learnt = |case: &usize| {
+        !by_image_label || dataset.cases[*case].annotations.contains_key(IMAGE_LABEL)
+    };
+    Ok(slices.into_iter().map(|(case, _)| case).filter(is_learnt).collect())
 }
 
 /// The fold that was held out last.

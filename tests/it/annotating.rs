@@ -339,6 +339,35 @@ fn a_run_without_scribbles_to_make_labels_of_is_refused() {
 }
 
 #[test]
+fn what_is_there_to_be_scored_stays_out_of_both_stages() {
+    let mut dataset = small();
+    // To test with, in a fold of its own; and a patient who is held out has a second scan.
+    dataset.cases[1].annotations.retain(|kind, _| kind == DENSE);
+    dataset.cases[2].patient = dataset.cases[0].patient.clone();
+    let folder = folder_with(&dataset);
+    let path = |name: &str| folder.path().join(name);
+    let from = format!("data.path={}", path("from.h5").display());
+    let settings = [&from, "data.size=32", "train.batch_size=4", "train.total_steps=1"];
+    let config = "configs/acdc-dmsps.toml";
+    let trained = Train::new(config, &path("run")).sets(&settings).succeed();
+    let warning = "of 1 of the 1 patients that fold 1 holds out, other scans are trained on: scores say little about new patients";
+    assert_eq!(trained.warnings(), [warning]);
+    let (labelled, _) = expanded(&[&path("run")], &path("to.h5"), &["--uncertainty", "1"]);
+    let has = labelled.cases.iter().map(|case| case.annotations.contains_key(EXPANDED));
+    assert_eq!(has.collect::<Vec<_>>(), [false, false, true, true, true]);
+    let check = |more: &[&str]| {
+        let words = settings.iter().chain(more).flat_map(|key| ["--set", key]);
+        scrimp(&["config", "check", config].into_iter().chain(words).collect::<Vec<_>>())
+    };
+    let checked = check(&[]);
+    assert!(checked.status.success());
+    assert_eq!(String::from_utf8_lossy(&checked.stderr), format!("warning: {warning}\n"));
+    let refused = complaint(&check(&["data.split=dmsps"]));
+    let expected = "exit code 2\nerror: split `dmsps` parts the 200 volumes of ACDC, and case `phantom0001` of `phantom` is none of them\n";
+    assert!(refused.starts_with(expected), "{refused}");
+}
+
+#[test]
 fn scribbles_that_are_there_are_shortened() {
     let mut dataset = small();
     dataset.cases[1].annotations.remove(SCRIBBLE);
