@@ -76,6 +76,8 @@ mod fake_gpu;
 #[cfg(feature = "mpi")]
 mod faults;
 #[cfg(test)]
+mod formats;
+#[cfg(test)]
 #[cfg(feature = "torch")]
 mod golden;
 #[cfg(test)]

@@ -51,7 +51,7 @@ pub(in crate::scan) fn read_numbers(path: &Path, _notes: &Notes) -> Result<Numbe
         )));
     }
     let values = planes[0].iter().map(|&level| f64::from(level)).collect();
-    Ok(Numbers { values, step: 0.0, file: picture.described(grid) })
+    Ok(Numbers { values, step: 0.0, file: picture.described(grid), segments: None })
 }
 
 /// Reads where the pixels of a picture lie.
