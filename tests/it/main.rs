@@ -43,6 +43,9 @@ mod data_label_transfer;
 #[cfg(feature = "hdf5")]
 mod data_lesion_phantom;
 #[cfg(test)]
+#[cfg(feature = "torch")]
+mod data_modalities;
+#[cfg(test)]
 #[cfg(feature = "hdf5")]
 mod data_mscmr;
 #[cfg(test)]
@@ -88,6 +91,9 @@ mod golden_augment;
 #[cfg(test)]
 #[cfg(feature = "torch")]
 mod golden_cltn;
+#[cfg(test)]
+#[cfg(feature = "torch")]
+mod golden_cmc;
 #[cfg(test)]
 #[cfg(feature = "torch")]
 mod golden_cyclemix;

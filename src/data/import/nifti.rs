@@ -258,6 +258,7 @@ fn case(name: String, files: &Files, codings: &Codings, notes: &Notes) -> Result
         patient: files.patient.clone(),
         name,
         frame: 0,
+        modality: String::new(),
         fold: 0,
         scan: scan::read_channels(&files.images, notes)?,
         annotations,
