@@ -6,7 +6,7 @@ use super::alignment::{AxisOrder, FileGrid};
 use super::coding::{Coding, Numbers};
 use super::content::Content;
 use super::notes::Notes;
-use super::{Labels, Scan, metaimage, nifti, nrrd, picture};
+use super::{Labels, Scan, metaimage, nifti, nrrd, picture, tiff};
 use crate::error::{Failure, Result};
 use std::path::Path;
 
@@ -81,6 +81,26 @@ pub const FORMATS: &[Format] = &[
         read: picture::read,
         read_numbers: picture::read_numbers,
         read_grid: picture::read_grid,
+    },
+    Format {
+        name: "BMP",
+        endings: &[".bmp"],
+        labels_ending: ".png",
+        holds_labels: true,
+        begins: picture::is_bmp,
+        read: picture::read,
+        read_numbers: picture::read_numbers,
+        read_grid: picture::read_grid,
+    },
+    Format {
+        name: "TIFF",
+        endings: &[".tif", ".tiff"],
+        labels_ending: ".nii.gz",
+        holds_labels: true,
+        begins: tiff::is_tiff,
+        read: tiff::read,
+        read_numbers: tiff::read_numbers,
+        read_grid: tiff::read_grid,
     },
     #[cfg(feature = "hdf5")]
     Format {
@@ -239,8 +259,6 @@ fn unknown(start: &[u8], name: &str) -> Failure {
             "is DICOM, of which each file is one slice",
             "turn the folder of its series into one volume, for example by `dcm2niix -z y -o OUT FOLDER`",
         )
-    } else if begins(b"II*\0") || begins(b"MM\0*") {
-        ("is TIFF", convert)
     } else if begins(b"\x89HDF") {
         ("is HDF5, which this build does not read", convert)
     } else if begins(b"version https://git-lfs") {

@@ -21,6 +21,7 @@ mod picture;
 mod remaining;
 mod segments;
 mod stored;
+mod tiff;
 mod vectors;
 mod voxels;
 mod writer;
