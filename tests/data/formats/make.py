@@ -11,12 +11,15 @@ tifffile and Pillow. Files are smaller than 4 KiB.
 import gzip
 import json
 import pathlib
+import re
 
 import nibabel
 import nrrd
 import numpy
 import SimpleITK
 import slicerio
+import tifffile
+from PIL import Image
 
 FOLDER = pathlib.Path(__file__).parent
 SHAPE = (2, 3, 4)
@@ -157,6 +160,14 @@ def metaimage():
     by_itk("msb.mha")
 
 
+def write(name, values, header):
+    """By pynrrd, without the comment that has the date."""
+    nrrd.write(str(FOLDER / name), values, header)
+    bytes_ = (FOLDER / name).read_bytes()
+    head, blank, rest = bytes_.partition(b"\n\n")
+    (FOLDER / name).write_bytes(re.sub(rb"(?m)^#.*\n", b"", head) + blank + rest)
+
+
 def nrrds():
     for index, kind in enumerate(["uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float32", "float64"]):
         SimpleITK.WriteImage(itk_image(numbers(numpy.dtype(kind))), FOLDER / f"{kind}.nrrd", index % 2 == 1)
@@ -177,14 +188,14 @@ def nrrds():
         ("detached.nhdr", numbers(numpy.int16), {"space": "LPS", "encoding": "raw"}),
         ("detached-packed.nhdr", numbers(numpy.int16), {"space": "LPS", "encoding": "gzip"}),
     ]:
-        nrrd.write(str(FOLDER / name), values.T, {**place, **header}, compression_level=9)
+        write(name, values.T, {**place, **header})
         by_itk(name)
     spaced = {"spacings": [0.7, 1.3, 4.5], "encoding": "raw"}
-    nrrd.write(str(FOLDER / "spacings.nrrd"), numbers(numpy.int16).T, spaced)
+    write("spacings.nrrd", numbers(numpy.int16).T, spaced)
     by_itk("spacings.nrrd")
     expected["spacings.nrrd"]["corners_mm"] = None
     packed = {**place, "space": "LPS", "encoding": "bzip2"}
-    nrrd.write(str(FOLDER / "refused-bzip2.nrrd"), numbers(numpy.int16).T, packed)
+    write("refused-bzip2.nrrd", numbers(numpy.int16).T, packed)
 
 
 def segmentations():
@@ -224,13 +235,13 @@ def segmentations():
     labels = (numpy.arange(24).reshape(SHAPE) ** 2 // 3 % 3).astype(numpy.uint8)
     header = {**common, "space directions": steps.T, "kinds": ["domain"] * 3}
     header |= segment(0, "Liver", 2, 0, "0.5 0.25 1") | segment(1, "background", 1, 0, "0 1 0")
-    nrrd.write(str(FOLDER / "one-layer.seg.nrrd"), labels.T, header)
+    write("one-layer.seg.nrrd", labels.T, header)
     layers = numpy.stack([labels, (labels == 2).astype(numpy.uint8)])
     none = [numpy.nan] * 3
     header = {**common, "space directions": [none, *steps.T], "kinds": ["list"] + ["domain"] * 3}
     header |= segment(0, "Liver", 2, 0, "0.5 0.25 1") | segment(1, "background", 1, 0, "0 1 0")
     header |= segment(2, "tumour", 1, 1, "1 0 0")
-    nrrd.write(str(FOLDER / "two-layers.seg.nrrd"), layers.transpose(0, 3, 2, 1), header)
+    write("two-layers.seg.nrrd", layers.transpose(0, 3, 2, 1), header)
     for name in ("one-layer.seg.nrrd", "two-layers.seg.nrrd"):
         found = slicerio.read_segmentation(str(FOLDER / name))
         # From the voxels of the file to left, posterior, superior.
@@ -249,10 +260,81 @@ def segmentations():
         expected[name]["voxels"] = None
 
 
+def by_numpy(name, voxels, spacing=None, labels=None):
+    """What tifffile or Pillow read: `[slices, rows, columns]`, with channels behind."""
+    channels = voxels.shape[3] if voxels.ndim == 4 else 1
+    shape = voxels.shape[:3]
+    note(name, numpy.moveaxis(voxels, 3, 1) if channels > 1 else voxels, spacing, None, channels)
+    expected[name]["shape"] = list(shape)
+    if labels is not None:
+        expected[name]["labels"] = [float(label) for label in labels.ravel()]
+
+
+def tiffs():
+    large = numpy.arange(3 * 40 * 50).reshape(3, 40, 50) ** 2 // 7
+    zeros = {"photometric": "minisblack"}
+    (FOLDER / "spaced.json").write_text(json.dumps({"spacing": [5.0, 0.8, 0.7]}))
+    for name, voxels, options in [
+        ("stack-u8.tif", numbers(numpy.uint8), zeros),
+        ("spaced_0000.tif", numbers(numpy.int16), {**zeros, "compression": "zlib"}),
+        ("stack-f32.tiff", numbers(numpy.float32), {**zeros, "byteorder": ">"}),
+        ("stack-f64.tif", numbers(numpy.float64), {**zeros, "bigtiff": True, "compression": "zlib"}),
+        ("stack-i32.tif", numbers(numpy.int32), {**zeros, "byteorder": ">", "bigtiff": True}),
+        ("tiles.tif", (large[:2, :20, :40] % 5).astype(numpy.uint16), {**zeros, "tile": (16, 32), "compression": "zlib"}),
+        ("differences.tif", (large % 3000).astype(numpy.uint16)[:1, :9, :9], {**zeros, "predictor": 2, "compression": "zlib"}),
+        ("strips.tif", (large % 251).astype(numpy.uint8)[:, :9, :9], {**zeros, "rowsperstrip": 4, "compression": "zlib"}),
+        ("imagej.tif", numbers(numpy.uint16), {"imagej": True}),
+        ("colours.tif", numpy.stack([numbers(numpy.uint8)] * 3, -1)[:1] + numpy.arange(3, dtype=numpy.uint8), {"photometric": "rgb"}),
+    ]:
+        tifffile.imwrite(FOLDER / name, voxels, **options)
+        found = tifffile.imread(FOLDER / name).reshape(voxels.shape)
+        by_numpy(name, found, [5.0, 0.8, 0.7] if name.startswith("spaced") else None)
+    pages = [Image.fromarray(page) for page in (large[:2, :20, :20] % 200).astype(numpy.uint8)]
+    for name, compression in [("lzw.tif", "tiff_lzw"), ("packbits.tif", "packbits"), ("deflate.tif", "tiff_adobe_deflate")]:
+        pages[0].save(FOLDER / name, save_all=True, append_images=pages[1:], compression=compression)
+        image = Image.open(FOLDER / name)
+        found = []
+        for page in range(image.n_frames):
+            image.seek(page)
+            found.append(numpy.asarray(image))
+        by_numpy(name, numpy.stack(found))
+
+
+def pictures():
+    grey = numbers(numpy.uint8)[0]
+    colours = numpy.stack([grey, grey + 1, grey * 2], -1)
+    palette = Image.fromarray(grey // 5 % 4, "P")
+    palette.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0, 9, 9, 255])
+    deep = Image.fromarray(numbers(numpy.uint16)[0] * 500)
+    turned = Image.Exif()
+    turned[274] = 6
+    for name, image, options in [
+        ("grey.png", Image.fromarray(grey), {}),
+        ("grey.bmp", Image.fromarray(grey), {}),
+        ("colours.png", Image.fromarray(colours), {}),
+        ("colours.bmp", Image.fromarray(colours), {}),
+        ("opaque.png", Image.fromarray(colours).convert("RGBA"), {}),
+        ("palette.png", palette, {"bits": 2}),
+        ("palette-turned.png", palette, {"exif": turned}),
+        ("palette.bmp", palette, {}),
+        ("deep.png", deep, {}),
+        ("flat.jpg", Image.new("L", (8, 8), 77), {}),
+    ]:
+        image.save(FOLDER / name, **options)
+        found = Image.open(FOLDER / name)
+        if name == "palette-turned.png":
+            found = found.transpose(Image.Transpose.ROTATE_270)
+        labels = numpy.asarray(found) if found.mode == "P" and name.endswith(".png") else None
+        shown = found.convert("RGB") if found.mode in ("P", "RGBA") else found
+        by_numpy(name, numpy.asarray(shown)[None], None, labels)
+
+
 if __name__ == "__main__":
     nifti()
     metaimage()
     nrrds()
     segmentations()
+    tiffs()
+    pictures()
     text = ",\n".join(f"{json.dumps(name)}: {json.dumps(value)}" for name, value in expected.items())
     (FOLDER / "expected.json").write_text("{\n" + text + "\n}\n")
