@@ -79,6 +79,8 @@ mod fake_gpu;
 #[cfg(feature = "mpi")]
 mod faults;
 #[cfg(test)]
+mod formats;
+#[cfg(test)]
 #[cfg(feature = "torch")]
 mod golden;
 #[cfg(test)]
