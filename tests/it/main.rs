@@ -82,6 +82,8 @@ mod fake_gpu;
 #[cfg(feature = "mpi")]
 mod faults;
 #[cfg(test)]
+mod formats;
+#[cfg(test)]
 #[cfg(feature = "torch")]
 mod golden;
 #[cfg(test)]
@@ -92,6 +94,9 @@ mod golden_augment;
 #[cfg(test)]
 #[cfg(feature = "torch")]
 mod golden_cltn;
+#[cfg(test)]
+#[cfg(feature = "torch")]
+mod golden_cmc;
 #[cfg(test)]
 #[cfg(feature = "torch")]
 mod golden_cyclemix;
@@ -106,6 +111,8 @@ mod golden_dmsps;
 #[cfg(test)]
 #[cfg(feature = "hdf5")]
 mod golden_expansion;
+#[cfg(test)]
+mod golden_gaze;
 #[cfg(test)]
 #[cfg(feature = "torch")]
 mod golden_label_transfer;
