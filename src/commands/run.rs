@@ -11,6 +11,7 @@ use crate::config::plan::{
 };
 use crate::config::{
     Colour, DeviceChoice, Normalisation, Orientation, Outside, Precision, Resample, RunConfig,
+    Split,
 };
 use crate::data::identity::Identity;
 use crate::data::import::{lesion_phantom, masks, phantom, two_modality};
@@ -18,7 +19,7 @@ use crate::data::loader::{Loader, LoaderPlan};
 use crate::data::pseudo::Labelling;
 use crate::data::shapes::Shapes;
 use crate::data::stream::training_slices;
-use crate::data::{Dataset, IGNORE, augment, store};
+use crate::data::{Dataset, IGNORE, augment, split, store};
 use crate::error::{Context, Failure, Result};
 use crate::methods::{self, Passes, Setup};
 use crate::native;
@@ -54,6 +55,10 @@ pub(super) fn identified(plan: &RunPlan) -> Result<(Arc<Dataset>, Identity)> {
         DataSource::TwoModalityPhantom(plan) => generated_modalities(plan)?,
     };
     refuse_other_preparation(plan, &dataset)?;
+    match plan.data.split {
+        None => {}
+        Some(Split::Dmsps) => split::dmsps(&mut dataset)?,
+    }
     let identity = Identity::of(&dataset);
     if plan.data.colour == Colour::GreyWorld {
         dataset.even_out_light();
@@ -323,6 +328,8 @@ pub(super) struct Task {
     pub(super) slices: Vec<[usize; 2]>,
     /// How far apart the voxels of all scans lie, where their preparation makes them alike.
     pub(super) spacing_mm: Option<[f64; 3]>,
+    /// As [`Dataset::levels`]; none where nothing is trained.
+    pub(super) levels: Vec<f64>,
 }
 
 impl Task {
@@ -335,6 +342,7 @@ impl Task {
             channels: dataset.channels(),
             slices: shapes.map(|[_, rows, columns]| [rows, columns]).collect(),
             spacing_mm: dataset.preparation.as_ref().and_then(|done| done.spacing.of_volume_mm()),
+            levels: dataset.levels.clone(),
         }
     }
 }
@@ -378,6 +386,7 @@ pub(super) fn method_for(
         slices: task.slices,
         sample: plan.data.sampling.extent(),
         spacing_mm: task.spacing_mm,
+        levels: task.levels,
     };
     (methods::find(&plan.method)?.build)(&plan.method_params, &setup)
 }
@@ -409,6 +418,7 @@ pub(super) fn loader_plan(plan: &RunPlan) -> Result<LoaderPlan> {
             Resample::Reference => augment::Resample::Reference,
             Resample::Bilinear => augment::Resample::Bilinear,
             Resample::FullRotation => augment::Resample::FullRotation,
+            Resample::Flips => augment::Resample::Flips,
             Resample::Mild => augment::Resample::Mild,
             Resample::None => augment::Resample::None,
         },

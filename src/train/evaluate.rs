@@ -296,6 +296,7 @@ mod tests {
             classes: ["background", "dark"].map(str::to_owned).to_vec(),
             provenance: String::new(),
             preparation: None,
+            levels: Vec::new(),
             cases: cases.collect(),
         })
     }

@@ -85,6 +85,8 @@ mod fake_gpu;
 #[cfg(feature = "mpi")]
 mod faults;
 #[cfg(test)]
+mod formats;
+#[cfg(test)]
 #[cfg(feature = "torch")]
 mod golden;
 #[cfg(test)]
@@ -112,6 +114,8 @@ mod golden_dmsps;
 #[cfg(test)]
 #[cfg(feature = "hdf5")]
 mod golden_expansion;
+#[cfg(test)]
+mod golden_gaze;
 #[cfg(test)]
 #[cfg(feature = "torch")]
 mod golden_label_transfer;

@@ -199,6 +199,7 @@ impl Bench {
             slices,
             sample: sampling.extent(),
             spacing_mm: None,
+            levels: Vec::new(),
         };
         let plan = LoaderPlan {
             fold: 1,

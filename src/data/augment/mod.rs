@@ -73,6 +73,15 @@ impl Draw {
         Self::Full(full)
     }
 
+    /// Draws as GazeMedSeg does: half of the samples have the order of their rows reversed, half that of their
+    /// columns.
+    ///
+    /// Source: `med-air/GazeMedSeg` at 12d02590.
+    pub fn flips(draws: &mut Draws) -> Self {
+        let flips = [draws.uniform() < 0.5, draws.uniform() < 0.5];
+        Self::Full(FullRotation { flips, quarter_turns: 0, degrees: 0.0 })
+    }
+
     /// Draws as CMC does: one sample in five has the order of its rows reversed, one in five that of its columns, and one
     /// in five makes one to three quarter turns.
     ///
@@ -97,6 +106,8 @@ pub enum Resample {
     Bilinear,
     /// Nearest pixels, and other draws: [`Draw::full`].
     FullRotation,
+    /// Nearest pixels, and flips alone: [`Draw::flips`].
+    Flips,
     /// Nearest pixels, few draws that move whole pixels, [`Draw::mild`], and intensities that vary, [`Light`].
     Mild,
     /// No augmentation: whatever was drawn, the slice only comes to its size, as `Reference` does it.
@@ -108,6 +119,7 @@ impl Resample {
     pub fn draw(self, draws: &mut Draws) -> Draw {
         match self {
             Self::FullRotation => Draw::full(draws),
+            Self::Flips => Draw::flips(draws),
             Self::Mild => Draw::mild(draws),
             Self::Reference | Self::Bilinear | Self::None => Draw::sample(draws),
         }
@@ -282,6 +294,41 @@ mod tests {
         assert!((4850..5150).contains(&quarters[0]), "{quarters:?}");
         assert!(quarters[1..].iter().all(|count| (900..1100).contains(count)), "{quarters:?}");
         assert!(eighths.iter().all(|count| (900..1100).contains(count)), "{eighths:?}");
+    }
+
+    #[test]
+    fn flips_are_of_rows_and_of_columns_and_move_whole_pixels() {
+        let mut seen = [0; 4];
+        for number in 0..4000 {
+            let draw = Resample::Flips.draw(&mut Key::new(4).number(number).draws());
+            let Draw::Full(FullRotation { flips: [rows, columns], quarter_turns: 0, degrees }) =
+                draw
+            else {
+                panic!("{draw:?}")
+            };
+            assert!(degrees.abs() < f64::MIN_POSITIVE);
+            seen[2 * usize::from(rows) + usize::from(columns)] += 1;
+            let image: Vec<f32> = (0..35).map(|pixel: u8| f32::from(pixel)).collect();
+            let annotation: Vec<u8> = (0..35).collect();
+            let slice =
+                Slice { shape: [7, 5], image: &image, annotation: &annotation, outside: 255 };
+            let (mut pixels, mut labels) = ([f32::NAN; 35], [77; 35]);
+            let mut sample = Sample { shape: [7, 5], image: &mut pixels, annotation: &mut labels };
+            Transform::resizing(Resample::Flips, draw).apply(&slice, &mut sample);
+            let turned =
+                |extent: u8, flips: bool| move |i: u8| if flips { extent - 1 - i } else { i };
+            let (row, column) = (turned(7, rows), turned(5, columns));
+            let expected: Vec<u8> =
+                (0..35).map(|pixel| row(pixel / 5) * 5 + column(pixel % 5)).collect();
+            assert_eq!(labels, expected[..]);
+            assert!(
+                pixels
+                    .iter()
+                    .zip(labels)
+                    .all(|(pixel, label)| (pixel - f32::from(label)).abs() < 1e-6)
+            );
+        }
+        assert!(seen.iter().all(|count| (900..1100).contains(count)), "{seen:?}");
     }
 
     #[test]

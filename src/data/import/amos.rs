@@ -112,6 +112,7 @@ pub fn open(package: &Package) -> Result<Source> {
         classes: CLASSES.map(String::from).to_vec(),
         provenance,
         preparation: Some(preparation),
+        levels: Vec::new(),
         case_count,
         cases: Box::new(cases),
         notes,
