@@ -38,6 +38,7 @@ fn method(params: &str, ranks: &Ranks) -> Cmc {
         slices: Vec::new(),
         sample: EXTENT.map(|extent| extent as usize),
         spacing_mm: None,
+        levels: Vec::new(),
     };
     let params = format!("width = 2\n{params}\n{LEARNER}");
     Cmc::build(toml::from_str(&params).unwrap(), &setup).unwrap()

@@ -10,8 +10,8 @@ use scrimp::data::import::phantom::{Difficulty, Phantom, generate};
 use scrimp::data::import::two_modality::{self, TwoModalityPhantom};
 use scrimp::data::loader::{Loader, LoaderPlan};
 use scrimp::data::shapes::Shapes;
-use scrimp::data::stream::{by_image_label, by_masks, training_slices};
-use scrimp::data::{DENSE, IGNORE, IMAGE_LABEL, SCRIBBLE};
+use scrimp::data::stream::{StreamSpec, by_image_label, by_masks, training_slices};
+use scrimp::data::{DENSE, Dataset, IGNORE, IMAGE_LABEL, SCRIBBLE};
 use scrimp::error::Exit;
 use scrimp::methods::{METHODS, MethodDef, Passes, Setup};
 use scrimp::random::Key;
@@ -131,6 +131,29 @@ fn every_method_refuses_numbers_that_nothing_can_be_computed_with() {
     }
 }
 
+const PHANTOM: Phantom =
+    Phantom { cases: 5, slices: 2, size: 32, difficulty: Difficulty::Easy, seed: 1 };
+
+/// A small data set that has these streams, with the annotation to learn from and how samples are cut.
+fn learnt_from(streams: &[StreamSpec]) -> (Arc<Dataset>, &'static str, Sampling) {
+    let slices = Sampling::Slices { size: 32 };
+    let (dataset, annotation, sampling) = if streams.iter().any(|s| s.modality.is_some()) {
+        let (cases, validation, labelled_share) = (2, 1, 0.5);
+        let (slices, size, seed) = (16, 32, 1);
+        let phantom = TwoModalityPhantom { cases, validation, slices, size, labelled_share, seed };
+        let extent = [8, 16, 16];
+        let patches = Sampling::Patches { extent, per_case: 4, foreground_share: 0.5 };
+        (two_modality::generate(&phantom), DENSE, patches)
+    } else if by_image_label(streams) {
+        let lesions =
+            LesionPhantom { cases: 6, healthy: 5, validation: 2, test: 0, size: 32, seed: 1 };
+        (lesion_phantom::generate(&lesions), IMAGE_LABEL, slices)
+    } else {
+        (generate(&PHANTOM), SCRIBBLE, slices)
+    };
+    (Arc::new(dataset.unwrap()), annotation, sampling)
+}
+
 /// A method on a small phantom, one step at a time, without a trainer.
 struct Bench {
     method: Box<dyn Method>,
@@ -151,27 +174,7 @@ impl Bench {
         tch::set_num_threads(1);
         let config = config::read(&repository(&smoke_config(definition)), overrides).unwrap();
         let params = (definition.check)(&config).unwrap();
-        let difficulty = Difficulty::Easy;
-        let phantom = Phantom { cases: 5, slices: 2, size: 32, difficulty, seed: 1 };
-        let lesions =
-            LesionPhantom { cases: 6, healthy: 5, validation: 2, test: 0, size: 32, seed: 1 };
-        let bellies = TwoModalityPhantom {
-            cases: 2,
-            validation: 1,
-            slices: 16,
-            size: 32,
-            labelled_share: 0.5,
-            seed: 1,
-        };
-        let is_by_modality = definition.streams.iter().any(|stream| stream.modality.is_some());
-        let dataset = if is_by_modality {
-            two_modality::generate(&bellies)
-        } else if by_image_label(definition.streams) {
-            lesion_phantom::generate(&lesions)
-        } else {
-            generate(&phantom)
-        };
-        let dataset = Arc::new(dataset.unwrap());
+        let (dataset, annotation, sampling) = learnt_from(definition.streams);
         let learner = LearnerSetup {
             key: Key::new(1),
             kind,
@@ -180,16 +183,8 @@ impl Bench {
             moments: Moments::Whole,
         };
         let classes = dataset.classes.len() as i64;
-        let (annotation, sampling) = if is_by_modality {
-            let extent = [8, 16, 16];
-            (DENSE, Sampling::Patches { extent, per_case: 4, foreground_share: 0.5 })
-        } else if by_image_label(definition.streams) {
-            (IMAGE_LABEL, Sampling::Slices { size: 32 })
-        } else {
-            (SCRIBBLE, Sampling::Slices { size: 32 })
-        };
         let slices = training_slices(&dataset, 1, annotation);
-        let slices = slices.iter().map(|_| [phantom.size; 2]).collect();
+        let slices = slices.iter().map(|_| [PHANTOM.size; 2]).collect();
         let passes = Passes::new(true, None);
         let setup = Setup {
             learner,
@@ -213,7 +208,7 @@ impl Bench {
             seed: 1,
         };
         let loader = Loader::new(&dataset, plan, 0, 1).unwrap();
-        let others = Phantom { seed: 2, ..phantom };
+        let others = Phantom { seed: 2, ..PHANTOM };
         let shapes = || Shapes::of(generate(&others).unwrap(), dataset.classes.len()).unwrap();
         Self {
             method: (definition.build)(&params, &setup).unwrap(),

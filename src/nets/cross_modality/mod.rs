@@ -184,7 +184,7 @@ impl CrossModality {
     /// Registers `image_encoder.*`, `decoder.*`, `MIA_module.gamma`, `fusion_layer.*` and `conv3d_convert.*`. `width`
     /// are the channels of the first convolution, [`WIDTH`] as published.
     pub fn new(scope: &mut Scope<'_>, width: i64, classes: i64) -> Self {
-        let deepest = 2 * width << (LEVELS.len() - 1);
+        let deepest = (2 * width) << (LEVELS.len() - 1);
         Self {
             encoder: Encoder::new(scope.sub("image_encoder"), width),
             decoder: Decoder::new(scope.sub("decoder"), width, classes),
