@@ -38,6 +38,9 @@ mod data_acdc;
 mod data_brats;
 #[cfg(test)]
 #[cfg(feature = "hdf5")]
+mod data_gaze;
+#[cfg(test)]
+#[cfg(feature = "hdf5")]
 mod data_label_transfer;
 #[cfg(test)]
 #[cfg(feature = "hdf5")]
