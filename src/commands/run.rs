@@ -11,6 +11,7 @@ use crate::config::plan::{
 };
 use crate::config::{
     Colour, DeviceChoice, Normalisation, Orientation, Outside, Precision, Resample, RunConfig,
+    Split,
 };
 use crate::data::identity::Identity;
 use crate::data::import::gaze_phantom::{self, GazePhantom};
@@ -19,7 +20,7 @@ use crate::data::loader::{Loader, LoaderPlan};
 use crate::data::pseudo::Labelling;
 use crate::data::shapes::Shapes;
 use crate::data::stream::training_slices;
-use crate::data::{Dataset, IGNORE, augment, store};
+use crate::data::{Dataset, IGNORE, augment, split, store};
 use crate::error::{Context, Failure, Result};
 use crate::methods::{self, Passes, Setup};
 use crate::native;
@@ -55,6 +56,10 @@ pub(super) fn identified(plan: &RunPlan) -> Result<(Arc<Dataset>, Identity)> {
         DataSource::GazePhantom(plan) => generated_gaze(plan)?,
     };
     refuse_other_preparation(plan, &dataset)?;
+    match plan.data.split {
+        None => {}
+        Some(Split::Dmsps) => split::dmsps(&mut dataset)?,
+    }
     let identity = Identity::of(&dataset);
     if plan.data.colour == Colour::GreyWorld {
         dataset.even_out_light();

@@ -61,6 +61,9 @@ pub struct DataConfig {
     /// The cross-validation fold that is held out, counted from 1; 0 holds nothing out (default 1).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fold: Option<u32>,
+    /// A published split, whose folds take the place of those that were packed; none where nothing is said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub split: Option<Split>,
     /// Which annotation to learn from, by its name in the data set; `random_walker` and
     /// `random_walker_present` are made of the scribbles where they are not in there (default `scribble`).
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -303,6 +306,14 @@ pub struct TrainConfig {
     /// Whether steps are recorded once and replayed by one call to the GPU, which `auto` does where it works; the training is the same (default `auto`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub graph: Option<GraphChoice>,
+}
+
+/// A published split.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Split {
+    /// ACDC as for DMSPS: 140 of its 200 volumes to train on, 30 to validate with, which are fold 1, and 30 to test with, which are fold 2. Most patients of these have another volume among the 140.
+    Dmsps,
 }
 
 /// What becomes of the brightness and the cast of images.

@@ -36,6 +36,7 @@ mod resident;
 pub mod samples;
 pub mod shapes;
 pub mod simulated;
+pub mod split;
 pub mod store;
 pub mod stream;
 #[cfg(feature = "torch")]
@@ -71,10 +72,14 @@ pub struct Case {
     pub frame: u32,
     /// Cross-validation fold in which this case is held out, counted from 1; 0 = in none.
     pub fold: u32,
+    /// What its image was taken with, as a short name in small letters, for example `ct` or `mr`; empty where nothing
+    /// is said.
+    pub modality: String,
     /// Its image as networks see it.
     pub scan: Scan,
     /// Label volumes by kind ([`SCRIBBLE`], [`DENSE`], [`IMAGE_LABEL`]) on the grid of `scan`, in row-major
-    /// order: class or [`IGNORE`]; of [`GAZE`] the number of levels.
+    /// order: class or [`IGNORE`]; of [`GAZE`] the number of levels. A case without any may be looked at, and says
+    /// nothing of what it shows.
     pub annotations: BTreeMap<String, Vec<u8>>,
 }
 
@@ -316,6 +321,7 @@ mod tests {
             name: format!("case{number:02}"),
             patient: format!("patient{number:02}"),
             frame: 1,
+            modality: String::new(),
             fold: number as u32 % 5 + 1,
             scan: Scan { grid, channels: 1, voxels },
             annotations: BTreeMap::from([(SCRIBBLE.into(), scribble), (DENSE.into(), dense)]),

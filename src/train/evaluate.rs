@@ -284,6 +284,7 @@ mod tests {
                 name: format!("case{number}"),
                 patient: number.to_string(),
                 frame: 0,
+                modality: String::new(),
                 fold: 1,
                 scan,
                 annotations: BTreeMap::from([(DENSE.to_owned(), truth)]),

@@ -46,6 +46,9 @@ mod data_label_transfer;
 #[cfg(feature = "hdf5")]
 mod data_lesion_phantom;
 #[cfg(test)]
+#[cfg(feature = "torch")]
+mod data_modalities;
+#[cfg(test)]
 #[cfg(feature = "hdf5")]
 mod data_mscmr;
 #[cfg(test)]
@@ -79,6 +82,8 @@ mod fake_gpu;
 #[cfg(feature = "mpi")]
 mod faults;
 #[cfg(test)]
+mod formats;
+#[cfg(test)]
 #[cfg(feature = "torch")]
 mod golden;
 #[cfg(test)]
@@ -89,6 +94,9 @@ mod golden_augment;
 #[cfg(test)]
 #[cfg(feature = "torch")]
 mod golden_cltn;
+#[cfg(test)]
+#[cfg(feature = "torch")]
+mod golden_cmc;
 #[cfg(test)]
 #[cfg(feature = "torch")]
 mod golden_cyclemix;

@@ -188,6 +188,7 @@ fn case(
         patient: name.split('_').next().unwrap_or_default().to_owned(),
         name,
         frame: 0,
+        modality: String::new(),
         fold: files.folder.fold,
         scan: read(&files.image, notes)?,
         annotations: BTreeMap::from([(files.folder.kind.into(), labels)]),

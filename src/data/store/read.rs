@@ -4,10 +4,11 @@
 //! taken for it.
 
 use super::seal::{self, Form};
+use super::text::Text;
 use super::{
-    BARE_LAYOUT, CHANNEL_COUNT, LAYOUT, LEVELS, LongText, Name, PLACEMENTS, PREPARATION, Row,
-    StoredPlacement, StoredRow, UNPLACED_LAYOUT, heap, image_checksum, image_extents,
-    placements_checksum, table_checksum, without_locks,
+    BARE_LAYOUT, CHANNEL_COUNT, LAYOUT, LEVELS, LongText, MODALITIES, Name, PLACEMENTS,
+    PREPARATION, Row, StoredPlacement, StoredRow, UNPLACED_LAYOUT, heap, image_checksum,
+    image_extents, modalities_checksum, placements_checksum, table_checksum, without_locks,
 };
 use crate::data::{Case, Dataset, check_levels};
 use crate::error::{Context, Failure, Result};
@@ -15,7 +16,6 @@ use crate::files;
 use crate::limits::{CASES, CHANNELS, CLASSES, EXTENT, GAZE_LEVELS, VOLUME_VOXELS, elements};
 use crate::preparation::Preparation;
 use crate::scan::{Grid, Placement, Scan};
-use hdf5::H5Type;
 use hdf5::types::{FloatSize, IntSize, TypeDescriptor, VarLenUnicode};
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -171,6 +171,7 @@ impl<'a> Packed<'a> {
         let preparation = self.preparation(channels)?;
         if self.form == Form::Sealed {
             self.place(&mut rows)?;
+            self.name_modalities(&mut rows)?;
         }
         let levels = self.levels()?;
         let about = Dataset { name, provenance, preparation, levels, cases: Vec::new(), classes };
@@ -270,6 +271,20 @@ impl<'a> Packed<'a> {
         Ok(())
     }
 
+    /// Adds what cases were taken with to the rows of their table; the array is absent where nobody says it.
+    fn name_modalities(&self, rows: &mut [Row]) -> Result<()> {
+        if !self.file.link_exists(MODALITIES) {
+            return Ok(());
+        }
+        let cannot = || self.cannot(&format!("`/{MODALITIES}`"));
+        let array = self.volume::<Name>(&format!("/{MODALITIES}"), &[rows.len()])?;
+        let names = array.read_raw::<Name>().context(cannot)?;
+        for (row, name) in rows.iter_mut().zip(&names) {
+            row.modality = name.text().context(cannot)?;
+        }
+        self.verify(&array, modalities_checksum(rows))
+    }
+
     fn table<S: Text>(&self) -> Result<Vec<Row>> {
         let cannot = || self.cannot("table `/cases`");
         let table = self.dataset("/cases")?;
@@ -303,6 +318,7 @@ impl<'a> Packed<'a> {
             patient: stored.patient.text().context(cannot)?,
             frame: stored.frame,
             fold: stored.fold,
+            modality: String::new(),
             shape,
             spacing_mm: [
                 stored.spacing_slices_mm,
@@ -328,6 +344,7 @@ impl<'a> Packed<'a> {
             patient: row.patient.clone(),
             frame: row.frame,
             fold: row.fold,
+            modality: row.modality.clone(),
             scan: Scan {
                 grid: Grid {
                     shape: row.shape,
@@ -469,21 +486,3 @@ fn placement([origin_mm, slices, rows, columns]: StoredPlacement) -> Option<Plac
 
 /// Codes of two bytes have no more levels.
 const MOST_LEVELS: usize = 1 << 16;
-
-/// A string as a file stores it.
-trait Text: H5Type + Clone {
-    /// Its text; the library does not look whether the bytes are any.
-    fn text(&self) -> std::result::Result<String, std::string::FromUtf8Error>;
-}
-
-impl<const N: usize> Text for hdf5::types::FixedUnicode<N> {
-    fn text(&self) -> std::result::Result<String, std::string::FromUtf8Error> {
-        String::from_utf8(self.as_bytes().to_vec())
-    }
-}
-
-impl Text for VarLenUnicode {
-    fn text(&self) -> std::result::Result<String, std::string::FromUtf8Error> {
-        String::from_utf8(self.as_bytes().to_vec())
-    }
-}

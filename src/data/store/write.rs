@@ -3,9 +3,9 @@
 use super::destination::{Destination, Existing};
 use super::read::verify;
 use super::{
-    CHANNEL_COUNT, LAYOUT, LEVELS, LongText, Name, PLACEMENTS, PREPARATION, Row, StoredPlacement,
-    StoredRow, TEXT_BYTES, image_checksum, image_extents, placements_checksum, seal,
-    table_checksum, without_locks,
+    CHANNEL_COUNT, LAYOUT, LEVELS, LongText, MODALITIES, NAME_BYTES, Name, PLACEMENTS, PREPARATION,
+    Row, StoredPlacement, StoredRow, TEXT_BYTES, image_checksum, image_extents,
+    modalities_checksum, placements_checksum, seal, table_checksum, without_locks,
 };
 use crate::data::{Case, Dataset, check_levels};
 use crate::error::{Context, Failure, Result};
@@ -128,6 +128,7 @@ impl Writer {
         let row = row(case);
         // Whether its names are short enough, before anything is written.
         stored(&row).map_err(|failure| failure.during(cannot()))?;
+        text::<NAME_BYTES>(&row.modality).map_err(|failure| failure.during(cannot()))?;
         write_arrays(&self.file, case).context(cannot)?;
         self.rows.push(row);
         Ok(())
@@ -199,7 +200,22 @@ fn write_table(file: &hdf5::File, rows: &[Row]) -> Result<()> {
     let array = array.create(PLACEMENTS).context(wrong)?;
     array.write_raw(&placements).context(wrong)?;
     let checksum = placements_checksum(rows.iter().map(|row| &row.placement));
-    write_checksum(&array, checksum).context(wrong)
+    write_checksum(&array, checksum).context(wrong)?;
+    write_modalities(file, rows)
+}
+
+/// Writes what cases were taken with, where one of them says so.
+fn write_modalities(file: &hdf5::File, rows: &[Row]) -> Result<()> {
+    let wrong = || "HDF5 refuses the modalities";
+    if rows.iter().all(|row| row.modality.is_empty()) {
+        return Ok(());
+    }
+    let names = rows.iter().map(|row| text(&row.modality)).collect::<Result<Vec<Name>>>()?;
+    let array = file.new_dataset::<Name>().shape(rows.len());
+    let array = array.chunk(rows.len().min(ROWS_PER_CHUNK)).deflate(DEFLATE_LEVEL);
+    let array = array.create(MODALITIES).context(wrong)?;
+    array.write_raw(&names).context(wrong)?;
+    write_checksum(&array, modalities_checksum(rows)).context(wrong)
 }
 
 /// Rows of the case table that are compressed together.
@@ -225,6 +241,7 @@ fn row(case: &Case) -> Row {
         patient: case.patient.clone(),
         frame: case.frame,
         fold: case.fold,
+        modality: case.modality.clone(),
         shape: case.scan.grid.shape,
         spacing_mm: case.scan.grid.spacing_mm.unwrap_or([f64::NAN; 3]),
         placement: case.scan.grid.placement.map_or([[f64::NAN; 3]; 4], stored_placement),
@@ -351,6 +368,7 @@ mod tests {
             name: "one".into(),
             patient: "one".into(),
             frame: 0,
+            modality: String::new(),
             fold: 0,
             scan: Scan { grid: Grid::unplaced(shape, None), channels: 1, voxels },
             annotations: annotations.into(),
