@@ -138,6 +138,7 @@ impl Numbered {
             frame: 0,
             fold: self.fold,
             scan,
+            modality: String::new(),
             annotations: BTreeMap::from([(GAZE.to_owned(), reached), (DENSE.to_owned(), dense)]),
         })
     }
