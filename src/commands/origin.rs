@@ -5,9 +5,9 @@
 
 use super::run;
 use crate::config::plan::RunPlan;
+use crate::data::Dataset;
 use crate::data::identity::Identity;
-use crate::data::stream::{by_image_label, training_slices};
-use crate::data::{Dataset, IMAGE_LABEL};
+use crate::data::stream::seen_cases;
 use crate::error::{Failure, Result};
 use crate::methods;
 use crate::train::checkpoint::{Checkpoint, LearntFrom, Manifest};
@@ -97,12 +97,8 @@ pub(super) fn learnt_cases(
     dataset: &Dataset,
     fold: u32,
 ) -> Result<BTreeSet<usize>> {
-    let by_image_label = by_image_label(methods::find(&plan.method)?.streams);
-    let slices = training_slices(dataset, fold, &plan.data.annotation);
-    let is_learnt = |case: &usize| {
-        !by_image_label || dataset.cases[*case].annotations.contains_key(IMAGE_LABEL)
-    };
-    Ok(slices.into_iter().map(|(case, _)| case).filter(is_learnt).collect())
+    let streams = methods::find(&plan.method)?.streams;
+    Ok(seen_cases(dataset, (fold, &plan.data.annotation), streams))
 }
 
 /// The fold that was held out last.

@@ -315,6 +315,8 @@ pub(super) struct Task {
     pub(super) slices: Vec<[usize; 2]>,
     /// How far apart the voxels of all scans lie, where their preparation makes them alike.
     pub(super) spacing_mm: Option<[f64; 3]>,
+    /// As [`Dataset::levels`]; none where nothing is trained.
+    pub(super) levels: Vec<f64>,
 }
 
 impl Task {
@@ -327,6 +329,7 @@ impl Task {
             channels: dataset.channels(),
             slices: shapes.map(|[_, rows, columns]| [rows, columns]).collect(),
             spacing_mm: dataset.preparation.as_ref().and_then(|done| done.spacing.of_volume_mm()),
+            levels: dataset.levels.clone(),
         }
     }
 }
@@ -370,6 +373,7 @@ pub(super) fn method_for(
         slices: task.slices,
         sample: plan.data.sampling.extent(),
         spacing_mm: task.spacing_mm,
+        levels: task.levels,
     };
     (methods::find(&plan.method)?.build)(&plan.method_params, &setup)
 }
@@ -401,6 +405,7 @@ pub(super) fn loader_plan(plan: &RunPlan) -> Result<LoaderPlan> {
             Resample::Reference => augment::Resample::Reference,
             Resample::Bilinear => augment::Resample::Bilinear,
             Resample::FullRotation => augment::Resample::FullRotation,
+            Resample::Flips => augment::Resample::Flips,
             Resample::None => augment::Resample::None,
         },
         outside: match plan.data.outside {

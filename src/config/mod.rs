@@ -308,6 +308,8 @@ pub enum Resample {
     /// Half of the slices flipped and turned by quarters, then all rotated by any angle; order 0, and halves to
     /// even, as the published code of CycleMix does it.
     FullRotation,
+    /// Half of the slices flipped along rows, half along columns, each by its own chance; order 0.
+    Flips,
     /// Resizing or cropping alone, order 0.
     None,
 }
