@@ -36,6 +36,7 @@ mod resident;
 pub mod samples;
 pub mod shapes;
 pub mod simulated;
+pub mod split;
 pub mod store;
 pub mod stream;
 #[cfg(feature = "torch")]

@@ -3,7 +3,7 @@
 //! Knows how files are made and nothing of how they are read.
 
 use scrimp::runlog::io::{EventSink, LogWriter};
-use scrimp::runlog::preview::{MadeSquares, Preview, Values};
+use scrimp::runlog::preview::{Annotated, MadeSquares, Preview, Values};
 use scrimp::runlog::{Health, RunEvent, RunStatus};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -34,6 +34,19 @@ pub(crate) fn overrides() -> Vec<Vec<u8>> {
         "data.path=\"a.h5\"",
     ];
     texts.map(|text| text.as_bytes().to_vec()).to_vec()
+}
+
+/// Files that programs of other people made, with these endings.
+fn made_elsewhere(endings: &[&str]) -> Vec<Vec<u8>> {
+    endings.iter().flat_map(|ending| files("tests/data/formats", ending)).collect()
+}
+
+pub(crate) fn volume_files() -> Vec<Vec<u8>> {
+    made_elsewhere(&[".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd"])
+}
+
+pub(crate) fn picture_files() -> Vec<Vec<u8>> {
+    made_elsewhere(&[".tif", ".tiff", ".bmp", ".png", ".jpg"])
 }
 
 pub(crate) fn run_logs() -> Vec<Vec<u8>> {
@@ -67,6 +80,7 @@ pub(crate) fn previews() -> Vec<Vec<u8>> {
         size: 16,
         image: plane.clone(),
         annotation: plane.clone(),
+        annotated: Annotated::Pixels,
         prediction: plane.clone(),
         truth: plane.clone(),
         made: made

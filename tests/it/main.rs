@@ -38,6 +38,9 @@ mod data_acdc;
 mod data_brats;
 #[cfg(test)]
 #[cfg(feature = "hdf5")]
+mod data_gaze;
+#[cfg(test)]
+#[cfg(feature = "hdf5")]
 mod data_label_transfer;
 #[cfg(test)]
 #[cfg(feature = "hdf5")]
@@ -78,6 +81,8 @@ mod fake_gpu;
 #[cfg(test)]
 #[cfg(feature = "mpi")]
 mod faults;
+#[cfg(test)]
+mod formats;
 #[cfg(test)]
 #[cfg(feature = "torch")]
 mod golden;

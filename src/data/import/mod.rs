@@ -7,6 +7,9 @@ pub mod acdc;
 pub mod brats;
 mod classes;
 mod folder;
+pub mod gaze;
+mod gaze_files;
+pub mod gaze_phantom;
 pub mod label_transfer;
 pub mod lesion_phantom;
 pub mod masks;
@@ -21,6 +24,7 @@ mod texture;
 
 pub use crate::scan::Notes;
 pub use classes::Classes;
+pub use gaze_files::GazeFiles;
 pub use steps::Steps;
 
 use super::{Case, Dataset, SCRIBBLE};

@@ -6,9 +6,9 @@
 use super::seal::{self, Form};
 use super::text::Text;
 use super::{
-    BARE_LAYOUT, CHANNEL_COUNT, LAYOUT, LEVELS, LongText, MODALITIES, Name, PLACEMENTS, PREPARATION, Row,
-    StoredPlacement, StoredRow, UNPLACED_LAYOUT, heap, image_checksum, image_extents,
-    modalities_checksum, placements_checksum, table_checksum, without_locks,
+    BARE_LAYOUT, CHANNEL_COUNT, LAYOUT, LEVELS, LongText, MODALITIES, Name, PLACEMENTS,
+    PREPARATION, Row, StoredPlacement, StoredRow, UNPLACED_LAYOUT, heap, image_checksum,
+    image_extents, modalities_checksum, placements_checksum, table_checksum, without_locks,
 };
 use crate::data::{Case, Dataset, check_levels};
 use crate::error::{Context, Failure, Result};

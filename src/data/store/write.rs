@@ -3,9 +3,9 @@
 use super::destination::{Destination, Existing};
 use super::read::verify;
 use super::{
-    CHANNEL_COUNT, LAYOUT, LEVELS, LongText, MODALITIES, NAME_BYTES, Name, PLACEMENTS, PREPARATION, Row,
-    StoredPlacement, StoredRow, TEXT_BYTES, image_checksum, image_extents, modalities_checksum,
-    placements_checksum, seal, table_checksum, without_locks,
+    CHANNEL_COUNT, LAYOUT, LEVELS, LongText, MODALITIES, NAME_BYTES, Name, PLACEMENTS, PREPARATION,
+    Row, StoredPlacement, StoredRow, TEXT_BYTES, image_checksum, image_extents,
+    modalities_checksum, placements_checksum, seal, table_checksum, without_locks,
 };
 use crate::data::{Case, Dataset, check_levels};
 use crate::error::{Context, Failure, Result};
