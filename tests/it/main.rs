@@ -115,6 +115,9 @@ mod golden_expansion;
 mod golden_gaze;
 #[cfg(test)]
 #[cfg(feature = "torch")]
+mod golden_gazesup;
+#[cfg(test)]
+#[cfg(feature = "torch")]
 mod golden_label_transfer;
 #[cfg(test)]
 mod golden_lesion;
