@@ -61,6 +61,13 @@ impl Simulation {
         Ok(())
     }
 
+    /// A case with scribbles drawn from its dense labels, instead of those that it has.
+    pub(super) fn annotated(self, mut case: Case, class_count: usize) -> Case {
+        let drawn = self.draw(&case, class_count);
+        case.annotations.insert(SCRIBBLE.to_owned(), drawn);
+        case
+    }
+
     /// The scribbles of one case, all slices.
     fn draw(&self, case: &Case, class_count: usize) -> Vec<u8> {
         let mut drawn = vec![UNLABELLED; case.scan.grid.shape.iter().product()];
@@ -89,7 +96,7 @@ impl Simulation {
     }
 
     /// One sentence for the provenance of the data set.
-    fn describe(&self) -> String {
+    pub(super) fn describe(self) -> String {
         let drawing = match self.drawing {
             Drawing::Walk { halvings: 0 } => "Scribbles drawn".to_owned(),
             Drawing::Walk { halvings } => format!("Scribbles, halved {halvings} times, drawn"),
