@@ -38,6 +38,9 @@ mod data_acdc;
 mod data_brats;
 #[cfg(test)]
 #[cfg(feature = "hdf5")]
+mod data_brats_scribbles;
+#[cfg(test)]
+#[cfg(feature = "hdf5")]
 mod data_label_transfer;
 #[cfg(test)]
 #[cfg(feature = "hdf5")]
@@ -57,6 +60,9 @@ mod data_shapes;
 #[cfg(test)]
 #[cfg(feature = "hdf5")]
 mod data_volumes;
+#[cfg(test)]
+#[cfg(feature = "hdf5")]
+mod data_word;
 #[cfg(test)]
 #[cfg(feature = "mpi")]
 mod distributed;
@@ -97,6 +103,9 @@ mod golden_dense_crf;
 #[cfg(test)]
 #[cfg(feature = "torch")]
 mod golden_dmsps;
+#[cfg(test)]
+#[cfg(feature = "hdf5")]
+mod golden_dmsps_data;
 #[cfg(test)]
 #[cfg(feature = "hdf5")]
 mod golden_expansion;
@@ -184,6 +193,9 @@ mod nifti_files;
 #[cfg(test)]
 #[cfg(feature = "torch")]
 mod non_finite;
+#[cfg(test)]
+#[cfg(feature = "mpi")]
+mod odd_volumes;
 #[cfg(test)]
 #[cfg(feature = "torch")]
 mod overlap;
