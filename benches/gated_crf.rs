@@ -55,22 +55,11 @@ fn inputs() -> (Tensor, Tensor) {
     (logits, image)
 }
 
-/// Bytes of a line of `/proc/self/status`.
-fn memory(field: &str) -> Result<u64> {
-    let status = std::fs::read_to_string("/proc/self/status")
-        .context(|| "cannot read `/proc/self/status`")?;
-    let line = status.lines().find(|line| line.starts_with(field));
-    let kibibytes = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok());
-    let kibibytes =
-        kibibytes.ok_or_else(|| Failure::new(format!("`/proc/self/status` has no `{field}`")))?;
-    Ok(kibibytes * 1024)
-}
-
 fn time_ours(logits: &Tensor, image: &Tensor) -> Result<Timing> {
     // Makes the peak begin anew.
     std::fs::write("/proc/self/clear_refs", "5")
         .context(|| "cannot write `/proc/self/clear_refs`")?;
-    let before = memory("VmRSS")?;
+    let before = support::memory("VmRSS")?;
     let mut timing = Timing { times_ms: Vec::new(), loss: 0.0, memory_bytes: 0 };
     for _ in 0..OWN_REPEATS_PER_TURN {
         let logits = logits.detach().set_requires_grad(true);
@@ -81,7 +70,7 @@ fn time_ours(logits: &Tensor, image: &Tensor) -> Result<Timing> {
         timing.times_ms.push(start.elapsed().as_secs_f64() * 1e3);
         timing.loss = loss.double_value(&[]);
     }
-    timing.memory_bytes = memory("VmHWM")?.saturating_sub(before);
+    timing.memory_bytes = support::memory("VmHWM")?.saturating_sub(before);
     Ok(timing)
 }
 

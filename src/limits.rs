@@ -13,6 +13,10 @@ pub const CASES: usize = 1 << 20;
 pub const CHANNELS: usize = 64;
 /// Classes of one data set; 255 is the label of what nobody annotated.
 pub const CLASSES: usize = 255;
+/// Bytes of a table of fixations.
+pub const FIXATION_BYTES: u64 = 1 << 28;
+/// Levels of a map of gaze.
+pub const GAZE_LEVELS: usize = 64;
 /// Rows and columns of a slice that a network sees.
 pub const NETWORK_SIZE: usize = 1 << 13;
 /// Cases of one part of a synthetic data set, whose names end in four digits.
@@ -25,6 +29,12 @@ pub const PHANTOM_VOXELS: usize = 1 << 30;
 pub const PICTURE_PIXELS: usize = 1 << 26;
 /// Bytes of the file of one picture.
 pub const PICTURE_BYTES: u64 = 1 << 29;
+/// Bytes of a TIFF file, which is held in memory with all of its pages.
+pub const TIFF_BYTES: u64 = 1 << 33;
+/// Bytes of the header of a volume that is written as text, without its voxels.
+pub const TEXT_HEADER_BYTES: usize = 1 << 20;
+/// Segments of one segmentation file.
+pub const SEGMENTS: usize = 1 << 12;
 /// Samples of one global batch.
 pub const BATCH_SIZE: usize = 1 << 20;
 /// Pixels of one global batch, 2^36.

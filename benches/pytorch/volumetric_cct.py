@@ -1,6 +1,6 @@
 """The network of DMSPS over volumes, in plain PyTorch.
 
-Not to be run; imported by `tests/remake/dmsps.py`. The state-dict names are those of `UNet_CCT_dp_3D`
+Not to be run; imported by `step_3d.py` and `tests/remake/dmsps.py`. The state-dict names are those of `UNet_CCT_dp_3D`
 (HiLab-git/DMSPS at 89fe065). Volumes are [N, channels, D, H, W]; logits are [N, classes, D, H, W].
 """
 

@@ -66,6 +66,17 @@ pub(crate) fn median(values: &mut [f64]) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
+/// Bytes of a line of `/proc/self/status`.
+pub(crate) fn memory(field: &str) -> Result<u64> {
+    let status = std::fs::read_to_string("/proc/self/status")
+        .context(|| "cannot read `/proc/self/status`")?;
+    let line = status.lines().find(|line| line.starts_with(field));
+    let kibibytes = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok());
+    let kibibytes =
+        kibibytes.ok_or_else(|| Failure::new(format!("`/proc/self/status` has no `{field}`")))?;
+    Ok(kibibytes * 1024)
+}
+
 /// How the process ends; tells why it failed.
 pub(crate) fn end(outcome: Result<()>) -> ExitCode {
     let Err(failure) = outcome else { return ExitCode::SUCCESS };

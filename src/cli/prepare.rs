@@ -53,7 +53,7 @@ pub enum Prepare {
     LesionPhantom(LesionPhantom),
     /// Add labels of every pixel that a program makes of scribbles; mpirun makes it faster
     PseudoLabels(PseudoLabels),
-    /// Draw scribbles or points where there are dense labels, instead of those that are there
+    /// Draw scribbles or points where there are dense labels, instead of those that are there, or shorten these
     Scribbles(Scribbles),
 }
 
@@ -367,13 +367,13 @@ pub struct Scribbles {
     /// Draw on the first of every so many slices and leave the others unlabelled
     #[arg(long, value_name = "SLICES", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub every: u32,
-    /// How often strokes are halved
+    /// How often strokes are halved: 1 to 4 times for 1/2 to 1/16
     #[arg(long, value_name = "TIMES", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=16))]
     pub shorten: u32,
     /// Equal seeds give equal scribbles
     #[arg(long, default_value_t = 2022)]
     pub seed: u64,
-    /// The packed file with dense labels
+    /// The packed file with dense labels, or with scribbles to shorten
     #[arg(long, value_name = "FILE")]
     pub from: PathBuf,
     /// The packed file to write; it must not exist
@@ -388,6 +388,8 @@ pub enum ScribbleKind {
     Walk,
     /// A few single pixels of each class
     Points,
+    /// Nothing new: the scribbles that are there, for `--shorten` and `--every`
+    Existing,
 }
 
 /// How hard synthetic images are to segment.

@@ -11,7 +11,7 @@ use crate::cli;
 use crate::data::import::Classes;
 use crate::error::{Context, Exit, Failure, Result};
 use crate::limits::CLASSES;
-use crate::scan::{self, Coding, FORMATS, Notes, list};
+use crate::scan::{self, Coding, Notes, label_endings, list, split_ending};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -167,7 +167,7 @@ fn label_files(folder: &Path) -> Result<BTreeMap<String, PathBuf>> {
         .collect();
     found.retain(|name, _| !maps.contains(name));
     if found.is_empty() {
-        let endings: Vec<String> = endings().map(|ending| format!("`{ending}`")).collect();
+        let endings: Vec<String> = label_endings().map(|ending| format!("`{ending}`")).collect();
         let message = format!(
             "no label files in `{}`, expected some that end in {}",
             folder.display(),
@@ -180,15 +180,7 @@ fn label_files(folder: &Path) -> Result<BTreeMap<String, PathBuf>> {
     Ok(found)
 }
 
-/// What names of label files end with: of the formats that keep every number as it is.
-fn endings() -> impl Iterator<Item = &'static str> {
-    let keeps_labels =
-        FORMATS.iter().filter(|format| format.endings.contains(&format.labels_ending));
-    keeps_labels.flat_map(|format| format.endings.iter().copied())
-}
-
 fn stem(name: &str) -> Option<&str> {
-    let lower = name.to_lowercase();
-    let ending = endings().find(|ending| lower.ends_with(ending))?;
-    name.get(..name.len() - ending.len()).filter(|stem| !stem.is_empty())
+    let (stem, ending) = split_ending(name)?;
+    label_endings().any(|known| known == ending).then_some(stem)
 }

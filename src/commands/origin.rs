@@ -5,9 +5,9 @@
 
 use super::run;
 use crate::config::plan::RunPlan;
+use crate::data::Dataset;
 use crate::data::identity::Identity;
-use crate::data::stream::{by_image_label, training_slices};
-use crate::data::{Dataset, IMAGE_LABEL};
+use crate::data::stream::seen_cases;
 use crate::error::{Failure, Result};
 use crate::methods;
 use crate::train::checkpoint::{Checkpoint, LearntFrom, Manifest};
@@ -30,14 +30,9 @@ impl Source {
 
     /// What a run of this plan learns from, with `fold` held out.
     fn learnt_from(&self, plan: &RunPlan, fold: u32) -> Result<LearntFrom> {
-        let by_image_label = by_image_label(methods::find(&plan.method)?.streams);
-        let cases = &self.dataset.cases;
-        let slices = training_slices(&self.dataset, fold, &plan.data.annotation);
-        let learnt: BTreeSet<usize> = slices.into_iter().map(|(case, _)| case).collect();
-        let is_learnt =
-            |case: &usize| !by_image_label || cases[*case].annotations.contains_key(IMAGE_LABEL);
+        let learnt = learnt_cases(plan, &self.dataset, fold)?;
         let images: BTreeSet<&String> =
-            learnt.into_iter().filter(is_learnt).map(|case| &self.identity.images[case]).collect();
+            learnt.into_iter().map(|case| &self.identity.images[case]).collect();
         Ok(LearntFrom {
             data_set: self.dataset.name.clone(),
             digest: self.identity.digest.clone(),
@@ -93,6 +88,17 @@ impl Source {
             failure.hint(format!("leave `--fold` out to score fold {}", plan.data.fold))
         })
     }
+}
+
+/// The cases that a run of this plan learns from, with `fold` held out: neither what is held out, nor what has dense
+/// labels alone and is there to be scored, in whatever fold.
+pub(super) fn learnt_cases(
+    plan: &RunPlan,
+    dataset: &Dataset,
+    fold: u32,
+) -> Result<BTreeSet<usize>> {
+    let streams = methods::find(&plan.method)?.streams;
+    Ok(seen_cases(dataset, (fold, &plan.data.annotation), streams))
 }
 
 /// The fold that was held out last.

@@ -32,6 +32,7 @@ pub(super) fn pack(source: Source, to: Destination) -> Result<Exit> {
         provenance: &source.provenance,
         classes: &source.classes,
         preparation: source.preparation.as_ref(),
+        levels: &source.levels,
     };
     let mut writer = store::Writer::create(to, about)?;
     let (mut case_count, mut slice_count) = (0, 0);

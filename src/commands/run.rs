@@ -10,6 +10,7 @@ use crate::config::plan::{
 };
 use crate::config::{
     Colour, DeviceChoice, Normalisation, Orientation, Outside, Precision, Resample, RunConfig,
+    Split,
 };
 use crate::data::identity::Identity;
 use crate::data::import::{lesion_phantom, masks, phantom};
@@ -17,7 +18,7 @@ use crate::data::loader::{Loader, LoaderPlan};
 use crate::data::pseudo::Labelling;
 use crate::data::shapes::Shapes;
 use crate::data::stream::training_slices;
-use crate::data::{Dataset, IGNORE, augment, store};
+use crate::data::{Dataset, IGNORE, augment, split, store};
 use crate::error::{Context, Failure, Result};
 use crate::methods::{self, Passes, Setup};
 use crate::native;
@@ -52,6 +53,10 @@ pub(super) fn identified(plan: &RunPlan) -> Result<(Arc<Dataset>, Identity)> {
         DataSource::LesionPhantom(plan) => generated_lesions(plan)?,
     };
     refuse_other_preparation(plan, &dataset)?;
+    match plan.data.split {
+        None => {}
+        Some(Split::Dmsps) => split::dmsps(&mut dataset)?,
+    }
     let identity = Identity::of(&dataset);
     if plan.data.colour == Colour::GreyWorld {
         dataset.even_out_light();
@@ -310,6 +315,8 @@ pub(super) struct Task {
     pub(super) slices: Vec<[usize; 2]>,
     /// How far apart the voxels of all scans lie, where their preparation makes them alike.
     pub(super) spacing_mm: Option<[f64; 3]>,
+    /// As [`Dataset::levels`]; none where nothing is trained.
+    pub(super) levels: Vec<f64>,
 }
 
 impl Task {
@@ -322,6 +329,7 @@ impl Task {
             channels: dataset.channels(),
             slices: shapes.map(|[_, rows, columns]| [rows, columns]).collect(),
             spacing_mm: dataset.preparation.as_ref().and_then(|done| done.spacing.of_volume_mm()),
+            levels: dataset.levels.clone(),
         }
     }
 }
@@ -365,6 +373,7 @@ pub(super) fn method_for(
         slices: task.slices,
         sample: plan.data.sampling.extent(),
         spacing_mm: task.spacing_mm,
+        levels: task.levels,
     };
     (methods::find(&plan.method)?.build)(&plan.method_params, &setup)
 }
@@ -396,6 +405,7 @@ pub(super) fn loader_plan(plan: &RunPlan) -> Result<LoaderPlan> {
             Resample::Reference => augment::Resample::Reference,
             Resample::Bilinear => augment::Resample::Bilinear,
             Resample::FullRotation => augment::Resample::FullRotation,
+            Resample::Flips => augment::Resample::Flips,
             Resample::None => augment::Resample::None,
         },
         outside: match plan.data.outside {

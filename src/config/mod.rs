@@ -60,6 +60,9 @@ pub struct DataConfig {
     /// The cross-validation fold that is held out, counted from 1; 0 holds nothing out (default 1).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fold: Option<u32>,
+    /// A published split, whose folds take the place of those that were packed; none where nothing is said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub split: Option<Split>,
     /// Which annotation to learn from, by its name in the data set; `random_walker` and
     /// `random_walker_present` are made of the scribbles where they are not in there (default `scribble`).
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -276,6 +279,14 @@ pub struct TrainConfig {
     pub graph: Option<GraphChoice>,
 }
 
+/// A published split.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Split {
+    /// ACDC as for DMSPS: 140 of its 200 volumes to train on, 30 to validate with, which are fold 1, and 30 to test with, which are fold 2. Most patients of these have another volume among the 140.
+    Dmsps,
+}
+
 /// What becomes of the brightness and the cast of images.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -297,6 +308,8 @@ pub enum Resample {
     /// Half of the slices flipped and turned by quarters, then all rotated by any angle; order 0, and halves to
     /// even, as the published code of CycleMix does it.
     FullRotation,
+    /// Half of the slices flipped along rows, half along columns, each by its own chance; order 0.
+    Flips,
     /// Resizing or cropping alone, order 0.
     None,
 }

@@ -19,8 +19,8 @@ pub struct Identity {
 impl Identity {
     /// The identity of a data set.
     ///
-    /// What training sees counts: classes, names, patients, frames, folds, shapes, spacings, intensities and
-    /// labels. The name of the data set, the sentences about its origin, what was done to the scans
+    /// What training sees counts: classes, levels of gaze, names, patients, frames, folds, modalities, shapes, spacings,
+    /// intensities and labels. The name of the data set, the sentences about its origin, what was done to the scans
     /// (their intensities are what came of it) and where they lie in the patient do not: a file packed anew
     /// by a program that writes more of that down is the same data set, and runs go on with it.
     pub fn of(dataset: &Dataset) -> Self {
@@ -28,6 +28,9 @@ impl Identity {
             dataset.cases.iter().map(|case| image_checksum(&case.scan.voxels)).collect();
         let mut hash = Xxh3::new();
         hash.update(format!("{:?}\n", dataset.classes).as_bytes());
+        if !dataset.levels.is_empty() {
+            hash.update(format!("{:?}\n", dataset.levels).as_bytes());
+        }
         for (case, image) in dataset.cases.iter().zip(&images) {
             hash.update(described(case, *image).as_bytes());
         }
@@ -38,11 +41,13 @@ impl Identity {
 
 /// All that is known about a case, its arrays as digests.
 fn described(case: &Case, image: u64) -> String {
-    let Case { name, patient, frame, fold, scan: Scan { grid, channels, .. }, .. } = case;
+    let Case { name, patient, frame, fold, modality, scan: Scan { grid, channels, .. }, .. } = case;
     let (shape, spacing_mm) = (grid.shape, grid.spacing_mm);
     let annotations: Vec<(&String, u64)> =
         case.annotations.iter().map(|(kind, labels)| (kind, xxh3_64(labels))).collect();
-    format!("{:?}\n", (name, patient, frame, fold, shape, channels, spacing_mm, image, annotations))
+    let all = (name, patient, frame, fold, shape, channels, spacing_mm, image, annotations);
+    // Data sets that say nothing of it keep the digests that runs have recorded.
+    if modality.is_empty() { format!("{all:?}\n") } else { format!("{all:?} {modality:?}\n") }
 }
 
 #[cfg(test)]
@@ -61,10 +66,11 @@ mod tests {
         type Change = fn(&mut Dataset);
         let (one, before) = (phantom(1), Identity::of(&phantom(1)));
         assert_eq!(before.images.len(), 3);
-        let changes: [(&str, Change); 6] = [
+        let changes: [(&str, Change); 7] = [
             ("classes", |data| data.classes[1].push('x')),
             ("fold", |data| data.cases[1].fold += 1),
             ("name", |data| data.cases[1].name.push('x')),
+            ("modality", |data| data.cases[1].modality = "ct".to_owned()),
             ("spacing", |data| data.cases[1].scan.grid.spacing_mm = None),
             ("label", |data| data.cases[1].annotations.values_mut().for_each(|all| all[7] ^= 1)),
             ("order", |data| data.cases.swap(0, 1)),

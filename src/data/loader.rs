@@ -3,7 +3,6 @@
 //! Each batch is a pure function of its step; preparing ahead changes nothing but the waiting.
 //! Knows no methods and no communicator: rank and ranks come as two numbers.
 
-use super::Dataset;
 use super::batch::Batch;
 use super::items::Items;
 use super::order::{Epochs, Order};
@@ -11,9 +10,10 @@ use super::patches::Patches;
 use super::recipe::{BatchRecipe, Origin};
 use super::resident::{self, Resident};
 use super::shapes::Shapes;
-use super::stream::{SHAPES, Select, by_image_label};
+use super::stream::{SHAPES, Select, StreamSpec, by_image_label, image_streams};
 use super::stream_slices::stream_slices;
 use super::table::{Layout, Table};
+use super::{Dataset, IGNORE};
 use crate::config::sampling::{Fit, Sampling};
 use crate::error::{Context, Failure, Result};
 use crate::random::Key;
@@ -40,18 +40,19 @@ pub struct Loader {
 /// Where batches are made.
 enum MadeOn {
     Host,
+    /// Of each stream of images, in the order of the recipes.
     Device {
         /// Where the slices lie there.
-        layout: Arc<Layout>,
-        resident: Resident,
+        layouts: Arc<[Layout]>,
+        residents: Vec<Resident>,
     },
 }
 
 impl MadeOn {
-    fn layout(&self) -> Option<&Arc<Layout>> {
+    fn layouts(&self) -> Option<&Arc<[Layout]>> {
         match self {
             Self::Host => None,
-            Self::Device { layout, .. } => Some(layout),
+            Self::Device { layouts, .. } => Some(layouts),
         }
     }
 }
@@ -64,10 +65,9 @@ enum PreparedPart {
     /// Made on the host.
     Batch(Batch),
     /// To be gathered on the device.
-    Table {
-        table: Table,
-        /// The slices of the global batch.
-        global: Arc<[usize]>,
+    Tables {
+        /// Of each stream of images, in the order of the recipes, with the slices of its global batch.
+        tables: Vec<(Table, Arc<[usize]>)>,
         /// The positions of the part in it, on all ranks.
         positions: Range<usize>,
     },
@@ -83,13 +83,13 @@ impl Ahead {
     /// Prepares `first` and the steps after it until nobody receives them any more.
     fn from(
         recipe: &Arc<BatchRecipe>,
-        layout: Option<&Arc<Layout>>,
+        layouts: Option<&Arc<[Layout]>>,
         first: u64,
         threads: usize,
     ) -> Result<Self> {
         let steps = |first| (first..).step_by(threads);
         let threads = (first..first + threads as u64)
-            .map(|first| prepare_all(Arc::clone(recipe), layout.cloned(), steps(first)));
+            .map(|first| prepare_all(Arc::clone(recipe), layouts.cloned(), steps(first)));
         Ok(Self { threads: threads.collect::<Result<_>>()?, taken: 0 })
     }
 
@@ -119,33 +119,16 @@ impl Loader {
             .hint(format!("set `train.batch_size` to {ranks} or more, or start fewer ranks")));
         }
         // Full batches where streams differ, so that losses of all count as many images.
-        let drop_last = plan.drop_last || by_image_label(plan.streams);
+        let drop_last = plan.drop_last || image_streams(plan.streams) > 1;
         let plan = LoaderPlan { drop_last, ..plan };
         let slices = stream_slices(dataset, plan.fold, &plan.annotation, plan.streams)?;
         let mut recipes = plan.streams.iter().zip(slices).filter_map(|(stream, slices)| {
-            if stream.select == Select::OtherPatients {
-                return None;
-            }
-            let annotation = stream.annotation.map_or(plan.annotation.clone(), str::to_owned);
-            let own = Key::new(plan.seed).purpose(stream.name).bits();
-            let seed = if stream.name == plan.streams[0].name { plan.seed } else { own };
-            let plan = LoaderPlan { annotation, seed, ..plan.clone() };
-            let items = items(dataset, &plan, slices).map(Arc::new);
-            Some(items.map(|items| {
-                let (dataset, shapes) = (Arc::clone(dataset), None);
-                let (micro_batches, beside) = (1, Vec::new());
-                let recipe = BatchRecipe {
-                    dataset,
-                    items,
-                    plan,
-                    rank,
-                    ranks,
-                    micro_batches,
-                    shapes,
-                    beside,
-                };
-                (stream.name, recipe)
-            }))
+            let is_of_images = stream.select != Select::OtherPatients;
+            is_of_images.then(|| {
+                let own = stream_plan(&plan, stream);
+                let recipe = stream_recipe(dataset, (own, stream.select), slices, (rank, ranks))?;
+                Ok((stream.name, recipe))
+            })
         });
         let main = recipes.next().unwrap_or_else(|| Err(Failure::new("a batch needs samples")))?.1;
         let beside = recipes.map(|recipe| recipe.map(|(name, recipe)| (name, Arc::new(recipe))));
@@ -175,7 +158,7 @@ impl Loader {
     ///
     /// Where they take more than `budget_bytes` or more than there is, the log says so and batches are
     /// made on the host as before; likewise with healthy images beside, whose augmentation
-    /// knows the host alone.
+    /// knows the host alone, and where samples are patches.
     #[must_use]
     pub fn resident_on(self, device: Device, budget_bytes: u64) -> Self {
         if by_image_label(self.recipe.plan.streams) {
@@ -194,10 +177,11 @@ impl Loader {
             );
             return self;
         }
-        match Resident::new(&self.recipe, device) {
-            Ok(resident) => {
-                let layout = Arc::new(Layout::new(&self.recipe, device));
-                Self { made_on: MadeOn::Device { layout, resident }, ahead: None, ..self }
+        let recipes = || self.recipe.all();
+        match recipes().map(|recipe| Resident::new(recipe, device)).collect::<Result<Vec<_>>>() {
+            Ok(residents) => {
+                let layouts = recipes().map(|recipe| Layout::new(recipe, device)).collect();
+                Self { made_on: MadeOn::Device { layouts, residents }, ahead: None, ..self }
             }
             Err(failure) => {
                 let failure = failure.during("batches are made on the host, which is slower");
@@ -209,12 +193,12 @@ impl Loader {
 
     /// Bytes that the training slices and the masks beside them take on a device.
     pub fn resident_bytes(&self) -> u64 {
-        resident::bytes(&self.recipe)
+        self.recipe.all().map(resident::bytes).sum()
     }
 
     /// Whether batches are made on a device, see [`Loader::resident_on`].
     pub fn is_resident(&self) -> bool {
-        self.made_on.layout().is_some()
+        self.made_on.layouts().is_some()
     }
 
     /// Cuts every batch into `count` parts, at least 1, of sizes that differ by at most one.
@@ -263,9 +247,9 @@ impl Loader {
         {
             return self.made(step, batch?);
         }
-        let layout = self.made_on.layout();
-        let batch = prepare(&self.recipe, layout, step)?;
-        self.ahead = Some(Ahead::from(&self.recipe, layout, step + 1, self.threads)?);
+        let layouts = self.made_on.layouts();
+        let batch = prepare(&self.recipe, layouts, step)?;
+        self.ahead = Some(Ahead::from(&self.recipe, layouts, step + 1, self.threads)?);
         self.made(step, batch)
     }
 
@@ -275,40 +259,85 @@ impl Loader {
     }
 
     fn made_part(&self, step: u64, part: PreparedPart) -> Result<Batch> {
-        let (table, global, positions) = match part {
+        let (tables, positions) = match part {
             PreparedPart::Batch(batch) => return Ok(batch),
-            PreparedPart::Table { table, global, positions } => (table, global, positions),
+            PreparedPart::Tables { tables, positions } => (tables, positions),
         };
-        let MadeOn::Device { resident, .. } = &self.made_on else {
+        let MadeOn::Device { residents, .. } = &self.made_on else {
             return Err(Failure::new("there are no slices on the device"));
         };
-        let gathered = resident.gather(&table);
         let mine = self.recipe.share(&positions);
-        let tensors = (gathered.image, gathered.annotation);
-        let samples = self.recipe.named(tensors, (step, &global), mine.clone());
+        let mut made = residents.iter().zip(self.recipe.all()).zip(tables).map(
+            |((resident, recipe), (table, global))| {
+                let gathered = resident.gather(&table);
+                let tensors = (gathered.image, gathered.annotation);
+                let samples = recipe.named(tensors, (step, &global), mine.clone());
+                (samples, gathered.masks, global)
+            },
+        );
+        let (samples, masks, global) = made.next().ok_or_else(|| Failure::new("no stream"))?;
         let batch = Batch::new(samples, positions.len());
-        let batch = batch.with_origin(Origin::new(&self.recipe, step, &global, mine));
-        Ok(match gathered.masks {
+        let batch = batch.with_origin(Origin::new(&self.recipe, step, &global, mine.clone()));
+        let names = self.recipe.beside.iter().map(|(name, _)| *name);
+        let batch =
+            names.zip(made).fold(batch, |batch, (name, (samples, ..))| batch.with(name, samples));
+        Ok(match masks {
             Some(masks) => batch.with_masks(SHAPES, masks),
             None => batch,
         })
     }
 }
 
+/// The plan of one of the streams of `plan`.
+fn stream_plan(plan: &LoaderPlan, stream: &StreamSpec) -> LoaderPlan {
+    let annotation = stream.annotation.map_or(plan.annotation.clone(), str::to_owned);
+    let own = Key::new(plan.seed).purpose(stream.name).bits();
+    let seed = if stream.name == plan.streams[0].name { plan.seed } else { own };
+    LoaderPlan { annotation, seed, ..plan.clone() }
+}
+
+/// The recipe of a stream that is made of `slices`, for a rank of so many.
+fn stream_recipe(
+    dataset: &Arc<Dataset>,
+    (plan, select): (LoaderPlan, Select),
+    slices: Vec<(usize, usize)>,
+    (rank, ranks): (usize, usize),
+) -> Result<BatchRecipe> {
+    let unknown = (select == Select::Unlabelled).then(|| {
+        let voxels = slices.iter().map(|(case, _)| dataset.cases[*case].scan.grid.voxels());
+        vec![IGNORE; voxels.max().unwrap_or(0)].into()
+    });
+    Ok(BatchRecipe {
+        items: Arc::new(items(dataset, (&plan, select), slices)?),
+        dataset: Arc::clone(dataset),
+        plan,
+        rank,
+        ranks,
+        micro_batches: 1,
+        shapes: None,
+        unknown,
+        beside: Vec::new(),
+    })
+}
+
 /// This rank's part of every micro-batch of one step.
 fn prepare(
     recipe: &Arc<BatchRecipe>,
-    layout: Option<&Arc<Layout>>,
+    layouts: Option<&Arc<[Layout]>>,
     step: u64,
 ) -> Result<Vec<PreparedPart>> {
     let global: Arc<[usize]> = recipe.items.batch(step).into();
     let parts = recipe.micro_batches(global.len());
     let prepared = parts.map(|positions| {
-        let Some(layout) = layout else {
+        let Some(layouts) = layouts else {
             return Ok(PreparedPart::Batch(part(recipe, step, &global, &positions)?));
         };
-        let table = Table::new(recipe, layout, (step, &global), recipe.share(&positions))?;
-        Ok(PreparedPart::Table { table, global: Arc::clone(&global), positions })
+        let tables = recipe.all().zip(layouts.iter()).map(|(stream, layout)| {
+            let global: Arc<[usize]> = stream.items.batch(step).into();
+            let mine = recipe.share(&positions);
+            Table::new(stream, layout, (step, &global), mine).map(|table| (table, global))
+        });
+        Ok(PreparedPart::Tables { tables: tables.collect::<Result<_>>()?, positions })
     });
     prepared.collect()
 }
@@ -337,7 +366,11 @@ fn part(
 
 /// The items of a stream that is made of `slices`. Refuses too few of them for a batch, and more than an
 /// order can number.
-fn items(dataset: &Dataset, plan: &LoaderPlan, slices: Vec<(usize, usize)>) -> Result<Items> {
+fn items(
+    dataset: &Dataset,
+    (plan, select): (&LoaderPlan, Select),
+    slices: Vec<(usize, usize)>,
+) -> Result<Items> {
     let order = |slice_count| {
         let LoaderPlan { batch_size, drop_last, seed, .. } = *plan;
         Order { slice_count, batch_size, drop_last, seed }
@@ -359,12 +392,13 @@ fn items(dataset: &Dataset, plan: &LoaderPlan, slices: Vec<(usize, usize)>) -> R
     cases.dedup();
     let key = Key::new(plan.seed).purpose("annotated voxels");
     let patches = Patches::new(extent, per_case, foreground_share);
-    let patches = patches.of(dataset, &cases, &plan.annotation, key);
+    let (patches, voxel) = match select {
+        Select::Unlabelled => (patches.of_images(dataset, &cases, key), "voxel that is not 0"),
+        _ => (patches.of(dataset, &cases, &plan.annotation, key), "annotated voxel"),
+    };
     let without = cases.len() - patches.case_count();
     if without > 0 {
-        tracing::warn!(
-            "{without} training cases have no annotated voxel: nothing is cut from them"
-        );
+        tracing::warn!("{without} training cases have no {voxel}: nothing is cut from them");
     }
     refuse_count(plan, patches.count(), "patches")?;
     let order = order(patches.count());
@@ -377,7 +411,11 @@ fn refuse_count(plan: &LoaderPlan, count: usize, items: &str) -> Result<()> {
             "there is no full batch of {} in {count} training {items}",
             plan.batch_size
         ))
-        .hint("set a smaller `train.batch_size`"));
+        .hint(if items == "patches" {
+            "set a smaller `train.batch_size`, or a larger `data.patches.per_case`"
+        } else {
+            "set a smaller `train.batch_size`"
+        }));
     }
     if u32::try_from(count).is_err() {
         return Err(Failure::usage(format!("{count} training {items} are too many")));
@@ -388,7 +426,7 @@ fn refuse_count(plan: &LoaderPlan, count: usize, items: &str) -> Result<()> {
 /// Prepares one of `steps` after the other until nobody receives them any more.
 fn prepare_all(
     recipe: Arc<BatchRecipe>,
-    layout: Option<Arc<Layout>>,
+    layouts: Option<Arc<[Layout]>>,
     steps: impl Iterator<Item = u64> + Send + 'static,
 ) -> Result<Receiver<Prepared>> {
     let (sender, receiver) = sync_channel(AHEAD);
@@ -396,7 +434,7 @@ fn prepare_all(
         .name("loader".into())
         .spawn(move || {
             for step in steps {
-                if sender.send((step, prepare(&recipe, layout.as_ref(), step))).is_err() {
+                if sender.send((step, prepare(&recipe, layouts.as_ref(), step))).is_err() {
                     return;
                 }
             }
@@ -411,7 +449,7 @@ mod tests {
     use crate::data::augment::Resample;
     use crate::data::import::phantom::{Difficulty, Phantom, generate};
     use crate::data::stream::ANNOTATED;
-    use crate::data::{DENSE, IGNORE, SCRIBBLE};
+    use crate::data::{DENSE, SCRIBBLE};
     use crate::scan::Scan;
 
     /// What is said of a small data set after `change`.

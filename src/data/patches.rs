@@ -1,11 +1,13 @@
-//! Where patches lie: around annotated voxels, as a function of a key.
+//! Where patches lie: around annotated voxels, or anywhere in what an image shows, as a function of a key.
 //!
 //! Where annotation is sparse, a patch anywhere would mostly show nothing to learn from; centres are drawn as
-//! nnU-Net draws them beside an ignore label. Knows labels and shapes, no intensities and no steps.
+//! nnU-Net draws them beside an ignore label. Knows labels and shapes, of intensities whether they are 0, and no steps.
 
 use super::item::Item;
-use super::{Dataset, IGNORE};
+use super::{Case, Dataset, IGNORE};
 use crate::random::Key;
+use crate::scan::Scan;
+use std::borrow::Cow;
 
 /// Voxels of one class of one case that are kept, drawn evenly from all: 256 KiB.
 const KEPT_VOXELS: usize = 1 << 16;
@@ -51,10 +53,26 @@ impl Patches {
     /// says which voxels are kept of a class that has too many.
     #[must_use]
     pub fn of(self, dataset: &Dataset, cases: &[usize], annotation: &str, key: Key) -> Self {
+        self.around(dataset, (cases, key), |case| {
+            case.annotations.get(annotation).map(|labels| Cow::from(&labels[..]))
+        })
+    }
+
+    /// The same around voxels of which a channel is not 0, whatever they show.
+    #[must_use]
+    pub fn of_images(self, dataset: &Dataset, cases: &[usize], key: Key) -> Self {
+        self.around(dataset, (cases, key), |case| Some(Cow::from(shown(&case.scan))))
+    }
+
+    fn around(
+        self,
+        dataset: &Dataset,
+        (cases, key): (&[usize], Key),
+        labels: impl for<'a> Fn(&'a Case) -> Option<Cow<'a, [u8]>>,
+    ) -> Self {
         let cases = cases.iter().filter_map(|&index| {
             let case = &dataset.cases[index];
-            let labels = case.annotations.get(annotation)?;
-            let classes = annotated(labels, key.purpose(&case.name));
+            let classes = annotated(&*labels(case)?, key.purpose(&case.name));
             let shape = case.scan.grid.shape;
             (!classes.is_empty()).then_some(AnnotatedCase { case: index, shape, classes })
         });
@@ -118,6 +136,19 @@ impl AnnotatedCase {
         };
         class.voxels[draws.below(class.voxels.len() as u64) as usize] as usize
     }
+}
+
+/// 1 where a channel of a scan is not 0, nobody knows what elsewhere: `[slices, rows, columns]`.
+fn shown(scan: &Scan) -> Vec<u8> {
+    let pixels = scan.grid.pixels();
+    let mut labels = vec![IGNORE; scan.grid.voxels()];
+    for (slice, labels) in labels.chunks_exact_mut(pixels).enumerate() {
+        for channel in scan.slice(slice).chunks_exact(pixels) {
+            let seen = labels.iter_mut().zip(channel).filter(|(_, value)| value.abs() > 0.0);
+            seen.for_each(|(label, _)| *label = 1);
+        }
+    }
+    labels
 }
 
 /// The voxels of each class in `labels` that is there.

@@ -11,7 +11,7 @@ use super::order::Order;
 use super::samples::Samples;
 use super::shapes::Shapes;
 use super::stream::{StreamSpec, by_image_label};
-use super::{Case, Dataset, fitted_slice};
+use super::{Case, Dataset, IGNORE, fitted_slice};
 use crate::config::sampling::{Fit, Sampling};
 use crate::error::Result;
 use crate::native::with_slice_mut;
@@ -55,6 +55,8 @@ pub(super) struct BatchRecipe {
     /// Into how many parts, one trained on after the other, a batch is cut.
     pub(super) micro_batches: usize,
     pub(super) shapes: Option<Arc<Shapes>>,
+    /// Where nothing may be said of the images: [`IGNORE`] as often as the largest case has voxels.
+    pub(super) unknown: Option<Arc<[u8]>>,
     /// Those of the streams beside, by name.
     pub(super) beside: Vec<(&'static str, Arc<Self>)>,
 }
@@ -89,6 +91,11 @@ impl BatchRecipe {
     /// The order of the samples.
     pub(super) fn order(&self) -> Order {
         self.items.order()
+    }
+
+    /// This recipe and those of the streams of images beside, in their order.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Self> {
+        std::iter::once(self).chain(self.beside.iter().map(|(_, recipe)| &**recipe))
     }
 
     fn case(&self, slice: usize) -> (&Case, usize) {
@@ -150,15 +157,21 @@ impl BatchRecipe {
                     match &*self.items {
                         Items::Slices { .. } => {
                             let shape = [extent[1], extent[2]];
+                            let annotation = &mut *annotation;
                             let mut sample = Sample { shape, image, annotation };
                             let source = self.annotated(global[position]);
                             self.resize((step, position), &source, &mut sample);
                         }
                         Items::Patches { .. } => {
                             let item = self.item(step, global, position);
+                            let annotation = &mut *annotation;
                             let mut sample = PatchSample { image, annotation };
                             self.cut((step, position), &item, &mut sample);
                         }
+                    }
+                    if self.unknown.is_some() {
+                        // Resizing puts background into rows that it does not reach.
+                        annotation.fill(IGNORE);
                     }
                 }
             })
@@ -183,10 +196,8 @@ impl BatchRecipe {
     /// Cuts a patch.
     fn cut(&self, (step, position): (u64, usize), item: &Item, sample: &mut PatchSample<'_>) {
         let case = &self.dataset.cases[item.case];
-        let labels = case.annotations.get(&self.plan.annotation);
-        // Every case here has this annotation: whoever chose them refused others.
-        let labels = labels.map_or(&[][..], Vec::as_slice);
-        let source = PatchSource { case, labels, resample: self.plan.augment };
+        let source =
+            PatchSource { case, labels: self.labels_of(case), resample: self.plan.augment };
         let mut draws = self.order().augmentation(step, position).draws();
         let draw = PatchDraw::sample(self.plan.augment, &mut draws, item.extent);
         source.cut(item, draw, sample);
@@ -219,13 +230,22 @@ impl BatchRecipe {
     /// A training slice with the annotation of the plan.
     pub(super) fn annotated(&self, slice: usize) -> Slice<'_> {
         let (case, slice) = self.case(slice);
+        let pixels = case.scan.grid.pixels();
         Slice {
             shape: [case.scan.grid.shape[1], case.scan.grid.shape[2]],
             image: case.scan.slice(slice),
-            // Every case here has this annotation: whoever chose the slices refused others.
-            annotation: case.annotation_slice(&self.plan.annotation, slice).unwrap_or_default(),
+            annotation: &self.labels_of(case)[slice * pixels..][..pixels],
             outside: self.plan.outside,
         }
+    }
+
+    /// What may be said of the voxels of a case.
+    fn labels_of<'a>(&'a self, case: &'a Case) -> &'a [u8] {
+        if let Some(unknown) = &self.unknown {
+            return &unknown[..case.scan.grid.voxels()];
+        }
+        // Every case here has this annotation: whoever chose them refused others.
+        case.annotations.get(&self.plan.annotation).map_or(&[][..], Vec::as_slice)
     }
 
     /// The masks beside the samples: `[N, H, W]` u8.

@@ -4,6 +4,7 @@
 //! add, round and gather. They are the operations of `augment`, each rounded by itself and in the
 //! same order, so that the batches are the same. Knows no steps, no draws and no threads.
 
+use super::IGNORE;
 use super::augment::Resample;
 use super::recipe::BatchRecipe;
 use super::table::{Column, Table};
@@ -22,6 +23,8 @@ pub(super) struct Resident {
     labels: Tensor,
     /// Volumes, slices, rows, columns: u8.
     masks: Option<Tensor>,
+    /// Whether nothing may be said of the images.
+    is_unknown: bool,
 }
 
 /// The tensors of a part of a batch, on the device.
@@ -60,6 +63,7 @@ impl Resident {
             images: joined(&slices().map(|slice| slice.image).collect::<Vec<_>>(), device)?,
             labels: joined(&slices().map(|slice| slice.annotation).collect::<Vec<_>>(), device)?,
             masks: masks.transpose()?,
+            is_unknown: recipe.unknown.is_some(),
         })
     }
 
@@ -72,11 +76,16 @@ impl Resident {
             count,
             size: table.size as i64,
         };
-        let (image, annotation) = match self.resample {
+        let (image, mut annotation) = match self.resample {
             Resample::Reference | Resample::None => self.taken(&lines(0), &lines(0).nearest()),
-            Resample::FullRotation => self.taken(&lines(0), &lines(0).nearest_of_full_rotations()),
+            Resample::FullRotation | Resample::Flips => {
+                self.taken(&lines(0), &lines(0).nearest_of_full_rotations())
+            }
             Resample::Bilinear => lines(0).blended(&self.images, &self.labels),
         };
+        if self.is_unknown {
+            let _ = annotation.fill_(i64::from(IGNORE));
+        }
         let masks = self.masks.as_ref().map(|masks| {
             let lines = lines(count);
             lines.labels(&lines.nearest(), masks)

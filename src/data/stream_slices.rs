@@ -2,13 +2,19 @@
 //!
 //! Refuses data of which nothing can be learnt. Knows cases and folds, no tensors and no steps.
 
-use super::stream::{Select, StreamSpec, kept, training_slices};
-use super::{Case, Dataset, IGNORE, IMAGE_LABEL};
+use super::stream::{Select, StreamSpec, kept, training_slices, unlabelled_slices};
+use super::{Case, Dataset, GAZE, IGNORE, IMAGE_LABEL};
 use crate::error::{Failure, Result};
+use std::collections::BTreeSet;
 
-/// What [`training_slices`] finds. Refuses a fold that no case has or that leaves nothing to train on, a case without
-/// the annotation, and annotation that shows no two classes.
-fn annotated_slices(dataset: &Dataset, fold: u32, annotation: &str) -> Result<Vec<(usize, usize)>> {
+/// What [`training_slices`] finds for a stream. Refuses a fold that no case has or that leaves nothing to train on, a
+/// case without the annotation, a modality that no case has, and annotation that shows no two classes.
+fn annotated_slices(
+    dataset: &Dataset,
+    fold: u32,
+    annotation: &str,
+    stream: &StreamSpec,
+) -> Result<Vec<(usize, usize)>> {
     refuse_set(dataset, fold)?;
     let slices = training_slices(dataset, fold, annotation);
     refuse_without(slices.iter().map(|(index, _)| &dataset.cases[*index]), annotation)?;
@@ -20,8 +26,43 @@ fn annotated_slices(dataset: &Dataset, fold: u32, annotation: &str) -> Result<Ve
         ))
         .hint("set `data.fold` to another fold, or pack more cases"));
     }
+    let slices = of_modality(dataset, slices, stream, "annotated")?;
     refuse_untold(dataset, &slices, annotation)?;
     Ok(slices)
+}
+
+/// The slices of all cases that may be looked at and say nothing. Refuses a data set without any.
+fn seen_slices(dataset: &Dataset, fold: u32, stream: &StreamSpec) -> Result<Vec<(usize, usize)>> {
+    refuse_set(dataset, fold)?;
+    of_modality(dataset, unlabelled_slices(dataset, fold), stream, "unlabelled")
+}
+
+/// Those of `slices` that a stream takes. Refuses to leave none; `what` says what they are.
+fn of_modality(
+    dataset: &Dataset,
+    slices: Vec<(usize, usize)>,
+    stream: &StreamSpec,
+    what: &str,
+) -> Result<Vec<(usize, usize)>> {
+    let slices = slices.into_iter().filter(|(case, _)| stream.takes(&dataset.cases[*case]));
+    let slices: Vec<_> = slices.collect();
+    if !slices.is_empty() {
+        return Ok(slices);
+    }
+    let of = stream.modality.map_or(String::new(), |modality| format!(" of modality `{modality}`"));
+    let failure = Failure::usage(format!(
+        "`{}` has no {what} cases{of} to train on, which stream `{}` is made of",
+        dataset.name, stream.name
+    ));
+    let known: BTreeSet<&str> = dataset.cases.iter().map(|case| &*case.modality).collect();
+    let is_known = stream.modality.is_none_or(|modality| known.contains(modality));
+    Err(failure.hint(match stream.select {
+        _ if !is_known => {
+            "pack one that says what cases were taken with: `scrimp prepare amos` or `two-modality-phantom`"
+        }
+        Select::Unlabelled => "pack it again with a smaller `--labelled-share`",
+        _ => "pack it again with a larger `--labelled-share`",
+    }))
 }
 
 /// Refuses a data set without cases or with nothing to tell apart, with images of different channels, and
@@ -58,7 +99,9 @@ fn refuse_untold(dataset: &Dataset, slices: &[(usize, usize)], annotation: &str)
     for &(case, slice) in slices {
         let labels = dataset.cases[case].annotation_slice(annotation, slice).unwrap_or_default();
         for &label in labels {
-            is_shown[usize::from(label)] = true;
+            // Whatever reaches a level is shown.
+            let class = if annotation == GAZE { label.min(1) } else { label };
+            is_shown[usize::from(class)] = true;
         }
     }
     is_shown[usize::from(IGNORE)] = false;
@@ -87,12 +130,17 @@ pub(super) fn stream_slices(
     streams: &[StreamSpec],
 ) -> Result<Vec<Vec<(usize, usize)>>> {
     let of = |stream: &StreamSpec| match stream.select {
-        Select::Annotated => annotated_slices(dataset, fold, annotation),
-        Select::ImageLabel(class) => labelled_slices(dataset, fold, annotation, class),
+        Select::Annotated => annotated_slices(dataset, fold, annotation, stream),
+        Select::Unlabelled => seen_slices(dataset, fold, stream),
+        Select::ImageLabel(class) => {
+            let slices = labelled_slices(dataset, fold, annotation, class)?;
+            of_modality(dataset, slices, stream, "labelled")
+        }
         Select::OtherPatients => Ok(Vec::new()),
     };
     let found = streams.iter().map(of).collect::<Result<Vec<_>>>()?;
-    for (stream, slices) in streams.iter().zip(&found) {
+    let labelled = streams.iter().zip(&found);
+    for (stream, slices) in labelled.filter(|(stream, _)| stream.select != Select::Unlabelled) {
         let cases = slices.iter().map(|(case, _)| &dataset.cases[*case]);
         refuse_without(cases, stream.annotation.unwrap_or(annotation))?;
     }

@@ -8,6 +8,7 @@
 pub mod adversarial;
 pub mod consistency;
 pub mod contour;
+pub mod cross_modality;
 pub mod entropy;
 pub mod gated_crf;
 pub mod intensity_variance;

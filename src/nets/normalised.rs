@@ -5,8 +5,9 @@
 
 use super::{Convolution, MOMENTUM, Pass, PerAxis};
 use crate::error::Result;
-use crate::native::{self, Form, Normalisation, NormalisedChannels, TrainingPass};
+use crate::native::{self, Alone, Form, GroupSum, Normalisation, NormalisedChannels, TrainingPass};
 use crate::parameters::Scope;
+use std::sync::Arc;
 use tch::{Kind, Tensor};
 
 /// Batch normalisation over all ranks, then leaky rectification and dropout, in one pass over memory.
@@ -59,6 +60,31 @@ impl BatchNormalisation {
         let pass = TrainingPass { group, keys: keys.as_ref(), batches };
         let momentum = share_after(self.settings.momentum, moves);
         native::normalise(x, &self.channels, Normalisation { momentum, ..self.settings }, &pass)
+    }
+
+    /// Features `[N, C, H, W]` or `[N, C, D, H, W]`, each sample normalised by its own statistics, whatever stands
+    /// beside it. Nothing is dropped, and the running statistics stay as they are.
+    pub fn forward_each(&self, x: &Tensor) -> Result<Tensor> {
+        let of = &self.channels;
+        let channels = NormalisedChannels {
+            weight: of.weight.shallow_clone(),
+            bias: of.bias.shallow_clone(),
+            absorbed: of.absorbed.shallow_clone(),
+            running_mean: of.running_mean.copy(),
+            running_var: of.running_var.copy(),
+        };
+        let group: Arc<dyn GroupSum> = Arc::new(Alone);
+        let pass = TrainingPass { group: &group, keys: None, batches: None };
+        let normalise = |x: &Tensor| native::normalise(x, &channels, self.settings, &pass);
+        match x.size()[0] {
+            0 => Ok(x.shallow_clone()),
+            1 => normalise(x),
+            _ => {
+                let samples = x.split(1, 0);
+                let normalised = samples.iter().map(normalise).collect::<Result<Vec<Tensor>>>()?;
+                Ok(Tensor::cat(&normalised, 0))
+            }
+        }
     }
 }
 

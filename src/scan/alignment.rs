@@ -4,6 +4,7 @@
 //! values nor formats.
 
 use super::grid::{Grid, Placement};
+use super::vectors::{coordinates, distance, dot, unit};
 
 /// How far the outermost voxels of labels may lie from those of their image, in voxels: more than
 /// headers are off by rounding, too little to move a label by one.
@@ -11,6 +12,9 @@ const TOLERANCE: f64 = 0.1;
 
 /// By how much distances may differ that should be the same, relative to them.
 const SPACING_TOLERANCE: f64 = 2e-3;
+
+/// How far labels may lie from their image, in voxels.
+const FURTHEST_VOXELS: f64 = 1e9;
 
 /// A grid as a file describes it.
 #[derive(Debug, Clone, PartialEq)]
@@ -38,15 +42,6 @@ pub(super) fn close(a: f64, b: f64) -> bool {
     (a - b).abs() <= SPACING_TOLERANCE * b.abs()
 }
 
-/// The product of two vectors; 1 where both have length 1 and point into the same direction.
-pub(super) fn dot(a: &[f64; 3], b: &[f64; 3]) -> f64 {
-    a.iter().zip(b).map(|(a, b)| a * b).sum()
-}
-
-fn distance(a: &[f64; 3], b: &[f64; 3]) -> f64 {
-    a.iter().zip(b).map(|(a, b)| (a - b) * (a - b)).sum::<f64>().sqrt()
-}
-
 impl AxisOrder {
     /// Labels that are stored as their image is.
     pub(super) const SAME: Self = Self { axes: [0, 1, 2], flipped: [false; 3] };
@@ -71,6 +66,51 @@ impl AxisOrder {
         });
         let lines = slices.iter().flat_map(|slice| rows.iter().map(move |row| slice + row));
         lines.flat_map(|line| columns.iter().map(move |column| values[line + column])).collect()
+    }
+}
+
+/// A box of labels on the voxels of an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct ImagePart {
+    order: AxisOrder,
+    /// Slices, rows, columns of the box, in the order of the image.
+    extents: [usize; 3],
+    /// The voxel of the image on which the first of the box lies, which may be outside.
+    first: [i64; 3],
+}
+
+impl ImagePart {
+    /// Labels on a whole image of `shape`, `around` where the box does not reach; how many others lie outside.
+    ///
+    /// `values` has the order and `stored` the shape of the file of the labels.
+    pub(super) fn carry(
+        &self,
+        values: &[u8],
+        stored: [usize; 3],
+        shape: [usize; 3],
+        around: u8,
+    ) -> (Vec<u8>, usize) {
+        let values = self.order.carry(values, stored);
+        let [_, box_rows, box_columns] = self.extents;
+        let mut whole = vec![around; shape.iter().product()];
+        let mut outside = 0;
+        let on_image = |axis: usize, index: usize| {
+            let index = usize::try_from(self.first[axis] + index as i64).ok()?;
+            (index < shape[axis]).then_some(index)
+        };
+        for (line, values) in values.chunks(box_columns.max(1)).enumerate() {
+            let [slice, row] = [line / box_rows, line % box_rows];
+            let line = on_image(0, slice).zip(on_image(1, row));
+            for (column, &value) in values.iter().enumerate() {
+                match line.zip(on_image(2, column)) {
+                    Some(((slice, row), column)) => {
+                        whole[(slice * shape[1] + row) * shape[2] + column] = value;
+                    }
+                    None => outside += usize::from(value != around),
+                }
+            }
+        }
+        (whole, outside)
     }
 }
 
@@ -145,6 +185,45 @@ impl FileGrid {
             return alike.then_some(AxisOrder::SAME);
         };
         AxisOrder::all().find(|&order| image.is_at(order, &labels.grid, &placement))
+    }
+
+    /// Where labels that may cover a part of this image, or reach beyond it, lie on its voxels; None where they
+    /// are turned or lie between voxels.
+    pub(super) fn part_of(&self, labels: &Self) -> Option<ImagePart> {
+        let (image, labels) = (self.in_unit_of(labels), labels.in_unit_of(self));
+        let (own, other) = (image.grid.placement?, labels.grid.placement?);
+        let (image_mm, labels_mm) = (image.spacing_mm(), labels.spacing_mm());
+        let most = TOLERANCE * image_mm.into_iter().fold(f64::INFINITY, f64::min);
+        let steps = [0, 1, 2].map(|axis| own.direction[axis].map(|part| part * image_mm[axis]));
+        let found = |order: AxisOrder| {
+            if (0..3).any(|axis| !close(labels_mm[order.axes[axis]], image_mm[axis])) {
+                return None;
+            }
+            let extents = order.axes.map(|axis| labels.grid.shape[axis]);
+            let from_origin = |corner: [f64; 3]| {
+                let mut there = [0.0; 3];
+                for (axis, &index) in corner.iter().enumerate() {
+                    let last = (extents[axis] - 1) as f64;
+                    there[order.axes[axis]] =
+                        if order.flipped[axis] { last - index } else { index };
+                }
+                let place = labels.grid.position_by(&other, there);
+                [0, 1, 2].map(|part| place[part] - own.origin_mm[part])
+            };
+            let first = coordinates(&steps, &from_origin([0.0; 3])).map(f64::round);
+            let is_at = (0..8).all(|corner: usize| {
+                let index = [0, 1, 2].map(|axis| {
+                    if corner >> axis & 1 > 0 { (extents[axis] - 1) as f64 } else { 0.0 }
+                });
+                let here = [0, 1, 2].map(|part| {
+                    (0..3).map(|axis| (first[axis] + index[axis]) * steps[axis][part]).sum()
+                });
+                distance(&here, &from_origin(index)) <= most
+            });
+            let is_near = first.iter().all(|index| index.abs() < FURTHEST_VOXELS);
+            (is_at && is_near).then(|| ImagePart { order, extents, first: first.map(|i| i as i64) })
+        };
+        AxisOrder::all().find_map(found)
     }
 
     /// Whether a file says neither where voxels lie nor how far they are apart.
@@ -236,12 +315,6 @@ impl FileGrid {
             ways(labels).any(|other| image.order_of(&placed(labels, other)).is_some())
         })
     }
-}
-
-/// The vector of length 1 in this direction, or of 0 where it has none.
-pub(super) fn unit(vector: [f64; 3]) -> [f64; 3] {
-    let length = dot(&vector, &vector).sqrt().max(f64::MIN_POSITIVE);
-    vector.map(|part| part / length)
 }
 
 fn spacing_difference(image: &FileGrid, labels: &FileGrid) -> String {

@@ -6,6 +6,7 @@
 use super::alignment::FileGrid;
 use super::grid::{Grid, place};
 use super::notes::Notes;
+use super::segments::Segment;
 use super::{IGNORE, Labels};
 use crate::error::{Failure, Result};
 use std::collections::BTreeMap;
@@ -20,7 +21,9 @@ const LARGEST_STEP: f64 = 0.1;
 #[derive(Debug, Clone)]
 pub struct Coding {
     labels: BTreeMap<i64, u8>,
-    /// The same in words, as the end of "expected …".
+    /// Labels of named structures; where there are any, segments go by their names.
+    names: Vec<(String, u8)>,
+    /// What numbers mean, in words, as the end of "expected …".
     words: String,
 }
 
@@ -31,6 +34,8 @@ pub struct Numbers {
     pub values: Vec<f64>,
     /// Distance of neighbouring numbers that the storage knows because it is scaled; 0 where it is not.
     pub(super) step: f64,
+    /// The structures that somebody drew and named, where the file knows names.
+    pub(super) segments: Option<Vec<Segment>>,
     /// Where they lie, and what they are called in messages.
     pub(super) file: FileGrid,
 }
@@ -41,9 +46,19 @@ impl Numbers {
         &self.file.grid
     }
 
-    /// The numbers as labels. Refuses one that is no whole number or that has no meaning, with its place.
+    /// The structures that the file names, in its order; none where it knows numbers alone.
+    pub fn segments(&self) -> &[Segment] {
+        self.segments.as_deref().unwrap_or_default()
+    }
+
+    /// The numbers as labels; those of segments by their names, if the coding has names. Refuses one that is no whole number or that has no meaning, with its place.
     pub fn labels(&self, coding: &Coding, notes: &Notes) -> Result<Labels> {
-        let values = coding.labels(self, notes)?;
+        let values = match &self.segments {
+            Some(segments) if !coding.names.is_empty() => {
+                coding.of_segments(segments).labels(self, notes)?
+            }
+            _ => coding.labels(self, notes)?,
+        };
         Ok(Labels { grid: self.file.grid.clone(), values })
     }
 }
@@ -51,7 +66,7 @@ impl Numbers {
 impl Coding {
     /// The label of each number; `words` says the same as the end of "expected …".
     pub fn new(labels: impl IntoIterator<Item = (i64, u8)>, words: String) -> Self {
-        Self { labels: labels.into_iter().collect(), words }
+        Self { labels: labels.into_iter().collect(), names: Vec::new(), words }
     }
 
     /// Classes 0 to `count` - 1, by their own numbers.
@@ -66,6 +81,33 @@ impl Coding {
         self.labels.insert(value, IGNORE);
         self.words = format!("{} or {value} for unlabelled", self.words);
         self
+    }
+
+    /// The same, where structures that a file names are labels by their names and not by their numbers. What
+    /// nobody painted there is unlabelled if any number means that, else label 0.
+    #[must_use]
+    pub fn or_named(mut self, names: impl IntoIterator<Item = (String, u8)>) -> Self {
+        self.names = names.into_iter().collect();
+        self
+    }
+
+    /// The label of what nobody painted, where only structures are painted.
+    pub(super) fn unpainted(&self) -> u8 {
+        if self.labels.values().any(|&label| label == IGNORE) { IGNORE } else { 0 }
+    }
+
+    /// What the numbers of segments mean, by their names; equal but for capitals is equal.
+    fn of_segments(&self, segments: &[Segment]) -> Self {
+        let find = |is_same: &dyn Fn(&str) -> bool| {
+            self.names.iter().find(|(name, _)| is_same(name)).map(|&(_, label)| label)
+        };
+        let label = |segment: &Segment| {
+            let same = find(&|name| name == segment.name);
+            same.or_else(|| find(&|name| name.to_lowercase() == segment.name.to_lowercase()))
+        };
+        let labels = segments.iter().filter_map(|segment| Some((segment.value, label(segment)?)));
+        let names: Vec<String> = self.names.iter().map(|(name, _)| format!("`{name}`")).collect();
+        Self::new([(0, self.unpainted())].into_iter().chain(labels), names.join(", "))
     }
 
     /// The label that a whole number means.
@@ -86,12 +128,7 @@ impl Coding {
                 let off = (value - whole).abs();
                 let label = (off <= tolerance).then(|| self.label(whole as i64)).flatten();
                 let Some(label) = label.filter(|_| whole.abs() < 2f64.powi(53)) else {
-                    return Err(Failure::new(format!(
-                        "{} holds label {value} {}, expected {}",
-                        numbers.file.name,
-                        place(index, numbers.file.grid.shape),
-                        self.words
-                    )));
+                    return Err(self.refusal(numbers, index));
                 };
                 furthest = furthest.max(off);
                 known = (value, label);
@@ -104,6 +141,24 @@ impl Coding {
         }
         Ok(labels)
     }
+
+    /// What to say of a number that means nothing.
+    fn refusal(&self, numbers: &Numbers, index: usize) -> Failure {
+        let value = numbers.values[index];
+        let segment = numbers.segments().iter().find(|segment| segment.value as f64 == value);
+        let what =
+            segment.map_or(format!("label {value}"), |one| format!("segment `{}`", one.name));
+        let failure = Failure::new(format!(
+            "{} holds {what} {}, expected {}",
+            numbers.file.name,
+            place(index, numbers.file.grid.shape),
+            self.words
+        ));
+        if segment.is_none() {
+            return failure;
+        }
+        failure.hint("give the segment the name of its class, in Slicer by a double click on its name, and save it again")
+    }
 }
 
 #[cfg(test)]
@@ -113,7 +168,7 @@ mod tests {
     fn numbers(values: &[f64], step: f64) -> Numbers {
         let grid = Grid::unplaced([1, 1, values.len()], None);
         let file = FileGrid { name: "`a`".into(), ..FileGrid::from(&grid) };
-        Numbers { values: values.to_vec(), step, file }
+        Numbers { values: values.to_vec(), step, file, segments: None }
     }
 
     fn labels(values: &[f64], step: f64) -> Result<Vec<u8>> {

@@ -1,14 +1,14 @@
 //! The bytes of a file: opened with a word about what is wrong, unpacked, and never more in memory than the
 //! file can hold.
 //!
-//! Knows gzip and sizes; what the bytes mean is for the formats to say.
+//! Knows gzip, zlib, lines of text and sizes; what the bytes mean is for the formats to say.
 
 use crate::error::{Failure, Result};
-use crate::limits::{EXTENT, PICTURE_PIXELS, VOLUME_VOXELS, elements};
-use flate2::bufread::GzDecoder;
+use crate::limits::{EXTENT, PICTURE_PIXELS, TEXT_HEADER_BYTES, VOLUME_VOXELS, elements};
+use flate2::bufread::{GzDecoder, ZlibDecoder};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Error, ErrorKind, Read};
-use std::path::Path;
+use std::path::{Component, Path, PathBuf};
 
 /// How much longer bytes may be than what deflate makes of them.
 #[cfg(feature = "hdf5")]
@@ -37,6 +37,17 @@ pub(super) fn open_file(path: &Path) -> Result<File> {
     })
 }
 
+/// How bytes are packed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Packing {
+    /// Not at all.
+    None,
+    /// In one or more members of gzip.
+    Gzip,
+    /// In one stream of zlib.
+    Zlib,
+}
+
 /// What is in a file, unpacked.
 pub(super) struct Content {
     /// What the file is called in messages.
@@ -63,11 +74,77 @@ impl Content {
         })
     }
 
+    /// Opens a file as it is, whatever its first bytes are.
+    pub(super) fn open_plain(path: &Path) -> Result<Self> {
+        let name = format!("`{}`", path.display());
+        let file = open_file(path)?;
+        let stored_bytes = file.metadata().map_err(|error| cannot_read(&name, &error))?.len();
+        let bytes = Box::new(BufReader::with_capacity(1 << 16, file));
+        Ok(Self { name, bytes, length_bytes: Some(stored_bytes) })
+    }
+
+    /// The bytes that are left, unpacked.
+    pub(super) fn unpacked(self, packing: Packing) -> Self {
+        let Self { name, bytes, .. } = self;
+        let packed = |bytes| BufReader::with_capacity(1 << 16, bytes);
+        let bytes: Box<dyn Read> = match packing {
+            Packing::None => return Self { bytes, name, length_bytes: self.length_bytes },
+            Packing::Gzip => Box::new(Members { decoder: Some(GzDecoder::new(packed(bytes))) }),
+            Packing::Zlib => Box::new(ZlibDecoder::new(packed(bytes))),
+        };
+        Self { name, bytes, length_bytes: None }
+    }
+
+    /// How many bytes there are in all, where they are not packed.
+    pub(super) fn length_bytes(&self) -> Option<u64> {
+        self.length_bytes
+    }
+
     /// The next bytes, fewer than `most` where the file ends.
     pub(super) fn up_to(&mut self, most: usize) -> Result<Vec<u8>> {
         let mut found = Vec::new();
         let read = (&mut self.bytes).take(most as u64).read_to_end(&mut found);
         read.map_err(|error| cannot_read(&self.name, &error)).map(|_count| found)
+    }
+
+    /// Passes over so many bytes; how many there were, which is fewer where the file ends.
+    pub(super) fn skip(&mut self, count: u64) -> Result<u64> {
+        let mut between = (&mut self.bytes).take(count);
+        std::io::copy(&mut between, &mut std::io::sink())
+            .map_err(|error| cannot_read(&self.name, &error))
+    }
+
+    /// The next line of a header in text, without its end and with other than UTF-8 replaced; nothing behind
+    /// the last one. `left` is how many bytes the lines of this header may still have.
+    pub(super) fn line(&mut self, left: &mut usize) -> Result<Option<String>> {
+        let (mut line, mut byte) = (Vec::new(), [0]);
+        loop {
+            let count = match self.bytes.read(&mut byte) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                read => read.map_err(|error| cannot_read(&self.name, &error))?,
+            };
+            if count == 0 && line.is_empty() {
+                return Ok(None);
+            }
+            if count == 0 || byte == *b"\n" {
+                break;
+            }
+            *left = left.checked_sub(1).ok_or_else(|| self.endless())?;
+            line.push(byte[0]);
+        }
+        *left = left.saturating_sub(1);
+        if line.last() == Some(&b'\r') {
+            line.pop();
+        }
+        Ok(Some(String::from_utf8_lossy(&line).into_owned()))
+    }
+
+    fn endless(&self) -> Failure {
+        Failure::new(format!(
+            "the header of {} does not end within {TEXT_HEADER_BYTES} bytes",
+            self.name
+        ))
+        .hint("it is damaged; copy it again")
     }
 
     /// For how many of `count` numbers of `bytes` bytes memory may be taken before they were read: for all if
@@ -77,6 +154,22 @@ impl Content {
             self.length_bytes.is_some_and(|length_bytes| fits(count, bytes, length_bytes));
         if is_there { count } else { 0 }
     }
+}
+
+/// The file of the voxels that the header at `path`, called `name` in messages, says to lie in `data`.
+///
+/// Refuses what does not lie beside the header or in a folder there, since files of others would be opened.
+pub(super) fn beside(path: &Path, name: &str, data: &str) -> Result<PathBuf> {
+    let is_below = |part: Component<'_>| matches!(part, Component::Normal(_) | Component::CurDir);
+    let data = Path::new(data);
+    if data.as_os_str().is_empty() || !data.components().all(is_below) {
+        return Err(Failure::new(format!(
+            "{name} says that its voxels lie in `{}`, expected a file beside it",
+            data.display()
+        ))
+        .hint("put both files into one folder, and the name alone into the header"));
+    }
+    Ok(path.with_file_name(data))
 }
 
 /// Whether `count` numbers of `bytes` bytes fit into `most_bytes`.

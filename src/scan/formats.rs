@@ -6,7 +6,7 @@ use super::alignment::{AxisOrder, FileGrid};
 use super::coding::{Coding, Numbers};
 use super::content::Content;
 use super::notes::Notes;
-use super::{Labels, Scan, nifti, picture};
+use super::{Labels, Scan, metaimage, nifti, nrrd, picture, tiff};
 use crate::error::{Failure, Result};
 use std::path::Path;
 
@@ -18,6 +18,8 @@ pub struct Format {
     pub endings: &'static [&'static str],
     /// What names of label files end with that belong to images of this format.
     pub labels_ending: &'static str,
+    /// Whether it keeps labels as they are, so that people save them in it.
+    pub holds_labels: bool,
     /// Whether a file, unpacked, begins like this.
     begins: fn(&[u8]) -> bool,
     read: fn(&Path, &Notes) -> Result<Scan>,
@@ -25,21 +27,46 @@ pub struct Format {
     read_grid: fn(&Path, &Notes) -> Result<FileGrid>,
 }
 
+/// What names of segmentations end with that 3D Slicer saves; they are labels and never images.
+const SEGMENTATION: &str = ".seg.nrrd";
+
 /// All formats that are read.
 pub const FORMATS: &[Format] = &[
     Format {
-        name: "NIfTI-1",
+        name: "NIfTI",
         endings: &[".nii.gz", ".nii"],
         labels_ending: ".nii.gz",
+        holds_labels: true,
         begins: nifti::is_nifti,
         read: nifti::read,
         read_numbers: nifti::read_numbers,
         read_grid: nifti::read_grid,
     },
     Format {
+        name: "NRRD",
+        endings: &[SEGMENTATION, ".nrrd", ".nhdr"],
+        labels_ending: SEGMENTATION,
+        holds_labels: true,
+        begins: nrrd::is_nrrd,
+        read: nrrd::read,
+        read_numbers: nrrd::read_numbers,
+        read_grid: nrrd::read_grid,
+    },
+    Format {
+        name: "MetaImage",
+        endings: &[".mha", ".mhd"],
+        labels_ending: ".mha",
+        holds_labels: true,
+        begins: metaimage::is_metaimage,
+        read: metaimage::read,
+        read_numbers: metaimage::read_numbers,
+        read_grid: metaimage::read_grid,
+    },
+    Format {
         name: "PNG",
         endings: &[".png"],
         labels_ending: ".png",
+        holds_labels: true,
         begins: picture::is_png,
         read: picture::read,
         read_numbers: picture::read_numbers,
@@ -49,16 +76,38 @@ pub const FORMATS: &[Format] = &[
         name: "JPEG",
         endings: &[".jpg", ".jpeg"],
         labels_ending: ".png",
+        holds_labels: false,
         begins: picture::is_jpeg,
         read: picture::read,
         read_numbers: picture::read_numbers,
         read_grid: picture::read_grid,
+    },
+    Format {
+        name: "BMP",
+        endings: &[".bmp"],
+        labels_ending: ".png",
+        holds_labels: true,
+        begins: picture::is_bmp,
+        read: picture::read,
+        read_numbers: picture::read_numbers,
+        read_grid: picture::read_grid,
+    },
+    Format {
+        name: "TIFF",
+        endings: &[".tif", ".tiff"],
+        labels_ending: ".nii.gz",
+        holds_labels: true,
+        begins: tiff::is_tiff,
+        read: tiff::read,
+        read_numbers: tiff::read_numbers,
+        read_grid: tiff::read_grid,
     },
     #[cfg(feature = "hdf5")]
     Format {
         name: "HDF5 of WSL4MIS",
         endings: &[".h5"],
         labels_ending: ".nii.gz",
+        holds_labels: false,
         begins: super::wsl4mis::is_hdf5,
         read: super::wsl4mis::read,
         read_numbers: super::wsl4mis::read_numbers,
@@ -68,6 +117,35 @@ pub const FORMATS: &[Format] = &[
 
 /// How many of the first bytes tell formats apart.
 const START_BYTES: usize = 348;
+
+/// What names of images end with.
+pub fn image_endings() -> impl Iterator<Item = &'static str> {
+    let endings = FORMATS.iter().flat_map(|format| format.endings).copied();
+    endings.filter(|&ending| ending != SEGMENTATION)
+}
+
+/// What names of label files end with.
+pub fn label_endings() -> impl Iterator<Item = &'static str> {
+    FORMATS.iter().filter(|format| format.holds_labels).flat_map(|format| format.endings).copied()
+}
+
+/// The name of a file without the ending of its format, which may be in capitals, and that ending; nothing for
+/// a name of no format, or one that is an ending alone.
+///
+/// ```
+/// use scrimp::scan::split_ending;
+/// assert_eq!(split_ending("anna.x.NII.GZ"), Some(("anna.x", ".nii.gz")));
+/// assert_eq!(split_ending("anna.seg.nrrd"), Some(("anna", ".seg.nrrd")));
+/// assert_eq!(split_ending("anna.txt"), None);
+/// ```
+pub fn split_ending(name: &str) -> Option<(&str, &'static str)> {
+    let endings = FORMATS.iter().flat_map(|format| format.endings).copied();
+    let found = endings.filter_map(|ending| {
+        let at = name.len().checked_sub(ending.len()).filter(|&at| at > 0)?;
+        name.get(at..)?.eq_ignore_ascii_case(ending).then_some((&name[..at], ending))
+    });
+    found.max_by_key(|(_, ending)| ending.len())
+}
 
 /// Reads an image, and notes what is odd in its file.
 pub fn read(path: &Path, notes: &Notes) -> Result<Scan> {
@@ -94,9 +172,12 @@ impl FileGrid {
     ///
     /// Labels with axes stored in another order or direction are turned. Refuses labels that lie
     /// elsewhere in the scanner, or, where a file does not say where it lies, have another shape or
-    /// spacing.
+    /// spacing. Segmentations may cover a part of the image, and reach beyond it where nothing is painted.
     pub fn labels_at(&self, path: &Path, coding: &Coding, notes: &Notes) -> Result<Labels> {
         let labels = read_numbers(path, notes)?;
+        if labels.segments.is_some() && self.order_of(&labels.file).is_none() {
+            return self.part_at(&labels, coding, notes);
+        }
         let order = self.order_or_refusal(&labels.file, notes)?;
         let values = labels.labels(coding, notes)?.values;
         let values = if order == AxisOrder::SAME {
@@ -104,6 +185,30 @@ impl FileGrid {
         } else {
             order.carry(&values, labels.file.grid.shape)
         };
+        Ok(Labels { grid: self.grid.clone(), values })
+    }
+
+    /// The labels of a segmentation that does not cover this image voxel by voxel.
+    fn part_at(&self, numbers: &Numbers, coding: &Coding, notes: &Notes) -> Result<Labels> {
+        let (file, painted) = (&numbers.file, numbers.labels(coding, notes)?.values);
+        let (unpainted, shape) = (coding.unpainted(), self.grid.shape);
+        let (values, outside) = match self.part_of(file) {
+            Some(part) => part.carry(&painted, file.grid.shape, shape, unpainted),
+            // An empty segmentation lies nowhere in particular.
+            None if painted.iter().all(|&label| label == unpainted) => {
+                (vec![unpainted; self.grid.voxels()], 0)
+            }
+            None => return Err(self.elsewhere(file)),
+        };
+        if outside > 0 {
+            return Err(Failure::new(format!(
+                "{} has {outside} painted voxels outside of its image {}",
+                file.name, self.name
+            ))
+            .hint(
+                "see whether it was drawn on this image, and draw or resample the labels on it",
+            ));
+        }
         Ok(Labels { grid: self.grid.clone(), values })
     }
 
@@ -147,19 +252,13 @@ fn format_of(path: &Path) -> Result<&'static Format> {
 
 /// What to say of a file that is something else.
 fn unknown(start: &[u8], name: &str) -> Failure {
-    let size = start.first_chunk::<4>().copied().unwrap_or_default();
-    let convert = "save it as `.nii.gz` (NIfTI-1)";
+    let convert = "save it as `.nii.gz` (NIfTI)";
     let begins = |with: &[u8]| start.starts_with(with);
-    let (what, hint) = if i32::from_le_bytes(size) == 540 || i32::from_be_bytes(size) == 540 {
-        ("is NIfTI-2", convert)
-    } else if begins(b"NRRD") {
-        ("is NRRD", convert)
-    } else if begins(b"ObjectType") || begins(b"NDims") {
-        ("is MetaImage", convert)
-    } else if start.get(128..132) == Some(b"DICM") {
-        ("is DICOM", convert)
-    } else if begins(b"II*\0") || begins(b"MM\0*") {
-        ("is TIFF", convert)
+    let (what, hint) = if start.get(128..132) == Some(b"DICM") {
+        (
+            "is DICOM, of which each file is one slice",
+            "turn the folder of its series into one volume, for example by `dcm2niix -z y -o OUT FOLDER`",
+        )
     } else if begins(b"\x89HDF") {
         ("is HDF5, which this build does not read", convert)
     } else if begins(b"version https://git-lfs") {

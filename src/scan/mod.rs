@@ -5,16 +5,25 @@
 //! and no training.
 
 mod alignment;
+mod axes;
 mod channels;
 mod coding;
 pub mod components;
 mod content;
 mod formats;
 mod grid;
+mod metaimage;
 mod nifti;
 mod notes;
+mod nrrd;
 mod oddities;
 mod picture;
+mod remaining;
+mod segments;
+mod stored;
+mod tiff;
+mod vectors;
+mod voxels;
 mod writer;
 #[cfg(feature = "hdf5")]
 pub mod wsl4mis;
@@ -22,9 +31,13 @@ pub mod wsl4mis;
 pub use alignment::FileGrid;
 pub use channels::read_channels;
 pub use coding::{Coding, Numbers};
-pub use formats::{FORMATS, Format, read, read_grid, read_labels, read_numbers};
+pub use formats::{
+    FORMATS, Format, image_endings, label_endings, read, read_grid, read_labels, read_numbers,
+    split_ending,
+};
 pub use grid::{Grid, Placement, place};
 pub use notes::{Notes, list};
+pub use segments::Segment;
 pub use writer::{LabelWriter, MapWriter};
 
 /// The label of a voxel of which nobody said what it is.

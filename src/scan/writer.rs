@@ -4,7 +4,9 @@
 //! name of a file what it is to be.
 
 use super::grid::Grid;
+use super::metaimage::MetaImageWriter;
 use super::nifti::NiftiWriter;
+use super::nrrd::SegmentationWriter;
 use super::picture::write_labels;
 use crate::error::{Failure, Result};
 use std::path::{Path, PathBuf};
@@ -27,6 +29,8 @@ pub struct LabelWriter(LabelFile);
 
 enum LabelFile {
     Nifti(NiftiWriter<u8>),
+    MetaImage(MetaImageWriter),
+    Segmentation(Box<SegmentationWriter>),
     /// One slice, which is written at the end.
     Picture {
         path: PathBuf,
@@ -41,16 +45,25 @@ pub struct MapWriter(NiftiWriter<f32>);
 impl LabelWriter {
     /// Begins the file of the labels on `grid` of an image, whose file is `like` where it has one.
     ///
-    /// NIfTI-1 (`.nii.gz`, `.nii`) has the header of `like` if that is NIfTI too, so that it lies where the
-    /// image lies in every program; otherwise it lies on `grid`. PNG is one slice of grey levels that are the
-    /// classes, and lies as viewers show the picture. Refuses other endings, and a file `like` of another shape.
+    /// NIfTI-1 (`.nii.gz`, `.nii`) has the header of `like` if that is NIfTI-1 too, so that it lies where the
+    /// image lies in every program; otherwise it lies on `grid`, as do MetaImage (`.mha`) and segmentations for 3D
+    /// Slicer (`.seg.nrrd`). PNG is one slice of grey levels that are the classes, and lies as viewers show the
+    /// picture. Refuses other endings, and a file `like` of another shape.
     pub fn create(path: &Path, grid: &Grid, like: Option<&Path>) -> Result<Self> {
         if is_nifti(path) {
             return NiftiWriter::create(path, grid, like).map(|file| Self(LabelFile::Nifti(file)));
         }
+        if ends_with(path, ".mha") {
+            return MetaImageWriter::create(path, grid)
+                .map(|file| Self(LabelFile::MetaImage(file)));
+        }
+        if ends_with(path, ".seg.nrrd") {
+            let file = SegmentationWriter::create(path, grid)?;
+            return Ok(Self(LabelFile::Segmentation(Box::new(file))));
+        }
         let [slices, rows, columns] = grid.shape;
         if !ends_with(path, ".png") {
-            return Err(unknown(path, "`.nii.gz`, `.nii` or `.png`"));
+            return Err(unknown(path, "`.nii.gz`, `.nii`, `.mha`, `.seg.nrrd` or `.png`"));
         }
         if slices != 1 {
             return Err(Failure::new(format!(
@@ -63,10 +76,21 @@ impl LabelWriter {
         Ok(Self(LabelFile::Picture { path: path.to_owned(), shape: [rows, columns], labels }))
     }
 
+    /// Calls the labels by `names`, that of the background first, in files that know names.
+    #[must_use]
+    pub fn named(mut self, names: &[String]) -> Self {
+        if let LabelFile::Segmentation(file) = &mut self.0 {
+            file.name(names);
+        }
+        self
+    }
+
     /// Writes the labels of the next voxels, in the order slices, rows, columns.
     pub fn append(&mut self, values: &[u8]) -> Result<()> {
         match &mut self.0 {
             LabelFile::Nifti(file) => file.append(values),
+            LabelFile::MetaImage(file) => file.append(values),
+            LabelFile::Segmentation(file) => file.append(values),
             LabelFile::Picture { labels, .. } => {
                 labels.extend_from_slice(values);
                 Ok(())
@@ -79,6 +103,8 @@ impl LabelWriter {
     pub fn finish(self) -> Result<()> {
         match self.0 {
             LabelFile::Nifti(file) => file.finish(),
+            LabelFile::MetaImage(file) => file.finish(),
+            LabelFile::Segmentation(file) => file.finish(),
             LabelFile::Picture { path, shape, labels } => {
                 let expected = shape[0] * shape[1];
                 if labels.len() == expected {

@@ -154,7 +154,7 @@ impl Hdf5File<'_> {
         };
         let name = format!("`{name}` of `{}`", self.path.display());
         let file = FileGrid { name, ..FileGrid::from(&Grid::unplaced(shape, None)) };
-        Ok(Numbers { values, step: 0.0, file })
+        Ok(Numbers { values, step: 0.0, file, segments: None })
     }
 
     fn check_shape(&self, name: &str, [slices, rows, columns]: [usize; 3]) -> Result<()> {

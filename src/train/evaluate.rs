@@ -288,6 +288,7 @@ mod tests {
                 name: format!("case{number}"),
                 patient: number.to_string(),
                 frame: 0,
+                modality: String::new(),
                 fold: 1,
                 scan,
                 annotations: BTreeMap::from([(DENSE.to_owned(), truth)]),
@@ -298,6 +299,7 @@ mod tests {
             classes: ["background", "dark"].map(str::to_owned).to_vec(),
             provenance: String::new(),
             preparation: None,
+            levels: Vec::new(),
             cases: cases.collect(),
         })
     }

@@ -16,6 +16,18 @@ pub enum Schedule {
     /// `base * factor^n` after `n * every` steps, for example `{ steps = { every = 1000, factor = 0.1 } }`:
     /// `torch.optim.lr_scheduler.StepLR` with steps for epochs.
     Steps(StepDecay),
+    /// Grows evenly from 0 to `base` in the steps of a warm-up, then falls along half a cosine to 0, which it would
+    /// reach after the last step: `{ warm-up-cosine = { warm_up = 0.1 } }`.
+    WarmUpCosine(WarmUp),
+}
+
+/// A learning rate that begins small.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WarmUp {
+    /// The share of the run in which it grows, in [0, 1): the first step has none of it, the last of them all.
+    #[serde(deserialize_with = "numbers::share")]
+    pub warm_up: f64,
 }
 
 /// A learning rate that falls from time to time.
@@ -43,6 +55,15 @@ impl Schedule {
                 let fallen = step.saturating_sub(1) / every.max(1);
                 base * factor.powf(fallen as f64)
             }
+            Self::WarmUpCosine(WarmUp { warm_up }) => {
+                let (before, total) = (step.saturating_sub(1) as f64, total_steps as f64);
+                let growing = (warm_up * total).round();
+                if before < growing {
+                    base * before / (growing - 1.0).max(1.0)
+                } else {
+                    base * fall((before - growing) / (total - growing).max(1.0))
+                }
+            }
         }
     }
 }
@@ -51,6 +72,11 @@ impl Schedule {
 /// (Laine and Aila, ICLR 2017).
 pub fn ramp_up(progress: f64) -> f64 {
     (-5.0 * (1.0 - progress.clamp(0.0, 1.0)).powi(2)).exp()
+}
+
+/// `(1 + cos(pi progress)) / 2`: from 1 at 0 smoothly down to 0 at a `progress` of 1 and above.
+pub fn fall(progress: f64) -> f64 {
+    0.5 * (1.0 + (std::f64::consts::PI * progress.clamp(0.0, 1.0)).cos())
 }
 
 #[cfg(test)]
@@ -79,6 +105,23 @@ mod tests {
         for bad in ["every = 0, factor = 0.1", "every = 3, factor = 1.0", "every = 3"] {
             assert!(read(&format!("schedule = {{ steps = {{ {bad} }} }}")).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_rate_grows_before_it_falls_along_a_cosine() {
+        let rate = |warm_up, step, total| {
+            Schedule::WarmUpCosine(WarmUp { warm_up }).learning_rate(2.0, step, total)
+        };
+        // Six steps of twenty: 0 to 5 fifths.
+        for (step, expected) in [(1, 0.0), (2, 0.4), (6, 2.0), (7, 2.0), (14, 1.0)] {
+            assert!((rate(0.3, step, 20) - expected).abs() < 1e-15, "step {step}");
+        }
+        let last = rate(0.3, 20, 20);
+        assert!(last > 0.0 && last < 0.04, "{last}");
+        assert!((rate(0.0, 1, 20) - 2.0).abs() < 1e-15);
+        // A warm-up of one step, of none where a run is short, and a run of one step.
+        assert!(rate(0.1, 1, 10).abs() < 1e-15 && (rate(0.1, 2, 10) - 2.0).abs() < 1e-15);
+        assert!((rate(0.1, 1, 4) - 2.0).abs() < 1e-15 && rate(0.9, 1, 1).abs() < 1e-15);
     }
 
     #[test]

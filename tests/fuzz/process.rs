@@ -179,6 +179,6 @@ macro_rules! kinds {
         })*
     };
 }
-kinds! { configuration override_ run_log preview }
+kinds! { configuration override_ run_log preview volume_file picture_file }
 #[cfg(feature = "mpi")]
 kinds! { manifest shard packed nifti nifti_labels picture mask }

@@ -36,6 +36,19 @@ pub(crate) fn overrides() -> Vec<Vec<u8>> {
     texts.map(|text| text.as_bytes().to_vec()).to_vec()
 }
 
+/// Files that programs of other people made, with these endings.
+fn made_elsewhere(endings: &[&str]) -> Vec<Vec<u8>> {
+    endings.iter().flat_map(|ending| files("tests/data/formats", ending)).collect()
+}
+
+pub(crate) fn volume_files() -> Vec<Vec<u8>> {
+    made_elsewhere(&[".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd"])
+}
+
+pub(crate) fn picture_files() -> Vec<Vec<u8>> {
+    made_elsewhere(&[".tif", ".tiff", ".bmp", ".png", ".jpg"])
+}
+
 pub(crate) fn run_logs() -> Vec<Vec<u8>> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("rank-0000.jsonl");

@@ -10,6 +10,7 @@ use scrimp::error::Failure;
 use scrimp::export;
 use scrimp::runlog::directory::RunDirectory;
 use scrimp::runlog::preview::Preview;
+use scrimp::scan::{Coding, Notes, read, read_grid, read_numbers};
 use scrimp::watch::ui::Tab;
 use scrimp::watch::{follow, once};
 use std::fs;
@@ -43,6 +44,8 @@ pub(crate) fn target(kind: &str) -> Target {
         "override_" => Target::new(seeds::overrides, override_),
         "run_log" => Target::new(seeds::run_logs, run_log),
         "preview" => Target::new(seeds::previews, preview).signed(seeds::sign_png),
+        "volume_file" => Target::new(seeds::volume_files, scan),
+        "picture_file" => Target::new(seeds::picture_files, scan).signed(seeds::sign_png),
         #[cfg(feature = "mpi")]
         other => data::target(other),
         #[cfg(not(feature = "mpi"))]
@@ -59,6 +62,27 @@ fn configuration(bytes: &[u8], scratch: &Path) -> Vec<String> {
     fs::write(&path, bytes).unwrap();
     let plan = config::read(&path, &[]).and_then(|config| RunPlan::resolve(config, 2));
     said(plan.and_then(|plan| plan.to_toml()))
+}
+
+/// Reads a file as an image, as labels of an image, and for its place alone.
+fn scan(bytes: &[u8], scratch: &Path) -> Vec<String> {
+    let path = scratch.join("a");
+    fs::write(&path, bytes).unwrap();
+    // The voxels of headers that stand alone.
+    for name in ["int32.zraw", "float32.raw", "uint16.raw", "detached.raw", "detached.raw.gz"] {
+        fs::write(scratch.join(name), [7; 96]).unwrap();
+    }
+    let names = ["background", "liver", "tumour"].map(String::from);
+    let coding = Coding::classes(3).or_unlabelled(9).or_named(names.into_iter().zip(0..));
+    let notes = Notes::default();
+    let image = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/formats/drawn-on.nrrd");
+    let image = read_grid(&image, &notes).unwrap();
+    let mut all = said(read(&path, &notes));
+    all.extend(said(read_numbers(&path, &notes)));
+    all.extend(said(image.labels_at(&path, &coding, &notes)));
+    all.extend(said(read_grid(&path, &notes).map(|grid| grid.note_oddities(&notes))));
+    all.extend(notes.take());
+    all
 }
 
 fn override_(bytes: &[u8], _: &Path) -> Vec<String> {

@@ -38,6 +38,7 @@ pub(crate) fn setup(kind: Kind, sample: [usize; 3]) -> Setup {
         slices: Vec::new(),
         sample,
         spacing_mm: None,
+        levels: Vec::new(),
     }
 }
 
@@ -241,6 +242,9 @@ pub(crate) fn fill_by_rule_b(entries: &[Entry], first: usize) {
             "weight_orig" => (wave + 0.05) * scale,
             "weight" if entry.name.ends_with("conv2x1.1.weight") => wave * (8.0 * scale),
             _ if shape.len() >= 2 => wave * scale,
+            "running_var" => wave.square() * 0.1 + 1.0,
+            "running_mean" => wave * 0.1,
+            "weight" => wave * 0.1 + 1.0,
             _ => wave * 0.05,
         };
         tch::no_grad(|| tensor.copy_(&value));

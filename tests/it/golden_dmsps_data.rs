@@ -129,6 +129,7 @@ fn golden_patches_that_reach_beyond_a_volume() {
         patient: "volume".into(),
         frame: 0,
         fold: 0,
+        modality: String::new(),
         scan: Scan { grid: Grid::unplaced(shape, None), channels: 1, voxels },
         annotations: BTreeMap::from([
             (SCRIBBLE.to_owned(), scribble),

@@ -46,6 +46,9 @@ mod data_label_transfer;
 #[cfg(feature = "hdf5")]
 mod data_lesion_phantom;
 #[cfg(test)]
+#[cfg(feature = "torch")]
+mod data_modalities;
+#[cfg(test)]
 #[cfg(feature = "hdf5")]
 mod data_mscmr;
 #[cfg(test)]
@@ -82,6 +85,8 @@ mod fake_gpu;
 #[cfg(feature = "mpi")]
 mod faults;
 #[cfg(test)]
+mod formats;
+#[cfg(test)]
 #[cfg(feature = "torch")]
 mod golden;
 #[cfg(test)]
@@ -92,6 +97,9 @@ mod golden_augment;
 #[cfg(test)]
 #[cfg(feature = "torch")]
 mod golden_cltn;
+#[cfg(test)]
+#[cfg(feature = "torch")]
+mod golden_cmc;
 #[cfg(test)]
 #[cfg(feature = "torch")]
 mod golden_cyclemix;
@@ -109,6 +117,8 @@ mod golden_dmsps_data;
 #[cfg(test)]
 #[cfg(feature = "hdf5")]
 mod golden_expansion;
+#[cfg(test)]
+mod golden_gaze;
 #[cfg(test)]
 #[cfg(feature = "torch")]
 mod golden_label_transfer;

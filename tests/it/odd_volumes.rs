@@ -28,6 +28,7 @@ fn case(name: &str, shape: [usize; 3], fold: u32, one_in: u64) -> Case {
         patient: name.to_owned(),
         frame: 0,
         fold,
+        modality: String::new(),
         scan: Scan { grid: Grid::unplaced(shape, Some([3.0, 1.0, 1.0])), channels: 1, voxels },
         annotations: [(SCRIBBLE.to_owned(), scribble), (DENSE.to_owned(), dense)].into(),
     }
@@ -41,6 +42,7 @@ fn dataset() -> Dataset {
         classes: ["background", "a", "b", "nowhere"].map(str::to_owned).to_vec(),
         provenance: String::new(),
         preparation: Some(Preparation::grey(Intensities::AsStored)),
+        levels: Vec::new(),
         cases: vec![
             case("a_larger", [17, 37, 33], 0, 20),
             case("b_smaller", [5, 7, 9], 0, 4),
@@ -118,7 +120,18 @@ fn volumes_that_nothing_is_learnt_from_are_refused_in_words() {
     for labels in bare.cases.iter_mut().filter_map(|case| case.annotations.get_mut(SCRIBBLE)) {
         labels.fill(IGNORE);
     }
-    insta::assert_snapshot!(refused(&bare, &[]), @"");
-    insta::assert_snapshot!(refused(&dataset(), &["data.patches.extent=[8, 32, 32]"]), @"");
-    insta::assert_snapshot!(refused(&dataset(), &["data.patches.extent=[16, 16, 16]"]), @"");
+    insta::assert_snapshot!(refused(&bare, &[]), @r"
+    exit code 2
+    error: no pixel of `scribble` is annotated in 26 training slices
+
+    hint: look whether the labels were packed with the right values for classes and for unlabelled pixels
+    ");
+    for (extent, found) in [("[8, 32, 32]", "8 x 32 x 32"), ("[16, 16, 16]", "16 x 16 x 16")] {
+        let said = refused(&dataset(), &[&format!("data.patches.extent={extent}")]);
+        let why = format!(
+            "error: the network `original` takes volumes of multiples of 16 voxels along each axis, one of them at \
+             least 32, found {found}\n"
+        );
+        assert!(said.starts_with("exit code 2\n") && said.contains(&why), "{said}");
+    }
 }

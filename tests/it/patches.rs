@@ -26,6 +26,7 @@ fn case(number: usize, shape: [usize; 3], channels: usize, one_in: u64) -> Case 
         name: format!("case{number}"),
         patient: format!("patient{number}"),
         frame: 0,
+        modality: String::new(),
         fold: 0,
         annotations: BTreeMap::from([(SCRIBBLE.to_owned(), labels.collect())]),
         scan: Scan { grid: Grid::unplaced(shape, None), channels, voxels },
@@ -41,6 +42,7 @@ fn dataset(channels: usize) -> Dataset {
         classes: ["background", "a", "b"].map(str::to_owned).to_vec(),
         provenance: String::new(),
         preparation: None,
+        levels: Vec::new(),
         cases: cases.map(|(number, shape)| case(number, shape, channels, 20)).collect(),
     }
 }

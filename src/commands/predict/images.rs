@@ -3,16 +3,11 @@
 //! Knows names of files; nothing is opened here.
 
 use crate::error::{Context, Failure, Result};
-use crate::scan::FORMATS;
+use crate::scan::{FORMATS, image_endings, split_ending};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
-
-/// Endings of files that hold an image.
-fn endings() -> impl Iterator<Item = &'static str> {
-    FORMATS.iter().flat_map(|format| format.endings).copied()
-}
 
 /// An image to segment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,7 +16,7 @@ pub(super) struct ImageFiles {
     pub(super) name: String,
     /// The file, or one for each channel.
     pub(super) files: Vec<PathBuf>,
-    /// The ending that labels get: that of a volume, `.png` for a picture.
+    /// The ending that labels get: that of the format of the image, `.png` for a picture.
     pub(super) ending: String,
 }
 
@@ -35,7 +30,7 @@ pub(super) fn find(images: &Path, channels: usize) -> Result<Vec<ImageFiles>> {
         let message = format!(
             "`{}` holds no image, expected files that end in `{}`",
             images.display(),
-            endings().collect::<Vec<_>>().join("`, `")
+            image_endings().collect::<Vec<_>>().join("`, `")
         );
         return Err(Failure::usage(message).hint("name a folder of images with `--images DIR`"));
     }
@@ -59,8 +54,10 @@ fn in_folder(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(folder).context(cannot)? {
         let path = entry.context(cannot)?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
-        let is_image = endings().any(|ending| name.ends_with(ending));
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let ending = split_ending(&name).map(|(_, ending)| ending);
+        // Segmentations beside images are labels.
+        let is_image = image_endings().any(|known| Some(known) == ending);
         // macOS leaves `._NAME` beside files that it copies.
         if is_image && !name.starts_with('.') && !path.is_dir() {
             files.push(path);
@@ -79,20 +76,28 @@ fn split(file: &Path) -> Result<(String, String)> {
         );
         return Err(Failure::usage(message).hint("rename it"));
     };
-    let lower = name.to_lowercase();
-    let known = endings().find(|ending| lower.ends_with(ending));
-    let length = known
-        .map_or_else(|| name.rfind('.').unwrap_or(name.len()), |ending| name.len() - ending.len());
-    if length == 0 {
+    let known = split_ending(name);
+    let stem = known
+        .map_or_else(|| name.rsplit_once('.').map_or(name, |(stem, _)| stem), |(stem, _)| stem);
+    if stem.is_empty()
+        || FORMATS.iter().any(|format| format.endings.contains(&&*name.to_lowercase()))
+    {
         return Err(Failure::usage(format!("`{}` has no name but its ending", file.display()))
             .hint("rename it"));
     }
-    let ending = match known {
-        Some(".png" | ".jpg" | ".jpeg") => ".png",
-        Some(".nii") => ".nii",
-        _ => ".nii.gz",
-    };
-    Ok((name[..length].to_owned(), ending.to_owned()))
+    let ending = known.map_or(".nii.gz", |(_, ending)| labels_ending(ending));
+    Ok((stem.to_owned(), ending.to_owned()))
+}
+
+/// What names of labels end with whose image has this ending.
+fn labels_ending(image: &'static str) -> &'static str {
+    let format = FORMATS.iter().find(|format| format.endings.contains(&image));
+    match format {
+        // Of NIfTI labels are packed as their image is.
+        Some(format) if format.labels_ending == ".nii.gz" && image == ".nii" => image,
+        Some(format) => format.labels_ending,
+        None => ".nii.gz",
+    }
 }
 
 type Named = BTreeMap<String, (PathBuf, String)>;

@@ -105,9 +105,14 @@ impl Outputs {
     pub(super) fn of(folder: &Path, image: &ImageFiles, made_with: &MadeWith) -> Self {
         let ImageFiles { name, ending, .. } = image;
         let beside = |end: &str| folder.join(format!("{name}{end}"));
+        // Numbers between 0 and 1 are no segmentation.
+        let map_ending =
+            if [".nii", ".png"].contains(&ending.as_str()) { ending } else { ".nii.gz" };
         Self {
             labels: beside(ending),
-            uncertainty: made_with.uncertainty.then(|| beside(&format!(".uncertainty{ending}"))),
+            uncertainty: made_with
+                .uncertainty
+                .then(|| beside(&format!(".uncertainty{map_ending}"))),
             probabilities: made_with.probabilities.then(|| beside(".probabilities.h5")),
             record: beside(".record.json"),
         }

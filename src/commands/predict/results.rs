@@ -96,7 +96,8 @@ impl<'a> Results<'a> {
         if let Some(file) = self.probabilities {
             file.finish()?;
         }
-        let mut file = LabelWriter::create(labels, &self.grid, Some(like))?;
+        let mut file =
+            LabelWriter::create(labels, &self.grid, Some(like))?.named(segmenter.classes);
         file.append(&self.labels)?;
         file.finish()?;
         Ok(volumes(&self.labels, &self.grid, segmenter.classes))

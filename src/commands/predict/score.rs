@@ -62,7 +62,10 @@ fn found(member: &Member, images: &Path, labels: &Path) -> Result<Vec<(ImageFile
 
 /// What the values of labels mean. Refuses other classes than `known`.
 fn coding(arguments: &cli::Evaluate, known: &[String]) -> Result<Coding> {
-    let Some(words) = &arguments.classes else { return Ok(Coding::classes(known.len())) };
+    let Some(words) = &arguments.classes else {
+        let names = known.iter().enumerate().map(|(class, name)| (name.clone(), class as u8));
+        return Ok(Coding::classes(known.len()).or_named(names));
+    };
     let classes = Classes::parse(words, "--classes")?;
     let found = classes.names();
     if found == known {

@@ -76,6 +76,7 @@ pub fn open(folder: &Path, steps: &Steps) -> Result<Source> {
             "ACDC challenge (Bernard et al., TMI 2018), scribbles by Valvano et al., TMI 2021.\n\
              {form}"
         ),
+        levels: Vec::new(),
         case_count,
         cases: Box::new(cases),
         notes,
@@ -278,6 +279,7 @@ fn case(id: Id, files: &Files, notes: &Notes, read: ReadScan) -> Result<Case> {
         name: case_name(id),
         patient: format!("patient{:03}", id.patient),
         frame: id.frame,
+        modality: String::new(),
         fold: if (1..=100).contains(&id.patient) { (id.patient - 1) / 20 + 1 } else { 0 },
         scan: arrays.scan,
         annotations: BTreeMap::from([

@@ -69,6 +69,7 @@ pub fn open(volumes: &Volumes) -> Result<Source> {
         classes: CLASSES.map(String::from).to_vec(),
         provenance,
         preparation: Some(preparation),
+        levels: Vec::new(),
         case_count,
         cases: Box::new(cases),
         notes,
@@ -113,6 +114,7 @@ fn case(files: &Files, notes: &Notes) -> Result<Case> {
         patient: files.patient.clone(),
         frame: 0,
         fold: 0,
+        modality: String::new(),
         scan: scan::read_channels(&files.images, notes)?,
         annotations: BTreeMap::from([(DENSE.to_owned(), dense)]),
     })

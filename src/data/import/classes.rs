@@ -81,13 +81,14 @@ impl Classes {
     pub fn coding(&self) -> Coding {
         let has_own_numbers =
             self.0.iter().enumerate().all(|(index, (value, _))| *value == index as i64);
+        let names = self.0.iter().enumerate().map(|(class, (_, name))| (name.clone(), class as u8));
         if has_own_numbers {
-            return Coding::classes(self.0.len());
+            return Coding::classes(self.0.len()).or_named(names);
         }
         let meanings: Vec<String> =
             self.0.iter().map(|(value, name)| format!("{value} ({name})")).collect();
         let labels = self.0.iter().enumerate().map(|(class, (value, _))| (*value, class as u8));
-        Coding::new(labels, meanings.join(", "))
+        Coding::new(labels, meanings.join(", ")).or_named(names)
     }
 
     /// The same where `unlabelled` means that nobody said. Refuses a value that means a class.

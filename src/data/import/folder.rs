@@ -1,34 +1,49 @@
-//! What lies in a folder that should hold NIfTI files, so that none of it is left out without a word.
+//! What lies in a folder that should hold images or labels, so that none of it is left out without a word.
 //!
 //! Knows endings of names, and what the first bytes of data look like; what the names mean is for the
 //! sources to say. Hidden files are nobody's data: macOS leaves `._NAME` beside each file that it copies.
 
 use crate::error::{Context, Failure, Result};
-use crate::scan::Notes;
+use crate::scan::{Notes, split_ending};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-/// Endings of files that hold images or labels in forms that are not read.
-const UNREAD: [&str; 27] = [
+/// Endings of files that hold images or labels in forms that not everybody reads.
+const UNREAD: [&str; 28] = [
     "hdr", "img", "mha", "mhd", "raw", "zraw", "nrrd", "nhdr", "seg", "dcm", "dicom", "ima", "mgz",
     "mgh", "mnc", "gipl", "vtk", "vti", "h5", "hdf5", "npy", "npz", "mat", "tif", "tiff", "zip",
-    "tar",
+    "tar", "bmp",
 ];
+
+/// Endings of NIfTI files.
+const NIFTI: [&str; 2] = [".nii.gz", ".nii"];
+
+/// What the names of voxels end with whose header lies beside them, by what that ends with.
+const DETACHED: [(&str, &[&str]); 2] =
+    [(".mhd", &[".raw", ".zraw", ".img"]), (".nhdr", &[".raw", ".raw.gz", ".img", ".img.gz"])];
 
 /// The entries of one folder.
 pub(super) struct Listing {
-    /// NIfTI files by their names without ending.
+    /// Files that are looked for by their names without ending.
     pub(super) files: BTreeMap<String, PathBuf>,
     /// All others that are not hidden, in ascending order.
     pub(super) others: Vec<PathBuf>,
+    /// What the names of those that are looked for end with.
+    endings: Vec<&'static str>,
 }
 
-/// Looks into a folder. Refuses two NIfTI files of one name with different endings.
+/// Looks for NIfTI files in a folder. Refuses two of one name with different endings.
 pub(super) fn list(folder: &Path) -> Result<Listing> {
+    list_of(folder, NIFTI.to_vec())
+}
+
+/// Looks for files with one of `endings` in a folder. Refuses two of one name with different endings.
+pub(super) fn list_of(folder: &Path, endings: Vec<&'static str>) -> Result<Listing> {
     let (mut files, mut others) = (BTreeMap::<String, PathBuf>::new(), Vec::new());
     for path in entries(folder)? {
-        let name = path.file_name().and_then(|name| name.to_str()).and_then(stem);
+        let name = path.file_name().and_then(|name| name.to_str()).and_then(split_ending);
+        let name = name.filter(|(_, ending)| endings.contains(ending)).map(|(name, _)| name);
         match name {
             Some(name) if !path.is_dir() => {
                 if let Some(other) = files.insert(name.to_owned(), path.clone()) {
@@ -38,7 +53,7 @@ pub(super) fn list(folder: &Path) -> Result<Listing> {
             _ => others.push(path),
         }
     }
-    Ok(Listing { files, others })
+    Ok(Listing { files, others, endings })
 }
 
 /// The refusal of two files that would be one case.
@@ -86,16 +101,14 @@ pub(super) fn tree(folder: &Path) -> Result<Vec<PathBuf>> {
 
 /// The name of a NIfTI file without its ending, which may be in capitals.
 pub(super) fn stem(name: &str) -> Option<&str> {
-    [".nii.gz", ".nii"].iter().find_map(|ending| {
-        let at = name.len().checked_sub(ending.len()).filter(|&at| at > 0)?;
-        name.get(at..)?.eq_ignore_ascii_case(ending).then(|| &name[..at])
-    })
+    split_ending(name).filter(|(_, ending)| NIFTI.contains(ending)).map(|(name, _)| name)
 }
 
 impl Listing {
     /// Refuses a folder that holds data which would be left out, and notes what else is passed over.
     pub(super) fn note_others(&self, notes: &Notes) -> Result<()> {
-        for path in &self.others {
+        let voxels = self.voxels();
+        for path in self.others.iter().filter(|path| !voxels.contains(*path)) {
             let name = path.display();
             if path.is_dir() {
                 refuse_folder(path)?;
@@ -107,13 +120,41 @@ impl Listing {
                 .hint("rename the file, and those that belong to it"));
             } else if is_data(path) {
                 return Err(Failure::new(format!(
-                    "`{name}` looks like data and would be left out, expected names that end in `.nii` or `.nii.gz`"
+                    "`{name}` looks like data and would be left out, expected names that end in {}",
+                    self.endings()
                 ))
                 .hint("save or rename it as NIfTI, or move it away"));
             }
-            notes.add("passed over, for it is no NIfTI file", format!("`{name}`"));
+            notes.add(
+                "passed over, for its name is not that of an image or of labels",
+                format!("`{name}`"),
+            );
         }
         Ok(())
+    }
+
+    /// What names end with, in words.
+    pub(super) fn endings(&self) -> String {
+        let endings: Vec<String> =
+            self.endings.iter().map(|ending| format!("`{ending}`")).collect();
+        let (last, others) = endings.split_last().map_or(("", &[][..]), |(l, o)| (l.as_str(), o));
+        if others.is_empty() { last.to_owned() } else { format!("{} or {last}", others.join(", ")) }
+    }
+
+    /// The voxels of headers that lie beside them.
+    fn voxels(&self) -> BTreeSet<PathBuf> {
+        let beside = |path: &PathBuf| {
+            let name = path.file_name()?.to_str()?;
+            let (stem, ending) = split_ending(name)?;
+            let (_, voxels) = DETACHED.iter().find(|(header, _)| *header == ending)?;
+            Some(
+                voxels
+                    .iter()
+                    .map(|end| path.with_file_name(format!("{stem}{end}")))
+                    .collect::<Vec<_>>(),
+            )
+        };
+        self.files.values().filter_map(beside).flatten().collect()
     }
 }
 
@@ -152,6 +193,7 @@ pub(super) fn is_data(path: &Path) -> bool {
                 .any(|size| begins(&size.to_le_bytes()) || begins(&size.to_be_bytes()))
             || begins(b"NRRD")
             || begins(b"ObjectType")
+            || begins(b"NDims")
             || begins(b"\x89HDF")
             || start.get(128..) == Some(b"DICM"))
 }
@@ -187,6 +229,24 @@ mod tests {
     }
 
     #[test]
+    fn voxels_beside_their_header_are_no_files_of_their_own() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["a.mhd", "a.raw", "b.nhdr", "b.raw.gz", "c.seg.nrrd", "d.nrrd"] {
+            fs::write(folder.path().join(name), "").unwrap();
+        }
+        let listing = list_of(folder.path(), vec![".mhd", ".nhdr", ".nrrd", ".seg.nrrd"]).unwrap();
+        assert_eq!(listing.files.keys().collect::<Vec<_>>(), ["a", "b", "c", "d"]);
+        assert!(listing.note_others(&Notes::default()).is_ok());
+        assert_eq!(listing.endings(), "`.mhd`, `.nhdr`, `.nrrd` or `.seg.nrrd`");
+        fs::write(folder.path().join("e.raw"), "").unwrap();
+        let listing = list_of(folder.path(), vec![".mhd", ".nhdr", ".nrrd", ".seg.nrrd"]).unwrap();
+        assert!(listing.note_others(&Notes::default()).is_err());
+        // Segmentations are no images.
+        let images = list_of(folder.path(), vec![".mhd", ".nhdr", ".nrrd"]).unwrap();
+        assert!(!images.files.contains_key("c") && images.note_others(&Notes::default()).is_err());
+    }
+
+    #[test]
     fn what_would_be_left_out_is_named_or_refused() {
         let said = |name: &str, bytes: &[u8]| {
             let folder = tempfile::tempdir().unwrap();
@@ -201,7 +261,8 @@ mod tests {
             (listing.files.len(), said.map(|s| clean(&s)).map_err(|f| clean(f.message())))
         };
         assert_eq!(said("a.NII.gz", b""), (1, Ok(String::new())));
-        let passed = "passed over, for it is no NIfTI file: `FOLDER/readme.txt`";
+        let passed =
+            "passed over, for its name is not that of an image or of labels: `FOLDER/readme.txt`";
         assert_eq!(said("readme.txt", b"hello"), (0, Ok(passed.into())));
         for (name, bytes) in [("a.mha", &b""[..]), ("a.nii.gz.1", b""), ("a", &[0x1f, 0x8b, 8])] {
             let (count, said) = said(name, bytes);

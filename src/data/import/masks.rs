@@ -61,7 +61,10 @@ fn find(folder: &Path, notes: &Notes) -> Result<(Vec<(String, PathBuf)>, usize)>
         // Beside the folder's own masks may lie anything, packed data sets for example.
         for path in listing.others.iter().filter(|path| number == 0 && !path.is_dir()) {
             if folder::is_data(path) {
-                notes.add("passed over, for it is no NIfTI file", format!("`{}`", path.display()));
+                notes.add(
+                    "passed over, for its name is not that of an image or of labels",
+                    format!("`{}`", path.display()),
+                );
             }
         }
         masks.extend(listing.files);

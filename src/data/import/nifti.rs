@@ -1,4 +1,4 @@
-//! Anybody's own data: folders of NIfTI images, scribbles and dense labels with equal file names.
+//! Anybody's own data: folders of images, scribbles and dense labels with equal file names, in any format.
 //!
 //! Knows neither organ nor modality; names of cases are names of files, and whose they are is what
 //! `patients` reads from them.
@@ -9,14 +9,14 @@ use super::patients::{Patients, folds};
 use super::{Source, Steps, prepared};
 use crate::data::{Case, DENSE, SCRIBBLE};
 use crate::error::{Failure, Result};
-use crate::scan::{self, Coding, Notes, list};
+use crate::scan::{self, Coding, Notes, image_endings, label_endings, list, split_ending};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Where the files of a data set lie and what their labels mean.
 #[derive(Debug, Clone)]
 pub struct Folders {
-    /// One `.nii` or `.nii.gz` per case, or one for each channel: `NAME_0000`, `NAME_0001` and so on.
+    /// One file per case, in any format that is read, or one for each channel: `NAME_0000`, `NAME_0001` and so on.
     pub images: PathBuf,
     /// What the channels show, in their order; where nobody says it, as many channels as the first case has.
     pub modalities: Option<Vec<String>>,
@@ -86,13 +86,14 @@ pub fn open(folders: &Folders) -> Result<Source> {
         classes: names,
         preparation: Some(preparation),
         provenance: "NIfTI images.".into(),
+        levels: Vec::new(),
         case_count,
         cases: Box::new(cases),
         notes,
     })
 }
 
-/// The names of the channels: `modalities`, or their numbers. Refuses cases with other channels than these or
+/// The names of the channels: `modalities`, or their numbers or colours. Refuses cases with other channels than these or
 /// than the first case has.
 fn channel_names(
     modalities: Option<&[String]>,
@@ -111,10 +112,18 @@ fn channel_names(
         ))
         .hint("channels of a case are `NAME_0000.nii.gz`, `NAME_0001.nii.gz` and so on"));
     }
-    Ok(match modalities {
-        Some(names) => names.to_vec(),
-        None if count == 1 => vec!["image".to_owned()],
-        None => (0..count).map(|number| format!("{number:04}")).collect(),
+    if let Some(names) = modalities {
+        return Ok(names.to_vec());
+    }
+    // Colours and the like lie in one file.
+    let count = match &files.images[..] {
+        [image] => scan::read(image, &Notes::default())?.channels,
+        images => images.len(),
+    };
+    Ok(match count {
+        1 => vec!["image".to_owned()],
+        3 if files.images.len() == 1 => ["red", "green", "blue"].map(String::from).to_vec(),
+        count => (0..count).map(|number| format!("{number:04}")).collect(),
     })
 }
 
@@ -136,15 +145,17 @@ fn held_out(found: &BTreeMap<String, Files>, is_scored: bool, notes: &Notes) -> 
 
 /// The files of every case by its name.
 fn find(folders: &Folders, notes: &Notes) -> Result<BTreeMap<String, Files>> {
-    let look = |folder: &Path| -> Result<Listing> {
-        let listing = folder::list(folder)?;
+    let look = |folder: &Path, endings: Vec<&'static str>| -> Result<Listing> {
+        let listing = folder::list_of(folder, endings)?;
         listing.note_others(notes).map(|()| listing)
     };
-    let images = look(&folders.images)?.files;
-    if images.is_empty() {
+    let listing = look(&folders.images, image_endings().filter(|end| *end != WSL4MIS).collect())?;
+    if listing.files.is_empty() {
         return Err(Failure::new(format!("no images in `{}`", folders.images.display()))
-            .hint("looked for files that end in `.nii` or `.nii.gz`"));
+            .hint(format!("looked for files that end in {}", listing.endings())));
     }
+    let images = listing.files;
+    let look = |folder: &Path| look(folder, label_endings().collect());
     let mut scribbles = look(&folders.scribbles)?.files;
     let mut dense = folders.dense.as_deref().map(look).transpose()?.map(|listing| listing.files);
     let patients = Patients::parse(folders.patients.as_deref())?;
@@ -192,6 +203,9 @@ fn take(labels: &mut BTreeMap<String, PathBuf>, names: &[&str]) -> Option<(Strin
     names.iter().find_map(|name| labels.remove_entry(*name))
 }
 
+/// What the names of volumes of WSL4MIS end with, which hold annotations, too: another importer takes them.
+const WSL4MIS: &str = ".h5";
+
 /// What the name of the first channel of a case has behind the name of the case.
 const FIRST_CHANNEL: &str = "_0000";
 
@@ -229,8 +243,15 @@ fn no_scribbles(
     left: &BTreeMap<String, PathBuf>,
     folder: &Path,
 ) -> Failure {
+    // Labels in the format of their image are the likeliest.
+    let ending = image.file_name().and_then(|name| name.to_str()).and_then(split_ending);
+    let (likely, other) = match ending {
+        Some((_, ending)) if label_endings().any(|end| end == ending) => (ending, ".nii.gz"),
+        _ => (".nii.gz", ".nii"),
+    };
+    let other = if likely == other { ".nii" } else { other };
     let looked_for = names(stem).into_iter().flat_map(|name| {
-        [".nii.gz", ".nii"]
+        [likely, other]
             .map(|ending| format!("`{}`", folder.join(format!("{name}{ending}")).display()))
     });
     let failure = Failure::new(format!("image `{}` has no scribbles", image.display()))
@@ -258,6 +279,7 @@ fn case(name: String, files: &Files, codings: &Codings, notes: &Notes) -> Result
         patient: files.patient.clone(),
         name,
         frame: 0,
+        modality: String::new(),
         fold: 0,
         scan: scan::read_channels(&files.images, notes)?,
         annotations,

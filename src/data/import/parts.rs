@@ -81,6 +81,7 @@ impl PreparedPicture {
             name: self.name,
             patient: self.patient,
             frame: 0,
+            modality: String::new(),
             fold: self.part.fold(),
             scan: Preparation::colours().apply(scan)?.scan,
             annotations: BTreeMap::from([(kind.into(), labels)]),

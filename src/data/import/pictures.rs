@@ -114,6 +114,13 @@ impl ColourPicture {
     pub(super) fn read(path: &Path) -> Result<Self> {
         let Scan { grid, voxels, .. } = scan::read(path, &Notes::default())?.into_colours();
         let [_, rows, columns] = grid.shape;
+        if let Some(level) = voxels.iter().find(|&&level| level > 255.0) {
+            return Err(Failure::new(format!(
+                "`{}` has a pixel of level {level}, expected 8 bits for each colour",
+                path.display()
+            ))
+            .hint("turn it into 8 bits, for example by `magick FILE -depth 8 FILE`"));
+        }
         let plane = |channel: usize| {
             let levels = &voxels[channel * rows * columns..][..rows * columns];
             levels.iter().map(|&level| level as u8).collect()

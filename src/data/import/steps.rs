@@ -123,6 +123,7 @@ mod tests {
             name: "a".into(),
             patient: "a".into(),
             frame: 0,
+            modality: String::new(),
             fold: 0,
             scan: Scan { grid: Grid::unplaced([2, 1, 2], None), channels: 2, voxels },
             annotations: [(SCRIBBLE.to_owned(), vec![IGNORE, 1, 0, 2])].into(),

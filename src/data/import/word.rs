@@ -112,6 +112,7 @@ pub fn open(folder: &Path, simulation: Option<Simulation>) -> Result<Source> {
         classes: CLASSES.map(String::from).to_vec(),
         provenance,
         preparation: Some(preparation),
+        levels: Vec::new(),
         case_count,
         cases: Box::new(cases),
         notes,
@@ -126,8 +127,10 @@ fn preparation() -> Preparation {
 
 fn provenance(found: &Found, simulation: Option<Simulation>) -> String {
     let count = |part: Part| found.values().filter(|files| files.fold == part.fold).count();
-    let scribbles = simulation
-        .map_or_else(|| "Scribbles are those of the data set.".to_owned(), Simulation::describe);
+    let scribbles = simulation.map_or_else(
+        || "Scribbles are those of the data set.".to_owned(),
+        |simulation| simulation.describe(),
+    );
     format!(
         "WORD, abdominal CT (Luo et al., Medical Image Analysis 2022): {} cases to train on, {} to validate (fold 1), \
          {} to test (fold 2).\nSeven of sixteen organs; the others are background. Cropped to the box of these organs, \
@@ -272,6 +275,7 @@ fn case(name: String, files: &Files, notes: &Notes) -> Result<Case> {
         name,
         frame: 0,
         fold: files.fold,
+        modality: String::new(),
         scan: scan::read(&files.image, notes)?,
         annotations,
     })

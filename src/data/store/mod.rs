@@ -3,10 +3,11 @@
 //! ```text
 //! 512 bytes of text    layout, length and digest of all that follows; HDF5 passes over them
 //! /                    attributes layout, name, provenance, classes, preparation (TOML, where known),
-//!                      channels (where there are more than one)
+//!                      channels (where there are more than one), levels (f64, where there is gaze)
 //! /cases               table: name, patient, frame, fold, slices, rows, columns, spacing_*_mm
 //! /placements          f64 [cases, 4, 3]: where the first voxel lies in mm, unit vectors along slices,
 //!                      rows, columns
+//! /modalities          strings [cases]: what each was taken with; absent where nobody says it
 //! /volumes/NAME/image         u8 or u16 codes, or f32 where a volume has too many intensities
 //! /volumes/NAME/image_levels  f32, the intensity of each code
 //! /volumes/NAME/scribble …    u8, one array per kind of annotation
@@ -28,6 +29,7 @@ mod destination;
 mod heap;
 mod read;
 mod seal;
+mod text;
 mod write;
 
 pub use destination::{Destination, Existing};
@@ -53,8 +55,14 @@ const CHANNEL_COUNT: &str = "channels";
 /// The root attribute that says how scans were prepared; absent where that is not known.
 const PREPARATION: &str = "preparation";
 
+/// The root attribute that says what the values of gaze stand for; absent where there are none.
+const LEVELS: &str = "levels";
+
 /// The array of where cases lie in the patient.
 const PLACEMENTS: &str = "placements";
+
+/// The array of what cases were taken with.
+const MODALITIES: &str = "modalities";
 
 /// UTF-8 bytes of the longest name of a case, patient, class or data set.
 const NAME_BYTES: usize = 256;
@@ -75,6 +83,7 @@ struct Row {
     patient: String,
     frame: u32,
     fold: u32,
+    modality: String,
     /// Slices, rows, columns.
     shape: [usize; 3],
     /// Of slices, rows, columns; NaN where unknown.
@@ -129,6 +138,11 @@ fn table_checksum(rows: &[Row]) -> u64 {
 fn placements_checksum<'a>(placements: impl Iterator<Item = &'a StoredPlacement>) -> u64 {
     let numbers = placements.flatten().flatten();
     xxh3_64(&numbers.flat_map(|number| number.to_le_bytes()).collect::<Vec<u8>>())
+}
+
+/// Checksum of what cases were taken with, over their names, each on a line.
+fn modalities_checksum(rows: &[Row]) -> u64 {
+    xxh3_64(rows.iter().map(|row| format!("{}\n", row.modality)).collect::<String>().as_bytes())
 }
 
 /// Checksum of intensities, over their little-endian bytes.

@@ -4,18 +4,18 @@
 //! taken for it.
 
 use super::seal::{self, Form};
+use super::text::Text;
 use super::{
-    BARE_LAYOUT, CHANNEL_COUNT, LAYOUT, LongText, Name, PLACEMENTS, PREPARATION, Row,
-    StoredPlacement, StoredRow, UNPLACED_LAYOUT, heap, image_checksum, image_extents,
-    placements_checksum, table_checksum, without_locks,
+    BARE_LAYOUT, CHANNEL_COUNT, LAYOUT, LEVELS, LongText, MODALITIES, Name, PLACEMENTS,
+    PREPARATION, Row, StoredPlacement, StoredRow, UNPLACED_LAYOUT, heap, image_checksum,
+    image_extents, modalities_checksum, placements_checksum, table_checksum, without_locks,
 };
-use crate::data::{Case, Dataset};
+use crate::data::{Case, Dataset, check_levels};
 use crate::error::{Context, Failure, Result};
 use crate::files;
-use crate::limits::{CASES, CHANNELS, CLASSES, EXTENT, VOLUME_VOXELS, elements};
+use crate::limits::{CASES, CHANNELS, CLASSES, EXTENT, GAZE_LEVELS, VOLUME_VOXELS, elements};
 use crate::preparation::Preparation;
 use crate::scan::{Grid, Placement, Scan};
-use hdf5::H5Type;
 use hdf5::types::{FloatSize, IntSize, TypeDescriptor, VarLenUnicode};
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -96,7 +96,7 @@ pub(super) fn verify(path: &Path) -> Result<()> {
     let file = open(path)?;
     let packed = Packed::open(path, check(&file, path)?)?;
     let Contents { about, rows, channels } = packed.contents()?;
-    let case = |row| packed.case(row, channels, about.classes.len()).map(drop);
+    let case = |row| packed.case(row, channels, &about).map(drop);
     rows.iter().try_for_each(case)
 }
 
@@ -146,8 +146,9 @@ impl<'a> Packed<'a> {
 
     fn read(&self) -> Result<Dataset> {
         let Contents { about, rows, channels } = self.contents()?;
-        let cases = rows.iter().map(|row| self.case(row, channels, about.classes.len()));
-        Ok(Dataset { cases: cases.collect::<Result<_>>()?, ..about })
+        let cases = rows.iter().map(|row| self.case(row, channels, &about));
+        let cases = cases.collect::<Result<_>>()?;
+        Ok(Dataset { cases, ..about })
     }
 
     /// Everything but the cases.
@@ -170,8 +171,10 @@ impl<'a> Packed<'a> {
         let preparation = self.preparation(channels)?;
         if self.form == Form::Sealed {
             self.place(&mut rows)?;
+            self.name_modalities(&mut rows)?;
         }
-        let about = Dataset { name, provenance, preparation, cases: Vec::new(), classes };
+        let levels = self.levels()?;
+        let about = Dataset { name, provenance, preparation, levels, cases: Vec::new(), classes };
         Ok(Contents { about, rows, channels })
     }
 
@@ -221,6 +224,23 @@ impl<'a> Packed<'a> {
         )))
     }
 
+    /// What the values of gaze stand for; the attribute is absent where there are none.
+    fn levels(&self) -> Result<Vec<f64>> {
+        if !self.has_attribute(LEVELS)? {
+            return Ok(Vec::new());
+        }
+        let cannot = || self.cannot(&format!("attribute `{LEVELS}`"));
+        let attribute = self.file.attr(LEVELS).context(cannot)?;
+        if attribute.size() > GAZE_LEVELS {
+            let what =
+                format!("it has {} levels, expected at most {GAZE_LEVELS}", attribute.size());
+            return Err(Failure::new(what).during(cannot()));
+        }
+        let levels = attribute.read_raw::<f64>().context(cannot)?;
+        check_levels(&levels).map_err(|failure| failure.during(cannot()))?;
+        Ok(levels)
+    }
+
     /// How the scans were prepared; the attribute is absent where that is not known.
     fn preparation(&self, channels: usize) -> Result<Option<Preparation>> {
         if self.form != Form::Sealed || !self.has_attribute(PREPARATION)? {
@@ -249,6 +269,20 @@ impl<'a> Packed<'a> {
             row.placement = *placement;
         }
         Ok(())
+    }
+
+    /// Adds what cases were taken with to the rows of their table; the array is absent where nobody says it.
+    fn name_modalities(&self, rows: &mut [Row]) -> Result<()> {
+        if !self.file.link_exists(MODALITIES) {
+            return Ok(());
+        }
+        let cannot = || self.cannot(&format!("`/{MODALITIES}`"));
+        let array = self.volume::<Name>(&format!("/{MODALITIES}"), &[rows.len()])?;
+        let names = array.read_raw::<Name>().context(cannot)?;
+        for (row, name) in rows.iter_mut().zip(&names) {
+            row.modality = name.text().context(cannot)?;
+        }
+        self.verify(&array, modalities_checksum(rows))
     }
 
     fn table<S: Text>(&self) -> Result<Vec<Row>> {
@@ -284,6 +318,7 @@ impl<'a> Packed<'a> {
             patient: stored.patient.text().context(cannot)?,
             frame: stored.frame,
             fold: stored.fold,
+            modality: String::new(),
             shape,
             spacing_mm: [
                 stored.spacing_slices_mm,
@@ -294,7 +329,8 @@ impl<'a> Packed<'a> {
         })
     }
 
-    fn case(&self, row: &Row, channels: usize, class_count: usize) -> Result<Case> {
+    /// One case; `about` says which labels it may have.
+    fn case(&self, row: &Row, channels: usize, about: &Dataset) -> Result<Case> {
         let folder = format!("/volumes/{}", row.name);
         let group = self.file.group(&folder).context(|| self.cannot(&format!("`{folder}`")))?;
         let names = group.member_names().context(|| self.cannot(&format!("`{folder}`")))?;
@@ -308,6 +344,7 @@ impl<'a> Packed<'a> {
             patient: row.patient.clone(),
             frame: row.frame,
             fold: row.fold,
+            modality: row.modality.clone(),
             scan: Scan {
                 grid: Grid {
                     shape: row.shape,
@@ -320,7 +357,8 @@ impl<'a> Packed<'a> {
             },
             annotations,
         };
-        case.check(class_count)
+        case.check(about.classes.len())
+            .and_then(|()| case.check_gaze(about.levels.len()))
             .map_err(|failure| failure.during(self.cannot(&format!("`{folder}`"))))?;
         Ok(case)
     }
@@ -448,21 +486,3 @@ fn placement([origin_mm, slices, rows, columns]: StoredPlacement) -> Option<Plac
 
 /// Codes of two bytes have no more levels.
 const MOST_LEVELS: usize = 1 << 16;
-
-/// A string as a file stores it.
-trait Text: H5Type + Clone {
-    /// Its text; the library does not look whether the bytes are any.
-    fn text(&self) -> std::result::Result<String, std::string::FromUtf8Error>;
-}
-
-impl<const N: usize> Text for hdf5::types::FixedUnicode<N> {
-    fn text(&self) -> std::result::Result<String, std::string::FromUtf8Error> {
-        String::from_utf8(self.as_bytes().to_vec())
-    }
-}
-
-impl Text for VarLenUnicode {
-    fn text(&self) -> std::result::Result<String, std::string::FromUtf8Error> {
-        String::from_utf8(self.as_bytes().to_vec())
-    }
-}

@@ -1,37 +1,28 @@
-//! The 348 bytes that a NIfTI-1 file begins with.
+//! The header that a NIfTI file begins with: 348 bytes of NIfTI-1, 540 of NIfTI-2.
 //!
-//! Knows the fields of the standard, and which of their values mean nothing; follows what nibabel and ITK
+//! Knows the fields of the standards, and which of their values mean nothing; follows what nibabel and ITK
 //! make of them, and refuses what these two read differently. Knows neither voxels nor what is done with
 //! them.
 
 use crate::error::{Failure, Result};
 use crate::limits::VOLUME_VOXELS;
 use crate::scan::content::voxels;
+use crate::scan::stored::Stored;
 
-/// Bytes of the header.
+/// Bytes of the header of NIfTI-1.
 pub(super) const HEADER_BYTES: usize = 348;
 
-/// Where voxels begin at the earliest: four bytes that announce extensions stand behind the header.
-const EARLIEST_OFFSET: f32 = 352.0;
+/// Bytes of the header of NIfTI-2, which has the same fields, wider and in another order.
+pub(super) const LONG_HEADER_BYTES: usize = 540;
 
-/// How a voxel is stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stored {
-    U8,
-    I8,
-    U16,
-    I16,
-    U32,
-    I32,
-    U64,
-    I64,
-    F32,
-    F64,
-}
+/// What marks NIfTI-2 with header and voxels in one file; line ends show whether it went through a text mode.
+const LONG_MAGIC: &[u8] = b"n+2\0\r\n\x1a\n";
 
 /// What a header says.
 #[derive(Debug, Clone)]
 pub(super) struct Header {
+    /// How long it is.
+    pub(super) bytes: usize,
     /// Whether the most significant byte of a number comes first.
     pub(super) big_endian: bool,
     /// Voxels along x, y, z, none of them 0; x is fastest in the file.
@@ -43,13 +34,13 @@ pub(super) struct Header {
     /// Slope and intercept to apply to what is stored, where they change anything.
     pub(super) scaling: Option<[f64; 2]>,
     /// The sign of z in the quaternion's frame, and distances along x, y, z in units of the file.
-    pub(super) pixdim: [f32; 4],
+    pub(super) pixdim: [f64; 4],
     /// Millimetres in the unit of length, where the file names one.
     pub(super) unit_mm: Option<f64>,
     /// Rows of the matrix from voxels to the scanner, in units of the file, if its code says that it is one.
-    pub(super) sform: Option<[[f32; 4]; 3]>,
+    pub(super) sform: Option<[[f64; 4]; 3]>,
     /// The quaternion's b, c, d and the position of the first voxel, if its code says so.
-    pub(super) qform: Option<[f32; 6]>,
+    pub(super) qform: Option<[f64; 6]>,
 }
 
 /// The numbers of a header.
@@ -71,51 +62,116 @@ impl Fields<'_> {
         i16::from_le_bytes(self.raw(at))
     }
 
+    fn int(&self, at: usize) -> i32 {
+        i32::from_le_bytes(self.raw(at))
+    }
+
+    fn long(&self, at: usize) -> i64 {
+        i64::from_le_bytes(self.raw(at))
+    }
+
     fn float(&self, at: usize) -> f32 {
         f32::from_le_bytes(self.raw(at))
+    }
+
+    fn double(&self, at: usize) -> f64 {
+        f64::from_le_bytes(self.raw(at))
+    }
+
+    fn doubles<const COUNT: usize>(&self, at: usize) -> [f64; COUNT] {
+        std::array::from_fn(|index| self.double(at + 8 * index))
     }
 }
 
 /// Reads the beginning of a file that is called `name` in messages and begins as NIfTI does.
 pub(super) fn parse(bytes: &[u8], name: &str) -> Result<Header> {
     let size: [u8; 4] = std::array::from_fn(|byte| bytes.get(byte).copied().unwrap_or(0));
-    let big_endian = i32::from_be_bytes(size) == HEADER_BYTES as i32;
-    if bytes.len() < HEADER_BYTES {
+    let of_size =
+        |size: i32| [HEADER_BYTES, LONG_HEADER_BYTES].into_iter().find(|&s| s as i32 == size);
+    let big_endian = of_size(i32::from_be_bytes(size)).is_some();
+    let size = if big_endian { i32::from_be_bytes(size) } else { i32::from_le_bytes(size) };
+    let header_bytes = of_size(size).unwrap_or(HEADER_BYTES);
+    if bytes.len() < header_bytes {
         return Err(Failure::new(format!(
-            "{name} is cut off: it holds {} of the {HEADER_BYTES} bytes of its header",
+            "{name} is cut off: it holds {} of the {header_bytes} bytes of its header",
             bytes.len()
         )));
     }
     let fields = Fields { bytes, big_endian };
-    check_magic(&bytes[344..HEADER_BYTES], name)?;
-    let floats = |at: usize, index: usize| fields.float(at + 4 * index);
-    let sform: [[f32; 4]; 3] =
+    if header_bytes == HEADER_BYTES {
+        short_header(&fields, name)
+    } else {
+        long_header(&fields, name)
+    }
+}
+
+/// Reads the fields of NIfTI-1.
+fn short_header(fields: &Fields<'_>, name: &str) -> Result<Header> {
+    check_magic(&fields.bytes[344..HEADER_BYTES], name)?;
+    let floats = |at: usize, index: usize| f64::from(fields.float(at + 4 * index));
+    let sform: [[f64; 4]; 3] =
         std::array::from_fn(|row| std::array::from_fn(|column| floats(280, 4 * row + column)));
+    let dimensions: [i64; 8] = std::array::from_fn(|axis| i64::from(fields.short(40 + 2 * axis)));
     Ok(Header {
-        big_endian,
-        extents: extents(&fields, name)?,
+        bytes: HEADER_BYTES,
+        big_endian: fields.big_endian,
+        extents: extents(dimensions, name)?,
         stored: stored(fields.short(70), name)?,
-        offset: offset(fields.float(108), name)?,
-        scaling: scaling(fields.float(112), fields.float(116), name)?,
-        pixdim: std::array::from_fn(|index| floats(76, index)),
-        unit_mm: match bytes[123] & 7 {
-            1 => Some(1000.0),
-            2 => Some(1.0),
-            3 => Some(0.001),
-            _ => None,
-        },
+        offset: offset(f64::from(fields.float(108)), HEADER_BYTES, name)?,
+        scaling: scaling(floats(112, 0), floats(116, 0), name)?,
+        pixdim: std::array::from_fn(|index| {
+            // Shortest decimal of the stored f32: 1.5625, 1.37 rather than 1.37000000477.
+            let stored = fields.float(76 + 4 * index);
+            stored.to_string().parse().unwrap_or_else(|_never| f64::from(stored))
+        }),
+        unit_mm: unit_mm(fields.bytes[123]),
         sform: (fields.short(254) > 0).then_some(sform),
         qform: (fields.short(252) > 0).then(|| std::array::from_fn(|index| floats(256, index))),
     })
 }
 
+/// Reads the fields of NIfTI-2.
+fn long_header(fields: &Fields<'_>, name: &str) -> Result<Header> {
+    if &fields.bytes[4..12] != LONG_MAGIC {
+        let failure = if fields.bytes[4..].starts_with(b"ni2\0") {
+            header_alone(name)
+        } else {
+            Failure::new(format!(
+                "{name} has a damaged mark of NIfTI-2, expected `n+2` and line ends"
+            ))
+            .hint("it may have been copied as text; copy it again as it is")
+        };
+        return Err(failure);
+    }
+    let sform: [[f64; 4]; 3] = std::array::from_fn(|row| fields.doubles(400 + 32 * row));
+    Ok(Header {
+        bytes: LONG_HEADER_BYTES,
+        big_endian: fields.big_endian,
+        extents: extents(std::array::from_fn(|axis| fields.long(16 + 8 * axis)), name)?,
+        stored: stored(fields.short(12), name)?,
+        offset: offset(fields.long(168) as f64, LONG_HEADER_BYTES, name)?,
+        scaling: scaling(fields.double(176), fields.double(184), name)?,
+        pixdim: fields.doubles(104),
+        unit_mm: unit_mm(fields.int(500).to_le_bytes()[0]),
+        sform: (fields.int(348) > 0).then_some(sform),
+        qform: (fields.int(344) > 0).then(|| fields.doubles(352)),
+    })
+}
+
+/// Millimetres in the unit of length that the lowest bits of `xyzt_units` name.
+fn unit_mm(code: u8) -> Option<f64> {
+    match code & 7 {
+        1 => Some(1000.0),
+        2 => Some(1.0),
+        3 => Some(0.001),
+        _ => None,
+    }
+}
+
 fn check_magic(magic: &[u8], name: &str) -> Result<()> {
     match magic {
         b"n+1\0" => Ok(()),
-        b"ni1\0" => Err(Failure::new(format!(
-            "{name} is a header whose voxels lie in an `.img` file, expected both in one file"
-        ))
-        .hint("save it as `.nii.gz`")),
+        b"ni1\0" => Err(header_alone(name)),
         _ => Err(Failure::new(format!(
             "{name} is ANALYZE 7.5, which does not say what is left and what is right, expected NIfTI-1"
         ))
@@ -123,16 +179,23 @@ fn check_magic(magic: &[u8], name: &str) -> Result<()> {
     }
 }
 
+fn header_alone(name: &str) -> Failure {
+    Failure::new(format!(
+        "{name} is a header whose voxels lie in an `.img` file, expected both in one file"
+    ))
+    .hint("save it as `.nii.gz`")
+}
+
 /// Voxels along x, y, z: further dimensions must have extent 1, missing ones have it.
-fn extents(fields: &Fields<'_>, name: &str) -> Result<[usize; 3]> {
-    let count = usize::try_from(fields.short(40)).unwrap_or(0);
+fn extents(dimensions: [i64; 8], name: &str) -> Result<[usize; 3]> {
+    let count = usize::try_from(dimensions[0]).unwrap_or(0);
     if !(1..=7).contains(&count) {
         return Err(Failure::new(format!(
             "{name} has {} dimensions, expected two or three",
-            fields.short(40)
+            dimensions[0]
         )));
     }
-    let found: Vec<i16> = (1..=count).map(|axis| fields.short(40 + 2 * axis)).collect();
+    let found = &dimensions[1..=count];
     let wrong = |expected: &str| {
         Failure::new(format!("{name} has dimensions {found:?}, expected {expected}"))
     };
@@ -148,7 +211,7 @@ fn extents(fields: &Fields<'_>, name: &str) -> Result<[usize; 3]> {
         ));
     }
     let extent =
-        |axis: usize| found.get(axis).map_or(1, |&extent| usize::from(extent.unsigned_abs()));
+        |axis: usize| found.get(axis).map_or(1, |&extent| usize::try_from(extent).unwrap_or(0));
     let extents: [usize; 3] = std::array::from_fn(extent);
     if voxels(&extents).is_none() {
         return Err(wrong(&format!("at most {VOLUME_VOXELS} voxels")));
@@ -181,18 +244,20 @@ fn stored(code: i16, name: &str) -> Result<Stored> {
     .hint("save it with another type, for example as 32-bit floats"))
 }
 
-fn offset(offset: f32, name: &str) -> Result<u64> {
-    if offset >= EARLIEST_OFFSET && offset.fract() == 0.0 && f64::from(offset) < 2f64.powi(40) {
+/// Where voxels begin: behind the header and four bytes that announce extensions, at the earliest.
+fn offset(offset: f64, header_bytes: usize, name: &str) -> Result<u64> {
+    let earliest = header_bytes as u64 + 4;
+    if offset >= earliest as f64 && offset.fract() == 0.0 && offset < 2f64.powi(40) {
         return Ok(offset as u64);
     }
     Err(Failure::new(format!(
-        "{name} says that its voxels begin at byte {offset} (`vox_offset`), expected {EARLIEST_OFFSET} or more"
+        "{name} says that its voxels begin at byte {offset} (`vox_offset`), expected {earliest} or more"
     ))
     .hint("the header is wrong; save the file again with the program that it comes from"))
 }
 
 /// A slope of 0, infinity or NaN means that there is no scaling.
-fn scaling(slope: f32, intercept: f32, name: &str) -> Result<Option<[f64; 2]>> {
+fn scaling(slope: f64, intercept: f64, name: &str) -> Result<Option<[f64; 2]>> {
     if slope == 0.0 || !slope.is_finite() {
         return Ok(None);
     }
@@ -202,56 +267,5 @@ fn scaling(slope: f32, intercept: f32, name: &str) -> Result<Option<[f64; 2]>> {
         ))
         .hint("the header is wrong; save the file again with the program that it comes from"));
     }
-    let scaling = [f64::from(slope), f64::from(intercept)];
-    Ok(((slope, intercept) != (1.0, 0.0)).then_some(scaling))
-}
-
-impl Stored {
-    /// Bytes of a voxel.
-    pub(super) fn bytes(self) -> usize {
-        match self {
-            Self::U8 | Self::I8 => 1,
-            Self::U16 | Self::I16 => 2,
-            Self::U32 | Self::I32 | Self::F32 => 4,
-            Self::U64 | Self::I64 | Self::F64 => 8,
-        }
-    }
-
-    /// Whether voxels are stored as floats.
-    pub(super) fn is_float(self) -> bool {
-        matches!(self, Self::F32 | Self::F64)
-    }
-
-    /// The numbers in `bytes`; integers of 64 bits beyond 2^53 are rounded.
-    pub(super) fn decode(self, bytes: &[u8], big_endian: bool) -> Vec<f64> {
-        let order = big_endian;
-        match self {
-            Self::U8 => bytes.iter().map(|&byte| f64::from(byte)).collect(),
-            Self::I8 => bytes.iter().map(|&byte| f64::from(byte as i8)).collect(),
-            Self::U16 => numbers(bytes, order, |raw| f64::from(u16::from_le_bytes(raw))),
-            Self::I16 => numbers(bytes, order, |raw| f64::from(i16::from_le_bytes(raw))),
-            Self::U32 => numbers(bytes, order, |raw| f64::from(u32::from_le_bytes(raw))),
-            Self::I32 => numbers(bytes, order, |raw| f64::from(i32::from_le_bytes(raw))),
-            Self::U64 => numbers(bytes, order, |raw| u64::from_le_bytes(raw) as f64),
-            Self::I64 => numbers(bytes, order, |raw| i64::from_le_bytes(raw) as f64),
-            Self::F32 => numbers(bytes, order, |raw| f64::from(f32::from_le_bytes(raw))),
-            Self::F64 => numbers(bytes, order, f64::from_le_bytes),
-        }
-    }
-}
-
-fn numbers<const COUNT: usize>(
-    bytes: &[u8],
-    big_endian: bool,
-    number: impl Fn([u8; COUNT]) -> f64,
-) -> Vec<f64> {
-    let (chunks, _rest) = bytes.as_chunks::<COUNT>();
-    let decode = |&chunk: &[u8; COUNT]| {
-        let mut raw = chunk;
-        if big_endian {
-            raw.reverse();
-        }
-        number(raw)
-    };
-    chunks.iter().map(decode).collect()
+    Ok(((slope, intercept) != (1.0, 0.0)).then_some([slope, intercept]))
 }

@@ -1,12 +1,13 @@
-//! From the header of a NIfTI-1 file to a grid in the patient.
+//! From the header of a NIfTI file to a grid in the patient.
 //!
 //! One matrix per file, from voxel to millimetres, says where voxels lie: the sform where it is coded, else
 //! the qform, as nibabel reads them. Matrices have axes x, y, z as in the file; grids have slices, rows and
 //! columns, which are z, y, x. Knows neither values nor files.
 
 use super::header::Header;
-use crate::scan::alignment::{AxisOrder, FileGrid, close, dot, unit};
+use crate::scan::alignment::{AxisOrder, FileGrid, close};
 use crate::scan::grid::{Grid, Placement};
+use crate::scan::vectors::{completed, determinant, dot, unit};
 
 /// Rows of an affine map from voxel to millimetres.
 type Matrix = [[f64; 4]; 3];
@@ -23,14 +24,13 @@ pub(super) enum Doubt {
 }
 
 /// The grid of a file that is called `name`. An `Err` holds a spacing that is none.
-pub(super) fn grid(header: &Header, name: &str) -> Result<(FileGrid, Vec<Doubt>), f32> {
+pub(super) fn grid(header: &Header, name: &str) -> Result<(FileGrid, Vec<Doubt>), f64> {
     let unit_mm = header.unit_mm.unwrap_or(1.0);
     let mut doubts = Vec::new();
     let extents = header.extents;
     let stored: [Option<f64>; 3] = std::array::from_fn(|axis| {
-        // Shortest decimal of the stored f32: 1.5625, 1.37 rather than 1.37000000477.
-        let spacing = header.pixdim[axis + 1].to_string().parse::<f64>().ok();
-        spacing.filter(|&spacing| spacing.is_finite() && spacing > 0.0).map(|s| s * unit_mm)
+        let spacing = header.pixdim[axis + 1];
+        (spacing.is_finite() && spacing > 0.0).then_some(spacing * unit_mm)
     });
     let mut usable = |matrix: Option<Matrix>, doubt| {
         let sound = matrix.filter(|matrix| is_placement(matrix, extents));
@@ -39,7 +39,7 @@ pub(super) fn grid(header: &Header, name: &str) -> Result<(FileGrid, Vec<Doubt>)
         }
         sound
     };
-    let sform = header.sform.map(|rows| rows.map(|row| row.map(|cell| f64::from(cell) * unit_mm)));
+    let sform = header.sform.map(|rows| rows.map(|row| row.map(|cell| cell * unit_mm)));
     let sform = usable(sform, Doubt::Sform);
     let along = |axis: usize| stored[axis].or((extents[axis] == 1).then_some(1.0));
     let pixdim = match [along(0), along(1), along(2)] {
@@ -89,13 +89,7 @@ fn reversed<T>([x, y, z]: [T; 3]) -> [T; 3] {
 /// stands upright on the others.
 fn placement(matrix: &Matrix, spacing_mm: [f64; 3]) -> Placement {
     let along = |axis: usize| matrix.map(|row| row[axis] / spacing_mm[axis]);
-    let mut direction = [along(2), along(1), along(0)];
-    for axis in 0..3 {
-        if column_length(matrix, 2 - axis) <= 0.0 {
-            let [one, other] = [direction[(axis + 1) % 3], direction[(axis + 2) % 3]];
-            direction[axis] = unit(cross(&one, &other));
-        }
-    }
+    let direction = completed([along(2), along(1), along(0)]);
     Placement { direction, origin_mm: matrix.map(|row| row[3]) }
 }
 
@@ -124,20 +118,12 @@ fn direction(matrix: &Matrix, axis: usize) -> [f64; 3] {
     unit(matrix.map(|row| row[axis]))
 }
 
-fn determinant([a, b, c]: &[[f64; 3]; 3]) -> f64 {
-    dot(a, &cross(b, c))
-}
-
-fn cross(a: &[f64; 3], b: &[f64; 3]) -> [f64; 3] {
-    [a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]]
-}
-
 /// The matrix of a quaternion b, c, d with the position of the first voxel, by the standard's formula.
 ///
 /// A quaternion that is a little too long by rounding is shortened, as nibabel and ITK do it; a longer
 /// one is no rotation, and gives NaN.
-fn quaternion_matrix(fields: [f32; 6], spacing: [f64; 3], qfac: f64, unit_mm: f64) -> Matrix {
-    let [b, c, d, x, y, z] = fields.map(f64::from);
+fn quaternion_matrix(fields: [f64; 6], spacing: [f64; 3], qfac: f64, unit_mm: f64) -> Matrix {
+    let [b, c, d, x, y, z] = fields;
     let squares = b * b + c * c + d * d;
     let (a, [b, c, d]) = if squares > 1.01 {
         (f64::NAN, [b, c, d])

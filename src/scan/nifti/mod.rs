@@ -1,4 +1,4 @@
-//! NIfTI-1 in one file, packed or not.
+//! NIfTI-1 and NIfTI-2 in one file, packed or not.
 
 mod header;
 mod matrix;

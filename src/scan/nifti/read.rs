@@ -1,29 +1,31 @@
-//! NIfTI-1 files from disk: scans, the numbers of label maps, and headers alone.
+//! NIfTI files from disk: scans, the numbers of label maps, and headers alone.
 //!
 //! Reads every file to its end, so that checksums are compared and each byte is explained; takes no more
 //! memory than the file has voxels, whatever its header says. `[x, y, z]` with x fastest on disk is
 //! `[slices, rows, columns]` in row-major order as it is. Does not know what voxels mean.
 
-use super::header::{HEADER_BYTES, Header, parse};
+use super::header::{HEADER_BYTES, Header, LONG_HEADER_BYTES, parse};
 use super::matrix::{Doubt, grid};
 use crate::error::{Failure, Result};
 use crate::scan::Scan;
 use crate::scan::alignment::FileGrid;
 use crate::scan::coding::Numbers;
-use crate::scan::content::{Content, cannot_read};
+use crate::scan::content::Content;
 use crate::scan::notes::Notes;
+use crate::scan::voxels::Block;
 use std::path::Path;
-
-/// How many zeros may follow the voxels: some programs write whole blocks.
-const PADDING_BYTES: usize = 4096;
-
-/// How many voxels are decoded at once.
-const VOXELS_AT_ONCE: usize = 1 << 16;
 
 /// Whether a file begins as NIfTI does.
 pub(in crate::scan) fn is_nifti(start: &[u8]) -> bool {
     let size = start.first_chunk::<4>().copied().unwrap_or_default();
-    let expected = HEADER_BYTES as i32;
+    let sizes = [i32::from_le_bytes(size), i32::from_be_bytes(size)];
+    sizes.contains(&(HEADER_BYTES as i32)) || is_long(start)
+}
+
+/// Whether a file begins as NIfTI-2 does.
+pub(super) fn is_long(start: &[u8]) -> bool {
+    let size = start.first_chunk::<4>().copied().unwrap_or_default();
+    let expected = LONG_HEADER_BYTES as i32;
     i32::from_le_bytes(size) == expected || i32::from_be_bytes(size) == expected
 }
 
@@ -43,7 +45,8 @@ pub(in crate::scan) fn read_numbers(path: &Path, notes: &Notes) -> Result<Number
     let file = described(&header, &content.name, notes)?;
     let values = values(&mut content, &header, |value| value)?;
     let step = header.scaling.filter(|_| !header.stored.is_float());
-    Ok(Numbers { values, step: step.map_or(0.0, |[slope, _intercept]| slope.abs()), file })
+    let step = step.map_or(0.0, |[slope, _intercept]| slope.abs());
+    Ok(Numbers { values, step, file, segments: None })
 }
 
 /// Reads the header alone, and notes what is odd in it.
@@ -54,7 +57,10 @@ pub(in crate::scan) fn read_grid(path: &Path, notes: &Notes) -> Result<FileGrid>
 }
 
 fn header(content: &mut Content) -> Result<Header> {
-    let start = content.up_to(HEADER_BYTES)?;
+    let mut start = content.up_to(HEADER_BYTES)?;
+    if is_long(&start) {
+        start.extend(content.up_to(LONG_HEADER_BYTES - HEADER_BYTES)?);
+    }
     parse(&start, &content.name)
 }
 
@@ -83,56 +89,21 @@ fn described(header: &Header, name: &str, notes: &Notes) -> Result<FileGrid> {
 
 /// The voxels after slope and intercept, of a file that was read up to the end of its header.
 fn values<T>(content: &mut Content, header: &Header, value: impl Fn(f64) -> T) -> Result<Vec<T>> {
-    skip_to_voxels(content, header)?;
-    let (count, bytes) = (header.extents.iter().product::<usize>(), header.stored.bytes());
-    let mut values = Vec::with_capacity(content.to_reserve(count, bytes));
-    while values.len() < count {
-        let wanted = VOXELS_AT_ONCE.min(count - values.len());
-        let chunk = content.up_to(wanted * bytes)?;
-        if chunk.len() < wanted * bytes {
-            return Err(Failure::new(format!(
-                "{} is cut off: it holds {} of the {} bytes of its voxels",
-                content.name,
-                values.len() * bytes + chunk.len(),
-                count * bytes
-            ))
-            .hint("copy it again"));
-        }
-        let stored = header.stored.decode(&chunk, header.big_endian);
-        values.extend(stored.into_iter().map(|stored| match header.scaling {
-            Some([slope, intercept]) => value(stored * slope + intercept),
-            None => value(stored),
-        }));
-    }
-    check_rest(content)?;
-    Ok(values)
-}
-
-fn skip_to_voxels(content: &mut Content, header: &Header) -> Result<()> {
-    let gap = header.offset - HEADER_BYTES as u64;
-    let mut between = std::io::Read::take(&mut content.bytes, gap);
-    let skipped = std::io::copy(&mut between, &mut std::io::sink())
-        .map_err(|error| cannot_read(&content.name, &error))?;
-    if skipped == gap {
-        return Ok(());
-    }
-    Err(Failure::new(format!(
-        "{} ends at byte {}, but its header says that its voxels begin at byte {}",
-        content.name,
-        HEADER_BYTES as u64 + skipped,
-        header.offset
-    )))
-}
-
-/// Reads to the end, where packed files have their checksum. Refuses anything but a little padding.
-fn check_rest(content: &mut Content) -> Result<()> {
-    let rest = content.up_to(PADDING_BYTES)?;
-    if rest.len() == PADDING_BYTES || rest.iter().any(|&byte| byte != 0) {
+    let gap = header.offset - header.bytes as u64;
+    let skipped = content.skip(gap)?;
+    if skipped < gap {
         return Err(Failure::new(format!(
-            "{} holds more bytes than the voxels that its header tells of",
-            content.name
-        ))
-        .hint("extents or type in its header are wrong; save it again with the program that it comes from"));
+            "{} ends at byte {}, but its header says that its voxels begin at byte {}",
+            content.name,
+            header.bytes as u64 + skipped,
+            header.offset
+        )));
     }
-    Ok(())
+    let block = Block {
+        count: header.extents.iter().product(),
+        stored: header.stored,
+        big_endian: header.big_endian,
+        scaling: header.scaling,
+    };
+    block.read(content, value)
 }

@@ -5,11 +5,12 @@
 //! are left out. Does not know what voxels mean.
 
 use super::header::{HEADER_BYTES, parse};
-use super::read::is_nifti;
+use super::read::{is_long, is_nifti};
 use crate::error::{Context, Failure, Result};
 use crate::files::FreshFile;
 use crate::scan::content::Content;
 use crate::scan::grid::Grid;
+use crate::scan::remaining::Remaining;
 use flate2::{Compression, write::GzEncoder};
 use std::io::{BufWriter, IntoInnerError, Write};
 use std::marker::PhantomData;
@@ -58,8 +59,7 @@ pub(in crate::scan) struct NiftiWriter<T> {
     path: PathBuf,
     to: Stream,
     big_endian: bool,
-    /// Voxels that are still to come.
-    left: usize,
+    left: Remaining,
     element: PhantomData<T>,
 }
 
@@ -70,7 +70,7 @@ enum Stream {
 }
 
 impl<T: Element> NiftiWriter<T> {
-    /// Begins a file, packed if its name ends so. It lies where `like` lies if that is NIfTI, else on `grid`.
+    /// Begins a file, packed if its name ends so. It lies where `like` lies if that is NIfTI-1, else on `grid`.
     ///
     /// Refuses a file `like` with another shape than `grid`.
     pub(in crate::scan) fn create(path: &Path, grid: &Grid, like: Option<&Path>) -> Result<Self> {
@@ -88,7 +88,7 @@ impl<T: Element> NiftiWriter<T> {
         } else {
             Stream::Plain(fresh)
         };
-        let (big_endian, left) = (header.big_endian, grid.voxels());
+        let (big_endian, left) = (header.big_endian, Remaining::new(path, grid.voxels()));
         let mut writer = Self { path: path.to_owned(), to, big_endian, left, element: PhantomData };
         writer.put(&header.bytes)?;
         Ok(writer)
@@ -96,10 +96,7 @@ impl<T: Element> NiftiWriter<T> {
 
     /// Writes the next voxels.
     pub(in crate::scan) fn append(&mut self, voxels: &[T]) -> Result<()> {
-        self.left = self.left.checked_sub(voxels.len()).ok_or_else(|| {
-            let more = voxels.len() - self.left;
-            Failure::new(format!("{more} voxels too many for `{}`", self.path.display()))
-        })?;
+        self.left.take(voxels.len())?;
         let mut bytes = Vec::with_capacity(BUFFER_BYTES);
         for chunk in voxels.chunks(BUFFER_BYTES / size_of::<T>()) {
             bytes.clear();
@@ -113,10 +110,7 @@ impl<T: Element> NiftiWriter<T> {
 
     /// Gives the file its name, on the disk when this returns. Refuses to where voxels are missing.
     pub(in crate::scan) fn finish(self) -> Result<()> {
-        if self.left > 0 {
-            let path = self.path.display();
-            return Err(Failure::new(format!("{} voxels of `{path}` are missing", self.left)));
-        }
+        self.left.end()?;
         let whole = match self.to {
             Stream::Plain(file) => file.into_inner().map_err(IntoInnerError::into_error),
             Stream::Packed(packed) => packed
@@ -184,11 +178,11 @@ impl Head {
     }
 }
 
-/// What stands before the voxels of `like`; nothing if that is no NIfTI file.
+/// What stands before the voxels of `like`; nothing if that is no NIfTI-1 file.
 fn carried(like: &Path, grid: &Grid) -> Result<Option<Head>> {
     let mut content = Content::open(like)?;
     let bytes = content.up_to(HEADER_BYTES)?;
-    if !is_nifti(&bytes) {
+    if !is_nifti(&bytes) || is_long(&bytes) {
         return Ok(None);
     }
     let header = parse(&bytes, &content.name)?;

@@ -18,7 +18,7 @@ pub(super) struct Metadata {
 /// The first bytes of a PNG file.
 pub(super) const PNG: &[u8] = b"\x89PNG\r\n\x1a\n";
 
-/// Reads what `bytes`, a PNG or JPEG file, say.
+/// Reads what `bytes`, a PNG or JPEG file, say; other files say nothing.
 pub(super) fn read(bytes: &[u8]) -> Metadata {
     let said = bytes.strip_prefix(PNG).map_or_else(|| jpeg_chunks(bytes), png_chunks);
     let exif = said.exif.and_then(Orientation::from_exif_chunk);
@@ -60,8 +60,10 @@ fn png_chunks(mut bytes: &[u8]) -> Chunks<'_> {
     chunks
 }
 
+/// The chunks of a JPEG file; none of any other.
 fn jpeg_chunks(bytes: &[u8]) -> Chunks<'_> {
-    let (mut chunks, mut bytes) = (Chunks::default(), bytes.get(2..).unwrap_or_default());
+    let after_start = bytes.strip_prefix(&[0xff, 0xd8]).unwrap_or_default();
+    let (mut chunks, mut bytes) = (Chunks::default(), after_start);
     // Marker, length with the length itself, content; pixels follow after 0xda.
     while let [0xff, marker, rest @ ..] = bytes {
         if *marker == 0xff {

@@ -75,6 +75,7 @@ pub fn open(phantom: LesionPhantom) -> Result<Source> {
             "Synthetic images with and without lesions, {cases} diseased and {healthy} healthy to train \
              on, {validation} to validate, {test} to test, seed {seed}."
         ),
+        levels: Vec::new(),
         case_count,
         notes: Notes::default(),
         cases: Box::new(drawn),
