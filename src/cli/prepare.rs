@@ -18,6 +18,10 @@ pub enum Prepare {
     /// MSCMR in the folders of CycleMix: `train` with scribbles, `val` and, where its images are there, `TestSet`
     /// with dense labels
     Mscmr(Published),
+    /// WORD: abdominal CT, seven organs, in the challenge's own folder
+    Word(Word),
+    /// BraTS: whole volumes in four modalities with simulated scribbles
+    BratsScribbles(BratsScribbles),
     /// Your own data: NIfTI images with scribbles of the same file name
     Nifti(Nifti),
     /// A synthetic cardiac data set, for trying things out
@@ -190,6 +194,51 @@ pub struct Brats {
     pub test_share: f64,
     /// Equal seeds give equal splits
     #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// The packed file to write
+    #[arg(long, value_name = "FILE")]
+    pub to: PathBuf,
+}
+
+/// Arguments of `scrimp prepare word`.
+#[derive(Debug, Args)]
+pub struct Word {
+    /// The folder of the data set, with `imagesTr`, `labelsTr`, `scribblesTr`, `imagesVal`, `labelsVal` and, where they
+    /// are there, `imagesTs` and `labelsTs`
+    #[arg(long, value_name = "DIR")]
+    pub from: PathBuf,
+    /// Draw scribbles from the dense labels of images to train on, instead of those in the folder
+    #[arg(long)]
+    pub simulate: bool,
+    /// Draw on the first of every so many slices and leave the others unlabelled
+    #[arg(long, value_name = "SLICES", default_value_t = 1, requires = "simulate", value_parser = clap::value_parser!(u32).range(1..))]
+    pub every: u32,
+    /// Equal seeds give equal scribbles
+    #[arg(long, default_value_t = 2022, requires = "simulate")]
+    pub seed: u64,
+    /// The packed file to write
+    #[arg(long, value_name = "FILE")]
+    pub to: PathBuf,
+}
+
+/// Arguments of `scrimp prepare brats-scribbles`.
+#[derive(Debug, Args)]
+pub struct BratsScribbles {
+    /// The folder in which, at any depth, `CASE_t1.nii.gz`, `CASE_t1ce.nii.gz`, `CASE_t2.nii.gz`,
+    /// `CASE_flair.nii.gz` and `CASE_seg.nii.gz` lie side by side
+    #[arg(long, value_name = "DIR")]
+    pub from: PathBuf,
+    /// Draw on the first of every so many slices and leave the others unlabelled
+    #[arg(long, value_name = "SLICES", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub every: u32,
+    /// Share of the patients to validate with; 56 of 369 is what is published
+    #[arg(long, value_name = "SHARE", default_value_t = 0.1518)]
+    pub val_share: f64,
+    /// Share of the patients to test with; 54 of 369 is what is published
+    #[arg(long, value_name = "SHARE", default_value_t = 0.1463)]
+    pub test_share: f64,
+    /// Equal seeds give equal splits and scribbles
+    #[arg(long, default_value_t = 2022)]
     pub seed: u64,
     /// The packed file to write
     #[arg(long, value_name = "FILE")]

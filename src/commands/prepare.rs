@@ -9,9 +9,12 @@ use super::network_labels;
 use super::packing::{claim, pack, say, warn};
 use crate::cli;
 use crate::data::import::{
-    Steps, acdc, brats, label_transfer, lesion_phantom, mscmr, nifti, phantom,
+    Steps, acdc, brats, brats_scribbles, label_transfer, lesion_phantom, mscmr, nifti, phantom,
+    word,
 };
-use crate::error::{Exit, Failure, Result};
+use crate::data::simulated::{Drawing, Simulation};
+use crate::data::store::{Destination, Existing};
+use crate::error::{Context, Exit, Failure, Result};
 use crate::preparation::{Crop, Intensities, Interpolation, Over, Scaling, Spacing};
 
 /// Packs the data set that the command line names, and says on stdout what was written.
@@ -22,6 +25,8 @@ pub(super) fn run(prepare: &cli::Prepare) -> Result<Exit> {
             pack(acdc::open(&arguments.from, &published_steps(arguments)?)?, to)
         }
         cli::Prepare::Mscmr(arguments) => pack_mscmr(arguments),
+        cli::Prepare::Word(arguments) => pack_word(arguments),
+        cli::Prepare::BratsScribbles(arguments) => pack_brats_scribbles(arguments),
         cli::Prepare::Nifti(arguments) => pack_nifti(arguments),
         cli::Prepare::Phantom { cases, slices, size, difficulty, seed, to } => {
             let phantom = phantom::Phantom {
@@ -164,6 +169,27 @@ fn pack_brats(arguments: &cli::Brats) -> Result<Exit> {
         seed: arguments.seed,
     })?;
     pack(source, to)
+}
+
+fn pack_word(arguments: &cli::Word) -> Result<Exit> {
+    let to = claim(&arguments.to)?;
+    let simulation = simulation(arguments.every, arguments.seed);
+    pack(word::open(&arguments.from, arguments.simulate.then_some(simulation))?, to)
+}
+
+fn pack_brats_scribbles(arguments: &cli::BratsScribbles) -> Result<Exit> {
+    let to = claim(&arguments.to)?;
+    let source = brats_scribbles::open(&brats_scribbles::Volumes {
+        folder: arguments.from.clone(),
+        held_out_shares: [arguments.val_share, arguments.test_share],
+        simulation: simulation(arguments.every, arguments.seed),
+    })?;
+    pack(source, to)
+}
+
+/// Strokes as they are published for WORD, on the first of `every` slices.
+fn simulation(every: u32, seed: u64) -> Simulation {
+    Simulation { drawing: Drawing::Walk { halvings: 0 }, every: every as usize, seed }
 }
 
 fn pack_lesion_phantom(arguments: &cli::LesionPhantom) -> Result<Exit> {

@@ -38,6 +38,9 @@ mod data_acdc;
 mod data_brats;
 #[cfg(test)]
 #[cfg(feature = "hdf5")]
+mod data_brats_scribbles;
+#[cfg(test)]
+#[cfg(feature = "hdf5")]
 mod data_gaze;
 #[cfg(test)]
 #[cfg(feature = "hdf5")]
@@ -63,6 +66,9 @@ mod data_shapes;
 #[cfg(test)]
 #[cfg(feature = "hdf5")]
 mod data_volumes;
+#[cfg(test)]
+#[cfg(feature = "hdf5")]
+mod data_word;
 #[cfg(test)]
 #[cfg(feature = "mpi")]
 mod distributed;
@@ -108,6 +114,9 @@ mod golden_dense_crf;
 #[cfg(test)]
 #[cfg(feature = "torch")]
 mod golden_dmsps;
+#[cfg(test)]
+#[cfg(feature = "hdf5")]
+mod golden_dmsps_data;
 #[cfg(test)]
 #[cfg(feature = "hdf5")]
 mod golden_expansion;
@@ -200,6 +209,9 @@ mod nifti_files;
 #[cfg(test)]
 #[cfg(feature = "torch")]
 mod non_finite;
+#[cfg(test)]
+#[cfg(feature = "mpi")]
+mod odd_volumes;
 #[cfg(test)]
 #[cfg(feature = "torch")]
 mod overlap;

@@ -5,6 +5,8 @@
 
 pub mod acdc;
 pub mod brats;
+mod brats_files;
+pub mod brats_scribbles;
 mod classes;
 mod folder;
 pub mod gaze;
@@ -21,6 +23,7 @@ pub mod phantom;
 mod pictures;
 mod steps;
 mod texture;
+pub mod word;
 
 pub use crate::scan::Notes;
 pub use classes::Classes;
