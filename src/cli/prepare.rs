@@ -55,6 +55,10 @@ pub enum Prepare {
     Gaze(Gaze),
     /// Synthetic pictures with lesions and simulated fixations
     GazePhantom(GazePhantom),
+    /// AMOS: organs of the abdomen in CT and MR, few of them labelled; the folders of the challenge or of CMC
+    Amos(Amos),
+    /// Synthetic abdomens in CT and MR of different patients, few of them labelled
+    TwoModalityPhantom(TwoModalityPhantom),
     /// Add labels of every pixel that a program makes of scribbles; mpirun makes it faster
     PseudoLabels(PseudoLabels),
     /// Draw scribbles or points where there are dense labels, instead of those that are there, or shorten these
@@ -316,6 +320,21 @@ pub struct Gaze {
     pub to: PathBuf,
 }
 
+/// Arguments of `scrimp prepare amos`.
+#[derive(Debug, Args)]
+pub struct Amos {
+    /// The folder with `imagesTr`, `labelsTr`, `imagesVal` and `labelsVal`, numbers up to 500 for CT and larger ones for
+    /// MR; or with `train_data` and `val_data`, in each `images` (`amos_0001_CT`, `amos_0507_MRI`) and `masks`
+    #[arg(long, value_name = "DIR")]
+    pub from: PathBuf,
+    /// Which of the cases to train on are labelled
+    #[command(flatten)]
+    pub labelled: Labelled,
+    /// The packed file to write
+    #[arg(long, value_name = "FILE")]
+    pub to: PathBuf,
+}
+
 /// Arguments of `scrimp prepare gaze-phantom`.
 #[derive(Debug, Args)]
 pub struct GazePhantom {
@@ -337,6 +356,40 @@ pub struct GazePhantom {
     /// Equal seeds give equal files
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
+    /// The packed file to write
+    #[arg(long, value_name = "FILE")]
+    pub to: PathBuf,
+}
+
+/// Which of the cases to train on are labelled.
+#[derive(Debug, Args)]
+pub struct Labelled {
+    /// The share of the cases of each modality to train on that keep their labels; what the others show is not packed
+    #[arg(long, value_name = "SHARE", default_value_t = 0.1, value_parser = labelled_share)]
+    pub labelled_share: f64,
+    /// Equal seeds label equal cases, and draw equal ones where they are drawn
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+}
+
+/// Arguments of `scrimp prepare two-modality-phantom`.
+#[derive(Debug, Args)]
+pub struct TwoModalityPhantom {
+    /// How many patients of each modality to train on
+    #[arg(long, default_value_t = 20, value_parser = from_to(1, PHANTOM_CASES))]
+    pub cases: usize,
+    /// How many patients of each modality to validate with
+    #[arg(long, default_value_t = 5, value_parser = from_to(1, PHANTOM_CASES))]
+    pub validation: usize,
+    /// About how many slices a case has
+    #[arg(long, default_value_t = 24, value_parser = from_to(8, EXTENT))]
+    pub slices: usize,
+    /// About how many rows and columns a slice has before it is cropped
+    #[arg(long, default_value_t = 64, value_parser = from_to(32, NETWORK_SIZE))]
+    pub size: usize,
+    /// Which of the cases to train on are labelled
+    #[command(flatten)]
+    pub labelled: Labelled,
     /// The packed file to write
     #[arg(long, value_name = "FILE")]
     pub to: PathBuf,
@@ -488,6 +541,12 @@ pub enum Crop {
 /// Takes shares of the largest entropy.
 fn entropy_share(word: &str) -> Result<f32, String> {
     let share = word.parse().ok().filter(|share: &f32| *share > 0.0 && *share <= 1.0);
+    share.ok_or_else(|| "expected a share above 0 and up to 1".to_owned())
+}
+
+/// Takes shares of cases, of which one at least is left.
+fn labelled_share(word: &str) -> Result<f64, String> {
+    let share = word.parse().ok().filter(|share: &f64| *share > 0.0 && *share <= 1.0);
     share.ok_or_else(|| "expected a share above 0 and up to 1".to_owned())
 }
 

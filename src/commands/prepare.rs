@@ -9,12 +9,11 @@ use super::network_labels;
 use super::packing::{claim, pack, say, warn};
 use crate::cli;
 use crate::data::import::{
-    Steps, acdc, brats, brats_scribbles, label_transfer, lesion_phantom, mscmr, nifti, phantom,
-    word,
+    Steps, acdc, amos, brats, brats_scribbles, label_transfer, lesion_phantom, mscmr, nifti,
+    phantom, two_modality, word,
 };
 use crate::data::simulated::{Drawing, Simulation};
-use crate::data::store::{Destination, Existing};
-use crate::error::{Context, Exit, Failure, Result};
+use crate::error::{Exit, Failure, Result};
 use crate::preparation::{Crop, Intensities, Interpolation, Over, Scaling, Spacing};
 
 /// Packs the data set that the command line names, and says on stdout what was written.
@@ -47,6 +46,16 @@ pub(super) fn run(prepare: &cli::Prepare) -> Result<Exit> {
         cli::Prepare::LesionPhantom(arguments) => pack_lesion_phantom(arguments),
         cli::Prepare::Gaze(arguments) => looked_at::gaze(arguments),
         cli::Prepare::GazePhantom(arguments) => looked_at::phantom(arguments),
+        cli::Prepare::Amos(arguments) => {
+            let to = claim(&arguments.to)?;
+            let source = amos::open(&amos::Package {
+                folder: arguments.from.clone(),
+                labelled_share: arguments.labelled.labelled_share,
+                seed: arguments.labelled.seed,
+            })?;
+            pack(source, to)
+        }
+        cli::Prepare::TwoModalityPhantom(arguments) => pack_two_modality_phantom(arguments),
         cli::Prepare::PseudoLabels(arguments) => match arguments.with {
             cli::Labeller::Network => label_by_network(arguments),
             cli::Labeller::RandomWalker => annotate::pseudo_labels(arguments),
@@ -201,6 +210,19 @@ fn pack_lesion_phantom(arguments: &cli::LesionPhantom) -> Result<Exit> {
         test: arguments.test,
         size: arguments.size,
         seed: arguments.seed,
+    })?;
+    pack(source, to)
+}
+
+fn pack_two_modality_phantom(arguments: &cli::TwoModalityPhantom) -> Result<Exit> {
+    let to = claim(&arguments.to)?;
+    let source = two_modality::open(two_modality::TwoModalityPhantom {
+        cases: arguments.cases,
+        validation: arguments.validation,
+        slices: arguments.slices,
+        size: arguments.size,
+        labelled_share: arguments.labelled.labelled_share,
+        seed: arguments.labelled.seed,
     })?;
     pack(source, to)
 }

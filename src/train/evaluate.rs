@@ -132,6 +132,7 @@ impl Evaluator {
         let measured = self.measured(method, ranks, scored)?;
         let cases = measured.into_iter().map(|(held_out, rows)| CaseScores {
             case: held_out.name().to_owned(),
+            modality: held_out.modality().to_owned(),
             unit: self.unit(&held_out),
             scores: rows.into_iter().map(Score::from_array).collect(),
         });

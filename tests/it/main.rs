@@ -34,6 +34,9 @@ mod data;
 #[cfg(feature = "hdf5")]
 mod data_acdc;
 #[cfg(test)]
+#[cfg(feature = "mpi")]
+mod data_amos;
+#[cfg(test)]
 #[cfg(feature = "hdf5")]
 mod data_brats;
 #[cfg(test)]
