@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
 pub use evaluate::{Convention, Evaluate, Statistics};
-pub use predict::{Predict, PredictDevice, Touching};
+pub use predict::{LabelFormat, Predict, PredictDevice, Touching};
 pub use prepare::{
     Absent, Brats, Crop, Difficulty, Interpolation, LabelTransfer, Labeller, LesionPhantom, Nifti,
     Prepare, PseudoLabels, Published, Refinement, Resampling, ScribbleKind, Scribbles, Unsure,
