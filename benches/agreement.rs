@@ -101,6 +101,7 @@ impl Training {
             slices: Vec::new(),
             sample: [1, 0, 0],
             spacing_mm: None,
+            levels: Vec::new(),
         };
         Ok(Self {
             method: (definition.build)(&(definition.check)(&config)?, &setup)?,

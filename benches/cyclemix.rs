@@ -91,6 +91,7 @@ fn setup(device: Device) -> Setup {
         slices: Vec::new(),
         sample: [1, SIZE, SIZE],
         spacing_mm: None,
+        levels: Vec::new(),
     }
 }
 

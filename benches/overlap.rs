@@ -182,6 +182,7 @@ impl Contestant {
             slices: Vec::new(),
             sample: [1, SIZE, SIZE],
             spacing_mm: None,
+            levels: Vec::new(),
         };
         let method = (definition.build)(&(definition.check)(&config)?, &setup)?;
         let count = method.learners().iter().map(|learner| learner.flat_parts()[0].total).sum();

@@ -149,6 +149,7 @@ fn method() -> Result<Box<dyn Method>> {
         slices: Vec::new(),
         sample: WINDOW,
         spacing_mm: None,
+        levels: Vec::new(),
     };
     let method = (definition.build)(&(definition.check)(&config)?, &setup)?;
     tch::manual_seed(1);

@@ -140,6 +140,7 @@ fn method(place: Place, computed: Kind) -> Result<Box<dyn Method>> {
         slices: Vec::new(),
         sample: place.extent.map(|extent| extent as usize),
         spacing_mm: None,
+        levels: Vec::new(),
     };
     (definition.build)(&(definition.check)(&config)?, &setup)
 }
@@ -222,7 +223,9 @@ fn compare(place: Place) -> Result<()> {
         }
     }
     let Place { method, samples, extent: [slices, rows, columns], .. } = place;
-    println!("a step of {method} on {samples} x {slices} x {rows} x {columns}: median, and memory of the process");
+    println!(
+        "a step of {method} on {samples} x {slices} x {rows} x {columns}: median, and memory of the process"
+    );
     for ((name, _), times) in sides.iter().zip(&mut measured) {
         let gib = times.peak_bytes as f64 / f64::from(1 << 30);
         println!("{name:<30} {:>10.1} ms {gib:>8.2} GiB", median(&mut times.step_ms));

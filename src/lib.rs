@@ -20,6 +20,7 @@ pub mod signals;
 
 pub mod config;
 pub mod crf;
+pub mod gaze;
 pub mod metrics;
 pub mod mixing;
 pub mod preparation;

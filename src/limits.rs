@@ -13,6 +13,10 @@ pub const CASES: usize = 1 << 20;
 pub const CHANNELS: usize = 64;
 /// Classes of one data set; 255 is the label of what nobody annotated.
 pub const CLASSES: usize = 255;
+/// Bytes of a table of fixations.
+pub const FIXATION_BYTES: u64 = 1 << 28;
+/// Levels of a map of gaze.
+pub const GAZE_LEVELS: usize = 64;
 /// Rows and columns of a slice that a network sees.
 pub const NETWORK_SIZE: usize = 1 << 13;
 /// Cases of one part of a synthetic data set, whose names end in four digits.

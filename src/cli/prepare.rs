@@ -47,9 +47,13 @@ pub enum Prepare {
     Brats(Brats),
     /// Synthetic diseased and healthy images in colour, for methods that learn from image labels
     LesionPhantom(LesionPhantom),
+    /// Pictures that somebody looked at: levels of gaze made of an eye tracker's fixations; mpirun makes it faster
+    Gaze(Gaze),
+    /// Synthetic pictures with lesions and simulated fixations
+    GazePhantom(GazePhantom),
     /// Add labels of every pixel that a program makes of scribbles; mpirun makes it faster
     PseudoLabels(PseudoLabels),
-    /// Draw scribbles or points where there are dense labels, instead of those that are there
+    /// Draw scribbles or points where there are dense labels, instead of those that are there, or shorten these
     Scribbles(Scribbles),
 }
 
@@ -218,6 +222,77 @@ pub struct LesionPhantom {
     pub to: PathBuf,
 }
 
+/// Arguments of `scrimp prepare gaze`.
+#[derive(Debug, Args)]
+pub struct Gaze {
+    /// Folder of pictures, PNG or JPEG
+    #[arg(long, value_name = "DIR")]
+    pub images: PathBuf,
+    /// Folder of masks with the names of the pictures, 255 where the structure is; pictures to train on need none
+    #[arg(long, value_name = "DIR")]
+    pub masks: Option<PathBuf>,
+    /// Table of fixations with the columns `IMAGE`, `CURRENT_FIX_X`, `CURRENT_FIX_Y` (both 0 to 1),
+    /// `CURRENT_FIX_DURATION` and, where it is known, `CURRENT_FIX_START` (both in ms)
+    #[arg(long, value_name = "CSV")]
+    pub fixations: PathBuf,
+    /// List of pictures to train on, the first word of each line a name; without lists folds are drawn
+    #[arg(long, value_name = "FILE", requires = "test")]
+    pub train: Option<PathBuf>,
+    /// List of pictures to test with, which become fold 1
+    #[arg(long, value_name = "FILE", requires = "train")]
+    pub test: Option<PathBuf>,
+    /// Rows and columns that every picture is resized to
+    #[arg(long, value_name = "PIXELS", default_value_t = 224, value_parser = from_to(16, NETWORK_SIZE))]
+    pub size: usize,
+    /// By which deviation maps of gaze are smoothed, in 768ths of a picture; as published where nothing is said: 70
+    /// of pictures in colour (Kvasir-SEG), 50 of grey ones (NCI-ISBI 2013)
+    #[arg(long, value_name = "CELLS")]
+    pub sigma: Option<f64>,
+    /// At which shares maps of gaze are cut; as published where nothing is said: 0.5,0.3 of pictures in colour,
+    /// 0.2,0.4 of grey ones
+    #[arg(long, value_name = "SHARES", value_delimiter = ',')]
+    pub levels: Vec<f64>,
+    /// What masks and gaze show
+    #[arg(long, value_name = "NAME", default_value = "lesion")]
+    pub class: String,
+    /// Regular expression whose first group in the name of a picture is its patient, as in `^(.+)_[0-9]+$`;
+    /// each picture is a patient of its own otherwise
+    #[arg(long, value_name = "REGEX")]
+    pub patients: Option<String>,
+    /// Equal seeds draw equal folds
+    #[arg(long, default_value_t = 1, conflicts_with = "train")]
+    pub seed: u64,
+    /// The packed file to write
+    #[arg(long, value_name = "FILE")]
+    pub to: PathBuf,
+}
+
+/// Arguments of `scrimp prepare gaze-phantom`.
+#[derive(Debug, Args)]
+pub struct GazePhantom {
+    /// How many pictures to train on
+    #[arg(long, default_value_t = 200, value_parser = from_to(1, PHANTOM_CASES))]
+    pub cases: usize,
+    /// How many pictures to validate with
+    #[arg(long, default_value_t = 32, value_parser = from_to(1, PHANTOM_CASES))]
+    pub validation: usize,
+    /// How many pictures to test with
+    #[arg(long, default_value_t = 32, value_parser = from_to(0, PHANTOM_CASES))]
+    pub test: usize,
+    /// Rows and columns of each picture
+    #[arg(long, default_value_t = 64, value_parser = from_to(32, NETWORK_SIZE / 2))]
+    pub size: usize,
+    /// At which shares maps of gaze are cut
+    #[arg(long, value_name = "SHARES", value_delimiter = ',', default_value = "0.5,0.3")]
+    pub levels: Vec<f64>,
+    /// Equal seeds give equal files
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// The packed file to write
+    #[arg(long, value_name = "FILE")]
+    pub to: PathBuf,
+}
+
 /// Arguments of `scrimp prepare pseudo-labels`.
 #[derive(Debug, Args)]
 pub struct PseudoLabels {
@@ -318,13 +393,13 @@ pub struct Scribbles {
     /// Draw on the first of every so many slices and leave the others unlabelled
     #[arg(long, value_name = "SLICES", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub every: u32,
-    /// How often strokes are halved
+    /// How often strokes are halved: 1 to 4 times for 1/2 to 1/16
     #[arg(long, value_name = "TIMES", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=16))]
     pub shorten: u32,
     /// Equal seeds give equal scribbles
     #[arg(long, default_value_t = 2022)]
     pub seed: u64,
-    /// The packed file with dense labels
+    /// The packed file with dense labels, or with scribbles to shorten
     #[arg(long, value_name = "FILE")]
     pub from: PathBuf,
     /// The packed file to write; it must not exist
@@ -339,6 +414,8 @@ pub enum ScribbleKind {
     Walk,
     /// A few single pixels of each class
     Points,
+    /// Nothing new: the scribbles that are there, for `--shorten` and `--every`
+    Existing,
 }
 
 /// How hard synthetic images are to segment.

@@ -84,9 +84,17 @@ fn plan(from: &Path, kind: &str) -> Result<(Dataset, Labelling)> {
 }
 
 fn draw(arguments: &cli::Scribbles, threads: usize) -> Result<Exit> {
+    let halvings = arguments.shorten;
     let drawing = match arguments.kind {
-        cli::ScribbleKind::Walk => Drawing::Walk { halvings: arguments.shorten },
-        cli::ScribbleKind::Points if arguments.shorten > 0 => {
+        cli::ScribbleKind::Walk => Drawing::Walk { halvings },
+        cli::ScribbleKind::Existing if halvings == 0 && arguments.every == 1 => {
+            return Err(Failure::usage("`--kind existing` alone leaves all scribbles as they are")
+                .hint(
+                    "halve them with `--shorten TIMES`, or keep some slices with `--every SLICES`",
+                ));
+        }
+        cli::ScribbleKind::Existing => Drawing::Existing { halvings },
+        cli::ScribbleKind::Points if halvings > 0 => {
             return Err(Failure::usage("`--shorten` halves strokes, and points are none")
                 .hint("leave it out, or use `--kind walk`"));
         }

@@ -1,6 +1,10 @@
 //! `scrimp config`: says whether a configuration and its data are sound, or prints what it resolves to.
 
+#[cfg(feature = "torch")]
+use super::examine::{self, Found};
 use super::print;
+#[cfg(feature = "torch")]
+use super::say;
 use crate::cli::{Config, ConfigSource};
 use crate::config::plan::RunPlan;
 use crate::error::{Exit, Result};
@@ -31,9 +35,14 @@ fn check(source: &ConfigSource) -> Result<RunPlan> {
 /// What is said of a plan in which nothing is wrong, and of how much of it was looked at.
 #[cfg(feature = "torch")]
 fn verdict(plan: &RunPlan, name: &str) -> Result<String> {
-    Ok(match super::examine::all(plan)? {
-        None => format!("`{name}` is sound, and so are its data"),
-        Some(path) => format!(
+    Ok(match examine::all(plan)? {
+        Found::Sound(warnings) => {
+            for warning in warnings {
+                say(format_args!("warning: {warning}"));
+            }
+            format!("`{name}` is sound, and so are its data")
+        }
+        Found::Absent(path) => format!(
             "nothing is wrong in `{name}` itself; its data were not looked at, since there is no `{}`",
             path.display()
         ),

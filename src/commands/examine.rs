@@ -3,8 +3,9 @@
 //! Asks those who know, and looks at nothing on a device.
 
 use super::run;
+use crate::config::Split;
 use crate::config::plan::{DataSource, RunPlan, ShapesSource};
-use crate::data::held_out::HeldOut;
+use crate::data::held_out::{HeldOut, patients_on_both_sides};
 use crate::data::loader::{Loader, LoaderPlan};
 use crate::data::pseudo::Labelling;
 use crate::data::{Case, Dataset, SCRIBBLE};
@@ -43,12 +44,36 @@ pub(super) fn data(plan: &RunPlan, dataset: &Arc<Dataset>) -> Result<()> {
     Ok(())
 }
 
-/// Opens everything that a plan is trained on and refuses what cannot be; returns the first path where
-/// nothing is, in which case nothing was opened.
-pub(super) fn all(plan: &RunPlan) -> Result<Option<PathBuf>> {
+/// What a person should know of the scores of a plan, in sentences.
+pub(super) fn warnings(plan: &RunPlan, dataset: &Dataset) -> Vec<String> {
+    let fold = plan.data.fold;
+    let [both, all] = patients_on_both_sides(dataset, fold, &plan.data.annotation);
+    if both == 0 {
+        return Vec::new();
+    }
+    let folds = match plan.data.split {
+        Some(Split::Dmsps) => "; without `data.split` folds are by patient",
+        None => "",
+    };
+    vec![format!(
+        "of {both} of the {all} patients that fold {fold} holds out, other scans are trained on: scores say little \
+         about new patients{folds}"
+    )]
+}
+
+/// What was found out about all that a plan is trained on.
+pub(super) enum Found {
+    /// At this path is nothing, and nothing was opened.
+    Absent(PathBuf),
+    /// It can be trained on; what a person should know of it.
+    Sound(Vec<String>),
+}
+
+/// Opens everything that a plan is trained on and refuses what cannot be.
+pub(super) fn all(plan: &RunPlan) -> Result<Found> {
     let packed = match &plan.data.source {
         DataSource::Packed(path) => Some(path),
-        DataSource::Phantom(_) | DataSource::LesionPhantom(_) => None,
+        DataSource::Phantom(_) | DataSource::LesionPhantom(_) | DataSource::GazePhantom(_) => None,
     };
     let shapes = plan.data.shapes.as_ref();
     let masks = shapes.and_then(|shapes| match &shapes.source {
@@ -57,7 +82,7 @@ pub(super) fn all(plan: &RunPlan) -> Result<Option<PathBuf>> {
     });
     let is_absent = |path: &&PathBuf| !Path::exists(path);
     if let Some(path) = packed.into_iter().chain(masks).find(is_absent) {
-        return Ok(Some(path.clone()));
+        return Ok(Found::Absent(path.clone()));
     }
     let plan = drawn_small(plan.clone());
     let dataset = run::dataset(&plan)?;
@@ -65,7 +90,7 @@ pub(super) fn all(plan: &RunPlan) -> Result<Option<PathBuf>> {
     if let Some(shapes) = &plan.data.shapes {
         run::shapes(shapes, &dataset)?;
     }
-    Ok(None)
+    Ok(Found::Sound(warnings(&plan, &dataset)))
 }
 
 /// Rows and columns of the smallest synthetic images.
@@ -77,6 +102,7 @@ fn drawn_small(mut plan: RunPlan) -> RunPlan {
         DataSource::Packed(_) => {}
         DataSource::Phantom(phantom) => phantom.size = SMALLEST_SIZE,
         DataSource::LesionPhantom(phantom) => phantom.size = SMALLEST_SIZE,
+        DataSource::GazePhantom(phantom) => phantom.size = SMALLEST_SIZE,
     }
     let source = plan.data.shapes.as_mut().map(|shapes| &mut shapes.source);
     if let Some(ShapesSource::Phantom(phantom)) = source {

@@ -2,8 +2,9 @@
 //! of several runs together.
 //!
 //! The data set is that of the first run, whatever it came from, so that images look as the networks know
-//! them. Cases that the run held out, or that say nothing of themselves, stay as they are.
+//! them. Cases that the run did not learn from stay as they are: held out, there to be scored, or without a label.
 
+use super::origin::learnt_cases;
 use super::packing::{bar, claim_free, pack, say};
 use super::run::{self, Place};
 use super::{chosen, narrate};
@@ -15,15 +16,14 @@ use crate::config::plan::RunPlan;
 use crate::config::sampling::Sampling;
 use crate::data::augment::Centred;
 use crate::data::pseudo::{EXPANDED, NETWORK};
-use crate::data::stream::by_image_label;
 use crate::data::{Case, DENSE, Dataset, IGNORE, IMAGE_LABEL};
 use crate::error::{Context, Exit, Failure, Result};
-use crate::methods;
 use crate::pseudo_labels::expansion::{Added, Form, Within};
 use crate::pseudo_labels::lesion::SoftLesion;
 use crate::runlog::directory::RunDirectory;
 use crate::train::checkpoint::restore_chosen;
 use crate::train::inference::{Answering, Inference, most_likely};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tch::{Device, Kind, Tensor};
@@ -72,7 +72,8 @@ fn label(arguments: &cli::PseudoLabels, (comm, variables): (&Host, &Variables)) 
         alpha: arguments.alpha,
         expansion,
     };
-    let added = labeller.add(plan, &mut Arc::make_mut(&mut dataset).cases)?;
+    let learnt = learnt_cases(plan, &dataset, plan.data.fold)?;
+    let added = labeller.add((plan, &learnt), &mut Arc::make_mut(&mut dataset).cases)?;
     let mut dataset = Arc::unwrap_or_clone(dataset);
     let line = format!("`{}` predicted by {}.", labeller.kind(), steps.join(", "));
     dataset.provenance = format!("{}\n{line}", dataset.provenance.trim_end());
@@ -204,17 +205,17 @@ impl Labeller<'_> {
         if self.expansion.is_some() { EXPANDED } else { NETWORK }
     }
 
-    /// Adds its annotation to the cases that the plan trains on; what that says beside the plan's own annotation.
-    fn add(&self, plan: &RunPlan, cases: &mut [Case]) -> Result<Added> {
-        let with_healthy = by_image_label(methods::find(&plan.method)?.streams);
-        let (fold, mut added) = (plan.data.fold, Added::default());
-        let bar = bar("labelling", cases.len(), "cases")?;
-        for case in cases {
+    /// Adds its annotation to the cases that the plan learns from; what that says beside the plan's own annotation.
+    fn add(
+        &self,
+        (plan, learnt): (&RunPlan, &BTreeSet<usize>),
+        cases: &mut [Case],
+    ) -> Result<Added> {
+        let mut added = Added::default();
+        let bar = bar("labelling", learnt.len(), "cases")?;
+        let cases = cases.iter_mut().enumerate();
+        for (_, case) in cases.filter(|(index, _)| learnt.contains(index)) {
             bar.inc(1);
-            let is_held_out = fold > 0 && case.fold == fold;
-            if is_held_out || (with_healthy && !case.annotations.contains_key(IMAGE_LABEL)) {
-                continue;
-            }
             let labels = match self.expansion {
                 Some(expansion) => self.expanded(case, expansion.form),
                 None => self.labels(case),

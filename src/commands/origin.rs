@@ -30,10 +30,9 @@ impl Source {
 
     /// What a run of this plan learns from, with `fold` held out.
     fn learnt_from(&self, plan: &RunPlan, fold: u32) -> Result<LearntFrom> {
-        let streams = methods::find(&plan.method)?.streams;
-        let seen = seen_cases(&self.dataset, (fold, &plan.data.annotation), streams);
+        let learnt = learnt_cases(plan, &self.dataset, fold)?;
         let images: BTreeSet<&String> =
-            seen.into_iter().map(|case| &self.identity.images[case]).collect();
+            learnt.into_iter().map(|case| &self.identity.images[case]).collect();
         Ok(LearntFrom {
             data_set: self.dataset.name.clone(),
             digest: self.identity.digest.clone(),
@@ -89,6 +88,17 @@ impl Source {
             failure.hint(format!("leave `--fold` out to score fold {}", plan.data.fold))
         })
     }
+}
+
+/// The cases that a run of this plan learns from, with `fold` held out: neither what is held out, nor what has dense
+/// labels alone and is there to be scored, in whatever fold.
+pub(super) fn learnt_cases(
+    plan: &RunPlan,
+    dataset: &Dataset,
+    fold: u32,
+) -> Result<BTreeSet<usize>> {
+    let streams = methods::find(&plan.method)?.streams;
+    Ok(seen_cases(dataset, (fold, &plan.data.annotation), streams))
 }
 
 /// The fold that was held out last.

@@ -3,18 +3,16 @@
 //! Knows how to talk about it; reading, scaling and packing stand in `data`.
 
 use super::annotate;
+use super::looked_at;
 #[cfg(feature = "torch")]
 use super::network_labels;
-use super::packing::{pack, say, warn};
+use super::packing::{claim, pack, say, warn};
 use crate::cli;
 use crate::data::import::{
     Steps, acdc, brats, label_transfer, lesion_phantom, mscmr, nifti, phantom,
 };
-use crate::data::store::{Destination, Existing};
-use crate::error::{Context, Exit, Failure, Result};
+use crate::error::{Exit, Failure, Result};
 use crate::preparation::{Crop, Intensities, Interpolation, Over, Scaling, Spacing};
-use std::io::Write;
-use std::path::Path;
 
 /// Packs the data set that the command line names, and says on stdout what was written.
 pub(super) fn run(prepare: &cli::Prepare) -> Result<Exit> {
@@ -42,6 +40,8 @@ pub(super) fn run(prepare: &cli::Prepare) -> Result<Exit> {
         cli::Prepare::LabelTransfer(arguments) => pack_label_transfer(arguments),
         cli::Prepare::Brats(arguments) => pack_brats(arguments),
         cli::Prepare::LesionPhantom(arguments) => pack_lesion_phantom(arguments),
+        cli::Prepare::Gaze(arguments) => looked_at::gaze(arguments),
+        cli::Prepare::GazePhantom(arguments) => looked_at::phantom(arguments),
         cli::Prepare::PseudoLabels(arguments) => match arguments.with {
             cli::Labeller::Network => label_by_network(arguments),
             cli::Labeller::RandomWalker => annotate::pseudo_labels(arguments),
@@ -188,14 +188,4 @@ fn label_by_network(arguments: &cli::PseudoLabels) -> Result<Exit> {
 fn label_by_network(_: &cli::PseudoLabels) -> Result<Exit> {
     Err(Failure::usage("built without the feature `torch`, so there is no network to label with")
         .hint("run `cargo build --release`"))
-}
-
-/// Takes the name of the file to write before anything is read, and says so where it replaces another.
-fn claim(to: &Path) -> Result<Destination> {
-    let destination = Destination::claim(to, Existing::Replaced)?;
-    if destination.replaces() {
-        writeln!(anstream::stderr(), "`{}` is a packed data set, and is replaced", to.display())
-            .context(|| "cannot write to stderr")?;
-    }
-    Ok(destination)
 }

@@ -6,18 +6,21 @@ use super::kernel_cache;
 use crate::comm::environment::{self, Placement, Variables};
 use crate::comm::{self, Communicator, Host, Ranks, agree, with_device};
 use crate::config::plan::{
-    DataSource, LesionPhantomPlan, PhantomPlan, RunPlan, ShapesPlan, ShapesSource, VolumesPlan,
+    DataSource, GazePhantomPlan, LesionPhantomPlan, PhantomPlan, RunPlan, ShapesPlan, ShapesSource,
+    VolumesPlan,
 };
 use crate::config::{
     Colour, DeviceChoice, Normalisation, Orientation, Outside, Precision, Resample, RunConfig,
+    Split,
 };
 use crate::data::identity::Identity;
+use crate::data::import::gaze_phantom::{self, GazePhantom};
 use crate::data::import::{lesion_phantom, masks, phantom};
 use crate::data::loader::{Loader, LoaderPlan};
 use crate::data::pseudo::Labelling;
 use crate::data::shapes::Shapes;
 use crate::data::stream::training_slices;
-use crate::data::{Dataset, IGNORE, augment, store};
+use crate::data::{Dataset, IGNORE, augment, split, store};
 use crate::error::{Context, Failure, Result};
 use crate::methods::{self, Passes, Setup};
 use crate::native;
@@ -50,8 +53,13 @@ pub(super) fn identified(plan: &RunPlan) -> Result<(Arc<Dataset>, Identity)> {
         DataSource::Packed(path) => store::read(path)?,
         DataSource::Phantom(plan) => generated(plan)?,
         DataSource::LesionPhantom(plan) => generated_lesions(plan)?,
+        DataSource::GazePhantom(plan) => generated_gaze(plan)?,
     };
     refuse_other_preparation(plan, &dataset)?;
+    match plan.data.split {
+        None => {}
+        Some(Split::Dmsps) => split::dmsps(&mut dataset)?,
+    }
     let identity = Identity::of(&dataset);
     if plan.data.colour == Colour::GreyWorld {
         dataset.even_out_light();
@@ -130,6 +138,14 @@ fn generated_lesions(plan: &LesionPhantomPlan) -> Result<Dataset> {
         size: plan.size,
         seed: plan.seed,
     })
+}
+
+fn generated_gaze(plan: &GazePhantomPlan) -> Result<Dataset> {
+    let GazePhantomPlan { cases, validation, test, size, seed, .. } = *plan;
+    let levels = plan.levels.clone();
+    let phantom = GazePhantom { cases, validation, test, size, levels, seed };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    gaze_phantom::generate(&phantom, threads)
 }
 
 /// The masks of a plan, in memory; `target` is what the run trains on.
@@ -310,6 +326,8 @@ pub(super) struct Task {
     pub(super) slices: Vec<[usize; 2]>,
     /// How far apart the voxels of all scans lie, where their preparation makes them alike.
     pub(super) spacing_mm: Option<[f64; 3]>,
+    /// As [`Dataset::levels`]; none where nothing is trained.
+    pub(super) levels: Vec<f64>,
 }
 
 impl Task {
@@ -322,6 +340,7 @@ impl Task {
             channels: dataset.channels(),
             slices: shapes.map(|[_, rows, columns]| [rows, columns]).collect(),
             spacing_mm: dataset.preparation.as_ref().and_then(|done| done.spacing.of_volume_mm()),
+            levels: dataset.levels.clone(),
         }
     }
 }
@@ -365,6 +384,7 @@ pub(super) fn method_for(
         slices: task.slices,
         sample: plan.data.sampling.extent(),
         spacing_mm: task.spacing_mm,
+        levels: task.levels,
     };
     (methods::find(&plan.method)?.build)(&plan.method_params, &setup)
 }
@@ -396,6 +416,7 @@ pub(super) fn loader_plan(plan: &RunPlan) -> Result<LoaderPlan> {
             Resample::Reference => augment::Resample::Reference,
             Resample::Bilinear => augment::Resample::Bilinear,
             Resample::FullRotation => augment::Resample::FullRotation,
+            Resample::Flips => augment::Resample::Flips,
             Resample::None => augment::Resample::None,
         },
         outside: match plan.data.outside {

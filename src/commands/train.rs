@@ -187,7 +187,7 @@ fn begin(
     let started = build(task, header, &dataset, (place, ranks), deadline);
     let (mut trainer, started, log) = agree(comm, started)?;
     trainer.emit(&started);
-    if let Some(message) = ignored {
+    for message in examine::warnings(plan, &dataset).into_iter().chain(ignored) {
         trainer.emit(&RunEvent::Warning { message });
     }
     let gpu = if let Device::Cuda(index) = place.device { Some(index) } else { None };

@@ -50,7 +50,8 @@ pub struct RunConfig {
     source: Source,
 }
 
-/// `[data]`: exactly one of `path`, `[data.phantom]` and `[data.lesion_phantom]`, and how it is looked at.
+/// `[data]`: exactly one of `path`, `[data.phantom]`, `[data.lesion_phantom]` and `[data.gaze_phantom]`, and how it is
+/// looked at.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DataConfig {
@@ -60,6 +61,9 @@ pub struct DataConfig {
     /// The cross-validation fold that is held out, counted from 1; 0 holds nothing out (default 1).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fold: Option<u32>,
+    /// A published split, whose folds take the place of those that were packed; none where nothing is said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub split: Option<Split>,
     /// Which annotation to learn from, by its name in the data set; `random_walker` and
     /// `random_walker_present` are made of the scribbles where they are not in there (default `scribble`).
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -93,6 +97,9 @@ pub struct DataConfig {
     /// Synthetic images with image labels alone, made when the run starts, instead of `path`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lesion_phantom: Option<LesionPhantomConfig>,
+    /// Synthetic pictures that somebody looked at, made when the run starts, instead of `path`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gaze_phantom: Option<GazePhantomConfig>,
     /// Dense masks of other patients, for methods that learn what shapes look like.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shapes: Option<ShapesConfig>,
@@ -165,6 +172,31 @@ pub struct LesionPhantomConfig {
     /// Rows and columns of each image (default 64).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub size: Option<usize>,
+    /// Equal seeds give equal data (default 1).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u64>,
+}
+
+/// `[data.gaze_phantom]`: synthetic pictures with lesions, the annotation `gaze` and dense labels; those to validate
+/// with are fold 1, those to test with fold 2.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GazePhantomConfig {
+    /// How many pictures to train on (default 200).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cases: Option<usize>,
+    /// How many pictures to validate with (default 32).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub validation: Option<usize>,
+    /// How many pictures to test with; may be 0 (default 32).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub test: Option<usize>,
+    /// Rows and columns of each picture (default 64).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub size: Option<usize>,
+    /// At which shares maps of gaze are cut, each larger than the one before (default `[0.3, 0.5]`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub levels: Option<Vec<f64>>,
     /// Equal seeds give equal data (default 1).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
@@ -276,6 +308,14 @@ pub struct TrainConfig {
     pub graph: Option<GraphChoice>,
 }
 
+/// A published split.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Split {
+    /// ACDC as for DMSPS: 140 of its 200 volumes to train on, 30 to validate with, which are fold 1, and 30 to test with, which are fold 2. Most patients of these have another volume among the 140.
+    Dmsps,
+}
+
 /// What becomes of the brightness and the cast of images.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -297,6 +337,8 @@ pub enum Resample {
     /// Half of the slices flipped and turned by quarters, then all rotated by any angle; order 0, and halves to
     /// even, as the published code of CycleMix does it.
     FullRotation,
+    /// Half of the slices flipped along rows, half along columns, each by its own chance; order 0.
+    Flips,
     /// Resizing or cropping alone, order 0.
     None,
 }

@@ -6,7 +6,7 @@
 use super::sampling::Sampling;
 use super::{
     Colour, DataConfig, MethodConfig, NetConfig, Normalisation, Orientation, Outside, Resample,
-    RunConfig, ShapesConfig,
+    RunConfig, ShapesConfig, Split,
 };
 use super::{phantoms, sampling_keys, shown};
 use crate::error::{Context, Exit, Result};
@@ -15,8 +15,11 @@ use crate::preparation::Preparation;
 use crate::shares::local_share;
 use std::path::{Path, PathBuf};
 
-pub use super::phantoms::{LesionPhantomPlan, PhantomPlan, VolumesPlan};
+pub use super::phantoms::{GazePhantomPlan, LesionPhantomPlan, PhantomPlan, VolumesPlan};
 pub use super::training::{Cadence, TrainPlan};
+
+/// The annotation that says the class of every voxel, which cases to score with have alone.
+const DENSE: &str = "dense";
 
 /// Everything about a run that is decided before it starts.
 #[derive(Debug, Clone, PartialEq)]
@@ -43,6 +46,8 @@ pub struct DataPlan {
     pub source: DataSource,
     /// The fold that is held out, counted from 1; 0 holds nothing out.
     pub fold: u32,
+    /// The published split whose folds these are, where they are not those that were packed.
+    pub split: Option<Split>,
     /// The annotation to learn from, by its name in the data set.
     pub annotation: String,
     /// How samples are cut from scans.
@@ -90,6 +95,8 @@ pub enum DataSource {
     Phantom(PhantomPlan),
     /// Synthetic images with image labels, made when the run starts.
     LesionPhantom(LesionPhantomPlan),
+    /// Synthetic pictures that somebody looked at, made when the run starts.
+    GazePhantom(GazePhantomPlan),
 }
 
 /// How networks are built.
@@ -133,10 +140,12 @@ impl RunPlan {
             DataSource::Packed(path) => data.path = Some(path.clone()),
             DataSource::Phantom(phantom) => data.phantom = Some(phantom.written_out()),
             DataSource::LesionPhantom(phantom) => data.lesion_phantom = Some(phantom.written_out()),
+            DataSource::GazePhantom(phantom) => data.gaze_phantom = Some(phantom.written_out()),
         }
         RunConfig {
             data: DataConfig {
                 fold: Some(self.data.fold),
+                split: self.data.split,
                 annotation: Some(self.data.annotation.clone()),
                 size: sampling_keys::size(data_sampling),
                 fit: sampling_keys::fit(data_sampling),
@@ -167,10 +176,14 @@ impl RunPlan {
             DataSource::Packed(path) => shown_path(path),
             DataSource::Phantom(phantom) => phantom.summary(),
             DataSource::LesionPhantom(phantom) => phantom.summary(),
+            DataSource::GazePhantom(phantom) => phantom.summary(),
         };
         let held_out = match data.fold {
             0 => "nothing held out".to_owned(),
-            fold => format!("fold {fold} held out"),
+            fold => match data.split {
+                None => format!("fold {fold} held out"),
+                Some(Split::Dmsps) => format!("fold {fold} of split `dmsps` held out"),
+            },
         };
         let parts = train.micro_batches;
         let in_parts = if parts == 1 { String::new() } else { format!(", in {parts} parts") };
@@ -235,31 +248,40 @@ impl ShapesPlan {
     }
 }
 
-/// What to train on: exactly one of three tables and keys.
+/// What to train on: exactly one of the tables and keys.
 fn source(config: &RunConfig) -> Result<DataSource> {
-    let DataConfig { path, phantom, lesion_phantom, .. } = &config.data;
-    match (path, phantom, lesion_phantom) {
-        (Some(path), None, None) => Ok(DataSource::Packed(path.clone())),
-        (None, Some(phantom), None) => {
-            phantoms::phantom(config, "data.phantom", phantom).map(DataSource::Phantom)
-        }
-        (None, None, Some(phantom)) => {
-            phantoms::lesion_phantom(config, phantom).map(DataSource::LesionPhantom)
-        }
-        (None, None, None) => Err(config
-            .refuse("data", "neither `data.path` nor `[data.phantom]` says what to train on")
-            .hint("pack a data set with `scrimp prepare` and add `path = \"FILE\"` to `[data]`")),
-        (path, phantom, _) => {
-            let (key, first) = match (path, phantom) {
-                (Some(_), _) => ("data.path", "`data.path`"),
-                _ => ("data.phantom", "`[data.phantom]`"),
-            };
-            let second =
-                if path.is_some() && phantom.is_some() { "phantom" } else { "lesion_phantom" };
-            let message = format!("both {first} and `[data.{second}]` say what to train on");
-            Err(config.refuse(key, message).hint("remove one of them"))
-        }
+    let DataConfig { path, phantom, lesion_phantom, gaze_phantom, .. } = &config.data;
+    let given = [
+        ("path", path.is_some()),
+        ("phantom", phantom.is_some()),
+        ("lesion_phantom", lesion_phantom.is_some()),
+        ("gaze_phantom", gaze_phantom.is_some()),
+    ];
+    let given: Vec<&str> =
+        given.into_iter().filter(|(_, is_given)| *is_given).map(|(name, _)| name).collect();
+    if let [first, second, ..] = given[..] {
+        let shown = |name: &str| match name {
+            "path" => "`data.path`".to_owned(),
+            table => format!("`[data.{table}]`"),
+        };
+        let message = format!("both {} and {} say what to train on", shown(first), shown(second));
+        return Err(config.refuse(&format!("data.{first}"), message).hint("remove one of them"));
     }
+    if let Some(path) = path {
+        return Ok(DataSource::Packed(path.clone()));
+    }
+    if let Some(phantom) = phantom {
+        return phantoms::phantom(config, "data.phantom", phantom).map(DataSource::Phantom);
+    }
+    if let Some(phantom) = lesion_phantom {
+        return phantoms::lesion_phantom(config, phantom).map(DataSource::LesionPhantom);
+    }
+    if let Some(phantom) = gaze_phantom {
+        return phantoms::gaze_phantom(config, phantom).map(DataSource::GazePhantom);
+    }
+    Err(config
+        .refuse("data", "neither `data.path` nor `[data.phantom]` says what to train on")
+        .hint("pack a data set with `scrimp prepare` and add `path = \"FILE\"` to `[data]`"))
 }
 
 fn data(config: &RunConfig) -> Result<DataPlan> {
@@ -273,11 +295,13 @@ fn data(config: &RunConfig) -> Result<DataPlan> {
             failure.exit_with(Exit::Usage).at(config.place("data.preparation"))
         })?;
     }
+    refuse_dense_split(config)?;
     Ok(DataPlan {
         source,
         shapes,
         preparation: written.preparation.clone(),
         fold: written.fold.unwrap_or(1),
+        split: written.split,
         annotation: written.annotation().to_owned(),
         sampling,
         colour: written.colour.unwrap_or(Colour::AsStored),
@@ -285,6 +309,20 @@ fn data(config: &RunConfig) -> Result<DataPlan> {
         outside: written.outside.unwrap_or(Outside::Unknown),
         drop_last: written.drop_last.unwrap_or(false),
     })
+}
+
+/// What is held out of a published split has dense labels alone, which is how one sees that nobody may learn from it.
+fn refuse_dense_split(config: &RunConfig) -> Result<()> {
+    let annotation = config.data.annotation();
+    if config.data.split.is_none() || annotation != DENSE {
+        return Ok(());
+    }
+    let message = format!(
+        "`data.split` holds out two folds, and a run that learns from `{annotation}` would train on one of them"
+    );
+    Err(config
+        .refuse("data.split", message)
+        .hint("remove it, and hold out one fold of the packed file"))
 }
 
 fn shapes(config: &RunConfig, written: &ShapesConfig, target: &DataSource) -> Result<ShapesPlan> {
@@ -485,6 +523,25 @@ mod tests {
             lines.lines().nth(1),
             Some("shows it unpaired masks of `masks`, rows and columns swapped")
         );
+    }
+
+    #[test]
+    fn a_published_split_stands_in_the_plan_and_is_not_for_dense_labels() {
+        let text = LEAST.replace("[method]", "split = \"dmsps\"\n[method]");
+        let plan = resolve(&text, 1).unwrap();
+        let summary = plan.summary().remove(0);
+        assert!(summary.ends_with("fold 1 of split `dmsps` held out"), "{summary}");
+        assert_eq!(resolve(&plan.to_toml().unwrap(), 1).unwrap(), plan);
+        let dense = text.replace("split", "annotation = \"dense\"\nsplit");
+        insta::assert_snapshot!(resolve(&dense, 1).unwrap_err(), @r#"
+        error: `data.split` holds out two folds, and a run that learns from `dense` would train on one of them
+          --> a.toml:4:9
+          |
+        4 | split = "dmsps"
+          |         ^^^^^^^
+
+        hint: remove it, and hold out one fold of the packed file
+        "#);
     }
 
     #[test]

@@ -2,10 +2,12 @@
 //!
 //! Knows nothing of batches: what is trained on has no truth.
 
+use super::stream::training_slices;
 use super::{Case, DENSE, Dataset, augment};
 use crate::error::{Failure, Result};
 use crate::scan::Scan;
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 
 /// A held-out case with its dense truth. Only evaluation has one.
 #[derive(Debug, Clone, Copy)]
@@ -85,4 +87,37 @@ fn resized(labels: &[u8], from: [usize; 2], to: [usize; 2]) -> Cow<'_, [u8]> {
     }
     let slices = labels.chunks_exact(from[0] * from[1]);
     slices.flat_map(|slice| augment::zoom_labels(slice, from, to)).collect()
+}
+
+/// How many of the patients that `fold` holds out have other cases from which `annotation` is learnt, and how many it
+/// holds out. Scores of the former say less about new patients.
+pub fn patients_on_both_sides(dataset: &Dataset, fold: u32, annotation: &str) -> [usize; 2] {
+    let learnt = training_slices(dataset, fold, annotation);
+    let learnt: BTreeSet<&str> =
+        learnt.into_iter().map(|(case, _)| dataset.cases[case].patient.as_str()).collect();
+    let held_out = dataset.cases.iter().filter(|case| fold > 0 && case.fold == fold);
+    let held_out: BTreeSet<&str> = held_out.map(|case| case.patient.as_str()).collect();
+    [held_out.intersection(&learnt).count(), held_out.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::SCRIBBLE;
+    use crate::data::import::phantom::{Difficulty, Phantom, generate};
+
+    #[test]
+    fn patients_count_who_are_held_out_and_trained_on() {
+        let phantom =
+            Phantom { cases: 5, slices: 1, size: 32, difficulty: Difficulty::Easy, seed: 1 };
+        let mut dataset = generate(&phantom).unwrap();
+        let both = |dataset: &Dataset, fold| patients_on_both_sides(dataset, fold, SCRIBBLE);
+        assert_eq!(both(&dataset, 1), [0, 1]);
+        dataset.cases[1].patient = dataset.cases[0].patient.clone();
+        dataset.cases[2].fold = 1;
+        assert_eq!(both(&dataset, 1), [1, 2]);
+        assert_eq!(both(&dataset, 0), [0, 0], "nobody is held out");
+        dataset.cases[1].annotations.remove(SCRIBBLE);
+        assert_eq!(both(&dataset, 1), [0, 2], "nothing is learnt from what is there to be scored");
+    }
 }

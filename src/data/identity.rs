@@ -19,8 +19,8 @@ pub struct Identity {
 impl Identity {
     /// The identity of a data set.
     ///
-    /// What training sees counts: classes, names, patients, frames, folds, modalities, shapes, spacings, intensities and
-    /// labels. The name of the data set, the sentences about its origin, what was done to the scans
+    /// What training sees counts: classes, levels of gaze, names, patients, frames, folds, modalities, shapes, spacings,
+    /// intensities and labels. The name of the data set, the sentences about its origin, what was done to the scans
     /// (their intensities are what came of it) and where they lie in the patient do not: a file packed anew
     /// by a program that writes more of that down is the same data set, and runs go on with it.
     pub fn of(dataset: &Dataset) -> Self {
@@ -28,6 +28,9 @@ impl Identity {
             dataset.cases.iter().map(|case| image_checksum(&case.scan.voxels)).collect();
         let mut hash = Xxh3::new();
         hash.update(format!("{:?}\n", dataset.classes).as_bytes());
+        if !dataset.levels.is_empty() {
+            hash.update(format!("{:?}\n", dataset.levels).as_bytes());
+        }
         for (case, image) in dataset.cases.iter().zip(&images) {
             hash.update(described(case, *image).as_bytes());
         }

@@ -5,7 +5,7 @@
 
 use crate::config::sampling::Fit;
 use crate::error::{Failure, Result};
-use crate::limits::{CHANNELS, EXTENT, VOLUME_VOXELS, elements};
+use crate::limits::{CHANNELS, EXTENT, GAZE_LEVELS, VOLUME_VOXELS, elements};
 use crate::preparation::Preparation;
 use crate::scan::{Scan, place};
 use augment::Centred;
@@ -36,6 +36,7 @@ mod resident;
 pub mod samples;
 pub mod shapes;
 pub mod simulated;
+pub mod split;
 pub mod store;
 pub mod stream;
 #[cfg(feature = "torch")]
@@ -56,6 +57,10 @@ pub const DENSE: &str = "dense";
 /// 1 a lesion. It is one class in all of a slice, and says nothing of where the lesion is.
 pub const IMAGE_LABEL: &str = "image_label";
 
+/// The kind of annotation that tells where somebody looked: how many of the data set's [`Dataset::levels`] the map of
+/// gaze reaches in a pixel, 0 for none. What reaches a level reaches all lower ones, so that one number tells all.
+pub const GAZE: &str = "gaze";
+
 /// One volume of one patient at one time, with everything that is known about it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Case {
@@ -73,7 +78,8 @@ pub struct Case {
     /// Its image as networks see it.
     pub scan: Scan,
     /// Label volumes by kind ([`SCRIBBLE`], [`DENSE`], [`IMAGE_LABEL`]) on the grid of `scan`, in row-major
-    /// order: class or [`IGNORE`]. A case without any may be looked at, and says nothing of what it shows.
+    /// order: class or [`IGNORE`]; of [`GAZE`] the number of levels. A case without any may be looked at, and says
+    /// nothing of what it shows.
     pub annotations: BTreeMap<String, Vec<u8>>,
 }
 
@@ -88,6 +94,9 @@ pub struct Dataset {
     pub provenance: String,
     /// What was done to the scans; nothing where a packed file does not say so.
     pub preparation: Option<Preparation>,
+    /// What the values of [`GAZE`] stand for: a value above `i` where the map of gaze is at least `levels[i]`.
+    /// Ascending, each in `(0, 1)`; none where nobody's gaze is known.
+    pub levels: Vec<f64>,
     /// Ordered by name.
     pub cases: Vec<Case>,
 }
@@ -119,6 +128,23 @@ impl Dataset {
         ))
         .hint("set `data.fold` to one of these"))
     }
+}
+
+/// Refuses more than [`GAZE_LEVELS`] levels of gaze, and those that are not in `(0, 1)` or not ascending.
+pub fn check_levels(levels: &[f64]) -> Result<()> {
+    if levels.len() > GAZE_LEVELS {
+        return Err(Failure::new(format!(
+            "there are {} levels of gaze, expected at most {GAZE_LEVELS}",
+            levels.len()
+        )));
+    }
+    let is_share = |level: &f64| *level > 0.0 && *level < 1.0;
+    if levels.iter().all(is_share) && levels.is_sorted_by(|one, next| one < next) {
+        return Ok(());
+    }
+    Err(Failure::new(format!(
+        "the levels of gaze are {levels:?}, expected numbers between 0 and 1, each larger than the one before"
+    )))
 }
 
 /// One slice of a scan as a network is shown it, `[channels, size, size]`: resized as by [`resized_slice`], or cut
@@ -156,7 +182,8 @@ impl Case {
 
     /// Refuses shapes of more than [`VOLUME_VOXELS`], arrays of another length than `shape` and `channels`
     /// say, no channels or more than [`CHANNELS`], intensities that are not finite, labels that are neither one of `class_count` classes nor, where pixels may be unknown, [`IGNORE`], and an
-    /// [`IMAGE_LABEL`] that is not one of two classes, the same all over a slice.
+    /// [`IMAGE_LABEL`] that is not one of two classes, the same all over a slice. What [`GAZE`] may hold the data
+    /// set says, see [`Case::check_gaze`].
     pub fn check(&self, class_count: usize) -> Result<()> {
         let voxels = elements(&self.scan.grid.shape, VOLUME_VOXELS);
         let voxels = voxels.filter(|_| self.scan.grid.shape.iter().all(|&extent| extent <= EXTENT));
@@ -176,6 +203,9 @@ impl Case {
         self.check_image(voxels)?;
         for (kind, labels) in &self.annotations {
             self.check_length(kind, labels.len(), voxels)?;
+            if kind == GAZE {
+                continue;
+            }
             let class_count = if kind == IMAGE_LABEL { 2.min(class_count) } else { class_count };
             let whole = kind == DENSE || kind == IMAGE_LABEL;
             let known = |label: u8| usize::from(label) < class_count || (label == IGNORE && !whole);
@@ -191,6 +221,27 @@ impl Case {
             }
         }
         self.check_image_labels()
+    }
+
+    /// Refuses [`GAZE`] that says more levels of a pixel than the `level_count` of the data set, of which there must
+    /// be one.
+    pub fn check_gaze(&self, level_count: usize) -> Result<()> {
+        let Some(labels) = self.annotations.get(GAZE) else { return Ok(()) };
+        if level_count == 0 {
+            return Err(Failure::new(format!(
+                "case `{}` has annotation `{GAZE}`, and the data set names no levels of gaze",
+                self.name
+            )));
+        }
+        let Some(index) = labels.iter().position(|&label| usize::from(label) > level_count) else {
+            return Ok(());
+        };
+        Err(Failure::new(format!(
+            "`{GAZE}` of case `{}` holds {} {}, expected 0 to {level_count}, the number of levels",
+            self.name,
+            labels[index],
+            place(index, self.scan.grid.shape)
+        )))
     }
 
     fn check_image(&self, voxels: usize) -> Result<()> {

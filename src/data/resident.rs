@@ -78,7 +78,9 @@ impl Resident {
         };
         let (image, mut annotation) = match self.resample {
             Resample::Reference | Resample::None => self.taken(&lines(0), &lines(0).nearest()),
-            Resample::FullRotation => self.taken(&lines(0), &lines(0).nearest_of_full_rotations()),
+            Resample::FullRotation | Resample::Flips => {
+                self.taken(&lines(0), &lines(0).nearest_of_full_rotations())
+            }
             Resample::Bilinear => lines(0).blended(&self.images, &self.labels),
         };
         if self.is_unknown {

@@ -1,9 +1,9 @@
-//! Scribbles or points of a whole data set, drawn by a program from its dense labels.
+//! Scribbles or points of a whole data set, drawn by a program from its dense labels, or made of those that are there.
 //!
 //! What is drawn in a slice is a function of seed, case, class and slice; never of the number of
 //! threads. How strokes and points are drawn stands in `scribbles`.
 
-use super::pseudo::{RANDOM_WALKER, RANDOM_WALKER_PRESENT, in_parallel};
+use super::pseudo::{EXPANDED, NETWORK, RANDOM_WALKER, RANDOM_WALKER_PRESENT, in_parallel};
 use super::{Case, DENSE, Dataset, SCRIBBLE};
 use crate::error::{Failure, Result};
 use crate::random::Key;
@@ -22,6 +22,29 @@ pub enum Drawing {
         /// How many of each class and slice, the background included, at most.
         count: usize,
     },
+    /// Nothing new: the scribbles that are there, halved so many times.
+    Existing {
+        /// How often scribbles are halved.
+        halvings: u32,
+    },
+}
+
+impl Drawing {
+    /// The kind of annotation that is drawn from.
+    fn source(self) -> &'static str {
+        match self {
+            Self::Walk { .. } | Self::Points { .. } => DENSE,
+            Self::Existing { .. } => SCRIBBLE,
+        }
+    }
+
+    /// How often scribbles are halved.
+    fn halvings(self) -> u32 {
+        match self {
+            Self::Walk { halvings } | Self::Existing { halvings } => halvings,
+            Self::Points { .. } => 0,
+        }
+    }
 }
 
 /// How a data set is annotated anew.
@@ -36,23 +59,21 @@ pub struct Simulation {
 }
 
 impl Simulation {
-    /// Replaces the scribbles of every case by ones drawn from its dense labels, with `threads`
-    /// threads. Annotations that were made from the old scribbles go. Refuses a case without dense
-    /// labels.
+    /// Replaces the scribbles of every case by ones drawn from its dense labels, or shortens those that are there,
+    /// with `threads` threads. Annotations that were made from the old scribbles go. Refuses a case without dense
+    /// labels to draw from, and a data set without scribbles to shorten; cases without any stay as they are.
     pub fn annotate(&self, dataset: &mut Dataset, threads: usize, note: &dyn Fn()) -> Result<()> {
-        if let Some(case) = dataset.cases.iter().find(|case| !case.annotations.contains_key(DENSE))
-        {
-            return Err(Failure::usage(format!(
-                "case `{}` of `{}` has no `{DENSE}` labels to draw scribbles from",
-                case.name, dataset.name
-            ))
-            .hint("pack a data set in which every case has dense labels"));
-        }
+        self.refuse_sourceless(dataset)?;
         let (cases, class_count) = (&dataset.cases, dataset.classes.len());
-        let draw = |index: usize| self.draw(&cases[index], class_count);
+        let source = self.drawing.source();
+        let draw = |index: usize| {
+            let case = &cases[index];
+            case.annotations.contains_key(source).then(|| self.draw(case, class_count))
+        };
         let drawn = in_parallel(cases.len(), threads, &draw, note)?;
         for (case, labels) in dataset.cases.iter_mut().zip(drawn) {
-            for derived in [RANDOM_WALKER, RANDOM_WALKER_PRESENT] {
+            let Some(labels) = labels else { continue };
+            for derived in [RANDOM_WALKER, RANDOM_WALKER_PRESENT, NETWORK, EXPANDED] {
                 case.annotations.remove(derived);
             }
             case.annotations.insert(SCRIBBLE.to_owned(), labels);
@@ -61,14 +82,35 @@ impl Simulation {
         Ok(())
     }
 
+    fn refuse_sourceless(&self, dataset: &Dataset) -> Result<()> {
+        let (source, name) = (self.drawing.source(), &dataset.name);
+        let lacks = |case: &&Case| !case.annotations.contains_key(source);
+        if source == SCRIBBLE {
+            if dataset.cases.iter().all(|case| lacks(&case)) {
+                let message = format!("no case of `{name}` has annotation `{source}` to shorten");
+                return Err(Failure::usage(message)
+                    .hint("leave `--kind existing` out to draw scribbles from dense labels"));
+            }
+            return Ok(());
+        }
+        let Some(case) = dataset.cases.iter().find(lacks) else { return Ok(()) };
+        let case = &case.name;
+        Err(Failure::usage(format!(
+            "case `{case}` of `{name}` has no `{source}` labels to draw scribbles from"
+        ))
+        .hint("pack a data set in which every case has dense labels"))
+    }
+
     /// The scribbles of one case, all slices.
     fn draw(&self, case: &Case, class_count: usize) -> Vec<u8> {
-        let mut drawn = vec![UNLABELLED; case.scan.grid.shape.iter().product()];
-        let (columns, pixels) =
-            (case.scan.grid.shape[2], case.scan.grid.shape[1] * case.scan.grid.shape[2]);
-        for slice in (0..case.scan.grid.shape[0]).step_by(self.every.max(1)) {
-            let labels = case.annotation_slice(DENSE, slice).unwrap_or_default();
-            let out = &mut drawn[slice * pixels..][..pixels];
+        let [slices, rows, columns] = case.scan.grid.shape;
+        let mut drawn = vec![UNLABELLED; slices * rows * columns];
+        let marks = drawn.chunks_exact_mut((rows * columns).max(1)).enumerate();
+        for (slice, out) in marks.step_by(self.every.max(1)) {
+            let labels = case.annotation_slice(self.drawing.source(), slice).unwrap_or_default();
+            if let Drawing::Existing { .. } = self.drawing {
+                out.copy_from_slice(labels);
+            }
             for class in 0..class_count.min(usize::from(UNLABELLED)) as u8 {
                 let key = Key::new(self.seed).purpose("scribbles").purpose(&case.name);
                 let mut draws = key.number(u64::from(class)).number(slice as u64).draws();
@@ -79,25 +121,27 @@ impl Simulation {
                     Drawing::Points { count } => {
                         points(labels, columns, (class, count), &mut draws, out);
                     }
+                    Drawing::Existing { .. } => {}
                 }
             }
-            if let Drawing::Walk { halvings } = self.drawing {
-                (0..halvings).for_each(|_| shorten(out, columns, class_count));
-            }
+            (0..self.drawing.halvings()).for_each(|_| shorten(out, columns, class_count));
         }
         drawn
     }
 
     /// One sentence for the provenance of the data set.
     fn describe(&self) -> String {
+        let slices = match self.every {
+            0 | 1 => "on every slice".to_owned(),
+            every => format!("on one slice of every {every}"),
+        };
         let drawing = match self.drawing {
             Drawing::Walk { halvings: 0 } => "Scribbles drawn".to_owned(),
             Drawing::Walk { halvings } => format!("Scribbles, halved {halvings} times, drawn"),
             Drawing::Points { count } => format!("Up to {count} points of each class drawn"),
-        };
-        let slices = match self.every {
-            0 | 1 => "on every slice".to_owned(),
-            every => format!("on one slice of every {every}"),
+            Drawing::Existing { halvings } => {
+                return format!("Scribbles halved {halvings} times by a program, kept {slices}.");
+            }
         };
         format!("{drawing} by a program from the dense labels {slices}, seed {}.", self.seed)
     }

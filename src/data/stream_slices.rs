@@ -3,7 +3,7 @@
 //! Refuses data of which nothing can be learnt. Knows cases and folds, no tensors and no steps.
 
 use super::stream::{Select, StreamSpec, kept, training_slices, unlabelled_slices};
-use super::{Case, Dataset, IGNORE, IMAGE_LABEL};
+use super::{Case, Dataset, GAZE, IGNORE, IMAGE_LABEL};
 use crate::error::{Failure, Result};
 use std::collections::BTreeSet;
 
@@ -99,7 +99,9 @@ fn refuse_untold(dataset: &Dataset, slices: &[(usize, usize)], annotation: &str)
     for &(case, slice) in slices {
         let labels = dataset.cases[case].annotation_slice(annotation, slice).unwrap_or_default();
         for &label in labels {
-            is_shown[usize::from(label)] = true;
+            // Whatever reaches a level is shown.
+            let class = if annotation == GAZE { label.min(1) } else { label };
+            is_shown[usize::from(class)] = true;
         }
     }
     is_shown[usize::from(IGNORE)] = false;

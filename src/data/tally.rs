@@ -2,7 +2,7 @@
 //!
 //! Counts and compares; where labels come from and what is done about it is not known here.
 
-use super::{Case, IGNORE, SCRIBBLE};
+use super::{Case, GAZE, IGNORE, SCRIBBLE};
 use crate::error::{Failure, Result};
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -28,12 +28,13 @@ struct Kind {
 }
 
 impl Tally {
-    /// Counts a case.
+    /// Counts a case. Of [`GAZE`] the pixels below the lowest level count as class 0, all others as class 1.
     pub fn add(&mut self, case: &Case) {
         self.case_count += 1;
         for (name, labels) in &case.annotations {
             let mut pixels = [0u64; 256];
             for &label in labels {
+                let label = if name == GAZE { label.min(1) } else { label };
                 pixels[usize::from(label)] += 1;
             }
             let kind = self.kinds.entry(name.clone()).or_default();

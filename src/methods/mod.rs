@@ -7,6 +7,7 @@ pub mod cltn;
 pub mod cyclemix;
 pub mod dmpls;
 pub mod dmsps;
+pub mod gazesup;
 pub mod maskmixadv;
 pub mod partial_ce;
 mod puzzle;
@@ -17,7 +18,7 @@ use crate::config::RunConfig;
 use crate::config::sampling::{Fit, Sampling};
 use crate::data::samples::Samples;
 use crate::data::stream::{self, StreamSpec};
-use crate::data::{IGNORE, IMAGE_LABEL};
+use crate::data::{GAZE, IGNORE, IMAGE_LABEL};
 use crate::error::{Context, Failure, Result};
 use crate::losses::{partial_cross_entropy, partial_cross_entropy_over};
 use crate::native::cuda::upload;
@@ -42,6 +43,7 @@ pub static METHODS: &[MethodDef] = &[
     define::<maskmixadv::MaskMixAdv>(),
     define::<cyclemix::CycleMix>(),
     define::<cltn::Cltn>(),
+    define::<gazesup::GazeSup>(),
 ];
 
 /// What a method is built from, beside its own parameters.
@@ -60,6 +62,9 @@ pub struct Setup {
     pub sample: [usize; 3],
     /// How far apart the voxels of samples lie, where all have the same spacing and it is known.
     pub spacing_mm: Option<[f64; 3]>,
+    /// What values of annotation `gaze` stand for: above `i` where the map of gaze is at least `levels[i]`. Ascending;
+    /// none where the data set has no gaze, and where nothing is trained.
+    pub levels: Vec<f64>,
 }
 
 /// How networks run in training: the same for all networks of a run.
@@ -237,6 +242,8 @@ pub trait Recipe: Method + Sized + 'static {
     /// Whether a step may be cut into micro-batches: not where one learner learns from what another has
     /// become in the same step, which it becomes with the last of them, nor where a sample meets any other of the step.
     const IN_MICRO_BATCHES: bool = true;
+    /// Whether it learns from levels of gaze; these are no classes, so that others must not take them for such.
+    const FROM_GAZE: bool = false;
     /// Whether it learns from volumes too, not from images alone.
     const IN_VOLUMES: bool = false;
     /// `[method.params]`; refuses unknown keys, and numbers outside of what `train::numbers` says.
@@ -349,6 +356,9 @@ fn check<R: Recipe>(config: &RunConfig) -> Result<toml::Table> {
     if annotation == IMAGE_LABEL && !stream::by_image_label(R::STREAMS) {
         return Err(refuse_image_label(config, R::NAME));
     }
+    if annotation == GAZE && !R::FROM_GAZE {
+        return Err(refuse_gaze(config, R::NAME));
+    }
     let in_micro_batches = config.train.micro_batches.is_some_and(|count| count > 1);
     if !R::IN_MICRO_BATCHES && in_micro_batches {
         return Err(refuse_micro_batches(config, R::NAME));
@@ -375,6 +385,12 @@ fn refuse_image_label(config: &RunConfig, name: &str) -> Failure {
     config.refuse("data.annotation", message).hint(
         "`cltn` learns from such labels; `scrimp prepare pseudo-labels --help` says what to do with its masks",
     )
+}
+
+fn refuse_gaze(config: &RunConfig, name: &str) -> Failure {
+    let message =
+        format!("`{name}` learns from classes, and `{GAZE}` says how much somebody looked");
+    config.refuse("data.annotation", message).hint("`gazesup` learns from levels of gaze")
 }
 
 fn refuse_patches(config: &RunConfig, name: &str) -> Failure {

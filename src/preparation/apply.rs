@@ -2,6 +2,7 @@
 //!
 //! Knows the order of the steps; what each of them does stands beside it.
 
+use super::between::between_along;
 use super::intensities::{self, check_finite};
 use super::linear::linear_along;
 use super::regrid::Regrid;
@@ -44,7 +45,9 @@ impl Preparation {
         let scan = kept_box(scan, &regrid);
         let scan = match self.interpolation {
             Interpolation::Cubic => self.scaled(resampled(scan, &regrid))?,
-            Interpolation::Linear => resampled(self.scaled(scan)?, &regrid),
+            Interpolation::Linear | Interpolation::Bilinear => {
+                resampled(self.scaled(scan)?, &regrid)
+            }
         };
         Ok(Prepared { scan, regrid })
     }
@@ -121,6 +124,7 @@ fn resampled(scan: Scan, regrid: &Regrid) -> Scan {
         voxels = match regrid.interpolation {
             _ if regrid.coarse == Some(axis) => nearest_along(&voxels, along, to),
             Interpolation::Linear => linear_along(&voxels, along, to),
+            Interpolation::Bilinear => between_along(&voxels, along, to),
             Interpolation::Cubic => {
                 is_smooth = true;
                 cubic_along(&voxels, along, to)

@@ -3,8 +3,9 @@
 //! Probabilities of all classes on the grid of the file never exist at once: two prepared slices of each class
 //! are kept, one between them, and of the native slice the best probability so far with its class.
 
+use super::between::Between;
 use super::linear::{linear_along, shares};
-use super::regrid::{Regrid, nearest};
+use super::regrid::Regrid;
 use super::spline::Axis;
 use super::steps::Interpolation;
 use crate::error::{Failure, Result};
@@ -36,39 +37,6 @@ pub struct NativeSlice<'a> {
     /// `[classes, rows, columns]`; empty where they were not asked for. Outside of the kept box background is
     /// certain.
     pub probabilities: &'a [f32],
-}
-
-/// Between which two voxels a position lies, and how far it is from the first to the second, in `[0, 1)`.
-#[derive(Debug, Clone, Copy)]
-struct Between {
-    first: usize,
-    second: usize,
-    share: f32,
-}
-
-impl Between {
-    /// The position of voxel `index` of `from` in a row of `to` whose edges are the same.
-    fn of(index: usize, from: usize, to: usize) -> Self {
-        let position = (index as f64 + 0.5) * to as f64 / from as f64 - 0.5;
-        let position = position.clamp(0.0, (to - 1) as f64);
-        let first = position as usize;
-        let second = (first + 1).min(to - 1);
-        Self { first, second, share: (position - first as f64) as f32 }
-    }
-
-    fn nearest(index: usize, from: usize, to: usize) -> Self {
-        let first = nearest(index, from, to);
-        Self { first, second: first, share: 0.0 }
-    }
-
-    fn mix(self, first: f32, second: f32) -> f32 {
-        first + self.share * (second - first)
-    }
-
-    /// The later of the two that counts.
-    fn last(self) -> usize {
-        if self.share > 0.0 { self.second } else { self.first }
-    }
 }
 
 impl NativeLabels {

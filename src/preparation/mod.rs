@@ -5,6 +5,7 @@
 
 mod apply;
 mod back;
+mod between;
 pub mod intensities;
 mod linear;
 mod regrid;

@@ -56,50 +56,55 @@ impl Preparation {
         };
         let extents = [0, 1, 2].map(|axis| kept[axis].len());
         let interpolation = self.interpolation;
-        let Some(target) = self.target(&file)? else {
+        let Some(shape) = self.resampled(&file, extents)? else {
             let prepared = cut(&file, &kept, extents, file.spacing_mm);
             return Ok(Regrid { file, kept, prepared, coarse: None, interpolation });
         };
-        let stored = file.spacing_mm.unwrap_or(target);
-        let shape = self.resampled(extents, stored, target)?;
-        let spacing =
-            [0, 1, 2].map(|axis| stored[axis] * extents[axis] as f64 / shape[axis] as f64);
+        let spacing = file.spacing_mm.map(|stored| {
+            [0, 1, 2].map(|axis| stored[axis] * extents[axis] as f64 / shape[axis] as f64)
+        });
         // Within slices straight lines are drawn whatever lies between voxels.
         let is_kept = |axis: &usize| *axis == 0 || interpolation == Interpolation::Cubic;
-        let coarse = coarse_axis(stored).or_else(|| coarse_axis(spacing)).filter(is_kept);
-        let prepared = cut(&file, &kept, shape, Some(spacing));
+        let coarse_of = |spacing: Option<[f64; 3]>| spacing.and_then(coarse_axis);
+        let coarse = coarse_of(file.spacing_mm).or_else(|| coarse_of(spacing)).filter(is_kept);
+        let prepared = cut(&file, &kept, shape, spacing);
         Ok(Regrid { file, kept, prepared, coarse, interpolation })
     }
 
     /// Slices, rows, columns that a scan on the grid `file` has once it is prepared, at the most: without a crop
     /// exactly these. Refuses what [`Preparation::regrid`] refuses of a scan that is not cropped.
     pub fn largest_shape(&self, file: &Grid) -> Result<[usize; 3]> {
-        let target = self.target(file)?;
-        let target = target
-            .map(|target| self.resampled(file.shape, file.spacing_mm.unwrap_or(target), target));
-        target.unwrap_or(Ok(file.shape))
+        Ok(self.resampled(file, file.shape)?.unwrap_or(file.shape))
     }
 
-    /// How many voxels `target` mm apart take the place of `extents` voxels `stored` mm apart.
-    fn resampled(
-        &self,
-        extents: [usize; 3],
-        stored: [f64; 3],
-        target: [f64; 3],
-    ) -> Result<[usize; 3]> {
+    /// How many voxels take the place of `extents` voxels of a file; none where they stay.
+    fn resampled(&self, file: &Grid, extents: [usize; 3]) -> Result<Option<[usize; 3]>> {
+        if let Spacing::Size([rows, columns]) = self.spacing {
+            let shape = [extents[0], rows, columns];
+            return self.refuse_large(shape, "resized").map(|()| Some(shape));
+        }
+        let (Some(stored), Some(target)) = (file.spacing_mm, self.target(file)?) else {
+            return Ok(None);
+        };
         let shape = [0, 1, 2].map(|axis| {
             let extent = (extents[axis] as f64 * stored[axis] / target[axis]).round();
             (extent as usize).max(1)
         });
+        let how = format!("with voxels {target:?} mm apart instead of {stored:?}");
+        self.refuse_large(shape, &how).map(|()| Some(shape))
+    }
+
+    /// Refuses prepared grids that are too large; `how` they came about.
+    fn refuse_large(&self, shape: [usize; 3], how: &str) -> Result<()> {
         let [slices, rows, columns] = shape;
         let counts = [slices, rows, columns, self.channels.len()];
         let fits = shape.iter().all(|&extent| extent <= EXTENT);
         if fits && elements(&counts, VOLUME_VOXELS).is_some() {
-            return Ok(shape);
+            return Ok(());
         }
         Err(Failure::new(format!(
-            "with voxels {target:?} mm apart instead of {stored:?} the scan has shape {shape:?}, expected \
-             at most {EXTENT} along each axis and {VOLUME_VOXELS} voxels"
+            "{how} the scan has shape {shape:?}, expected at most {EXTENT} along each axis and {VOLUME_VOXELS} \
+             voxels"
         ))
         .hint("prepare the data with larger distances between voxels"))
     }
@@ -116,7 +121,7 @@ impl Preparation {
             .hint("save it in a format that holds the spacing, such as NIfTI"));
         };
         Ok(match self.spacing {
-            Spacing::AsStored => None,
+            Spacing::AsStored | Spacing::Size(_) => None,
             Spacing::InPlane([rows, columns]) => Some([slices, rows, columns]),
             Spacing::Volume(all) => Some(all),
         })
@@ -179,6 +184,12 @@ pub(super) fn nearest(index: usize, from: usize, to: usize) -> usize {
     (2 * index + 1) * to / (2 * from)
 }
 
+/// Which of `to` voxels the first edge of voxel `index` of `from` lies in, by single-precision numbers as in PyTorch.
+fn corner(index: usize, from: usize, to: usize) -> usize {
+    let scale = to as f32 / from as f32;
+    ((index as f32 * scale) as usize).min(to - 1)
+}
+
 impl Regrid {
     /// Whether every voxel stays where it is.
     pub fn is_same(&self) -> bool {
@@ -194,7 +205,7 @@ impl Regrid {
     ///
     /// Each annotated voxel goes to the prepared voxel that it lies in. Where several meet, the class of most
     /// of them holds, and of equally many the smallest that is not the background. A prepared voxel
-    /// that no annotated one goes to is unknown. With [`Interpolation::Linear`] labels are those of
+    /// that no annotated one goes to is unknown. Where straight lines are drawn, labels are those of
     /// [`Regrid::carry_dense`]. Refuses an annotation of another length.
     pub fn carry_annotation(&self, values: &[u8]) -> Result<Carried> {
         check_length(values.len(), &self.file)?;
@@ -202,7 +213,7 @@ impl Regrid {
         if self.is_same() {
             return Ok(Carried { values: values.to_vec(), annotated, carried: annotated });
         }
-        if self.interpolation == Interpolation::Linear {
+        if self.interpolation != Interpolation::Cubic {
             let values = self.carry_dense(values)?;
             let carried = values.iter().filter(|&&label| label != UNKNOWN).count();
             return Ok(Carried { values, annotated, carried });
@@ -238,14 +249,17 @@ impl Regrid {
     }
 
     /// Labels of every voxel of the file on the prepared grid: each prepared voxel has the label of the one
-    /// that its centre lies in. Refuses labels of another length.
+    /// that its centre lies in, or with [`Interpolation::Bilinear`] its first corner. Refuses labels of another length.
     pub fn carry_dense(&self, values: &[u8]) -> Result<Vec<u8>> {
         check_length(values.len(), &self.file)?;
         if self.is_same() {
             return Ok(values.to_vec());
         }
         let (extents, shape) = (self.extents(), self.prepared.shape);
-        let from = |axis: usize, index: usize| nearest(index, shape[axis], extents[axis]);
+        let from = |axis: usize, index: usize| match self.interpolation {
+            Interpolation::Bilinear => corner(index, shape[axis], extents[axis]),
+            _ => nearest(index, shape[axis], extents[axis]),
+        };
         let columns: Vec<usize> = (0..shape[2]).map(|column| from(2, column)).collect();
         let mut carried = Vec::with_capacity(shape.iter().product());
         for slice in 0..shape[0] {

@@ -3,12 +3,12 @@
 //! Knows no scan: what the steps do stands beside it.
 
 use crate::error::{Failure, Result};
-use crate::limits::CHANNELS;
+use crate::limits::{CHANNELS, EXTENT};
 use serde::{Deserialize, Serialize};
 
 /// The way from a scan as a file holds it to one as a network sees it.
 ///
-/// In this order: crop, resampling, intensities; where [`Interpolation::Linear`] resamples, intensities before it.
+/// In this order: crop, resampling, intensities; where straight lines are drawn, intensities before it.
 /// Annotations go the same way voxel by voxel and are never interpolated. As text it is TOML:
 ///
 /// ```
@@ -46,14 +46,33 @@ impl Preparation {
 
     /// Pictures of 8 bits in red, green and blue.
     pub fn colours() -> Self {
-        Self::of_channels(&["red", "green", "blue"], Intensities::EightBit)
+        Self::of_channels(&COLOURS, Intensities::EightBit)
+    }
+
+    /// One picture in red, green and blue whose levels are scaled so.
+    pub fn picture(colours: [Intensities; 3]) -> Self {
+        let mut preparation = Self::colours();
+        for (channel, intensities) in preparation.channels.iter_mut().zip(colours) {
+            channel.intensities = intensities;
+        }
+        preparation
+    }
+
+    /// The same, resized to so many rows and columns by straight lines.
+    #[must_use]
+    pub fn resized(self, size: [usize; 2]) -> Self {
+        Self { interpolation: Interpolation::Bilinear, spacing: Spacing::Size(size), ..self }
     }
 
     /// Whether the channels are those of a picture in colour.
     pub fn is_in_colour(&self) -> bool {
-        let names = self.channels.iter().map(|channel| channel.name.as_str());
         let are_levels = |channel: &Channel| channel.intensities == Intensities::EightBit;
-        names.eq(["red", "green", "blue"]) && self.channels.iter().all(are_levels)
+        self.takes_a_picture() && self.channels.iter().all(are_levels)
+    }
+
+    /// Whether it takes one picture in red, green and blue, whatever becomes of its intensities.
+    pub fn takes_a_picture(&self) -> bool {
+        self.channels.iter().map(|channel| channel.name.as_str()).eq(COLOURS)
     }
 
     fn of_channels(names: &[&str], intensities: Intensities) -> Self {
@@ -96,7 +115,7 @@ impl Preparation {
     }
 
     /// Refuses steps that no scan can go: no channels or more than [`CHANNELS`], channels without a name or
-    /// with one name, distances that are not above 0, windows without width, a deviation of 0.
+    /// with one name, distances that are not above 0, sizes of nothing, windows without width, a deviation of 0.
     pub fn check(&self) -> Result<()> {
         let count = self.channels.len();
         if !(1..=CHANNELS).contains(&count) {
@@ -114,7 +133,12 @@ impl Preparation {
             })?;
         }
         let distances = match &self.spacing {
-            Spacing::AsStored => &[][..],
+            Spacing::Size(size) if !size.iter().all(|extent| (1..=EXTENT).contains(extent)) => {
+                return Err(Failure::new(format!(
+                    "scans are resized to {size:?} rows and columns, expected 1 to {EXTENT} of each"
+                )));
+            }
+            Spacing::AsStored | Spacing::Size(_) => &[][..],
             Spacing::InPlane(distances) => distances,
             Spacing::Volume(distances) => distances,
         };
@@ -126,6 +150,9 @@ impl Preparation {
         }
     }
 }
+
+/// The names of the channels of pictures in colour.
+const COLOURS: [&str; 3] = ["red", "green", "blue"];
 
 /// Which part of a scan is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -150,6 +177,10 @@ pub enum Interpolation {
     /// beyond the edges is 0, and labels are those of the nearest voxel, so that annotated voxels can be lost.
     /// As published for CycleMix (Zhang and Zhuang, CVPR 2022).
     Linear,
+    /// By straight lines between the centres of voxels, after intensities were scaled; beyond the edges the last
+    /// voxel goes on, and nothing is smoothed where voxels become fewer. Labels are those of voxel `floor(i n / m)`
+    /// for voxel `i` of `m`, made of `n`. As published for GazeMedSeg (Zhong et al., MICCAI 2024), by PyTorch.
+    Bilinear,
 }
 
 impl Interpolation {
@@ -159,7 +190,7 @@ impl Interpolation {
     }
 }
 
-/// How far apart voxels lie after resampling.
+/// How far apart voxels lie after resampling, or how many there are.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Spacing {
@@ -170,6 +201,8 @@ pub enum Spacing {
     InPlane([f64; 2]),
     /// Slices, rows and columns at these distances.
     Volume([f64; 3]),
+    /// So many rows and columns, however far apart they lie, slices as in the file.
+    Size([usize; 2]),
 }
 
 impl Spacing {
@@ -177,7 +210,7 @@ impl Spacing {
     pub fn of_volume_mm(self) -> Option<[f64; 3]> {
         match self {
             Self::Volume(spacing_mm) => Some(spacing_mm),
-            Self::AsStored | Self::InPlane(_) => None,
+            Self::AsStored | Self::InPlane(_) | Self::Size(_) => None,
         }
     }
 }

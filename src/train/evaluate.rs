@@ -151,7 +151,8 @@ impl Evaluator {
         let inference = self.inference(method);
         for (name, case, prediction) in kept.of_all(&scores.cases) {
             let held_out = &cases[case];
-            let scene = Scene { held_out, annotation: &self.annotation, prediction };
+            let (annotation, levels) = (self.annotation.as_str(), self.dataset.levels.len());
+            let scene = Scene { held_out, annotation, levels, prediction };
             // A name that is a path would lie elsewhere.
             let case = held_out.name().replace(['/', '\\'], "_");
             scene.picture(&inference)?.write(&folder.join(format!("{name}-{case}.png")))?;
@@ -295,6 +296,7 @@ mod tests {
             classes: ["background", "dark"].map(str::to_owned).to_vec(),
             provenance: String::new(),
             preparation: None,
+            levels: Vec::new(),
             cases: cases.collect(),
         })
     }

@@ -6,6 +6,7 @@ use crate::running::Train;
 use scrimp::data::import::phantom::{Difficulty, Phantom, generate};
 use scrimp::data::pseudo::EXPANDED;
 use scrimp::data::{DENSE, Dataset, IGNORE, SCRIBBLE, store};
+use scrimp::scribbles::shorten;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use tempfile::TempDir;
@@ -208,6 +209,20 @@ fn what_cannot_be_annotated_is_refused() {
 
     hint: leave it out, or use `--kind walk`
     ");
+    let existing = ["scribbles", "--kind", "existing"];
+    insta::assert_snapshot!(refusal(&small(), &existing, "to.h5", nothing), @r"
+    exit code 2
+    error: `--kind existing` alone leaves all scribbles as they are
+
+    hint: halve them with `--shorten TIMES`, or keep some slices with `--every SLICES`
+    ");
+    let shorter = ["scribbles", "--kind", "existing", "--shorten", "1"];
+    insta::assert_snapshot!(refusal(&bare, &shorter, "to.h5", nothing), @r"
+    exit code 2
+    error: no case of `phantom` has annotation `scribble` to shorten
+
+    hint: leave `--kind existing` out to draw scribbles from dense labels
+    ");
     // One rank says for all that one is enough.
     let output =
         mpirun(2, &["prepare", "pseudo-labels", "--with", "network", "--run", "a", "--to", "b"]);
@@ -321,4 +336,56 @@ fn a_run_without_scribbles_to_make_labels_of_is_refused() {
 
     hint: set `data.annotation` to one of these
     "#);
+}
+
+#[test]
+fn what_is_there_to_be_scored_stays_out_of_both_stages() {
+    let mut dataset = small();
+    // To test with, in a fold of its own; and a patient who is held out has a second scan.
+    dataset.cases[1].annotations.retain(|kind, _| kind == DENSE);
+    dataset.cases[2].patient = dataset.cases[0].patient.clone();
+    let folder = folder_with(&dataset);
+    let path = |name: &str| folder.path().join(name);
+    let from = format!("data.path={}", path("from.h5").display());
+    let settings = [&from, "data.size=32", "train.batch_size=4", "train.total_steps=1"];
+    let config = "configs/acdc-dmsps.toml";
+    let trained = Train::new(config, &path("run")).sets(&settings).succeed();
+    let warning = "of 1 of the 1 patients that fold 1 holds out, other scans are trained on: scores say little about new patients";
+    assert_eq!(trained.warnings(), [warning]);
+    let (labelled, _) = expanded(&[&path("run")], &path("to.h5"), &["--uncertainty", "1"]);
+    let has = labelled.cases.iter().map(|case| case.annotations.contains_key(EXPANDED));
+    assert_eq!(has.collect::<Vec<_>>(), [false, false, true, true, true]);
+    let check = |more: &[&str]| {
+        let words = settings.iter().chain(more).flat_map(|key| ["--set", key]);
+        scrimp(&["config", "check", config].into_iter().chain(words).collect::<Vec<_>>())
+    };
+    let checked = check(&[]);
+    assert!(checked.status.success());
+    assert_eq!(String::from_utf8_lossy(&checked.stderr), format!("warning: {warning}\n"));
+    let refused = complaint(&check(&["data.split=dmsps"]));
+    let expected = "exit code 2\nerror: split `dmsps` parts the 200 volumes of ACDC, and case `phantom0001` of `phantom` is none of them\n";
+    assert!(refused.starts_with(expected), "{refused}");
+}
+
+#[test]
+fn scribbles_that_are_there_are_shortened() {
+    let mut dataset = small();
+    dataset.cases[1].annotations.remove(SCRIBBLE);
+    dataset.cases[2].annotations.remove(DENSE);
+    dataset.cases[3].annotations.insert(EXPANDED.to_owned(), vec![0; 2 * 32 * 32]);
+    let folder = folder_with(&dataset);
+    let words = ["scribbles", "--kind", "existing", "--shorten", "2", "--every", "2"];
+    let shorter = written(folder.path(), &words);
+    let mut expected = dataset.clone();
+    for case in &mut expected.cases {
+        case.annotations.remove(EXPANDED);
+        let Some(scribble) = case.annotations.get_mut(SCRIBBLE) else { continue };
+        let (first, second) = scribble.split_at_mut(32 * 32);
+        (0..2).for_each(|_| shorten(first, 32, 4));
+        second.fill(IGNORE);
+    }
+    assert!(shorter.cases == expected.cases);
+    assert!(shorter.cases[0].annotations[SCRIBBLE].iter().any(|&label| label != IGNORE));
+    let last = shorter.provenance.lines().last().unwrap();
+    assert_eq!(last, "Scribbles halved 2 times by a program, kept on one slice of every 2.");
 }

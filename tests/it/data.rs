@@ -4,7 +4,8 @@ use crate::data_packed::first_layout_damaged as damaged_inside;
 use crate::skips::skipped;
 use scrimp::data::import::phantom::{Difficulty, Phantom, generate};
 use scrimp::data::import::{Steps, acdc, nifti};
-use scrimp::data::{Case, DENSE, Dataset, IGNORE, IMAGE_LABEL, SCRIBBLE, store};
+use scrimp::data::stream::training_slices;
+use scrimp::data::{Case, DENSE, Dataset, IGNORE, IMAGE_LABEL, SCRIBBLE, split, store};
 use scrimp::error::{Failure, Result};
 use scrimp::preparation::Preparation;
 use scrimp::scan::{Grid, Scan};
@@ -459,13 +460,20 @@ fn real_acdc_volumes_have_the_published_folds() {
         .unwrap()
         .cases
         .peekable();
+    let mut cases = Vec::new();
     for case in source.cases {
-        let case = case.unwrap();
+        let mut case = case.unwrap();
         case.check(4).unwrap();
         slices[case.fold as usize] += case.scan.grid.shape[0];
         let same = stacked.next_if(|other| other.as_ref().unwrap().name == case.name);
         assert!(same.is_none_or(|other| other.unwrap() == case), "{}", case.name);
+        case.scan.voxels.clear();
+        cases.push(case);
     }
     assert_eq!(slices, [0, 390, 378, 346, 340, 448]);
+    let mut parted = Dataset { cases, ..small() };
+    split::dmsps(&mut parted).unwrap();
+    // As published for DMSPS: 140 volumes to train on.
+    assert_eq!(training_slices(&parted, 1, SCRIBBLE).len(), 1356);
     assert!(stacked.next().is_none(), "every case of the slices is among the volumes");
 }

@@ -57,6 +57,7 @@ fn dataset() -> Dataset {
         name: "two".to_owned(),
         classes: ["background", "a", "b"].map(str::to_owned).to_vec(),
         provenance: String::new(),
+        levels: Vec::new(),
         preparation: None,
         cases: cases.chain(more).collect(),
     }

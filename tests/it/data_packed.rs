@@ -472,6 +472,7 @@ fn what_appears_while_a_file_is_written_is_not_replaced() {
         provenance: &dataset.provenance,
         classes: &dataset.classes,
         preparation: None,
+        levels: &[],
     };
     let mut writer = Writer::create(destination, about).unwrap();
     writer.add(&dataset.cases[0]).unwrap();

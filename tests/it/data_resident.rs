@@ -70,7 +70,8 @@ fn odd_shapes(channels: usize) -> Arc<Dataset> {
     });
     let classes = ["background", "a", "b", "c"].map(str::to_owned).to_vec();
     let (name, provenance) = ("odd".to_owned(), "noise".to_owned());
-    Arc::new(Dataset { name, classes, provenance, preparation: None, cases: cases.collect() })
+    let (preparation, levels) = (None, Vec::new());
+    Arc::new(Dataset { name, classes, provenance, preparation, levels, cases: cases.collect() })
 }
 
 /// A volume of masks for each shape, the first of one slice, the second of two.
@@ -159,8 +160,13 @@ fn every_draw_of_every_shape_is_the_same_pixel_for_pixel() {
     for (number, &size) in sizes.iter().enumerate() {
         let outside = if number % 2 == 0 { IGNORE } else { 0 };
         let plan = LoaderPlan { outside, seed: number as u64, ..plan() };
-        let augments =
-            [Resample::Reference, Resample::Bilinear, Resample::FullRotation, Resample::None];
+        let augments = [
+            Resample::Reference,
+            Resample::Bilinear,
+            Resample::FullRotation,
+            Resample::Flips,
+            Resample::None,
+        ];
         for augment in augments {
             let resized = Sampling::Slices { size };
             for (sampling, channels) in
@@ -284,6 +290,7 @@ fn trained(device: Device, feed: impl Fn(Loader) -> Loader) -> Vec<FetchedNumber
         slices,
         sample: [1, 0, 0],
         spacing_mm: None,
+        levels: Vec::new(),
     };
     let params = (definition.check)(&config).unwrap();
     let mut method = (definition.build)(&params, &setup).unwrap();

@@ -143,6 +143,7 @@ fn probabilities(run: &Path, image: &Tensor) -> Tensor {
         slices: Vec::new(),
         sample: [1, 0, 0],
         spacing_mm: None,
+        levels: Vec::new(),
     };
     let method = (definition.build)(&(definition.check)(&config).unwrap(), &setup).unwrap();
     let last = run.join(format!("checkpoints/step-{STEPS:08}"));

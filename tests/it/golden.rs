@@ -38,6 +38,7 @@ pub(crate) fn setup(kind: Kind, sample: [usize; 3]) -> Setup {
         slices: Vec::new(),
         sample,
         spacing_mm: None,
+        levels: Vec::new(),
     }
 }
 

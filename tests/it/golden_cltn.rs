@@ -43,6 +43,7 @@ fn method() -> Cltn {
         slices: Vec::new(),
         sample: [1, 96, 96],
         spacing_mm: None,
+        levels: Vec::new(),
     };
     let method = Cltn::build(params, &setup).unwrap();
     for (network, first, learner, range) in networks(&method) {

@@ -38,6 +38,9 @@ mod data_acdc;
 mod data_brats;
 #[cfg(test)]
 #[cfg(feature = "hdf5")]
+mod data_gaze;
+#[cfg(test)]
+#[cfg(feature = "hdf5")]
 mod data_label_transfer;
 #[cfg(test)]
 #[cfg(feature = "hdf5")]
@@ -108,6 +111,11 @@ mod golden_dmsps;
 #[cfg(test)]
 #[cfg(feature = "hdf5")]
 mod golden_expansion;
+#[cfg(test)]
+mod golden_gaze;
+#[cfg(test)]
+#[cfg(feature = "torch")]
+mod golden_gazesup;
 #[cfg(test)]
 #[cfg(feature = "torch")]
 mod golden_label_transfer;

@@ -180,6 +180,7 @@ impl Bench {
             slices,
             sample: [1, 32, 32],
             spacing_mm: None,
+            levels: Vec::new(),
         };
         let plan = LoaderPlan {
             fold: 1,

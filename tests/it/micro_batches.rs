@@ -160,6 +160,7 @@ fn with_all_terms() -> PartialCe {
         slices: Vec::new(),
         sample: [1, SIZE as usize, SIZE as usize],
         spacing_mm: None,
+        levels: Vec::new(),
     };
     PartialCe::build(params, &setup).unwrap()
 }

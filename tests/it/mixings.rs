@@ -43,6 +43,7 @@ fn method(terms: &str, sample: [usize; 3], ranks: &Ranks) -> PartialCe {
         slices: Vec::new(),
         sample,
         spacing_mm: None,
+        levels: Vec::new(),
     };
     PartialCe::build(params, &setup).unwrap()
 }

@@ -149,6 +149,7 @@ fn method(plan: &RunPlan, dataset: &Dataset) -> Box<dyn Method> {
         slices: Vec::new(),
         sample: [1, 0, 0],
         spacing_mm: None,
+        levels: Vec::new(),
     };
     (methods::find(&plan.method).unwrap().build)(&plan.method_params, &setup).unwrap()
 }

@@ -42,6 +42,7 @@ fn dataset(channels: usize) -> Dataset {
         classes: ["background", "a", "b"].map(str::to_owned).to_vec(),
         provenance: String::new(),
         preparation: None,
+        levels: Vec::new(),
         cases: cases.map(|(number, shape)| case(number, shape, channels, 20)).collect(),
     }
 }

@@ -263,6 +263,7 @@ impl Trained {
             slices: Vec::new(),
             sample: plan.data.sampling.extent(),
             spacing_mm: None,
+            levels: Vec::new(),
         };
         let method = (definition.build)(&params, &setup).unwrap();
         restore_predicting(&self.newest_checkpoint(run), &*method, &Ranks::alone()).unwrap();

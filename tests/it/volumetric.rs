@@ -341,6 +341,7 @@ impl Learnt {
             slices: Vec::new(),
             sample: self.extent.map(|extent| extent as usize),
             spacing_mm: Some([3.0, 1.0, 1.0]),
+            levels: Vec::new(),
         };
         (self.build)(&setup)
     }

@@ -122,7 +122,7 @@ impl Member {
 
     /// How many files an image has: one for each channel, unless they are colours.
     pub(super) fn files_for_each(&self) -> usize {
-        if self.preparation.is_in_colour() { 1 } else { self.preparation.channels.len() }
+        if self.preparation.takes_a_picture() { 1 } else { self.preparation.channels.len() }
     }
 
     /// What tells it from others.
@@ -158,6 +158,7 @@ impl Member {
             // What a method keeps of the slices that it learnt from predicts nothing.
             slices: Vec::new(),
             spacing_mm: self.preparation.spacing.of_volume_mm(),
+            levels: Vec::new(),
         };
         let method = run::method_for(&self.plan, task, place.device, ranks);
         let method = agree(&**ranks, method)?;

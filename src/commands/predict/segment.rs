@@ -84,7 +84,7 @@ impl<'a> Segmenter<'a> {
     /// Reads and prepares an image, and notes what is odd in it.
     pub(super) fn open(&self, image: &ImageFiles, notes: &Notes) -> Result<Opened> {
         let scan = read_channels(&image.files, notes)?;
-        let scan = if self.preparation.is_in_colour() { scan.into_colours() } else { scan };
+        let scan = if self.preparation.takes_a_picture() { scan.into_colours() } else { scan };
         let Prepared { scan: mut prepared, regrid } = self.preparation.apply(scan)?;
         if self.colour == Colour::GreyWorld {
             even_out_light(&mut prepared);

@@ -70,6 +70,15 @@ impl Draw {
         full.degrees = draws.range(0.0, 360.0);
         Self::Full(full)
     }
+
+    /// Draws as GazeMedSeg does: half of the samples have the order of their rows reversed, half that of their
+    /// columns.
+    ///
+    /// Source: `med-air/GazeMedSeg` at 12d02590.
+    pub fn flips(draws: &mut Draws) -> Self {
+        let flips = [draws.uniform() < 0.5, draws.uniform() < 0.5];
+        Self::Full(FullRotation { flips, quarter_turns: 0, degrees: 0.0 })
+    }
 }
 
 /// How pixels of the output are made from those of the slice.
@@ -81,6 +90,8 @@ pub enum Resample {
     Bilinear,
     /// Nearest pixels, and other draws: [`Draw::full`].
     FullRotation,
+    /// Nearest pixels, and flips alone: [`Draw::flips`].
+    Flips,
     /// No augmentation: whatever was drawn, the slice only comes to its size, as `Reference` does it.
     None,
 }
@@ -90,6 +101,7 @@ impl Resample {
     pub fn draw(self, draws: &mut Draws) -> Draw {
         match self {
             Self::FullRotation => Draw::full(draws),
+            Self::Flips => Draw::flips(draws),
             Self::Reference | Self::Bilinear | Self::None => Draw::sample(draws),
         }
     }
@@ -263,6 +275,41 @@ mod tests {
         assert!((4850..5150).contains(&quarters[0]), "{quarters:?}");
         assert!(quarters[1..].iter().all(|count| (900..1100).contains(count)), "{quarters:?}");
         assert!(eighths.iter().all(|count| (900..1100).contains(count)), "{eighths:?}");
+    }
+
+    #[test]
+    fn flips_are_of_rows_and_of_columns_and_move_whole_pixels() {
+        let mut seen = [0; 4];
+        for number in 0..4000 {
+            let draw = Resample::Flips.draw(&mut Key::new(4).number(number).draws());
+            let Draw::Full(FullRotation { flips: [rows, columns], quarter_turns: 0, degrees }) =
+                draw
+            else {
+                panic!("{draw:?}")
+            };
+            assert!(degrees.abs() < f64::MIN_POSITIVE);
+            seen[2 * usize::from(rows) + usize::from(columns)] += 1;
+            let image: Vec<f32> = (0..35).map(|pixel: u8| f32::from(pixel)).collect();
+            let annotation: Vec<u8> = (0..35).collect();
+            let slice =
+                Slice { shape: [7, 5], image: &image, annotation: &annotation, outside: 255 };
+            let (mut pixels, mut labels) = ([f32::NAN; 35], [77; 35]);
+            let mut sample = Sample { shape: [7, 5], image: &mut pixels, annotation: &mut labels };
+            Transform::resizing(Resample::Flips, draw).apply(&slice, &mut sample);
+            let turned =
+                |extent: u8, flips: bool| move |i: u8| if flips { extent - 1 - i } else { i };
+            let (row, column) = (turned(7, rows), turned(5, columns));
+            let expected: Vec<u8> =
+                (0..35).map(|pixel| row(pixel / 5) * 5 + column(pixel % 5)).collect();
+            assert_eq!(labels, expected[..]);
+            assert!(
+                pixels
+                    .iter()
+                    .zip(labels)
+                    .all(|(pixel, label)| (pixel - f32::from(label)).abs() < 1e-6)
+            );
+        }
+        assert!(seen.iter().all(|count| (900..1100).contains(count)), "{seen:?}");
     }
 
     /// Both resamplings of a smooth slice, and the annotation of the second.

@@ -76,6 +76,7 @@ pub fn open(folder: &Path, steps: &Steps) -> Result<Source> {
             "ACDC challenge (Bernard et al., TMI 2018), scribbles by Valvano et al., TMI 2021.\n\
              {form}"
         ),
+        levels: Vec::new(),
         case_count,
         cases: Box::new(cases),
         notes,

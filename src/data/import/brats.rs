@@ -100,6 +100,7 @@ pub fn open(volumes: &Volumes) -> Result<Source> {
         classes: parts::classes(),
         provenance,
         preparation: Some(Preparation::colours()),
+        levels: Vec::new(),
         case_count,
         cases: Box::new(cases),
         notes,

@@ -78,6 +78,7 @@ pub fn open(package: &Package) -> Result<(Source, Vec<String>)> {
         classes: parts::classes(),
         provenance,
         preparation: Some(Preparation::colours()),
+        levels: Vec::new(),
         case_count,
         cases: Box::new(cases),
         notes: Notes::default(),

@@ -7,6 +7,9 @@ pub mod acdc;
 pub mod brats;
 mod classes;
 mod folder;
+pub mod gaze;
+mod gaze_files;
+pub mod gaze_phantom;
 pub mod label_transfer;
 pub mod lesion_phantom;
 pub mod masks;
@@ -21,6 +24,7 @@ mod texture;
 
 pub use crate::scan::Notes;
 pub use classes::Classes;
+pub use gaze_files::GazeFiles;
 pub use steps::Steps;
 
 use super::{Case, Dataset, SCRIBBLE};
@@ -41,6 +45,8 @@ pub struct Source {
     pub provenance: String,
     /// What is done to the scans.
     pub preparation: Option<Preparation>,
+    /// As [`Dataset::levels`].
+    pub levels: Vec<f64>,
     /// How many cases follow.
     pub case_count: usize,
     /// The cases in ascending order of their names, each read when asked for.
@@ -57,6 +63,7 @@ impl Source {
             classes: self.classes,
             provenance: self.provenance,
             preparation: self.preparation,
+            levels: self.levels,
             cases: self.cases.collect::<Result<_>>()?,
         })
     }
@@ -69,6 +76,7 @@ impl From<Dataset> for Source {
             classes: dataset.classes,
             provenance: dataset.provenance,
             preparation: dataset.preparation,
+            levels: dataset.levels,
             case_count: dataset.cases.len(),
             cases: Box::new(dataset.cases.into_iter().map(Ok)),
             notes: Notes::default(),
@@ -94,7 +102,7 @@ fn prepared(case: Case, preparation: &Preparation, image: &Path, notes: &Notes) 
                 Interpolation::Cubic => {
                     "annotated voxels met in one prepared voxel or lay outside of what is kept"
                 }
-                Interpolation::Linear => {
+                Interpolation::Linear | Interpolation::Bilinear => {
                     "annotated voxels to which no prepared voxel was nearest are gone"
                 }
             };

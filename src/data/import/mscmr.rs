@@ -81,6 +81,7 @@ pub fn open(folder: &Path, steps: &Steps) -> Result<Source> {
         classes: cardiac_classes(),
         preparation: Some(preparation),
         provenance,
+        levels: Vec::new(),
         case_count,
         cases: Box::new(cases),
         notes,

@@ -86,6 +86,7 @@ pub fn open(folders: &Folders) -> Result<Source> {
         classes: names,
         preparation: Some(preparation),
         provenance: "NIfTI images.".into(),
+        levels: Vec::new(),
         case_count,
         cases: Box::new(cases),
         notes,

@@ -3,7 +3,7 @@
 //! ```text
 //! 512 bytes of text    layout, length and digest of all that follows; HDF5 passes over them
 //! /                    attributes layout, name, provenance, classes, preparation (TOML, where known),
-//!                      channels (where there are more than one)
+//!                      channels (where there are more than one), levels (f64, where there is gaze)
 //! /cases               table: name, patient, frame, fold, slices, rows, columns, spacing_*_mm
 //! /placements          f64 [cases, 4, 3]: where the first voxel lies in mm, unit vectors along slices,
 //!                      rows, columns
@@ -54,6 +54,9 @@ const CHANNEL_COUNT: &str = "channels";
 
 /// The root attribute that says how scans were prepared; absent where that is not known.
 const PREPARATION: &str = "preparation";
+
+/// The root attribute that says what the values of gaze stand for; absent where there are none.
+const LEVELS: &str = "levels";
 
 /// The array of where cases lie in the patient.
 const PLACEMENTS: &str = "placements";

@@ -6,14 +6,14 @@
 use super::seal::{self, Form};
 use super::text::Text;
 use super::{
-    BARE_LAYOUT, CHANNEL_COUNT, LAYOUT, LongText, MODALITIES, Name, PLACEMENTS, PREPARATION, Row,
-    StoredPlacement, StoredRow, UNPLACED_LAYOUT, heap, image_checksum, image_extents,
-    modalities_checksum, placements_checksum, table_checksum, without_locks,
+    BARE_LAYOUT, CHANNEL_COUNT, LAYOUT, LEVELS, LongText, MODALITIES, Name, PLACEMENTS,
+    PREPARATION, Row, StoredPlacement, StoredRow, UNPLACED_LAYOUT, heap, image_checksum,
+    image_extents, modalities_checksum, placements_checksum, table_checksum, without_locks,
 };
-use crate::data::{Case, Dataset};
+use crate::data::{Case, Dataset, check_levels};
 use crate::error::{Context, Failure, Result};
 use crate::files;
-use crate::limits::{CASES, CHANNELS, CLASSES, EXTENT, VOLUME_VOXELS, elements};
+use crate::limits::{CASES, CHANNELS, CLASSES, EXTENT, GAZE_LEVELS, VOLUME_VOXELS, elements};
 use crate::preparation::Preparation;
 use crate::scan::{Grid, Placement, Scan};
 use hdf5::types::{FloatSize, IntSize, TypeDescriptor, VarLenUnicode};
@@ -96,7 +96,7 @@ pub(super) fn verify(path: &Path) -> Result<()> {
     let file = open(path)?;
     let packed = Packed::open(path, check(&file, path)?)?;
     let Contents { about, rows, channels } = packed.contents()?;
-    let case = |row| packed.case(row, channels, about.classes.len()).map(drop);
+    let case = |row| packed.case(row, channels, &about).map(drop);
     rows.iter().try_for_each(case)
 }
 
@@ -146,8 +146,9 @@ impl<'a> Packed<'a> {
 
     fn read(&self) -> Result<Dataset> {
         let Contents { about, rows, channels } = self.contents()?;
-        let cases = rows.iter().map(|row| self.case(row, channels, about.classes.len()));
-        Ok(Dataset { cases: cases.collect::<Result<_>>()?, ..about })
+        let cases = rows.iter().map(|row| self.case(row, channels, &about));
+        let cases = cases.collect::<Result<_>>()?;
+        Ok(Dataset { cases, ..about })
     }
 
     /// Everything but the cases.
@@ -172,7 +173,8 @@ impl<'a> Packed<'a> {
             self.place(&mut rows)?;
             self.name_modalities(&mut rows)?;
         }
-        let about = Dataset { name, provenance, preparation, cases: Vec::new(), classes };
+        let levels = self.levels()?;
+        let about = Dataset { name, provenance, preparation, levels, cases: Vec::new(), classes };
         Ok(Contents { about, rows, channels })
     }
 
@@ -220,6 +222,23 @@ impl<'a> Packed<'a> {
             "`{}` has images of {channels} channels, expected 1 to {CHANNELS}",
             self.path.display()
         )))
+    }
+
+    /// What the values of gaze stand for; the attribute is absent where there are none.
+    fn levels(&self) -> Result<Vec<f64>> {
+        if !self.has_attribute(LEVELS)? {
+            return Ok(Vec::new());
+        }
+        let cannot = || self.cannot(&format!("attribute `{LEVELS}`"));
+        let attribute = self.file.attr(LEVELS).context(cannot)?;
+        if attribute.size() > GAZE_LEVELS {
+            let what =
+                format!("it has {} levels, expected at most {GAZE_LEVELS}", attribute.size());
+            return Err(Failure::new(what).during(cannot()));
+        }
+        let levels = attribute.read_raw::<f64>().context(cannot)?;
+        check_levels(&levels).map_err(|failure| failure.during(cannot()))?;
+        Ok(levels)
     }
 
     /// How the scans were prepared; the attribute is absent where that is not known.
@@ -310,7 +329,8 @@ impl<'a> Packed<'a> {
         })
     }
 
-    fn case(&self, row: &Row, channels: usize, class_count: usize) -> Result<Case> {
+    /// One case; `about` says which labels it may have.
+    fn case(&self, row: &Row, channels: usize, about: &Dataset) -> Result<Case> {
         let folder = format!("/volumes/{}", row.name);
         let group = self.file.group(&folder).context(|| self.cannot(&format!("`{folder}`")))?;
         let names = group.member_names().context(|| self.cannot(&format!("`{folder}`")))?;
@@ -337,7 +357,8 @@ impl<'a> Packed<'a> {
             },
             annotations,
         };
-        case.check(class_count)
+        case.check(about.classes.len())
+            .and_then(|()| case.check_gaze(about.levels.len()))
             .map_err(|failure| failure.during(self.cannot(&format!("`{folder}`"))))?;
         Ok(case)
     }

@@ -3,11 +3,11 @@
 use super::destination::{Destination, Existing};
 use super::read::verify;
 use super::{
-    CHANNEL_COUNT, LAYOUT, LongText, MODALITIES, NAME_BYTES, Name, PLACEMENTS, PREPARATION, Row,
-    StoredPlacement, StoredRow, TEXT_BYTES, image_checksum, image_extents, modalities_checksum,
-    placements_checksum, seal, table_checksum, without_locks,
+    CHANNEL_COUNT, LAYOUT, LEVELS, LongText, MODALITIES, NAME_BYTES, Name, PLACEMENTS, PREPARATION,
+    Row, StoredPlacement, StoredRow, TEXT_BYTES, image_checksum, image_extents,
+    modalities_checksum, placements_checksum, seal, table_checksum, without_locks,
 };
-use crate::data::{Case, Dataset};
+use crate::data::{Case, Dataset, check_levels};
 use crate::error::{Context, Failure, Result};
 use crate::limits::{CASES, CLASSES};
 use crate::preparation::Preparation;
@@ -31,6 +31,7 @@ pub fn write(path: &Path, dataset: &Dataset) -> Result<()> {
         provenance: &dataset.provenance,
         classes: &dataset.classes,
         preparation: dataset.preparation.as_ref(),
+        levels: &dataset.levels,
     };
     let mut writer = Writer::create(destination, about)?;
     for case in &dataset.cases {
@@ -50,6 +51,8 @@ pub struct About<'a> {
     pub classes: &'a [String],
     /// What was done to the scans, where that is known.
     pub preparation: Option<&'a Preparation>,
+    /// As [`Dataset::levels`].
+    pub levels: &'a [f64],
 }
 
 /// Writes a packed file case by case. The file has a temporary name beside the final one until
@@ -58,6 +61,7 @@ pub struct Writer {
     destination: Destination,
     file: hdf5::File,
     class_count: usize,
+    level_count: usize,
     /// Of the preparation, else of the cases so far.
     channels: Option<usize>,
     rows: Vec<Row>,
@@ -67,7 +71,7 @@ impl Writer {
     /// Starts the file for `destination`.
     ///
     /// Refuses fewer than two classes, names that are longer than 256 bytes, a provenance or a preparation
-    /// longer than 16 KiB, and a preparation that no scan can go through.
+    /// longer than 16 KiB, a preparation that no scan can go through, and levels that [`check_levels`] refuses.
     pub fn create(destination: Destination, about: About<'_>) -> Result<Self> {
         let path = destination.path();
         let cannot = || format!("cannot write `{}`", path.display());
@@ -82,7 +86,8 @@ impl Writer {
         let file = destination.unlocked(|partial| builder.create(partial)).context(cannot)?;
         describe(&file, about).map_err(|failure| failure.during(cannot()))?;
         let channels = about.preparation.map(|preparation| preparation.channels.len());
-        Ok(Self { destination, file, class_count, channels, rows: Vec::new() })
+        let level_count = about.levels.len();
+        Ok(Self { destination, file, class_count, level_count, channels, rows: Vec::new() })
     }
 
     /// Appends one case. Refuses arrays that do not fit the shape, values outside their range,
@@ -91,7 +96,8 @@ impl Writer {
         let cannot = || {
             format!("cannot write case `{}` to `{}`", case.name, self.destination.path().display())
         };
-        case.check(self.class_count).map_err(|failure| failure.during(cannot()))?;
+        let checked = case.check(self.class_count).and_then(|()| case.check_gaze(self.level_count));
+        checked.map_err(|failure| failure.during(cannot()))?;
         if case.name.is_empty() || case.name.contains('/') {
             return Err(Failure::new("case names are not empty and hold no `/`").during(cannot()));
         }
@@ -168,6 +174,10 @@ fn describe(file: &hdf5::File, about: About<'_>) -> Result<()> {
     }
     let classes = about.classes.iter().map(|class| text(class)).collect::<Result<Vec<Name>>>()?;
     file.new_attr_builder().with_data(&classes).create("classes").context(wrong)?;
+    check_levels(about.levels)?;
+    if !about.levels.is_empty() {
+        file.new_attr_builder().with_data(about.levels).create(LEVELS).context(wrong)?;
+    }
     file.create_group("volumes").context(wrong)?;
     Ok(())
 }
@@ -346,7 +356,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.h5");
         let classes = ["background", "heart"].map(String::from);
-        let about = About { name: "a", provenance: "", preparation: None, classes: &classes };
+        let about =
+            About { name: "a", provenance: "", preparation: None, levels: &[], classes: &classes };
         let mut writer =
             Writer::create(Destination::claim(&path, Existing::Refused).unwrap(), about).unwrap();
         let shape = [4, 64, 64];
