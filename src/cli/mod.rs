@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
 pub use evaluate::{Convention, Evaluate, Statistics};
-pub use predict::{Predict, PredictDevice, Touching};
+pub use predict::{LabelFormat, Predict, PredictDevice, Touching};
 pub use prepare::{
     Absent, Amos, Brats, BratsScribbles, Crop, Difficulty, Gaze, GazePhantom, Interpolation,
     LabelTransfer, Labelled, Labeller, LesionPhantom, Nifti, Prepare, PseudoLabels, Published,
