@@ -49,6 +49,7 @@ impl Recipe for GazeSup {
     const SUMMARY: &'static str =
         "networks that agree, each taught by one level of where somebody looked";
     const PAPER: &'static str = "Zhong et al., MICCAI 2024; code: med-air/GazeMedSeg";
+    const FROM_GAZE: bool = true;
     type Params = Params;
 
     fn refuse(params: &Params, asked: &Asked<'_>) -> Result<()> {
