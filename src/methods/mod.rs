@@ -8,6 +8,7 @@ pub mod cmc;
 pub mod cyclemix;
 pub mod dmpls;
 pub mod dmsps;
+pub mod gazesup;
 pub mod maskmixadv;
 pub mod partial_ce;
 mod puzzle;
@@ -43,6 +44,7 @@ pub static METHODS: &[MethodDef] = &[
     define::<maskmixadv::MaskMixAdv>(),
     define::<cyclemix::CycleMix>(),
     define::<cltn::Cltn>(),
+    define::<gazesup::GazeSup>(),
     define::<cmc::Cmc>(),
 ];
 

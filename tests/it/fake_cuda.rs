@@ -150,6 +150,11 @@ fn cmc_keeps_to_the_rules_of_gpus_and_to_its_launches() {
     keeps_to_the_rules_of_gpus_and_to_its_launches("cmc");
 }
 
+#[test]
+fn gazesup_keeps_to_the_rules_of_gpus_and_to_its_launches() {
+    keeps_to_the_rules_of_gpus_and_to_its_launches("gazesup");
+}
+
 /// By method and by what is counted.
 type Table = BTreeMap<String, Counts>;
 

@@ -5,13 +5,14 @@ use scrimp::comm::{Ranks, Solo};
 use scrimp::config;
 use scrimp::config::sampling::Sampling;
 use scrimp::data::augment::Resample;
+use scrimp::data::import::gaze_phantom::{self, GazePhantom};
 use scrimp::data::import::lesion_phantom::{self, LesionPhantom};
 use scrimp::data::import::phantom::{Difficulty, Phantom, generate};
 use scrimp::data::import::two_modality::{self, TwoModalityPhantom};
 use scrimp::data::loader::{Loader, LoaderPlan};
 use scrimp::data::shapes::Shapes;
-use scrimp::data::stream::{StreamSpec, by_image_label, by_masks, training_slices};
-use scrimp::data::{DENSE, Dataset, IGNORE, IMAGE_LABEL, SCRIBBLE};
+use scrimp::data::stream::{by_masks, training_slices};
+use scrimp::data::{DENSE, Dataset, GAZE, IGNORE, IMAGE_LABEL};
 use scrimp::error::Exit;
 use scrimp::methods::{METHODS, MethodDef, Passes, Setup};
 use scrimp::random::Key;
@@ -134,24 +135,31 @@ fn every_method_refuses_numbers_that_nothing_can_be_computed_with() {
 const PHANTOM: Phantom =
     Phantom { cases: 5, slices: 2, size: 32, difficulty: Difficulty::Easy, seed: 1 };
 
-/// A small data set that has these streams, with the annotation to learn from and how samples are cut.
-fn learnt_from(streams: &[StreamSpec]) -> (Arc<Dataset>, &'static str, Sampling) {
+/// A small data set with this annotation, and how samples are cut from it.
+fn learnt_from(annotation: &str) -> (Arc<Dataset>, Sampling) {
     let slices = Sampling::Slices { size: 32 };
-    let (dataset, annotation, sampling) = if streams.iter().any(|s| s.modality.is_some()) {
-        let (cases, validation, labelled_share) = (2, 1, 0.5);
-        let (slices, size, seed) = (16, 32, 1);
-        let phantom = TwoModalityPhantom { cases, validation, slices, size, labelled_share, seed };
-        let extent = [8, 16, 16];
-        let patches = Sampling::Patches { extent, per_case: 4, foreground_share: 0.5 };
-        (two_modality::generate(&phantom), DENSE, patches)
-    } else if by_image_label(streams) {
-        let lesions =
-            LesionPhantom { cases: 6, healthy: 5, validation: 2, test: 0, size: 32, seed: 1 };
-        (lesion_phantom::generate(&lesions), IMAGE_LABEL, slices)
-    } else {
-        (generate(&PHANTOM), SCRIBBLE, slices)
+    let patches = Sampling::Patches { extent: [8, 16, 16], per_case: 4, foreground_share: 0.5 };
+    let (dataset, sampling) = match annotation {
+        IMAGE_LABEL => {
+            let lesions =
+                LesionPhantom { cases: 6, healthy: 5, validation: 2, test: 0, size: 32, seed: 1 };
+            (lesion_phantom::generate(&lesions), slices)
+        }
+        GAZE => {
+            let levels = vec![0.3, 0.5];
+            let gazed = GazePhantom { cases: 8, validation: 2, test: 0, size: 32, levels, seed: 1 };
+            (gaze_phantom::generate(&gazed, 1), slices)
+        }
+        DENSE => {
+            let (cases, validation, labelled_share) = (2, 1, 0.5);
+            let (slices, size, seed) = (16, 32, 1);
+            let phantom =
+                TwoModalityPhantom { cases, validation, slices, size, labelled_share, seed };
+            (two_modality::generate(&phantom), patches)
+        }
+        _ => (generate(&PHANTOM), slices),
     };
-    (Arc::new(dataset.unwrap()), annotation, sampling)
+    (Arc::new(dataset.unwrap()), sampling)
 }
 
 /// A method on a small phantom, one step at a time, without a trainer.
@@ -174,7 +182,8 @@ impl Bench {
         tch::set_num_threads(1);
         let config = config::read(&repository(&smoke_config(definition)), overrides).unwrap();
         let params = (definition.check)(&config).unwrap();
-        let (dataset, annotation, sampling) = learnt_from(definition.streams);
+        let annotation = config.data.annotation();
+        let (dataset, sampling) = learnt_from(annotation);
         let learner = LearnerSetup {
             key: Key::new(1),
             kind,
@@ -194,7 +203,7 @@ impl Bench {
             slices,
             sample: sampling.extent(),
             spacing_mm: None,
-            levels: Vec::new(),
+            levels: dataset.levels.clone(),
         };
         let plan = LoaderPlan {
             fold: 1,
