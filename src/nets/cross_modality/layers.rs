@@ -3,10 +3,10 @@
 //!
 //! Knows no modality and no loss.
 
-use super::super::normalised::BatchNormalisation;
-use super::super::{Arithmetic, Convolution, MOMENTUM, Pass, PerAxis, Register};
 use crate::error::Result;
 use crate::native::{Form, Normalisation};
+use crate::nets::normalised::BatchNormalisation;
+use crate::nets::{Arithmetic, Convolution, MOMENTUM, Pass, PerAxis, Register};
 use crate::parameters::Scope;
 use tch::Tensor;
 
