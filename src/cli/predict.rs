@@ -12,6 +12,9 @@ pub struct Predict {
     /// The image to segment, or a folder of them; `NAME_0000`, `NAME_0001` ... are the channels of one
     #[arg(long, value_name = "DIR|FILE")]
     pub images: PathBuf,
+    /// What the images were taken with, as `ct`, of a run that has learnt from several modalities
+    #[arg(long, value_name = "NAME")]
+    pub modality: Option<String>,
     /// The folder to write into; what an interrupted call has finished there stays
     #[arg(long, value_name = "DIR")]
     pub to: PathBuf,

@@ -12,6 +12,7 @@ mod score;
 mod segment;
 mod share;
 mod summary;
+mod turned_back;
 
 use crate::cli::{self, PredictDevice, Touching};
 use crate::comm::environment::Variables;
@@ -54,7 +55,8 @@ pub(super) fn score(
 }
 
 fn predict(arguments: &cli::Predict, host: &Host, variables: &Variables) -> Result<()> {
-    let members = Member::read_all(&arguments.runs, &arguments.checkpoint);
+    let members =
+        Member::read_all(&arguments.runs, &arguments.checkpoint, arguments.modality.as_deref());
     let members = agree(&**host, members)?;
     let made_with = agree(&**host, made_with(arguments, &members))?;
     let mut summary = None;
@@ -104,6 +106,7 @@ fn from_first_rank<T: Serialize + DeserializeOwned>(
 fn made_with(arguments: &cli::Predict, members: &[Member]) -> Result<MadeWith> {
     Ok(MadeWith {
         members: members.iter().map(Member::identity).collect::<Result<_>>()?,
+        modality: arguments.modality.clone(),
         mirrors: arguments.mirrors,
         overlap: arguments.overlap,
         probabilities: arguments.probabilities,

@@ -33,6 +33,9 @@ pub(super) struct MemberIdentity {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct MadeWith {
     pub(super) members: Vec<MemberIdentity>,
+    /// What the images were taken with, where somebody said it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) modality: Option<String>,
     pub(super) mirrors: bool,
     pub(super) overlap: f64,
     pub(super) probabilities: bool,
@@ -46,6 +49,7 @@ impl MadeWith {
     pub(super) fn labels_alone(members: Vec<MemberIdentity>) -> Self {
         Self {
             members,
+            modality: None,
             mirrors: false,
             overlap: 0.5,
             probabilities: false,
@@ -266,6 +270,7 @@ mod tests {
         let member = MemberIdentity { method: "partial-ce".into(), step: 6, xxh3: "0f".repeat(8) };
         MadeWith {
             members: vec![member],
+            modality: None,
             mirrors: false,
             overlap: 0.5,
             probabilities: false,

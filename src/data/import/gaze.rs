@@ -244,7 +244,7 @@ fn case(
     let scan = shown(&picture.image, making.is_in_colour, notes)?;
     let mask = picture.mask.as_deref().map(|mask| read_mask(mask, scan.grid.shape, notes));
     let mask = mask.transpose()?;
-    let Prepared { scan, regrid } = preparation.apply(scan).map_err(|failure| {
+    let Prepared { scan, regrid, .. } = preparation.apply(scan).map_err(|failure| {
         failure.during(format!("cannot prepare `{}`", picture.image.display()))
     })?;
     let mut annotations = BTreeMap::new();
