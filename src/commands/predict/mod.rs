@@ -126,7 +126,9 @@ fn claim(
 ) -> Result<(Vec<Job>, Summary)> {
     let mut images = images::find(&arguments.images, member.files_for_each())?;
     if let Some(format) = arguments.format {
-        images.iter_mut().for_each(|image| format.ending().clone_into(&mut image.ending));
+        for image in &mut images {
+            format.ending().clone_into(&mut image.ending);
+        }
     }
     let with_outputs = images
         .iter()
