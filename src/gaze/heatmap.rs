@@ -60,7 +60,9 @@ impl Canvas {
                     let sums = down.iter_mut().zip(spread);
                     sums.for_each(|(sum, weight)| *sum += weight * f64::from(duration));
                 }
-                down.iter_mut().for_each(|sum| *sum = f64::from(*sum as f32));
+                for sum in &mut down {
+                    *sum = f64::from(*sum as f32);
+                }
                 (down, spread(&kernel, column, columns))
             })
             .collect();
