@@ -49,6 +49,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "preparation",
             "pseudo_labels",
             "gaze",
+            "crf",
             "scribbles",
             "shares",
             "random",

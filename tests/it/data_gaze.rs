@@ -36,7 +36,9 @@ fn looked_at() -> TempDir {
         picture(root, name, edge);
         if name != "f" {
             let rows = ["0.5,0.5,90,10", "0.8,0.4,400,120", "0.85,0.6,300,600"];
-            rows.iter().for_each(|row| table.push_str(&format!("{name}.jpg,{row}\n")));
+            for row in rows {
+                table.extend([name, ".jpg,", row, "\n"]);
+            }
         }
     }
     fs::write(root.join("gaze.csv"), table).unwrap();

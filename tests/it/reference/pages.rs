@@ -103,8 +103,16 @@ fn argument(of: &Arg) -> String {
 /// Tables and keys of a configuration.
 pub(super) fn configuration() -> String {
     let types = Types::read(
-        &[&["config/mod.rs", "config/phantoms.rs", "config/sampling.rs"][..], &LEARNER_FILES]
-            .concat(),
+        &[
+            &[
+                "config/mod.rs",
+                "config/phantom_tables.rs",
+                "config/phantoms.rs",
+                "config/sampling.rs",
+            ][..],
+            &LEARNER_FILES,
+        ]
+        .concat(),
     );
     let mut text = page(
         "Configuration",
