@@ -75,6 +75,7 @@ pub(super) fn all(plan: &RunPlan) -> Result<Found> {
         DataSource::Packed(path) => Some(path),
         DataSource::Phantom(_)
         | DataSource::LesionPhantom(_)
+        | DataSource::GazePhantom(_)
         | DataSource::TwoModalityPhantom(_) => None,
     };
     let shapes = plan.data.shapes.as_ref();
@@ -104,6 +105,7 @@ fn drawn_small(mut plan: RunPlan) -> RunPlan {
         DataSource::Packed(_) => {}
         DataSource::Phantom(phantom) => phantom.size = SMALLEST_SIZE,
         DataSource::LesionPhantom(phantom) => phantom.size = SMALLEST_SIZE,
+        DataSource::GazePhantom(phantom) => phantom.size = SMALLEST_SIZE,
         DataSource::TwoModalityPhantom(phantom) => phantom.size = SMALLEST_SIZE,
     }
     let source = plan.data.shapes.as_mut().map(|shapes| &mut shapes.source);

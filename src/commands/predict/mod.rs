@@ -124,7 +124,10 @@ fn claim(
     member: &Member,
     made_with: &MadeWith,
 ) -> Result<(Vec<Job>, Summary)> {
-    let images = images::find(&arguments.images, member.files_for_each())?;
+    let mut images = images::find(&arguments.images, member.files_for_each())?;
+    if let Some(format) = arguments.format {
+        images.iter_mut().for_each(|image| format.ending().clone_into(&mut image.ending));
+    }
     let with_outputs = images
         .iter()
         .map(|image| (image, Outputs::of(&arguments.to, image, made_with)))

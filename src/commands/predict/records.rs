@@ -166,6 +166,12 @@ impl Outputs {
                 Err(failure) => return Err(failure),
             }
         }
+        // Labels may be wanted in another format.
+        let is_there = |path: &Path| {
+            let name = path.file_name().unwrap_or_default();
+            record.output.iter().any(|output| name == output.name.as_str())
+        };
+        is_whole &= self.results().all(is_there);
         let is_same = record.input == input && record.made_with == *made_with;
         if is_same && is_whole {
             return Ok(Some(record.outcome));
@@ -307,6 +313,8 @@ mod tests {
         assert_eq!(outputs.finished(&input, &mirrored).unwrap(), None);
         let other = vec![FileDigest { bytes: 1, ..input[0].clone() }];
         assert_eq!(outputs.finished(&other, &made_with()).unwrap(), None);
+        let wanted = Outputs { labels: outputs.labels.with_extension("mha"), ..outputs.clone() };
+        assert_eq!(wanted.finished(&input, &made_with()).unwrap(), None);
         fs::remove_file(&outputs.labels).unwrap();
         assert_eq!(outputs.finished(&input, &made_with()).unwrap(), None);
     }

@@ -6,8 +6,13 @@
 pub mod acdc;
 pub mod amos;
 pub mod brats;
+mod brats_files;
+pub mod brats_scribbles;
 mod classes;
 mod folder;
+pub mod gaze;
+mod gaze_files;
+pub mod gaze_phantom;
 pub mod label_transfer;
 mod labelled_share;
 pub mod lesion_phantom;
@@ -21,9 +26,11 @@ mod pictures;
 mod steps;
 mod texture;
 pub mod two_modality;
+pub mod word;
 
 pub use crate::scan::Notes;
 pub use classes::Classes;
+pub use gaze_files::GazeFiles;
 pub use steps::Steps;
 
 use super::{Case, Dataset, SCRIBBLE};
