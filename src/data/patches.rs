@@ -72,7 +72,7 @@ impl Patches {
     ) -> Self {
         let cases = cases.iter().filter_map(|&index| {
             let case = &dataset.cases[index];
-            let classes = annotated(&*labels(case)?, key.purpose(&case.name));
+            let classes = annotated(&labels(case)?, key.purpose(&case.name));
             let shape = case.scan.grid.shape;
             (!classes.is_empty()).then_some(AnnotatedCase { case: index, shape, classes })
         });

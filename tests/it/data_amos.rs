@@ -283,36 +283,77 @@ fn folders_that_are_none_of_amos_are_refused() {
     }), @"error: `FOLDER/labelsVal/amos_0004.nii.gz` holds label 24 in slice 2 at row 3, column 3, expected 0 to 13 of 14 classes, 14 and 15 (dropped)");
 }
 
+/// The folder of the challenge, a packed file of it, and a run on both modalities.
+struct Trained {
+    folder: TempDir,
+}
+
+impl Trained {
+    fn new() -> Self {
+        let trained = Self { folder: challenge() };
+        let words = [
+            "prepare",
+            "amos",
+            "--from",
+            &trained.path(""),
+            "--labelled-share",
+            "1",
+            "--to",
+            &trained.path("amos.h5"),
+        ];
+        let (is_packed, told) = said(&words);
+        assert!(is_packed, "{told}");
+        let config = format!(
+            "[data]\npath = {:?}\nannotation = \"dense\"\n[data.patches]\nextent = [1, 16, 16]\n\
+             [method]\nname = \"partial-ce\"\n[method.params.learner]\nlr = 0.05\n\
+             optimizer = {{ sgd = {{ momentum = 0.9 }} }}\n[train]\ntotal_steps = 4\nbatch_size = 4\n\
+             evaluate_every = 4\nsave_every = 4\nthreads = 1\n",
+            trained.path("amos.h5")
+        );
+        fs::write(trained.path("config.toml"), config).unwrap();
+        Train::new(&trained.path("config.toml"), Path::new(&trained.path("run")))
+            .sets(&[])
+            .succeed();
+        trained
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.folder.path().join(name).to_str().unwrap().to_owned()
+    }
+
+    fn predict(&self, to: &str, more: &[&str]) -> (bool, String) {
+        let (run, images, to) = (self.path("run"), self.path("imagesVal"), self.path(to));
+        said(&[&["predict", &run, "--images", &images, "--to", &to][..], more].concat())
+    }
+
+    fn voxels(&self, name: &str) -> Vec<f32> {
+        read(Path::new(&self.path(name)), &Notes::default()).unwrap().voxels
+    }
+}
+
+/// Whether a command succeeded, and what it said.
+fn said(words: &[&str]) -> (bool, String) {
+    let output = scrimp(words);
+    let told = String::from_utf8_lossy(&output.stdout).into_owned() + &complaint(&output);
+    (output.status.success(), told)
+}
+
 /// From the folder to labels of new files: modalities are scored apart, and prepared as they were.
 #[test]
 fn a_run_on_both_modalities_scores_and_predicts_them_apart() {
-    let folder = challenge();
-    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
-    let said = |words: &[&str]| {
-        let output = scrimp(words);
-        (
-            output.status.success(),
-            String::from_utf8_lossy(&output.stdout).into_owned() + &complaint(&output),
-        )
-    };
-    let words =
-        ["prepare", "amos", "--from", &path(""), "--labelled-share", "1", "--to", &path("amos.h5")];
-    let (is_packed, told) = said(&words);
-    assert!(is_packed, "{told}");
-    let config = format!(
-        "[data]\npath = {:?}\nannotation = \"dense\"\n[data.patches]\nextent = [1, 16, 16]\n\
-         [method]\nname = \"partial-ce\"\n[method.params.learner]\nlr = 0.05\n\
-         optimizer = {{ sgd = {{ momentum = 0.9 }} }}\n[train]\ntotal_steps = 4\nbatch_size = 4\n\
-         evaluate_every = 4\nsave_every = 4\nthreads = 1\n",
-        path("amos.h5")
-    );
-    fs::write(path("config.toml"), config).unwrap();
-    Train::new(&path("config.toml"), Path::new(&path("run"))).sets(&[]).succeed();
-    let (is_scored, told) = said(&["evaluate", &path("run"), "--to", &path("scores.csv")]);
+    let trained = Trained::new();
+    are_scored_apart(&trained);
+    are_prepared_as_they_were(&trained);
+    lie_on_their_file(&trained);
+}
+
+fn are_scored_apart(trained: &Trained) {
+    let (is_scored, told) =
+        said(&["evaluate", &trained.path("run"), "--to", &trained.path("scores.csv")]);
     assert!(is_scored, "{told}");
     let heads: Vec<&str> = told.lines().filter(|line| line.ends_with("cases")).collect();
     assert_eq!(heads, ["ct, 1 cases", "mr, 1 cases", "all, 2 cases"], "{told}");
-    let table = fs::read_to_string(path("scores.csv")).unwrap();
+    let table = fs::read_to_string(trained.path("scores.csv")).unwrap();
     assert!(table.lines().next().unwrap().ends_with("unit,modality"));
     assert!(
         table
@@ -320,13 +361,11 @@ fn a_run_on_both_modalities_scores_and_predicts_them_apart() {
             .filter(|line| line.starts_with("amos_0600,"))
             .all(|line| line.ends_with(",mr"))
     );
+}
 
-    let predict = |to: &str, more: &[&str]| {
-        let (run, images, to) = (path("run"), path("imagesVal"), path(to));
-        said(&[&["predict", &run, "--images", &images, "--to", &to][..], more].concat())
-    };
-    let (_, told) = predict("none", &[]);
-    let told = told.replace(folder.path().to_str().unwrap(), "FOLDER");
+fn are_prepared_as_they_were(trained: &Trained) {
+    let (_, told) = trained.predict("none", &[]);
+    let told = told.replace(trained.folder.path().to_str().unwrap(), "FOLDER");
     insta::assert_snapshot!(told, @"
     exit code 2
     error: cannot prepare images for `FOLDER/run/checkpoints/step-00000004`
@@ -334,28 +373,31 @@ fn a_run_on_both_modalities_scores_and_predicts_them_apart() {
 
     hint: say what the images were taken with, as in `--modality ct`
     ");
-    let (_, told) = predict("none", &["--modality", "pet"]);
+    let (_, told) = trained.predict("none", &["--modality", "pet"]);
     assert!(told.contains("no scans of modality `pet` were prepared, only `ct`, `mr`"), "{told}");
     for modality in ["ct", "mr"] {
-        let (is_predicted, told) = predict(modality, &["--modality", modality, "--uncertainty"]);
+        let (is_predicted, told) =
+            trained.predict(modality, &["--modality", modality, "--uncertainty"]);
         assert!(is_predicted, "{told}");
     }
-    let labels = |name: &str| read(Path::new(&path(name)), &Notes::default()).unwrap().voxels;
     let [as_ct, as_mr] =
-        ["ct", "mr"].map(|to| labels(&format!("{to}/amos_0600.uncertainty.nii.gz")));
+        ["ct", "mr"].map(|to| trained.voxels(&format!("{to}/amos_0600.uncertainty.nii.gz")));
     assert!(as_ct != as_mr, "it was prepared in two ways");
-    // The same image, stored in another way, is the same to the network.
-    fs::remove_dir_all(path("imagesVal")).unwrap();
+}
+
+/// The same image, stored in another way, is the same to the network.
+fn lie_on_their_file(trained: &Trained) {
+    fs::remove_dir_all(trained.path("imagesVal")).unwrap();
     let turned = Stored { extents: [20, 12, 18], spacing_mm: [2.0, 4.0, 2.2], axes: CORONAL };
     let plain = Stored::along(STRAIGHT);
-    write(folder.path(), "imagesVal/turned", "", turned, ct);
-    write(folder.path(), "imagesVal/plain", "", plain, ct);
+    write(trained.folder.path(), "imagesVal/turned", "", turned, ct);
+    write(trained.folder.path(), "imagesVal/plain", "", plain, ct);
     let (is_predicted, told) =
-        predict("both", &["--modality", "ct", "--uncertainty", "--probabilities"]);
+        trained.predict("both", &["--modality", "ct", "--uncertainty", "--probabilities"]);
     assert!(is_predicted, "{told}");
     for end in ["", ".uncertainty"] {
         let [turned, plain] =
-            ["turned", "plain"].map(|name| labels(&format!("both/{name}{end}.nii.gz")));
+            ["turned", "plain"].map(|name| trained.voxels(&format!("both/{name}{end}.nii.gz")));
         // Of the plain file slices run to the head and rows to the front, of the other one to the back and to the feet.
         let at = |slice: usize, row: usize, column: usize| plain[(slice * 18 + row) * 20 + column];
         let expected: Vec<f32> = (0..18)

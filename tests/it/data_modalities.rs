@@ -50,7 +50,7 @@ fn case(number: usize, modality: &str, is_labelled: bool, fold: u32) -> Case {
 fn dataset() -> Dataset {
     let cases = (0..9).map(|number| {
         let modality = ["ct", "mr", "pet"][number % 3];
-        case(number, modality, number < 3 || number > 5, u32::from(number > 5))
+        case(number, modality, !(3..=5).contains(&number), u32::from(number > 5))
     });
     let more = [(9, "ct"), (10, "mr")].map(|(number, modality)| case(number, modality, false, 0));
     Dataset {

@@ -102,7 +102,11 @@ impl<'a> Segmenter<'a> {
             take => return self.predict_turned(opened, take),
         };
         let mut turned = TurnedBack::new(&opened.turn, self.classes.len());
-        let spent = self.predict_turned(opened, Some(&mut |slice| turned.take(slice)))?;
+        let mut take_turned = |slice: &NativeSlice<'_>| {
+            turned.take(slice);
+            Ok(())
+        };
+        let spent = self.predict_turned(opened, Some(&mut take_turned))?;
         let begun = Instant::now();
         turned.give(take)?;
         Ok(Spent { export: spent.export + begun.elapsed(), ..spent })

@@ -21,13 +21,12 @@ impl<'a> TurnedBack<'a> {
     }
 
     /// Takes the next slice of the turned image.
-    pub(super) fn take(&mut self, slice: &NativeSlice<'_>) -> Result<()> {
+    pub(super) fn take(&mut self, slice: &NativeSlice<'_>) {
         self.labels.extend_from_slice(slice.labels);
         let planes = slice.probabilities.chunks_exact(slice.labels.len().max(1));
         for (class, plane) in self.probabilities.iter_mut().zip(planes) {
             class.extend_from_slice(plane);
         }
-        Ok(())
     }
 
     /// Hands on the slices of the file.

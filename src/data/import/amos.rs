@@ -1,6 +1,6 @@
 //! AMOS (abdominal organs in CT and MR): the folders of the challenge, or those of `med-air/CMC`.
 //!
-//! Data: Ji et al., NeurIPS 2022. Preparation after Zhou et al., MICCAI 2024 (`med-air/CMC` at cb8dd116): axes to the
+//! Data: Ji et al., 2022. Preparation after Zhou et al., MICCAI 2024 (`med-air/CMC` at cb8dd116): axes to the
 //! right, the front and the head, 1.5 x 1.5 x 2 mm by straight lines, a window of CT and z-scores of MR, cropped to
 //! what is not air. Other than there intensities are scaled before voxels are resampled.
 

@@ -142,7 +142,8 @@ fn placements_checksum<'a>(placements: impl Iterator<Item = &'a StoredPlacement>
 
 /// Checksum of what cases were taken with, over their names, each on a line.
 fn modalities_checksum(rows: &[Row]) -> u64 {
-    xxh3_64(rows.iter().map(|row| format!("{}\n", row.modality)).collect::<String>().as_bytes())
+    let names: Vec<&str> = rows.iter().flat_map(|row| [&*row.modality, "\n"]).collect();
+    xxh3_64(names.concat().as_bytes())
 }
 
 /// Checksum of intensities, over their little-endian bytes.
