@@ -30,6 +30,9 @@ pub struct Evaluate {
         conflicts_with_all = ["convention", "fold", "statistics"]
     )]
     pub images: Option<PathBuf>,
+    /// What these images were taken with, as `ct`, of a run that has learnt from several modalities
+    #[arg(long, value_name = "NAME", requires = "images")]
+    pub modality: Option<String>,
     /// Score the label files in this folder instead of a run, NIfTI or PNG of any program
     #[arg(
         long,

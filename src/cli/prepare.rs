@@ -51,6 +51,14 @@ pub enum Prepare {
     Brats(Brats),
     /// Synthetic diseased and healthy images in colour, for methods that learn from image labels
     LesionPhantom(LesionPhantom),
+    /// Pictures that somebody looked at: levels of gaze made of an eye tracker's fixations; mpirun makes it faster
+    Gaze(Gaze),
+    /// Synthetic pictures with lesions and simulated fixations
+    GazePhantom(GazePhantom),
+    /// AMOS: organs of the abdomen in CT and MR, few of them labelled; the folders of the challenge or of CMC
+    Amos(Amos),
+    /// Synthetic abdomens in CT and MR of different patients, few of them labelled
+    TwoModalityPhantom(TwoModalityPhantom),
     /// Add labels of every pixel that a program makes of scribbles; mpirun makes it faster
     PseudoLabels(PseudoLabels),
     /// Draw scribbles or points where there are dense labels, instead of those that are there, or shorten these
@@ -267,6 +275,126 @@ pub struct LesionPhantom {
     pub to: PathBuf,
 }
 
+/// Arguments of `scrimp prepare gaze`.
+#[derive(Debug, Args)]
+pub struct Gaze {
+    /// Folder of pictures, PNG or JPEG
+    #[arg(long, value_name = "DIR")]
+    pub images: PathBuf,
+    /// Folder of masks with the names of the pictures, 255 where the structure is; pictures to train on need none
+    #[arg(long, value_name = "DIR")]
+    pub masks: Option<PathBuf>,
+    /// Table of fixations with the columns `IMAGE`, `CURRENT_FIX_X`, `CURRENT_FIX_Y` (both 0 to 1),
+    /// `CURRENT_FIX_DURATION` and, where it is known, `CURRENT_FIX_START` (both in ms)
+    #[arg(long, value_name = "CSV")]
+    pub fixations: PathBuf,
+    /// List of pictures to train on, the first word of each line a name; without lists folds are drawn
+    #[arg(long, value_name = "FILE", requires = "test")]
+    pub train: Option<PathBuf>,
+    /// List of pictures to test with, which become fold 1
+    #[arg(long, value_name = "FILE", requires = "train")]
+    pub test: Option<PathBuf>,
+    /// Rows and columns that every picture is resized to
+    #[arg(long, value_name = "PIXELS", default_value_t = 224, value_parser = from_to(16, NETWORK_SIZE))]
+    pub size: usize,
+    /// By which deviation maps of gaze are smoothed, in 768ths of a picture; as published where nothing is said: 70
+    /// of pictures in colour (Kvasir-SEG), 50 of grey ones (NCI-ISBI 2013)
+    #[arg(long, value_name = "CELLS")]
+    pub sigma: Option<f64>,
+    /// At which shares maps of gaze are cut; as published where nothing is said: 0.5,0.3 of pictures in colour,
+    /// 0.2,0.4 of grey ones
+    #[arg(long, value_name = "SHARES", value_delimiter = ',')]
+    pub levels: Vec<f64>,
+    /// What masks and gaze show
+    #[arg(long, value_name = "NAME", default_value = "lesion")]
+    pub class: String,
+    /// Regular expression whose first group in the name of a picture is its patient, as in `^(.+)_[0-9]+$`;
+    /// each picture is a patient of its own otherwise
+    #[arg(long, value_name = "REGEX")]
+    pub patients: Option<String>,
+    /// Equal seeds draw equal folds
+    #[arg(long, default_value_t = 1, conflicts_with = "train")]
+    pub seed: u64,
+    /// The packed file to write
+    #[arg(long, value_name = "FILE")]
+    pub to: PathBuf,
+}
+
+/// Arguments of `scrimp prepare amos`.
+#[derive(Debug, Args)]
+pub struct Amos {
+    /// The folder with `imagesTr`, `labelsTr`, `imagesVal` and `labelsVal`, numbers up to 500 for CT and larger ones for
+    /// MR; or with `train_data` and `val_data`, in each `images` (`amos_0001_CT`, `amos_0507_MRI`) and `masks`
+    #[arg(long, value_name = "DIR")]
+    pub from: PathBuf,
+    /// Which of the cases to train on are labelled
+    #[command(flatten)]
+    pub labelled: Labelled,
+    /// The packed file to write
+    #[arg(long, value_name = "FILE")]
+    pub to: PathBuf,
+}
+
+/// Arguments of `scrimp prepare gaze-phantom`.
+#[derive(Debug, Args)]
+pub struct GazePhantom {
+    /// How many pictures to train on
+    #[arg(long, default_value_t = 200, value_parser = from_to(1, PHANTOM_CASES))]
+    pub cases: usize,
+    /// How many pictures to validate with
+    #[arg(long, default_value_t = 32, value_parser = from_to(1, PHANTOM_CASES))]
+    pub validation: usize,
+    /// How many pictures to test with
+    #[arg(long, default_value_t = 32, value_parser = from_to(0, PHANTOM_CASES))]
+    pub test: usize,
+    /// Rows and columns of each picture
+    #[arg(long, default_value_t = 64, value_parser = from_to(32, NETWORK_SIZE / 2))]
+    pub size: usize,
+    /// At which shares maps of gaze are cut
+    #[arg(long, value_name = "SHARES", value_delimiter = ',', default_value = "0.5,0.3")]
+    pub levels: Vec<f64>,
+    /// Equal seeds give equal files
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// The packed file to write
+    #[arg(long, value_name = "FILE")]
+    pub to: PathBuf,
+}
+
+/// Which of the cases to train on are labelled.
+#[derive(Debug, Args)]
+pub struct Labelled {
+    /// The share of the cases of each modality to train on that keep their labels; what the others show is not packed
+    #[arg(long, value_name = "SHARE", default_value_t = 0.1, value_parser = labelled_share)]
+    pub labelled_share: f64,
+    /// Equal seeds label equal cases, and draw equal ones where they are drawn
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+}
+
+/// Arguments of `scrimp prepare two-modality-phantom`.
+#[derive(Debug, Args)]
+pub struct TwoModalityPhantom {
+    /// How many patients of each modality to train on
+    #[arg(long, default_value_t = 20, value_parser = from_to(1, PHANTOM_CASES))]
+    pub cases: usize,
+    /// How many patients of each modality to validate with
+    #[arg(long, default_value_t = 5, value_parser = from_to(1, PHANTOM_CASES))]
+    pub validation: usize,
+    /// About how many slices a case has
+    #[arg(long, default_value_t = 24, value_parser = from_to(8, EXTENT))]
+    pub slices: usize,
+    /// About how many rows and columns a slice has before it is cropped
+    #[arg(long, default_value_t = 64, value_parser = from_to(32, NETWORK_SIZE))]
+    pub size: usize,
+    /// Which of the cases to train on are labelled
+    #[command(flatten)]
+    pub labelled: Labelled,
+    /// The packed file to write
+    #[arg(long, value_name = "FILE")]
+    pub to: PathBuf,
+}
+
 /// Arguments of `scrimp prepare pseudo-labels`.
 #[derive(Debug, Args)]
 pub struct PseudoLabels {
@@ -413,6 +541,12 @@ pub enum Crop {
 /// Takes shares of the largest entropy.
 fn entropy_share(word: &str) -> Result<f32, String> {
     let share = word.parse().ok().filter(|share: &f32| *share > 0.0 && *share <= 1.0);
+    share.ok_or_else(|| "expected a share above 0 and up to 1".to_owned())
+}
+
+/// Takes shares of cases, of which one at least is left.
+fn labelled_share(word: &str) -> Result<f64, String> {
+    let share = word.parse().ok().filter(|share: &f64| *share > 0.0 && *share <= 1.0);
     share.ok_or_else(|| "expected a share above 0 and up to 1".to_owned())
 }
 

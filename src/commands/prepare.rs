@@ -3,20 +3,18 @@
 //! Knows how to talk about it; reading, scaling and packing stand in `data`.
 
 use super::annotate;
+use super::looked_at;
 #[cfg(feature = "torch")]
 use super::network_labels;
-use super::packing::{pack, say, warn};
+use super::packing::{claim, pack, say, warn};
 use crate::cli;
 use crate::data::import::{
-    Steps, acdc, brats, brats_scribbles, label_transfer, lesion_phantom, mscmr, nifti, phantom,
-    word,
+    Steps, acdc, amos, brats, brats_scribbles, label_transfer, lesion_phantom, mscmr, nifti,
+    phantom, two_modality, word,
 };
 use crate::data::simulated::{Drawing, Simulation};
-use crate::data::store::{Destination, Existing};
-use crate::error::{Context, Exit, Failure, Result};
+use crate::error::{Exit, Failure, Result};
 use crate::preparation::{Crop, Intensities, Interpolation, Over, Scaling, Spacing};
-use std::io::Write;
-use std::path::Path;
 
 /// Packs the data set that the command line names, and says on stdout what was written.
 pub(super) fn run(prepare: &cli::Prepare) -> Result<Exit> {
@@ -46,6 +44,18 @@ pub(super) fn run(prepare: &cli::Prepare) -> Result<Exit> {
         cli::Prepare::LabelTransfer(arguments) => pack_label_transfer(arguments),
         cli::Prepare::Brats(arguments) => pack_brats(arguments),
         cli::Prepare::LesionPhantom(arguments) => pack_lesion_phantom(arguments),
+        cli::Prepare::Gaze(arguments) => looked_at::gaze(arguments),
+        cli::Prepare::GazePhantom(arguments) => looked_at::phantom(arguments),
+        cli::Prepare::Amos(arguments) => {
+            let to = claim(&arguments.to)?;
+            let source = amos::open(&amos::Package {
+                folder: arguments.from.clone(),
+                labelled_share: arguments.labelled.labelled_share,
+                seed: arguments.labelled.seed,
+            })?;
+            pack(source, to)
+        }
+        cli::Prepare::TwoModalityPhantom(arguments) => pack_two_modality_phantom(arguments),
         cli::Prepare::PseudoLabels(arguments) => match arguments.with {
             cli::Labeller::Network => label_by_network(arguments),
             cli::Labeller::RandomWalker => annotate::pseudo_labels(arguments),
@@ -204,6 +214,19 @@ fn pack_lesion_phantom(arguments: &cli::LesionPhantom) -> Result<Exit> {
     pack(source, to)
 }
 
+fn pack_two_modality_phantom(arguments: &cli::TwoModalityPhantom) -> Result<Exit> {
+    let to = claim(&arguments.to)?;
+    let source = two_modality::open(two_modality::TwoModalityPhantom {
+        cases: arguments.cases,
+        validation: arguments.validation,
+        slices: arguments.slices,
+        size: arguments.size,
+        labelled_share: arguments.labelled.labelled_share,
+        seed: arguments.labelled.seed,
+    })?;
+    pack(source, to)
+}
+
 #[cfg(feature = "torch")]
 fn label_by_network(arguments: &cli::PseudoLabels) -> Result<Exit> {
     network_labels::run(arguments)
@@ -213,14 +236,4 @@ fn label_by_network(arguments: &cli::PseudoLabels) -> Result<Exit> {
 fn label_by_network(_: &cli::PseudoLabels) -> Result<Exit> {
     Err(Failure::usage("built without the feature `torch`, so there is no network to label with")
         .hint("run `cargo build --release`"))
-}
-
-/// Takes the name of the file to write before anything is read, and says so where it replaces another.
-fn claim(to: &Path) -> Result<Destination> {
-    let destination = Destination::claim(to, Existing::Replaced)?;
-    if destination.replaces() {
-        writeln!(anstream::stderr(), "`{}` is a packed data set, and is replaced", to.display())
-            .context(|| "cannot write to stderr")?;
-    }
-    Ok(destination)
 }

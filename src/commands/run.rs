@@ -6,14 +6,16 @@ use super::kernel_cache;
 use crate::comm::environment::{self, Placement, Variables};
 use crate::comm::{self, Communicator, Host, Ranks, agree, with_device};
 use crate::config::plan::{
-    DataSource, LesionPhantomPlan, PhantomPlan, RunPlan, ShapesPlan, ShapesSource, VolumesPlan,
+    DataSource, GazePhantomPlan, LesionPhantomPlan, PhantomPlan, RunPlan, ShapesPlan, ShapesSource,
+    TwoModalityPhantomPlan, VolumesPlan,
 };
 use crate::config::{
     Colour, DeviceChoice, Normalisation, Orientation, Outside, Precision, Resample, RunConfig,
     Split,
 };
 use crate::data::identity::Identity;
-use crate::data::import::{lesion_phantom, masks, phantom};
+use crate::data::import::gaze_phantom::{self, GazePhantom};
+use crate::data::import::{lesion_phantom, masks, phantom, two_modality};
 use crate::data::loader::{Loader, LoaderPlan};
 use crate::data::pseudo::Labelling;
 use crate::data::shapes::Shapes;
@@ -51,6 +53,8 @@ pub(super) fn identified(plan: &RunPlan) -> Result<(Arc<Dataset>, Identity)> {
         DataSource::Packed(path) => store::read(path)?,
         DataSource::Phantom(plan) => generated(plan)?,
         DataSource::LesionPhantom(plan) => generated_lesions(plan)?,
+        DataSource::GazePhantom(plan) => generated_gaze(plan)?,
+        DataSource::TwoModalityPhantom(plan) => generated_modalities(plan)?,
     };
     refuse_other_preparation(plan, &dataset)?;
     match plan.data.split {
@@ -133,6 +137,25 @@ fn generated_lesions(plan: &LesionPhantomPlan) -> Result<Dataset> {
         validation: plan.validation,
         test: plan.test,
         size: plan.size,
+        seed: plan.seed,
+    })
+}
+
+fn generated_gaze(plan: &GazePhantomPlan) -> Result<Dataset> {
+    let GazePhantomPlan { cases, validation, test, size, seed, .. } = *plan;
+    let levels = plan.levels.clone();
+    let phantom = GazePhantom { cases, validation, test, size, levels, seed };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    gaze_phantom::generate(&phantom, threads)
+}
+
+fn generated_modalities(plan: &TwoModalityPhantomPlan) -> Result<Dataset> {
+    two_modality::generate(&two_modality::TwoModalityPhantom {
+        cases: plan.cases,
+        validation: plan.validation,
+        slices: plan.slices,
+        size: plan.size,
+        labelled_share: plan.labelled_share,
         seed: plan.seed,
     })
 }
@@ -406,6 +429,7 @@ pub(super) fn loader_plan(plan: &RunPlan) -> Result<LoaderPlan> {
             Resample::Bilinear => augment::Resample::Bilinear,
             Resample::FullRotation => augment::Resample::FullRotation,
             Resample::Flips => augment::Resample::Flips,
+            Resample::Mild => augment::Resample::Mild,
             Resample::None => augment::Resample::None,
         },
         outside: match plan.data.outside {

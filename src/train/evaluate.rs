@@ -132,6 +132,7 @@ impl Evaluator {
         let measured = self.measured(method, ranks, scored)?;
         let cases = measured.into_iter().map(|(held_out, rows)| CaseScores {
             case: held_out.name().to_owned(),
+            modality: held_out.modality().to_owned(),
             unit: self.unit(&held_out),
             scores: rows.into_iter().map(Score::from_array).collect(),
         });
@@ -154,7 +155,8 @@ impl Evaluator {
         let inference = self.inference(method);
         for (name, case, prediction) in kept.of_all(&scores.cases) {
             let held_out = &cases[case];
-            let scene = Scene { held_out, annotation: &self.annotation, prediction };
+            let (annotation, levels) = (self.annotation.as_str(), self.dataset.levels.len());
+            let scene = Scene { held_out, annotation, levels, prediction };
             // A name that is a path would lie elsewhere.
             let case = held_out.name().replace(['/', '\\'], "_");
             scene.picture(&inference)?.write(&folder.join(format!("{name}-{case}.png")))?;

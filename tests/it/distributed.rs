@@ -138,6 +138,27 @@ fn rank_agreement_in_micro_batches() {
 }
 
 #[test]
+fn rank_agreement_of_networks_taught_by_gaze() {
+    let folder = TempDir::new().unwrap();
+    let train = |name: &str| {
+        // Sixteen pictures in batches of 5, the last of one: shares of ranks are uneven, and some are empty.
+        Train::new("configs/smoke/gazesup.toml", &folder.path().join(name)).sets(&[
+            "train.precision=fp64",
+            "train.total_steps=8",
+            "train.evaluate_every=4",
+            "train.save_every=8",
+            "train.batch_size=5",
+            "data.gaze_phantom.cases=16",
+        ])
+    };
+    let alone = train("alone").succeed();
+    for ranks in 2..=4 {
+        let run = format!("{ranks}-ranks");
+        assert_same_run(&train(&run).under_mpirun(ranks).succeed(), &alone);
+    }
+}
+
+#[test]
 fn rank_agreement_of_label_transfer() {
     let folder = TempDir::new().unwrap();
     let train = |name: &str| {

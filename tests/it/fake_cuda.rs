@@ -145,6 +145,11 @@ fn cltn_keeps_to_the_rules_of_gpus_and_to_its_launches() {
     keeps_to_the_rules_of_gpus_and_to_its_launches("cltn");
 }
 
+#[test]
+fn gazesup_keeps_to_the_rules_of_gpus_and_to_its_launches() {
+    keeps_to_the_rules_of_gpus_and_to_its_launches("gazesup");
+}
+
 /// By method and by what is counted.
 type Table = BTreeMap<String, Counts>;
 

@@ -34,11 +34,17 @@ mod data;
 #[cfg(feature = "hdf5")]
 mod data_acdc;
 #[cfg(test)]
+#[cfg(feature = "mpi")]
+mod data_amos;
+#[cfg(test)]
 #[cfg(feature = "hdf5")]
 mod data_brats;
 #[cfg(test)]
 #[cfg(feature = "hdf5")]
 mod data_brats_scribbles;
+#[cfg(test)]
+#[cfg(feature = "hdf5")]
+mod data_gaze;
 #[cfg(test)]
 #[cfg(feature = "hdf5")]
 mod data_label_transfer;
@@ -119,6 +125,9 @@ mod golden_dmsps_data;
 mod golden_expansion;
 #[cfg(test)]
 mod golden_gaze;
+#[cfg(test)]
+#[cfg(feature = "torch")]
+mod golden_gazesup;
 #[cfg(test)]
 #[cfg(feature = "torch")]
 mod golden_label_transfer;

@@ -5,12 +5,13 @@ use scrimp::comm::{Ranks, Solo};
 use scrimp::config;
 use scrimp::config::sampling::Sampling;
 use scrimp::data::augment::Resample;
+use scrimp::data::import::gaze_phantom::{self, GazePhantom};
 use scrimp::data::import::lesion_phantom::{self, LesionPhantom};
 use scrimp::data::import::phantom::{Difficulty, Phantom, generate};
 use scrimp::data::loader::{Loader, LoaderPlan};
 use scrimp::data::shapes::Shapes;
-use scrimp::data::stream::{by_image_label, by_masks, training_slices};
-use scrimp::data::{IGNORE, IMAGE_LABEL, SCRIBBLE};
+use scrimp::data::stream::{by_masks, training_slices};
+use scrimp::data::{GAZE, IGNORE, IMAGE_LABEL};
 use scrimp::error::Exit;
 use scrimp::methods::{METHODS, MethodDef, Passes, Setup};
 use scrimp::random::Key;
@@ -154,10 +155,13 @@ impl Bench {
         let phantom = Phantom { cases: 5, slices: 2, size: 32, difficulty, seed: 1 };
         let lesions =
             LesionPhantom { cases: 6, healthy: 5, validation: 2, test: 0, size: 32, seed: 1 };
-        let dataset = if by_image_label(definition.streams) {
-            lesion_phantom::generate(&lesions)
-        } else {
-            generate(&phantom)
+        let levels = vec![0.3, 0.5];
+        let gazed = GazePhantom { cases: 8, validation: 2, test: 0, size: 32, levels, seed: 1 };
+        let annotation = config.data.annotation();
+        let dataset = match annotation {
+            IMAGE_LABEL => lesion_phantom::generate(&lesions),
+            GAZE => gaze_phantom::generate(&gazed, 1),
+            _ => generate(&phantom),
         };
         let dataset = Arc::new(dataset.unwrap());
         let learner = LearnerSetup {
@@ -168,7 +172,6 @@ impl Bench {
             moments: Moments::Whole,
         };
         let classes = dataset.classes.len() as i64;
-        let annotation = if by_image_label(definition.streams) { IMAGE_LABEL } else { SCRIBBLE };
         let slices = training_slices(&dataset, 1, annotation);
         let slices = slices.iter().map(|_| [phantom.size; 2]).collect();
         let passes = Passes::new(true, None);
@@ -180,7 +183,7 @@ impl Bench {
             slices,
             sample: [1, 32, 32],
             spacing_mm: None,
-            levels: Vec::new(),
+            levels: dataset.levels.clone(),
         };
         let plan = LoaderPlan {
             fold: 1,

@@ -9,7 +9,7 @@ use super::{Source, prepared};
 use crate::data::simulated::Simulation;
 use crate::data::{Case, DENSE};
 use crate::error::{Failure, Result};
-use crate::preparation::{Channel, Crop, Intensities, Interpolation, Preparation, Spacing};
+use crate::preparation::{Channel, Crop, Intensities, Preparation};
 use crate::random::Key;
 use crate::scan::{self, Coding, Notes};
 use std::collections::BTreeMap;
@@ -84,9 +84,8 @@ fn preparation() -> Preparation {
     };
     Preparation {
         crop: Crop::NonzeroButLast,
-        interpolation: Interpolation::Cubic,
-        spacing: Spacing::AsStored,
         channels: MODALITIES.map(channel).to_vec(),
+        ..Preparation::grey(Intensities::PublishedBrats)
     }
 }
 

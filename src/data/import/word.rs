@@ -289,7 +289,7 @@ fn cropped(case: Case, preparation: &Preparation, image: &Path, notes: &Notes) -
         notes.add("without any of the organs, and kept whole", format!("`{}`", case.name));
         shape.map(|extent| 0..extent)
     });
-    let Prepared { scan, regrid } = preparation
+    let Prepared { scan, regrid, .. } = preparation
         .apply_within(case.scan, kept)
         .map_err(|failure| failure.during(format!("cannot prepare `{}`", image.display())))?;
     // Voxels are left out and none is moved, so that scribbles go the way of dense labels.
