@@ -61,14 +61,18 @@ pub struct Simulation {
 impl Simulation {
     /// Replaces the scribbles of every case by ones drawn from its dense labels, or shortens those that are there,
     /// with `threads` threads. Annotations that were made from the old scribbles go. Refuses a case without dense
-    /// labels to draw from, and a data set without scribbles to shorten; cases without any stay as they are.
+    /// labels to draw from, and a data set without scribbles to shorten. Where some cases have scribbles, those
+    /// without any stay as they are: they are there to be scored.
     pub fn annotate(&self, dataset: &mut Dataset, threads: usize, note: &dyn Fn()) -> Result<()> {
         self.refuse_sourceless(dataset)?;
         let (cases, class_count) = (&dataset.cases, dataset.classes.len());
         let source = self.drawing.source();
+        let has = |case: &Case, kind: &str| case.annotations.contains_key(kind);
+        let is_scribbled = cases.iter().any(|case| has(case, SCRIBBLE));
         let draw = |index: usize| {
             let case = &cases[index];
-            case.annotations.contains_key(source).then(|| self.draw(case, class_count))
+            let is_scored = is_scribbled && !has(case, SCRIBBLE);
+            (has(case, source) && !is_scored).then(|| self.draw(case, class_count))
         };
         let drawn = in_parallel(cases.len(), threads, &draw, note)?;
         for (case, labels) in dataset.cases.iter_mut().zip(drawn) {

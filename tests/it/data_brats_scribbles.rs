@@ -161,7 +161,9 @@ fn what_is_missing_is_named() {
     hint: only the training set of the challenge has segmentations
     ");
     insta::assert_snapshot!(said(&|folder, _| {
-        ENDINGS.iter().for_each(|ending| fs::remove_file(file(folder, ending)).unwrap());
+        for ending in ENDINGS {
+            fs::remove_file(file(folder, ending)).unwrap();
+        }
     }), @r"
     error: segmentation `FOLDER/BraTS20_Training_003/BraTS20_Training_003_seg.nii` has no volume
 

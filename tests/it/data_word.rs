@@ -182,6 +182,15 @@ fn simulated_scribbles_are_those_of_cases_to_train_on() {
         assert!(known.clone().any(|(_, label)| *label == 1));
         assert!(known.clone().any(|(_, label)| *label == 0));
     }
+    // Drawn anew they are still those of cases to train on.
+    let mut again = dataset.clone();
+    let other = Simulation { drawing: Drawing::Points { count: 1 }, ..SIMULATION };
+    other.annotate(&mut again, 1, &|| ()).unwrap();
+    for (before, after) in dataset.cases.iter().zip(&again.cases) {
+        let [before, after] = [before, after].map(|case| case.annotations.get(SCRIBBLE));
+        assert_eq!(before.is_some(), after.is_some());
+        assert!(before.is_none() || before != after);
+    }
     fs::remove_file(folder.path().join("labelsTr/word_0010.nii")).unwrap();
     insta::assert_snapshot!(text(import(folder.path(), Some(SIMULATION)), folder.path()), @r"
     error: image `FOLDER/imagesTr/word_0010.nii` has no labels to draw scribbles from
