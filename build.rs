@@ -31,6 +31,7 @@ mod torch {
             .file("src/native/convolution.cpp")
             .file("src/native/discriminator.cpp")
             .file("src/native/kernel_launcher.cpp")
+            .file("src/native/propagation.cpp")
             .compile("scrimp_shim");
         // An object and no library, from which the linker would take nothing.
         for object in compiler(&root).file("tests/it/gpu_first.cpp").compile_intermediates() {

@@ -6,7 +6,7 @@
 use crate::error::Result;
 use crate::native::Form;
 use crate::native::flat::{Leaf, Places, forget_gradients, gather};
-use crate::random::Key;
+use crate::random::{Draws, Key};
 use std::ops::Range;
 use tch::{Device, Kind, Tensor};
 
@@ -72,7 +72,7 @@ impl Parameters {
 
     /// Where a network registers its tensors.
     pub fn root(&mut self) -> Scope<'_> {
-        Scope { parameters: self, prefix: String::new() }
+        Scope { parameters: self, prefix: String::new(), drawn_as: String::new() }
     }
 
     /// All tensors in order of registration.
@@ -91,22 +91,38 @@ impl Parameters {
     }
 }
 
+fn joined(prefix: &str, name: &str) -> String {
+    if prefix.is_empty() { name.to_owned() } else { format!("{prefix}.{name}") }
+}
+
 /// A place in the tree of names.
 #[derive(Debug)]
 pub struct Scope<'a> {
     parameters: &'a mut Parameters,
     prefix: String,
+    /// The place whose initial values this one has: itself, or one that it is a copy of.
+    drawn_as: String,
 }
 
 impl Scope<'_> {
     /// The place `name` below this one.
     pub fn sub(&mut self, name: &str) -> Scope<'_> {
-        let prefix = self.path(name);
-        Scope { parameters: self.parameters, prefix }
+        self.sub_like(name, name)
+    }
+
+    /// The same, whose tensors begin as those of equal names and shapes of the place `like` below this one.
+    pub fn sub_like(&mut self, name: &str, like: &str) -> Scope<'_> {
+        let (prefix, drawn_as) = (self.path(name), joined(&self.drawn_as, like));
+        Scope { parameters: self.parameters, prefix, drawn_as }
     }
 
     fn path(&self, name: &str) -> String {
-        if self.prefix.is_empty() { name.to_owned() } else { format!("{}.{name}", self.prefix) }
+        joined(&self.prefix, name)
+    }
+
+    /// Random numbers for the initial values of a tensor.
+    fn draws(&self, name: &str) -> Draws {
+        self.parameters.key.purpose(&joined(&self.drawn_as, name)).draws()
     }
 
     /// In which numbers convolutions compute, whatever those that are stored.
@@ -149,7 +165,7 @@ impl Scope<'_> {
 
     /// A trainable tensor of normal numbers with mean 0, drawn from the key and its full name.
     pub fn normal(&mut self, name: &str, shape: &[i64], deviation: f64) -> Tensor {
-        let mut draws = self.parameters.key.purpose(&self.path(name)).draws();
+        let mut draws = self.draws(name);
         let count = shape.iter().product::<i64>();
         let values: Vec<f64> = (0..count).map(|_| deviation * draws.normal()).collect();
         let values = Tensor::from_slice(&values).view(shape).to_kind(self.parameters.kind);
@@ -169,7 +185,7 @@ impl Scope<'_> {
     }
 
     fn draw(&self, name: &str, shape: &[i64], bound: f64) -> Tensor {
-        let mut draws = self.parameters.key.purpose(&self.path(name)).draws();
+        let mut draws = self.draws(name);
         let count = shape.iter().product::<i64>();
         let values: Vec<f64> = (0..count).map(|_| draws.range(-bound, bound)).collect();
         Tensor::from_slice(&values).view(shape).to_kind(self.parameters.kind)
@@ -189,7 +205,7 @@ impl Scope<'_> {
 
     /// A buffer of length 1 in a direction drawn from the key and its full name.
     pub fn direction(&mut self, name: &str, count: i64) -> Tensor {
-        let mut draws = self.parameters.key.purpose(&self.path(name)).draws();
+        let mut draws = self.draws(name);
         let values: Vec<f64> = (0..count).map(|_| draws.normal()).collect();
         let values = Tensor::from_slice(&values);
         let unit = &values / values.norm();
@@ -516,6 +532,21 @@ mod tests {
         for tensor in [mean, count, variance] {
             assert!(tensor.eq(7).all().int64_value(&[]) == 1);
         }
+    }
+
+    #[test]
+    fn a_place_that_is_like_another_begins_with_its_values() {
+        let mut parameters = Parameters::new(Key::new(1), Kind::Float, Device::Cpu);
+        let mut root = parameters.root();
+        let mut model = root.sub("model");
+        let of = |mut scope: Scope<'_>| scope.sub("a").uniform("weight", &[4], 1.0);
+        let [first, copy, other] =
+            [of(model.sub("0")), of(model.sub_like("1", "0")), of(model.sub("1"))];
+        assert!(first.equal(&copy) && !first.equal(&other));
+        let _ = tch::no_grad(|| copy.shallow_clone().fill_(2.0));
+        assert!(!first.equal(&copy), "they share their memory");
+        let names: Vec<&str> = parameters.entries().iter().map(|e| e.name.as_str()).collect();
+        assert_eq!(names[..2], ["model.0.a.weight", "model.1.a.weight"]);
     }
 
     #[test]

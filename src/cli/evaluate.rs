@@ -62,6 +62,8 @@ pub enum Convention {
     Voxels,
     /// The network's grid with spacing 10, 1, 1, as papers on ACDC scribbles print it
     Published,
+    /// Native size and unit, and 0 in every score of a structure that prediction or truth lack, as published for DMSPS
+    Dmsps,
     /// Jaccard, accuracy, Dice, sensitivity and specificity of the first class, as published for lesions
     Lesion,
 }

@@ -10,8 +10,9 @@ use std::path::PathBuf;
 pub use evaluate::{Convention, Evaluate, Statistics};
 pub use predict::{Predict, PredictDevice, Touching};
 pub use prepare::{
-    Absent, Brats, Crop, Difficulty, Interpolation, LabelTransfer, Labeller, LesionPhantom, Nifti,
-    Prepare, PseudoLabels, Published, Refinement, Resampling, ScribbleKind, Scribbles, Unsure,
+    Absent, Brats, BratsScribbles, Crop, Difficulty, Gaze, GazePhantom, Interpolation,
+    LabelTransfer, Labeller, LesionPhantom, Nifti, Prepare, PseudoLabels, Published, Refinement,
+    Resampling, ScribbleKind, Scribbles, Unsure, Word,
 };
 
 /// Trains medical image segmentation from scrimped annotations, on as many processes as mpirun starts.

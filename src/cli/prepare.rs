@@ -18,6 +18,10 @@ pub enum Prepare {
     /// MSCMR in the folders of CycleMix: `train` with scribbles, `val` and, where its images are there, `TestSet`
     /// with dense labels
     Mscmr(Published),
+    /// WORD: abdominal CT, seven organs, in the challenge's own folder
+    Word(Word),
+    /// BraTS: whole volumes in four modalities with simulated scribbles
+    BratsScribbles(BratsScribbles),
     /// Your own data: NIfTI images with scribbles of the same file name
     Nifti(Nifti),
     /// A synthetic cardiac data set, for trying things out
@@ -47,6 +51,10 @@ pub enum Prepare {
     Brats(Brats),
     /// Synthetic diseased and healthy images in colour, for methods that learn from image labels
     LesionPhantom(LesionPhantom),
+    /// Pictures that somebody looked at: levels of gaze made of an eye tracker's fixations; mpirun makes it faster
+    Gaze(Gaze),
+    /// Synthetic pictures with lesions and simulated fixations
+    GazePhantom(GazePhantom),
     /// Add labels of every pixel that a program makes of scribbles; mpirun makes it faster
     PseudoLabels(PseudoLabels),
     /// Draw scribbles or points where there are dense labels, instead of those that are there, or shorten these
@@ -192,6 +200,51 @@ pub struct Brats {
     pub to: PathBuf,
 }
 
+/// Arguments of `scrimp prepare word`.
+#[derive(Debug, Args)]
+pub struct Word {
+    /// The folder of the data set, with `imagesTr`, `labelsTr`, `scribblesTr`, `imagesVal`, `labelsVal` and, where they
+    /// are there, `imagesTs` and `labelsTs`
+    #[arg(long, value_name = "DIR")]
+    pub from: PathBuf,
+    /// Draw scribbles from the dense labels of images to train on, instead of those in the folder
+    #[arg(long)]
+    pub simulate: bool,
+    /// Draw on the first of every so many slices and leave the others unlabelled
+    #[arg(long, value_name = "SLICES", default_value_t = 1, requires = "simulate", value_parser = clap::value_parser!(u32).range(1..))]
+    pub every: u32,
+    /// Equal seeds give equal scribbles
+    #[arg(long, default_value_t = 2022, requires = "simulate")]
+    pub seed: u64,
+    /// The packed file to write
+    #[arg(long, value_name = "FILE")]
+    pub to: PathBuf,
+}
+
+/// Arguments of `scrimp prepare brats-scribbles`.
+#[derive(Debug, Args)]
+pub struct BratsScribbles {
+    /// The folder in which, at any depth, `CASE_t1.nii.gz`, `CASE_t1ce.nii.gz`, `CASE_t2.nii.gz`,
+    /// `CASE_flair.nii.gz` and `CASE_seg.nii.gz` lie side by side
+    #[arg(long, value_name = "DIR")]
+    pub from: PathBuf,
+    /// Draw on the first of every so many slices and leave the others unlabelled
+    #[arg(long, value_name = "SLICES", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub every: u32,
+    /// Share of the patients to validate with; 56 of 369 is what is published
+    #[arg(long, value_name = "SHARE", default_value_t = 0.1518)]
+    pub val_share: f64,
+    /// Share of the patients to test with; 54 of 369 is what is published
+    #[arg(long, value_name = "SHARE", default_value_t = 0.1463)]
+    pub test_share: f64,
+    /// Equal seeds give equal splits and scribbles
+    #[arg(long, default_value_t = 2022)]
+    pub seed: u64,
+    /// The packed file to write
+    #[arg(long, value_name = "FILE")]
+    pub to: PathBuf,
+}
+
 /// Arguments of `scrimp prepare lesion-phantom`.
 #[derive(Debug, Args)]
 pub struct LesionPhantom {
@@ -210,6 +263,77 @@ pub struct LesionPhantom {
     /// Rows and columns of each image
     #[arg(long, default_value_t = 64, value_parser = from_to(32, NETWORK_SIZE))]
     pub size: usize,
+    /// Equal seeds give equal files
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// The packed file to write
+    #[arg(long, value_name = "FILE")]
+    pub to: PathBuf,
+}
+
+/// Arguments of `scrimp prepare gaze`.
+#[derive(Debug, Args)]
+pub struct Gaze {
+    /// Folder of pictures, PNG or JPEG
+    #[arg(long, value_name = "DIR")]
+    pub images: PathBuf,
+    /// Folder of masks with the names of the pictures, 255 where the structure is; pictures to train on need none
+    #[arg(long, value_name = "DIR")]
+    pub masks: Option<PathBuf>,
+    /// Table of fixations with the columns `IMAGE`, `CURRENT_FIX_X`, `CURRENT_FIX_Y` (both 0 to 1),
+    /// `CURRENT_FIX_DURATION` and, where it is known, `CURRENT_FIX_START` (both in ms)
+    #[arg(long, value_name = "CSV")]
+    pub fixations: PathBuf,
+    /// List of pictures to train on, the first word of each line a name; without lists folds are drawn
+    #[arg(long, value_name = "FILE", requires = "test")]
+    pub train: Option<PathBuf>,
+    /// List of pictures to test with, which become fold 1
+    #[arg(long, value_name = "FILE", requires = "train")]
+    pub test: Option<PathBuf>,
+    /// Rows and columns that every picture is resized to
+    #[arg(long, value_name = "PIXELS", default_value_t = 224, value_parser = from_to(16, NETWORK_SIZE))]
+    pub size: usize,
+    /// By which deviation maps of gaze are smoothed, in 768ths of a picture; as published where nothing is said: 70
+    /// of pictures in colour (Kvasir-SEG), 50 of grey ones (NCI-ISBI 2013)
+    #[arg(long, value_name = "CELLS")]
+    pub sigma: Option<f64>,
+    /// At which shares maps of gaze are cut; as published where nothing is said: 0.5,0.3 of pictures in colour,
+    /// 0.2,0.4 of grey ones
+    #[arg(long, value_name = "SHARES", value_delimiter = ',')]
+    pub levels: Vec<f64>,
+    /// What masks and gaze show
+    #[arg(long, value_name = "NAME", default_value = "lesion")]
+    pub class: String,
+    /// Regular expression whose first group in the name of a picture is its patient, as in `^(.+)_[0-9]+$`;
+    /// each picture is a patient of its own otherwise
+    #[arg(long, value_name = "REGEX")]
+    pub patients: Option<String>,
+    /// Equal seeds draw equal folds
+    #[arg(long, default_value_t = 1, conflicts_with = "train")]
+    pub seed: u64,
+    /// The packed file to write
+    #[arg(long, value_name = "FILE")]
+    pub to: PathBuf,
+}
+
+/// Arguments of `scrimp prepare gaze-phantom`.
+#[derive(Debug, Args)]
+pub struct GazePhantom {
+    /// How many pictures to train on
+    #[arg(long, default_value_t = 200, value_parser = from_to(1, PHANTOM_CASES))]
+    pub cases: usize,
+    /// How many pictures to validate with
+    #[arg(long, default_value_t = 32, value_parser = from_to(1, PHANTOM_CASES))]
+    pub validation: usize,
+    /// How many pictures to test with
+    #[arg(long, default_value_t = 32, value_parser = from_to(0, PHANTOM_CASES))]
+    pub test: usize,
+    /// Rows and columns of each picture
+    #[arg(long, default_value_t = 64, value_parser = from_to(32, NETWORK_SIZE / 2))]
+    pub size: usize,
+    /// At which shares maps of gaze are cut
+    #[arg(long, value_name = "SHARES", value_delimiter = ',', default_value = "0.5,0.3")]
+    pub levels: Vec<f64>,
     /// Equal seeds give equal files
     #[arg(long, default_value_t = 1)]
     pub seed: u64,

@@ -93,6 +93,7 @@ fn scored(
         Convention::Native | Convention::Lesion => Yardstick::Native,
         Convention::Voxels => Yardstick::Voxels,
         Convention::Published => Yardstick::Published,
+        Convention::Dmsps => Yardstick::Dmsps,
     };
     statistics(arguments.statistics, plan, &dataset, (&*method, place.device, comm))?;
     let evaluator = Evaluator {

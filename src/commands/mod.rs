@@ -22,6 +22,8 @@ pub mod journal;
 #[cfg(feature = "torch")]
 mod kernel_cache;
 mod launch;
+#[cfg(feature = "hdf5")]
+mod looked_at;
 #[cfg(feature = "torch")]
 mod methods;
 #[cfg(feature = "torch")]

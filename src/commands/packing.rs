@@ -15,6 +15,16 @@ pub(super) fn claim_free(to: &Path) -> Result<Destination> {
     Destination::claim(to, Existing::Refused)
 }
 
+/// Takes the name of the file to write before anything is read, and says so where it replaces another.
+pub(super) fn claim(to: &Path) -> Result<Destination> {
+    let destination = Destination::claim(to, Existing::Replaced)?;
+    if destination.replaces() {
+        writeln!(anstream::stderr(), "`{}` is a packed data set, and is replaced", to.display())
+            .context(|| "cannot write to stderr")?;
+    }
+    Ok(destination)
+}
+
 /// A bar for `count` things, drawn on stderr and only where that is a terminal.
 pub(super) fn bar(doing: &str, count: usize, things: &str) -> Result<ProgressBar> {
     let template = format!("{doing} {{bar:30}} {{pos}}/{{len}} {things}, {{eta}} left");

@@ -3,18 +3,19 @@
 //! Knows how to talk about it; reading, scaling and packing stand in `data`.
 
 use super::annotate;
+use super::looked_at;
 #[cfg(feature = "torch")]
 use super::network_labels;
-use super::packing::{pack, say, warn};
+use super::packing::{claim, pack, say, warn};
 use crate::cli;
 use crate::data::import::{
-    Steps, acdc, brats, label_transfer, lesion_phantom, mscmr, nifti, phantom,
+    Steps, acdc, brats, brats_scribbles, label_transfer, lesion_phantom, mscmr, nifti, phantom,
+    word,
 };
+use crate::data::simulated::{Drawing, Simulation};
 use crate::data::store::{Destination, Existing};
 use crate::error::{Context, Exit, Failure, Result};
 use crate::preparation::{Crop, Intensities, Interpolation, Over, Scaling, Spacing};
-use std::io::Write;
-use std::path::Path;
 
 /// Packs the data set that the command line names, and says on stdout what was written.
 pub(super) fn run(prepare: &cli::Prepare) -> Result<Exit> {
@@ -24,6 +25,8 @@ pub(super) fn run(prepare: &cli::Prepare) -> Result<Exit> {
             pack(acdc::open(&arguments.from, &published_steps(arguments)?)?, to)
         }
         cli::Prepare::Mscmr(arguments) => pack_mscmr(arguments),
+        cli::Prepare::Word(arguments) => pack_word(arguments),
+        cli::Prepare::BratsScribbles(arguments) => pack_brats_scribbles(arguments),
         cli::Prepare::Nifti(arguments) => pack_nifti(arguments),
         cli::Prepare::Phantom { cases, slices, size, difficulty, seed, to } => {
             let phantom = phantom::Phantom {
@@ -42,6 +45,8 @@ pub(super) fn run(prepare: &cli::Prepare) -> Result<Exit> {
         cli::Prepare::LabelTransfer(arguments) => pack_label_transfer(arguments),
         cli::Prepare::Brats(arguments) => pack_brats(arguments),
         cli::Prepare::LesionPhantom(arguments) => pack_lesion_phantom(arguments),
+        cli::Prepare::Gaze(arguments) => looked_at::gaze(arguments),
+        cli::Prepare::GazePhantom(arguments) => looked_at::phantom(arguments),
         cli::Prepare::PseudoLabels(arguments) => match arguments.with {
             cli::Labeller::Network => label_by_network(arguments),
             cli::Labeller::RandomWalker => annotate::pseudo_labels(arguments),
@@ -166,6 +171,27 @@ fn pack_brats(arguments: &cli::Brats) -> Result<Exit> {
     pack(source, to)
 }
 
+fn pack_word(arguments: &cli::Word) -> Result<Exit> {
+    let to = claim(&arguments.to)?;
+    let simulation = simulation(arguments.every, arguments.seed);
+    pack(word::open(&arguments.from, arguments.simulate.then_some(simulation))?, to)
+}
+
+fn pack_brats_scribbles(arguments: &cli::BratsScribbles) -> Result<Exit> {
+    let to = claim(&arguments.to)?;
+    let source = brats_scribbles::open(&brats_scribbles::Volumes {
+        folder: arguments.from.clone(),
+        held_out_shares: [arguments.val_share, arguments.test_share],
+        simulation: simulation(arguments.every, arguments.seed),
+    })?;
+    pack(source, to)
+}
+
+/// Strokes as they are published for WORD, on the first of `every` slices.
+fn simulation(every: u32, seed: u64) -> Simulation {
+    Simulation { drawing: Drawing::Walk { halvings: 0 }, every: every as usize, seed }
+}
+
 fn pack_lesion_phantom(arguments: &cli::LesionPhantom) -> Result<Exit> {
     let to = claim(&arguments.to)?;
     let source = lesion_phantom::open(lesion_phantom::LesionPhantom {
@@ -188,14 +214,4 @@ fn label_by_network(arguments: &cli::PseudoLabels) -> Result<Exit> {
 fn label_by_network(_: &cli::PseudoLabels) -> Result<Exit> {
     Err(Failure::usage("built without the feature `torch`, so there is no network to label with")
         .hint("run `cargo build --release`"))
-}
-
-/// Takes the name of the file to write before anything is read, and says so where it replaces another.
-fn claim(to: &Path) -> Result<Destination> {
-    let destination = Destination::claim(to, Existing::Replaced)?;
-    if destination.replaces() {
-        writeln!(anstream::stderr(), "`{}` is a packed data set, and is replaced", to.display())
-            .context(|| "cannot write to stderr")?;
-    }
-    Ok(destination)
 }

@@ -6,13 +6,15 @@ use super::kernel_cache;
 use crate::comm::environment::{self, Placement, Variables};
 use crate::comm::{self, Communicator, Host, Ranks, agree, with_device};
 use crate::config::plan::{
-    DataSource, LesionPhantomPlan, PhantomPlan, RunPlan, ShapesPlan, ShapesSource, VolumesPlan,
+    DataSource, GazePhantomPlan, LesionPhantomPlan, PhantomPlan, RunPlan, ShapesPlan, ShapesSource,
+    VolumesPlan,
 };
 use crate::config::{
     Colour, DeviceChoice, Normalisation, Orientation, Outside, Precision, Resample, RunConfig,
     Split,
 };
 use crate::data::identity::Identity;
+use crate::data::import::gaze_phantom::{self, GazePhantom};
 use crate::data::import::{lesion_phantom, masks, phantom};
 use crate::data::loader::{Loader, LoaderPlan};
 use crate::data::pseudo::Labelling;
@@ -51,6 +53,7 @@ pub(super) fn identified(plan: &RunPlan) -> Result<(Arc<Dataset>, Identity)> {
         DataSource::Packed(path) => store::read(path)?,
         DataSource::Phantom(plan) => generated(plan)?,
         DataSource::LesionPhantom(plan) => generated_lesions(plan)?,
+        DataSource::GazePhantom(plan) => generated_gaze(plan)?,
     };
     refuse_other_preparation(plan, &dataset)?;
     match plan.data.split {
@@ -135,6 +138,14 @@ fn generated_lesions(plan: &LesionPhantomPlan) -> Result<Dataset> {
         size: plan.size,
         seed: plan.seed,
     })
+}
+
+fn generated_gaze(plan: &GazePhantomPlan) -> Result<Dataset> {
+    let GazePhantomPlan { cases, validation, test, size, seed, .. } = *plan;
+    let levels = plan.levels.clone();
+    let phantom = GazePhantom { cases, validation, test, size, levels, seed };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    gaze_phantom::generate(&phantom, threads)
 }
 
 /// The masks of a plan, in memory; `target` is what the run trains on.

@@ -50,7 +50,8 @@ pub struct RunConfig {
     source: Source,
 }
 
-/// `[data]`: exactly one of `path`, `[data.phantom]` and `[data.lesion_phantom]`, and how it is looked at.
+/// `[data]`: exactly one of `path`, `[data.phantom]`, `[data.lesion_phantom]` and `[data.gaze_phantom]`, and how it is
+/// looked at.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DataConfig {
@@ -96,6 +97,9 @@ pub struct DataConfig {
     /// Synthetic images with image labels alone, made when the run starts, instead of `path`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lesion_phantom: Option<LesionPhantomConfig>,
+    /// Synthetic pictures that somebody looked at, made when the run starts, instead of `path`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gaze_phantom: Option<GazePhantomConfig>,
     /// Dense masks of other patients, for methods that learn what shapes look like.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shapes: Option<ShapesConfig>,
@@ -168,6 +172,31 @@ pub struct LesionPhantomConfig {
     /// Rows and columns of each image (default 64).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub size: Option<usize>,
+    /// Equal seeds give equal data (default 1).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u64>,
+}
+
+/// `[data.gaze_phantom]`: synthetic pictures with lesions, the annotation `gaze` and dense labels; those to validate
+/// with are fold 1, those to test with fold 2.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GazePhantomConfig {
+    /// How many pictures to train on (default 200).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cases: Option<usize>,
+    /// How many pictures to validate with (default 32).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub validation: Option<usize>,
+    /// How many pictures to test with; may be 0 (default 32).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub test: Option<usize>,
+    /// Rows and columns of each picture (default 64).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub size: Option<usize>,
+    /// At which shares maps of gaze are cut, each larger than the one before (default `[0.3, 0.5]`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub levels: Option<Vec<f64>>,
     /// Equal seeds give equal data (default 1).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,

@@ -2,7 +2,7 @@
 //!
 //! Knows their numbers, not what they draw.
 
-use super::{Difficulty, LesionPhantomConfig, PhantomConfig, RunConfig};
+use super::{Difficulty, GazePhantomConfig, LesionPhantomConfig, PhantomConfig, RunConfig};
 use crate::error::Result;
 use crate::limits::{EXTENT, VOLUME_VOXELS, elements};
 
@@ -52,6 +52,23 @@ pub struct LesionPhantomPlan {
     pub seed: u64,
 }
 
+/// A synthetic data set of pictures that somebody looked at.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GazePhantomPlan {
+    /// How many pictures to train on, at least 1.
+    pub cases: usize,
+    /// How many pictures to validate with, at least 1.
+    pub validation: usize,
+    /// How many pictures to test with.
+    pub test: usize,
+    /// Rows and columns of each picture.
+    pub size: usize,
+    /// At which shares maps of gaze are cut, ascending.
+    pub levels: Vec<f64>,
+    /// Equal seeds give equal data.
+    pub seed: u64,
+}
+
 impl PhantomPlan {
     pub(super) fn summary(&self) -> String {
         let kind = if self.volumes.is_some() { "volume phantom" } else { "phantom" };
@@ -84,6 +101,23 @@ impl LesionPhantomPlan {
             validation: Some(self.validation),
             test: Some(self.test),
             size: Some(self.size),
+            seed: Some(self.seed),
+        }
+    }
+}
+
+impl GazePhantomPlan {
+    pub(super) fn summary(&self) -> String {
+        format!("a gaze phantom of {} pictures", self.cases)
+    }
+
+    pub(super) fn written_out(&self) -> GazePhantomConfig {
+        GazePhantomConfig {
+            cases: Some(self.cases),
+            validation: Some(self.validation),
+            test: Some(self.test),
+            size: Some(self.size),
+            levels: Some(self.levels.clone()),
             seed: Some(self.seed),
         }
     }
@@ -168,6 +202,32 @@ pub(super) fn lesion_phantom(
         size,
         seed: written.seed.unwrap_or(1),
     })
+}
+
+/// The plan of `[data.gaze_phantom]`.
+pub(super) fn gaze_phantom(
+    config: &RunConfig,
+    written: &GazePhantomConfig,
+) -> Result<GazePhantomPlan> {
+    const TABLE: &str = "data.gaze_phantom";
+    let (cases, size) = (written.cases.unwrap_or(200), written.size.unwrap_or(64));
+    let (validation, test) = (written.validation.unwrap_or(32), written.test.unwrap_or(32));
+    let counts = [("cases", cases, 1), ("validation", validation, 1), ("test", test, 0)];
+    for (key, count, least) in counts.into_iter().chain([("size", size, SMALLEST_SIZE)]) {
+        config.within(&format!("{TABLE}.{key}"), count as u64, least..=EXTENT as u64)?;
+    }
+    refuse_too_many(config, TABLE, &[cases + validation + test, COLOURS, size, size])?;
+    let levels = written.levels.clone().unwrap_or_else(|| vec![0.3, 0.5]);
+    let are_shares = levels.iter().all(|level| *level > 0.0 && *level < 1.0);
+    if levels.is_empty() || !are_shares || !levels.is_sorted_by(|one, next| one < next) {
+        let key = format!("{TABLE}.levels");
+        let message = format!(
+            "`{key}` is {levels:?}, expected numbers between 0 and 1, each larger than the one before"
+        );
+        return Err(config.refuse(&key, message));
+    }
+    let seed = written.seed.unwrap_or(1);
+    Ok(GazePhantomPlan { cases, validation, test, size, levels, seed })
 }
 
 #[cfg(test)]

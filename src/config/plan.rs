@@ -15,7 +15,7 @@ use crate::preparation::Preparation;
 use crate::shares::local_share;
 use std::path::{Path, PathBuf};
 
-pub use super::phantoms::{LesionPhantomPlan, PhantomPlan, VolumesPlan};
+pub use super::phantoms::{GazePhantomPlan, LesionPhantomPlan, PhantomPlan, VolumesPlan};
 pub use super::training::{Cadence, TrainPlan};
 
 /// The annotation that says the class of every voxel, which cases to score with have alone.
@@ -95,6 +95,8 @@ pub enum DataSource {
     Phantom(PhantomPlan),
     /// Synthetic images with image labels, made when the run starts.
     LesionPhantom(LesionPhantomPlan),
+    /// Synthetic pictures that somebody looked at, made when the run starts.
+    GazePhantom(GazePhantomPlan),
 }
 
 /// How networks are built.
@@ -138,6 +140,7 @@ impl RunPlan {
             DataSource::Packed(path) => data.path = Some(path.clone()),
             DataSource::Phantom(phantom) => data.phantom = Some(phantom.written_out()),
             DataSource::LesionPhantom(phantom) => data.lesion_phantom = Some(phantom.written_out()),
+            DataSource::GazePhantom(phantom) => data.gaze_phantom = Some(phantom.written_out()),
         }
         RunConfig {
             data: DataConfig {
@@ -173,6 +176,7 @@ impl RunPlan {
             DataSource::Packed(path) => shown_path(path),
             DataSource::Phantom(phantom) => phantom.summary(),
             DataSource::LesionPhantom(phantom) => phantom.summary(),
+            DataSource::GazePhantom(phantom) => phantom.summary(),
         };
         let held_out = match data.fold {
             0 => "nothing held out".to_owned(),
@@ -244,31 +248,40 @@ impl ShapesPlan {
     }
 }
 
-/// What to train on: exactly one of three tables and keys.
+/// What to train on: exactly one of the tables and keys.
 fn source(config: &RunConfig) -> Result<DataSource> {
-    let DataConfig { path, phantom, lesion_phantom, .. } = &config.data;
-    match (path, phantom, lesion_phantom) {
-        (Some(path), None, None) => Ok(DataSource::Packed(path.clone())),
-        (None, Some(phantom), None) => {
-            phantoms::phantom(config, "data.phantom", phantom).map(DataSource::Phantom)
-        }
-        (None, None, Some(phantom)) => {
-            phantoms::lesion_phantom(config, phantom).map(DataSource::LesionPhantom)
-        }
-        (None, None, None) => Err(config
-            .refuse("data", "neither `data.path` nor `[data.phantom]` says what to train on")
-            .hint("pack a data set with `scrimp prepare` and add `path = \"FILE\"` to `[data]`")),
-        (path, phantom, _) => {
-            let (key, first) = match (path, phantom) {
-                (Some(_), _) => ("data.path", "`data.path`"),
-                _ => ("data.phantom", "`[data.phantom]`"),
-            };
-            let second =
-                if path.is_some() && phantom.is_some() { "phantom" } else { "lesion_phantom" };
-            let message = format!("both {first} and `[data.{second}]` say what to train on");
-            Err(config.refuse(key, message).hint("remove one of them"))
-        }
+    let DataConfig { path, phantom, lesion_phantom, gaze_phantom, .. } = &config.data;
+    let given = [
+        ("path", path.is_some()),
+        ("phantom", phantom.is_some()),
+        ("lesion_phantom", lesion_phantom.is_some()),
+        ("gaze_phantom", gaze_phantom.is_some()),
+    ];
+    let given: Vec<&str> =
+        given.into_iter().filter(|(_, is_given)| *is_given).map(|(name, _)| name).collect();
+    if let [first, second, ..] = given[..] {
+        let shown = |name: &str| match name {
+            "path" => "`data.path`".to_owned(),
+            table => format!("`[data.{table}]`"),
+        };
+        let message = format!("both {} and {} say what to train on", shown(first), shown(second));
+        return Err(config.refuse(&format!("data.{first}"), message).hint("remove one of them"));
     }
+    if let Some(path) = path {
+        return Ok(DataSource::Packed(path.clone()));
+    }
+    if let Some(phantom) = phantom {
+        return phantoms::phantom(config, "data.phantom", phantom).map(DataSource::Phantom);
+    }
+    if let Some(phantom) = lesion_phantom {
+        return phantoms::lesion_phantom(config, phantom).map(DataSource::LesionPhantom);
+    }
+    if let Some(phantom) = gaze_phantom {
+        return phantoms::gaze_phantom(config, phantom).map(DataSource::GazePhantom);
+    }
+    Err(config
+        .refuse("data", "neither `data.path` nor `[data.phantom]` says what to train on")
+        .hint("pack a data set with `scrimp prepare` and add `path = \"FILE\"` to `[data]`"))
 }
 
 fn data(config: &RunConfig) -> Result<DataPlan> {

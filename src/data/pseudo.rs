@@ -147,7 +147,7 @@ fn decode(bytes: &mut impl Iterator<Item = u8>, labels: &mut [u8]) -> Option<()>
 
 /// The results of `work` for 0 to `count - 1`, in this order, from `threads` threads; `note` is called
 /// on the calling thread after each.
-pub(super) fn in_parallel<T: Send>(
+pub(in crate::data) fn in_parallel<T: Send>(
     count: usize,
     threads: usize,
     work: &(dyn Fn(usize) -> T + Sync),

@@ -24,8 +24,22 @@ const START: &str = "CURRENT_FIX_START";
 const DELIMITERS: [u8; 3] = *b",;\t";
 
 /// Endings that names of pictures have in such tables.
-const ENDINGS: [&str; 10] =
-    [".nii.gz", ".jpeg", ".tiff", ".jpg", ".png", ".bmp", ".dcm", ".tif", ".nii", ".mha"];
+const ENDINGS: [&str; 14] = [
+    ".seg.nrrd",
+    ".nii.gz",
+    ".jpeg",
+    ".tiff",
+    ".nrrd",
+    ".nhdr",
+    ".jpg",
+    ".png",
+    ".bmp",
+    ".dcm",
+    ".tif",
+    ".nii",
+    ".mha",
+    ".mhd",
+];
 
 /// The fixations of many pictures.
 #[derive(Debug, Clone, Default, PartialEq)]

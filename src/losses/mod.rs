@@ -12,6 +12,7 @@ pub mod cross_modality;
 pub mod entropy;
 pub mod gated_crf;
 pub mod intensity_variance;
+pub mod level_consistency;
 pub mod mixed;
 pub mod mumford_shah;
 

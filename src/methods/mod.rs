@@ -7,6 +7,7 @@ pub mod cltn;
 pub mod cyclemix;
 pub mod dmpls;
 pub mod dmsps;
+pub mod gazesup;
 pub mod maskmixadv;
 pub mod partial_ce;
 mod puzzle;
@@ -42,6 +43,7 @@ pub static METHODS: &[MethodDef] = &[
     define::<maskmixadv::MaskMixAdv>(),
     define::<cyclemix::CycleMix>(),
     define::<cltn::Cltn>(),
+    define::<gazesup::GazeSup>(),
 ];
 
 /// What a method is built from, beside its own parameters.

@@ -72,6 +72,8 @@ pub struct Constants {
     pub of_second: f64,
     /// Adam: added to the root of the second moment.
     pub epsilon: f64,
+    /// SGD: what of momentum is added to the direction once more (Nesterov); 0: momentum itself is the direction.
+    pub ahead: f64,
 }
 
 /// One update: `[n]` each where nothing else is said, of one kind, f32 or f64.

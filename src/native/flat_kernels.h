@@ -65,6 +65,8 @@ struct DescentWork {
   double clip, decay;
   // What is kept of momentum, or the share of the new in each moment.
   double of_first, of_second, epsilon;
+  // What of momentum is added to the direction once more (Nesterov); 0: momentum itself is the direction.
+  double ahead;
   long elements, threads;
 };
 
@@ -158,7 +160,7 @@ SCRIMP_INLINE T between(T from, T to, T share) {
 // The numbers of an update, in the precision of the weights.
 template <typename T>
 struct Factors {
-  T clip, decay, of_first, of_second, epsilon;
+  T clip, decay, of_first, of_second, epsilon, ahead;
   T rate, step_size, correction, kept;
 };
 
@@ -181,6 +183,7 @@ SCRIMP_INLINE Factors<T> factors_of(const DescentWork& work, T norm, bool is_ada
   of.of_first = static_cast<T>(work.of_first);
   of.of_second = static_cast<T>(work.of_second);
   of.epsilon = static_cast<T>(work.epsilon);
+  of.ahead = static_cast<T>(work.ahead);
   of.rate = static_cast<T>(work.factors[0]);
   if (is_adam) {
     of.step_size = static_cast<T>(work.factors[1]);
@@ -195,7 +198,8 @@ template <typename T>
 SCRIMP_INLINE T after_sgd(const Factors<T>& of, T weight, T gradient, T& momentum) {
   const T direction = gradient * of.clip + weight * of.decay;
   momentum = momentum * of.of_first + direction;
-  return weight - momentum * of.rate;
+  const T taken = of.ahead == T(0) ? momentum : direction + momentum * of.ahead;
+  return weight - taken * of.rate;
 }
 
 // The weight after a step; moves both moments.

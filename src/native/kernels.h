@@ -16,16 +16,10 @@
 #include <type_traits>
 #include <vector>
 
+#include "clones.h"
 #include "device_kernels.h"
 #include "kernel_table.h"
 #include "plain_kernels.h"
-
-// One binary, the widest vectors of the machine that it runs on.
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define SCRIMP_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define SCRIMP_CLONES
-#endif
 
 namespace scrimp::host {
 

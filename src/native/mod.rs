@@ -1,5 +1,6 @@
 //! What tch lacks, over the same libtorch: normalisation over all ranks, sums over ranks inside
-//! formulas, a word when a gradient is there, weighted sums over neighbouring pixels, and checked access to a CPU tensor's memory.
+//! formulas, a word when a gradient is there, weighted sums over neighbouring pixels, features that
+//! spread between them, and checked access to a CPU tensor's memory.
 //!
 //! These are the C ABIs of `shim.cpp`, `shim_cuda.cpp`, NCCL and NVRTC and nothing else; no networks and no communicators are
 //! known here.
@@ -11,6 +12,7 @@ mod ffi;
 pub mod flat;
 pub mod nccl;
 pub mod nvrtc;
+mod propagation;
 
 pub use convolution::convolve_volumes;
 pub use discriminator::{SpectralWeight, divide_by_singular_values, leaky_relu};
@@ -19,6 +21,7 @@ pub use ffi::{
     normalise_evaluate, on_gradient, prepare_process, sums_neighbours, with_bytes, with_slice,
     with_slice_mut,
 };
+pub use propagation::propagate;
 
 use std::sync::Arc;
 use tch::Tensor;

@@ -12,12 +12,13 @@ use std::sync::OnceLock;
 use xxhash_rust::xxh3::xxh3_128;
 
 /// The files with the kernels, in an order in which each may include those before it. Hosts compile them too.
-const FILES: [(&CStr, &str); 5] = [
+const FILES: [(&CStr, &str); 6] = [
     (c"device_elements.h", concat!(include_str!("device_elements.h"), "\0")),
     (c"device_sums.h", concat!(include_str!("device_sums.h"), "\0")),
     (c"device_kernels.h", concat!(include_str!("device_kernels.h"), "\0")),
     (c"flat_kernels.h", concat!(include_str!("flat_kernels.h"), "\0")),
     (c"spectral_kernels.h", concat!(include_str!("spectral_kernels.h"), "\0")),
+    (c"propagation_kernels.h", concat!(include_str!("propagation_kernels.h"), "\0")),
 ];
 
 /// How they are compiled, beside the architecture. The compiler's log then tells what each kernel needs.

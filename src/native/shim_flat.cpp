@@ -135,7 +135,7 @@ struct ScrimpDescent {
   const Tensor *first, *second, *narrowed, *shares;
   // f64, 0-dimensional; f64 [1 or 4]; 0-dimensional as the weights; 0-dimensional bool.
   const Tensor *squares, *factors, *norm, *finite;
-  double clip, decay, of_first, of_second, epsilon;
+  double clip, decay, of_first, of_second, epsilon, ahead;
 };
 
 // Whether the functions below work on such a tensor otherwise than by plain tensor operations.
@@ -165,6 +165,7 @@ char* scrimp_flat_descend(const ScrimpDescent* of, Form form) {
     work.of_first = of->of_first;
     work.of_second = of->of_second;
     work.epsilon = of->epsilon;
+    work.ahead = of->ahead;
     work.elements = weights.numel();
     const bool is_adam = work.second != nullptr;
     if (way.kernels == nullptr) {

@@ -2,6 +2,7 @@
 //!
 //! Networks are formulas: ranks, random numbers and the kind of pass come in as arguments.
 
+pub mod basic_unet;
 pub mod cross_modality;
 pub mod gan;
 pub mod label_transfer;

@@ -10,6 +10,7 @@ use super::spline::{Axis, cubic_along, nearest_along};
 use super::steps::{Intensities, Interpolation, Over, Preparation};
 use crate::error::{Failure, Result};
 use crate::scan::{Grid, Scan};
+use std::ops::Range;
 
 /// A scan as networks see it, and the way back.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,6 +31,30 @@ impl Preparation {
     /// Refuses another number of channels than the preparation has, values that are not finite, and what
     /// [`Preparation::regrid`] and [`intensities::scale`] refuse.
     pub fn apply(&self, scan: Scan) -> Result<Prepared> {
+        self.check_voxels(&scan)?;
+        let regrid = self.regrid(&scan)?;
+        self.applied(scan, regrid)
+    }
+
+    /// Prepares the voxels of a scan that are `kept`, slices, rows and columns, instead of those that
+    /// [`Preparation::crop`] names: for a box that labels say, which a scan without labels cannot have.
+    ///
+    /// Refuses a box without voxels or beyond the scan, and what [`Preparation::apply`] refuses.
+    pub fn apply_within(&self, scan: Scan, kept: [Range<usize>; 3]) -> Result<Prepared> {
+        self.check_voxels(&scan)?;
+        let shape = scan.grid.shape;
+        let mut axes = kept.iter().zip(shape);
+        if axes.any(|(kept, extent)| kept.is_empty() || kept.end > extent) {
+            return Err(Failure::new(format!(
+                "the voxels {kept:?} are to be kept, expected some within shape {shape:?}"
+            )));
+        }
+        let regrid = self.regrid_of(scan.grid.clone(), kept)?;
+        self.applied(scan, regrid)
+    }
+
+    /// Refuses another number of channels than the preparation has, and values that are not finite.
+    fn check_voxels(&self, scan: &Scan) -> Result<()> {
         if scan.channels != self.channels.len() {
             let names: Vec<&str> =
                 self.channels.iter().map(|channel| channel.name.as_str()).collect();
@@ -40,8 +65,10 @@ impl Preparation {
                 names.join("`, `")
             )));
         }
-        check_finite(&scan.voxels)?;
-        let regrid = self.regrid(&scan)?;
+        check_finite(&scan.voxels)
+    }
+
+    fn applied(&self, scan: Scan, regrid: Regrid) -> Result<Prepared> {
         let scan = kept_box(scan, &regrid);
         let scan = match self.interpolation {
             Interpolation::Cubic => self.scaled(resampled(scan, &regrid))?,

@@ -49,11 +49,19 @@ impl Preparation {
     /// The way of the voxels of `scan`. Refuses distances for a file that has none, and prepared grids of
     /// more than [`VOLUME_VOXELS`].
     pub fn regrid(&self, scan: &Scan) -> Result<Regrid> {
-        let file = scan.grid.clone();
         let kept = match self.crop {
-            Crop::None => file.shape.map(|extent| 0..extent),
+            Crop::None => scan.grid.shape.map(|extent| 0..extent),
             Crop::Nonzero => nonzero_box(scan),
+            Crop::NonzeroButLast => nonzero_box(scan).map(|Range { start, end }| {
+                let end = end.saturating_sub(1).max(start + 1);
+                start..end
+            }),
         };
+        self.regrid_of(scan.grid.clone(), kept)
+    }
+
+    /// The way of the voxels that are `kept` of a scan on the grid `file`, whatever [`Preparation::crop`] says.
+    pub(super) fn regrid_of(&self, file: Grid, kept: [Range<usize>; 3]) -> Result<Regrid> {
         let extents = [0, 1, 2].map(|axis| kept[axis].len());
         let interpolation = self.interpolation;
         let Some(shape) = self.resampled(&file, extents)? else {

@@ -163,6 +163,9 @@ pub enum Crop {
     None,
     /// The smallest box outside of which every channel is 0.
     Nonzero,
+    /// The same box without its last slice, row and column, but for an axis along which it has no other: as
+    /// published for BraTS by DMSPS (Han et al., Medical Image Analysis 2024).
+    NonzeroButLast,
 }
 
 /// How numbers are taken between the voxels of a scan that is resampled.
@@ -246,6 +249,9 @@ pub enum Intensities {
         /// What becomes 1.
         high: f64,
     },
+    /// Cut at the cumulative share 0.999, then mean 0 and deviation 1 over the voxels above 0; the others go the
+    /// same way, so that air is one number below 0. As published for BraTS by DMSPS.
+    PublishedBrats,
     /// Mean 0 and deviation 1 over the voxels that `over` names.
     ZScore {
         /// Whose mean and deviation.

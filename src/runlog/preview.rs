@@ -4,8 +4,9 @@
 //! left to right stand four squares: the image (0 to 255), the annotation, the prediction and the
 //! truth, whose grey value is the number of the class, 255 where nobody annotated; behind them squares
 //! of what a method makes beside, whose names are in the PNG's text `made`. They are grey, but for those
-//! whose names the text `classes` repeats: these hold numbers of classes. How all are coloured and shown
-//! is decided by whoever reads them.
+//! whose names the text `classes` repeats: these hold numbers of classes. The text `annotation` says where the
+//! annotation is no class of single pixels: `levels=N` where it counts levels of gaze, `slices` where it is one class
+//! all over a slice. How all are coloured and shown is decided by whoever reads them.
 
 use super::directory::{make_folder, plain_name};
 use crate::error::{Context, Failure, Result};
@@ -20,6 +21,8 @@ const PLANES: usize = 4;
 const MADE: &str = "made";
 /// The key of the text that names those of them that hold classes.
 const CLASSES: &str = "classes";
+/// The key of the text that says what the annotation is.
+const ANNOTATION: &str = "annotation";
 /// Rows and columns of a slice at most; larger ones are thinned out.
 pub const LARGEST: usize = 128;
 /// Squares beside each other at most, those of what a method makes included.
@@ -37,12 +40,47 @@ pub struct Preview {
     pub image: Vec<u8>,
     /// Classes as annotated, [`UNANNOTATED`] elsewhere.
     pub annotation: Vec<u8>,
+    /// What its values are.
+    pub annotated: Annotated,
     /// Predicted classes.
     pub prediction: Vec<u8>,
     /// True classes.
     pub truth: Vec<u8>,
     /// What the method makes beside its prediction.
     pub made: Vec<MadeSquares>,
+}
+
+/// What the values of an annotation are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Annotated {
+    /// Classes of pixels.
+    #[default]
+    Pixels,
+    /// How many of so many levels a pixel reaches, 0 for none.
+    Levels(u8),
+    /// Classes of slices, the same in all of their pixels.
+    Slices,
+}
+
+impl Annotated {
+    /// As the text of a picture; none for pixels.
+    fn written(self) -> String {
+        match self {
+            Self::Pixels => String::new(),
+            Self::Levels(count) => format!("levels={count}"),
+            Self::Slices => "slices".to_owned(),
+        }
+    }
+
+    /// What a text says; pixels where it says something else.
+    fn read(text: &str) -> Self {
+        let levels = text.strip_prefix("levels=").and_then(|count| count.parse().ok());
+        match levels {
+            Some(count) => Self::Levels(count),
+            None if text == "slices" => Self::Slices,
+            None => Self::Pixels,
+        }
+    }
 }
 
 /// A further square of every slice.
@@ -108,6 +146,7 @@ impl Preview {
             size,
             image: thin(self.image),
             annotation: thin(self.annotation),
+            annotated: self.annotated,
             prediction: thin(self.prediction),
             truth: thin(self.truth),
             made: self
@@ -151,9 +190,14 @@ impl Preview {
         encoder.set_depth(png::BitDepth::Eight);
         encoder.set_compression(png::Compression::Fast);
         let classes = self.made.iter().filter(|made| made.values == Values::Classes);
-        for (key, names) in [(MADE, names(self.made.iter())), (CLASSES, names(classes))] {
-            if !names.is_empty() {
-                encoder.add_text_chunk(key.to_owned(), names)?;
+        let texts = [
+            (MADE, names(self.made.iter())),
+            (CLASSES, names(classes)),
+            (ANNOTATION, self.annotated.written()),
+        ];
+        for (key, text) in texts {
+            if !text.is_empty() {
+                encoder.add_text_chunk(key.to_owned(), text)?;
             }
         }
         let mut writer = encoder.write_header()?;
@@ -167,10 +211,13 @@ impl Preview {
         let decoder = png::Decoder::new(BufReader::new(files::open(path).context(doing)?));
         let mut reader = decoder.read_info().context(doing)?;
         let (width, height) = (reader.info().width as usize, reader.info().height as usize);
-        let [made, of_classes] = [MADE, CLASSES].map(|key| {
+        let text = |key: &str| {
             let texts = &reader.info().uncompressed_latin1_text;
-            let text = texts.iter().find(|text| text.keyword == key).map_or("", |text| &text.text);
-            text.split(',').filter(|name| !name.is_empty()).map(plain_name).collect::<Vec<_>>()
+            texts.iter().find(|text| text.keyword == key).map_or("", |text| &text.text)
+        };
+        let annotated = Annotated::read(text(ANNOTATION));
+        let [made, of_classes] = [MADE, CLASSES].map(|key| {
+            text(key).split(',').filter(|name| !name.is_empty()).map(plain_name).collect::<Vec<_>>()
         });
         let planes = PLANES + made.len();
         let size = width / planes;
@@ -199,6 +246,7 @@ impl Preview {
             size,
             image: plane(0),
             annotation: plane(1),
+            annotated,
             prediction: plane(2),
             truth: plane(3),
             made: made
@@ -227,6 +275,7 @@ mod tests {
             size,
             image: plane(0),
             annotation: plane(1),
+            annotated: Annotated::Pixels,
             prediction: plane(2),
             truth: plane(3),
             made: Vec::new(),
@@ -248,8 +297,11 @@ mod tests {
             MadeSquares { name, values, plane }
         };
         written.made = vec![made("mixed", Values::Greys), made("label", Values::Classes)];
-        written.write(&path).unwrap();
-        assert_eq!(Preview::read(&path).unwrap(), written);
+        for annotated in [Annotated::Levels(3), Annotated::Slices, Annotated::Pixels] {
+            written.annotated = annotated;
+            written.write(&path).unwrap();
+            assert_eq!(Preview::read(&path).unwrap(), written);
+        }
         assert_eq!(path.parent().unwrap().read_dir().unwrap().count(), 1);
         // Of a run directory that is gone nothing comes back.
         let gone = folder.path().join("run/previews/step-00000100/worst-a.png");

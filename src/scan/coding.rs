@@ -145,7 +145,7 @@ impl Coding {
     /// What to say of a number that means nothing.
     fn refusal(&self, numbers: &Numbers, index: usize) -> Failure {
         let value = numbers.values[index];
-        let segment = numbers.segments().iter().find(|segment| segment.value as f64 == value);
+        let segment = numbers.segments().iter().find(|segment| segment.value == value as i64);
         let what =
             segment.map_or(format!("label {value}"), |one| format!("segment `{}`", one.name));
         let failure = Failure::new(format!(

@@ -46,7 +46,7 @@ impl LearnerConfig {
         let Self { lr, schedule, optimizer, .. } = self;
         let step = now.step;
         move |point: &StepPoint| {
-            let rate = schedule.learning_rate(lr, point.step, point.total_steps);
+            let rate = schedule.learning_rate(lr, point);
             // Every step of a form updates once, so that both numbers grow together.
             let number = (number + point.step).saturating_sub(step);
             optimizer.factors(point.rate_share * rate, number)

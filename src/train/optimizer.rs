@@ -33,11 +33,20 @@ pub struct SgdConfig {
     /// L2 penalty, added to the gradient of every parameter.
     #[serde(deserialize_with = "numbers::weight")]
     pub weight_decay: f64,
+    /// Whether a step goes where momentum is going to be, as Nesterov's does, and not where it is.
+    pub nesterov: bool,
+}
+
+impl SgdConfig {
+    /// What of momentum is added to the direction once more.
+    fn ahead(self) -> f64 {
+        if self.nesterov { self.momentum } else { 0.0 }
+    }
 }
 
 impl Default for SgdConfig {
     fn default() -> Self {
-        Self { momentum: 0.9, weight_decay: 1e-4 }
+        Self { momentum: 0.9, weight_decay: 1e-4, nesterov: false }
     }
 }
 
@@ -115,12 +124,14 @@ impl OptimizerConfig {
             of_first: 1.0 - config.beta1,
             of_second: 1.0 - config.beta2,
             epsilon: config.epsilon,
+            ahead: 0.0,
         };
         match self {
             Self::Sgd(config) => Constants {
                 clip,
                 decay: config.weight_decay,
                 of_first: config.momentum,
+                ahead: config.ahead(),
                 ..Constants::default()
             },
             Self::AdamW(config) => adam(config, 0.0),
@@ -225,9 +236,14 @@ fn clipped(gradients: &Tensor, norm: &Tensor, most: f64) -> Tensor {
 
 fn sgd(config: SgdConfig, momentum: &Tensor, step: &Step<'_>) {
     let direction = step.gradients + step.weights * config.weight_decay;
-    settle(momentum, &(momentum * config.momentum + direction), step.finite);
+    settle(momentum, &(momentum * config.momentum + &direction), step.finite);
     if let [learning_rate] = step.factors {
-        let moved = step.weights - momentum * learning_rate;
+        let taken = if config.nesterov {
+            direction + momentum * config.ahead()
+        } else {
+            momentum.shallow_clone()
+        };
+        let moved = step.weights - taken * learning_rate;
         settle(step.weights, &moved, step.finite);
     }
 }
@@ -320,6 +336,16 @@ mod tests {
     }
 
     #[test]
+    fn sgd_that_looks_ahead_equals_libtorch() {
+        let mut store = store();
+        let theirs = variable(&store);
+        store.double();
+        let mut reference = nn::sgd(0.9, 0.0, 1e-4, true).build(&store, 0.03).unwrap();
+        let config = SgdConfig { nesterov: true, ..SgdConfig::default() };
+        compare(OptimizerConfig::Sgd(config), &mut reference, &theirs);
+    }
+
+    #[test]
     fn adamw_equals_libtorch() {
         let mut store = store();
         let theirs = variable(&store);
@@ -340,10 +366,11 @@ mod tests {
         compare(OptimizerConfig::Adam(config), &mut reference, &theirs);
     }
 
-    fn configs() -> [OptimizerConfig; 3] {
+    fn configs() -> [OptimizerConfig; 4] {
         let adam = AdamConfig { weight_decay: 0.01, ..AdamConfig::default() };
         [
             OptimizerConfig::Sgd(SgdConfig::default()),
+            OptimizerConfig::Sgd(SgdConfig { nesterov: true, ..SgdConfig::default() }),
             OptimizerConfig::AdamW(adam),
             OptimizerConfig::Adam(adam),
         ]

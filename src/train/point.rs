@@ -15,6 +15,8 @@ pub struct StepPoint {
     pub step: u64,
     /// Length of the run.
     pub total_steps: u64,
+    /// Steps of one epoch, at least 1.
+    pub epoch_steps: u64,
     /// By what learning rates are multiplied in this step.
     pub rate_share: f64,
     key: Key,
@@ -27,10 +29,16 @@ impl StepPoint {
         Self { rate_share, ..self }
     }
 
-    /// A step of a run with this key.
+    /// The same in a run whose epochs have so many steps.
+    #[must_use]
+    pub fn in_epochs_of(self, steps: u64) -> Self {
+        Self { epoch_steps: steps.max(1), ..self }
+    }
+
+    /// A step of a run with this key, which is one epoch.
     pub fn new(step: u64, total_steps: u64, key: Key) -> Self {
         let key = key.purpose("step").number(step);
-        Self { step, total_steps, rate_share: 1.0, key }
+        Self { step, total_steps, epoch_steps: total_steps.max(1), rate_share: 1.0, key }
     }
 
     /// The key of this step for one purpose, equal on all ranks.

@@ -7,8 +7,9 @@ use super::inference::Inference;
 use super::method::Drawing;
 use super::scores::CaseScores;
 use crate::data::held_out::HeldOut;
+use crate::data::{GAZE, IMAGE_LABEL};
 use crate::error::{Context, Result};
-use crate::runlog::preview::{MadeSquares, Preview, UNANNOTATED, Values};
+use crate::runlog::preview::{Annotated, MadeSquares, Preview, UNANNOTATED, Values};
 use tch::{Device, Kind, Tensor};
 
 /// The predictions for a rank's worst and best case so far.
@@ -71,6 +72,8 @@ pub(super) struct Scene<'a> {
     pub(super) held_out: &'a HeldOut<'a>,
     /// The name of the annotation.
     pub(super) annotation: &'a str,
+    /// How many levels of gaze the data set has.
+    pub(super) levels: usize,
     /// The class of each pixel on the grid of predictions.
     pub(super) prediction: &'a [u8],
 }
@@ -102,12 +105,18 @@ impl Scene<'_> {
             made.plane = squared(&made.plane, plane, fill);
         }
         let image = levels.greys(&image)?;
+        let what = match self.annotation {
+            GAZE => Annotated::Levels(self.levels as u8),
+            IMAGE_LABEL => Annotated::Slices,
+            _ => Annotated::Pixels,
+        };
         let annotated =
             annotated.unwrap_or_else(|| vec![UNANNOTATED; self.prediction.len()].into());
         let preview = Preview {
             size: rows.max(columns),
             image: squared(&image, plane, 0),
             annotation: squared(&annotated, plane, UNANNOTATED),
+            annotated: what,
             prediction: squared(self.prediction, plane, 0),
             truth: squared(&truth, plane, 0),
             made,

@@ -307,7 +307,9 @@ impl Trainer {
         let plan = &self.parts.plan;
         let rate_share = self.state.rollback.map_or(1.0, |rollback| rollback.rate_share(step));
         let point = StepPoint::new(step, plan.total_steps, Key::new(plan.seed));
-        let point = point.with_rate_share(rate_share);
+        let point = point
+            .in_epochs_of(self.parts.loader.order().steps_per_epoch())
+            .with_rate_share(rate_share);
         let (logged, communicator) = (self.logs(step), &self.communicator);
         let due = PendingStep { batches, point, logged, communicator };
         let method = &mut *self.parts.method;

@@ -7,7 +7,7 @@
 use super::frame::Shown;
 use super::scored::{CasesShown, Made};
 use super::theme::{STRONG, Theme};
-use crate::runlog::preview::{Preview, UNANNOTATED, Values};
+use crate::runlog::preview::{Annotated, Preview, UNANNOTATED, Values};
 use image::{DynamicImage, Rgb, RgbImage};
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Rect, Size};
@@ -47,6 +47,15 @@ fn annotated(grey: u8, class: u8) -> [u8; 3] {
     }
 }
 
+/// A pixel whose colour says by its share of `count` how many levels of gaze it reaches.
+fn looked_at(grey: u8, level: u8, count: u8) -> [u8; 3] {
+    let (level, count) = (u16::from(level.min(count)), u16::from(count.max(1)));
+    colour(1).map(|part| {
+        let mixed = u16::from(grey) * (count * 5 - level * 3) + u16::from(part) * level * 3;
+        (mixed / (count * 5)) as u8
+    })
+}
+
 /// A square that the method made beside.
 #[derive(Clone, Copy)]
 struct MadeSquare<'a> {
@@ -81,7 +90,13 @@ fn squares(preview: &Preview, slice: usize, columns: u32) -> Option<RgbImage> {
         let grey = image[index];
         let plain = [grey; 3];
         let of = |class: u8| if class == 0 { plain } else { blend(grey, colour(class)) };
-        let marked = annotated(grey, annotation[index]);
+        let marked = match (preview.annotated, annotation[index]) {
+            (Annotated::Levels(count), level) if level != UNANNOTATED => {
+                looked_at(grey, level, count)
+            }
+            (Annotated::Slices, class) if class != UNANNOTATED => of(class),
+            (_, class) => annotated(grey, class),
+        };
         let error = match (prediction[index], truth[index]) {
             (predicted, true_class) if predicted != true_class => blend(grey, ERROR),
             _ => plain,
@@ -247,5 +262,44 @@ impl Legend<'_> {
         let mark = if self.theme.has_colour && !self.theme.is_ascii { "█" } else { "X" };
         spans.extend([Span::styled(mark, style), Span::raw(" wrong")]);
         Line::from(spans).render(line(area.height - 1), buffer);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One slice of two rows whose annotation is `annotation`.
+    fn squares_of(annotated: Annotated, annotation: [u8; 4]) -> RgbImage {
+        let preview = Preview {
+            size: 2,
+            image: vec![100; 4],
+            annotation: annotation.to_vec(),
+            annotated,
+            prediction: vec![0; 4],
+            truth: vec![0; 4],
+            made: Vec::new(),
+        };
+        overlays(&preview)
+    }
+
+    #[test]
+    fn levels_of_gaze_are_shades_and_labels_of_slices_let_the_image_through() {
+        let (first, second) = (3, 4);
+        let gaze = squares_of(Annotated::Levels(2), [0, 1, 2, UNANNOTATED]);
+        let at = |picture: &RgbImage, column: u32, row: u32| picture.get_pixel(column, row).0;
+        assert_eq!(at(&gaze, first, 0), [100; 3]);
+        assert_eq!(at(&gaze, first, 1), blend(100, colour(1)));
+        assert_eq!(at(&gaze, second, 1), [100; 3]);
+        let half = at(&gaze, second, 0);
+        let full = blend(100, colour(1));
+        assert!(
+            (0..3).all(|part| half[part].abs_diff(u8::midpoint(100, full[part])) <= 1),
+            "{half:?}"
+        );
+        let slices = squares_of(Annotated::Slices, [1; 4]);
+        assert_eq!(at(&slices, first, 0), full);
+        assert_eq!(at(&squares_of(Annotated::Slices, [0; 4]), first, 0), [100; 3]);
+        assert_eq!(at(&squares_of(Annotated::Pixels, [1; 4]), first, 0), colour(1));
     }
 }

@@ -3,7 +3,7 @@
 //! Knows how files are made and nothing of how they are read.
 
 use scrimp::runlog::io::{EventSink, LogWriter};
-use scrimp::runlog::preview::{MadeSquares, Preview, Values};
+use scrimp::runlog::preview::{Annotated, MadeSquares, Preview, Values};
 use scrimp::runlog::{Health, RunEvent, RunStatus};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -80,6 +80,7 @@ pub(crate) fn previews() -> Vec<Vec<u8>> {
         size: 16,
         image: plane.clone(),
         annotation: plane.clone(),
+        annotated: Annotated::Pixels,
         prediction: plane.clone(),
         truth: plane.clone(),
         made: made

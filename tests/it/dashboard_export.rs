@@ -3,7 +3,7 @@
 use crate::cli::{complaint, scrimp};
 use crate::dashboard_laws::{at, run_started};
 use scrimp::runlog::directory::RunDirectory;
-use scrimp::runlog::preview::{Preview, UNANNOTATED};
+use scrimp::runlog::preview::{Annotated, Preview, UNANNOTATED};
 use scrimp::runlog::{Evaluated, Health, RunEvent, StructureScore};
 use std::path::Path;
 
@@ -138,6 +138,7 @@ fn resumed_run(folder: &Path) {
         size: 32,
         image: plane(100),
         annotation: plane(UNANNOTATED),
+        annotated: Annotated::Pixels,
         prediction: plane(0),
         truth: plane(1),
         made: Vec::new(),

@@ -5,7 +5,7 @@ use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use ratatui::crossterm::event::{KeyCode, KeyEvent};
 use scrimp::runlog::directory::RunDirectory;
-use scrimp::runlog::preview::{MadeSquares, Preview, UNANNOTATED, Values};
+use scrimp::runlog::preview::{Annotated, MadeSquares, Preview, UNANNOTATED, Values};
 use scrimp::runlog::{Health, Level, Record, RunEvent, Telemetry};
 use scrimp::watch::state::Presence;
 use scrimp::watch::{CasesShown, Feed, Message, Theme, run, text};
@@ -119,6 +119,7 @@ fn with_cases(folder: &Path) -> RunDirectory {
         size: 32,
         image: plane(|x, _| (x * 8) as u8),
         annotation: plane(|x, y| if y == 16 && (8..24).contains(&x) { 1 } else { UNANNOTATED }),
+        annotated: Annotated::Pixels,
         prediction: plane(|x, y| u8::from((8..20).contains(&x) && (8..24).contains(&y))),
         truth: plane(|x, y| u8::from((8..24).contains(&x) && (8..24).contains(&y))),
         made: Vec::new(),

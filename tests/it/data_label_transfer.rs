@@ -247,21 +247,21 @@ fn files_that_cannot_be_read_are_named() {
         }
     };
     insta::assert_snapshot!(damaged(false, cut("2_A_weak/a.png", 0.7)), @r"
-    error: cannot read `FOLDER/2_A_weak/a.png` as PNG or JPEG, expected a whole file
+    error: cannot read `FOLDER/2_A_weak/a.png` as PNG, JPEG or BMP, expected a whole file
       caused by: unexpected end of file
     ");
     // Within its tables, and within its pixels.
     for share in [0.5, 0.95] {
         let said = damaged(false, cut("2_B_weak/c_health.jpg", share));
         insta::allow_duplicates! { insta::assert_snapshot!(said, @r"
-        error: cannot read `FOLDER/2_B_weak/c_health.jpg` as PNG or JPEG, expected a whole file
+        error: cannot read `FOLDER/2_B_weak/c_health.jpg` as PNG, JPEG or BMP, expected a whole file
           caused by: the file ends before its image does
         "); }
     }
     insta::assert_snapshot!(damaged(false, |folder| {
         fs::write(folder.join("2_A_weak/a.png"), "no picture").unwrap();
     }), @r"
-    error: `FOLDER/2_A_weak/a.png` begins as no format that is read, expected NIfTI-1, PNG, JPEG or HDF5 of WSL4MIS
+    error: `FOLDER/2_A_weak/a.png` begins as no format that is read, expected NIfTI, NRRD, MetaImage, PNG, JPEG, BMP, TIFF or HDF5 of WSL4MIS
 
     hint: save it in one of these formats
     ");
@@ -273,10 +273,10 @@ fn files_that_cannot_be_read_are_named() {
     hint: turn it into PNG with the ending `.png`, or move it elsewhere
     ");
     insta::assert_snapshot!(damaged(false, |folder| {
-        let (path, bytes) = (folder.join("2_A_weak/a.png"), [0; 32 * 32 * 6]);
+        let (path, bytes) = (folder.join("2_A_weak/a.png"), [7; 32 * 32 * 6]);
         save_buffer_with_format(path, &bytes, 32, 32, ColorType::Rgb16, ImageFormat::Png).unwrap();
     }), @r"
-    error: `FOLDER/2_A_weak/a.png` has pixels of type Rgb16, expected 8 bits for each colour
+    error: `FOLDER/2_A_weak/a.png` has a pixel of level 1799, expected 8 bits for each colour
 
     hint: turn it into 8 bits, for example by `magick FILE -depth 8 FILE`
     ");

@@ -173,13 +173,15 @@ fn what_is_no_nifti_is_called_what_it_is() {
         |bytes: &[u8]| refused(bytes, &scribble().bytes()).lines().next().unwrap().to_owned();
     let mut second = image().bytes();
     second[..4].copy_from_slice(&540i32.to_le_bytes());
-    insta::assert_snapshot!(said(&second), @"error: `FOLDER/images/a.nii` is NIfTI-2, expected NIfTI-1, PNG, JPEG or HDF5 of WSL4MIS");
+    insta::assert_snapshot!(said(&second), @"error: `FOLDER/images/a.nii` is cut off: it holds 400 of the 540 bytes of its header");
+    second.resize(600, 0);
+    insta::assert_snapshot!(said(&second), @"error: `FOLDER/images/a.nii` has a damaged mark of NIfTI-2, expected `n+2` and line ends");
     let mut pair = image().bytes();
     pair[344..348].copy_from_slice(b"ni1\0");
     insta::assert_snapshot!(said(&pair), @"error: `FOLDER/images/a.nii` is a header whose voxels lie in an `.img` file, expected both in one file");
-    insta::assert_snapshot!(said(b"NRRD0004"), @"error: `FOLDER/images/a.nii` is NRRD, expected NIfTI-1, PNG, JPEG or HDF5 of WSL4MIS");
-    insta::assert_snapshot!(said(b""), @"error: `FOLDER/images/a.nii` is empty, expected NIfTI-1, PNG, JPEG or HDF5 of WSL4MIS");
-    insta::assert_snapshot!(said(b"version https://git-lfs.github.com/spec/v1"), @"error: `FOLDER/images/a.nii` is only a pointer of Git LFS to the file, expected NIfTI-1, PNG, JPEG or HDF5 of WSL4MIS");
+    insta::assert_snapshot!(said(b"NRRD0004"), @"error: `FOLDER/images/a.nii` has no `type`, expected integers of 8 to 64 bits, or floats of 32 or 64");
+    insta::assert_snapshot!(said(b""), @"error: `FOLDER/images/a.nii` is empty, expected NIfTI, NRRD, MetaImage, PNG, JPEG, BMP, TIFF or HDF5 of WSL4MIS");
+    insta::assert_snapshot!(said(b"version https://git-lfs.github.com/spec/v1"), @"error: `FOLDER/images/a.nii` is only a pointer of Git LFS to the file, expected NIfTI, NRRD, MetaImage, PNG, JPEG, BMP, TIFF or HDF5 of WSL4MIS");
     insta::assert_snapshot!(said(&image().bytes()[..100]), @"error: `FOLDER/images/a.nii` is cut off: it holds 100 of the 348 bytes of its header");
 }
 
@@ -411,7 +413,12 @@ fn names_of_other_conventions_are_understood_and_nothing_is_left_out() {
     place.write("images/readme.txt", b"hello");
     let (cases, notes) = place.read().unwrap();
     assert!(cases.iter().map(|case| &*case.name).eq(["a", "b"]));
-    assert_eq!(notes, ["passed over, for it is no NIfTI file: `FOLDER/images/readme.txt`"]);
+    assert_eq!(
+        notes,
+        [
+            "passed over, for its name is not that of an image or of labels: `FOLDER/images/readme.txt`"
+        ]
+    );
 
     let refusal_with = |place: &Place, path: &str| {
         let path = place.write(path, &image);
@@ -446,8 +453,8 @@ fn names_of_other_conventions_are_understood_and_nothing_is_left_out() {
     hint: looked for `FOLDER/scribbles/c.nii.gz`, `FOLDER/scribbles/c.nii`
     hint: move the image away if nobody drew on it
     ");
-    insta::assert_snapshot!(refusal_with(&place, "scribbles/c.mha"), @r"
-    error: `FOLDER/scribbles/c.mha` looks like data and would be left out, expected names that end in `.nii` or `.nii.gz`
+    insta::assert_snapshot!(refusal_with(&place, "scribbles/c.gipl"), @r"
+    error: `FOLDER/scribbles/c.gipl` looks like data and would be left out, expected names that end in `.nii.gz`, `.nii`, `.seg.nrrd`, `.nrrd`, `.nhdr`, `.mha`, `.mhd`, `.png`, `.bmp`, `.tif` or `.tiff`
 
     hint: save or rename it as NIfTI, or move it away
     ");

@@ -9,6 +9,7 @@ use scrimp::nets::Pass;
 use scrimp::nets::cross_modality::{CrossModality, FusedWith, WIDTH, attend};
 use scrimp::parameters::Parameters;
 use scrimp::random::Key;
+use scrimp::train::point::StepPoint;
 use scrimp::train::schedule::{Schedule, WarmUp, fall, ramp_up};
 use std::sync::Arc;
 use tch::{Kind, Tensor};
@@ -133,7 +134,8 @@ fn golden_network_over_two_modalities() {
 fn golden_learning_rates_and_weights_of_cmc() {
     let golden = Golden::open(FILE);
     let schedule = Schedule::WarmUpCosine(WarmUp { warm_up: 0.1 });
-    let rates = (1..=EPOCHS).map(|step| schedule.learning_rate(1e-4, step, EPOCHS));
+    let point = |step| StepPoint::new(step, EPOCHS, Key::new(0));
+    let rates = (1..=EPOCHS).map(|step| schedule.learning_rate(1e-4, &point(step)));
     golden.assert_close("lr.out", &Tensor::from_slice(&rates.collect::<Vec<f64>>()), 1e-7);
     let progress = || (0..EPOCHS).step_by(10).map(|epoch| epoch as f64 / EPOCHS as f64);
     let of = |weight: fn(f64) -> f64| progress().map(weight).collect::<Vec<f64>>();

@@ -120,14 +120,17 @@ fn golden_three_steps_of_each_regulariser() {
     }
 }
 
+/// Of a run of the published length, where `iteration` counts from 0.
+fn rate(base: f64, iteration: i64) -> f64 {
+    let point = StepPoint::new(iteration as u64 + 1, 60_000, Key::new(0));
+    Schedule::Poly.learning_rate(base, &point)
+}
+
 #[test]
 fn golden_learning_rates_lag_one_step() {
     let golden = Golden::open("base-unet");
     let iterations: Vec<i64> = Vec::try_from(golden.get("poly.in.t")).unwrap();
-    let rates: Vec<f64> = iterations
-        .iter()
-        .map(|&iteration| Schedule::Poly.learning_rate(0.01, iteration as u64 + 1, 60_000))
-        .collect();
+    let rates: Vec<f64> = iterations.iter().map(|&iteration| rate(0.01, iteration)).collect();
     golden.assert_close("poly.out.lr", &Tensor::from_slice(&rates), 1e-14);
 }
 
@@ -135,8 +138,6 @@ fn golden_learning_rates_lag_one_step() {
 fn golden_learning_rates_of_the_baselines() {
     let golden = Golden::open("baseline-losses");
     let iterations: Vec<i64> = Vec::try_from(golden.get("lr.in.iter")).unwrap();
-    let rate =
-        |base, iteration: i64| Schedule::Poly.learning_rate(base, iteration as u64 + 1, 60_000);
     let rows =
         [0.01, 0.03].map(|base| iterations.iter().map(|i| rate(base, *i)).collect::<Vec<_>>());
     golden.assert_close("lr.out.used", &Tensor::from_slice(&rows.concat()), 1e-14);

@@ -38,6 +38,12 @@ mod data_acdc;
 mod data_brats;
 #[cfg(test)]
 #[cfg(feature = "hdf5")]
+mod data_brats_scribbles;
+#[cfg(test)]
+#[cfg(feature = "hdf5")]
+mod data_gaze;
+#[cfg(test)]
+#[cfg(feature = "hdf5")]
 mod data_label_transfer;
 #[cfg(test)]
 #[cfg(feature = "hdf5")]
@@ -60,6 +66,9 @@ mod data_shapes;
 #[cfg(test)]
 #[cfg(feature = "hdf5")]
 mod data_volumes;
+#[cfg(test)]
+#[cfg(feature = "hdf5")]
+mod data_word;
 #[cfg(test)]
 #[cfg(feature = "mpi")]
 mod distributed;
@@ -107,9 +116,15 @@ mod golden_dense_crf;
 mod golden_dmsps;
 #[cfg(test)]
 #[cfg(feature = "hdf5")]
+mod golden_dmsps_data;
+#[cfg(test)]
+#[cfg(feature = "hdf5")]
 mod golden_expansion;
 #[cfg(test)]
 mod golden_gaze;
+#[cfg(test)]
+#[cfg(feature = "torch")]
+mod golden_gazesup;
 #[cfg(test)]
 #[cfg(feature = "torch")]
 mod golden_label_transfer;
@@ -194,6 +209,9 @@ mod nifti_files;
 #[cfg(test)]
 #[cfg(feature = "torch")]
 mod non_finite;
+#[cfg(test)]
+#[cfg(feature = "mpi")]
+mod odd_volumes;
 #[cfg(test)]
 #[cfg(feature = "torch")]
 mod overlap;

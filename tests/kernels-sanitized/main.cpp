@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "flat.h"
+#include "propagation.h"
 #include "rig.h"
 #include "spectral.h"
 
@@ -215,6 +216,10 @@ int main() {
   spectral_kernels<float, 1>();
   spectral_kernels<double, 2>();
   spectral_kernels<double, 1>();
+  propagation_kernels<float, 4>();
+  propagation_kernels<float, 1>();
+  propagation_kernels<double, 2>();
+  propagation_kernels<double, 1>();
 #define SCRIMP_ASK(operation, Work, Element, Width) #operation "_" #Element "_" #Width,
   for (const char* kernel : {SCRIMP_ALL_KERNELS(SCRIMP_ASK)}) {
     if (Scene::names().count(kernel) == 0) fail(kernel, "was not run: add it to this program");

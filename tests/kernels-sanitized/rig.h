@@ -100,7 +100,7 @@ void run_blocks_at_once(const SumWork& work, long groups) {
    }},
 inline const std::unordered_map<std::string, ThreadKernel> BY_THREAD{
     SCRIMP_THREAD_KERNELS(SCRIMP_BY_THREAD) SCRIMP_FLAT_KERNELS(SCRIMP_BY_THREAD)
-        SCRIMP_SPECTRAL_KERNELS(SCRIMP_BY_THREAD)};
+        SCRIMP_SPECTRAL_KERNELS(SCRIMP_BY_THREAD) SCRIMP_PROPAGATION_KERNELS(SCRIMP_BY_THREAD)};
 #undef SCRIMP_BY_THREAD
 
 using BlocksAtOnce = void (*)(const SumWork& work, long groups);

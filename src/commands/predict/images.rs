@@ -191,6 +191,12 @@ mod tests {
         let expected =
             [("C", 1, ".png"), ("a.x", 1, ".nii"), ("b", 1, ".nii.gz"), ("d", 1, ".png")];
         assert_eq!(found(&names, 1).unwrap(), images(&expected));
+        // Labels have the format of their image; what Slicer drew on one is none.
+        let names = ["a.nrrd", "a.seg.nrrd", "b.MHA", "c.mhd", "c.raw", "d.tif", "e.bmp"];
+        let expected =
+            [("a", ".seg.nrrd"), ("b", ".mha"), ("c", ".mha"), ("d", ".nii.gz"), ("e", ".png")];
+        let expected = expected.map(|(name, ending)| (name, 1, ending));
+        assert_eq!(found(&names, 1).unwrap(), images(&expected));
     }
 
     #[test]
@@ -226,7 +232,7 @@ mod tests {
         hint: put the missing files beside them, or move the others elsewhere
         ");
         insta::assert_snapshot!(found(&["notes.txt"], 1).unwrap_err(), @"
-        error: `FOLDER` holds no image, expected files that end in `.nii.gz`, `.nii`, `.png`, `.jpg`, `.jpeg`, `.h5`
+        error: `FOLDER` holds no image, expected files that end in `.nii.gz`, `.nii`, `.nrrd`, `.nhdr`, `.mha`, `.mhd`, `.png`, `.jpg`, `.jpeg`, `.bmp`, `.tif`, `.tiff`, `.h5`
 
         hint: name a folder of images with `--images DIR`
         ");

@@ -5,8 +5,13 @@
 
 pub mod acdc;
 pub mod brats;
+mod brats_files;
+pub mod brats_scribbles;
 mod classes;
 mod folder;
+pub mod gaze;
+mod gaze_files;
+pub mod gaze_phantom;
 pub mod label_transfer;
 pub mod lesion_phantom;
 pub mod masks;
@@ -18,9 +23,11 @@ pub mod phantom;
 mod pictures;
 mod steps;
 mod texture;
+pub mod word;
 
 pub use crate::scan::Notes;
 pub use classes::Classes;
+pub use gaze_files::GazeFiles;
 pub use steps::Steps;
 
 use super::{Case, Dataset, SCRIBBLE};

@@ -105,6 +105,11 @@ pub(super) fn parse(bytes: &[u8], name: &str) -> Result<Header> {
     }
 }
 
+/// The shortest decimal of a stored number: 1.37 rather than 1.37000000477.
+fn decimal(stored: f32) -> f64 {
+    stored.to_string().parse().unwrap_or_else(|_never| f64::from(stored))
+}
+
 /// Reads the fields of NIfTI-1.
 fn short_header(fields: &Fields<'_>, name: &str) -> Result<Header> {
     check_magic(&fields.bytes[344..HEADER_BYTES], name)?;
@@ -117,13 +122,9 @@ fn short_header(fields: &Fields<'_>, name: &str) -> Result<Header> {
         big_endian: fields.big_endian,
         extents: extents(dimensions, name)?,
         stored: stored(fields.short(70), name)?,
-        offset: offset(f64::from(fields.float(108)), HEADER_BYTES, name)?,
+        offset: offset(decimal(fields.float(108)), HEADER_BYTES, name)?,
         scaling: scaling(floats(112, 0), floats(116, 0), name)?,
-        pixdim: std::array::from_fn(|index| {
-            // Shortest decimal of the stored f32: 1.5625, 1.37 rather than 1.37000000477.
-            let stored = fields.float(76 + 4 * index);
-            stored.to_string().parse().unwrap_or_else(|_never| f64::from(stored))
-        }),
+        pixdim: std::array::from_fn(|index| decimal(fields.float(76 + 4 * index))),
         unit_mm: unit_mm(fields.bytes[123]),
         sform: (fields.short(254) > 0).then_some(sform),
         qform: (fields.short(252) > 0).then(|| std::array::from_fn(|index| floats(256, index))),

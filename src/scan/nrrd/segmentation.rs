@@ -41,7 +41,8 @@ pub(super) fn parse(fields: &Fields) -> Result<Option<Vec<StoredSegment>>> {
         let label = whole("LabelValue", 1)?;
         let missing = if get("LabelValue").is_none() { index as i64 } else { 0 };
         let words = get("Color").map(|value| value.split_whitespace().map(str::parse::<f32>));
-        let parts: Option<Vec<f32>> = words.and_then(|words| words.map(|word| word.ok()).collect());
+        let parts: Option<Vec<f32>> =
+            words.and_then(|words| words.map(std::result::Result::ok).collect());
         let colour: Option<[f32; 3]> = parts.and_then(|parts| parts.try_into().ok());
         Ok(StoredSegment {
             name: get("Name")

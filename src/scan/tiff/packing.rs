@@ -95,7 +95,8 @@ fn lzw(packed: &[u8], count: usize) -> Vec<u8> {
             break;
         }
         if code == CLEAR {
-            (last, _) = (None, table.clear());
+            last = None;
+            table.clear();
             continue;
         }
         let start = bytes.len();

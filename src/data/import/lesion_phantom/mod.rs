@@ -36,6 +36,12 @@ pub struct LesionPhantom {
 /// The smallest image in which the smallest lesions are still some pixels wide.
 const SMALLEST_SIZE: usize = 32;
 
+/// One picture with a lesion: red, green and blue, each `size` x `size`, and 1 where the lesion is.
+pub(super) fn drawn(key: Key, size: usize) -> (Vec<u8>, Vec<u8>) {
+    let picture::Drawn { planes, lesion } = picture::draw(key, size, true);
+    (planes, lesion)
+}
+
 /// Generates the data set in memory; see [`open`].
 pub fn generate(phantom: &LesionPhantom) -> Result<Dataset> {
     open(*phantom)?.collect()
