@@ -96,8 +96,10 @@ mod tests {
         for patient in 1..=100 {
             let held_out = DMSPS_VALIDATION.iter().chain(&DMSPS_TEST);
             let known: Vec<u32> = held_out.filter(|id| id[0] == patient).map(|id| id[1]).collect();
-            known.iter().for_each(|&frame| named(patient, frame));
-            [2, 3].into_iter().skip(known.len()).for_each(|frame| named(patient, frame));
+            let others = [2, 3].into_iter().skip(known.len());
+            for frame in known.iter().copied().chain(others) {
+                named(patient, frame);
+            }
         }
         dataset
     }
