@@ -98,7 +98,9 @@ fn sizes() -> Result<[i64; 3]> {
         [samples, channels, size] if samples > 0 && channels > 0 && size >= 8 => {
             Ok([samples, channels, size])
         }
-        _ => Err(Failure::usage(format!("expected samples, channels and a size, found {numbers:?}"))),
+        _ => {
+            Err(Failure::usage(format!("expected samples, channels and a size, found {numbers:?}")))
+        }
     }
 }
 
@@ -122,7 +124,8 @@ fn run() -> Result<()> {
         .context(|| format!("cannot write `{}`", file.display()))?;
     // As a network gives them.
     let [features, factors] = inputs;
-    let inputs = [scrimp::native::channels_last(&features)?, scrimp::native::channels_last(&factors)?];
+    let inputs =
+        [scrimp::native::channels_last(&features)?, scrimp::native::channels_last(&factors)?];
     drop((features, factors));
     let (mut ours_ms, mut theirs_ms) = (Vec::new(), Vec::new());
     let (mut our_bytes, mut their_bytes) = (0, u64::MAX);

@@ -91,7 +91,10 @@ mod tests {
                 - sum(&(&at - &direction * step), form))
                 / (2.0 * step);
             let along = (gradient * &direction).sum(Kind::Double).double_value(&[]);
-            assert!((along - slope).abs() < 1e-7 * slope.abs().max(1.0), "{form:?}: {along} {slope}");
+            assert!(
+                (along - slope).abs() < 1e-7 * slope.abs().max(1.0),
+                "{form:?}: {along} {slope}"
+            );
         }
     }
 

@@ -32,8 +32,7 @@ struct Layer {
 impl Layer {
     /// Registers `conv.weight`, `conv.bias`, `adn.N.weight` and `adn.N.bias`.
     fn new(mut scope: Scope<'_>, channels: [i64; 2]) -> Self {
-        let convolution =
-            Convolution::new(&mut scope.sub("conv"), channels, PerAxis::Two([3; 2]));
+        let convolution = Convolution::new(&mut scope.sub("conv"), channels, PerAxis::Two([3; 2]));
         let mut scope = scope.sub("adn.N");
         let shape = [channels[1]];
         let weight = scope.constant("weight", &shape, 1.0);

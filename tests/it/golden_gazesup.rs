@@ -188,9 +188,8 @@ fn golden_two_updates_of_gazesup() {
         let mut cx = StepContext::new(point, &communicator);
         method.step(&batch, &mut cx).unwrap();
         let report = cx.into_report().fetch().unwrap();
-        let term = |name: &str| {
-            report.losses.iter().find(|(term, _)| term.ends_with(name)).unwrap().1
-        };
+        let term =
+            |name: &str| report.losses.iter().find(|(term, _)| term.ends_with(name)).unwrap().1;
         let key = |of: &str| format!("iter.{iteration}.{of}");
         let mut total = 0.0;
         for level in [1, 2] {

@@ -70,7 +70,12 @@ fn replayed_steps_are_those_that_would_have_been_computed() {
         ("configs/smoke/dmsps.toml", vec!["method.params.warm_up_steps=4"], 1, 8),
         ("configs/smoke/cltn.toml", vec!["method.params.average=0.9"], 1, 7),
         // The last batch of an epoch is smaller, and the learning rate changes with the third one.
-        ("configs/smoke/gazesup.toml", vec!["train.batch_size=5", "data.gaze_phantom.cases=14"], 1, 8),
+        (
+            "configs/smoke/gazesup.toml",
+            vec!["train.batch_size=5", "data.gaze_phantom.cases=14"],
+            1,
+            8,
+        ),
         // In four ways, as its images are turned.
         ("configs/smoke/ustm.toml", vec![], 1, 24),
     ] {

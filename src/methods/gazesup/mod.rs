@@ -19,13 +19,8 @@ use params::{Consistency, MOST_NETWORKS};
 use tch::Tensor;
 
 /// Names of the terms of each network.
-const CROSS_ENTROPY: [&str; MOST_NETWORKS] = [
-    "cross_entropy_1",
-    "cross_entropy_2",
-    "cross_entropy_3",
-    "cross_entropy_4",
-    "cross_entropy_5",
-];
+const CROSS_ENTROPY: [&str; MOST_NETWORKS] =
+    ["cross_entropy_1", "cross_entropy_2", "cross_entropy_3", "cross_entropy_4", "cross_entropy_5"];
 const DICE: [&str; MOST_NETWORKS] = ["dice_1", "dice_2", "dice_3", "dice_4", "dice_5"];
 const CONSISTENCY: [&str; MOST_NETWORKS] =
     ["consistency_1", "consistency_2", "consistency_3", "consistency_4", "consistency_5"];
@@ -84,13 +79,18 @@ impl Recipe for GazeSup {
             params.cuts(&setup.levels)?
         };
         let (networks, channels, features) = (params.networks(), setup.channels, params.features);
-        let (segmenter, nets) = Learner::new("segmenter", params.learner, setup.learner, |scope| {
-            let mut scope = scope.sub("model");
-            let alike = |number: usize| {
-                BasicUNet::new(&mut scope.sub_like(&number.to_string(), "0"), channels, features)
-            };
-            (0..networks).map(alike).collect()
-        })?;
+        let (segmenter, nets) =
+            Learner::new("segmenter", params.learner, setup.learner, |scope| {
+                let mut scope = scope.sub("model");
+                let alike = |number: usize| {
+                    BasicUNet::new(
+                        &mut scope.sub_like(&number.to_string(), "0"),
+                        channels,
+                        features,
+                    )
+                };
+                (0..networks).map(alike).collect()
+            })?;
         Ok(Self { segmenter, nets, cuts, params })
     }
 }
@@ -134,7 +134,8 @@ impl Method for GazeSup {
         }
         let samples = batch.main();
         let outcomes = self.outcomes(&samples.image)?;
-        let (annotation, total, group) = (samples.annotation.unsqueeze(1), batch.global_size, cx.group());
+        let (annotation, total, group) =
+            (samples.annotation.unsqueeze(1), batch.global_size, cx.group());
         let kind = samples.image.kind();
         let counted = annotation.ne(i64::from(IGNORE)).to_kind(kind);
         let mut objective = Objective::new();

@@ -88,7 +88,8 @@ fn levels<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<Vec<f64>, D
 
 fn features<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<[i64; 6], D::Error> {
     let features = <[i64; 6]>::deserialize(from)?;
-    let is_sound = |channels: &i64| (1..=MOST_CHANNELS).contains(channels) && channels % GROUPS == 0;
+    let is_sound =
+        |channels: &i64| (1..=MOST_CHANNELS).contains(channels) && channels % GROUPS == 0;
     match features.iter().find(|channels| !is_sound(channels)) {
         Some(channels) => Err(D::Error::custom(format!(
             "{channels} channels, expected multiples of {GROUPS} up to {MOST_CHANNELS}"
