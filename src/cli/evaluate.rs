@@ -30,6 +30,9 @@ pub struct Evaluate {
         conflicts_with_all = ["convention", "fold", "statistics"]
     )]
     pub images: Option<PathBuf>,
+    /// What these images were taken with, as `ct`, of a run that has learnt from several modalities
+    #[arg(long, value_name = "NAME", requires = "images")]
+    pub modality: Option<String>,
     /// Score the label files in this folder instead of a run, NIfTI or PNG of any program
     #[arg(
         long,
@@ -62,6 +65,8 @@ pub enum Convention {
     Voxels,
     /// The network's grid with spacing 10, 1, 1, as papers on ACDC scribbles print it
     Published,
+    /// Native size and unit, and 0 in every score of a structure that prediction or truth lack, as published for DMSPS
+    Dmsps,
     /// Jaccard, accuracy, Dice, sensitivity and specificity of the first class, as published for lesions
     Lesion,
 }

@@ -8,11 +8,11 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
 pub use evaluate::{Convention, Evaluate, Statistics};
-pub use predict::{Predict, PredictDevice, Touching};
+pub use predict::{LabelFormat, Predict, PredictDevice, Touching};
 pub use prepare::{
-    Absent, Brats, Crop, Difficulty, Gaze, GazePhantom, Interpolation, LabelTransfer, Labeller,
-    LesionPhantom, Nifti, Prepare, PseudoLabels, Published, Refinement, Resampling, ScribbleKind,
-    Scribbles, Unsure,
+    Absent, Amos, Brats, BratsScribbles, Crop, Difficulty, Gaze, GazePhantom, Interpolation,
+    LabelTransfer, Labelled, Labeller, LesionPhantom, Nifti, Prepare, PseudoLabels, Published,
+    Refinement, Resampling, ScribbleKind, Scribbles, TwoModalityPhantom, Unsure, Word,
 };
 
 /// Trains medical image segmentation from scrimped annotations, on as many processes as mpirun starts.

@@ -12,9 +12,15 @@ pub struct Predict {
     /// The image to segment, or a folder of them; `NAME_0000`, `NAME_0001` ... are the channels of one
     #[arg(long, value_name = "DIR|FILE")]
     pub images: PathBuf,
+    /// What the images were taken with, as `ct`, of a run that has learnt from several modalities
+    #[arg(long, value_name = "NAME")]
+    pub modality: Option<String>,
     /// The folder to write into; what an interrupted call has finished there stays
     #[arg(long, value_name = "DIR")]
     pub to: PathBuf,
+    /// The format of the labels; that of the image where nothing is said
+    #[arg(long, value_name = "FORMAT")]
+    pub format: Option<LabelFormat>,
     /// Which checkpoint of each run: last, best, or the directory of one where there is one RUN
     #[arg(long, value_name = "last|best|PATH", default_value = "last")]
     pub checkpoint: String,
@@ -42,6 +48,29 @@ pub struct Predict {
     /// Where to compute: a GPU where there is one, or as said
     #[arg(long, default_value = "auto")]
     pub device: PredictDevice,
+}
+
+/// A format that labels are written in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LabelFormat {
+    /// `NAME.nii.gz`
+    Nifti,
+    /// `NAME.seg.nrrd`, a segmentation of 3D Slicer with the names of the classes
+    #[value(name = "seg.nrrd")]
+    Segmentation,
+    /// `NAME.mha`
+    Mha,
+}
+
+impl LabelFormat {
+    /// What names of its files end with.
+    pub fn ending(self) -> &'static str {
+        match self {
+            Self::Nifti => ".nii.gz",
+            Self::Segmentation => ".seg.nrrd",
+            Self::Mha => ".mha",
+        }
+    }
 }
 
 /// Around how many neighbours a component grows.

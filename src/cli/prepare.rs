@@ -18,6 +18,10 @@ pub enum Prepare {
     /// MSCMR in the folders of CycleMix: `train` with scribbles, `val` and, where its images are there, `TestSet`
     /// with dense labels
     Mscmr(Published),
+    /// WORD: abdominal CT, seven organs, in the challenge's own folder
+    Word(Word),
+    /// BraTS: whole volumes in four modalities with simulated scribbles
+    BratsScribbles(BratsScribbles),
     /// Your own data: NIfTI images with scribbles of the same file name
     Nifti(Nifti),
     /// A synthetic cardiac data set, for trying things out
@@ -51,6 +55,10 @@ pub enum Prepare {
     Gaze(Gaze),
     /// Synthetic pictures with lesions and simulated fixations
     GazePhantom(GazePhantom),
+    /// AMOS: organs of the abdomen in CT and MR, few of them labelled; the folders of the challenge or of CMC
+    Amos(Amos),
+    /// Synthetic abdomens in CT and MR of different patients, few of them labelled
+    TwoModalityPhantom(TwoModalityPhantom),
     /// Add labels of every pixel that a program makes of scribbles; mpirun makes it faster
     PseudoLabels(PseudoLabels),
     /// Draw scribbles or points where there are dense labels, instead of those that are there, or shorten these
@@ -196,6 +204,51 @@ pub struct Brats {
     pub to: PathBuf,
 }
 
+/// Arguments of `scrimp prepare word`.
+#[derive(Debug, Args)]
+pub struct Word {
+    /// The folder of the data set, with `imagesTr`, `labelsTr`, `scribblesTr`, `imagesVal`, `labelsVal` and, where they
+    /// are there, `imagesTs` and `labelsTs`
+    #[arg(long, value_name = "DIR")]
+    pub from: PathBuf,
+    /// Draw scribbles from the dense labels of images to train on, instead of those in the folder
+    #[arg(long)]
+    pub simulate: bool,
+    /// Draw on the first of every so many slices and leave the others unlabelled
+    #[arg(long, value_name = "SLICES", default_value_t = 1, requires = "simulate", value_parser = clap::value_parser!(u32).range(1..))]
+    pub every: u32,
+    /// Equal seeds give equal scribbles
+    #[arg(long, default_value_t = 2022, requires = "simulate")]
+    pub seed: u64,
+    /// The packed file to write
+    #[arg(long, value_name = "FILE")]
+    pub to: PathBuf,
+}
+
+/// Arguments of `scrimp prepare brats-scribbles`.
+#[derive(Debug, Args)]
+pub struct BratsScribbles {
+    /// The folder in which, at any depth, `CASE_t1.nii.gz`, `CASE_t1ce.nii.gz`, `CASE_t2.nii.gz`,
+    /// `CASE_flair.nii.gz` and `CASE_seg.nii.gz` lie side by side
+    #[arg(long, value_name = "DIR")]
+    pub from: PathBuf,
+    /// Draw on the first of every so many slices and leave the others unlabelled
+    #[arg(long, value_name = "SLICES", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub every: u32,
+    /// Share of the patients to validate with; 56 of 369 is what is published
+    #[arg(long, value_name = "SHARE", default_value_t = 0.1518)]
+    pub val_share: f64,
+    /// Share of the patients to test with; 54 of 369 is what is published
+    #[arg(long, value_name = "SHARE", default_value_t = 0.1463)]
+    pub test_share: f64,
+    /// Equal seeds give equal splits and scribbles
+    #[arg(long, default_value_t = 2022)]
+    pub seed: u64,
+    /// The packed file to write
+    #[arg(long, value_name = "FILE")]
+    pub to: PathBuf,
+}
+
 /// Arguments of `scrimp prepare lesion-phantom`.
 #[derive(Debug, Args)]
 pub struct LesionPhantom {
@@ -267,6 +320,21 @@ pub struct Gaze {
     pub to: PathBuf,
 }
 
+/// Arguments of `scrimp prepare amos`.
+#[derive(Debug, Args)]
+pub struct Amos {
+    /// The folder with `imagesTr`, `labelsTr`, `imagesVal` and `labelsVal`, numbers up to 500 for CT and larger ones for
+    /// MR; or with `train_data` and `val_data`, in each `images` (`amos_0001_CT`, `amos_0507_MRI`) and `masks`
+    #[arg(long, value_name = "DIR")]
+    pub from: PathBuf,
+    /// Which of the cases to train on are labelled
+    #[command(flatten)]
+    pub labelled: Labelled,
+    /// The packed file to write
+    #[arg(long, value_name = "FILE")]
+    pub to: PathBuf,
+}
+
 /// Arguments of `scrimp prepare gaze-phantom`.
 #[derive(Debug, Args)]
 pub struct GazePhantom {
@@ -288,6 +356,40 @@ pub struct GazePhantom {
     /// Equal seeds give equal files
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
+    /// The packed file to write
+    #[arg(long, value_name = "FILE")]
+    pub to: PathBuf,
+}
+
+/// Which of the cases to train on are labelled.
+#[derive(Debug, Args)]
+pub struct Labelled {
+    /// The share of the cases of each modality to train on that keep their labels; what the others show is not packed
+    #[arg(long, value_name = "SHARE", default_value_t = 0.1, value_parser = labelled_share)]
+    pub labelled_share: f64,
+    /// Equal seeds label equal cases, and draw equal ones where they are drawn
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+}
+
+/// Arguments of `scrimp prepare two-modality-phantom`.
+#[derive(Debug, Args)]
+pub struct TwoModalityPhantom {
+    /// How many patients of each modality to train on
+    #[arg(long, default_value_t = 20, value_parser = from_to(1, PHANTOM_CASES))]
+    pub cases: usize,
+    /// How many patients of each modality to validate with
+    #[arg(long, default_value_t = 5, value_parser = from_to(1, PHANTOM_CASES))]
+    pub validation: usize,
+    /// About how many slices a case has
+    #[arg(long, default_value_t = 24, value_parser = from_to(8, EXTENT))]
+    pub slices: usize,
+    /// About how many rows and columns a slice has before it is cropped
+    #[arg(long, default_value_t = 64, value_parser = from_to(32, NETWORK_SIZE))]
+    pub size: usize,
+    /// Which of the cases to train on are labelled
+    #[command(flatten)]
+    pub labelled: Labelled,
     /// The packed file to write
     #[arg(long, value_name = "FILE")]
     pub to: PathBuf,
@@ -439,6 +541,12 @@ pub enum Crop {
 /// Takes shares of the largest entropy.
 fn entropy_share(word: &str) -> Result<f32, String> {
     let share = word.parse().ok().filter(|share: &f32| *share > 0.0 && *share <= 1.0);
+    share.ok_or_else(|| "expected a share above 0 and up to 1".to_owned())
+}
+
+/// Takes shares of cases, of which one at least is left.
+fn labelled_share(word: &str) -> Result<f64, String> {
+    let share = word.parse().ok().filter(|share: &f64| *share > 0.0 && *share <= 1.0);
     share.ok_or_else(|| "expected a share above 0 and up to 1".to_owned())
 }
 

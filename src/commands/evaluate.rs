@@ -93,6 +93,7 @@ fn scored(
         Convention::Native | Convention::Lesion => Yardstick::Native,
         Convention::Voxels => Yardstick::Voxels,
         Convention::Published => Yardstick::Published,
+        Convention::Dmsps => Yardstick::Dmsps,
     };
     statistics(arguments.statistics, plan, &dataset, (&*method, place.device, comm))?;
     let evaluator = Evaluator {
@@ -160,8 +161,25 @@ fn report(arguments: &cli::Evaluate, table: TableFile, found: &Found) -> Result<
     super::print(&format!("{count} cases, {convention} yardstick, in `{}`\n", path.display()))
 }
 
-/// Means over cases with their units, and how many cases have no distances.
+/// Means over cases with their units, and how many cases have no distances; where cases are of several modalities,
+/// of each of them first.
 fn means(scores: &Scores) -> String {
+    let modalities = scores.modalities();
+    if modalities.len() < 2 {
+        return table(scores);
+    }
+    let mut text = String::new();
+    for modality in modalities {
+        let of_it = scores.of_modality(modality);
+        let name = if modality.is_empty() { "of no modality" } else { modality };
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{name}, {} cases\n{}", of_it.cases.len(), table(&of_it));
+    }
+    text + &format!("all, {} cases\n{}", scores.cases.len(), table(scores))
+}
+
+/// The same of all cases together.
+fn table(scores: &Scores) -> String {
     let in_unit = |name: &str| match scores.unit() {
         Some(Unit::Mm) => format!("{name}, mm"),
         Some(Unit::Voxel) => format!("{name}, voxels"),

@@ -73,7 +73,10 @@ pub(super) enum Found {
 pub(super) fn all(plan: &RunPlan) -> Result<Found> {
     let packed = match &plan.data.source {
         DataSource::Packed(path) => Some(path),
-        DataSource::Phantom(_) | DataSource::LesionPhantom(_) | DataSource::GazePhantom(_) => None,
+        DataSource::Phantom(_)
+        | DataSource::LesionPhantom(_)
+        | DataSource::GazePhantom(_)
+        | DataSource::TwoModalityPhantom(_) => None,
     };
     let shapes = plan.data.shapes.as_ref();
     let masks = shapes.and_then(|shapes| match &shapes.source {
@@ -103,6 +106,7 @@ fn drawn_small(mut plan: RunPlan) -> RunPlan {
         DataSource::Phantom(phantom) => phantom.size = SMALLEST_SIZE,
         DataSource::LesionPhantom(phantom) => phantom.size = SMALLEST_SIZE,
         DataSource::GazePhantom(phantom) => phantom.size = SMALLEST_SIZE,
+        DataSource::TwoModalityPhantom(phantom) => phantom.size = SMALLEST_SIZE,
     }
     let source = plan.data.shapes.as_mut().map(|shapes| &mut shapes.source);
     if let Some(ShapesSource::Phantom(phantom)) = source {

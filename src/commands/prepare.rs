@@ -9,8 +9,10 @@ use super::network_labels;
 use super::packing::{claim, pack, say, warn};
 use crate::cli;
 use crate::data::import::{
-    Steps, acdc, brats, label_transfer, lesion_phantom, mscmr, nifti, phantom,
+    Steps, acdc, amos, brats, brats_scribbles, label_transfer, lesion_phantom, mscmr, nifti,
+    phantom, two_modality, word,
 };
+use crate::data::simulated::{Drawing, Simulation};
 use crate::error::{Exit, Failure, Result};
 use crate::preparation::{Crop, Intensities, Interpolation, Over, Scaling, Spacing};
 
@@ -22,6 +24,8 @@ pub(super) fn run(prepare: &cli::Prepare) -> Result<Exit> {
             pack(acdc::open(&arguments.from, &published_steps(arguments)?)?, to)
         }
         cli::Prepare::Mscmr(arguments) => pack_mscmr(arguments),
+        cli::Prepare::Word(arguments) => pack_word(arguments),
+        cli::Prepare::BratsScribbles(arguments) => pack_brats_scribbles(arguments),
         cli::Prepare::Nifti(arguments) => pack_nifti(arguments),
         cli::Prepare::Phantom { cases, slices, size, difficulty, seed, to } => {
             let phantom = phantom::Phantom {
@@ -42,6 +46,16 @@ pub(super) fn run(prepare: &cli::Prepare) -> Result<Exit> {
         cli::Prepare::LesionPhantom(arguments) => pack_lesion_phantom(arguments),
         cli::Prepare::Gaze(arguments) => looked_at::gaze(arguments),
         cli::Prepare::GazePhantom(arguments) => looked_at::phantom(arguments),
+        cli::Prepare::Amos(arguments) => {
+            let to = claim(&arguments.to)?;
+            let source = amos::open(&amos::Package {
+                folder: arguments.from.clone(),
+                labelled_share: arguments.labelled.labelled_share,
+                seed: arguments.labelled.seed,
+            })?;
+            pack(source, to)
+        }
+        cli::Prepare::TwoModalityPhantom(arguments) => pack_two_modality_phantom(arguments),
         cli::Prepare::PseudoLabels(arguments) => match arguments.with {
             cli::Labeller::Network => label_by_network(arguments),
             cli::Labeller::RandomWalker => annotate::pseudo_labels(arguments),
@@ -166,6 +180,27 @@ fn pack_brats(arguments: &cli::Brats) -> Result<Exit> {
     pack(source, to)
 }
 
+fn pack_word(arguments: &cli::Word) -> Result<Exit> {
+    let to = claim(&arguments.to)?;
+    let simulation = simulation(arguments.every, arguments.seed);
+    pack(word::open(&arguments.from, arguments.simulate.then_some(simulation))?, to)
+}
+
+fn pack_brats_scribbles(arguments: &cli::BratsScribbles) -> Result<Exit> {
+    let to = claim(&arguments.to)?;
+    let source = brats_scribbles::open(&brats_scribbles::Volumes {
+        folder: arguments.from.clone(),
+        held_out_shares: [arguments.val_share, arguments.test_share],
+        simulation: simulation(arguments.every, arguments.seed),
+    })?;
+    pack(source, to)
+}
+
+/// Strokes as they are published for WORD, on the first of `every` slices.
+fn simulation(every: u32, seed: u64) -> Simulation {
+    Simulation { drawing: Drawing::Walk { halvings: 0 }, every: every as usize, seed }
+}
+
 fn pack_lesion_phantom(arguments: &cli::LesionPhantom) -> Result<Exit> {
     let to = claim(&arguments.to)?;
     let source = lesion_phantom::open(lesion_phantom::LesionPhantom {
@@ -175,6 +210,19 @@ fn pack_lesion_phantom(arguments: &cli::LesionPhantom) -> Result<Exit> {
         test: arguments.test,
         size: arguments.size,
         seed: arguments.seed,
+    })?;
+    pack(source, to)
+}
+
+fn pack_two_modality_phantom(arguments: &cli::TwoModalityPhantom) -> Result<Exit> {
+    let to = claim(&arguments.to)?;
+    let source = two_modality::open(two_modality::TwoModalityPhantom {
+        cases: arguments.cases,
+        validation: arguments.validation,
+        slices: arguments.slices,
+        size: arguments.size,
+        labelled_share: arguments.labelled.labelled_share,
+        seed: arguments.labelled.seed,
     })?;
     pack(source, to)
 }

@@ -7,7 +7,7 @@ use crate::comm::environment::{self, Placement, Variables};
 use crate::comm::{self, Communicator, Host, Ranks, agree, with_device};
 use crate::config::plan::{
     DataSource, GazePhantomPlan, LesionPhantomPlan, PhantomPlan, RunPlan, ShapesPlan, ShapesSource,
-    VolumesPlan,
+    TwoModalityPhantomPlan, VolumesPlan,
 };
 use crate::config::{
     Colour, DeviceChoice, Normalisation, Orientation, Outside, Precision, Resample, RunConfig,
@@ -15,7 +15,7 @@ use crate::config::{
 };
 use crate::data::identity::Identity;
 use crate::data::import::gaze_phantom::{self, GazePhantom};
-use crate::data::import::{lesion_phantom, masks, phantom};
+use crate::data::import::{lesion_phantom, masks, phantom, two_modality};
 use crate::data::loader::{Loader, LoaderPlan};
 use crate::data::pseudo::Labelling;
 use crate::data::shapes::Shapes;
@@ -54,6 +54,7 @@ pub(super) fn identified(plan: &RunPlan) -> Result<(Arc<Dataset>, Identity)> {
         DataSource::Phantom(plan) => generated(plan)?,
         DataSource::LesionPhantom(plan) => generated_lesions(plan)?,
         DataSource::GazePhantom(plan) => generated_gaze(plan)?,
+        DataSource::TwoModalityPhantom(plan) => generated_modalities(plan)?,
     };
     refuse_other_preparation(plan, &dataset)?;
     match plan.data.split {
@@ -146,6 +147,17 @@ fn generated_gaze(plan: &GazePhantomPlan) -> Result<Dataset> {
     let phantom = GazePhantom { cases, validation, test, size, levels, seed };
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     gaze_phantom::generate(&phantom, threads)
+}
+
+fn generated_modalities(plan: &TwoModalityPhantomPlan) -> Result<Dataset> {
+    two_modality::generate(&two_modality::TwoModalityPhantom {
+        cases: plan.cases,
+        validation: plan.validation,
+        slices: plan.slices,
+        size: plan.size,
+        labelled_share: plan.labelled_share,
+        seed: plan.seed,
+    })
 }
 
 /// The masks of a plan, in memory; `target` is what the run trains on.
@@ -417,6 +429,7 @@ pub(super) fn loader_plan(plan: &RunPlan) -> Result<LoaderPlan> {
             Resample::Bilinear => augment::Resample::Bilinear,
             Resample::FullRotation => augment::Resample::FullRotation,
             Resample::Flips => augment::Resample::Flips,
+            Resample::Mild => augment::Resample::Mild,
             Resample::None => augment::Resample::None,
         },
         outside: match plan.data.outside {

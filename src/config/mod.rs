@@ -28,6 +28,7 @@ use std::path::{Path, PathBuf};
 
 pub use changes::{Change, changes, values};
 pub use graph::GraphChoice;
+pub use phantoms::TwoModalityPhantomConfig;
 pub use time_span::TimeSpan;
 pub use voice::nearest;
 
@@ -50,8 +51,8 @@ pub struct RunConfig {
     source: Source,
 }
 
-/// `[data]`: exactly one of `path`, `[data.phantom]`, `[data.lesion_phantom]` and `[data.gaze_phantom]`, and how it is
-/// looked at.
+/// `[data]`: exactly one of `path`, `[data.phantom]`, `[data.lesion_phantom]`, `[data.gaze_phantom]` and
+/// `[data.two_modality_phantom]`, and how it is looked at.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DataConfig {
@@ -100,6 +101,9 @@ pub struct DataConfig {
     /// Synthetic pictures that somebody looked at, made when the run starts, instead of `path`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gaze_phantom: Option<GazePhantomConfig>,
+    /// Synthetic abdomens in CT and in MR, made when the run starts, instead of `path`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub two_modality_phantom: Option<TwoModalityPhantomConfig>,
     /// Dense masks of other patients, for methods that learn what shapes look like.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shapes: Option<ShapesConfig>,
@@ -339,6 +343,10 @@ pub enum Resample {
     FullRotation,
     /// Half of the slices flipped along rows, half along columns, each by its own chance; order 0.
     Flips,
+    /// One sample in five flipped along each axis, one in five turned by quarters within its slices, one in ten made
+    /// brighter or darker by up to a tenth and one in ten shifted by up to 0.1, as the published code of CMC does it;
+    /// order 0.
+    Mild,
     /// Resizing or cropping alone, order 0.
     None,
 }

@@ -5,11 +5,37 @@
 use super::{Difficulty, GazePhantomConfig, LesionPhantomConfig, PhantomConfig, RunConfig};
 use crate::error::Result;
 use crate::limits::{EXTENT, VOLUME_VOXELS, elements};
+use serde::{Deserialize, Serialize};
 
 /// The smallest image in which everything drawn is still wider than a pixel.
 const SMALLEST_SIZE: u64 = 32;
 /// Red, green and blue.
 const COLOURS: usize = 3;
+
+/// `[data.two_modality_phantom]`: synthetic abdomens of different patients in CT and in MR, few of them labelled; those to
+/// validate with are fold 1.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TwoModalityPhantomConfig {
+    /// How many patients of each modality to train on (default 20).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cases: Option<usize>,
+    /// How many patients of each modality to validate with (default 5).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub validation: Option<usize>,
+    /// About how many slices a case has, 8 or more (default 24).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slices: Option<usize>,
+    /// About how many rows and columns a slice has before it is cropped (default 64).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub size: Option<usize>,
+    /// The share of the patients to train on who are labelled, above 0 and up to 1 (default 0.1).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub labelled_share: Option<f64>,
+    /// Equal seeds give equal data (default 1).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u64>,
+}
 
 /// A synthetic cardiac data set.
 #[derive(Debug, Clone, PartialEq)]
@@ -69,6 +95,23 @@ pub struct GazePhantomPlan {
     pub seed: u64,
 }
 
+/// A synthetic data set of two modalities.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TwoModalityPhantomPlan {
+    /// How many patients of each modality to train on, at least 1.
+    pub cases: usize,
+    /// How many patients of each modality to validate with, at least 1.
+    pub validation: usize,
+    /// About how many slices a case has.
+    pub slices: usize,
+    /// About how many rows and columns a slice has before it is cropped.
+    pub size: usize,
+    /// The share of the patients to train on who are labelled, above 0 and up to 1.
+    pub labelled_share: f64,
+    /// Equal seeds give equal data.
+    pub seed: u64,
+}
+
 impl PhantomPlan {
     pub(super) fn summary(&self) -> String {
         let kind = if self.volumes.is_some() { "volume phantom" } else { "phantom" };
@@ -118,6 +161,26 @@ impl GazePhantomPlan {
             test: Some(self.test),
             size: Some(self.size),
             levels: Some(self.levels.clone()),
+            seed: Some(self.seed),
+        }
+    }
+}
+
+impl TwoModalityPhantomPlan {
+    pub(super) fn summary(&self) -> String {
+        let Self { cases, labelled_share, .. } = self;
+        format!(
+            "a phantom of {cases} patients in CT and {cases} in MR, a share of {labelled_share} labelled"
+        )
+    }
+
+    pub(super) fn written_out(&self) -> TwoModalityPhantomConfig {
+        TwoModalityPhantomConfig {
+            cases: Some(self.cases),
+            validation: Some(self.validation),
+            slices: Some(self.slices),
+            size: Some(self.size),
+            labelled_share: Some(self.labelled_share),
             seed: Some(self.seed),
         }
     }
@@ -230,6 +293,30 @@ pub(super) fn gaze_phantom(
     Ok(GazePhantomPlan { cases, validation, test, size, levels, seed })
 }
 
+/// The plan of `[data.two_modality_phantom]`.
+pub(super) fn two_modality_phantom(
+    config: &RunConfig,
+    written: &TwoModalityPhantomConfig,
+) -> Result<TwoModalityPhantomPlan> {
+    const TABLE: &str = "data.two_modality_phantom";
+    let (cases, validation) = (written.cases.unwrap_or(20), written.validation.unwrap_or(5));
+    let (slices, size) = (written.slices.unwrap_or(24), written.size.unwrap_or(64));
+    let counts = [("cases", cases, 1), ("validation", validation, 1)];
+    let sizes = [("slices", slices, 8), ("size", size, SMALLEST_SIZE)];
+    for (key, count, least) in counts.into_iter().chain(sizes) {
+        config.within(&format!("{TABLE}.{key}"), count as u64, least..=EXTENT as u64)?;
+    }
+    refuse_too_many(config, TABLE, &[2, cases + validation, slices, size, size])?;
+    let labelled_share = written.labelled_share.unwrap_or(0.1);
+    if !(labelled_share > 0.0 && labelled_share <= 1.0) {
+        let key = format!("{TABLE}.labelled_share");
+        let message = format!("`{key}` is {labelled_share}, expected more than 0 and up to 1");
+        return Err(config.refuse(&key, message));
+    }
+    let seed = written.seed.unwrap_or(1);
+    Ok(TwoModalityPhantomPlan { cases, validation, slices, size, labelled_share, seed })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -257,6 +344,33 @@ mod tests {
         assert_eq!(
             refused("volumes = true\nscribbled_every = 0"),
             "`data.phantom.scribbled_every` is 0, expected 1 to 65536"
+        );
+    }
+
+    #[test]
+    fn a_phantom_of_two_modalities_has_defaults_and_bounds() {
+        let least =
+            "[method]\nname = \"cmc\"\n[train]\ntotal_steps = 5\n[data.two_modality_phantom]\n";
+        let resolve =
+            |keys: &str| RunPlan::resolve(parse(&format!("{least}{keys}\n"), "a.toml", &[])?, 1);
+        let plan = resolve("cases = 7").unwrap();
+        let DataSource::TwoModalityPhantom(phantom) = &plan.data.source else { panic!("{plan:?}") };
+        assert_eq!((phantom.cases, phantom.validation, phantom.slices), (7, 5, 24));
+        let written = parse(&plan.to_toml().unwrap(), "b.toml", &[]).unwrap();
+        assert_eq!(RunPlan::resolve(written, 1).unwrap(), plan);
+        let refused = |keys: &str| resolve(keys).unwrap_err().message().to_owned();
+        assert_eq!(
+            refused("labelled_share = 0.0"),
+            "`data.two_modality_phantom.labelled_share` is 0, expected more than 0 and up to 1"
+        );
+        assert_eq!(
+            refused("slices = 2"),
+            "`data.two_modality_phantom.slices` is 2, expected 8 to 65536"
+        );
+        let both = refused("[data.lesion_phantom]");
+        assert_eq!(
+            both,
+            "both `[data.lesion_phantom]` and `[data.two_modality_phantom]` say what to train on"
         );
     }
 }

@@ -15,7 +15,9 @@ use crate::preparation::Preparation;
 use crate::shares::local_share;
 use std::path::{Path, PathBuf};
 
-pub use super::phantoms::{GazePhantomPlan, LesionPhantomPlan, PhantomPlan, VolumesPlan};
+pub use super::phantoms::{
+    GazePhantomPlan, LesionPhantomPlan, PhantomPlan, TwoModalityPhantomPlan, VolumesPlan,
+};
 pub use super::training::{Cadence, TrainPlan};
 
 /// The annotation that says the class of every voxel, which cases to score with have alone.
@@ -97,6 +99,8 @@ pub enum DataSource {
     LesionPhantom(LesionPhantomPlan),
     /// Synthetic pictures that somebody looked at, made when the run starts.
     GazePhantom(GazePhantomPlan),
+    /// Synthetic abdomens in two modalities, made when the run starts.
+    TwoModalityPhantom(TwoModalityPhantomPlan),
 }
 
 /// How networks are built.
@@ -141,6 +145,9 @@ impl RunPlan {
             DataSource::Phantom(phantom) => data.phantom = Some(phantom.written_out()),
             DataSource::LesionPhantom(phantom) => data.lesion_phantom = Some(phantom.written_out()),
             DataSource::GazePhantom(phantom) => data.gaze_phantom = Some(phantom.written_out()),
+            DataSource::TwoModalityPhantom(phantom) => {
+                data.two_modality_phantom = Some(phantom.written_out());
+            }
         }
         RunConfig {
             data: DataConfig {
@@ -177,6 +184,7 @@ impl RunPlan {
             DataSource::Phantom(phantom) => phantom.summary(),
             DataSource::LesionPhantom(phantom) => phantom.summary(),
             DataSource::GazePhantom(phantom) => phantom.summary(),
+            DataSource::TwoModalityPhantom(phantom) => phantom.summary(),
         };
         let held_out = match data.fold {
             0 => "nothing held out".to_owned(),
@@ -248,14 +256,16 @@ impl ShapesPlan {
     }
 }
 
-/// What to train on: exactly one of the tables and keys.
+/// What to train on: exactly one of several tables and keys.
 fn source(config: &RunConfig) -> Result<DataSource> {
-    let DataConfig { path, phantom, lesion_phantom, gaze_phantom, .. } = &config.data;
+    let DataConfig { path, phantom, lesion_phantom, gaze_phantom, two_modality_phantom, .. } =
+        &config.data;
     let given = [
         ("path", path.is_some()),
         ("phantom", phantom.is_some()),
         ("lesion_phantom", lesion_phantom.is_some()),
         ("gaze_phantom", gaze_phantom.is_some()),
+        ("two_modality_phantom", two_modality_phantom.is_some()),
     ];
     let given: Vec<&str> =
         given.into_iter().filter(|(_, is_given)| *is_given).map(|(name, _)| name).collect();
@@ -278,6 +288,9 @@ fn source(config: &RunConfig) -> Result<DataSource> {
     }
     if let Some(phantom) = gaze_phantom {
         return phantoms::gaze_phantom(config, phantom).map(DataSource::GazePhantom);
+    }
+    if let Some(phantom) = two_modality_phantom {
+        return phantoms::two_modality_phantom(config, phantom).map(DataSource::TwoModalityPhantom);
     }
     Err(config
         .refuse("data", "neither `data.path` nor `[data.phantom]` says what to train on")

@@ -39,6 +39,11 @@ impl<'a> HeldOut<'a> {
         &self.case.name
     }
 
+    /// What the case was taken with; empty where nothing is said.
+    pub fn modality(&self) -> &'a str {
+        &self.case.modality
+    }
+
     /// Slices, rows, columns as stored.
     pub fn shape(&self) -> [usize; 3] {
         self.case.scan.grid.shape

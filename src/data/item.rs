@@ -3,7 +3,9 @@
 //! A patch is a stack of planes with one draw: what augments a slice happens to each of its planes, at the scan's
 //! own scale. Knows no tensors, no steps and no order.
 
-use super::augment::{Centred, Draw, FullRotation, Resample, Sample, Slice, Transform};
+use super::augment::{
+    Centred, Draw, FullRotation, MILD_CHANCE, Resample, Sample, Slice, Transform,
+};
 use super::{Case, IGNORE};
 use crate::random::Draws;
 
@@ -50,7 +52,8 @@ pub struct PatchDraw {
 }
 
 impl PatchDraw {
-    /// Draws as for a slice, then for patches of several slices half of the time a flip along them.
+    /// Draws as for a slice, then for patches of several slices half of the time a flip along them, or of those that are
+    /// mildly augmented one time in five.
     pub fn sample(
         resample: Resample,
         draws: &mut Draws,
@@ -65,7 +68,8 @@ impl PatchDraw {
             }
             draw => draw,
         };
-        Self { in_plane, reverses: slices > 1 && draws.uniform() > 0.5 }
+        let kept = if resample == Resample::Mild { 1.0 - MILD_CHANCE } else { 0.5 };
+        Self { in_plane, reverses: slices > 1 && draws.uniform() > kept }
     }
 
     /// Rows and columns around a plane of this extent that a rotation brings into it.

@@ -3,6 +3,7 @@
 //! Each batch is a pure function of its step; preparing ahead changes nothing but the waiting.
 //! Knows no methods and no communicator: rank and ranks come as two numbers.
 
+use super::augment::Resample;
 use super::batch::Batch;
 use super::items::Items;
 use super::order::{Epochs, Order};
@@ -158,11 +159,15 @@ impl Loader {
     ///
     /// Where they take more than `budget_bytes` or more than there is, the log says so and batches are
     /// made on the host as before; likewise with healthy images beside, whose augmentation
-    /// knows the host alone, and where samples are patches.
+    /// knows the host alone, where intensities vary, and where samples are patches.
     #[must_use]
     pub fn resident_on(self, device: Device, budget_bytes: u64) -> Self {
         if by_image_label(self.recipe.plan.streams) {
             tracing::info!("images are augmented on the host, as label transfer needs it");
+            return self;
+        }
+        if self.recipe.plan.augment == Resample::Mild {
+            tracing::info!("intensities are varied on the host");
             return self;
         }
         if let Items::Patches { .. } = &*self.recipe.items {
@@ -446,7 +451,6 @@ fn prepare_all(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::augment::Resample;
     use crate::data::import::phantom::{Difficulty, Phantom, generate};
     use crate::data::stream::ANNOTATED;
     use crate::data::{DENSE, SCRIBBLE};

@@ -4,7 +4,7 @@
 //! communicator: rank and ranks come as two numbers.
 
 use super::augment::transfer::{TransferDraw, resize_planes};
-use super::augment::{Draw, Resample, Sample, Slice, Transform, zoom_labels};
+use super::augment::{Draw, Light, Resample, Sample, Slice, Transform, zoom_labels};
 use super::item::{Item, PatchDraw, PatchSample, PatchSource};
 use super::items::Items;
 use super::order::Order;
@@ -157,18 +157,19 @@ impl BatchRecipe {
                     match &*self.items {
                         Items::Slices { .. } => {
                             let shape = [extent[1], extent[2]];
-                            let annotation = &mut *annotation;
+                            let (image, annotation) = (&mut *image, &mut *annotation);
                             let mut sample = Sample { shape, image, annotation };
                             let source = self.annotated(global[position]);
                             self.resize((step, position), &source, &mut sample);
                         }
                         Items::Patches { .. } => {
                             let item = self.item(step, global, position);
-                            let annotation = &mut *annotation;
+                            let (image, annotation) = (&mut *image, &mut *annotation);
                             let mut sample = PatchSample { image, annotation };
                             self.cut((step, position), &item, &mut sample);
                         }
                     }
+                    self.light(step, position).apply(image);
                     if self.unknown.is_some() {
                         // Resizing puts background into rows that it does not reach.
                         annotation.fill(IGNORE);
@@ -201,6 +202,15 @@ impl BatchRecipe {
         let mut draws = self.order().augmentation(step, position).draws();
         let draw = PatchDraw::sample(self.plan.augment, &mut draws, item.extent);
         source.cut(item, draw, sample);
+    }
+
+    /// What becomes of the intensities of the sample at `position` of the global batch.
+    fn light(&self, step: u64, position: usize) -> Light {
+        if self.plan.augment != Resample::Mild {
+            return Light { factor: 1.0, offset: 0.0 };
+        }
+        let key = self.order().augmentation(step, position).purpose("light");
+        Light::sample(&mut key.draws())
     }
 
     /// Makes a sample as label transfer does: a crop of a slightly larger image, or the image alone.

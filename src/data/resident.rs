@@ -78,7 +78,7 @@ impl Resident {
         };
         let (image, mut annotation) = match self.resample {
             Resample::Reference | Resample::None => self.taken(&lines(0), &lines(0).nearest()),
-            Resample::FullRotation | Resample::Flips => {
+            Resample::FullRotation | Resample::Flips | Resample::Mild => {
                 self.taken(&lines(0), &lines(0).nearest_of_full_rotations())
             }
             Resample::Bilinear => lines(0).blended(&self.images, &self.labels),

@@ -82,6 +82,13 @@ impl Simulation {
         Ok(())
     }
 
+    /// A case with scribbles drawn from its dense labels, instead of those that it has.
+    pub(super) fn annotated(self, mut case: Case, class_count: usize) -> Case {
+        let drawn = self.draw(&case, class_count);
+        case.annotations.insert(SCRIBBLE.to_owned(), drawn);
+        case
+    }
+
     fn refuse_sourceless(&self, dataset: &Dataset) -> Result<()> {
         let (source, name) = (self.drawing.source(), &dataset.name);
         let lacks = |case: &&Case| !case.annotations.contains_key(source);
@@ -130,7 +137,7 @@ impl Simulation {
     }
 
     /// One sentence for the provenance of the data set.
-    fn describe(&self) -> String {
+    pub(super) fn describe(&self) -> String {
         let slices = match self.every {
             0 | 1 => "on every slice".to_owned(),
             every => format!("on one slice of every {every}"),

@@ -18,6 +18,10 @@ pub enum Convention {
     /// The published `MaskMixAdv` numbers: spacing `[10, 1, 1]` whatever the image's, and Dice 0,
     /// HD95 50, ASD 10 where either side is empty.
     Published,
+    /// The published DMSPS numbers: the pair's own spacing, and 0 in every score where either side is empty.
+    ///
+    /// HD95 and ASD 0 are the best possible values: they reward a network that misses a structure.
+    Dmsps,
 }
 
 /// Scores of one class in one case; none where the convention leaves them undefined.
@@ -35,7 +39,7 @@ impl Convention {
     /// Scores one class.
     pub fn score(self, pair: &LabelPair<'_>, class: u8) -> Scores {
         let spacing = match self {
-            Self::Plain => pair.spacing,
+            Self::Plain | Self::Dmsps => pair.spacing,
             Self::Validation => [1.0, 1.0, 1.0],
             Self::Published => [10.0, 1.0, 1.0],
         };
@@ -46,6 +50,7 @@ impl Convention {
                 Scores { dice: Some(0.0), hd95: Some(0.0), asd: None }
             }
             (Self::Validation, Surface::EmptyTruth) => Scores { dice: None, hd95: None, asd: None },
+            (Self::Dmsps, _) => Scores { dice: Some(0.0), hd95: Some(0.0), asd: Some(0.0) },
             (Self::Published, _) => Scores { dice: Some(0.0), hd95: Some(50.0), asd: Some(10.0) },
         }
     }

@@ -8,16 +8,20 @@ use super::linear::linear_along;
 use super::regrid::Regrid;
 use super::spline::{Axis, cubic_along, nearest_along};
 use super::steps::{Intensities, Interpolation, Over, Preparation};
+use super::turn::Turn;
 use crate::error::{Failure, Result};
 use crate::scan::{Grid, Scan};
+use std::ops::Range;
 
 /// A scan as networks see it, and the way back.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Prepared {
     /// The scan on the prepared grid, its intensities finite.
     pub scan: Scan,
-    /// How its voxels came there, and how labels go back.
+    /// How the voxels of the turned scan came there, and how labels go back.
     pub regrid: Regrid,
+    /// How the scan of the file was turned before.
+    pub turn: Turn,
 }
 
 impl Preparation {
@@ -30,6 +34,40 @@ impl Preparation {
     /// Refuses another number of channels than the preparation has, values that are not finite, and what
     /// [`Preparation::regrid`] and [`intensities::scale`] refuse.
     pub fn apply(&self, scan: Scan) -> Result<Prepared> {
+        if !self.modalities.is_empty() {
+            return self.of_modality(None)?.apply(scan);
+        }
+        self.check_voxels(&scan)?;
+        let (scan, turn) = self.turned(scan);
+        let regrid = self.regrid(&scan)?;
+        self.applied(scan, regrid, turn)
+    }
+
+    /// Prepares the voxels of a scan that are `kept`, slices, rows and columns once it is turned, instead of those that
+    /// [`Preparation::crop`] names: for a box that labels say, which a scan without labels cannot have.
+    ///
+    /// Refuses a box without voxels or beyond the scan, and what [`Preparation::apply`] refuses.
+    pub fn apply_within(&self, scan: Scan, kept: [Range<usize>; 3]) -> Result<Prepared> {
+        self.check_voxels(&scan)?;
+        let (scan, turn) = self.turned(scan);
+        let shape = scan.grid.shape;
+        let mut axes = kept.iter().zip(shape);
+        if axes.any(|(kept, extent)| kept.is_empty() || kept.end > extent) {
+            return Err(Failure::new(format!(
+                "the voxels {kept:?} are to be kept, expected some within shape {shape:?}"
+            )));
+        }
+        let regrid = self.regrid_of(scan.grid.clone(), kept)?;
+        self.applied(scan, regrid, turn)
+    }
+
+    fn turned(&self, scan: Scan) -> (Scan, Turn) {
+        let turn = Turn::of(self.orientation, &scan.grid);
+        (turn.apply(scan), turn)
+    }
+
+    /// Refuses another number of channels than the preparation has, and values that are not finite.
+    fn check_voxels(&self, scan: &Scan) -> Result<()> {
         if scan.channels != self.channels.len() {
             let names: Vec<&str> =
                 self.channels.iter().map(|channel| channel.name.as_str()).collect();
@@ -40,8 +78,10 @@ impl Preparation {
                 names.join("`, `")
             )));
         }
-        check_finite(&scan.voxels)?;
-        let regrid = self.regrid(&scan)?;
+        check_finite(&scan.voxels)
+    }
+
+    fn applied(&self, scan: Scan, regrid: Regrid, turn: Turn) -> Result<Prepared> {
         let scan = kept_box(scan, &regrid);
         let scan = match self.interpolation {
             Interpolation::Cubic => self.scaled(resampled(scan, &regrid))?,
@@ -49,7 +89,7 @@ impl Preparation {
                 resampled(self.scaled(scan)?, &regrid)
             }
         };
-        Ok(Prepared { scan, regrid })
+        Ok(Prepared { scan, regrid, turn })
     }
 
     /// The scan with its intensities scaled.

@@ -9,6 +9,9 @@ use crate::error::{Failure, Result};
 /// The share of voxels whose intensities are kept; brighter ones are cut to the brightest kept.
 const KEPT_SHARE: f64 = 0.99;
 
+/// The same for volumes of BraTS.
+const KEPT_SHARE_OF_BRATS: f64 = 0.999;
+
 /// The share of voxels below which intensities are cut in own images.
 const DARK_SHARE: f64 = 0.005;
 
@@ -26,8 +29,8 @@ impl<T: Copy + PartialOrd + Into<f64>> Number for T {}
 /// The numbers of one channel of one scan as `intensities` scales them, all of them finite.
 ///
 /// What is scaled slice by slice is scaled as one slice. Refuses values that are not finite, and those beyond the
-/// range that [`Intensities::Scaled`] and [`Intensities::EightBit`] name. [`Intensities::Published`], [`Intensities::Robust`] and
-/// [`Intensities::ZScore`] refuse values that are all the same.
+/// range that [`Intensities::Scaled`] and [`Intensities::EightBit`] name. [`Intensities::Published`], [`Intensities::Robust`],
+/// [`Intensities::PublishedBrats`] and [`Intensities::ZScore`] refuse values that are all the same.
 pub fn scale<T: Number>(intensities: Intensities, values: &[T]) -> Result<Vec<f32>> {
     check_finite(values)?;
     let each = |scaled: &dyn Fn(f64) -> f64| {
@@ -45,6 +48,7 @@ pub fn scale<T: Number>(intensities: Intensities, values: &[T]) -> Result<Vec<f3
         }
         Intensities::Published => return as_published(values),
         Intensities::Robust => return robust(values),
+        Intensities::PublishedBrats => return published_brats(values),
         Intensities::Window { low, high } => scaled(values, low, high),
         Intensities::ZScore { over } => return z_score(values, over),
         Intensities::Fixed { low, high, mean, deviation } => {
@@ -75,16 +79,32 @@ fn check_range<T: Number>(values: &[T], most: f64) -> Result<()> {
 /// one intensity.
 fn as_published<T: Number>(values: &[T]) -> Result<Vec<f32>> {
     let (low, high) = range(values)?;
-    let is_whole = values.iter().all(|&value| value.into().fract() == 0.0);
-    let brightest = if is_whole {
-        at_share(values.to_vec(), KEPT_SHARE)
-    } else {
-        bin_centre(values, low, high)
-    };
+    let brightest = brightest_kept(values, (low, high), KEPT_SHARE);
     if brightest <= low {
         return robust(values);
     }
     Ok(scaled(values, low, brightest))
+}
+
+/// Cuts a volume above the first bin centre at which the cumulative histogram reaches 0.999, then scales all of it
+/// to mean 0 and deviation 1 of the voxels above 0.
+///
+/// Follows the preparation of BraTS 2020 of `HiLab-git/DMSPS` at 89fe065, with the histogram of
+/// [`as_published`]. Where fewer than one voxel in a thousand is above 0 nothing is cut. Refuses values that are not finite and voxels
+/// above 0 of one intensity, or none.
+fn published_brats<T: Number>(values: &[T]) -> Result<Vec<f32>> {
+    let (low, high) = range(values)?;
+    let found = brightest_kept(values, (low, high), KEPT_SHARE_OF_BRATS);
+    let brightest = if found > low.max(0.0) { found } else { high };
+    let cut = || values.iter().map(|&value| value.into().min(brightest));
+    let brain = || cut().filter(|&value| value > 0.0);
+    let Some(Moments { mean, deviation }) = Moments::of(brain) else {
+        let found = brain().next().map_or("no voxel of the image is above 0".to_owned(), |all| {
+            format!("all voxels of the image above 0 are {all}")
+        });
+        return Err(Failure::new(format!("{found}, expected more than one intensity")));
+    };
+    Ok(cut().map(|value| ((value - mean) / deviation) as f32).collect())
 }
 
 /// Scales a volume to `[0, 1]`: intensities below the share 0.005 and above the share 0.99 are cut.
@@ -220,8 +240,12 @@ fn at_share<T: Number>(mut values: Vec<T>, share: f64) -> f64 {
     (*values.select_nth_unstable_by(first - 1, ascending).1).into()
 }
 
-/// The centre of the first bin at which the cumulative share of voxels reaches [`KEPT_SHARE`].
-fn bin_centre<T: Number>(values: &[T], low: f64, high: f64) -> f64 {
+/// The first bin centre at which the cumulative histogram reaches `share`: of scikit-image, one bin for each whole
+/// number, else 256 between `low` and `high`.
+fn brightest_kept<T: Number>(values: &[T], (low, high): (f64, f64), share: f64) -> f64 {
+    if values.iter().all(|&value| value.into().fract() == 0.0) {
+        return at_share(values.to_vec(), share);
+    }
     let width = (high - low) / BIN_COUNT as f64;
     let edge = |bin: usize| low + bin as f64 * width;
     let mut counts = [0usize; BIN_COUNT];
@@ -231,10 +255,10 @@ fn bin_centre<T: Number>(values: &[T], low: f64, high: f64) -> f64 {
     let mut below = 0;
     let reached = counts.iter().position(|count| {
         below += count;
-        below as f64 / values.len() as f64 >= KEPT_SHARE
+        below as f64 / values.len() as f64 >= share
     });
     match reached.unwrap_or(BIN_COUNT - 1) {
-        bin if bin < FIRST_USEFUL_BIN => at_share(values.to_vec(), KEPT_SHARE),
+        bin if bin < FIRST_USEFUL_BIN => at_share(values.to_vec(), share),
         bin => f64::midpoint(edge(bin), edge(bin + 1)),
     }
 }
@@ -358,6 +382,39 @@ mod tests {
         for kind in [Intensities::Published, Intensities::Robust, Z_SCORE] {
             assert_eq!(scale(kind, &narrow).unwrap(), scale(kind, &wide).unwrap());
         }
+    }
+
+    #[test]
+    fn brain_is_scaled_by_itself_and_air_goes_with_it() {
+        // 1 to 999 and 50 000 beside as many zeros: 999 of 1000 are reached at 998 of the brain.
+        let mut values = vec![0.0f32; 1000];
+        values.extend((1..1000u16).map(f32::from));
+        values.push(50_000.0);
+        let scaled = scale(Intensities::PublishedBrats, &values).unwrap();
+        let brain: Vec<f64> =
+            (1..1000).map(|value| f64::from(value.min(998))).chain([998.0]).collect();
+        let mean = brain.iter().sum::<f64>() / 1000.0;
+        let deviation =
+            (brain.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / 1000.0).sqrt();
+        for (place, value) in [(0, 0.0), (1000, 1.0), (1499, 500.0), (1998, 998.0), (1999, 998.0)] {
+            let expected = (value - mean) / deviation;
+            assert!((f64::from(scaled[place]) - expected).abs() < 1e-6, "{place}");
+        }
+        // Too little brain for the share: nothing is cut.
+        let mut values = vec![0.0f32; 5000];
+        values[..2].copy_from_slice(&[1.0, 3.0]);
+        assert_eq!(&scale(Intensities::PublishedBrats, &values).unwrap()[..3], &[-1.0, 1.0, -2.0]);
+        let refused = |values: &[f32]| {
+            scale(Intensities::PublishedBrats, values).unwrap_err().message().to_owned()
+        };
+        assert_eq!(
+            refused(&[0.0, 7.0, 7.0]),
+            "all voxels of the image above 0 are 7, expected more than one intensity"
+        );
+        assert_eq!(
+            refused(&[0.0, -7.0]),
+            "no voxel of the image is above 0, expected more than one intensity"
+        );
     }
 
     #[test]

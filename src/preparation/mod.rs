@@ -11,8 +11,12 @@ mod linear;
 mod regrid;
 mod spline;
 mod steps;
+mod turn;
 
 pub use apply::Prepared;
 pub use back::{NativeLabels, NativeSlice};
 pub use regrid::{Carried, Regrid};
-pub use steps::{Channel, Crop, Intensities, Interpolation, Over, Preparation, Scaling, Spacing};
+pub use steps::{
+    Channel, Crop, Intensities, Interpolation, Orientation, Over, Preparation, Scaling, Spacing,
+};
+pub use turn::Turn;

@@ -49,11 +49,23 @@ impl Preparation {
     /// The way of the voxels of `scan`. Refuses distances for a file that has none, and prepared grids of
     /// more than [`VOLUME_VOXELS`].
     pub fn regrid(&self, scan: &Scan) -> Result<Regrid> {
-        let file = scan.grid.clone();
         let kept = match self.crop {
-            Crop::None => file.shape.map(|extent| 0..extent),
+            Crop::None => scan.grid.shape.map(|extent| 0..extent),
             Crop::Nonzero => nonzero_box(scan),
+            Crop::NonzeroButLast => nonzero_box(scan).map(|Range { start, end }| {
+                let end = end.saturating_sub(1).max(start + 1);
+                start..end
+            }),
+            Crop::Foreground => content_box(scan, |channel, value| {
+                let scaled = self.channels.get(channel);
+                scaled.is_some_and(|channel| channel.intensities.is_foreground(value))
+            }),
         };
+        self.regrid_of(scan.grid.clone(), kept)
+    }
+
+    /// The way of the voxels that are `kept` of a scan on the grid `file`, whatever [`Preparation::crop`] says.
+    pub(super) fn regrid_of(&self, file: Grid, kept: [Range<usize>; 3]) -> Result<Regrid> {
         let extents = [0, 1, 2].map(|axis| kept[axis].len());
         let interpolation = self.interpolation;
         let Some(shape) = self.resampled(&file, extents)? else {
@@ -128,13 +140,19 @@ impl Preparation {
     }
 }
 
-/// The smallest box outside of which every channel is 0; everything where nothing else is there.
+/// The smallest box of voxels that are not 0 in every channel.
 fn nonzero_box(scan: &Scan) -> [Range<usize>; 3] {
+    content_box(scan, |_, value| value.abs() > 0.0)
+}
+
+/// The smallest box outside of which no channel has content; everything where none has any.
+fn content_box(scan: &Scan, is_content: impl Fn(usize, f32) -> bool) -> [Range<usize>; 3] {
     let [_, rows, columns] = scan.grid.shape;
     // First and last slice, row, column.
     let mut bounds: Option<[[usize; 2]; 3]> = None;
     for (index, line) in scan.voxels.chunks_exact(columns.max(1)).enumerate() {
-        let is_content = |value: &f32| value.abs() > 0.0;
+        let channel = index / rows % scan.channels;
+        let is_content = |value: &f32| is_content(channel, *value);
         let Some(first) = line.iter().position(is_content) else { continue };
         let last = line.iter().rposition(is_content).unwrap_or(first);
         let (slice, row) = (index / (rows * scan.channels), index % rows);

@@ -5,11 +5,13 @@
 use crate::error::{Failure, Result};
 use crate::limits::{CHANNELS, EXTENT};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// The way from a scan as a file holds it to one as a network sees it.
 ///
-/// In this order: crop, resampling, intensities; where straight lines are drawn, intensities before it.
-/// Annotations go the same way voxel by voxel and are never interpolated. As text it is TOML:
+/// In this order: turn, crop, resampling, intensities; where straight lines are drawn, intensities before it.
+/// Annotations go the same way voxel by voxel and are never interpolated. Where a data set has several modalities,
+/// intensities of each are scaled in its own way; all else is the same for all. As text it is TOML:
 ///
 /// ```
 /// use scrimp::preparation::Preparation;
@@ -25,6 +27,9 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Preparation {
+    /// Which way its axes run.
+    #[serde(default, skip_serializing_if = "Orientation::is_stored")]
+    pub orientation: Orientation,
     /// Which part of the scan is kept.
     #[serde(default)]
     pub crop: Crop,
@@ -34,8 +39,14 @@ pub struct Preparation {
     /// On which grid it lies afterwards.
     #[serde(default)]
     pub spacing: Spacing,
-    /// What each channel shows and what becomes of its intensities, in the order of the channels.
+    /// What each channel shows and what becomes of its intensities, in the order of the channels; none where
+    /// `modalities` say it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub channels: Vec<Channel>,
+    /// The same for scans of each modality, as cases name it, with as many channels each; none where all scans are of
+    /// one kind.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub modalities: BTreeMap<String, Vec<Channel>>,
 }
 
 impl Preparation {
@@ -81,8 +92,56 @@ impl Preparation {
             crop: Crop::None,
             interpolation: Interpolation::Cubic,
             spacing: Spacing::AsStored,
+            orientation: Orientation::AsStored,
             channels: names.iter().map(channel).collect(),
+            modalities: BTreeMap::new(),
         }
+    }
+
+    /// How many channels every scan has.
+    pub fn channel_count(&self) -> usize {
+        self.modalities.values().next().unwrap_or(&self.channels).len()
+    }
+
+    /// What is done to scans of one modality, which for a preparation of one kind of scans is nothing to say.
+    ///
+    /// Refuses a modality that it does not know, none where it knows several, and any where it knows none.
+    ///
+    /// ```
+    /// use scrimp::preparation::Preparation;
+    /// let text = "modalities.ct = [{ name = 'ct', intensities = { window = { low = -175.0, high = 250.0 } } }]
+    ///             modalities.mr = [{ name = 'mr', intensities = { z_score = { over = 'nonzero' } } }]";
+    /// let both: Preparation = toml::from_str(text).unwrap();
+    /// assert_eq!(both.of_modality(Some("mr")).unwrap().channels[0].name, "mr");
+    /// assert!(both.of_modality(None).is_err() && both.of_modality(Some("pet")).is_err());
+    /// ```
+    pub fn of_modality(&self, modality: Option<&str>) -> Result<Self> {
+        let known: Vec<String> =
+            self.modalities.keys().map(|modality| format!("`{modality}`")).collect();
+        let channels = match (modality, &known[..]) {
+            (None, []) => return Ok(self.clone()),
+            (Some(modality), []) => {
+                return Err(Failure::usage(format!(
+                    "scans are said to be of modality `{modality}`, and all were prepared alike"
+                )));
+            }
+            (None, [_]) => self.modalities.values().next(),
+            (None, _) => {
+                return Err(Failure::usage(format!(
+                    "scans were prepared by modality, and nobody says which of {} these are",
+                    known.join(", ")
+                )));
+            }
+            (Some(modality), _) => self.modalities.get(modality),
+        };
+        let Some(channels) = channels else {
+            return Err(Failure::usage(format!(
+                "no scans of modality `{}` were prepared, only {}",
+                modality.unwrap_or_default(),
+                known.join(", ")
+            )));
+        };
+        Ok(Self { channels: channels.clone(), modalities: BTreeMap::new(), ..self.clone() })
     }
 
     /// The first key in which another preparation differs, what it says here, and there.
@@ -102,34 +161,42 @@ impl Preparation {
         let table = |preparation: &Self| {
             let mut table = toml::Table::try_from(preparation).unwrap_or_default();
             table.entry("interpolation").or_insert_with(|| "cubic".into());
+            table.entry("orientation").or_insert_with(|| "as_stored".into());
             table
         };
         let (here, there) = (table(self), table(other));
         let shown = |value: Option<&toml::Value>| {
             value.map_or_else(|| "nothing".to_owned(), |value| value.to_string().replace('"', "'"))
         };
-        let keys = ["crop", "interpolation", "spacing", "channels"].into_iter();
+        let keys = ["orientation", "crop", "interpolation", "spacing", "channels", "modalities"]
+            .into_iter();
         let mut differing = keys.filter(|key| here.get(*key) != there.get(*key));
         let key = differing.next().unwrap_or("channels");
         Some([key.to_owned(), shown(here.get(key)), shown(there.get(key))])
     }
 
     /// Refuses steps that no scan can go: no channels or more than [`CHANNELS`], channels without a name or
-    /// with one name, distances that are not above 0, sizes of nothing, windows without width, a deviation of 0.
+    /// with one name, modalities without a name or beside channels of all scans, distances that are not above 0, sizes of
+    /// nothing, windows without width, a deviation of 0.
     pub fn check(&self) -> Result<()> {
-        let count = self.channels.len();
-        if !(1..=CHANNELS).contains(&count) {
-            return Err(Failure::new(format!("expected 1 to {CHANNELS} channels, found {count}")));
+        if self.modalities.is_empty() {
+            check_channels(&self.channels)?;
+        } else if !self.channels.is_empty() {
+            return Err(Failure::new(
+                "both `channels` and `modalities` say how intensities are scaled",
+            ));
         }
-        for (index, channel) in self.channels.iter().enumerate() {
-            if channel.name.is_empty() {
-                return Err(Failure::new(format!("channel {index} has no name")));
-            }
-            if self.channels[..index].iter().any(|other| other.name == channel.name) {
-                return Err(Failure::new(format!("two channels are called `{}`", channel.name)));
-            }
-            channel.intensities.check().map_err(|failure| {
-                failure.during(format!("cannot scale channel `{}`", channel.name))
+        for (modality, channels) in &self.modalities {
+            let checked = check_channels(channels).and_then(|()| {
+                let (found, expected) = (channels.len(), self.channel_count());
+                if found != expected {
+                    let what = format!("{found} channels, expected {expected} as of the first");
+                    return Err(Failure::new(what));
+                }
+                if modality.is_empty() { Err(Failure::new("it has no name")) } else { Ok(()) }
+            });
+            checked.map_err(|failure| {
+                failure.during(format!("cannot prepare scans of modality `{modality}`"))
             })?;
         }
         let distances = match &self.spacing {
@@ -151,6 +218,46 @@ impl Preparation {
     }
 }
 
+/// Refuses none, more than [`CHANNELS`], names that are empty or two of one name, and numbers that scale nothing.
+fn check_channels(channels: &[Channel]) -> Result<()> {
+    let count = channels.len();
+    if !(1..=CHANNELS).contains(&count) {
+        return Err(Failure::new(format!("expected 1 to {CHANNELS} channels, found {count}")));
+    }
+    for (index, channel) in channels.iter().enumerate() {
+        if channel.name.is_empty() {
+            return Err(Failure::new(format!("channel {index} has no name")));
+        }
+        if channels[..index].iter().any(|other| other.name == channel.name) {
+            return Err(Failure::new(format!("two channels are called `{}`", channel.name)));
+        }
+        channel.intensities.check().map_err(|failure| {
+            failure.during(format!("cannot scale channel `{}`", channel.name))
+        })?;
+    }
+    Ok(())
+}
+
+/// Which way the axes of a scan run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Orientation {
+    /// As in the file.
+    #[default]
+    AsStored,
+    /// Slices from the feet to the head, rows from back to front, columns from the patient's left to the right, as
+    /// nearly as the axes of the file do, which are exchanged and reversed; a file that does not say where it lies stays
+    /// as it is.
+    Ras,
+}
+
+impl Orientation {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+    fn is_stored(&self) -> bool {
+        *self == Self::AsStored
+    }
+}
+
 /// The names of the channels of pictures in colour.
 const COLOURS: [&str; 3] = ["red", "green", "blue"];
 
@@ -163,6 +270,12 @@ pub enum Crop {
     None,
     /// The smallest box outside of which every channel is 0.
     Nonzero,
+    /// The same box without its last slice, row and column, but for an axis along which it has no other: as
+    /// published for BraTS by DMSPS (Han et al., Medical Image Analysis 2024).
+    NonzeroButLast,
+    /// The smallest box outside of which no channel is above what its window begins with, or without a window every
+    /// channel is 0.
+    Foreground,
 }
 
 /// How numbers are taken between the voxels of a scan that is resampled.
@@ -246,6 +359,9 @@ pub enum Intensities {
         /// What becomes 1.
         high: f64,
     },
+    /// Cut at the cumulative share 0.999, then mean 0 and deviation 1 over the voxels above 0; the others go the
+    /// same way, so that air is one number below 0. As published for BraTS by DMSPS.
+    PublishedBrats,
     /// Mean 0 and deviation 1 over the voxels that `over` names.
     ZScore {
         /// Whose mean and deviation.
@@ -275,6 +391,14 @@ pub enum Scaling {
 }
 
 impl Intensities {
+    /// Whether a number as the file holds it is more than what lies around a patient.
+    pub(super) fn is_foreground(self, value: f32) -> bool {
+        match self {
+            Self::Window { low, .. } | Self::Fixed { low, .. } => f64::from(value) > low,
+            _ => value.abs() > 0.0,
+        }
+    }
+
     fn check(&self) -> Result<()> {
         let refuse = |what: String| Err(Failure::new(what));
         match *self {

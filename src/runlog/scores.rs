@@ -14,6 +14,8 @@ pub struct CaseRow {
     pub case: String,
     /// The name of the structure.
     pub structure: String,
+    /// What the case was taken with; empty where nothing is said.
+    pub modality: String,
     /// In `[0, 1]`.
     pub dice: f64,
     /// 95th percentile of surface distances, in `unit`.
@@ -34,13 +36,16 @@ struct Line {
     asd: Option<f64>,
     #[serde(default)]
     unit: Option<Unit>,
+    /// Written behind all others where a case has one.
+    #[serde(default, skip_serializing)]
+    modality: String,
 }
 
 impl From<Line> for CaseRow {
     fn from(line: Line) -> Self {
-        let Line { case, structure, dice, hd95, asd, unit } = line;
+        let Line { case, structure, dice, hd95, asd, unit, modality } = line;
         let [dice, hd95, asd] = [dice, hd95, asd].map(|value| value.unwrap_or(f64::NAN));
-        Self { case, structure, dice, hd95, asd, unit }
+        Self { case, structure, modality, dice, hd95, asd, unit }
     }
 }
 
@@ -49,16 +54,28 @@ impl From<&CaseRow> for Line {
         let [dice, hd95, asd] =
             [row.dice, row.hd95, row.asd].map(|value| Some(value).filter(|value| !value.is_nan()));
         let (case, structure) = (row.case.clone(), row.structure.clone());
-        Self { case, structure, dice, hd95, asd, unit: row.unit }
+        let modality = row.modality.clone();
+        Self { case, structure, dice, hd95, asd, unit: row.unit, modality }
     }
 }
 
-/// `case,structure,dice,hd95,asd,unit` and the rows below.
+/// `case,structure,dice,hd95,asd,unit`, with `modality` behind it where a case has one, and the rows below.
 pub fn to_csv(rows: &[CaseRow]) -> Result<String> {
     let doing = || "cannot make the table of scores";
     let mut table = csv::WriterBuilder::new().has_headers(false).from_writer(Vec::new());
-    table.write_record(["case", "structure", "dice", "hd95", "asd", "unit"]).context(doing)?;
-    rows.iter().try_for_each(|row| table.serialize(Line::from(row))).context(doing)?;
+    let mut header = vec!["case", "structure", "dice", "hd95", "asd", "unit"];
+    let by_modality = rows.iter().any(|row| !row.modality.is_empty());
+    header.extend(by_modality.then_some("modality"));
+    table.write_record(header).context(doing)?;
+    for row in rows {
+        let line = Line::from(row);
+        let written = if by_modality {
+            table.serialize((line, &row.modality))
+        } else {
+            table.serialize(line)
+        };
+        written.context(doing)?;
+    }
     let bytes = table.into_inner().map_err(|error| Failure::new(doing()).because(error.error()))?;
     String::from_utf8(bytes).context(doing)
 }
@@ -78,6 +95,7 @@ mod tests {
         let row = |case: &str, structure: &str, hd95: f64| CaseRow {
             case: case.to_owned(),
             structure: structure.to_owned(),
+            modality: String::new(),
             dice: 0.1 + 0.2,
             hd95,
             asd: 2.0,
@@ -96,6 +114,28 @@ mod tests {
         let found = from_csv(&text);
         assert_eq!(found[..2], rows[..2]);
         assert!(found[2].hd95.is_nan());
+    }
+
+    #[test]
+    fn modalities_have_a_column_where_there_are_any() {
+        let row = |case: &str, modality: &str| CaseRow {
+            case: case.to_owned(),
+            structure: "liver".to_owned(),
+            modality: modality.to_owned(),
+            dice: 0.5,
+            hd95: 2.0,
+            asd: 1.0,
+            unit: Some(Unit::Mm),
+        };
+        let rows = [row("a", "ct"), row("b", ""), row("c", "mr")];
+        let text = to_csv(&rows).unwrap();
+        insta::assert_snapshot!(text, @"
+        case,structure,dice,hd95,asd,unit,modality
+        a,liver,0.5,2.0,1.0,mm,ct
+        b,liver,0.5,2.0,1.0,mm,
+        c,liver,0.5,2.0,1.0,mm,mr
+        ");
+        assert_eq!(from_csv(&text), rows);
     }
 
     #[test]

@@ -31,6 +31,9 @@ pub enum Yardstick {
     /// ASD 10 where prediction or truth are empty; in-plane voxels are the unit: what most papers on ACDC scribbles print
     /// (`lichen14/MaskMixAdv` `code/test_2D_fully.py` at cf584ee).
     Published,
+    /// As [`Yardstick::Native`], and 0 in every score of a structure that prediction or truth lack
+    /// (`HiLab-git/DMSPS` at 89fe065).
+    Dmsps,
 }
 
 /// Scores a method on the cases that a fold holds out.
@@ -129,6 +132,7 @@ impl Evaluator {
         let measured = self.measured(method, ranks, scored)?;
         let cases = measured.into_iter().map(|(held_out, rows)| CaseScores {
             case: held_out.name().to_owned(),
+            modality: held_out.modality().to_owned(),
             unit: self.unit(&held_out),
             scores: rows.into_iter().map(Score::from_array).collect(),
         });
@@ -232,7 +236,7 @@ impl Evaluator {
     /// In what distances of a case are measured.
     fn unit(&self, held_out: &HeldOut<'_>) -> Unit {
         match self.yardstick {
-            Yardstick::Native if held_out.spacing_mm().is_some() => Unit::Mm,
+            Yardstick::Native | Yardstick::Dmsps if held_out.spacing_mm().is_some() => Unit::Mm,
             _ => Unit::Voxel,
         }
     }
@@ -249,11 +253,12 @@ impl Evaluator {
                 let prediction = Cow::from(labels);
                 (Convention::Published, prediction, held_out.truth_on(*plane), shape, own)
             }
-            Yardstick::Native | Yardstick::Voxels => {
-                let is_native = self.yardstick == Yardstick::Native;
-                let spacing = if is_native { own } else { [1.0; 3] };
+            Yardstick::Native | Yardstick::Voxels | Yardstick::Dmsps => {
+                let spacing = if self.yardstick == Yardstick::Voxels { [1.0; 3] } else { own };
                 let truth = Cow::from(held_out.truth());
-                (Convention::Plain, predicted.on_own_grid(), truth, shape, spacing)
+                let is_dmsps = self.yardstick == Yardstick::Dmsps;
+                let convention = if is_dmsps { Convention::Dmsps } else { Convention::Plain };
+                (convention, predicted.on_own_grid(), truth, shape, spacing)
             }
         };
         let pair = LabelPair::new(&prediction, &truth, shape, spacing)?;

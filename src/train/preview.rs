@@ -192,7 +192,12 @@ mod tests {
             .iter()
             .map(|&dice| {
                 let scores = vec![Score { dice, hd95: 1.0, asd: 1.0 }];
-                CaseScores { case: String::new(), unit: Unit::Voxel, scores }
+                CaseScores {
+                    case: String::new(),
+                    modality: String::new(),
+                    unit: Unit::Voxel,
+                    scores,
+                }
             })
             .collect();
         let drawn = |rank: usize| {

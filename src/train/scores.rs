@@ -5,6 +5,7 @@
 use crate::error::Result;
 use crate::runlog::scores::{CaseRow, to_csv};
 use crate::runlog::{StructureScore, Unit};
+use std::collections::BTreeSet;
 
 /// Dice, HD95 and ASD of one structure in one case; NaN where undefined.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -34,6 +35,8 @@ impl Score {
 pub struct CaseScores {
     /// Name of the case.
     pub case: String,
+    /// What it was taken with; empty where nothing is said.
+    pub modality: String,
     /// In what its distances are measured.
     pub unit: Unit,
     /// One per structure: every class but the background.
@@ -69,6 +72,18 @@ impl Scores {
         self.cases.iter().all(|case| case.unit == first).then_some(first)
     }
 
+    /// What cases were taken with, each once, in ascending order.
+    pub fn modalities(&self) -> BTreeSet<&str> {
+        self.cases.iter().map(|case| &*case.modality).collect()
+    }
+
+    /// The scores of the cases of one modality.
+    #[must_use]
+    pub fn of_modality(&self, modality: &str) -> Self {
+        let cases = self.cases.iter().filter(|case| case.modality == modality).cloned().collect();
+        Self { structures: self.structures.clone(), cases }
+    }
+
     /// Means over cases, structure by structure. Millimetres and voxels have no mean.
     pub fn structure_means(&self) -> Vec<StructureScore> {
         let unit = self.unit();
@@ -101,6 +116,7 @@ impl Scores {
             self.structures.iter().zip(&case.scores).map(|(structure, score)| CaseRow {
                 case: case.case.clone(),
                 structure: structure.clone(),
+                modality: case.modality.clone(),
                 dice: score.dice,
                 hd95: score.hd95,
                 asd: score.asd,
@@ -117,7 +133,7 @@ mod tests {
 
     fn case(name: &str, unit: Unit, hd95: f64) -> CaseScores {
         let scores = vec![Score { dice: 0.5, hd95, asd: 1.0 }];
-        CaseScores { case: name.to_owned(), unit, scores }
+        CaseScores { case: name.to_owned(), modality: String::new(), unit, scores }
     }
 
     #[test]

@@ -291,7 +291,7 @@ fn what_a_network_is_sure_of_is_annotation_for_a_second_stage() {
 }
 
 /// The configuration without its phantom, as a file of the folder.
-fn without_phantom(config: &str, folder: &TempDir) -> String {
+pub(crate) fn without_phantom(config: &str, folder: &TempDir) -> String {
     let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(config)).unwrap();
     let mut table: toml::Table = text.parse().unwrap();
     table["data"].as_table_mut().unwrap().remove("phantom");

@@ -121,7 +121,7 @@ fn lists_say_what_is_trained_on_and_levels_are_those_of_the_map_of_gaze() {
     };
     assert!(on(16) > 50 && 10 * on(16) > 9 * on(0), "{} of {}", on(16), on(0));
     // What is prepared comes back at the size of the picture.
-    let Prepared { scan, regrid } = preparation.apply(scan).unwrap();
+    let Prepared { scan, regrid, .. } = preparation.apply(scan).unwrap();
     assert_eq!(scan, dataset.cases[0].scan);
     let dense = &dataset.cases[0].annotations[DENSE];
     let sure = |class: u8| dense.iter().map(move |&label| f32::from(u8::from(label == class)));

@@ -71,7 +71,10 @@ fn plan(sampling: Sampling) -> LoaderPlan {
         drop_last: false,
         streams: STREAMS,
         sampling,
-        augment: Resample::Reference,
+        augment: match sampling {
+            Sampling::Patches { .. } => Resample::Mild,
+            _ => Resample::Reference,
+        },
         outside: IGNORE,
         seed: 11,
     }

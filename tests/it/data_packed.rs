@@ -61,6 +61,7 @@ fn modalities() -> Dataset {
         interpolation: Interpolation::Linear,
         spacing,
         channels: vec![channel("t1"), channel("b0 = 0")],
+        ..Preparation::grey(intensities)
     };
     let direction = [[0.0, 0.6, 0.8], [1.0, 0.0, 0.0], [0.0, 0.8, -0.6]];
     let placement = Placement { direction, origin_mm: [-1.0 / 3.0, 0.0, 1e-7] };
@@ -158,7 +159,7 @@ fn placements_and_preparations_that_cannot_be_are_refused() {
       |
     1 | crop = 'most'
       |        ^^^^^^
-    unknown variant `most`, expected `none` or `nonzero`
+    unknown variant `most`, expected one of `none`, `nonzero`, `foreground`
 
 
     hint: write it again with `scrimp prepare` (`scrimp prepare --help` lists the sources)

@@ -89,7 +89,7 @@ fn golden_gaze_pictures_come_to_their_size_as_in_the_published_code() {
         let grid = Grid::unplaced([1, rows, columns], None);
         let voxels: Vec<f32> = voxels.into_iter().map(|value| value as f32).collect();
         let scan = Scan { grid, channels: voxels.len() / (rows * columns), voxels };
-        let Prepared { scan, regrid } =
+        let Prepared { scan, regrid, .. } =
             preparation.resized([to_rows, to_columns]).apply(scan).unwrap();
         assert_close(&scan.voxels, &expected, (1e-5, name));
         let labels = arrays.bytes("pre.in.label_u8");

@@ -36,6 +36,7 @@ fn rescaled(voxels: Vec<f32>, [rows, columns]: [usize; 2], scale: [f64; 2]) -> P
         interpolation: Interpolation::Linear,
         spacing: Spacing::InPlane([1.0, 1.0]),
         channels: vec![Channel { name: "lge".into(), intensities: Intensities::AsStored }],
+        ..Preparation::grey(Intensities::AsStored)
     };
     preparation.apply(Scan { grid, channels: 1, voxels }).unwrap()
 }
@@ -53,7 +54,7 @@ fn golden_slices_are_rescaled_with_their_labels() {
     for (by, made) in [("data.in.scale", "rescaled"), ("data.in.scale_up", "rescaled_up")] {
         let scale: [f64; 2] = arrays.get(by).1.try_into().unwrap();
         let (expected, to) = image(&arrays, &format!("data.out.{made}"));
-        let Prepared { scan, regrid } = rescaled(stored.clone(), shape, scale);
+        let Prepared { scan, regrid, .. } = rescaled(stored.clone(), shape, scale);
         assert_eq!(scan.grid.shape, [1, to[0], to[1]], "{made}");
         assert_close(&scan.voxels, &expected, made);
         let expected = arrays.bytes(&format!("data.out.{made}_label"));

@@ -34,8 +34,14 @@ mod data;
 #[cfg(feature = "hdf5")]
 mod data_acdc;
 #[cfg(test)]
+#[cfg(feature = "mpi")]
+mod data_amos;
+#[cfg(test)]
 #[cfg(feature = "hdf5")]
 mod data_brats;
+#[cfg(test)]
+#[cfg(feature = "hdf5")]
+mod data_brats_scribbles;
 #[cfg(test)]
 #[cfg(feature = "hdf5")]
 mod data_gaze;
@@ -63,6 +69,9 @@ mod data_shapes;
 #[cfg(test)]
 #[cfg(feature = "hdf5")]
 mod data_volumes;
+#[cfg(test)]
+#[cfg(feature = "hdf5")]
+mod data_word;
 #[cfg(test)]
 #[cfg(feature = "mpi")]
 mod distributed;
@@ -108,6 +117,9 @@ mod golden_dense_crf;
 #[cfg(test)]
 #[cfg(feature = "torch")]
 mod golden_dmsps;
+#[cfg(test)]
+#[cfg(feature = "hdf5")]
+mod golden_dmsps_data;
 #[cfg(test)]
 #[cfg(feature = "hdf5")]
 mod golden_expansion;
@@ -200,6 +212,9 @@ mod nifti_files;
 #[cfg(test)]
 #[cfg(feature = "torch")]
 mod non_finite;
+#[cfg(test)]
+#[cfg(feature = "mpi")]
+mod odd_volumes;
 #[cfg(test)]
 #[cfg(feature = "torch")]
 mod overlap;

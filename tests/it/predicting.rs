@@ -14,7 +14,7 @@ use scrimp::methods::{self, Passes, Setup};
 use scrimp::preparation::Preparation;
 use scrimp::random::Key;
 use scrimp::runlog::directory::RunDirectory;
-use scrimp::scan::{Notes, Scan, read};
+use scrimp::scan::{Coding, Notes, Scan, read, read_grid, read_numbers};
 use scrimp::train::Method;
 use scrimp::train::checkpoint::{CheckpointStore, restore_predicting};
 use scrimp::train::inference::{Inference, Slab, Target};
@@ -429,6 +429,16 @@ fn lie_where_their_image_lies(trained: &Trained, case: &Case, method: &dyn Metho
     }
     let header = |file: &str| trained.bytes(file)[252..344].to_vec();
     assert_eq!(header("to-variants/qform.nii"), header("variants/qform.nii"));
+    // The same for 3D Slicer, with the names of the classes.
+    trained.predict("@run --images @variants/oblique.nii --to @to-slicer --format seg.nrrd");
+    let found = "to-slicer/oblique.seg.nrrd";
+    assert_eq!(trained.labels(found), trained.labels("to-variants/oblique.nii"));
+    let drawn = read_numbers(&trained.path(found), &Notes::default()).unwrap();
+    let names = drawn.segments().iter().map(|segment| &segment.name);
+    assert!(names.eq(&trained.dataset.classes[1..]));
+    let image = read_grid(&trained.path("variants/oblique.nii"), &Notes::default()).unwrap();
+    let coding = Coding::classes(trained.dataset.classes.len());
+    image.labels_at(&trained.path(found), &coding, &Notes::default()).unwrap();
 }
 
 /// The numbers in the file of an image.

@@ -15,7 +15,8 @@ fn prepared_by(crop: Crop, spacing: Spacing, intensities: &[Intensities]) -> Pre
     };
     let (interpolation, channels) =
         (Interpolation::Cubic, intensities.iter().enumerate().map(channel).collect());
-    Preparation { crop, interpolation, spacing, channels }
+    let all = Preparation::grey(Intensities::AsStored);
+    Preparation { crop, interpolation, spacing, channels, ..all }
 }
 
 /// Not along the axes of the patient, so that a shift along the wrong axis shows.

@@ -1,10 +1,9 @@
-"""Remakes dmsps.safetensors: losses, the network over volumes, three updates, expansion, intensities.
+"""Remakes dmsps.safetensors: losses, the network over volumes, three updates, expansion, its data sets, scores.
 
     python dmsps.py --like DIR                    # compares with the file of DIR
     python dmsps.py --like DIR --to DIR2 --seed 7 # writes DIR2/dmsps.safetensors from other inputs
 
-In double precision with autograd. Intensities of BraTS, labels and boxes of WORD, crops and scores are not
-remade. Needs torch, numpy, scipy and safetensors.
+In double precision with autograd. Needs torch, numpy, scipy and safetensors.
 """
 
 import itertools
@@ -241,7 +240,7 @@ def compute_windows(name, inputs):
     return {f"{name}.out.{key}": torch.from_numpy(value) for key, value in found.items()}
 
 
-# Intensities
+# Data sets
 
 
 def scaled(values, low, high):
@@ -257,7 +256,68 @@ def compute_intensities(inputs):
         "acdc.out.minmax": scaled(volume, low, high),
         "acdc.out.clip99": scaled(volume, low, brightest),
         "word.out.image": scaled(inputs["word.in.hu"].double(), -150.0, 250.0),
+    } | compute_brats(inputs["brats.in.volume"].double())
+
+
+def compute_brats(volume):
+    cut = volume.flatten().sort().values[math.ceil(0.999 * volume.numel()) - 1]
+    clipped = volume.clamp(max=cut.item())
+    brain = clipped[clipped > 0]
+    norm = (clipped - brain.mean()) / brain.std(correction=0)
+    return {"brats.out.cut": cut.view(1), "brats.out.norm": norm}
+
+
+# Of sixteen organs the first six and the eighth.
+ORGANS = torch.tensor([0, 1, 2, 3, 4, 5, 6, 0, 7, *[0] * 8])
+
+
+def compute_word(inputs):
+    first, last = inputs["word.in.box_fg"].T
+    kept = [(first - 20).clamp(min=0), torch.minimum(last + 20, inputs["word.in.box_shape"])]
+    return {
+        "word.out.label": ORGANS[inputs["word.in.label"].long()],
+        "word.out.box": torch.stack(kept, 1),
     }
+
+
+def compute_patches(inputs, extent=(8, 10, 8)):
+    shape = inputs["crop3.in.image"].shape
+    pads = [0] * 3
+    if any(size <= wanted for size, wanted in zip(shape, extent, strict=True)):
+        pads = [max((wanted - size) // 2 + 3, 0) for size, wanted in zip(shape, extent, strict=True)]
+    found = {"crop3.out.pad": torch.tensor(pads)}
+    for key, outside in (("image", 0), ("label", 8), ("gt", 0)):
+        padded = numpy.pad(inputs[f"crop3.in.{key}"].numpy(), [(pad, pad) for pad in pads], constant_values=outside)
+        corners = zip(inputs["crop3.in.offset"].tolist(), extent, strict=True)
+        cut = padded[tuple(slice(corner, corner + wanted) for corner, wanted in corners)]
+        found[f"crop3.out.{key}"] = torch.from_numpy(cut.copy())
+    return found
+
+
+# Scores
+
+
+def surface(mask):
+    inner = ndimage.binary_erosion(mask, ndimage.generate_binary_structure(3, 1))
+    return mask & ~inner
+
+
+def distances(one, other, spacing):
+    """From each voxel of the surface of `one` to the surface of `other`."""
+    return ndimage.distance_transform_edt(~surface(other), sampling=spacing)[surface(one)]
+
+
+def compute_scores(inputs):
+    spacing = inputs["met.in.spacing"].tolist()
+    rows = []
+    for predicted, true in zip(inputs["met.in.pred"].numpy() > 0, inputs["met.in.gt"].numpy() > 0, strict=True):
+        if not (predicted.any() and true.any()):
+            rows.append([0.0, 0.0, 0.0])
+            continue
+        there, back = distances(predicted, true, spacing), distances(true, predicted, spacing)
+        overlap = 2 * (predicted & true).sum() / (predicted.sum() + true.sum())
+        rows.append([overlap, there.mean(), numpy.percentile(numpy.concatenate([there, back]), 95)])
+    return {"met.out.dice_asd_hd95": torch.tensor(rows, dtype=torch.float64)}
 
 
 def compute(inputs):
@@ -269,7 +329,9 @@ def compute(inputs):
     for name in ("m2", "m3"):
         mask = largest(inputs[f"lcc.in.{name}"].numpy() > 0)
         outputs[f"lcc.out.{name}"] = torch.from_numpy(mask.astype(int))
-    return outputs | compute_intensities(inputs)
+    for compute_some in (compute_intensities, compute_word, compute_patches, compute_scores):
+        outputs |= compute_some(inputs)
+    return outputs
 
 
 # Other inputs
@@ -281,9 +343,35 @@ def draw_labels(shape, classes, random, share=0.15):
     return torch.from_numpy(labels).to(torch.uint8)
 
 
+def draw_data(given, random):
+    """Of the data sets and scores."""
+    shape = given["brats.in.volume"].shape
+    volume = random.integers(1, 2000, shape) * (random.random(shape) < 0.7)
+    volume.flat[random.integers(volume.size)] = 20_000
+    drawn = {"brats.in.volume": torch.from_numpy(volume.astype(numpy.int16))}
+    drawn["word.in.label"] = torch.from_numpy(random.integers(0, 17, given["word.in.label"].shape).astype(numpy.uint8))
+    whole = random.integers(12, 80, 3)
+    bounds = numpy.sort(random.integers(0, whole[:, None], (3, 2)), 1)
+    drawn["word.in.box_shape"] = torch.from_numpy(whole)
+    drawn["word.in.box_fg"] = torch.from_numpy(bounds)
+    drawn["crop3.in.image"] = common.draw_images(given["crop3.in.image"].shape, random)
+    for key, classes in (("label", 9), ("gt", 8)):
+        labels = random.integers(0, classes, given["crop3.in.image"].shape)
+        drawn[f"crop3.in.{key}"] = torch.from_numpy(labels.astype(numpy.uint8))
+    # Within what the padded volume leaves, 6, 10 and 5 voxels, of which one axis begins in the padding.
+    drawn["crop3.in.offset"] = torch.from_numpy(random.integers([0, 0, 0], [4, 10, 5]))
+    for side in ("pred", "gt"):
+        masks = given[f"met.in.{side}"].numpy() > 0
+        moved = [numpy.roll(mask, random.integers(-1, 2, 2), (1, 2)) for mask in masks]
+        noise = random.random(masks.shape) < 0.02
+        kept = masks.any((1, 2, 3), keepdims=True)
+        drawn[f"met.in.{side}"] = torch.from_numpy((((moved | noise) & kept)).astype(numpy.uint8))
+    drawn["met.in.spacing"] = torch.from_numpy(random.uniform(0.5, 8.0, 3))
+    return drawn
+
+
 def draw(given, random):
-    """What nothing is remade of stays as it is."""
-    drawn = dict(given)
+    drawn = given | draw_data(given, random)
     for name in LOSSES:
         shape = given[f"{name}.in.logits_main"].shape
         for one in BOTH:

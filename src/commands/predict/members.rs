@@ -28,14 +28,15 @@ pub(super) struct Member {
     pub(super) plan: RunPlan,
     /// By label, class 0 the background.
     pub(super) classes: Vec<String>,
+    /// That of the modality of the images.
     pub(super) preparation: Preparation,
 }
 
 impl Member {
     /// Reads what the checkpoint of a run, or the one that `run` itself is, says of itself.
     ///
-    /// Refuses one that does not say how scans were prepared.
-    pub(super) fn read(run: &Path, name: &str) -> Result<Self> {
+    /// Refuses one that does not say how scans were prepared, or how those of `modality` were.
+    pub(super) fn read(run: &Path, name: &str, modality: Option<&str>) -> Result<Self> {
         let directory = RunDirectory::new(run);
         let checkpoint = if Self::is_checkpoint(run) {
             chosen::read(&directory, run)
@@ -56,6 +57,9 @@ impl Member {
                  `scrimp train CONFIG --run DIR --resume {place}`"
             )));
         };
+        let preparation = preparation.of_modality(modality).map_err(|failure| {
+            hinted(failure.during(format!("cannot prepare images for `{place}`")), &preparation)
+        })?;
         let classes = manifest.classes.clone();
         Ok(Self { run: run.to_owned(), plan, classes, preparation, checkpoint })
     }
@@ -66,7 +70,11 @@ impl Member {
     }
 
     /// All of them, which can predict together.
-    pub(super) fn read_all(runs: &[PathBuf], checkpoint: &str) -> Result<Vec<Self>> {
+    pub(super) fn read_all(
+        runs: &[PathBuf],
+        checkpoint: &str,
+        modality: Option<&str>,
+    ) -> Result<Vec<Self>> {
         if runs.len() > 1 && !matches!(checkpoint, "last" | "best") {
             let message =
                 format!("`--checkpoint {checkpoint}` names one checkpoint for {} runs", runs.len());
@@ -74,7 +82,7 @@ impl Member {
                 "name checkpoints in place of runs: `scrimp predict CHECKPOINT CHECKPOINT ...`",
             ));
         }
-        let members = runs.iter().map(|run| Self::read(run, checkpoint));
+        let members = runs.iter().map(|run| Self::read(run, checkpoint, modality));
         let members = members.collect::<Result<Vec<Self>>>()?;
         if let Some((first, others)) = members.split_first() {
             others.iter().try_for_each(|other| first.refuse_unlike(other))?;
@@ -164,6 +172,15 @@ impl Member {
         let method = agree(&**ranks, method)?;
         restore_predicting(&self.checkpoint.path, &*method, ranks)?;
         Ok(method)
+    }
+}
+
+/// Says with which option images are told apart, of a run whose scans were prepared so.
+fn hinted(failure: Failure, preparation: &Preparation) -> Failure {
+    match preparation.modalities.keys().next() {
+        Some(modality) => failure
+            .hint(format!("say what the images were taken with, as in `--modality {modality}`")),
+        None => failure.hint("leave `--modality` out"),
     }
 }
 

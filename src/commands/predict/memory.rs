@@ -6,7 +6,7 @@
 use super::segment::Segmenter;
 use crate::config::sampling::Sampling;
 use crate::error::Result;
-use crate::preparation::Crop;
+use crate::preparation::{Crop, Orientation};
 use crate::scan::{Grid, Scan};
 use crate::telemetry::kilobytes;
 use crate::train::inference::Inference;
@@ -71,8 +71,10 @@ pub(super) fn of_image(grid: &Grid, segmenter: &Segmenter<'_>) -> u64 {
     let intensities = |voxels: u64| 4 * voxels * channels as u64;
     // Numbers as the file holds them, at most 8 bytes, beside those that were read.
     let reading = intensities(file) + 8 * file;
-    // What is resampled, and one channel being scaled.
-    let preparing = intensities(file) + 2 * intensities(kept) + 8 * kept;
+    let is_turned = preparation.orientation != Orientation::AsStored;
+    // What is resampled, and one channel being scaled; where a scan is turned, before it is cut and after.
+    let turning = if is_turned { 2 * intensities(file) } else { 0 };
+    let preparing = intensities(file) + 2 * intensities(kept) + 8 * kept + turning;
     let scan = Scan { grid: prepared, channels, voxels: Vec::new() };
     let is_same = preparation.crop == Crop::None && shape == grid.shape;
     let handed_on = if segmenter.leaves_probabilities(is_same) {
@@ -80,7 +82,14 @@ pub(super) fn of_image(grid: &Grid, segmenter: &Segmenter<'_>) -> u64 {
     } else {
         classes.len() as u64 * of_probabilities(grid, &scan, segmenter)
     };
-    let predicting = intensities(kept) + file + inference.bytes(&scan, classes.len()) + handed_on;
+    // All of an image that is turned back, before and after.
+    let turned = match (is_turned, segmenter.wants_probabilities()) {
+        (false, _) => 0,
+        (true, false) => 2 * file,
+        (true, true) => (2 + 4 * (classes.len() as u64 + 1)) * file,
+    };
+    let predicting =
+        intensities(kept) + file + inference.bytes(&scan, classes.len()) + handed_on + turned;
     // A run of equal labels for every fourth voxel, in lists that have grown to twice of what they hold.
     let runs = if segmenter.made_with.keep_largest.is_some() { 7 * file } else { 0 };
     let finishing = intensities(kept) + file + runs;

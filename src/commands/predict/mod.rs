@@ -12,6 +12,7 @@ mod score;
 mod segment;
 mod share;
 mod summary;
+mod turned_back;
 
 use crate::cli::{self, PredictDevice, Touching};
 use crate::comm::environment::Variables;
@@ -54,7 +55,8 @@ pub(super) fn score(
 }
 
 fn predict(arguments: &cli::Predict, host: &Host, variables: &Variables) -> Result<()> {
-    let members = Member::read_all(&arguments.runs, &arguments.checkpoint);
+    let members =
+        Member::read_all(&arguments.runs, &arguments.checkpoint, arguments.modality.as_deref());
     let members = agree(&**host, members)?;
     let made_with = agree(&**host, made_with(arguments, &members))?;
     let mut summary = None;
@@ -104,6 +106,7 @@ fn from_first_rank<T: Serialize + DeserializeOwned>(
 fn made_with(arguments: &cli::Predict, members: &[Member]) -> Result<MadeWith> {
     Ok(MadeWith {
         members: members.iter().map(Member::identity).collect::<Result<_>>()?,
+        modality: arguments.modality.clone(),
         mirrors: arguments.mirrors,
         overlap: arguments.overlap,
         probabilities: arguments.probabilities,
@@ -121,7 +124,10 @@ fn claim(
     member: &Member,
     made_with: &MadeWith,
 ) -> Result<(Vec<Job>, Summary)> {
-    let images = images::find(&arguments.images, member.files_for_each())?;
+    let mut images = images::find(&arguments.images, member.files_for_each())?;
+    if let Some(format) = arguments.format {
+        images.iter_mut().for_each(|image| format.ending().clone_into(&mut image.ending));
+    }
     let with_outputs = images
         .iter()
         .map(|image| (image, Outputs::of(&arguments.to, image, made_with)))

@@ -33,6 +33,9 @@ pub(super) struct MemberIdentity {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct MadeWith {
     pub(super) members: Vec<MemberIdentity>,
+    /// What the images were taken with, where somebody said it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) modality: Option<String>,
     pub(super) mirrors: bool,
     pub(super) overlap: f64,
     pub(super) probabilities: bool,
@@ -46,6 +49,7 @@ impl MadeWith {
     pub(super) fn labels_alone(members: Vec<MemberIdentity>) -> Self {
         Self {
             members,
+            modality: None,
             mirrors: false,
             overlap: 0.5,
             probabilities: false,
@@ -162,6 +166,12 @@ impl Outputs {
                 Err(failure) => return Err(failure),
             }
         }
+        // Labels may be wanted in another format.
+        let is_there = |path: &Path| {
+            let name = path.file_name().unwrap_or_default();
+            record.output.iter().any(|output| name == output.name.as_str())
+        };
+        is_whole &= self.results().all(is_there);
         let is_same = record.input == input && record.made_with == *made_with;
         if is_same && is_whole {
             return Ok(Some(record.outcome));
@@ -260,6 +270,7 @@ mod tests {
         let member = MemberIdentity { method: "partial-ce".into(), step: 6, xxh3: "0f".repeat(8) };
         MadeWith {
             members: vec![member],
+            modality: None,
             mirrors: false,
             overlap: 0.5,
             probabilities: false,
@@ -302,6 +313,8 @@ mod tests {
         assert_eq!(outputs.finished(&input, &mirrored).unwrap(), None);
         let other = vec![FileDigest { bytes: 1, ..input[0].clone() }];
         assert_eq!(outputs.finished(&other, &made_with()).unwrap(), None);
+        let wanted = Outputs { labels: outputs.labels.with_extension("mha"), ..outputs.clone() };
+        assert_eq!(wanted.finished(&input, &made_with()).unwrap(), None);
         fs::remove_file(&outputs.labels).unwrap();
         assert_eq!(outputs.finished(&input, &made_with()).unwrap(), None);
     }

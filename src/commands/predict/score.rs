@@ -31,7 +31,7 @@ pub(super) fn run(
     let (host, variables) = connect()?;
     together(&*host, || {
         agree(&*host, evaluate_files::refuse_ranks(host.ranks()))?;
-        let member = Member::read(run, &arguments.checkpoint)?;
+        let member = Member::read(run, &arguments.checkpoint, arguments.modality.as_deref())?;
         let coding = coding(arguments, &member.classes)?;
         let found = found(&member, images, labels)?;
         let table = TableFile::claim(table(arguments, run)?)?;

@@ -6,13 +6,14 @@
 use super::images::ImageFiles;
 use super::members::Member;
 use super::records::MadeWith;
+use super::turned_back::TurnedBack;
 use crate::commands::run;
 use crate::config::Colour;
 use crate::config::sampling::Sampling;
 use crate::data::augment::{zoom_image, zoom_labels};
 use crate::data::colour::even_out_light;
 use crate::error::{Context, Failure, Result};
-use crate::preparation::{NativeLabels, NativeSlice, Preparation, Prepared, Regrid};
+use crate::preparation::{NativeLabels, NativeSlice, Preparation, Prepared, Regrid, Turn};
 use crate::scan::components::{Neighbourhood, keep_largest};
 use crate::scan::{Grid, Notes, Scan, read_channels};
 use crate::train::Method;
@@ -34,13 +35,15 @@ pub(super) struct Segmenter<'a> {
 /// An image as networks see it, and the way back.
 pub(super) struct Opened {
     prepared: Scan,
+    /// From the scan as it was turned.
     regrid: Regrid,
+    turn: Turn,
 }
 
 impl Opened {
     /// The grid of the file, on which labels come.
     pub(super) fn grid(&self) -> &Grid {
-        &self.regrid.file
+        &self.turn.file
     }
 }
 
@@ -85,20 +88,29 @@ impl<'a> Segmenter<'a> {
     pub(super) fn open(&self, image: &ImageFiles, notes: &Notes) -> Result<Opened> {
         let scan = read_channels(&image.files, notes)?;
         let scan = if self.preparation.takes_a_picture() { scan.into_colours() } else { scan };
-        let Prepared { scan: mut prepared, regrid } = self.preparation.apply(scan)?;
+        let Prepared { scan: mut prepared, regrid, turn } = self.preparation.apply(scan)?;
         if self.colour == Colour::GreyWorld {
             even_out_light(&mut prepared);
         }
-        Ok(Opened { prepared, regrid })
+        Ok(Opened { prepared, regrid, turn })
     }
 
     /// Predicts an image and hands its slices to `take`; without, only helps others to predict.
-    pub(super) fn predict(
-        &self,
-        opened: &Opened,
-        mut take: Option<TakeSlice<'_>>,
-    ) -> Result<Spent> {
-        let Opened { prepared, regrid } = opened;
+    pub(super) fn predict(&self, opened: &Opened, take: Option<TakeSlice<'_>>) -> Result<Spent> {
+        let take = match take {
+            Some(take) if !opened.turn.is_none() => take,
+            take => return self.predict_turned(opened, take),
+        };
+        let mut turned = TurnedBack::new(&opened.turn, self.classes.len());
+        let spent = self.predict_turned(opened, Some(&mut |slice| turned.take(slice)))?;
+        let begun = Instant::now();
+        turned.give(take)?;
+        Ok(Spent { export: spent.export + begun.elapsed(), ..spent })
+    }
+
+    /// The same with the slices of the image as it was turned.
+    fn predict_turned(&self, opened: &Opened, mut take: Option<TakeSlice<'_>>) -> Result<Spent> {
+        let Opened { prepared, regrid, .. } = opened;
         let [_, rows, columns] = prepared.grid.shape;
         let (is_same, is_heard) = (regrid.is_same(), take.is_some());
         let mut native = NativeLabels::new(regrid.clone(), self.classes.len());

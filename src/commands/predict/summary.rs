@@ -191,6 +191,7 @@ mod tests {
     fn claim(folder: &Path, images: &[ImageFiles], uncertainty: bool) -> Result<Summary> {
         let made_with = MadeWith {
             members: Vec::new(),
+            modality: None,
             mirrors: false,
             overlap: 0.5,
             probabilities: false,

@@ -1,4 +1,4 @@
-//! Geometric augmentation of slices: what is drawn, and one resampling that applies it.
+//! Augmentation of slices: what is drawn, one resampling that applies it, and what becomes of intensities.
 //!
 //! A draw is a few numbers; applying it and coming to the size of the sample maps every pixel of the output
 //! straight to the slice as stored, however many steps the draw stands for. This module knows plain slices of memory, no
@@ -8,6 +8,7 @@ mod axes;
 mod bilinear;
 mod fit;
 mod full_rotation;
+mod light;
 pub mod pillow;
 mod reference;
 mod sources;
@@ -16,6 +17,7 @@ pub mod transfer;
 pub use crate::config::sampling::Fit;
 pub use fit::Centred;
 pub use full_rotation::FullRotation;
+pub use light::Light;
 pub use reference::{zoom_image, zoom_labels};
 pub use sources::PixelSources;
 
@@ -79,7 +81,21 @@ impl Draw {
         let flips = [draws.uniform() < 0.5, draws.uniform() < 0.5];
         Self::Full(FullRotation { flips, quarter_turns: 0, degrees: 0.0 })
     }
+
+    /// Draws as CMC does: one sample in five has the order of its rows reversed, one in five that of its columns, and one
+    /// in five makes one to three quarter turns.
+    ///
+    /// Source: `med-air/CMC` at cb8dd116, `RandFlipd` and `RandRotate90d` of MONAI.
+    pub fn mild(draws: &mut Draws) -> Self {
+        let flips = [draws.uniform() < MILD_CHANCE, draws.uniform() < MILD_CHANCE];
+        let turns = draws.uniform() < MILD_CHANCE;
+        let quarter_turns = if turns { 1 + draws.below(3) as u8 } else { 0 };
+        Self::Full(FullRotation { flips, quarter_turns, degrees: 0.0 })
+    }
 }
+
+/// How often a mildly augmented sample is flipped along one axis, and how often it is turned.
+pub(super) const MILD_CHANCE: f64 = 0.2;
 
 /// How pixels of the output are made from those of the slice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,6 +108,8 @@ pub enum Resample {
     FullRotation,
     /// Nearest pixels, and flips alone: [`Draw::flips`].
     Flips,
+    /// Nearest pixels, few draws that move whole pixels, [`Draw::mild`], and intensities that vary, [`Light`].
+    Mild,
     /// No augmentation: whatever was drawn, the slice only comes to its size, as `Reference` does it.
     None,
 }
@@ -102,6 +120,7 @@ impl Resample {
         match self {
             Self::FullRotation => Draw::full(draws),
             Self::Flips => Draw::flips(draws),
+            Self::Mild => Draw::mild(draws),
             Self::Reference | Self::Bilinear | Self::None => Draw::sample(draws),
         }
     }
@@ -310,6 +329,22 @@ mod tests {
             );
         }
         assert!(seen.iter().all(|count| (900..1100).contains(count)), "{seen:?}");
+    }
+
+    #[test]
+    fn a_fifth_of_the_mild_draws_flips_each_axis_and_a_fifth_turns() {
+        let (mut flipped, mut quarters) = ([0; 2], [0; 4]);
+        for number in 0..8000 {
+            let draw = Resample::Mild.draw(&mut Key::new(4).number(number).draws());
+            let Draw::Full(FullRotation { flips, quarter_turns, degrees }) = draw else {
+                panic!("{draw:?}")
+            };
+            assert!(degrees.abs() < f64::MIN_POSITIVE);
+            flipped.iter_mut().zip(flips).for_each(|(count, flips)| *count += i32::from(flips));
+            quarters[usize::from(quarter_turns)] += 1;
+        }
+        assert!(flipped.iter().all(|count| (1480..1720).contains(count)), "{flipped:?}");
+        assert!(quarters[1..].iter().all(|count| (460..610).contains(count)), "{quarters:?}");
     }
 
     /// Both resamplings of a smooth slice, and the annotation of the second.

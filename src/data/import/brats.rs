@@ -4,14 +4,15 @@
 //! the preparation of `mlcb-jlu/MedImgSeg` at 73c6b9e4; other than there, one scale of intensities holds
 //! for all slices of a volume, and patients are never on two sides of the split.
 
+use super::brats_files::{self, FLAIR, Files, Wanted, wrong_shares};
 use super::parts::{self, PreparedPart, PreparedPicture};
-use super::{Source, folder, pictures};
+use super::{Source, pictures};
 use crate::data::{Case, augment::pillow};
 use crate::error::{Failure, Result};
 use crate::preparation::Preparation;
-use crate::random::{Key, permutation};
+use crate::random::Key;
 use crate::scan::{self, Coding, Notes};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// What to pack.
@@ -34,24 +35,12 @@ pub struct Volumes {
     pub seed: u64,
 }
 
-/// The files of one volume, and what is taken of it.
+/// One volume, and what is taken of it.
 struct Taken {
-    name: String,
-    patient: String,
-    image: PathBuf,
-    segmentation: PathBuf,
+    files: Files,
     /// Numbers of slices, with the part that each is for.
     slices: Vec<(usize, PreparedPart)>,
 }
-
-/// What the names of FLAIR volumes end with, until 2021 and since 2023.
-const FLAIR: [&str; 2] = ["_flair", "-t2f"];
-
-/// What the names of their segmentations end with, in the same order.
-const SEGMENTATION: [&str; 2] = ["_seg", "-seg"];
-
-/// What the names of the other volumes of the challenge end with; these are not read.
-const OTHERS: [&str; 6] = ["_t1", "_t1ce", "_t2", "-t1n", "-t1c", "-t2w"];
 
 /// Shares of the brain's voxels that are cut off below and above.
 const CUT_SHARES: [f64; 2] = [0.005, 0.995];
@@ -65,14 +54,19 @@ const CUT_SHARES: [f64; 2] = [0.005, 0.995];
 pub fn open(volumes: &Volumes) -> Result<Source> {
     volumes.check()?;
     let notes = Notes::default();
-    let mut taken = find(&volumes.folder, &notes)?;
-    let split = volumes.split(&taken)?;
-    for one in &mut taken {
-        let part = split.get(&one.patient).copied().unwrap_or(PreparedPart::TrainDiseased);
-        one.slices = volumes.slices(one, part, &notes)?;
+    let found = WANTED.find(&volumes.folder, &notes)?;
+    let key = Key::new(volumes.seed).purpose("brats");
+    let split = brats_files::split(&found, volumes.held_out_shares, key)?;
+    let split: BTreeMap<String, PreparedPart> =
+        split.into_iter().map(|(patient, fold)| (patient, part(fold))).collect();
+    let mut taken = Vec::new();
+    for files in found {
+        let part = split.get(&files.patient).copied().unwrap_or(PreparedPart::TrainDiseased);
+        let slices = volumes.slices(&files, part, &notes)?;
+        taken.push(Taken { files, slices });
     }
     // In the order of the names of cases.
-    taken.sort_by_cached_key(|one| split.get(&one.patient).map(|part| one.prefix(*part)));
+    taken.sort_by_cached_key(|one| split.get(&one.files.patient).map(|part| one.prefix(*part)));
     let count = |part| taken.iter().flat_map(|one| &one.slices).filter(|(_, p)| *p == part).count();
     volumes.check_counts(&split, count)?;
     let provenance = format!(
@@ -107,87 +101,33 @@ pub fn open(volumes: &Volumes) -> Result<Source> {
     })
 }
 
-/// What `--from` must hold.
-const LAYOUT: &str = "`--from` takes the folder of the challenge's training set, in which, at any depth, \
-                      `CASE_flair.nii.gz` and `CASE_seg.nii.gz` lie side by side";
+/// What is read of the folder.
+const WANTED: Wanted = Wanted {
+    modalities: &[FLAIR],
+    layout: "`--from` takes the folder of the challenge's training set, in which, at any depth, \
+             `CASE_flair.nii.gz` and `CASE_seg.nii.gz` lie side by side",
+};
 
-/// The volumes of `folder` with nothing taken of them yet, in ascending order of their names.
-fn find(folder: &Path, notes: &Notes) -> Result<Vec<Taken>> {
-    let (mut images, mut segmentations) = (BTreeMap::new(), BTreeMap::new());
-    for folder in folder::tree(folder).map_err(|failure| failure.hint(LAYOUT))? {
-        for (name, path) in folder::list(&folder)?.files {
-            let case = |endings: &[&str]| {
-                let lower = name.to_ascii_lowercase();
-                let ending = endings.iter().find(|&&ending| lower.ends_with(ending))?;
-                Some(name[..name.len() - ending.len()].to_owned())
-            };
-            let (found, case) = if let Some(case) = case(&FLAIR) {
-                (&mut images, case)
-            } else if let Some(case) = case(&SEGMENTATION) {
-                (&mut segmentations, case)
-            } else {
-                if case(&OTHERS).is_none() {
-                    let sentence = "left out, for the name is none of the challenge (`CASE_flair`, `CASE_seg`)";
-                    notes.add(sentence, format!("`{}`", path.display()));
-                }
-                continue;
-            };
-            if let Some(other) = found.insert(case, path.clone()) {
-                return Err(Failure::new(format!(
-                    "`{}` and `{}` have the same name, expected each volume once",
-                    other.display(),
-                    path.display()
-                )));
-            }
-        }
+/// What the patients of a fold are for; [`PreparedPart::TrainDiseased`] stands for training.
+fn part(fold: u32) -> PreparedPart {
+    match fold {
+        1 => PreparedPart::Validation,
+        2 => PreparedPart::Test,
+        _ => PreparedPart::TrainDiseased,
     }
-    let mut taken = Vec::new();
-    for (name, image) in images {
-        let Some(segmentation) = segmentations.remove(&name) else {
-            let looked_for =
-                SEGMENTATION.map(|ending| format!("`{name}{ending}.nii.gz`")).join(" or ");
-            return Err(Failure::new(format!("volume `{}` has no segmentation", image.display()))
-                .hint(format!("looked for {looked_for} beside it"))
-                .hint("only the training set of the challenge has segmentations"));
-        };
-        let (patient, slices) = (patient(&name).to_owned(), Vec::new());
-        taken.push(Taken { name, patient, image, segmentation, slices });
-    }
-    if let Some(alone) = segmentations.values().next() {
-        return Err(Failure::new(format!("segmentation `{}` has no volume", alone.display()))
-            .hint("put the FLAIR volume beside it, or remove it"));
-    }
-    if taken.is_empty() {
-        let message = format!("no FLAIR volumes in `{}`", folder.display());
-        return Err(Failure::new(message).hint(LAYOUT));
-    }
-    Ok(taken)
-}
-
-/// Whose volume this is: the years of the challenge, as in `Brats18_2013_2_1` and `BraTS19_2013_2_1`, have
-/// patients in common, and since 2023 the last number of `BraTS-GLI-00005-101` is that of the scan.
-fn patient(name: &str) -> &str {
-    if name.to_lowercase().starts_with("brats-") && name.matches('-').count() == 3 {
-        return name.rsplit_once('-').map_or(name, |(patient, _)| patient);
-    }
-    let year = name.split_once('_').filter(|(year, _)| year.to_lowercase().starts_with("brats"));
-    year.map_or(name, |(_, patient)| patient)
 }
 
 impl Volumes {
     fn check(&self) -> Result<()> {
         let [from, to] = self.depth_percent;
-        let [validation, test] = self.held_out_shares;
         let wrong = if self.size < 16 {
             format!("slices cannot be resized to {} pixels, expected 16 or more", self.size)
         } else if self.min_lesion == 0 || self.every == 0 {
             "`--min-lesion` and `--every` must be at least 1".to_owned()
         } else if from >= to || to > 100 {
             format!("there are no slices from {from} to {to} per cent of the depth")
-        } else if !(validation > 0.0 && test >= 0.0 && validation + test < 1.0) {
-            format!(
-                "shares of {validation} to validate and {test} to test leave no patients to train on or to validate with"
-            )
+        } else if let Some(wrong) = wrong_shares(self.held_out_shares) {
+            wrong
         } else {
             return Ok(());
         };
@@ -195,42 +135,15 @@ impl Volumes {
             .hint("`scrimp prepare brats --help` says what is assumed otherwise"))
     }
 
-    /// What each patient is for; [`PreparedPart::TrainDiseased`] stands for training.
-    fn split(&self, taken: &[Taken]) -> Result<BTreeMap<String, PreparedPart>> {
-        let patients: BTreeSet<&String> = taken.iter().map(|one| &one.patient).collect();
-        let patients: Vec<&String> = patients.into_iter().collect();
-        let count = patients.len();
-        let share = |share: f64| {
-            if share > 0.0 { ((share * count as f64).round() as usize).max(1) } else { 0 }
-        };
-        let [validation, test] = self.held_out_shares.map(share);
-        if count <= validation + test {
-            return Err(Failure::new(format!(
-                "{count} patients cannot be split into {validation} to validate, {test} to test and others to train on"
-            ))
-            .hint("add volumes, or hold out fewer with `--val-share` and `--test-share`"));
-        }
-        let order = permutation(Key::new(self.seed).purpose("brats"), count);
-        let split = order.into_iter().enumerate().map(|(place, index)| {
-            let part = match place {
-                place if place < validation => PreparedPart::Validation,
-                place if place < validation + test => PreparedPart::Test,
-                _ => PreparedPart::TrainDiseased,
-            };
-            (patients[index].clone(), part)
-        });
-        Ok(split.collect())
-    }
-
     /// The slices to take of a volume for `part`.
     fn slices(
         &self,
-        one: &Taken,
+        files: &Files,
         part: PreparedPart,
         notes: &Notes,
     ) -> Result<Vec<(usize, PreparedPart)>> {
-        let image = scan::read_grid(&one.image, notes)?;
-        let lesions = image.labels_at(&one.segmentation, &lesions(), notes)?.values;
+        let image = scan::read_grid(flair(files), notes)?;
+        let lesions = image.labels_at(&files.segmentation, &lesions(), notes)?.values;
         let shape = image.grid.shape;
         let [first, last] = self.depth_percent.map(|percent| percent as usize * shape[0]);
         let slices = (0..shape[0]).step_by(self.every);
@@ -304,18 +217,18 @@ impl Taken {
     /// What the names of its cases have in common.
     fn prefix(&self, part: PreparedPart) -> String {
         let part = if part <= PreparedPart::TrainHealthy { "train" } else { part.prefix() };
-        format!("{part}-{}_flair_", self.name)
+        format!("{part}-{}_flair_", self.files.name)
     }
 
     /// The cases of the slices that are taken.
     fn cases(&self, size: usize, notes: &Notes) -> Result<Vec<Case>> {
-        let grid = scan::read_grid(&self.image, notes)?;
+        let file = flair(&self.files);
+        let grid = scan::read_grid(file, notes)?;
         grid.note_oddities(notes);
-        let lesions = grid.labels_at(&self.segmentation, &lesions(), notes)?.values;
-        let image = scan::read(&self.image, notes)?;
-        let levels = levels(&image.voxels).map_err(|failure| {
-            failure.during(format!("cannot scale `{}`", self.image.display()))
-        })?;
+        let lesions = grid.labels_at(&self.files.segmentation, &lesions(), notes)?.values;
+        let image = scan::read(file, notes)?;
+        let levels = levels(&image.voxels)
+            .map_err(|failure| failure.during(format!("cannot scale `{}`", file.display())))?;
         let square = Square::of(image.grid.shape);
         let scale = square.side as f64 / size as f64;
         let spacing_mm =
@@ -326,7 +239,7 @@ impl Taken {
             let (plane, shape) = square.cut(&levels, slice);
             let picture = PreparedPicture {
                 name: format!("{}{slice:03}", self.prefix(part)),
-                patient: self.patient.clone(),
+                patient: self.files.patient.clone(),
                 part,
                 size,
                 spacing_mm,
@@ -337,6 +250,11 @@ impl Taken {
         };
         self.slices.iter().map(case).collect()
     }
+}
+
+/// The only volume that is read of a case.
+fn flair(files: &Files) -> &Path {
+    files.images.first().map_or(Path::new(""), PathBuf::as_path)
 }
 
 /// 255 where a segmentation says lesion, whichever tissue of it: its labels are 1 necrosis, 2 oedema, 3 or
@@ -390,11 +308,5 @@ mod tests {
             "nearly all voxels of the image that are not 0 are 7, expected more than one intensity"
         );
         assert!(super::levels(&[0.0, 0.0]).is_err());
-    }
-
-    #[test]
-    fn years_of_the_challenge_share_patients() {
-        assert_eq!(patient("Brats18_2013_2_1"), patient("BraTS19_2013_2_1"));
-        assert_eq!(patient("CASE_1"), "CASE_1");
     }
 }

@@ -216,6 +216,13 @@ fn shown(path: &Path, is_in_colour: bool, notes: &Notes) -> Result<Scan> {
         ))
         .hint("save each slice that somebody looked at as a picture of its own"));
     }
+    if let Some(level) = scan.voxels.iter().find(|level| !(0.0..=255.0).contains(*level)) {
+        return Err(Failure::new(format!(
+            "`{}` has a pixel of level {level}, expected 0 to 255",
+            path.display()
+        ))
+        .hint("turn it into 8 bits, for example by `magick FILE -depth 8 FILE`"));
+    }
     let scan = if is_in_colour { scan.into_colours() } else { scan };
     let expected = if is_in_colour { 3 } else { 1 };
     if scan.channels == expected {
@@ -237,7 +244,7 @@ fn case(
     let scan = shown(&picture.image, making.is_in_colour, notes)?;
     let mask = picture.mask.as_deref().map(|mask| read_mask(mask, scan.grid.shape, notes));
     let mask = mask.transpose()?;
-    let Prepared { scan, regrid } = preparation.apply(scan).map_err(|failure| {
+    let Prepared { scan, regrid, .. } = preparation.apply(scan).map_err(|failure| {
         failure.during(format!("cannot prepare `{}`", picture.image.display()))
     })?;
     let mut annotations = BTreeMap::new();

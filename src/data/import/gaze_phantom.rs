@@ -128,7 +128,7 @@ impl Numbered {
             voxels: planes.into_iter().map(f32::from).collect(),
         };
         let reached = making.levels_reached(&scan, &fixations)?;
-        let Prepared { scan, regrid } = making.preparation().apply(scan)?;
+        let Prepared { scan, regrid, .. } = making.preparation().apply(scan)?;
         let dense = regrid.carry_dense(&lesion)?;
         let name = format!("{}-{:04}", self.part, self.number + 1);
         Ok(Case {

@@ -4,13 +4,17 @@
 //! Nothing here writes the packed file.
 
 pub mod acdc;
+pub mod amos;
 pub mod brats;
+mod brats_files;
+pub mod brats_scribbles;
 mod classes;
 mod folder;
 pub mod gaze;
 mod gaze_files;
 pub mod gaze_phantom;
 pub mod label_transfer;
+mod labelled_share;
 pub mod lesion_phantom;
 pub mod masks;
 pub mod mscmr;
@@ -21,6 +25,8 @@ pub mod phantom;
 mod pictures;
 mod steps;
 mod texture;
+pub mod two_modality;
+pub mod word;
 
 pub use crate::scan::Notes;
 pub use classes::Classes;
@@ -87,11 +93,12 @@ impl From<Dataset> for Source {
 /// A case as its files hold it, prepared for networks; `image` is the file of its scan. Notes how many
 /// annotated voxels were lost.
 fn prepared(case: Case, preparation: &Preparation, image: &Path, notes: &Notes) -> Result<Case> {
-    let Prepared { scan, regrid } = preparation
+    let Prepared { scan, regrid, turn } = preparation
         .apply(case.scan)
         .map_err(|failure| failure.during(format!("cannot prepare `{}`", image.display())))?;
     let mut annotations = BTreeMap::new();
     for (kind, labels) in case.annotations {
+        let labels = if turn.is_none() { labels } else { turn.carry(&labels) };
         if kind != SCRIBBLE {
             annotations.insert(kind, regrid.carry_dense(&labels)?);
             continue;

@@ -6,8 +6,9 @@ use crate::data::{Case, IGNORE, SCRIBBLE};
 use crate::error::{Failure, Result};
 use crate::preparation::intensities::Foreground;
 use crate::preparation::{
-    Channel, Crop, Intensities, Interpolation, Preparation, Scaling, Spacing,
+    Channel, Crop, Intensities, Interpolation, Orientation, Preparation, Scaling, Spacing,
 };
+use std::collections::BTreeMap;
 
 /// How scans are to be prepared.
 #[derive(Debug, Clone, PartialEq)]
@@ -97,7 +98,14 @@ impl Steps {
         };
         let channels = channels.map(channel).collect::<Result<_>>()?;
         let Self { crop, interpolation, spacing, .. } = *self;
-        let preparation = Preparation { crop, interpolation, spacing, channels };
+        let preparation = Preparation {
+            orientation: Orientation::AsStored,
+            crop,
+            interpolation,
+            spacing,
+            channels,
+            modalities: BTreeMap::new(),
+        };
         preparation.check().map(|()| preparation)
     }
 }

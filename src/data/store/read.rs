@@ -250,7 +250,7 @@ impl<'a> Packed<'a> {
         let text = self.text::<LongText>(PREPARATION)?;
         let preparation: Preparation = toml::from_str(&text).context(cannot)?;
         preparation.check().map_err(|failure| failure.during(cannot()))?;
-        let found = preparation.channels.len();
+        let found = preparation.channel_count();
         if found == channels {
             return Ok(Some(preparation));
         }

@@ -85,7 +85,7 @@ impl Writer {
         // The name was taken with `O_EXCL`: what is cut to nothing here is ours and empty.
         let file = destination.unlocked(|partial| builder.create(partial)).context(cannot)?;
         describe(&file, about).map_err(|failure| failure.during(cannot()))?;
-        let channels = about.preparation.map(|preparation| preparation.channels.len());
+        let channels = about.preparation.map(Preparation::channel_count);
         let level_count = about.levels.len();
         Ok(Self { destination, file, class_count, level_count, channels, rows: Vec::new() })
     }

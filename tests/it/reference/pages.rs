@@ -102,8 +102,10 @@ fn argument(of: &Arg) -> String {
 
 /// Tables and keys of a configuration.
 pub(super) fn configuration() -> String {
-    let types =
-        Types::read(&[&["config/mod.rs", "config/sampling.rs"][..], &LEARNER_FILES].concat());
+    let types = Types::read(
+        &[&["config/mod.rs", "config/phantoms.rs", "config/sampling.rs"][..], &LEARNER_FILES]
+            .concat(),
+    );
     let mut text = page(
         "Configuration",
         "A configuration is a TOML file; `configs/` holds complete ones. Unknown keys are refused. \
