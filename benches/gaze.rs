@@ -151,11 +151,17 @@ fn run() -> Result<()> {
         ("refinement", (refine_ms, theirs.refine_ms)),
         ("both", whole),
     ] {
-        println!("{what:<12} scrimp {own:8.0} ms   Python {theirs:8.0} ms   {:5.1} x", theirs / own);
+        println!(
+            "{what:<12} scrimp {own:8.0} ms   Python {theirs:8.0} ms   {:5.1} x",
+            theirs / own
+        );
     }
     let all_ms = on_all_cores(&scenes);
     println!("both on all cores of this machine {all_ms:.0} ms   {:5.1} x", whole.1 / all_ms);
-    println!("more than {LEVELS} levels apart: {:.1e} of maps, {:.1e} of refined ones", apart[0], apart[1]);
+    println!(
+        "more than {LEVELS} levels apart: {:.1e} of maps, {:.1e} of refined ones",
+        apart[0], apart[1]
+    );
     Ok(())
 }
 

@@ -29,8 +29,7 @@ use std::path::{Path, PathBuf};
 
 pub use changes::{Change, changes, values};
 pub use graph::GraphChoice;
-pub use phantom_tables::{GazePhantomConfig, LesionPhantomConfig};
-pub use phantoms::TwoModalityPhantomConfig;
+pub use phantom_tables::{GazePhantomConfig, LesionPhantomConfig, TwoModalityPhantomConfig};
 pub use time_span::TimeSpan;
 pub use voice::nearest;
 

@@ -1,4 +1,5 @@
-//! `[data.lesion_phantom]` and `[data.gaze_phantom]`: synthetic pictures as somebody asks for them.
+//! `[data.lesion_phantom]`, `[data.gaze_phantom]` and `[data.two_modality_phantom]`: synthetic data as somebody asks for
+//! them.
 //!
 //! Knows keys and their defaults in words; what becomes of them stands in `phantoms`.
 
@@ -49,6 +50,31 @@ pub struct GazePhantomConfig {
     /// At which shares maps of gaze are cut, each larger than the one before (default `[0.3, 0.5]`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub levels: Option<Vec<f64>>,
+    /// Equal seeds give equal data (default 1).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u64>,
+}
+
+/// `[data.two_modality_phantom]`: synthetic abdomens of different patients in CT and in MR, few of them labelled; those to
+/// validate with are fold 1.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TwoModalityPhantomConfig {
+    /// How many patients of each modality to train on (default 20).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cases: Option<usize>,
+    /// How many patients of each modality to validate with (default 5).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub validation: Option<usize>,
+    /// About how many slices a case has, 8 or more (default 24).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slices: Option<usize>,
+    /// About how many rows and columns a slice has before it is cropped (default 64).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub size: Option<usize>,
+    /// The share of the patients to train on who are labelled, above 0 and up to 1 (default 0.1).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub labelled_share: Option<f64>,
     /// Equal seeds give equal data (default 1).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,

@@ -2,40 +2,17 @@
 //!
 //! Knows their numbers, not what they draw.
 
-use super::{Difficulty, GazePhantomConfig, LesionPhantomConfig, PhantomConfig, RunConfig};
+use super::{
+    Difficulty, GazePhantomConfig, LesionPhantomConfig, PhantomConfig, RunConfig,
+    TwoModalityPhantomConfig,
+};
 use crate::error::Result;
 use crate::limits::{EXTENT, VOLUME_VOXELS, elements};
-use serde::{Deserialize, Serialize};
 
 /// The smallest image in which everything drawn is still wider than a pixel.
 const SMALLEST_SIZE: u64 = 32;
 /// Red, green and blue.
 const COLOURS: usize = 3;
-
-/// `[data.two_modality_phantom]`: synthetic abdomens of different patients in CT and in MR, few of them labelled; those to
-/// validate with are fold 1.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TwoModalityPhantomConfig {
-    /// How many patients of each modality to train on (default 20).
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cases: Option<usize>,
-    /// How many patients of each modality to validate with (default 5).
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub validation: Option<usize>,
-    /// About how many slices a case has, 8 or more (default 24).
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub slices: Option<usize>,
-    /// About how many rows and columns a slice has before it is cropped (default 64).
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub size: Option<usize>,
-    /// The share of the patients to train on who are labelled, above 0 and up to 1 (default 0.1).
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub labelled_share: Option<f64>,
-    /// Equal seeds give equal data (default 1).
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub seed: Option<u64>,
-}
 
 /// A synthetic cardiac data set.
 #[derive(Debug, Clone, PartialEq)]

@@ -176,7 +176,7 @@ mod tests {
         assert_eq!(cells(0.875, 1.0), [7, 3]);
         assert_eq!(cells(0.0, 0.06), [7, 3]);
         let twice = Canvas::of(&[fixation(0.5, 0.5, 100.0), fixation(0.5, 0.5, 50.0)], [8, 8]);
-        assert_eq!(twice.columns[&3][&3], 150.0);
+        assert_eq!(twice.columns[&3][&3].to_bits(), 150.0_f32.to_bits());
     }
 
     /// By the definition: every cell of a mirrored canvas, weighted.

@@ -161,7 +161,6 @@ mod tests {
             }
         }
         let (mean, dwell_ms) = (count as f64 / 400.0, total_ms / count as f64);
-        println!("{mean} fixations, {fewest} to {most}, {dwell_ms} ms, {on} of {count} on it");
         assert!((25.0..28.5).contains(&mean), "{mean}");
         assert!(fewest >= 4 && most > 50, "{fewest} {most}");
         assert!((320.0..352.0).contains(&dwell_ms), "{dwell_ms}");

@@ -144,34 +144,21 @@ impl Decoder {
         Self { levels, out }
     }
 
-    /// Logits from features, finest first, each of which it sees as `perturb(level, features)`.
-    fn forward(
-        &self,
-        features: &[Tensor],
-        pass: &Pass,
-        perturb: impl Fn(usize, &Tensor) -> Tensor,
-    ) -> Result<Tensor> {
-        let mut coarse_to_fine = features.iter().enumerate().rev();
-        let deepest = coarse_to_fine.next().map(|(level, x)| perturb(level, x));
-        let mut x = deepest.unwrap_or_else(Tensor::new);
-        for (block, (level, skip)) in self.levels.iter().zip(coarse_to_fine) {
-            x = block.forward(&joined(perturb(level, skip), x), pass)?;
+    fn forward(&self, features: &[Tensor], pass: &Pass) -> Result<Tensor> {
+        let mut coarse_to_fine = features.iter().rev();
+        let mut x = coarse_to_fine.next().map_or_else(Tensor::new, Tensor::shallow_clone);
+        for (level, skip) in self.levels.iter().zip(coarse_to_fine) {
+            let size: Vec<i64> = x.size()[2..].iter().map(|extent| 2 * extent).collect();
+            let enlarged = x.upsample_trilinear3d(&size[..], false, None, None, None);
+            let skip = if skip.size()[2..] == size {
+                skip.shallow_clone()
+            } else {
+                skip.upsample_trilinear3d(&size[..], true, None, None, None)
+            };
+            x = level.forward(&Tensor::cat(&[skip, enlarged], 1), pass)?;
         }
         self.out.forward_wide(&x, pass)
     }
-}
-
-/// Features of a level and those of the coarser one below, enlarged to twice their extents. Nothing else keeps them:
-/// what is made on the way is gone before the level is computed.
-fn joined(skip: Tensor, below: Tensor) -> Tensor {
-    let size: Vec<i64> = below.size()[2..].iter().map(|extent| 2 * extent).collect();
-    let enlarged = below.upsample_trilinear3d(&size[..], false, None, None, None);
-    let skip = if skip.size()[2..] == size {
-        skip
-    } else {
-        skip.upsample_trilinear3d(&size[..], true, None, None, None)
-    };
-    Tensor::cat(&[skip, enlarged], 1)
 }
 
 /// The network: 8 234 848 parameters for 1 channel and 8 classes, 8 235 974 for 4 channels and 3 classes.
@@ -202,7 +189,7 @@ impl VolumetricCct {
     /// Logits `[N, classes, D, H, W]` of the main decoder alone, of volumes `[N, channels_in, D, H, W]`. Along an
     /// axis whose extent 16 does not divide they are as many as the multiple of 16 below it.
     pub fn segment(&self, image: &Tensor, pass: &Pass) -> Result<Tensor> {
-        self.main.forward(&self.features(image, pass)?, pass, |_, x| x.shallow_clone())
+        self.main.forward(&self.features(image, pass)?, pass)
     }
 
     /// Logits of the main and of the auxiliary decoder, which sees `perturb(level, features)`.
@@ -213,8 +200,10 @@ impl VolumetricCct {
         perturb: impl Fn(usize, &Tensor) -> Tensor,
     ) -> Result<(Tensor, Tensor)> {
         let features = self.features(image, pass)?;
-        let main = self.main.forward(&features, pass, |_, x| x.shallow_clone())?;
-        Ok((main, self.auxiliary.forward(&features, pass, perturb)?))
+        let main = self.main.forward(&features, pass)?;
+        let perturbed: Vec<Tensor> =
+            features.iter().enumerate().map(|(level, x)| perturb(level, x)).collect();
+        Ok((main, self.auxiliary.forward(&perturbed, pass)?))
     }
 
     /// Features of all levels, finest first: `[N, 16 to 256, ...]`.

@@ -202,6 +202,19 @@ fn what_cannot_be_annotated_is_refused() {
     ");
         }
     }
+    // One rank says for all that one is enough.
+    let output =
+        mpirun(2, &["prepare", "pseudo-labels", "--with", "network", "--run", "a", "--to", "b"]);
+    let said = complaint(&output);
+    assert_eq!(said.matches("a network labels on one process").count(), 1, "{said}");
+    assert!(said.starts_with("exit code 2\n"), "{said}");
+    let many = scrimp(&["prepare", "scribbles", "--count", "4", "--from", "a", "--to", "b"]);
+    assert_eq!(many.status.code(), Some(2));
+}
+
+#[test]
+fn what_cannot_be_shortened_is_refused() {
+    let nothing = |_: &Path| ();
     let points = ["scribbles", "--kind", "points", "--shorten", "1"];
     insta::assert_snapshot!(refusal(&small(), &points, "to.h5", nothing), @r"
     exit code 2
@@ -216,6 +229,8 @@ fn what_cannot_be_annotated_is_refused() {
 
     hint: halve them with `--shorten TIMES`, or keep some slices with `--every SLICES`
     ");
+    let mut bare = small();
+    bare.cases.iter_mut().for_each(|case| case.annotations.retain(|kind, _| kind != SCRIBBLE));
     let shorter = ["scribbles", "--kind", "existing", "--shorten", "1"];
     insta::assert_snapshot!(refusal(&bare, &shorter, "to.h5", nothing), @r"
     exit code 2
@@ -223,14 +238,6 @@ fn what_cannot_be_annotated_is_refused() {
 
     hint: leave `--kind existing` out to draw scribbles from dense labels
     ");
-    // One rank says for all that one is enough.
-    let output =
-        mpirun(2, &["prepare", "pseudo-labels", "--with", "network", "--run", "a", "--to", "b"]);
-    let said = complaint(&output);
-    assert_eq!(said.matches("a network labels on one process").count(), 1, "{said}");
-    assert!(said.starts_with("exit code 2\n"), "{said}");
-    let many = scrimp(&["prepare", "scribbles", "--count", "4", "--from", "a", "--to", "b"]);
-    assert_eq!(many.status.code(), Some(2));
 }
 
 /// The training images of runs with what their networks are sure of, and what is said of it.

@@ -331,8 +331,12 @@ fn own_data_may_be_in_any_of_these_formats() {
     use scrimp::data::import::{Source, Steps, nifti};
     let to = TempDir::new().unwrap();
     let [images, scribbles] = ["images", "scribbles"].map(|name| to.path().join(name));
-    [&images, &scribbles].iter().for_each(|folder| fs::create_dir(folder).unwrap());
-    let copy = |from: &str, to: PathBuf| drop(fs::copy(folder().join(from), to).unwrap());
+    for folder in [&images, &scribbles] {
+        fs::create_dir(folder).unwrap();
+    }
+    let copy = |from: &str, to: PathBuf| {
+        fs::copy(folder().join(from), to).unwrap();
+    };
     // As Slicer saves both, as ITK writes a header beside its voxels, and a stack of pages.
     copy("drawn-on.nrrd", images.join("anna.nrrd"));
     copy("one-layer.seg.nrrd", scribbles.join("anna.seg.nrrd"));
@@ -377,7 +381,8 @@ fn own_data_may_be_in_any_of_these_formats() {
         assert_close(&found.unwrap(), &expected.unwrap(), 1e-9, name);
     }
     let count = |case: usize, class: u8| {
-        set.cases[case].annotations[SCRIBBLE].iter().filter(|&&label| label == class).count()
+        let labels = set.cases[case].annotations[SCRIBBLE].iter();
+        labels.map(|&label| usize::from(label == class)).sum::<usize>()
     };
     assert_eq!([0, 1, 2, IGNORE].map(|class| count(1, class)), [6, 6, 6, 6]);
     // By their names, of which the numbers are 1 and 2 the other way round.

@@ -41,7 +41,8 @@ fn golden_losses_of_one_level() {
     let all = masks.ones_like();
     let entropy = |z: &Tensor| binary_cross_entropy(z, &masks, &all, samples, &Alone);
     let dice = |z: &Tensor| binary_dice(z, &masks, &all, samples, &Alone);
-    let losses: [(&str, &dyn Fn(&Tensor) -> Tensor); 4] = [
+    type Loss<'a> = &'a dyn Fn(&Tensor) -> Tensor;
+    let losses: [(&str, Loss<'_>); 4] = [
         ("bce", &entropy),
         ("bce_mask", &|z| binary_cross_entropy(z, &masks, &some, samples, &Alone)),
         ("dice", &dice),
@@ -122,7 +123,8 @@ fn every_sixteenth(features: &Tensor) -> Tensor {
 fn golden_networks_of_two_levels() {
     let golden = Golden::open(FILE);
     let x = golden.get("net.in.x").to_kind(Kind::Double);
-    let rules: [(&str, &dyn Fn(&[Entry])); 2] =
+    type Rule<'a> = &'a dyn Fn(&[Entry]);
+    let rules: [(&str, Rule<'_>); 2] =
         [("net", &fill), ("net_b", &|entries| fill_by_rule_b(entries, 0))];
     for (name, rule) in rules {
         let mut parameters = Parameters::new(Key::new(0), Kind::Double, device());

@@ -18,6 +18,9 @@ const LEAST: &str = "[data]\npath = 'p'\n[method]\nname = 'm'\n[train]\ntotal_st
 const LEAST_OF_PHANTOM: &str = "[data.phantom]\n[method]\nname = 'm'\n[train]\ntotal_steps = 1\n";
 const LEAST_OF_LESIONS: &str =
     "[data.lesion_phantom]\n[method]\nname = 'm'\n[train]\ntotal_steps = 1\n";
+const LEAST_OF_GAZE: &str = "[data.gaze_phantom]\n[method]\nname = 'm'\n[train]\ntotal_steps = 1\n";
+const LEAST_OF_MODALITIES: &str =
+    "[data.two_modality_phantom]\n[method]\nname = 'm'\n[train]\ntotal_steps = 1\n";
 const LEAST_OF_SHAPES: &str = "[data.shapes]\npath = 'm'\n";
 const LEAST_OF_PATCHES: &str = "[data.patches]\nextent = [16, 96, 96]\n";
 const LEAST_OF_LEARNER: &str = "lr = 1.0\noptimizer = { sgd = {} }";
@@ -100,19 +103,39 @@ fn argument(of: &Arg) -> String {
     text
 }
 
+/// The tables of a configuration: their names, their types, and their keys as they are where nothing is said.
+fn sections() -> Vec<(&'static str, &'static str, Table)> {
+    let plan = |text: &str| {
+        let plan = RunPlan::resolve(parse(text, "least", &[]).unwrap(), 1).unwrap();
+        plan.to_toml().unwrap().parse::<Table>().unwrap()
+    };
+    let inner = |table: &Table, key: &str| table[key].as_table().unwrap().clone();
+    let packed = plan(LEAST);
+    let of_data = |text: &str, key: &str| inner(&inner(&plan(text), "data"), key);
+    let with = |more: &str| format!("{LEAST}{more}");
+    vec![
+        ("data", "DataConfig", inner(&packed, "data")),
+        ("data.patches", "PatchesConfig", of_data(&with(LEAST_OF_PATCHES), "patches")),
+        ("data.phantom", "PhantomConfig", of_data(LEAST_OF_PHANTOM, "phantom")),
+        ("data.lesion_phantom", "LesionPhantomConfig", of_data(LEAST_OF_LESIONS, "lesion_phantom")),
+        ("data.gaze_phantom", "GazePhantomConfig", of_data(LEAST_OF_GAZE, "gaze_phantom")),
+        (
+            "data.two_modality_phantom",
+            "TwoModalityPhantomConfig",
+            of_data(LEAST_OF_MODALITIES, "two_modality_phantom"),
+        ),
+        ("data.shapes", "ShapesConfig", of_data(&with(LEAST_OF_SHAPES), "shapes")),
+        ("net", "NetConfig", inner(&packed, "net")),
+        ("method", "MethodConfig", inner(&packed, "method")),
+        ("train", "TrainConfig", inner(&packed, "train")),
+    ]
+}
+
 /// Tables and keys of a configuration.
 pub(super) fn configuration() -> String {
     let types = Types::read(
-        &[
-            &[
-                "config/mod.rs",
-                "config/phantom_tables.rs",
-                "config/phantoms.rs",
-                "config/sampling.rs",
-            ][..],
-            &LEARNER_FILES,
-        ]
-        .concat(),
+        &[&["config/mod.rs", "config/phantom_tables.rs", "config/sampling.rs"][..], &LEARNER_FILES]
+            .concat(),
     );
     let mut text = page(
         "Configuration",
@@ -120,30 +143,7 @@ pub(super) fn configuration() -> String {
          `--set KEY=VALUE`\nchanges a key, `scrimp config show CONFIG` prints all of them with every \
          default filled in.",
     );
-    let plan = |text: &str| {
-        let plan = RunPlan::resolve(parse(text, "least", &[]).unwrap(), 1).unwrap();
-        plan.to_toml().unwrap().parse::<Table>().unwrap()
-    };
-    let (packed, phantom) = (plan(LEAST), plan(LEAST_OF_PHANTOM));
-    let lesions = plan(LEAST_OF_LESIONS);
-    let shapes = plan(&format!("{LEAST}{LEAST_OF_SHAPES}"));
-    let patches = plan(&format!("{LEAST}{LEAST_OF_PATCHES}"));
-    let inner = |table: &Table, key: &str| table[key].as_table().unwrap().clone();
-    let sections = [
-        ("data", "DataConfig", inner(&packed, "data")),
-        ("data.patches", "PatchesConfig", inner(&inner(&patches, "data"), "patches")),
-        ("data.phantom", "PhantomConfig", inner(&inner(&phantom, "data"), "phantom")),
-        (
-            "data.lesion_phantom",
-            "LesionPhantomConfig",
-            inner(&inner(&lesions, "data"), "lesion_phantom"),
-        ),
-        ("data.shapes", "ShapesConfig", inner(&inner(&shapes, "data"), "shapes")),
-        ("net", "NetConfig", inner(&packed, "net")),
-        ("method", "MethodConfig", inner(&packed, "method")),
-        ("train", "TrainConfig", inner(&packed, "train")),
-    ];
-    for (table, name, mut defaults) in sections {
+    for (table, name, mut defaults) in sections() {
         let of = types.find(name).unwrap();
         for written in ["path", "name", "params", "total_steps", "extent"] {
             defaults.remove(written);
