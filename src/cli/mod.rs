@@ -1,5 +1,6 @@
 //! The command line: types only. What each command does stands in `commands`.
 
+mod annotate;
 mod evaluate;
 mod predict;
 mod prepare;
@@ -7,12 +8,12 @@ mod prepare;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
+pub use annotate::{Absent, Labeller, PseudoLabels, Refinement, ScribbleKind, Scribbles, Unsure};
 pub use evaluate::{Convention, Evaluate, Statistics};
 pub use predict::{LabelFormat, Predict, PredictDevice, Touching};
 pub use prepare::{
-    Absent, Amos, Brats, BratsScribbles, Crop, Difficulty, Gaze, GazePhantom, Interpolation,
-    LabelTransfer, Labelled, Labeller, LesionPhantom, Nifti, Prepare, PseudoLabels, Published,
-    Refinement, Resampling, ScribbleKind, Scribbles, TwoModalityPhantom, Unsure, Word,
+    Amos, Brats, BratsScribbles, Crop, Difficulty, Gaze, GazePhantom, Interpolation, LabelTransfer,
+    Labelled, LesionPhantom, Nifti, Prepare, Published, Resampling, TwoModalityPhantom, Word,
 };
 
 /// Trains medical image segmentation from scrimped annotations, on as many processes as mpirun starts.

@@ -419,7 +419,7 @@ mod tests {
           |       ^^^^^^^^^^^
         ");
         insta::assert_snapshot!(refused("channels = [{ name = \"a\", intensities = \"most\" }]\n"), @r#"
-        error: `data.preparation.channels` is `most`, expected one of `as_stored`, `scaled`, `eight_bit`, `published`, `robust`, `window`, `z_score`, `fixed`
+        error: `data.preparation.channels` is `most`, expected one of `as_stored`, `scaled`, `eight_bit`, `published`, `robust`, `window`, `published_brats`, `z_score`, `fixed`
           --> a.toml:8:12
           |
         8 | channels = [{ name = "a", intensities = "most" }]

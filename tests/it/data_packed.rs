@@ -159,7 +159,7 @@ fn placements_and_preparations_that_cannot_be_are_refused() {
       |
     1 | crop = 'most'
       |        ^^^^^^
-    unknown variant `most`, expected one of `none`, `nonzero`, `foreground`
+    unknown variant `most`, expected one of `none`, `nonzero`, `nonzero_but_last`, `foreground`
 
 
     hint: write it again with `scrimp prepare` (`scrimp prepare --help` lists the sources)

@@ -334,9 +334,7 @@ fn own_data_may_be_in_any_of_these_formats() {
     for folder in [&images, &scribbles] {
         fs::create_dir(folder).unwrap();
     }
-    let copy = |from: &str, to: PathBuf| {
-        fs::copy(folder().join(from), to).unwrap();
-    };
+    let copy = |from: &str, to: PathBuf| assert!(fs::copy(folder().join(from), to).unwrap() > 0);
     // As Slicer saves both, as ITK writes a header beside its voxels, and a stack of pages.
     copy("drawn-on.nrrd", images.join("anna.nrrd"));
     copy("one-layer.seg.nrrd", scribbles.join("anna.seg.nrrd"));

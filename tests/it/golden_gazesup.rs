@@ -32,6 +32,9 @@ fn leaf(golden: &Golden, key: &str) -> Tensor {
     golden.get(key).to_kind(Kind::Double).set_requires_grad(true)
 }
 
+type Loss<'a> = &'a dyn Fn(&Tensor) -> Tensor;
+type Rule<'a> = &'a dyn Fn(&[Entry]);
+
 #[test]
 fn golden_losses_of_one_level() {
     let golden = Golden::open(FILE);
@@ -41,7 +44,6 @@ fn golden_losses_of_one_level() {
     let all = masks.ones_like();
     let entropy = |z: &Tensor| binary_cross_entropy(z, &masks, &all, samples, &Alone);
     let dice = |z: &Tensor| binary_dice(z, &masks, &all, samples, &Alone);
-    type Loss<'a> = &'a dyn Fn(&Tensor) -> Tensor;
     let losses: [(&str, Loss<'_>); 4] = [
         ("bce", &entropy),
         ("bce_mask", &|z| binary_cross_entropy(z, &masks, &some, samples, &Alone)),
@@ -123,7 +125,6 @@ fn every_sixteenth(features: &Tensor) -> Tensor {
 fn golden_networks_of_two_levels() {
     let golden = Golden::open(FILE);
     let x = golden.get("net.in.x").to_kind(Kind::Double);
-    type Rule<'a> = &'a dyn Fn(&[Entry]);
     let rules: [(&str, Rule<'_>); 2] =
         [("net", &fill), ("net_b", &|entries| fill_by_rule_b(entries, 0))];
     for (name, rule) in rules {
