@@ -96,8 +96,8 @@ pub struct Looked {
 
 /// Finds the files, and looks at one picture to see whether they are in colour.
 ///
-/// Refuses what [`gaze_files::find`] refuses, sizes and deviations out of range, and levels that are not between 0
-/// and 1 or there twice.
+/// Refuses pictures to test with without masks, names in lists without pictures, a table with fixations of none of the
+/// pictures, sizes and deviations out of range, and levels that are not between 0 and 1 or there twice.
 pub fn open(set: &GazeSet) -> Result<Looked> {
     if !(SMALLEST_SIZE..=NETWORK_SIZE).contains(&set.size) {
         return Err(Failure::usage(format!(
