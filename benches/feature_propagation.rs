@@ -46,17 +46,6 @@ fn inputs([samples, channels, size]: [i64; 3]) -> [Tensor; 2] {
     [features, factors]
 }
 
-/// Bytes of a line of `/proc/self/status`.
-fn memory(field: &str) -> Result<u64> {
-    let status = std::fs::read_to_string("/proc/self/status")
-        .context(|| "cannot read `/proc/self/status`")?;
-    let line = status.lines().find(|line| line.starts_with(field));
-    let kibibytes = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok());
-    let kibibytes =
-        kibibytes.ok_or_else(|| Failure::new(format!("`/proc/self/status` has no `{field}`")))?;
-    Ok(kibibytes * 1024)
-}
-
 fn numbers(sum: &Tensor, gradient: &Tensor) -> Vec<f64> {
     let size = gradient.size();
     let middle = gradient.double_value(&[0, 0, size[2] / 2, size[3] / 2]);
@@ -69,10 +58,8 @@ fn numbers(sum: &Tensor, gradient: &Tensor) -> Vec<f64> {
 }
 
 fn time_ours([features, factors]: &[Tensor; 2]) -> Result<Timing> {
-    // Makes the peak begin anew.
-    std::fs::write("/proc/self/clear_refs", "5")
-        .context(|| "cannot write `/proc/self/clear_refs`")?;
-    let before = memory("VmRSS")?;
+    support::forget_peak()?;
+    let before = support::memory("VmRSS")?;
     let mut timing = Timing { times_ms: Vec::new(), numbers: Vec::new(), memory_bytes: 0 };
     for _ in 0..OWN_REPEATS_PER_TURN {
         let features = features.detach().set_requires_grad(true);
@@ -80,7 +67,7 @@ fn time_ours([features, factors]: &[Tensor; 2]) -> Result<Timing> {
         let sum = (propagate(&features, Form::Own)? * factors).sum(Kind::Float);
         sum.backward();
         timing.times_ms.push(start.elapsed().as_secs_f64() * 1e3);
-        timing.memory_bytes = memory("VmHWM")?.saturating_sub(before);
+        timing.memory_bytes = support::memory("VmHWM")?.saturating_sub(before);
         timing.numbers = numbers(&sum, &features.grad());
     }
     Ok(timing)

@@ -56,9 +56,7 @@ fn inputs() -> (Tensor, Tensor) {
 }
 
 fn time_ours(logits: &Tensor, image: &Tensor) -> Result<Timing> {
-    // Makes the peak begin anew.
-    std::fs::write("/proc/self/clear_refs", "5")
-        .context(|| "cannot write `/proc/self/clear_refs`")?;
+    support::forget_peak()?;
     let before = support::memory("VmRSS")?;
     let mut timing = Timing { times_ms: Vec::new(), loss: 0.0, memory_bytes: 0 };
     for _ in 0..OWN_REPEATS_PER_TURN {

@@ -16,6 +16,8 @@ import torch
 from safetensors.torch import load_file
 from torch.nn.functional import unfold
 
+from process_memory import forget_peak, process_bytes
+
 PASSES = 2
 SIDE = 5
 DILATION = 2
@@ -30,19 +32,12 @@ def propagate(features):
     return (weights.unsqueeze(1) * around).sum(2)
 
 
-def memory(field):
-    """Bytes that the system counts for this process: VmRSS now, VmHWM at the peak."""
-    with open("/proc/self/status") as status:
-        return next(int(line.split()[1]) * 1024 for line in status if line.startswith(field))
-
-
 def main():
     torch.set_num_threads(1)
     inputs = load_file(sys.argv[1])
     features, factors = inputs["features"].requires_grad_(), inputs["factors"]
-    with open("/proc/self/clear_refs", "w") as peak:
-        peak.write("5")
-    before = memory("VmRSS")
+    forget_peak()
+    before = process_bytes("VmRSS")
     times_ms = []
     for _ in range(PASSES):
         features.grad = None
@@ -50,7 +45,7 @@ def main():
         total = (propagate(features) * factors).sum()
         total.backward()
         times_ms.append((time.perf_counter() - start) * 1e3)
-    grown = memory("VmHWM") - before
+    grown = process_bytes("VmHWM") - before
     gradient = features.grad
     middle = gradient[0, 0, gradient.shape[2] // 2, gradient.shape[3] // 2]
     squares = gradient.square().sum(dtype=torch.float64)

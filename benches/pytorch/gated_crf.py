@@ -16,6 +16,8 @@ import torch
 from safetensors.torch import load_file
 from torch.nn.functional import unfold
 
+from process_memory import forget_peak, process_bytes
+
 PASSES = 2
 RADIUS = 5
 SIGMA_XY = 6.0
@@ -48,19 +50,12 @@ def gated_crf(probabilities, image):
     return (kernel.sum() - (around * probabilities).sum()) / image.numel()
 
 
-def memory(field):
-    """Bytes that the system counts for this process: VmRSS now, VmHWM at the peak."""
-    with open("/proc/self/status") as status:
-        return next(int(line.split()[1]) * 1024 for line in status if line.startswith(field))
-
-
 def main():
     torch.set_num_threads(1)
     inputs = load_file(sys.argv[1])
     logits, image = inputs["logits"].requires_grad_(), inputs["image"]
-    with open("/proc/self/clear_refs", "w") as peak:
-        peak.write("5")
-    before = memory("VmRSS")
+    forget_peak()
+    before = process_bytes("VmRSS")
     times_ms = []
     for _ in range(PASSES):
         logits.grad = None
@@ -68,7 +63,7 @@ def main():
         loss = gated_crf(logits.softmax(1), image)
         loss.backward()
         times_ms.append((time.perf_counter() - start) * 1e3)
-    grown = memory("VmHWM") - before
+    grown = process_bytes("VmHWM") - before
     print(json.dumps({"times_ms": times_ms, "loss": loss.item(), "memory_bytes": grown}))
 
 

@@ -66,6 +66,11 @@ pub(crate) fn median(values: &mut [f64]) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
+/// Makes the peak that `VmHWM` tells begin anew.
+pub(crate) fn forget_peak() -> Result<()> {
+    std::fs::write("/proc/self/clear_refs", "5").context(|| "cannot write `/proc/self/clear_refs`")
+}
+
 /// Bytes of a line of `/proc/self/status`.
 pub(crate) fn memory(field: &str) -> Result<u64> {
     let status = std::fs::read_to_string("/proc/self/status")
