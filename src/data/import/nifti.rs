@@ -280,6 +280,7 @@ fn case(name: String, files: &Files, codings: &Codings, notes: &Notes) -> Result
         name,
         frame: 0,
         modality: String::new(),
+        classes_annotated: Vec::new(),
         fold: 0,
         scan: scan::read_channels(&files.images, notes)?,
         annotations,
