@@ -30,6 +30,7 @@ pub mod probabilities;
 pub mod pseudo;
 #[cfg(feature = "torch")]
 pub mod recipe;
+pub mod report;
 #[cfg(feature = "torch")]
 mod resident;
 #[cfg(feature = "torch")]
@@ -43,7 +44,6 @@ pub mod stream;
 mod stream_slices;
 #[cfg(feature = "torch")]
 mod table;
-pub mod tally;
 
 pub use crate::scan::IGNORE;
 

@@ -36,7 +36,8 @@ pub use formats::{
     split_ending,
 };
 pub use grid::{Grid, Placement, place};
-pub use notes::{Notes, list};
+pub use notes::{LeftOut, Notes, list};
+pub use oddities::slices_along;
 pub use segments::Segment;
 pub use writer::{LabelWriter, MapWriter};
 
