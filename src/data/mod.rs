@@ -100,9 +100,6 @@ pub struct Dataset {
     /// What the values of [`GAZE`] stand for: a value above `i` where the map of gaze is at least `levels[i]`.
     /// Ascending, each in `(0, 1)`; none where nobody's gaze is known.
     pub levels: Vec<f64>,
-    /// The fold whose cases are there to be scored at the end: nothing is learned from them, whichever fold a run
-    /// holds out. 0 = there is none.
-    pub test_fold: u32,
     /// Ordered by name.
     pub cases: Vec<Case>,
 }

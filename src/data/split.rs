@@ -42,7 +42,6 @@ pub fn dmsps(dataset: &mut Dataset) -> Result<()> {
             case.annotations.retain(|kind, _| kind == DENSE);
         }
     }
-    dataset.test_fold = 2;
     Ok(())
 }
 

@@ -303,7 +303,6 @@ mod tests {
             provenance: String::new(),
             preparation: None,
             levels: Vec::new(),
-            test_fold: 0,
             cases: cases.collect(),
         })
     }

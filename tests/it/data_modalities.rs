@@ -59,7 +59,6 @@ fn dataset() -> Dataset {
         classes: ["background", "a", "b"].map(str::to_owned).to_vec(),
         provenance: String::new(),
         levels: Vec::new(),
-        test_fold: 0,
         preparation: None,
         cases: cases.chain(more).collect(),
     }

@@ -77,7 +77,6 @@ pub fn open(folder: &Path, steps: &Steps) -> Result<Source> {
              {form}"
         ),
         levels: Vec::new(),
-        test_fold: 0,
         case_count,
         cases: Box::new(cases),
         notes,

@@ -87,7 +87,6 @@ pub fn open(folders: &Folders) -> Result<Source> {
         preparation: Some(preparation),
         provenance: "NIfTI images.".into(),
         levels: Vec::new(),
-        test_fold: 0,
         case_count,
         cases: Box::new(cases),
         notes,

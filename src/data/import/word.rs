@@ -116,7 +116,6 @@ pub fn open(folder: &Path, simulation: Option<Simulation>) -> Result<Source> {
         provenance,
         preparation: Some(preparation),
         levels: Vec::new(),
-        test_fold: 2,
         case_count,
         cases: Box::new(cases),
         notes,

@@ -61,9 +61,6 @@ const PREPARATION: &str = "preparation";
 /// The root attribute that says what the values of gaze stand for; absent where there are none.
 const LEVELS: &str = "levels";
 
-/// The root attribute that says which fold is there to test with; absent where there is none.
-const TEST_FOLD: &str = "test_fold";
-
 /// The array of where cases lie in the patient.
 const PLACEMENTS: &str = "placements";
 

@@ -7,9 +7,9 @@ use super::seal::{self, Form};
 use super::text::Text;
 use super::{
     BARE_LAYOUT, CHANNEL_COUNT, CLASSES_ANNOTATED, LAYOUT, LEVELS, LongText, MODALITIES,
-    MOST_LEVELS, Name, PLACEMENTS, PREPARATION, Row, StoredRow, TEST_FOLD, UNPLACED,
-    UNPLACED_LAYOUT, classes_annotated, heap, image_checksum, image_extents, modalities_checksum,
-    placement, placements_checksum, table_checksum, without_locks,
+    MOST_LEVELS, Name, PLACEMENTS, PREPARATION, Row, StoredRow, UNPLACED, UNPLACED_LAYOUT,
+    classes_annotated, heap, image_checksum, image_extents, modalities_checksum, placement,
+    placements_checksum, table_checksum, without_locks,
 };
 use crate::data::{Case, Dataset, check_levels};
 use crate::error::{Context, Failure, Result};
@@ -179,16 +179,8 @@ impl<'a> Packed<'a> {
             self.name_modalities(&mut rows)?;
             self.name_classes(&mut rows, classes.len())?;
         }
-        let (levels, test_fold) = (self.levels()?, self.test_fold()?);
-        let about = Dataset {
-            name,
-            provenance,
-            preparation,
-            levels,
-            test_fold,
-            cases: Vec::new(),
-            classes,
-        };
+        let levels = self.levels()?;
+        let about = Dataset { name, provenance, preparation, levels, cases: Vec::new(), classes };
         Ok(Contents { about, rows, channels })
     }
 
@@ -253,15 +245,6 @@ impl<'a> Packed<'a> {
         let levels = attribute.read_raw::<f64>().context(cannot)?;
         check_levels(&levels).map_err(|failure| failure.during(cannot()))?;
         Ok(levels)
-    }
-
-    /// The fold that is there to test with; the attribute is absent where there is none.
-    fn test_fold(&self) -> Result<u32> {
-        if !self.has_attribute(TEST_FOLD)? {
-            return Ok(0);
-        }
-        let read = self.file.attr(TEST_FOLD).and_then(|value| value.read_scalar::<u32>());
-        read.context(|| self.cannot(&format!("attribute `{TEST_FOLD}`")))
     }
 
     /// How the scans were prepared; the attribute is absent where that is not known.
