@@ -13,6 +13,8 @@ pub const CASES: usize = 1 << 20;
 pub const CHANNELS: usize = 64;
 /// Classes of one data set; 255 is the label of what nobody annotated.
 pub const CLASSES: usize = 255;
+/// Folds of one data set.
+pub const FOLDS: u32 = 1_000;
 /// Bytes of a table of fixations.
 pub const FIXATION_BYTES: u64 = 1 << 28;
 /// Levels of a map of gaze.

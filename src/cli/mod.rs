@@ -13,7 +13,7 @@ pub use evaluate::{Convention, Evaluate, Statistics};
 pub use predict::{LabelFormat, Predict, PredictDevice, Touching};
 pub use prepare::{
     Amos, Brats, BratsScribbles, Crop, Difficulty, Gaze, GazePhantom, Interpolation, LabelTransfer,
-    Labelled, LesionPhantom, Nifti, Prepare, Published, Resampling, TwoModalityPhantom, Word,
+    Labelled, LesionPhantom, OwnData, Prepare, Published, Resampling, TwoModalityPhantom, Word,
 };
 
 /// Trains medical image segmentation from scrimped annotations, on as many processes as mpirun starts.

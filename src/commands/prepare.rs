@@ -9,8 +9,8 @@ use super::network_labels;
 use super::packing::{claim, pack, say, warn};
 use crate::cli;
 use crate::data::import::{
-    Steps, acdc, amos, brats, brats_scribbles, label_transfer, lesion_phantom, mscmr, nifti,
-    phantom, two_modality, word,
+    Folding, Steps, acdc, amos, brats, brats_scribbles, label_transfer, lesion_phantom, mscmr,
+    own_data, phantom, two_modality, word,
 };
 use crate::data::simulated::{Drawing, Simulation};
 use crate::error::{Exit, Failure, Result};
@@ -26,7 +26,11 @@ pub(super) fn run(prepare: &cli::Prepare) -> Result<Exit> {
         cli::Prepare::Mscmr(arguments) => pack_mscmr(arguments),
         cli::Prepare::Word(arguments) => pack_word(arguments),
         cli::Prepare::BratsScribbles(arguments) => pack_brats_scribbles(arguments),
-        cli::Prepare::Nifti(arguments) => pack_nifti(arguments),
+        cli::Prepare::OwnData(arguments) => pack_own_data(arguments),
+        cli::Prepare::Nifti { .. } => Err(Failure::usage(
+            "`scrimp prepare nifti` is no command: NIfTI and all other formats are packed by `scrimp prepare own-data`",
+        )
+        .hint("its options are told by `scrimp prepare own-data --help`")),
         cli::Prepare::Phantom { cases, slices, size, difficulty, seed, to } => {
             let phantom = phantom::Phantom {
                 cases: *cases,
@@ -82,24 +86,33 @@ fn published_steps(arguments: &cli::Published) -> Result<Steps> {
     Ok(Steps { spacing, interpolation, scaling, ..Steps::as_published() })
 }
 
-fn pack_nifti(arguments: &cli::Nifti) -> Result<Exit> {
+fn pack_own_data(arguments: &cli::OwnData) -> Result<Exit> {
     let to = claim(&arguments.to)?;
-    let source = nifti::open(&nifti::Folders {
+    let scribbles = arguments.scribbles.clone().zip(arguments.unlabelled);
+    let scribbles =
+        scribbles.map(|(path, unlabelled)| own_data::ScribbleFolder { path, unlabelled });
+    let source = own_data::open(&own_data::Folders {
         images: arguments.images.clone(),
         modalities: arguments.modalities.clone(),
-        scribbles: arguments.scribbles.clone(),
+        scribbles,
         dense: arguments.dense.clone(),
         classes: arguments.classes.clone(),
         dense_classes: arguments.dense_classes.clone(),
-        unlabelled: arguments.ignore,
+        cases: arguments.cases.clone(),
         patients: arguments.patients.clone(),
+        folding: Folding {
+            folds: arguments.folds,
+            test_share: arguments.test_share,
+            seed: arguments.seed,
+        },
+        regrid: arguments.regrid,
         steps: steps(arguments)?,
     })?;
     pack(source, to)
 }
 
 /// How scans are prepared.
-fn steps(arguments: &cli::Nifti) -> Result<Steps> {
+fn steps(arguments: &cli::OwnData) -> Result<Steps> {
     let (spacing, interpolation) = resampling(&arguments.resampling)?;
     let crop = match arguments.crop {
         cli::Crop::None => Crop::None,

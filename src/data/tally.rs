@@ -61,7 +61,7 @@ impl Tally {
         Err(Failure::new(format!(
             "every pixel of every case is `{class}` in `{SCRIBBLE}`, expected strokes of several classes, and pixels that nobody annotated"
         ))
-        .hint("look which value stands for pixels that nobody annotated; `--ignore` names it"))
+        .hint("look which value stands for pixels that nobody annotated; `--unlabelled` names it"))
     }
 
     /// What makes it unlikely that this can be learnt from, one sentence each.
@@ -88,7 +88,7 @@ impl Tally {
             }
             if name == SCRIBBLE && kind.pixels(IGNORE) == 0 {
                 warnings.push(format!(
-                    "every pixel of every case has a class in `{name}`: if people drew strokes only, the value of pixels that they did not draw on is taken for a class, and `--ignore` must name it"
+                    "every pixel of every case has a class in `{name}`: if people drew strokes only, the value of pixels that they did not draw on is taken for a class, and `--unlabelled` must name it"
                 ));
             }
         }
@@ -189,7 +189,7 @@ mod tests {
         insta::assert_snapshot!(all.check(&classes).unwrap_err(), @r"
         error: every pixel of every case is `background` in `scribble`, expected strokes of several classes, and pixels that nobody annotated
 
-        hint: look which value stands for pixels that nobody annotated; `--ignore` names it
+        hint: look which value stands for pixels that nobody annotated; `--unlabelled` names it
         ");
         let (full, _) = tally(&[case("a", &[(SCRIBBLE, [0, 1, 2, 0])])]);
         assert!(full.check(&classes).is_ok());

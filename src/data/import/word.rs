@@ -113,6 +113,7 @@ pub fn open(folder: &Path, simulation: Option<Simulation>) -> Result<Source> {
         provenance,
         preparation: Some(preparation),
         levels: Vec::new(),
+        test_fold: None,
         case_count,
         cases: Box::new(cases),
         notes,
