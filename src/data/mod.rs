@@ -24,6 +24,7 @@ pub mod item;
 mod items;
 #[cfg(feature = "torch")]
 pub mod loader;
+pub mod nnunet;
 pub mod order;
 pub mod patches;
 pub mod probabilities;

@@ -39,6 +39,7 @@ pub use formats::{
 };
 pub use grid::{Grid, Placement, place};
 pub use notes::{Notes, list};
+pub use picture::write_picture;
 pub use segments::Segment;
 pub use writer::{LabelWriter, MapWriter};
 

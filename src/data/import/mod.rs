@@ -20,6 +20,7 @@ mod labelled_share;
 pub mod lesion_phantom;
 pub mod masks;
 pub mod mscmr;
+pub mod nnunet;
 pub mod own_data;
 mod own_data_files;
 mod own_data_folds;

@@ -7,9 +7,9 @@ use super::seal::{self, Form};
 use super::text::Text;
 use super::{
     BARE_LAYOUT, CHANNEL_COUNT, CLASSES_ANNOTATED, LAYOUT, LEVELS, LongText, MODALITIES, Name,
-    PLACEMENTS, PREPARATION, Row, StoredRow, TEST_FOLD, UNPLACED, UNPLACED_LAYOUT, classes_annotated, heap,
-    image_checksum, image_extents, modalities_checksum, placement, placements_checksum,
-    table_checksum, without_locks,
+    PLACEMENTS, PREPARATION, Row, StoredRow, TEST_FOLD, UNPLACED, UNPLACED_LAYOUT,
+    classes_annotated, heap, image_checksum, image_extents, modalities_checksum, placement,
+    placements_checksum, table_checksum, without_locks,
 };
 use crate::data::{Case, Dataset, check_levels};
 use crate::error::{Context, Failure, Result};

@@ -4,9 +4,9 @@ use super::destination::{Destination, Existing};
 use super::read::verify;
 use super::{
     CHANNEL_COUNT, CLASSES_ANNOTATED, LAYOUT, LEVELS, LongText, MODALITIES, NAME_BYTES, Name,
-    PLACEMENTS, PREPARATION, Row, StoredRow, TEST_FOLD, TEXT_BYTES, UNPLACED, image_checksum, image_extents,
-    modalities_checksum, placements_checksum, seal, stored_classes, stored_placement,
-    table_checksum, without_locks,
+    PLACEMENTS, PREPARATION, Row, StoredRow, TEST_FOLD, TEXT_BYTES, UNPLACED, image_checksum,
+    image_extents, modalities_checksum, placements_checksum, seal, stored_classes,
+    stored_placement, table_checksum, without_locks,
 };
 use crate::data::{Case, Dataset, check_levels};
 use crate::error::{Context, Failure, Result};
