@@ -214,7 +214,10 @@ fn the_classes_that_were_looked_for_are_kept_where_some_were_not() {
     store::write(&path, &dataset).unwrap();
     assert_eq!(store::read(&path).unwrap(), dataset);
     let stored = |path: &Path| {
-        hdf5::File::open(path).unwrap().dataset("classes_annotated").and_then(|all| all.read_raw())
+        hdf5::File::open(path)
+            .unwrap()
+            .dataset("classes_annotated")
+            .and_then(|all| all.read_raw::<u8>())
     };
     assert_eq!(stored(&path).unwrap(), [1, 1, 1, 1, 1, 1, 0, 1, 1, 1, 1, 1u8]);
     let mut whole = small();
