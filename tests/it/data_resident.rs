@@ -63,6 +63,7 @@ fn odd_shapes(channels: usize) -> Arc<Dataset> {
             patient: format!("patient{number:02}"),
             frame: 0,
             modality: String::new(),
+            classes_annotated: Vec::new(),
             fold: 0,
             scan: Scan { grid: Grid::unplaced([2, rows, columns], None), channels, voxels },
             annotations: BTreeMap::from([(SCRIBBLE.to_owned(), scribble)]),

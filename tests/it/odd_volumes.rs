@@ -29,6 +29,7 @@ fn case(name: &str, shape: [usize; 3], fold: u32, one_in: u64) -> Case {
         frame: 0,
         fold,
         modality: String::new(),
+        classes_annotated: Vec::new(),
         scan: Scan { grid: Grid::unplaced(shape, Some([3.0, 1.0, 1.0])), channels: 1, voxels },
         annotations: [(SCRIBBLE.to_owned(), scribble), (DENSE.to_owned(), dense)].into(),
     }

@@ -281,6 +281,7 @@ fn case(id: Id, files: &Files, notes: &Notes, read: ReadScan) -> Result<Case> {
         patient: format!("patient{:03}", id.patient),
         frame: id.frame,
         modality: String::new(),
+        classes_annotated: Vec::new(),
         fold: if (1..=100).contains(&id.patient) { (id.patient - 1) / 20 + 1 } else { 0 },
         scan: arrays.scan,
         annotations: BTreeMap::from([

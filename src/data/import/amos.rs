@@ -253,6 +253,7 @@ fn case(name: String, files: &Files, notes: &Notes) -> Result<Case> {
         frame: 0,
         fold: files.fold,
         modality: files.modality.to_owned(),
+        classes_annotated: Vec::new(),
         scan: scan::read_channels(std::slice::from_ref(&files.image), notes)?,
         annotations,
     })

@@ -115,6 +115,7 @@ fn case(files: &Files, notes: &Notes) -> Result<Case> {
         frame: 0,
         fold: 0,
         modality: String::new(),
+        classes_annotated: Vec::new(),
         scan: scan::read_channels(&files.images, notes)?,
         annotations: BTreeMap::from([(DENSE.to_owned(), dense)]),
     })

@@ -140,6 +140,7 @@ impl Numbered {
             fold: self.fold,
             scan,
             modality: String::new(),
+            classes_annotated: Vec::new(),
             annotations: BTreeMap::from([(GAZE.to_owned(), reached), (DENSE.to_owned(), dense)]),
         })
     }

@@ -190,6 +190,7 @@ fn case(
         name,
         frame: 0,
         modality: String::new(),
+        classes_annotated: Vec::new(),
         fold: files.folder.fold,
         scan: read(&files.image, notes)?,
         annotations: BTreeMap::from([(files.folder.kind.into(), labels)]),

@@ -290,6 +290,7 @@ impl Reading {
             frame: 0,
             modality: String::new(),
             fold: 0,
+            classes_annotated: entry.classes_annotated.clone(),
             scan: scan::read_channels(&files.images, &self.notes)?,
             annotations,
         })

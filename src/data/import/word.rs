@@ -277,6 +277,7 @@ fn case(name: String, files: &Files, notes: &Notes) -> Result<Case> {
         frame: 0,
         fold: files.fold,
         modality: String::new(),
+        classes_annotated: Vec::new(),
         scan: scan::read(&files.image, notes)?,
         annotations,
     })

@@ -223,6 +223,7 @@ fn finished(phantom: &Phantom, index: usize, distance_mm: f64, drawn: Drawn) -> 
         name,
         frame: 0,
         modality: String::new(),
+        classes_annotated: Vec::new(),
         fold: contiguous_fold(index, phantom.cases),
         scan: Scan { grid, channels: 1, voxels: scale(Intensities::Published, &values)? },
         annotations: BTreeMap::from([(SCRIBBLE.into(), scribble), (DENSE.into(), dense)]),

@@ -192,6 +192,7 @@ fn stored(phantom: &TwoModalityPhantom, modality: Modality, part: Part, number: 
         frame: 0,
         fold,
         modality: modality.name().to_owned(),
+        classes_annotated: Vec::new(),
         scan: Scan { grid, channels: 1, voxels },
         annotations: BTreeMap::from_iter(dense),
     }
