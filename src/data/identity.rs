@@ -19,10 +19,11 @@ pub struct Identity {
 impl Identity {
     /// The identity of a data set.
     ///
-    /// What training sees counts: classes, levels of gaze, names, patients, frames, folds (and which is to test with),
-    /// modalities, classes that were looked for, shapes, spacings, intensities and labels. The name of the data set, the sentences about its origin,
-    /// what was done to the scans (their intensities are what came of it) and where they lie in the patient do not: a
-    /// file packed anew by a program that writes more of that down is the same data set, and runs go on with it.
+    /// What training sees counts: classes, levels of gaze, names, patients, frames, folds and which of them is to test
+    /// with, modalities, classes that were looked for, shapes, spacings, intensities and labels. The name of the data
+    /// set, the sentences about its origin, what was done to the scans (their intensities are what came of it) and where
+    /// they lie in the patient do not: a file packed anew by a program that writes more of that down is the same data
+    /// set, and runs go on with it.
     pub fn of(dataset: &Dataset) -> Self {
         let images: Vec<u64> =
             dataset.cases.iter().map(|case| image_checksum(&case.scan.voxels)).collect();

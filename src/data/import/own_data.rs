@@ -291,6 +291,7 @@ impl Reading {
             modality: String::new(),
             classes_annotated: entry.classes_annotated.clone(),
             fold: 0,
+            classes_annotated: entry.classes_annotated.clone(),
             scan: scan::read_channels(&files.images, &self.notes)?,
             annotations,
         })
