@@ -225,6 +225,9 @@ mod odd_volumes;
 #[cfg(feature = "torch")]
 mod overlap;
 #[cfg(test)]
+#[cfg(feature = "hdf5")]
+mod own_data;
+#[cfg(test)]
 #[cfg(feature = "mpi")]
 mod owning;
 #[cfg(test)]

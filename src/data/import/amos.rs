@@ -116,6 +116,7 @@ pub fn open(package: &Package) -> Result<Source> {
         provenance,
         preparation: Some(preparation),
         levels: Vec::new(),
+        test_fold: None,
         case_count,
         cases: Box::new(cases),
         notes,

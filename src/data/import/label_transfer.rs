@@ -84,6 +84,7 @@ pub fn open(package: &Package) -> Result<(Source, Vec<String>)> {
         provenance,
         preparation: Some(Preparation::colours()),
         levels: Vec::new(),
+        test_fold: Some(2),
         case_count,
         cases: Box::new(cases),
         notes,

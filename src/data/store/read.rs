@@ -7,9 +7,9 @@ use super::seal::{self, Form};
 use super::text::Text;
 use super::{
     BARE_LAYOUT, CHANNEL_COUNT, CLASSES_ANNOTATED, LAYOUT, LEVELS, LongText, MODALITIES,
-    MOST_LEVELS, Name, PLACEMENTS, PREPARATION, Row, StoredRow, UNPLACED, UNPLACED_LAYOUT,
-    classes_annotated, heap, image_checksum, image_extents, modalities_checksum, placement,
-    placements_checksum, table_checksum, without_locks,
+    MOST_LEVELS, Name, PLACEMENTS, PREPARATION, Row, StoredRow, TEST_FOLD, UNPLACED,
+    UNPLACED_LAYOUT, classes_annotated, heap, image_checksum, image_extents, modalities_checksum,
+    placement, placements_checksum, table_checksum, without_locks,
 };
 use crate::data::{Case, Dataset, check_levels};
 use crate::error::{Context, Failure, Result};
@@ -180,7 +180,8 @@ impl<'a> Packed<'a> {
             self.name_classes(&mut rows, classes.len())?;
         }
         let levels = self.levels()?;
-        let about = Dataset { name, provenance, preparation, levels, cases: Vec::new(), classes };
+        let (test_fold, cases) = (self.test_fold()?, Vec::new());
+        let about = Dataset { name, provenance, preparation, levels, test_fold, cases, classes };
         Ok(Contents { about, rows, channels })
     }
 
@@ -245,6 +246,16 @@ impl<'a> Packed<'a> {
         let levels = attribute.read_raw::<f64>().context(cannot)?;
         check_levels(&levels).map_err(|failure| failure.during(cannot()))?;
         Ok(levels)
+    }
+
+    /// Which fold no run learns from; the attribute is absent where there is none.
+    fn test_fold(&self) -> Result<Option<u32>> {
+        if !self.has_attribute(TEST_FOLD)? {
+            return Ok(None);
+        }
+        let cannot = || self.cannot(&format!("attribute `{TEST_FOLD}`"));
+        let fold = self.file.attr(TEST_FOLD).and_then(|value| value.read_scalar::<u32>());
+        fold.map(Some).context(cannot)
     }
 
     /// How the scans were prepared; the attribute is absent where that is not known.

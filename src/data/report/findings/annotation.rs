@@ -70,7 +70,7 @@ pub(super) fn every_pixel(survey: &Survey) -> Vec<Finding> {
         return Vec::new();
     }
     let sentence = format!(
-        "every pixel of every case has a class in `{SCRIBBLE}`: if people drew strokes only, the value of pixels that they did not draw on is taken for a class, and `--ignore` must name it"
+        "every pixel of every case has a class in `{SCRIBBLE}`: if people drew strokes only, the value of pixels that they did not draw on is taken for a class, and `--unlabelled` must name it"
     );
     vec![Finding::of_all(Warning, "every_pixel_annotated", sentence)]
 }

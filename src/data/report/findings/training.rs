@@ -22,7 +22,7 @@ pub struct Purpose {
 
 /// What is to be done about labels that say too little.
 const CODING: &str = "look whether the labels were packed with the right values for classes and for unlabelled pixels; \
-                      `--ignore` names the value of pixels that nobody annotated";
+                      `--unlabelled` names the value of pixels that nobody annotated";
 
 /// What is to be done about an annotation that is not there.
 const ANOTHER: &str = "choose another annotation, or pack the data set with this one";
