@@ -291,6 +291,7 @@ mod tests {
                 patient: number.to_string(),
                 frame: 0,
                 modality: String::new(),
+                classes_annotated: Vec::new(),
                 fold: 1,
                 scan,
                 annotations: BTreeMap::from([(DENSE.to_owned(), truth)]),
@@ -302,6 +303,7 @@ mod tests {
             provenance: String::new(),
             preparation: None,
             levels: Vec::new(),
+            test_fold: None,
             cases: cases.collect(),
         })
     }

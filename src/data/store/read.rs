@@ -6,16 +6,17 @@
 use super::seal::{self, Form};
 use super::text::Text;
 use super::{
-    BARE_LAYOUT, CHANNEL_COUNT, LAYOUT, LEVELS, LongText, MODALITIES, Name, PLACEMENTS,
-    PREPARATION, Row, StoredPlacement, StoredRow, UNPLACED_LAYOUT, heap, image_checksum,
-    image_extents, modalities_checksum, placements_checksum, table_checksum, without_locks,
+    BARE_LAYOUT, CHANNEL_COUNT, CLASSES_ANNOTATED, LAYOUT, LEVELS, LongText, MODALITIES,
+    MOST_LEVELS, Name, PLACEMENTS, PREPARATION, Row, StoredRow, TEST_FOLD, UNPLACED,
+    UNPLACED_LAYOUT, classes_annotated, heap, image_checksum, image_extents, modalities_checksum,
+    placement, placements_checksum, table_checksum, without_locks,
 };
 use crate::data::{Case, Dataset, check_levels};
 use crate::error::{Context, Failure, Result};
 use crate::files;
 use crate::limits::{CASES, CHANNELS, CLASSES, EXTENT, GAZE_LEVELS, VOLUME_VOXELS, elements};
 use crate::preparation::Preparation;
-use crate::scan::{Grid, Placement, Scan};
+use crate::scan::{Grid, Scan};
 use hdf5::types::{FloatSize, IntSize, TypeDescriptor, VarLenUnicode};
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -24,16 +25,23 @@ use std::io;
 use std::path::Path;
 use xxhash_rust::xxh3::xxh3_64;
 
-/// Reads a packed data set into memory.
+/// Reads a packed data set into memory; see [`each_case`].
+pub fn read(path: &Path) -> Result<Dataset> {
+    let mut cases = Vec::new();
+    let about = each_case(path, &mut |case| cases.push(case))?;
+    Ok(Dataset { cases, ..about })
+}
+
+/// Gives `take` each case of a packed data set, in ascending order of their names, one in memory at a time; returns
+/// what the file says of all of them.
 ///
 /// Refuses a missing file, one whose digest is not its own, which HDF5 then does not see, one that is no
 /// HDF5 or was cut short, another layout, arrays of the wrong shape or type, values outside their range,
 /// and contents that differ from their checksum.
-pub fn read(path: &Path) -> Result<Dataset> {
+pub fn each_case(path: &Path, take: &mut dyn FnMut(Case)) -> Result<Dataset> {
     let again = "write it again with `scrimp prepare` (`scrimp prepare --help` lists the sources)";
     let file = open(path)?;
-    let read = check(&file, path).and_then(|form| Packed::open(path, form)?.read());
-    read.map_err(|failure| {
+    walk(&file, path, take).map_err(|failure| {
         // Who writes a HDF5 file locks it.
         if matches!(file.try_lock_shared(), Err(std::fs::TryLockError::WouldBlock)) {
             failure
@@ -90,14 +98,18 @@ pub(super) fn is_packed(path: &Path) -> io::Result<bool> {
 /// How many bytes one byte of a file can unpack to: what deflate reaches at best.
 const UNPACKED_BYTES: u64 = 1032;
 
-/// Reads a packed file from its first byte to its last, one case in memory at a time, and refuses what
-/// [`read`] refuses.
+/// Reads a packed file from its first byte to its last, and refuses what [`read`] refuses.
 pub(super) fn verify(path: &Path) -> Result<()> {
-    let file = open(path)?;
-    let packed = Packed::open(path, check(&file, path)?)?;
+    walk(&open(path)?, path, &mut drop).map(drop)
+}
+
+fn walk(file: &File, path: &Path, take: &mut dyn FnMut(Case)) -> Result<Dataset> {
+    let packed = Packed::open(path, check(file, path)?)?;
     let Contents { about, rows, channels } = packed.contents()?;
-    let case = |row| packed.case(row, channels, &about).map(drop);
-    rows.iter().try_for_each(case)
+    for row in &rows {
+        take(packed.case(row, channels, &about)?);
+    }
+    Ok(about)
 }
 
 /// What a packed file says beside its arrays.
@@ -144,13 +156,6 @@ impl<'a> Packed<'a> {
         )))
     }
 
-    fn read(&self) -> Result<Dataset> {
-        let Contents { about, rows, channels } = self.contents()?;
-        let cases = rows.iter().map(|row| self.case(row, channels, &about));
-        let cases = cases.collect::<Result<_>>()?;
-        Ok(Dataset { cases, ..about })
-    }
-
     /// Everything but the cases.
     fn contents(&self) -> Result<Contents> {
         let (name, provenance, classes, mut rows) = match self.form {
@@ -172,9 +177,11 @@ impl<'a> Packed<'a> {
         if self.form == Form::Sealed {
             self.place(&mut rows)?;
             self.name_modalities(&mut rows)?;
+            self.name_classes(&mut rows, classes.len())?;
         }
         let levels = self.levels()?;
-        let about = Dataset { name, provenance, preparation, levels, cases: Vec::new(), classes };
+        let (test_fold, cases) = (self.test_fold()?, Vec::new());
+        let about = Dataset { name, provenance, preparation, levels, test_fold, cases, classes };
         Ok(Contents { about, rows, channels })
     }
 
@@ -241,6 +248,16 @@ impl<'a> Packed<'a> {
         Ok(levels)
     }
 
+    /// Which fold no run learns from; the attribute is absent where there is none.
+    fn test_fold(&self) -> Result<Option<u32>> {
+        if !self.has_attribute(TEST_FOLD)? {
+            return Ok(None);
+        }
+        let cannot = || self.cannot(&format!("attribute `{TEST_FOLD}`"));
+        let fold = self.file.attr(TEST_FOLD).and_then(|value| value.read_scalar::<u32>());
+        fold.map(Some).context(cannot)
+    }
+
     /// How the scans were prepared; the attribute is absent where that is not known.
     fn preparation(&self, channels: usize) -> Result<Option<Preparation>> {
         if self.form != Form::Sealed || !self.has_attribute(PREPARATION)? {
@@ -285,6 +302,21 @@ impl<'a> Packed<'a> {
         self.verify(&array, modalities_checksum(rows))
     }
 
+    /// Adds which classes were looked for to the rows of their table; the array is absent where all were.
+    fn name_classes(&self, rows: &mut [Row], class_count: usize) -> Result<()> {
+        if !self.file.link_exists(CLASSES_ANNOTATED) {
+            return Ok(());
+        }
+        let name = format!("/{CLASSES_ANNOTATED}");
+        let stored = self.labels(&name, &[rows.len(), class_count])?;
+        for (row, stored) in rows.iter_mut().zip(stored.chunks_exact(class_count)) {
+            let classes = classes_annotated(stored);
+            row.classes_annotated =
+                classes.map_err(|failure| failure.during(self.cannot(&format!("`{name}`"))))?;
+        }
+        Ok(())
+    }
+
     fn table<S: Text>(&self) -> Result<Vec<Row>> {
         let cannot = || self.cannot("table `/cases`");
         let table = self.dataset("/cases")?;
@@ -319,6 +351,7 @@ impl<'a> Packed<'a> {
             frame: stored.frame,
             fold: stored.fold,
             modality: String::new(),
+            classes_annotated: Vec::new(),
             shape,
             spacing_mm: [
                 stored.spacing_slices_mm,
@@ -336,7 +369,7 @@ impl<'a> Packed<'a> {
         let names = group.member_names().context(|| self.cannot(&format!("`{folder}`")))?;
         let mut annotations = BTreeMap::new();
         for kind in names.into_iter().filter(|name| name != "image" && name != "image_levels") {
-            let labels = self.labels(&format!("{folder}/{kind}"), row.shape)?;
+            let labels = self.labels(&format!("{folder}/{kind}"), &row.shape)?;
             annotations.insert(kind, labels);
         }
         let case = Case {
@@ -345,6 +378,7 @@ impl<'a> Packed<'a> {
             frame: row.frame,
             fold: row.fold,
             modality: row.modality.clone(),
+            classes_annotated: row.classes_annotated.clone(),
             scan: Scan {
                 grid: Grid {
                     shape: row.shape,
@@ -363,8 +397,8 @@ impl<'a> Packed<'a> {
         Ok(case)
     }
 
-    fn labels(&self, name: &str, shape: [usize; 3]) -> Result<Vec<u8>> {
-        let array = self.volume::<u8>(name, &shape)?;
+    fn labels(&self, name: &str, extents: &[usize]) -> Result<Vec<u8>> {
+        let array = self.volume::<u8>(name, extents)?;
         let labels = array.read_raw::<u8>().context(|| self.cannot(&format!("`{name}`")))?;
         self.verify(&array, xxh3_64(&labels))?;
         Ok(labels)
@@ -474,15 +508,3 @@ fn fits(table: &TypeDescriptor) -> bool {
         column.offset.checked_add(column.ty.size()).is_some_and(|end| end <= table.size)
     })
 }
-
-/// Where a case lies that does not say so.
-const UNPLACED: StoredPlacement = [[f64::NAN; 3]; 4];
-
-fn placement([origin_mm, slices, rows, columns]: StoredPlacement) -> Option<Placement> {
-    let direction = [slices, rows, columns];
-    let is_known = direction.iter().chain([&origin_mm]).flatten().all(|number| number.is_finite());
-    is_known.then_some(Placement { direction, origin_mm })
-}
-
-/// Codes of two bytes have no more levels.
-const MOST_LEVELS: usize = 1 << 16;
