@@ -73,10 +73,8 @@ fn in_folder(folder: &Path) -> Result<Vec<PathBuf>> {
 /// The name of a file and the ending that its labels get.
 fn split(file: &Path) -> Result<(String, String)> {
     // Of `..` and the like the name is written nowhere.
-    let named = match file.file_name() {
-        None => &file.canonicalize().unwrap_or_default(),
-        Some(_) => file,
-    };
+    let real = file.file_name().is_none().then(|| file.canonicalize().unwrap_or_default());
+    let named = real.as_deref().unwrap_or(file);
     let Some(name) = named.file_name().and_then(OsStr::to_str) else {
         let message = format!(
             "the name of `{}` is no UTF-8, expected names that every system reads alike",
