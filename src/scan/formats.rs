@@ -200,7 +200,7 @@ pub fn files_of(path: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// What a file is read with that holds everything itself.
-#[expect(clippy::unnecessary_wraps, reason = "other formats may fail")]
+#[expect(clippy::unnecessary_wraps, reason = "those of other formats may fail")]
 fn alone(_path: &Path) -> Result<Vec<PathBuf>> {
     Ok(Vec::new())
 }

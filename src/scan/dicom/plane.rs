@@ -44,10 +44,8 @@ impl Plane {
         let is_distance = |mm: &f64| *mm > 0.0;
         let spacing_mm = numbers(PIXEL_MEASURES, PIXEL_SPACING).and_then(|mm| exactly::<2>(&mm));
         let thickness_mm = number(PIXEL_MEASURES, SPACING_BETWEEN_SLICES).filter(is_distance);
-        let scaling = [
-            number(PIXEL_VALUES, SLOPE).filter(|slope| *slope != 0.0).unwrap_or(1.0),
-            number(PIXEL_VALUES, INTERCEPT).unwrap_or(0.0),
-        ];
+        let slope = number(PIXEL_VALUES, SLOPE).filter(|slope| *slope != 0.0).unwrap_or(1.0);
+        let intercept = number(PIXEL_VALUES, INTERCEPT).unwrap_or(0.0);
         let origin_mm = numbers(PLANE_POSITION, POSITION).and_then(|place| exactly(&place));
         let directions =
             numbers(PLANE_ORIENTATION, ORIENTATION).and_then(|parts| exactly::<6>(&parts));
@@ -60,7 +58,7 @@ impl Plane {
             spacing_mm: spacing_mm.filter(|spacing| spacing.iter().all(is_distance)),
             thickness_mm: thickness_mm
                 .or_else(|| number(PIXEL_MEASURES, SLICE_THICKNESS).filter(is_distance)),
-            scaling: (scaling != [1.0, 0.0]).then_some(scaling),
+            scaling: ((slope, intercept) != (1.0, 0.0)).then_some([slope, intercept]),
         }
     }
 }

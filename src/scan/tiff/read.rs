@@ -52,6 +52,7 @@ pub(in crate::scan) fn read_grid(path: &Path, _notes: &Notes) -> Result<FileGrid
 }
 
 /// The file beside that has the distances, where there is one.
+#[expect(clippy::unnecessary_wraps, reason = "those of other formats may fail")]
 pub(in crate::scan) fn others(path: &Path) -> Result<Vec<PathBuf>> {
     Ok(distances_beside(path).into_iter().collect())
 }
