@@ -100,9 +100,9 @@ pub struct Dataset {
     /// What the values of [`GAZE`] stand for: a value above `i` where the map of gaze is at least `levels[i]`.
     /// Ascending, each in `(0, 1)`; none where nobody's gaze is known.
     pub levels: Vec<f64>,
-    /// The fold of the cases to test with, which no run learns from, whatever it holds out; none where every case may
-    /// be learnt from.
-    pub test_fold: Option<u32>,
+    /// The fold whose cases are there to be scored at the end: nothing is learned from them, whichever fold a run
+    /// holds out. 0 = there is none.
+    pub test_fold: u32,
     /// Ordered by name.
     pub cases: Vec<Case>,
 }

@@ -39,7 +39,7 @@ impl Shapes {
         Ok(Self { volumes })
     }
 
-    /// The dense labels of a data set, where its cases have them and are not there to test with. Refuses a set without any, and
+    /// The dense labels of a data set, where its cases have them. Refuses a set without any, and
     /// one of another number of classes than `class_count`.
     pub fn of(dataset: Dataset, class_count: usize) -> Result<Self> {
         let name = dataset.name;
@@ -49,9 +49,7 @@ impl Shapes {
                 dataset.classes.len()
             )));
         }
-        let test_fold = dataset.test_fold;
-        let learnt = dataset.cases.into_iter().filter(|case| Some(case.fold) != test_fold);
-        let dense = learnt.filter_map(|mut case| {
+        let dense = dataset.cases.into_iter().filter_map(|mut case| {
             let labels = case.annotations.remove(DENSE)?;
             let (name, patient) = (case.name, Some(case.patient));
             Some(MaskVolume { name, patient, shape: case.scan.grid.shape, labels })

@@ -86,8 +86,7 @@ pub(super) fn image_streams(streams: &[StreamSpec]) -> usize {
 
 /// The slices that `annotation` is learned from, as index of the case and slice: those of all cases that
 /// `fold` does not hold out and that have more than dense labels. Cases with nothing else are there to be
-/// scored, unless it is these labels that are learned from, and cases without any to be looked at. Those to test with
-/// are never learned from.
+/// scored, unless it is these labels that are learned from, and cases without any to be looked at.
 pub fn training_slices(dataset: &Dataset, fold: u32, annotation: &str) -> Vec<(usize, usize)> {
     let is_learned = |case: &Case| {
         let mut kinds = case.annotations.keys();
@@ -129,9 +128,39 @@ fn slices<'a>(cases: impl Iterator<Item = (usize, &'a Case)>) -> Vec<(usize, usi
         .collect()
 }
 
-/// The cases that `fold` does not hold out and that are not there to test with, with their indices.
+/// The cases that neither `fold` nor the fold to test with holds out, with their indices.
 pub(super) fn kept(dataset: &Dataset, fold: u32) -> impl Iterator<Item = (usize, &Case)> {
     let cases = dataset.cases.iter().enumerate();
-    let is_test = |case: &Case| dataset.test_fold == Some(case.fold);
-    cases.filter(move |(_, case)| (fold == 0 || case.fold != fold) && !is_test(case))
+    cases.filter(move |(_, case)| case.fold == 0 || ![fold, dataset.test_fold].contains(&case.fold))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::SCRIBBLE;
+    use crate::data::import::phantom::{Difficulty, Phantom, generate};
+
+    #[test]
+    fn nothing_is_learned_from_what_is_there_to_test_with() {
+        let phantom =
+            Phantom { cases: 3, slices: 1, size: 32, difficulty: Difficulty::Easy, seed: 1 };
+        let mut dataset = generate(&phantom).unwrap();
+        for (case, fold) in dataset.cases.iter_mut().zip([0, 1, 2]) {
+            case.fold = fold;
+        }
+        let learned = |dataset: &Dataset, fold: u32| {
+            let of = |kind: &str| training_slices(dataset, fold, kind).into_iter();
+            assert!(of(SCRIBBLE).eq(of(DENSE)));
+            of(DENSE).map(|(case, _)| case).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            [0, 1, 2].map(|fold| learned(&dataset, fold)),
+            [vec![0, 1, 2], vec![0, 2], vec![0, 1]]
+        );
+        dataset.test_fold = 2;
+        assert_eq!(
+            [0, 1, 2].map(|fold| learned(&dataset, fold)),
+            [vec![0, 1], vec![0], vec![0, 1]]
+        );
+    }
 }

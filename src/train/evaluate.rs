@@ -303,7 +303,7 @@ mod tests {
             provenance: String::new(),
             preparation: None,
             levels: Vec::new(),
-            test_fold: None,
+            test_fold: 0,
             cases: cases.collect(),
         })
     }

@@ -544,7 +544,7 @@ fn what_appears_while_a_file_is_written_is_not_replaced() {
         classes: &dataset.classes,
         preparation: None,
         levels: &[],
-        test_fold: None,
+        test_fold: 0,
     };
     let mut writer = Writer::create(destination, about).unwrap();
     writer.add(&dataset.cases[0]).unwrap();

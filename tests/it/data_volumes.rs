@@ -569,7 +569,7 @@ fn what_is_there_to_test_with_is_never_learnt_from() {
     let notes = source.notes.clone();
     assert!(source.provenance.ends_with("1 to test with in fold 4; drawn with seed 1."));
     let dataset = source.collect().unwrap();
-    assert_eq!(dataset.test_fold, Some(4));
+    assert_eq!(dataset.test_fold, 4);
     let held: Vec<_> = dataset.held_out(4).unwrap().iter().map(|case| &*case.name).collect();
     assert_eq!(held, ["d"]);
     assert!(dataset.cases[3].annotations.keys().eq([DENSE]));

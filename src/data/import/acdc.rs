@@ -77,7 +77,7 @@ pub fn open(folder: &Path, steps: &Steps) -> Result<Source> {
              {form}"
         ),
         levels: Vec::new(),
-        test_fold: None,
+        test_fold: 0,
         case_count,
         cases: Box::new(cases),
         notes,

@@ -113,7 +113,7 @@ pub fn open(package: &Package) -> Result<Source> {
         provenance,
         preparation: Some(preparation),
         levels: Vec::new(),
-        test_fold: None,
+        test_fold: 0,
         case_count,
         cases: Box::new(cases),
         notes,

@@ -59,7 +59,7 @@ pub struct Source {
     /// As [`Dataset::levels`].
     pub levels: Vec<f64>,
     /// As [`Dataset::test_fold`].
-    pub test_fold: Option<u32>,
+    pub test_fold: u32,
     /// How many cases follow.
     pub case_count: usize,
     /// The cases in ascending order of their names, each read when asked for.

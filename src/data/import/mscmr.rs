@@ -82,7 +82,7 @@ pub fn open(folder: &Path, steps: &Steps) -> Result<Source> {
         preparation: Some(preparation),
         provenance,
         levels: Vec::new(),
-        test_fold: None,
+        test_fold: 2,
         case_count,
         cases: Box::new(cases),
         notes,

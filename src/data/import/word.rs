@@ -113,7 +113,7 @@ pub fn open(folder: &Path, simulation: Option<Simulation>) -> Result<Source> {
         provenance,
         preparation: Some(preparation),
         levels: Vec::new(),
-        test_fold: None,
+        test_fold: 2,
         case_count,
         cases: Box::new(cases),
         notes,

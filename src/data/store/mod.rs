@@ -3,8 +3,7 @@
 //! ```text
 //! 512 bytes of text    layout, length and digest of all that follows; HDF5 passes over them
 //! /                    attributes layout, name, provenance, classes, preparation (TOML, where known),
-//!                      channels (where there are more than one), levels (f64, where there is gaze),
-//!                      test_fold (where there are cases to test with)
+//!                      channels (where there are more than one), levels (f64, where there is gaze)
 //! /cases               table: name, patient, frame, fold, slices, rows, columns, spacing_*_mm
 //! /placements          f64 [cases, 4, 3]: where the first voxel lies in mm, unit vectors along slices,
 //!                      rows, columns
@@ -62,7 +61,7 @@ const PREPARATION: &str = "preparation";
 /// The root attribute that says what the values of gaze stand for; absent where there are none.
 const LEVELS: &str = "levels";
 
-/// The root attribute that says which fold no run learns from; absent where there is none.
+/// The root attribute that says which fold is there to test with; absent where there is none.
 const TEST_FOLD: &str = "test_fold";
 
 /// The array of where cases lie in the patient.

@@ -175,9 +175,16 @@ impl<'a> Packed<'a> {
             self.name_modalities(&mut rows)?;
             self.name_classes(&mut rows, classes.len())?;
         }
-        let levels = self.levels()?;
-        let (test_fold, cases) = (self.test_fold()?, Vec::new());
-        let about = Dataset { name, provenance, preparation, levels, test_fold, cases, classes };
+        let (levels, test_fold) = (self.levels()?, self.test_fold()?);
+        let about = Dataset {
+            name,
+            provenance,
+            preparation,
+            levels,
+            test_fold,
+            cases: Vec::new(),
+            classes,
+        };
         Ok(Contents { about, rows, channels })
     }
 
@@ -244,14 +251,13 @@ impl<'a> Packed<'a> {
         Ok(levels)
     }
 
-    /// Which fold no run learns from; the attribute is absent where there is none.
-    fn test_fold(&self) -> Result<Option<u32>> {
+    /// The fold that is there to test with; the attribute is absent where there is none.
+    fn test_fold(&self) -> Result<u32> {
         if !self.has_attribute(TEST_FOLD)? {
-            return Ok(None);
+            return Ok(0);
         }
-        let cannot = || self.cannot(&format!("attribute `{TEST_FOLD}`"));
-        let fold = self.file.attr(TEST_FOLD).and_then(|value| value.read_scalar::<u32>());
-        fold.map(Some).context(cannot)
+        let read = self.file.attr(TEST_FOLD).and_then(|value| value.read_scalar::<u32>());
+        read.context(|| self.cannot(&format!("attribute `{TEST_FOLD}`")))
     }
 
     /// How the scans were prepared; the attribute is absent where that is not known.
