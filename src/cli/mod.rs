@@ -1,6 +1,7 @@
 //! The command line: types only. What each command does stands in `commands`.
 
 mod annotate;
+mod check;
 mod evaluate;
 mod predict;
 mod prepare;
@@ -9,6 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
 pub use annotate::{Absent, Labeller, PseudoLabels, Refinement, ScribbleKind, Scribbles, Unsure};
+pub use check::CheckPacked;
 pub use evaluate::{Convention, Evaluate, Statistics};
 pub use predict::{LabelFormat, Predict, PredictDevice, Touching};
 pub use prepare::{

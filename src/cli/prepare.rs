@@ -1,6 +1,7 @@
 //! The command line of `scrimp prepare`: types only.
 
 use super::annotate::{PseudoLabels, Scribbles};
+use super::check::CheckPacked;
 use crate::limits::{EXTENT, FOLDS, NETWORK_SIZE, PHANTOM_CASES};
 use clap::builder::RangedU64ValueParser;
 use clap::{ArgGroup, Args, Subcommand, ValueEnum};
@@ -73,6 +74,8 @@ pub enum Prepare {
     PseudoLabels(PseudoLabels),
     /// Draw scribbles or points where there are dense labels, instead of those that are there, or shorten these
     Scribbles(Scribbles),
+    /// Say what a packed file holds and what is odd about it, and whether it can be trained on
+    Check(CheckPacked),
 }
 
 /// Arguments of `scrimp prepare acdc` and `scrimp prepare mscmr`.

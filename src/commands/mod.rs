@@ -4,6 +4,8 @@
 mod annotate;
 #[cfg(feature = "torch")]
 mod bench;
+#[cfg(feature = "hdf5")]
+mod check;
 #[cfg(feature = "torch")]
 mod checkpoint;
 #[cfg(feature = "torch")]
@@ -40,6 +42,8 @@ mod packing;
 mod predict;
 #[cfg(feature = "hdf5")]
 mod prepare;
+#[cfg(feature = "hdf5")]
+mod report;
 #[cfg(feature = "torch")]
 mod resume;
 #[cfg(feature = "torch")]

@@ -3,10 +3,11 @@
 //! Knows how to talk about it; reading, scaling and packing stand in `data`.
 
 use super::annotate;
+use super::check;
 use super::looked_at;
 #[cfg(feature = "torch")]
 use super::network_labels;
-use super::packing::{claim, pack, say, warn};
+use super::packing::{claim, pack, warn};
 use crate::cli;
 use crate::data::import::{
     Folding, Steps, acdc, amos, brats, brats_scribbles, label_transfer, lesion_phantom, mscmr,
@@ -23,7 +24,10 @@ pub(super) fn run(prepare: &cli::Prepare) -> Result<Exit> {
             let to = claim(&arguments.to)?;
             pack(acdc::open(&arguments.from, &published_steps(arguments)?)?, to)
         }
-        cli::Prepare::Mscmr(arguments) => pack_mscmr(arguments),
+        cli::Prepare::Mscmr(arguments) => {
+            let to = claim(&arguments.to)?;
+            pack(mscmr::open(&arguments.from, &published_steps(arguments)?)?, to)
+        }
         cli::Prepare::Word(arguments) => pack_word(arguments),
         cli::Prepare::BratsScribbles(arguments) => pack_brats_scribbles(arguments),
         cli::Prepare::OwnData(arguments) => pack_own_data(arguments),
@@ -66,18 +70,8 @@ pub(super) fn run(prepare: &cli::Prepare) -> Result<Exit> {
             cli::Labeller::RandomWalker => annotate::pseudo_labels(arguments),
         },
         cli::Prepare::Scribbles(arguments) => annotate::scribbles(arguments),
+        cli::Prepare::Check(arguments) => check::run(arguments),
     }
-}
-
-fn pack_mscmr(arguments: &cli::Published) -> Result<Exit> {
-    let to = claim(&arguments.to)?;
-    let exit = pack(mscmr::open(&arguments.from, &published_steps(arguments)?)?, to)?;
-    let left_out = mscmr::left_out(&arguments.from);
-    if left_out > 0 {
-        let what = "label volumes of `TestSet` are no cases; `data.shapes.path` can name them";
-        say(format_args!("the {left_out} {what}"))?;
-    }
-    Ok(exit)
 }
 
 /// How scans of a published data set are prepared.

@@ -31,6 +31,7 @@ pub mod probabilities;
 pub mod pseudo;
 #[cfg(feature = "torch")]
 pub mod recipe;
+pub mod report;
 #[cfg(feature = "torch")]
 mod resident;
 #[cfg(feature = "torch")]
@@ -44,7 +45,6 @@ pub mod stream;
 mod stream_slices;
 #[cfg(feature = "torch")]
 mod table;
-pub mod tally;
 
 pub use crate::scan::IGNORE;
 

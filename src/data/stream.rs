@@ -135,3 +135,29 @@ pub(super) fn kept(dataset: &Dataset, fold: u32) -> impl Iterator<Item = (usize,
     let is_test = |case: &Case| dataset.test_fold == Some(case.fold);
     cases.filter(move |(_, case)| (fold == 0 || case.fold != fold) && !is_test(case))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::SCRIBBLE;
+    use crate::data::import::phantom::{Difficulty, Phantom, generate};
+
+    #[test]
+    fn nothing_is_learned_from_what_is_there_to_test_with() {
+        let phantom =
+            Phantom { cases: 3, slices: 1, size: 32, difficulty: Difficulty::Easy, seed: 1 };
+        let mut dataset = generate(&phantom).unwrap();
+        for (case, fold) in dataset.cases.iter_mut().zip([0, 1, 2]) {
+            case.fold = fold;
+        }
+        let learned = |dataset: &Dataset, fold: u32| {
+            let of = |kind: &str| training_slices(dataset, fold, kind).into_iter();
+            assert!(of(SCRIBBLE).eq(of(DENSE)));
+            of(DENSE).map(|(case, _)| case).collect::<Vec<_>>()
+        };
+        let by_fold = |dataset: &Dataset| [0, 1, 2].map(|fold| learned(dataset, fold));
+        assert_eq!(by_fold(&dataset), [vec![0, 1, 2], vec![0, 2], vec![0, 1]]);
+        dataset.test_fold = Some(2);
+        assert_eq!(by_fold(&dataset), [vec![0, 1], vec![0], vec![0, 1]]);
+    }
+}

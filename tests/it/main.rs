@@ -11,6 +11,9 @@ mod architecture;
 #[cfg(feature = "mpi")]
 mod bench;
 #[cfg(test)]
+#[cfg(feature = "hdf5")]
+mod checking;
+#[cfg(test)]
 mod cli;
 #[cfg(test)]
 #[cfg(feature = "torch")]

@@ -35,7 +35,7 @@ mod text;
 mod write;
 
 pub use destination::{Destination, Existing};
-pub use read::read;
+pub use read::{each_case, read};
 pub use write::{About, Writer, write};
 
 use crate::error::{Failure, Result};
@@ -118,6 +118,9 @@ struct StoredRow<S: H5Type> {
     spacing_rows_mm: f64,
     spacing_columns_mm: f64,
 }
+
+/// Codes of two bytes have no more levels.
+const MOST_LEVELS: usize = 1 << 16;
 
 /// Where a case lies that does not say so.
 const UNPLACED: StoredPlacement = [[f64::NAN; 3]; 4];
