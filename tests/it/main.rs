@@ -216,6 +216,9 @@ mod native;
 #[cfg(test)]
 mod nifti_files;
 #[cfg(test)]
+#[cfg(feature = "hdf5")]
+mod nnunet;
+#[cfg(test)]
 #[cfg(feature = "torch")]
 mod non_finite;
 #[cfg(test)]
