@@ -39,8 +39,8 @@ impl Shapes {
         Ok(Self { volumes })
     }
 
-    /// The dense labels of a data set, where its cases have them. Refuses a set without any, and
-    /// one of another number of classes than `class_count`.
+    /// The dense labels of a data set, where its cases have them and somebody looked for all classes. Refuses a set
+    /// without any, and one of another number of classes than `class_count`.
     pub fn of(dataset: Dataset, class_count: usize) -> Result<Self> {
         let name = dataset.name;
         if dataset.classes.len() != class_count {
@@ -49,7 +49,8 @@ impl Shapes {
                 dataset.classes.len()
             )));
         }
-        let dense = dataset.cases.into_iter().filter_map(|mut case| {
+        let whole = dataset.cases.into_iter().filter(|case| !case.lacks_classes(class_count));
+        let dense = whole.filter_map(|mut case| {
             let labels = case.annotations.remove(DENSE)?;
             let (name, patient) = (case.name, Some(case.patient));
             Some(MaskVolume { name, patient, shape: case.scan.grid.shape, labels })
