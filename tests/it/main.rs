@@ -11,6 +11,9 @@ mod architecture;
 #[cfg(feature = "mpi")]
 mod bench;
 #[cfg(test)]
+#[cfg(feature = "mpi")]
+mod classes_annotated;
+#[cfg(test)]
 mod cli;
 #[cfg(test)]
 #[cfg(feature = "torch")]
