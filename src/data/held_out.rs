@@ -28,7 +28,7 @@ impl<'a> HeldOut<'a> {
             Failure::usage(format!(
                 "held-out case `{name}` has no `{DENSE}` annotation to evaluate with"
             ))
-            .hint("pack dense labels too, for example `scrimp prepare nifti --dense DIR ...`")
+            .hint("pack dense labels too, for example `scrimp prepare own-data --dense DIR ...`")
             .hint("or train on all cases without evaluations: `--set data.fold=0`")
         })?;
         Ok(Self { case, truth })

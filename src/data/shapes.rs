@@ -39,8 +39,13 @@ impl Shapes {
         Ok(Self { volumes })
     }
 
+<<<<<<< HEAD
     /// The dense labels of a data set, where its cases have them and somebody looked for all classes. Refuses a set
     /// without any, and one of another number of classes than `class_count`.
+=======
+    /// The dense labels of a data set, where its cases have them and are not there to test with. Refuses a set without any, and
+    /// one of another number of classes than `class_count`.
+>>>>>>> main
     pub fn of(dataset: Dataset, class_count: usize) -> Result<Self> {
         let name = dataset.name;
         if dataset.classes.len() != class_count {
@@ -49,8 +54,14 @@ impl Shapes {
                 dataset.classes.len()
             )));
         }
+<<<<<<< HEAD
         let whole = dataset.cases.into_iter().filter(|case| !case.lacks_classes(class_count));
         let dense = whole.filter_map(|mut case| {
+=======
+        let test_fold = dataset.test_fold;
+        let learnt = dataset.cases.into_iter().filter(|case| Some(case.fold) != test_fold);
+        let dense = learnt.filter_map(|mut case| {
+>>>>>>> main
             let labels = case.annotations.remove(DENSE)?;
             let (name, patient) = (case.name, Some(case.patient));
             Some(MaskVolume { name, patient, shape: case.scan.grid.shape, labels })

@@ -42,6 +42,7 @@ pub fn dmsps(dataset: &mut Dataset) -> Result<()> {
             case.annotations.retain(|kind, _| kind == DENSE);
         }
     }
+    dataset.test_fold = Some(2);
     Ok(())
 }
 

@@ -86,7 +86,8 @@ pub(super) fn image_streams(streams: &[StreamSpec]) -> usize {
 
 /// The slices that `annotation` is learned from, as index of the case and slice: those of all cases that
 /// `fold` does not hold out and that have more than dense labels. Cases with nothing else are there to be
-/// scored, unless it is these labels that are learned from, and cases without any to be looked at.
+/// scored, unless it is these labels that are learned from, and cases without any to be looked at. Those to test with
+/// are never learned from.
 pub fn training_slices(dataset: &Dataset, fold: u32, annotation: &str) -> Vec<(usize, usize)> {
     let is_learned = |case: &Case| {
         let mut kinds = case.annotations.keys();
@@ -138,8 +139,35 @@ fn slices<'a>(cases: impl Iterator<Item = (usize, &'a Case)>) -> Vec<(usize, usi
         .collect()
 }
 
-/// The cases that `fold` does not hold out, with their indices.
+/// The cases that `fold` does not hold out and that are not there to test with, with their indices.
 pub(super) fn kept(dataset: &Dataset, fold: u32) -> impl Iterator<Item = (usize, &Case)> {
     let cases = dataset.cases.iter().enumerate();
-    cases.filter(move |(_, case)| fold == 0 || case.fold != fold)
+    let is_test = |case: &Case| dataset.test_fold == Some(case.fold);
+    cases.filter(move |(_, case)| (fold == 0 || case.fold != fold) && !is_test(case))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::SCRIBBLE;
+    use crate::data::import::phantom::{Difficulty, Phantom, generate};
+
+    #[test]
+    fn nothing_is_learned_from_what_is_there_to_test_with() {
+        let phantom =
+            Phantom { cases: 3, slices: 1, size: 32, difficulty: Difficulty::Easy, seed: 1 };
+        let mut dataset = generate(&phantom).unwrap();
+        for (case, fold) in dataset.cases.iter_mut().zip([0, 1, 2]) {
+            case.fold = fold;
+        }
+        let learned = |dataset: &Dataset, fold: u32| {
+            let of = |kind: &str| training_slices(dataset, fold, kind).into_iter();
+            assert!(of(SCRIBBLE).eq(of(DENSE)));
+            of(DENSE).map(|(case, _)| case).collect::<Vec<_>>()
+        };
+        let by_fold = |dataset: &Dataset| [0, 1, 2].map(|fold| learned(dataset, fold));
+        assert_eq!(by_fold(&dataset), [vec![0, 1, 2], vec![0, 2], vec![0, 1]]);
+        dataset.test_fold = Some(2);
+        assert_eq!(by_fold(&dataset), [vec![0, 1], vec![0], vec![0, 1]]);
+    }
 }

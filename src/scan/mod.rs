@@ -6,6 +6,7 @@
 
 mod alignment;
 mod axes;
+mod carry;
 mod channels;
 mod coding;
 pub mod components;
@@ -29,6 +30,7 @@ mod writer;
 pub mod wsl4mis;
 
 pub use alignment::FileGrid;
+pub use carry::elect;
 pub use channels::read_channels;
 pub use coding::{Coding, Numbers};
 pub use formats::{
@@ -36,7 +38,9 @@ pub use formats::{
     split_ending,
 };
 pub use grid::{Grid, Placement, place};
-pub use notes::{Notes, list};
+pub use notes::{LeftOut, Notes, list};
+pub use oddities::slices_along;
+pub use picture::write_picture;
 pub use segments::Segment;
 pub use writer::{LabelWriter, MapWriter};
 

@@ -318,6 +318,7 @@ mod tests {
             provenance: String::new(),
             preparation: None,
             levels: Vec::new(),
+            test_fold: None,
             cases: cases.collect(),
         })
     }

@@ -124,7 +124,8 @@ fn preview(bytes: &[u8], scratch: &Path) -> Vec<String> {
 mod data {
     use super::{Target, said};
     use crate::seeds;
-    use scrimp::data::import::{label_transfer, nifti};
+    use scrimp::data::import::label_transfer;
+    use scrimp::data::import::own_data::{self, Folders, ScribbleFolder};
     use scrimp::data::store;
     use scrimp::train::checkpoint::{Checkpoint, read_manifest};
     use std::fs;
@@ -211,18 +212,13 @@ mod data {
             fs::write(folder.join(format!("a.{ending}")), bytes).unwrap();
             folder
         };
-        let folders = nifti::Folders {
-            images: folder("images", image),
-            scribbles: folder("scribbles", labels),
-            dense: None,
-            classes: vec!["background".to_owned(), "liver".to_owned()],
-            dense_classes: None,
-            modalities: None,
-            unlabelled: 9,
-            patients: None,
-            steps: scrimp::data::import::Steps::default(),
+        let classes = vec!["background".to_owned(), "liver".to_owned()];
+        let scribbles = ScribbleFolder { path: folder("scribbles", labels), unlabelled: 9 };
+        let folders = Folders {
+            scribbles: Some(scribbles),
+            ..Folders::new(folder("images", image), classes)
         };
-        said(nifti::open(&folders).and_then(scrimp::data::import::Source::collect))
+        said(own_data::open(&folders).and_then(scrimp::data::import::Source::collect))
     }
 
     #[test]

@@ -544,6 +544,7 @@ fn what_appears_while_a_file_is_written_is_not_replaced() {
         classes: &dataset.classes,
         preparation: None,
         levels: &[],
+        test_fold: None,
     };
     let mut writer = Writer::create(destination, about).unwrap();
     writer.add(&dataset.cases[0]).unwrap();
@@ -596,8 +597,6 @@ fn the_command_refuses_before_it_reads_and_says_what_it_replaces() {
     insta::assert_snapshot!(run(phantom, &path), @r"
     exit code 0
     `FOLDER/set.h5` is a packed data set, and is replaced
-    warning: no pixel of any case is `right ventricle` in `dense`
-    warning: no pixel of any case is `right ventricle` in `scribble`
     ");
     assert_eq!(store::read(&path).unwrap().cases.len(), 1);
     for sizes in

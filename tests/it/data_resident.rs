@@ -72,7 +72,15 @@ fn odd_shapes(channels: usize) -> Arc<Dataset> {
     let classes = ["background", "a", "b", "c"].map(str::to_owned).to_vec();
     let (name, provenance) = ("odd".to_owned(), "noise".to_owned());
     let (preparation, levels) = (None, Vec::new());
-    Arc::new(Dataset { name, classes, provenance, preparation, levels, cases: cases.collect() })
+    Arc::new(Dataset {
+        name,
+        classes,
+        provenance,
+        preparation,
+        levels,
+        test_fold: None,
+        cases: cases.collect(),
+    })
 }
 
 /// A volume of masks for each shape, the first of one slice, the second of two.

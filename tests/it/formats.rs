@@ -328,7 +328,8 @@ fn what_is_written_other_programs_read() {
 #[test]
 fn own_data_may_be_in_any_of_these_formats() {
     use scrimp::data::SCRIBBLE;
-    use scrimp::data::import::{Source, Steps, nifti};
+    use scrimp::data::import::Source;
+    use scrimp::data::import::own_data::{self, Folders, ScribbleFolder};
     let to = TempDir::new().unwrap();
     let [images, scribbles] = ["images", "scribbles"].map(|name| to.path().join(name));
     for folder in [&images, &scribbles] {
@@ -353,18 +354,12 @@ fn own_data_may_be_in_any_of_these_formats() {
         writer.append(&(0..24).map(|voxel| voxel % 4).collect::<Vec<u8>>()).unwrap();
         writer.finish().unwrap();
     }
-    let folders = nifti::Folders {
-        images,
-        scribbles,
-        dense: None,
-        classes: ["1=background", "2=liver", "3=tumour"].map(String::from).to_vec(),
-        dense_classes: None,
-        modalities: None,
-        unlabelled: 0,
-        patients: None,
-        steps: Steps::default(),
+    let classes = ["1=background", "2=liver", "3=tumour"].map(String::from).to_vec();
+    let folders = Folders {
+        scribbles: Some(ScribbleFolder { path: scribbles, unlabelled: 0 }),
+        ..Folders::new(images, classes)
     };
-    let source = nifti::open(&folders).unwrap();
+    let source = own_data::open(&folders).unwrap();
     let said = source.notes.clone();
     let set = Source::collect(source).unwrap();
     let cases: Vec<_> =

@@ -11,6 +11,9 @@ mod architecture;
 #[cfg(feature = "mpi")]
 mod bench;
 #[cfg(test)]
+#[cfg(feature = "hdf5")]
+mod checking;
+#[cfg(test)]
 #[cfg(feature = "mpi")]
 mod classes_annotated;
 #[cfg(test)]
@@ -224,6 +227,9 @@ mod odd_volumes;
 #[cfg(test)]
 #[cfg(feature = "torch")]
 mod overlap;
+#[cfg(test)]
+#[cfg(feature = "hdf5")]
+mod own_data;
 #[cfg(test)]
 #[cfg(feature = "mpi")]
 mod owning;

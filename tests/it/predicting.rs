@@ -147,8 +147,8 @@ impl Trained {
         let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
         let pack = path("pack.h5");
         let [images, scribbles, dense] = ["images", "scribbles", "dense"].map(path);
-        let words = ["prepare", "nifti", "--images", &images, "--scribbles", &scribbles];
-        let labels = ["--dense", &dense, "--ignore", "255", "--to", &pack];
+        let words = ["prepare", "own-data", "--images", &images, "--scribbles", &scribbles];
+        let labels = ["--dense", &dense, "--unlabelled", "255", "--to", &pack];
         let classes = ["--classes", &phantom.classes.join(",")];
         let packed = scrimp(&[&words[..], &labels, &classes].concat());
         assert!(packed.status.success(), "{}", complaint(&packed));

@@ -56,6 +56,15 @@ pub(super) fn list_of(folder: &Path, endings: Vec<&'static str>) -> Result<Listi
     Ok(Listing { files, others, endings })
 }
 
+/// The NIfTI files of a folder that no cases are made of, to be named; the folder itself where there are none or they
+/// cannot be listed.
+pub(super) fn untaken(folder: &Path) -> Vec<PathBuf> {
+    match list(folder) {
+        Ok(listing) if !listing.files.is_empty() => listing.files.into_values().collect(),
+        _ => vec![folder.to_owned()],
+    }
+}
+
 /// The refusal of two files that would be one case.
 pub(super) fn same_name(one: &Path, other: &Path) -> Failure {
     Failure::new(format!(

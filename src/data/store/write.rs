@@ -4,9 +4,9 @@ use super::destination::{Destination, Existing};
 use super::read::verify;
 use super::{
     CHANNEL_COUNT, CLASSES_ANNOTATED, LAYOUT, LEVELS, LongText, MODALITIES, NAME_BYTES, Name,
-    PLACEMENTS, PREPARATION, Row, StoredRow, TEXT_BYTES, UNPLACED, image_checksum, image_extents,
-    modalities_checksum, placements_checksum, seal, stored_classes, stored_placement,
-    table_checksum, without_locks,
+    PLACEMENTS, PREPARATION, Row, StoredRow, TEST_FOLD, TEXT_BYTES, UNPLACED, image_checksum,
+    image_extents, modalities_checksum, placements_checksum, seal, stored_classes,
+    stored_placement, table_checksum, without_locks,
 };
 use crate::data::{Case, Dataset, check_levels};
 use crate::error::{Context, Failure, Result};
@@ -32,6 +32,7 @@ pub fn write(path: &Path, dataset: &Dataset) -> Result<()> {
         classes: &dataset.classes,
         preparation: dataset.preparation.as_ref(),
         levels: &dataset.levels,
+        test_fold: dataset.test_fold,
     };
     let mut writer = Writer::create(destination, about)?;
     for case in &dataset.cases {
@@ -53,6 +54,8 @@ pub struct About<'a> {
     pub preparation: Option<&'a Preparation>,
     /// As [`Dataset::levels`].
     pub levels: &'a [f64],
+    /// As [`Dataset::test_fold`].
+    pub test_fold: Option<u32>,
 }
 
 /// Writes a packed file case by case. The file has a temporary name beside the final one until
@@ -179,6 +182,10 @@ fn describe(file: &hdf5::File, about: About<'_>) -> Result<()> {
     check_levels(about.levels)?;
     if !about.levels.is_empty() {
         file.new_attr_builder().with_data(about.levels).create(LEVELS).context(wrong)?;
+    }
+    if let Some(fold) = about.test_fold {
+        let attribute = file.new_attr::<u32>().create(TEST_FOLD).context(wrong)?;
+        attribute.write_scalar(&fold).context(wrong)?;
     }
     file.create_group("volumes").context(wrong)?;
     Ok(())
@@ -369,8 +376,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.h5");
         let classes = ["background", "heart"].map(String::from);
-        let about =
-            About { name: "a", provenance: "", preparation: None, levels: &[], classes: &classes };
+        let about = About {
+            name: "a",
+            provenance: "",
+            preparation: None,
+            levels: &[],
+            test_fold: None,
+            classes: &classes,
+        };
         let mut writer =
             Writer::create(Destination::claim(&path, Existing::Refused).unwrap(), about).unwrap();
         let shape = [4, 64, 64];
