@@ -14,6 +14,9 @@ mod bench;
 #[cfg(feature = "hdf5")]
 mod checking;
 #[cfg(test)]
+#[cfg(feature = "mpi")]
+mod classes_annotated;
+#[cfg(test)]
 mod cli;
 #[cfg(test)]
 #[cfg(feature = "torch")]
