@@ -82,6 +82,8 @@ mod data_volumes;
 #[cfg(feature = "hdf5")]
 mod data_word;
 #[cfg(test)]
+mod dicom;
+#[cfg(test)]
 #[cfg(feature = "mpi")]
 mod distributed;
 #[cfg(test)]
