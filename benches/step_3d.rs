@@ -21,7 +21,7 @@ use scrimp::data::item::Item;
 use scrimp::data::samples::Samples;
 use scrimp::error::{Context, Result};
 use scrimp::methods::{self, Passes, Setup};
-use scrimp::native::{allow_tf32, cuda, prepare_process};
+use scrimp::native::{allow_tf32, cuda, prepare_process, return_large_blocks};
 use scrimp::random::Key;
 use scrimp::train::learner::{LearnerSetup, Moments};
 use scrimp::train::point::StepPoint;
@@ -152,6 +152,7 @@ fn train(place: Place, computed: Kind) -> Result<Times> {
         allow_tf32(false)?;
     }
     prepare_process();
+    return_large_blocks();
     tch::set_num_threads(1);
     let (mut method, batches) = (method(place, computed)?, batches(place));
     let (ranks, mut times) = (Ranks::alone(), Times::default());

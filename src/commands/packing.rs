@@ -43,6 +43,7 @@ pub(super) fn pack(source: Source, to: Destination) -> Result<Exit> {
         classes: &source.classes,
         preparation: source.preparation.as_ref(),
         levels: &source.levels,
+        test_fold: source.test_fold,
     };
     let mut writer = store::Writer::create(to, about)?;
     let (mut case_count, mut slice_count) = (0, 0);

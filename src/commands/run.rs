@@ -200,7 +200,8 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// Decides for this rank; sets the number of libtorch's threads. Every rank of `comm` calls this.
+    /// Decides for this rank; sets the number of libtorch's threads and how its memory is kept. Every rank of `comm`
+    /// calls this.
     pub(super) fn take(
         plan: &RunPlan,
         comm: &dyn Communicator,
@@ -211,6 +212,9 @@ impl Place {
         let wished = variables.get("OMP_NUM_THREADS").map(String::as_str);
         let threads = plan.train.threads_on(usable, placement.ranks_on_node, wished);
         tch::set_num_threads(threads as i32);
+        if device == Device::Cpu && plan.data.sampling.extent()[0] > 1 {
+            native::return_large_blocks();
+        }
         agree(comm, native::allow_tf32(plan.train.precision == Precision::Tf32))?;
         Ok(Self { device, threads, ranks_on_node: placement.ranks_on_node })
     }

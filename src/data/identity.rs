@@ -19,10 +19,10 @@ pub struct Identity {
 impl Identity {
     /// The identity of a data set.
     ///
-    /// What training sees counts: classes, levels of gaze, names, patients, frames, folds, modalities, shapes, spacings,
-    /// intensities and labels. The name of the data set, the sentences about its origin, what was done to the scans
-    /// (their intensities are what came of it) and where they lie in the patient do not: a file packed anew
-    /// by a program that writes more of that down is the same data set, and runs go on with it.
+    /// What training sees counts: classes, levels of gaze, the fold to test with, names, patients, frames, folds, modalities, classes that were
+    /// looked for, shapes, spacings, intensities and labels. The name of the data set, the sentences about its origin,
+    /// what was done to the scans (their intensities are what came of it) and where they lie in the patient do not: a
+    /// file packed anew by a program that writes more of that down is the same data set, and runs go on with it.
     pub fn of(dataset: &Dataset) -> Self {
         let images: Vec<u64> =
             dataset.cases.iter().map(|case| image_checksum(&case.scan.voxels)).collect();
@@ -31,23 +31,32 @@ impl Identity {
         if !dataset.levels.is_empty() {
             hash.update(format!("{:?}\n", dataset.levels).as_bytes());
         }
+        if dataset.test_fold > 0 {
+            hash.update(format!("fold {} to test with\n", dataset.test_fold).as_bytes());
+        }
         for (case, image) in dataset.cases.iter().zip(&images) {
-            hash.update(described(case, *image).as_bytes());
+            hash.update(described(case, *image, dataset.classes.len()).as_bytes());
         }
         let written = |digest: u64| format!("{digest:016x}");
         Self { digest: written(hash.digest()), images: images.into_iter().map(written).collect() }
     }
 }
 
-/// All that is known about a case, its arrays as digests.
-fn described(case: &Case, image: u64) -> String {
+/// All that is known about a case of a data set of so many classes, its arrays as digests.
+fn described(case: &Case, image: u64, class_count: usize) -> String {
     let Case { name, patient, frame, fold, modality, scan: Scan { grid, channels, .. }, .. } = case;
     let (shape, spacing_mm) = (grid.shape, grid.spacing_mm);
     let annotations: Vec<(&String, u64)> =
         case.annotations.iter().map(|(kind, labels)| (kind, xxh3_64(labels))).collect();
     let all = (name, patient, frame, fold, shape, channels, spacing_mm, image, annotations);
     // Data sets that say nothing of it keep the digests that runs have recorded.
-    if modality.is_empty() { format!("{all:?}\n") } else { format!("{all:?} {modality:?}\n") }
+    let modality = if modality.is_empty() { String::new() } else { format!(" {modality:?}") };
+    let looked_for = if case.lacks_classes(class_count) {
+        format!(" looked for {:?}", case.classes_annotated)
+    } else {
+        String::new()
+    };
+    format!("{all:?}{modality}{looked_for}\n")
 }
 
 #[cfg(test)]
@@ -66,11 +75,13 @@ mod tests {
         type Change = fn(&mut Dataset);
         let (one, before) = (phantom(1), Identity::of(&phantom(1)));
         assert_eq!(before.images.len(), 3);
-        let changes: [(&str, Change); 7] = [
+        let changes: [(&str, Change); 9] = [
             ("classes", |data| data.classes[1].push('x')),
             ("fold", |data| data.cases[1].fold += 1),
+            ("fold to test with", |data| data.test_fold = 2),
             ("name", |data| data.cases[1].name.push('x')),
             ("modality", |data| data.cases[1].modality = "ct".to_owned()),
+            ("classes looked for", |data| data.cases[1].classes_annotated = vec![0, 1, 2]),
             ("spacing", |data| data.cases[1].scan.grid.spacing_mm = None),
             ("label", |data| data.cases[1].annotations.values_mut().for_each(|all| all[7] ^= 1)),
             ("order", |data| data.cases.swap(0, 1)),
@@ -82,6 +93,9 @@ mod tests {
             assert_ne!(after.digest, before.digest, "{what}");
             assert_eq!(after.images == before.images, what != "order", "{what}");
         }
+        let mut other = one.clone();
+        other.cases[1].classes_annotated = vec![0, 1, 2, 3];
+        assert_eq!(Identity::of(&other), before, "all classes, said in another way");
         let mut other = one.clone();
         other.cases[2].scan.voxels[5] += 0.25;
         let after = Identity::of(&other);

@@ -75,6 +75,9 @@ pub struct Case {
     /// What its image was taken with, as a short name in small letters, for example `ct` or `mr`; empty where nothing
     /// is said.
     pub modality: String,
+    /// Numbers of the classes that somebody looked for in this case, ascending, background 0 always among them; empty:
+    /// all classes of the data set. Voxels of the others are background in its annotations, which hold none of them.
+    pub classes_annotated: Vec<u8>,
     /// Its image as networks see it.
     pub scan: Scan,
     /// Label volumes by kind ([`SCRIBBLE`], [`DENSE`], [`IMAGE_LABEL`]) on the grid of `scan`, in row-major
@@ -97,6 +100,9 @@ pub struct Dataset {
     /// What the values of [`GAZE`] stand for: a value above `i` where the map of gaze is at least `levels[i]`.
     /// Ascending, each in `(0, 1)`; none where nobody's gaze is known.
     pub levels: Vec<f64>,
+    /// The fold whose cases are there to be scored at the end: nothing is learned from them, whichever fold a run
+    /// holds out. 0 = there is none.
+    pub test_fold: u32,
     /// Ordered by name.
     pub cases: Vec<Case>,
 }
@@ -180,10 +186,21 @@ impl Case {
         Some(&self.annotations.get(kind)?[slice * pixels..][..pixels])
     }
 
+    /// Whether somebody looked for `class` in this case.
+    pub fn is_looked_for(&self, class: u8) -> bool {
+        self.classes_annotated.is_empty() || self.classes_annotated.contains(&class)
+    }
+
+    /// Whether nobody looked for some of the `class_count` classes of the data set.
+    pub fn lacks_classes(&self, class_count: usize) -> bool {
+        !self.classes_annotated.is_empty() && self.classes_annotated.len() < class_count
+    }
+
     /// Refuses shapes of more than [`VOLUME_VOXELS`], arrays of another length than `shape` and `channels`
-    /// say, no channels or more than [`CHANNELS`], intensities that are not finite, labels that are neither one of `class_count` classes nor, where pixels may be unknown, [`IGNORE`], and an
-    /// [`IMAGE_LABEL`] that is not one of two classes, the same all over a slice. What [`GAZE`] may hold the data
-    /// set says, see [`Case::check_gaze`].
+    /// say, no channels or more than [`CHANNELS`], intensities that are not finite, labels that are neither one of
+    /// `class_count` classes nor, where pixels may be unknown, [`IGNORE`], an [`IMAGE_LABEL`] that is not one of two
+    /// classes, the same all over a slice, and classes that nobody looked for in an annotation. What [`GAZE`] may hold
+    /// the data set says, see [`Case::check_gaze`].
     pub fn check(&self, class_count: usize) -> Result<()> {
         let voxels = elements(&self.scan.grid.shape, VOLUME_VOXELS);
         let voxels = voxels.filter(|_| self.scan.grid.shape.iter().all(|&extent| extent <= EXTENT));
@@ -201,6 +218,7 @@ impl Case {
             )));
         }
         self.check_image(voxels)?;
+        self.check_classes_annotated(class_count)?;
         for (kind, labels) in &self.annotations {
             self.check_length(kind, labels.len(), voxels)?;
             if kind == GAZE {
@@ -219,8 +237,39 @@ impl Case {
                     if whole { "" } else { " or the ignore value 255" },
                 )));
             }
+            self.check_looked_for(kind, labels)?;
         }
         self.check_image_labels()
+    }
+
+    fn check_classes_annotated(&self, class_count: usize) -> Result<()> {
+        let classes = &self.classes_annotated;
+        let is_sound = classes.first().is_none_or(|&first| first == 0)
+            && classes.last().is_none_or(|&last| usize::from(last) < class_count)
+            && classes.is_sorted_by(|one, next| one < next);
+        if is_sound {
+            return Ok(());
+        }
+        Err(Failure::new(format!(
+            "case `{}` says that classes {classes:?} were looked for, expected 0 and others up to {}, ascending",
+            self.name,
+            class_count.saturating_sub(1)
+        )))
+    }
+
+    fn check_looked_for(&self, kind: &str, labels: &[u8]) -> Result<()> {
+        if self.classes_annotated.is_empty() {
+            return Ok(());
+        }
+        let is_known = |label: u8| label == IGNORE || self.is_looked_for(label);
+        let Some(index) = labels.iter().position(|&label| !is_known(label)) else { return Ok(()) };
+        Err(Failure::new(format!(
+            "`{kind}` of case `{}` holds label {} {}, expected one of the classes {:?} that were looked for in it",
+            self.name,
+            labels[index],
+            place(index, self.scan.grid.shape),
+            self.classes_annotated
+        )))
     }
 
     /// Refuses [`GAZE`] that says more levels of a pixel than the `level_count` of the data set, of which there must
@@ -322,6 +371,7 @@ mod tests {
             patient: format!("patient{number:02}"),
             frame: 1,
             modality: String::new(),
+            classes_annotated: Vec::new(),
             fold: number as u32 % 5 + 1,
             scan: Scan { grid, channels: 1, voxels },
             annotations: BTreeMap::from([(SCRIBBLE.into(), scribble), (DENSE.into(), dense)]),
@@ -356,6 +406,35 @@ mod tests {
             "case `case01` has shape [9223372036854775808, 2, 12], expected at most 65536 along each axis and \
              1073741824 voxels"
         );
+    }
+
+    #[test]
+    fn annotations_hold_no_class_that_nobody_looked_for() {
+        let with = |classes: &[u8]| {
+            let case = Case { classes_annotated: classes.to_vec(), ..small_case(1) };
+            case.check(3).map_err(|failure| failure.message().to_owned())
+        };
+        assert_eq!(with(&[0, 1, 2]), Ok(()));
+        assert_eq!(
+            with(&[0, 1]).unwrap_err(),
+            "`dense` of case `case01` holds label 2 in slice 0 at row 0, column 1, expected one of the classes [0, 1] \
+             that were looked for in it"
+        );
+        for wrong in [&[1, 2][..], &[0, 3], &[0, 2, 1], &[0, 1, 1]] {
+            assert_eq!(
+                with(wrong).unwrap_err(),
+                format!(
+                    "case `case01` says that classes {wrong:?} were looked for, expected 0 and others up to 2, ascending"
+                )
+            );
+        }
+        let mut case = Case { classes_annotated: vec![0, 2], ..small_case(1) };
+        for labels in case.annotations.values_mut() {
+            labels.iter_mut().filter(|label| **label == 1).for_each(|label| *label = 0);
+        }
+        assert_eq!(case.check(3).map_err(|failure| failure.message().to_owned()), Ok(()));
+        assert!(case.lacks_classes(3) && !case.is_looked_for(1) && case.is_looked_for(2));
+        assert!(!small_case(1).lacks_classes(3) && small_case(1).is_looked_for(1));
     }
 
     /// The same with three channels and the image labels 0 and 1 of its two slices.

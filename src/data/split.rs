@@ -53,6 +53,7 @@ pub fn dmsps(dataset: &mut Dataset) -> Result<()> {
             case.annotations.retain(|kind, _| kind == DENSE);
         }
     }
+    dataset.test_fold = 2;
     Ok(())
 }
 

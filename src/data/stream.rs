@@ -128,8 +128,39 @@ fn slices<'a>(cases: impl Iterator<Item = (usize, &'a Case)>) -> Vec<(usize, usi
         .collect()
 }
 
-/// The cases that `fold` does not hold out, with their indices.
+/// The cases that neither `fold` nor the fold to test with holds out, with their indices.
 pub(super) fn kept(dataset: &Dataset, fold: u32) -> impl Iterator<Item = (usize, &Case)> {
     let cases = dataset.cases.iter().enumerate();
-    cases.filter(move |(_, case)| fold == 0 || case.fold != fold)
+    cases.filter(move |(_, case)| case.fold == 0 || ![fold, dataset.test_fold].contains(&case.fold))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::SCRIBBLE;
+    use crate::data::import::phantom::{Difficulty, Phantom, generate};
+
+    #[test]
+    fn nothing_is_learned_from_what_is_there_to_test_with() {
+        let phantom =
+            Phantom { cases: 3, slices: 1, size: 32, difficulty: Difficulty::Easy, seed: 1 };
+        let mut dataset = generate(&phantom).unwrap();
+        for (case, fold) in dataset.cases.iter_mut().zip([0, 1, 2]) {
+            case.fold = fold;
+        }
+        let learned = |dataset: &Dataset, fold: u32| {
+            let of = |kind: &str| training_slices(dataset, fold, kind).into_iter();
+            assert!(of(SCRIBBLE).eq(of(DENSE)));
+            of(DENSE).map(|(case, _)| case).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            [0, 1, 2].map(|fold| learned(&dataset, fold)),
+            [vec![0, 1, 2], vec![0, 2], vec![0, 1]]
+        );
+        dataset.test_fold = 2;
+        assert_eq!(
+            [0, 1, 2].map(|fold| learned(&dataset, fold)),
+            [vec![0, 1], vec![0], vec![0, 1]]
+        );
+    }
 }

@@ -144,6 +144,7 @@ mod tests {
             patient: name.into(),
             frame: 0,
             modality: String::new(),
+            classes_annotated: Vec::new(),
             fold: 0,
             scan: Scan { grid: Grid::unplaced([1, 2, 2], None), channels: 1, voxels: vec![0.0; 4] },
             annotations: annotations.iter().map(|(kind, l)| ((*kind).into(), l.to_vec())).collect(),

@@ -38,6 +38,7 @@ unsafe extern "C" {
     fn scrimp_arrange_twin(processors: i64, order: i64);
     fn scrimp_normal(out: *mut Handle, keys: Handle, like: Handle, form: Form) -> *mut c_char;
     fn scrimp_prepare_process();
+    fn scrimp_return_large_blocks();
     fn scrimp_allow_tf32(allowed: bool) -> *mut c_char;
     fn scrimp_channels_last(out: *mut Handle, x: Handle) -> *mut c_char;
     fn scrimp_neighbour_sums(
@@ -207,6 +208,14 @@ pub fn prepare_process() {
     // SAFETY: sets options of the allocator and variables of the environment; the caller promises that
     // no other thread reads the environment meanwhile.
     unsafe { scrimp_prepare_process() }
+}
+
+/// Settings of the process for networks over volumes: memory of 36 MiB and more returns to the system when it is
+/// freed. A step takes a tenth longer, and the process three tenths less memory, because no holes are left between
+/// blocks of many sizes.
+pub fn return_large_blocks() {
+    // SAFETY: sets an option of the allocator, which has a lock of its own.
+    unsafe { scrimp_return_large_blocks() }
 }
 
 /// Whether GPUs may shorten the factors of single-precision products to 10 bits of mantissa, in

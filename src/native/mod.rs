@@ -18,8 +18,8 @@ pub use convolution::convolve_volumes;
 pub use discriminator::{SpectralWeight, divide_by_singular_values, leaky_relu};
 pub use ffi::{
     Element, allow_tf32, arrange_twin, channels_last, neighbour_sums, normal, normalise,
-    normalise_evaluate, on_gradient, prepare_process, sums_neighbours, with_bytes, with_slice,
-    with_slice_mut,
+    normalise_evaluate, on_gradient, prepare_process, return_large_blocks, sums_neighbours,
+    with_bytes, with_slice, with_slice_mut,
 };
 pub use propagation::propagate;
 

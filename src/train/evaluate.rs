@@ -296,6 +296,7 @@ mod tests {
                 patient: number.to_string(),
                 frame: 0,
                 modality: String::new(),
+                classes_annotated: Vec::new(),
                 fold: 1,
                 scan,
                 annotations: BTreeMap::from([(DENSE.to_owned(), truth)]),
@@ -307,6 +308,7 @@ mod tests {
             provenance: String::new(),
             preparation: None,
             levels: Vec::new(),
+            test_fold: 0,
             cases: cases.collect(),
         })
     }

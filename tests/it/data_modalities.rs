@@ -41,6 +41,7 @@ fn case(number: usize, modality: &str, is_labelled: bool, fold: u32) -> Case {
         frame: 0,
         fold,
         modality: modality.to_owned(),
+        classes_annotated: Vec::new(),
         scan: Scan { grid: Grid::unplaced(shape, None), channels: 1, voxels },
         annotations: if is_labelled { BTreeMap::from([dense]) } else { BTreeMap::new() },
     }
@@ -58,6 +59,7 @@ fn dataset() -> Dataset {
         classes: ["background", "a", "b"].map(str::to_owned).to_vec(),
         provenance: String::new(),
         levels: Vec::new(),
+        test_fold: 0,
         preparation: None,
         cases: cases.chain(more).collect(),
     }

@@ -114,9 +114,14 @@ fn preparation_placement_and_any_intensities_of_any_channels_are_kept() {
 
 /// What reading [`modalities`] says after `damage` by somebody who can make a digest.
 fn lied(damage: impl FnOnce(&hdf5::File)) -> String {
+    lied_about(&modalities(), damage)
+}
+
+/// The same of any data set.
+fn lied_about(dataset: &Dataset, damage: impl FnOnce(&hdf5::File)) -> String {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("set.h5");
-    store::write(&path, &modalities()).unwrap();
+    store::write(&path, dataset).unwrap();
     damage(&hdf5::File::open_rw(&path).unwrap());
     let bytes = fs::read(&path).unwrap();
     let (length, digest) = (bytes.len() - 512, xxhash_rust::xxh3::xxh3_128(&bytes[512..]));
@@ -189,6 +194,71 @@ fn placements_and_preparations_that_cannot_be_are_refused() {
 
     hint: write it again with `scrimp prepare` (`scrimp prepare --help` lists the sources)
     ");
+}
+
+/// [`small`], and in its second case nobody looked for class 2.
+fn partly_looked_for() -> Dataset {
+    let mut dataset = small();
+    let case = &mut dataset.cases[1];
+    case.classes_annotated = vec![0, 1, 3];
+    for labels in case.annotations.values_mut() {
+        labels.iter_mut().filter(|label| **label == 2).for_each(|label| *label = 0);
+    }
+    dataset
+}
+
+#[test]
+fn the_classes_that_were_looked_for_are_kept_where_some_were_not() {
+    let (folder, dataset) = (TempDir::new().unwrap(), partly_looked_for());
+    let path = folder.path().join("set.h5");
+    store::write(&path, &dataset).unwrap();
+    assert_eq!(store::read(&path).unwrap(), dataset);
+    let stored = |path: &Path| {
+        hdf5::File::open(path)
+            .unwrap()
+            .dataset("classes_annotated")
+            .and_then(|all| all.read_raw::<u8>())
+    };
+    assert_eq!(stored(&path).unwrap(), [1, 1, 1, 1, 1, 1, 0, 1, 1, 1, 1, 1u8]);
+    let mut whole = small();
+    whole.cases[0].classes_annotated = vec![0, 1, 2, 3];
+    store::write(&path, &whole).unwrap();
+    assert_eq!(store::read(&path).unwrap(), small());
+    assert!(stored(&path).is_err());
+    let mut wrong = partly_looked_for();
+    wrong.cases[2].classes_annotated = vec![0, 1, 3];
+    let said = text(store::write(&path, &wrong), folder.path());
+    assert!(said.contains("cannot write case `phantom0003`"), "{said}");
+    assert!(said.contains("expected one of the classes [0, 1, 3] that were looked for"), "{said}");
+}
+
+#[test]
+fn classes_that_cannot_have_been_looked_for_are_refused() {
+    let damaged = |change: fn(&mut [u8]), is_signed: bool| {
+        lied_about(&partly_looked_for(), |file| {
+            let array = file.dataset("classes_annotated").unwrap();
+            let mut flags = array.read_raw::<u8>().unwrap();
+            change(&mut flags);
+            array.write_raw(&flags).unwrap();
+            if is_signed {
+                let checksum = xxhash_rust::xxh3::xxh3_64(&flags);
+                array.attr("xxh3").unwrap().write_scalar(&checksum).unwrap();
+            }
+        })
+    };
+    let said = damaged(|flags| flags[5] = 0, false);
+    assert!(said.contains("`/classes_annotated` of `FOLDER/set.h5` is damaged"), "{said}");
+    let said = damaged(|flags| flags[4..8].fill(0), true);
+    assert!(said.contains("a row of it is [0, 0, 0, 0], expected 1 or 0 for each class"), "{said}");
+    let said = damaged(|flags| flags[5] = 2, true);
+    assert!(said.contains("a row of it is [1, 2, 0, 1], expected 1 or 0 for each class"), "{said}");
+    let said = damaged(|flags| flags[5] = 0, true);
+    assert!(said.contains("that were looked for in it"), "{said}");
+    let said = lied_about(&partly_looked_for(), |file| {
+        file.unlink("classes_annotated").unwrap();
+        file.new_dataset::<u8>().shape((3, 3)).create("classes_annotated").unwrap();
+    });
+    assert!(said.contains("has shape [3, 3], expected [3, 4]"), "{said}");
 }
 
 #[test]
@@ -474,6 +544,7 @@ fn what_appears_while_a_file_is_written_is_not_replaced() {
         classes: &dataset.classes,
         preparation: None,
         levels: &[],
+        test_fold: 0,
     };
     let mut writer = Writer::create(destination, about).unwrap();
     writer.add(&dataset.cases[0]).unwrap();

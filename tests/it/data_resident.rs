@@ -63,15 +63,21 @@ fn odd_shapes(channels: usize) -> Arc<Dataset> {
             patient: format!("patient{number:02}"),
             frame: 0,
             modality: String::new(),
+            classes_annotated: Vec::new(),
             fold: 0,
             scan: Scan { grid: Grid::unplaced([2, rows, columns], None), channels, voxels },
             annotations: BTreeMap::from([(SCRIBBLE.to_owned(), scribble)]),
         }
     });
-    let classes = ["background", "a", "b", "c"].map(str::to_owned).to_vec();
-    let (name, provenance) = ("odd".to_owned(), "noise".to_owned());
-    let (preparation, levels) = (None, Vec::new());
-    Arc::new(Dataset { name, classes, provenance, preparation, levels, cases: cases.collect() })
+    Arc::new(Dataset {
+        name: "odd".to_owned(),
+        classes: ["background", "a", "b", "c"].map(str::to_owned).to_vec(),
+        provenance: "noise".to_owned(),
+        preparation: None,
+        levels: Vec::new(),
+        test_fold: 0,
+        cases: cases.collect(),
+    })
 }
 
 /// A volume of masks for each shape, the first of one slice, the second of two.

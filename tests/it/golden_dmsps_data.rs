@@ -130,6 +130,7 @@ fn golden_patches_that_reach_beyond_a_volume() {
         frame: 0,
         fold: 0,
         modality: String::new(),
+        classes_annotated: Vec::new(),
         scan: Scan { grid: Grid::unplaced(shape, None), channels: 1, voxels },
         annotations: BTreeMap::from([
             (SCRIBBLE.to_owned(), scribble),

@@ -29,6 +29,7 @@ fn case(name: &str, shape: [usize; 3], fold: u32, one_in: u64) -> Case {
         frame: 0,
         fold,
         modality: String::new(),
+        classes_annotated: Vec::new(),
         scan: Scan { grid: Grid::unplaced(shape, Some([3.0, 1.0, 1.0])), channels: 1, voxels },
         annotations: [(SCRIBBLE.to_owned(), scribble), (DENSE.to_owned(), dense)].into(),
     }
@@ -43,6 +44,7 @@ fn dataset() -> Dataset {
         provenance: String::new(),
         preparation: Some(Preparation::grey(Intensities::AsStored)),
         levels: Vec::new(),
+        test_fold: 0,
         cases: vec![
             case("a_larger", [17, 37, 33], 0, 20),
             case("b_smaller", [5, 7, 9], 0, 4),

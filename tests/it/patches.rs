@@ -27,6 +27,7 @@ fn case(number: usize, shape: [usize; 3], channels: usize, one_in: u64) -> Case 
         patient: format!("patient{number}"),
         frame: 0,
         modality: String::new(),
+        classes_annotated: Vec::new(),
         fold: 0,
         annotations: BTreeMap::from([(SCRIBBLE.to_owned(), labels.collect())]),
         scan: Scan { grid: Grid::unplaced(shape, None), channels, voxels },
@@ -43,6 +44,7 @@ fn dataset(channels: usize) -> Dataset {
         provenance: String::new(),
         preparation: None,
         levels: Vec::new(),
+        test_fold: 0,
         cases: cases.map(|(number, shape)| case(number, shape, channels, 20)).collect(),
     }
 }

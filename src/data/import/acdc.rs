@@ -77,6 +77,7 @@ pub fn open(folder: &Path, steps: &Steps) -> Result<Source> {
              {form}"
         ),
         levels: Vec::new(),
+        test_fold: 0,
         case_count,
         cases: Box::new(cases),
         notes,
@@ -280,6 +281,7 @@ fn case(id: Id, files: &Files, notes: &Notes, read: ReadScan) -> Result<Case> {
         patient: format!("patient{:03}", id.patient),
         frame: id.frame,
         modality: String::new(),
+        classes_annotated: Vec::new(),
         fold: if (1..=100).contains(&id.patient) { (id.patient - 1) / 20 + 1 } else { 0 },
         scan: arrays.scan,
         annotations: BTreeMap::from([

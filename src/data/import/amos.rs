@@ -113,6 +113,7 @@ pub fn open(package: &Package) -> Result<Source> {
         provenance,
         preparation: Some(preparation),
         levels: Vec::new(),
+        test_fold: 0,
         case_count,
         cases: Box::new(cases),
         notes,
@@ -252,6 +253,7 @@ fn case(name: String, files: &Files, notes: &Notes) -> Result<Case> {
         frame: 0,
         fold: files.fold,
         modality: files.modality.to_owned(),
+        classes_annotated: Vec::new(),
         scan: scan::read_channels(std::slice::from_ref(&files.image), notes)?,
         annotations,
     })

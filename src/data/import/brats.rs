@@ -95,6 +95,7 @@ pub fn open(volumes: &Volumes) -> Result<Source> {
         provenance,
         preparation: Some(Preparation::colours()),
         levels: Vec::new(),
+        test_fold: 2,
         case_count,
         cases: Box::new(cases),
         notes,

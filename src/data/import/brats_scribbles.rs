@@ -70,6 +70,7 @@ pub fn open(volumes: &Volumes) -> Result<Source> {
         provenance,
         preparation: Some(preparation),
         levels: Vec::new(),
+        test_fold: 2,
         case_count,
         cases: Box::new(cases),
         notes,
@@ -114,6 +115,7 @@ fn case(files: &Files, notes: &Notes) -> Result<Case> {
         frame: 0,
         fold: 0,
         modality: String::new(),
+        classes_annotated: Vec::new(),
         scan: scan::read_channels(&files.images, notes)?,
         annotations: BTreeMap::from([(DENSE.to_owned(), dense)]),
     })

@@ -180,6 +180,7 @@ impl Looked {
             provenance: provenance(&making, &pictures, with_gaze.len()),
             preparation: Some(preparation.clone()),
             levels: making.levels.clone(),
+            test_fold: 0,
             case_count: pictures.len(),
             notes: notes.clone(),
             cases: Box::new(pictures.into_iter().enumerate().map(move |(index, picture)| {
@@ -255,7 +256,16 @@ fn case(
         annotations.insert(GAZE.to_owned(), reached);
     }
     let Picture { name, patient, fold, .. } = picture;
-    Ok(Case { name, patient, frame: 0, fold, scan, modality: String::new(), annotations })
+    Ok(Case {
+        name,
+        patient,
+        frame: 0,
+        fold,
+        modality: String::new(),
+        classes_annotated: Vec::new(),
+        scan,
+        annotations,
+    })
 }
 
 /// A mask on the grid of its picture: 1 where it is brighter than half of 255, or 1 in a mask of 0 and 1; else 0.

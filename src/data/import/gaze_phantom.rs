@@ -86,6 +86,7 @@ pub fn open(phantom: &GazePhantom, threads: usize) -> Result<Source> {
              {test} to test, seed {seed}."
         ),
         levels: making.levels.clone(),
+        test_fold: 2,
         case_count: made.len(),
         notes: Notes::default(),
         cases: Box::new(made.into_iter()),
@@ -139,6 +140,7 @@ impl Numbered {
             fold: self.fold,
             scan,
             modality: String::new(),
+            classes_annotated: Vec::new(),
             annotations: BTreeMap::from([(GAZE.to_owned(), reached), (DENSE.to_owned(), dense)]),
         })
     }

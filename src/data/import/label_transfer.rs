@@ -79,6 +79,7 @@ pub fn open(package: &Package) -> Result<(Source, Vec<String>)> {
         provenance,
         preparation: Some(Preparation::colours()),
         levels: Vec::new(),
+        test_fold: 2,
         case_count,
         cases: Box::new(cases),
         notes: Notes::default(),

@@ -53,6 +53,8 @@ pub struct Source {
     pub preparation: Option<Preparation>,
     /// As [`Dataset::levels`].
     pub levels: Vec<f64>,
+    /// As [`Dataset::test_fold`].
+    pub test_fold: u32,
     /// How many cases follow.
     pub case_count: usize,
     /// The cases in ascending order of their names, each read when asked for.
@@ -70,6 +72,7 @@ impl Source {
             provenance: self.provenance,
             preparation: self.preparation,
             levels: self.levels,
+            test_fold: self.test_fold,
             cases: self.cases.collect::<Result<_>>()?,
         })
     }
@@ -83,6 +86,7 @@ impl From<Dataset> for Source {
             provenance: dataset.provenance,
             preparation: dataset.preparation,
             levels: dataset.levels,
+            test_fold: dataset.test_fold,
             case_count: dataset.cases.len(),
             cases: Box::new(dataset.cases.into_iter().map(Ok)),
             notes: Notes::default(),

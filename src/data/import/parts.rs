@@ -82,6 +82,7 @@ impl PreparedPicture {
             patient: self.patient,
             frame: 0,
             modality: String::new(),
+            classes_annotated: Vec::new(),
             fold: self.part.fold(),
             scan: Preparation::colours().apply(scan)?.scan,
             annotations: BTreeMap::from([(kind.into(), labels)]),

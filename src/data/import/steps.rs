@@ -132,6 +132,7 @@ mod tests {
             patient: "a".into(),
             frame: 0,
             modality: String::new(),
+            classes_annotated: Vec::new(),
             fold: 0,
             scan: Scan { grid: Grid::unplaced([2, 1, 2], None), channels: 2, voxels },
             annotations: [(SCRIBBLE.to_owned(), vec![IGNORE, 1, 0, 2])].into(),

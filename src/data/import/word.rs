@@ -113,6 +113,7 @@ pub fn open(folder: &Path, simulation: Option<Simulation>) -> Result<Source> {
         provenance,
         preparation: Some(preparation),
         levels: Vec::new(),
+        test_fold: 2,
         case_count,
         cases: Box::new(cases),
         notes,
@@ -276,6 +277,7 @@ fn case(name: String, files: &Files, notes: &Notes) -> Result<Case> {
         frame: 0,
         fold: files.fold,
         modality: String::new(),
+        classes_annotated: Vec::new(),
         scan: scan::read(&files.image, notes)?,
         annotations,
     })

@@ -8,6 +8,7 @@
 //! /placements          f64 [cases, 4, 3]: where the first voxel lies in mm, unit vectors along slices,
 //!                      rows, columns
 //! /modalities          strings [cases]: what each was taken with; absent where nobody says it
+//! /classes_annotated   u8 [cases, classes]: 1 for each class that was looked for, else 0; absent where all were
 //! /volumes/NAME/image         u8 or u16 codes, or f32 where a volume has too many intensities
 //! /volumes/NAME/image_levels  f32, the intensity of each code
 //! /volumes/NAME/scribble …    u8, one array per kind of annotation
@@ -36,6 +37,8 @@ pub use destination::{Destination, Existing};
 pub use read::read;
 pub use write::{About, Writer, write};
 
+use crate::error::{Failure, Result};
+use crate::scan::Placement;
 use hdf5::types::FixedUnicode;
 use hdf5::{FileBuilder, H5Type};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
@@ -58,11 +61,17 @@ const PREPARATION: &str = "preparation";
 /// The root attribute that says what the values of gaze stand for; absent where there are none.
 const LEVELS: &str = "levels";
 
+/// The root attribute that says which fold is there to test with; absent where there is none.
+const TEST_FOLD: &str = "test_fold";
+
 /// The array of where cases lie in the patient.
 const PLACEMENTS: &str = "placements";
 
 /// The array of what cases were taken with.
 const MODALITIES: &str = "modalities";
+
+/// The array of the classes that were looked for in each case.
+const CLASSES_ANNOTATED: &str = "classes_annotated";
 
 /// UTF-8 bytes of the longest name of a case, patient, class or data set.
 const NAME_BYTES: usize = 256;
@@ -84,6 +93,8 @@ struct Row {
     frame: u32,
     fold: u32,
     modality: String,
+    /// As [`super::Case::classes_annotated`].
+    classes_annotated: Vec<u8>,
     /// Slices, rows, columns.
     shape: [usize; 3],
     /// Of slices, rows, columns; NaN where unknown.
@@ -105,6 +116,45 @@ struct StoredRow<S: H5Type> {
     spacing_slices_mm: f64,
     spacing_rows_mm: f64,
     spacing_columns_mm: f64,
+}
+
+/// Where a case lies that does not say so.
+const UNPLACED: StoredPlacement = [[f64::NAN; 3]; 4];
+
+fn stored_placement(placement: Placement) -> StoredPlacement {
+    let [slices, rows, columns] = placement.direction;
+    [placement.origin_mm, slices, rows, columns]
+}
+
+fn placement([origin_mm, slices, rows, columns]: StoredPlacement) -> Option<Placement> {
+    let direction = [slices, rows, columns];
+    let is_known = direction.iter().chain([&origin_mm]).flatten().all(|number| number.is_finite());
+    is_known.then_some(Placement { direction, origin_mm })
+}
+
+/// A row of [`CLASSES_ANNOTATED`]: 1 for each class that was looked for, else 0.
+fn stored_classes(classes_annotated: &[u8], class_count: usize) -> Vec<u8> {
+    if classes_annotated.is_empty() {
+        return vec![1; class_count];
+    }
+    let is_looked_for =
+        |class: usize| classes_annotated.iter().any(|&one| usize::from(one) == class);
+    (0..class_count).map(|class| u8::from(is_looked_for(class))).collect()
+}
+
+/// The classes that a row of [`CLASSES_ANNOTATED`] names, none where it names all. Refuses a row without background,
+/// which would name none.
+fn classes_annotated(row: &[u8]) -> Result<Vec<u8>> {
+    if row.first() != Some(&1) || row.iter().any(|&flag| flag > 1) {
+        let what = format!(
+            "a row of it is {row:?}, expected 1 or 0 for each class, and 1 for the background"
+        );
+        return Err(Failure::new(what));
+    }
+    if row.iter().all(|&flag| flag == 1) {
+        return Ok(Vec::new());
+    }
+    Ok((0..=u8::MAX).zip(row).filter(|&(_, &flag)| flag == 1).map(|(class, _)| class).collect())
 }
 
 /// The extents of a stored image of `shape`, slices, rows and columns.

@@ -6,16 +6,17 @@
 use super::seal::{self, Form};
 use super::text::Text;
 use super::{
-    BARE_LAYOUT, CHANNEL_COUNT, LAYOUT, LEVELS, LongText, MODALITIES, Name, PLACEMENTS,
-    PREPARATION, Row, StoredPlacement, StoredRow, UNPLACED_LAYOUT, heap, image_checksum,
-    image_extents, modalities_checksum, placements_checksum, table_checksum, without_locks,
+    BARE_LAYOUT, CHANNEL_COUNT, CLASSES_ANNOTATED, LAYOUT, LEVELS, LongText, MODALITIES, Name,
+    PLACEMENTS, PREPARATION, Row, StoredRow, TEST_FOLD, UNPLACED, UNPLACED_LAYOUT,
+    classes_annotated, heap, image_checksum, image_extents, modalities_checksum, placement,
+    placements_checksum, table_checksum, without_locks,
 };
 use crate::data::{Case, Dataset, check_levels};
 use crate::error::{Context, Failure, Result};
 use crate::files;
 use crate::limits::{CASES, CHANNELS, CLASSES, EXTENT, GAZE_LEVELS, VOLUME_VOXELS, elements};
 use crate::preparation::Preparation;
-use crate::scan::{Grid, Placement, Scan};
+use crate::scan::{Grid, Scan};
 use hdf5::types::{FloatSize, IntSize, TypeDescriptor, VarLenUnicode};
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -172,9 +173,18 @@ impl<'a> Packed<'a> {
         if self.form == Form::Sealed {
             self.place(&mut rows)?;
             self.name_modalities(&mut rows)?;
+            self.name_classes(&mut rows, classes.len())?;
         }
-        let levels = self.levels()?;
-        let about = Dataset { name, provenance, preparation, levels, cases: Vec::new(), classes };
+        let (levels, test_fold) = (self.levels()?, self.test_fold()?);
+        let about = Dataset {
+            name,
+            provenance,
+            preparation,
+            levels,
+            test_fold,
+            cases: Vec::new(),
+            classes,
+        };
         Ok(Contents { about, rows, channels })
     }
 
@@ -241,6 +251,15 @@ impl<'a> Packed<'a> {
         Ok(levels)
     }
 
+    /// The fold that is there to test with; the attribute is absent where there is none.
+    fn test_fold(&self) -> Result<u32> {
+        if !self.has_attribute(TEST_FOLD)? {
+            return Ok(0);
+        }
+        let read = self.file.attr(TEST_FOLD).and_then(|value| value.read_scalar::<u32>());
+        read.context(|| self.cannot(&format!("attribute `{TEST_FOLD}`")))
+    }
+
     /// How the scans were prepared; the attribute is absent where that is not known.
     fn preparation(&self, channels: usize) -> Result<Option<Preparation>> {
         if self.form != Form::Sealed || !self.has_attribute(PREPARATION)? {
@@ -285,6 +304,21 @@ impl<'a> Packed<'a> {
         self.verify(&array, modalities_checksum(rows))
     }
 
+    /// Adds which classes were looked for to the rows of their table; the array is absent where all were.
+    fn name_classes(&self, rows: &mut [Row], class_count: usize) -> Result<()> {
+        if !self.file.link_exists(CLASSES_ANNOTATED) {
+            return Ok(());
+        }
+        let name = format!("/{CLASSES_ANNOTATED}");
+        let stored = self.labels(&name, &[rows.len(), class_count])?;
+        for (row, stored) in rows.iter_mut().zip(stored.chunks_exact(class_count)) {
+            let classes = classes_annotated(stored);
+            row.classes_annotated =
+                classes.map_err(|failure| failure.during(self.cannot(&format!("`{name}`"))))?;
+        }
+        Ok(())
+    }
+
     fn table<S: Text>(&self) -> Result<Vec<Row>> {
         let cannot = || self.cannot("table `/cases`");
         let table = self.dataset("/cases")?;
@@ -319,6 +353,7 @@ impl<'a> Packed<'a> {
             frame: stored.frame,
             fold: stored.fold,
             modality: String::new(),
+            classes_annotated: Vec::new(),
             shape,
             spacing_mm: [
                 stored.spacing_slices_mm,
@@ -336,7 +371,7 @@ impl<'a> Packed<'a> {
         let names = group.member_names().context(|| self.cannot(&format!("`{folder}`")))?;
         let mut annotations = BTreeMap::new();
         for kind in names.into_iter().filter(|name| name != "image" && name != "image_levels") {
-            let labels = self.labels(&format!("{folder}/{kind}"), row.shape)?;
+            let labels = self.labels(&format!("{folder}/{kind}"), &row.shape)?;
             annotations.insert(kind, labels);
         }
         let case = Case {
@@ -345,6 +380,7 @@ impl<'a> Packed<'a> {
             frame: row.frame,
             fold: row.fold,
             modality: row.modality.clone(),
+            classes_annotated: row.classes_annotated.clone(),
             scan: Scan {
                 grid: Grid {
                     shape: row.shape,
@@ -363,8 +399,8 @@ impl<'a> Packed<'a> {
         Ok(case)
     }
 
-    fn labels(&self, name: &str, shape: [usize; 3]) -> Result<Vec<u8>> {
-        let array = self.volume::<u8>(name, &shape)?;
+    fn labels(&self, name: &str, extents: &[usize]) -> Result<Vec<u8>> {
+        let array = self.volume::<u8>(name, extents)?;
         let labels = array.read_raw::<u8>().context(|| self.cannot(&format!("`{name}`")))?;
         self.verify(&array, xxh3_64(&labels))?;
         Ok(labels)
@@ -473,15 +509,6 @@ fn fits(table: &TypeDescriptor) -> bool {
     table.fields.iter().all(|column| {
         column.offset.checked_add(column.ty.size()).is_some_and(|end| end <= table.size)
     })
-}
-
-/// Where a case lies that does not say so.
-const UNPLACED: StoredPlacement = [[f64::NAN; 3]; 4];
-
-fn placement([origin_mm, slices, rows, columns]: StoredPlacement) -> Option<Placement> {
-    let direction = [slices, rows, columns];
-    let is_known = direction.iter().chain([&origin_mm]).flatten().all(|number| number.is_finite());
-    is_known.then_some(Placement { direction, origin_mm })
 }
 
 /// Codes of two bytes have no more levels.

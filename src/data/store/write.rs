@@ -3,15 +3,15 @@
 use super::destination::{Destination, Existing};
 use super::read::verify;
 use super::{
-    CHANNEL_COUNT, LAYOUT, LEVELS, LongText, MODALITIES, NAME_BYTES, Name, PLACEMENTS, PREPARATION,
-    Row, StoredPlacement, StoredRow, TEXT_BYTES, image_checksum, image_extents,
-    modalities_checksum, placements_checksum, seal, table_checksum, without_locks,
+    CHANNEL_COUNT, CLASSES_ANNOTATED, LAYOUT, LEVELS, LongText, MODALITIES, NAME_BYTES, Name,
+    PLACEMENTS, PREPARATION, Row, StoredRow, TEST_FOLD, TEXT_BYTES, UNPLACED, image_checksum,
+    image_extents, modalities_checksum, placements_checksum, seal, stored_classes,
+    stored_placement, table_checksum, without_locks,
 };
 use crate::data::{Case, Dataset, check_levels};
 use crate::error::{Context, Failure, Result};
 use crate::limits::{CASES, CLASSES};
 use crate::preparation::Preparation;
-use crate::scan::Placement;
 use hdf5::types::FixedUnicode;
 use hdf5::{Group, H5Type};
 use std::fs::File;
@@ -32,6 +32,7 @@ pub fn write(path: &Path, dataset: &Dataset) -> Result<()> {
         classes: &dataset.classes,
         preparation: dataset.preparation.as_ref(),
         levels: &dataset.levels,
+        test_fold: dataset.test_fold,
     };
     let mut writer = Writer::create(destination, about)?;
     for case in &dataset.cases {
@@ -53,6 +54,8 @@ pub struct About<'a> {
     pub preparation: Option<&'a Preparation>,
     /// As [`Dataset::levels`].
     pub levels: &'a [f64],
+    /// As [`Dataset::test_fold`].
+    pub test_fold: u32,
 }
 
 /// Writes a packed file case by case. The file has a temporary name beside the final one until
@@ -137,10 +140,12 @@ impl Writer {
     /// Writes the case table and the digest of everything, reads all of it back, makes the file durable and
     /// gives it its name; returns its bytes.
     pub fn finish(self) -> Result<u64> {
-        let Self { mut destination, file, rows, .. } = self;
+        let Self { mut destination, file, rows, class_count, .. } = self;
         let path = destination.path().to_owned();
         let cannot = || format!("cannot write `{}`", path.display());
-        write_table(&file, &rows).map_err(|failure| failure.during(cannot()))?;
+        let written = write_table(&file, &rows)
+            .and_then(|()| write_classes_annotated(&file, &rows, class_count));
+        written.map_err(|failure| failure.during(cannot()))?;
         file.close().context(cannot)?;
         let written = File::open(destination.partial.partial()).context(cannot)?;
         let block = seal::block(&written).context(cannot)?;
@@ -177,6 +182,10 @@ fn describe(file: &hdf5::File, about: About<'_>) -> Result<()> {
     check_levels(about.levels)?;
     if !about.levels.is_empty() {
         file.new_attr_builder().with_data(about.levels).create(LEVELS).context(wrong)?;
+    }
+    if about.test_fold > 0 {
+        let attribute = file.new_attr::<u32>().create(TEST_FOLD).context(wrong)?;
+        attribute.write_scalar(&about.test_fold).context(wrong)?;
     }
     file.create_group("volumes").context(wrong)?;
     Ok(())
@@ -218,6 +227,21 @@ fn write_modalities(file: &hdf5::File, rows: &[Row]) -> Result<()> {
     write_checksum(&array, modalities_checksum(rows)).context(wrong)
 }
 
+/// Writes which classes were looked for, where some were not.
+fn write_classes_annotated(file: &hdf5::File, rows: &[Row], class_count: usize) -> Result<()> {
+    let wrong = || "HDF5 refuses the classes that were looked for";
+    let stored = rows.iter().flat_map(|row| stored_classes(&row.classes_annotated, class_count));
+    let stored: Vec<u8> = stored.collect();
+    if stored.iter().all(|&flag| flag == 1) {
+        return Ok(());
+    }
+    let array = file.new_dataset::<u8>().shape((rows.len(), class_count));
+    let array = array.chunk((rows.len().min(ROWS_PER_CHUNK), class_count)).deflate(DEFLATE_LEVEL);
+    let array = array.create(CLASSES_ANNOTATED).context(wrong)?;
+    array.write_raw(&stored).context(wrong)?;
+    write_checksum(&array, xxh3_64(&stored)).context(wrong)
+}
+
 /// Rows of the case table that are compressed together.
 const ROWS_PER_CHUNK: usize = 1 << 10;
 
@@ -242,15 +266,11 @@ fn row(case: &Case) -> Row {
         frame: case.frame,
         fold: case.fold,
         modality: case.modality.clone(),
+        classes_annotated: case.classes_annotated.clone(),
         shape: case.scan.grid.shape,
         spacing_mm: case.scan.grid.spacing_mm.unwrap_or([f64::NAN; 3]),
-        placement: case.scan.grid.placement.map_or([[f64::NAN; 3]; 4], stored_placement),
+        placement: case.scan.grid.placement.map_or(UNPLACED, stored_placement),
     }
-}
-
-fn stored_placement(placement: Placement) -> StoredPlacement {
-    let [slices, rows, columns] = placement.direction;
-    [placement.origin_mm, slices, rows, columns]
 }
 
 fn stored(row: &Row) -> Result<StoredRow<Name>> {
@@ -356,8 +376,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.h5");
         let classes = ["background", "heart"].map(String::from);
-        let about =
-            About { name: "a", provenance: "", preparation: None, levels: &[], classes: &classes };
+        let about = About {
+            name: "a",
+            provenance: "",
+            preparation: None,
+            levels: &[],
+            test_fold: 0,
+            classes: &classes,
+        };
         let mut writer =
             Writer::create(Destination::claim(&path, Existing::Refused).unwrap(), about).unwrap();
         let shape = [4, 64, 64];
@@ -369,6 +395,7 @@ mod tests {
             patient: "one".into(),
             frame: 0,
             modality: String::new(),
+            classes_annotated: Vec::new(),
             fold: 0,
             scan: Scan { grid: Grid::unplaced(shape, None), channels: 1, voxels },
             annotations: annotations.into(),

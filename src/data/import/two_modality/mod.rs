@@ -139,6 +139,7 @@ pub fn open(phantom: TwoModalityPhantom) -> Result<Source> {
             .to_vec(),
         preparation: Some(preparation),
         levels: Vec::new(),
+        test_fold: 0,
         provenance: format!(
             "Synthetic bellies in CT and in MR, {cases} patients of each to train on, a share of {labelled_share} \
              labelled, {validation} of each to validate, seed {seed}."
@@ -191,6 +192,7 @@ fn stored(phantom: &TwoModalityPhantom, modality: Modality, part: Part, number: 
         frame: 0,
         fold,
         modality: modality.name().to_owned(),
+        classes_annotated: Vec::new(),
         scan: Scan { grid, channels: 1, voxels },
         annotations: BTreeMap::from_iter(dense),
     }
