@@ -1,6 +1,7 @@
 //! `scrimp evaluate`: scores a checkpoint of a run on its held-out fold.
 
 use super::chosen;
+use super::dice_table::DiceTable;
 use super::narrate::together;
 use super::origin::Source;
 use super::run::{self, Place};
@@ -18,7 +19,7 @@ use crate::runlog::directory::RunDirectory;
 use crate::train::Method;
 use crate::train::checkpoint::restore_chosen;
 use crate::train::evaluate::{Evaluator, Yardstick, recompute_statistics};
-use crate::train::scores::Scores;
+use crate::train::scores::{CaseScores, Score, Scores};
 use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -94,6 +95,7 @@ fn scored(
         Convention::Voxels => Yardstick::Voxels,
         Convention::Published => Yardstick::Published,
         Convention::Dmsps => Yardstick::Dmsps,
+        Convention::Scribblebench => Yardstick::Scribblebench,
     };
     statistics(arguments.statistics, plan, &dataset, (&*method, place.device, comm))?;
     let evaluator = Evaluator {
@@ -107,8 +109,20 @@ fn scored(
         return Ok(Found { csv, means, cases: cases.len() });
     }
     let scores = evaluator.run(&*method, comm)?;
+    if arguments.convention == Convention::Scribblebench {
+        let table = dice_table(scores);
+        let csv = agree(comm, table.to_csv())?;
+        return Ok(Found { csv, means: table.means(), cases: table.cases.len() });
+    }
     let csv = agree(comm, scores.to_csv())?;
     Ok(Found { csv, means: means(&scores), cases: scores.cases.len() })
+}
+
+/// The Dice of every structure and case.
+fn dice_table(scores: Scores) -> DiceTable {
+    let defined = |score: &Score| Some(score.dice).filter(|dice| !dice.is_nan());
+    let row = |case: CaseScores| (case.case, case.scores.iter().map(defined).collect());
+    DiceTable { structures: scores.structures, cases: scores.cases.into_iter().map(row).collect() }
 }
 
 /// Batches from which running statistics are made anew on request.

@@ -57,7 +57,7 @@ pub(super) fn warnings(plan: &RunPlan, dataset: &Dataset) -> Vec<String> {
     }
     let folds = match plan.data.split {
         Some(Split::Dmsps) => "; without `data.split` folds are by patient",
-        None => "",
+        Some(Split::Scribblebench) | None => "",
     };
     vec![format!(
         "of {both} of the {all} patients that fold {fold} holds out, other scans are trained on: scores say little \

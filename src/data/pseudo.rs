@@ -131,7 +131,7 @@ impl Labelling {
 const LONGEST_RUN: usize = u16::MAX as usize;
 
 /// Appends `labels` as runs: a label, and how often it comes as two bytes, the lower one first.
-fn encode(labels: &[u8], message: &mut Vec<u8>) {
+pub(super) fn encode(labels: &[u8], message: &mut Vec<u8>) {
     for equal in labels.chunk_by(|one, other| one == other) {
         for run in equal.chunks(LONGEST_RUN) {
             message.push(run[0]);
@@ -141,7 +141,7 @@ fn encode(labels: &[u8], message: &mut Vec<u8>) {
 }
 
 /// Fills `labels` from runs; `None` where these end too early or do not end with it.
-fn decode(bytes: &mut impl Iterator<Item = u8>, labels: &mut [u8]) -> Option<()> {
+pub(super) fn decode(bytes: &mut impl Iterator<Item = u8>, labels: &mut [u8]) -> Option<()> {
     let mut left = labels;
     while !left.is_empty() {
         let label = bytes.next()?;

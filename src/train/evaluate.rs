@@ -34,6 +34,8 @@ pub enum Yardstick {
     /// As [`Yardstick::Native`], and 0 in every score of a structure that prediction or truth lack
     /// (`HiLab-git/DMSPS` at 89fe065).
     Dmsps,
+    /// Native size and Dice alone; no distances (`MIC-DKFZ/ScribbleBench` at f292115).
+    Scribblebench,
 }
 
 /// Scores a method on the cases that a fold holds out.
@@ -265,11 +267,14 @@ impl Evaluator {
                 let prediction = Cow::from(labels);
                 (Convention::Published, prediction, held_out.truth_on(*plane), shape, own)
             }
-            Yardstick::Native | Yardstick::Voxels | Yardstick::Dmsps => {
+            Yardstick::Native | Yardstick::Voxels | Yardstick::Dmsps | Yardstick::Scribblebench => {
                 let spacing = if self.yardstick == Yardstick::Voxels { [1.0; 3] } else { own };
                 let truth = Cow::from(held_out.truth());
-                let is_dmsps = self.yardstick == Yardstick::Dmsps;
-                let convention = if is_dmsps { Convention::Dmsps } else { Convention::Plain };
+                let convention = match self.yardstick {
+                    Yardstick::Dmsps => Convention::Dmsps,
+                    Yardstick::Scribblebench => Convention::Scribblebench,
+                    _ => Convention::Plain,
+                };
                 (convention, predicted.on_own_grid(), truth, shape, spacing)
             }
         };
