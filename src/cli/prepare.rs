@@ -1,6 +1,7 @@
 //! The command line of `scrimp prepare`: types only.
 
 use super::annotate::{PseudoLabels, Scribbles};
+use super::check::CheckPacked;
 use crate::limits::{EXTENT, FOLDS, NETWORK_SIZE, PHANTOM_CASES};
 use clap::builder::RangedU64ValueParser;
 use clap::{ArgGroup, Args, Subcommand, ValueEnum};
@@ -32,6 +33,8 @@ pub enum Prepare {
         #[arg(hide = true, trailing_var_arg = true, allow_hyphen_values = true)]
         words: Vec<String>,
     },
+    /// nnU-Net: a raw folder `DatasetNNN_NAME` of the second version
+    Nnunet(Nnunet),
     /// A synthetic cardiac data set, for trying things out
     Phantom {
         /// How many cases
@@ -69,8 +72,10 @@ pub enum Prepare {
     TwoModalityPhantom(TwoModalityPhantom),
     /// Add labels of every pixel that a program makes of scribbles; mpirun makes it faster
     PseudoLabels(PseudoLabels),
-    /// Draw scribbles or points where there are dense labels, instead of those that are there, or shorten these
+    /// Draw scribbles or points where there are dense labels, instead of those that are there, or shorten these; mpirun makes it faster
     Scribbles(Scribbles),
+    /// Say what a packed file holds and what is odd about it, and whether it can be trained on
+    Check(CheckPacked),
 }
 
 /// Arguments of `scrimp prepare acdc` and `scrimp prepare mscmr`.
@@ -170,6 +175,40 @@ pub struct OwnData {
     /// `z-score`, `z-score-nonzero` or `z-score-slices` by the image itself, `window:LOW,HIGH` to [0, 1], `fixed` by the annotated
     /// foreground of all images (for CT), `as-stored`
     #[arg(long, value_name = "HOW", default_value = "robust")]
+    pub intensities: Vec<String>,
+    /// The packed file to write
+    #[arg(long, value_name = "FILE")]
+    pub to: PathBuf,
+}
+
+/// Arguments of `scrimp prepare nnunet`.
+#[derive(Debug, Args)]
+pub struct Nnunet {
+    /// The raw folder of one data set, such as `nnUNet_raw/Dataset027_ACDC`, with `dataset.json`, `imagesTr` and
+    /// `labelsTr`, and where they are there `labelsTr_dense`, `imagesTs` and `labelsTs`
+    #[arg(long, value_name = "DIR")]
+    pub from: PathBuf,
+    /// The folds [default: `splits_final.json` in the folder, or in the one of its name in `nnUNet_preprocessed` beside
+    /// `nnUNet_raw`; else five are drawn]
+    #[arg(long, value_name = "FILE")]
+    pub splits: Option<PathBuf>,
+    /// Table with a line for each case: columns `case` and any of `patient`, `classes` (those that somebody looked for,
+    /// as in `liver;tumour`) and, where there is no file of folds, `part` (`train` or `test`) and `fold`
+    #[arg(long, value_name = "CSV")]
+    pub cases: Option<PathBuf>,
+    /// Regular expression whose first group in the name of a case is its patient, as in `^(p[0-9]+)_`;
+    /// each case is a patient of its own otherwise
+    #[arg(long, value_name = "REGEX")]
+    pub patients: Option<String>,
+    /// How images are resampled
+    #[command(flatten)]
+    pub resampling: Resampling,
+    /// Which part of images is kept
+    #[arg(long, default_value = "none")]
+    pub crop: Crop,
+    /// How intensities are scaled, once for all channels or once for each, by a word that `scrimp prepare own-data --help`
+    /// names [default: by the names of the channels, as nnU-Net does]
+    #[arg(long, value_name = "HOW")]
     pub intensities: Vec<String>,
     /// The packed file to write
     #[arg(long, value_name = "FILE")]

@@ -11,6 +11,12 @@ mod architecture;
 #[cfg(feature = "mpi")]
 mod bench;
 #[cfg(test)]
+#[cfg(feature = "hdf5")]
+mod checking;
+#[cfg(test)]
+#[cfg(feature = "mpi")]
+mod classes_annotated;
+#[cfg(test)]
 mod cli;
 #[cfg(test)]
 #[cfg(feature = "torch")]
@@ -75,6 +81,8 @@ mod data_volumes;
 #[cfg(test)]
 #[cfg(feature = "hdf5")]
 mod data_word;
+#[cfg(test)]
+mod dicom;
 #[cfg(test)]
 #[cfg(feature = "mpi")]
 mod distributed;
@@ -212,6 +220,9 @@ mod mixings;
 mod native;
 #[cfg(test)]
 mod nifti_files;
+#[cfg(test)]
+#[cfg(feature = "hdf5")]
+mod nnunet;
 #[cfg(test)]
 #[cfg(feature = "torch")]
 mod non_finite;

@@ -327,7 +327,7 @@ fn a_set_with_everything_is_packed_and_every_mistake_has_its_sentence() {
     exit code 0
     ");
     let dataset = store::read(&folder.join("set.h5")).unwrap();
-    assert_eq!(dataset.test_fold, 4);
+    assert_eq!(dataset.test_fold, Some(4));
     let fold = |name: &str| dataset.cases.iter().find(|case| case.name == name).unwrap().fold;
     assert_eq!([fold("p4_a"), fold("p4_b"), fold("p5_a")], [4, 4, 0]);
     assert!(fold("p1_a") == fold("p1_b") && fold("p3_a") == fold("p3_b"));

@@ -20,6 +20,7 @@ mod labelled_share;
 pub mod lesion_phantom;
 pub mod masks;
 pub mod mscmr;
+pub mod nnunet;
 pub mod own_data;
 mod own_data_files;
 mod own_data_folds;
@@ -59,7 +60,7 @@ pub struct Source {
     /// As [`Dataset::levels`].
     pub levels: Vec<f64>,
     /// As [`Dataset::test_fold`].
-    pub test_fold: u32,
+    pub test_fold: Option<u32>,
     /// How many cases follow.
     pub case_count: usize,
     /// The cases in ascending order of their names, each read when asked for.

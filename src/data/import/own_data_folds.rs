@@ -43,8 +43,8 @@ pub(super) type Belongings = BTreeMap<String, Belonging>;
 pub(super) struct Folds {
     /// By case; 0 for one that is never held out.
     of: BTreeMap<String, u32>,
-    /// The fold of the cases to test with; 0 where there are none.
-    pub(super) test_fold: u32,
+    /// The fold of the cases to test with.
+    pub(super) test_fold: Option<u32>,
     /// How that came about, in a sentence.
     pub(super) words: String,
 }
@@ -66,8 +66,10 @@ impl Folds {
             .hint("leave some with `part` `train` in the table of cases"));
         }
         let last = folds.values().copied().max().unwrap_or_default();
-        let test_fold = if tested.is_empty() { 0 } else { last + 1 };
-        folds.extend(tested.into_iter().map(|patient| (patient, test_fold)));
+        let test_fold = (!tested.is_empty()).then_some(last + 1);
+        if let Some(fold) = test_fold {
+            folds.extend(tested.into_iter().map(|patient| (patient, fold)));
+        }
         let fold = |patient: &String| folds.get(patient).copied().unwrap_or_default();
         let sizes: Vec<u32> = patients.into_iter().map(fold).collect();
         let words = words(&sizes, test_fold, drawn);
@@ -82,7 +84,7 @@ impl Folds {
 
     /// Whether a case is there to test with.
     pub(super) fn is_test(&self, case: &str) -> bool {
-        self.test_fold > 0 && self.test_fold == self.of(case)
+        self.test_fold == Some(self.of(case))
     }
 }
 
@@ -256,21 +258,21 @@ fn tests_of(
 }
 
 /// How many patients each fold holds out, in a sentence; `drawn` is the seed where chance decided.
-fn words(folds: &[u32], test_fold: u32, drawn: Option<u64>) -> String {
+fn words(folds: &[u32], test_fold: Option<u32>, drawn: Option<u64>) -> String {
     let mut sizes = BTreeMap::<u32, usize>::new();
     for fold in folds {
         *sizes.entry(*fold).or_default() += 1;
     }
     let never = sizes.remove(&0).unwrap_or_default();
-    let tested = sizes.remove(&test_fold).unwrap_or_default();
+    let tested = test_fold.and_then(|fold| sizes.remove(&fold)).unwrap_or_default();
     let held_out: Vec<String> =
         sizes.iter().map(|(fold, count)| format!("{count} in fold {fold}")).collect();
     let mut parts = held_out;
     if never > 0 {
         parts.push(format!("{never} always trained on"));
     }
-    if tested > 0 {
-        parts.push(format!("{tested} to test with in fold {test_fold}"));
+    if let Some(fold) = test_fold {
+        parts.push(format!("{tested} to test with in fold {fold}"));
     }
     let how = drawn
         .map_or("as the table of cases says".to_owned(), |seed| format!("drawn with seed {seed}"));
@@ -315,7 +317,7 @@ mod tests {
         for pair in folds.of.values().collect::<Vec<_>>().chunks(2) {
             assert_eq!(pair[0], pair[1]);
         }
-        assert_eq!((folds.of("c20"), folds.test_fold), (0, 4));
+        assert_eq!((folds.of("c20"), folds.test_fold), (0, Some(4)));
         assert_eq!(cases.keys().filter(|name| folds.is_test(name)).count(), 6);
         assert_eq!(
             folds.words,
@@ -345,7 +347,7 @@ mod tests {
         let parts = table("case,part\nc00,test\nc01,test\nc02,\nc03,train\nc04,\nc05,\n");
         let (found, _) = divided(&cases, &Folding::default(), Some(&parts)).unwrap();
         assert_eq!(found.of.values().copied().collect::<Vec<_>>(), [2, 2, 1, 1, 0, 0]);
-        assert_eq!(found.test_fold, 2);
+        assert_eq!(found.test_fold, Some(2));
     }
 
     #[test]
