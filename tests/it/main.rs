@@ -14,6 +14,9 @@ mod bench;
 #[cfg(feature = "hdf5")]
 mod checking;
 #[cfg(test)]
+#[cfg(feature = "mpi")]
+mod classes_annotated;
+#[cfg(test)]
 mod cli;
 #[cfg(test)]
 #[cfg(feature = "torch")]
@@ -217,6 +220,9 @@ mod mixings;
 mod native;
 #[cfg(test)]
 mod nifti_files;
+#[cfg(test)]
+#[cfg(feature = "hdf5")]
+mod nnunet;
 #[cfg(test)]
 #[cfg(feature = "torch")]
 mod non_finite;
