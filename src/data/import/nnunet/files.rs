@@ -196,8 +196,8 @@ impl Search<'_> {
         let mut found = BTreeMap::new();
         for (name, images) in images {
             let Some(labels) = dense.remove(&name) else {
-                let sentence = "left out, for `labelsTs` has no labels to score them with";
-                self.notes.add(sentence, format!("`{name}`"));
+                let why = "`labelsTs` has no labels to score them with";
+                self.notes.leave_out(why, format!("`{name}`"));
                 continue;
             };
             let images = self.in_order(&name, images, count)?;
@@ -264,8 +264,8 @@ impl Search<'_> {
 
     fn note_alone(&self, labels: &BTreeMap<String, PathBuf>) {
         for path in labels.values() {
-            let sentence = "labels without image are left out";
-            self.notes.add(sentence, format!("`{}`", path.display()));
+            let why = "these labels have no image";
+            self.notes.leave_out(why, format!("`{}`", path.display()));
         }
     }
 }
@@ -352,9 +352,9 @@ mod tests {
         assert_eq!(
             notes,
             [
-                "labels without image are left out: `FOLDER/labelsTr/z.nrrd`",
-                "left out, for `labelsTs` has no labels to score them with: `d`",
                 "passed over, for its name is not that of an image or of labels: `FOLDER/imagesTr/readme.txt`",
+                "left out, for `labelsTs` has no labels to score them with: `d`",
+                "left out, for these labels have no image: `FOLDER/labelsTr/z.nrrd`",
             ]
         );
         let dense = json!({"labels": {"background": 0, "liver": 1}});
