@@ -33,6 +33,8 @@ pub const PICTURE_PIXELS: usize = 1 << 26;
 pub const PICTURE_BYTES: u64 = 1 << 29;
 /// Bytes of a TIFF file, which is held in memory with all of its pages.
 pub const TIFF_BYTES: u64 = 1 << 33;
+/// Bytes of a file of DICOM, which is held in memory with all of its frames.
+pub const DICOM_BYTES: u64 = 1 << 33;
 /// Bytes of a description of a data set, or of its folds, in JSON.
 pub const JSON_BYTES: u64 = 1 << 26;
 /// Bytes of the header of a volume that is written as text, without its voxels.

@@ -125,6 +125,8 @@ pub enum ScribbleKind {
     Walk,
     /// A few single pixels of each class
     Points,
+    /// In one component of each class, the background included, a curve and a piece of its edge, by the recipe of ScribbleBench
+    Scribblebench,
     /// Nothing new: the scribbles that are there, for `--shorten` and `--every`
     Existing,
 }

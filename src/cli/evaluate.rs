@@ -12,7 +12,7 @@ pub struct Evaluate {
     /// last, best, or the directory of a checkpoint
     #[arg(long, value_name = "last|best|PATH", default_value = "last")]
     pub checkpoint: String,
-    /// The yardstick of the scores
+    /// The yardstick of the scores; of files `native` or `scribblebench`
     #[arg(long, default_value = "native")]
     pub convention: Convention,
     /// The fold to score, of which nothing was trained on [default: the one that the run held out]
@@ -27,7 +27,7 @@ pub struct Evaluate {
         value_name = "DIR",
         group = "files",
         requires_all = ["run", "labels"],
-        conflicts_with_all = ["convention", "fold", "statistics"]
+        conflicts_with_all = ["fold", "statistics"]
     )]
     pub images: Option<PathBuf>,
     /// What these images were taken with, as `ct`, of a run that has learnt from several modalities
@@ -39,7 +39,7 @@ pub struct Evaluate {
         value_name = "DIR",
         group = "files",
         requires = "labels",
-        conflicts_with_all = ["run", "checkpoint", "convention", "fold", "statistics"]
+        conflicts_with_all = ["run", "checkpoint", "fold", "statistics"]
     )]
     pub predictions: Option<PathBuf>,
     /// The true labels, files with the names of the images or predictions
@@ -51,7 +51,7 @@ pub struct Evaluate {
     /// Classes by the values of labels, the background first: names, or `VALUE=NAME` of each [default: of a run its own; else every value that is found, 0 the background]
     #[arg(long, value_name = "NAMES", value_delimiter = ',', requires = "labels")]
     pub classes: Option<Vec<String>>,
-    /// Where to write the table of cases [default: `scores.csv` in the folder of predictions; of a run `RUN/scores/evaluate-CHECKPOINT-CONVENTION.csv`, with statistics and fold if they are given, with `--images` `RUN/scores/evaluate-files-CHECKPOINT.csv`]
+    /// Where to write the table of cases [default: `scores.csv` in the folder of predictions; of a run `RUN/scores/evaluate-CHECKPOINT-CONVENTION.csv`, with statistics and fold if they are given, with `--images` `RUN/scores/evaluate-files-CHECKPOINT.csv` or `evaluate-files-CHECKPOINT-scribblebench.csv`]
     #[arg(long, value_name = "FILE")]
     pub to: Option<PathBuf>,
 }
@@ -67,6 +67,8 @@ pub enum Convention {
     Published,
     /// Native size and unit, and 0 in every score of a structure that prediction or truth lack, as published for DMSPS
     Dmsps,
+    /// Native size, Dice alone: the mean over the structures of each case, then over cases, as in ScribbleBench
+    Scribblebench,
     /// Jaccard, accuracy, Dice, sensitivity and specificity of the first class, as published for lesions
     Lesion,
 }

@@ -72,7 +72,7 @@ pub enum Prepare {
     TwoModalityPhantom(TwoModalityPhantom),
     /// Add labels of every pixel that a program makes of scribbles; mpirun makes it faster
     PseudoLabels(PseudoLabels),
-    /// Draw scribbles or points where there are dense labels, instead of those that are there, or shorten these
+    /// Draw scribbles or points where there are dense labels, instead of those that are there, or shorten these; mpirun makes it faster
     Scribbles(Scribbles),
     /// Say what a packed file holds and what is odd about it, and whether it can be trained on
     Check(CheckPacked),

@@ -10,6 +10,7 @@ use crate::data::simulated::{Drawing, Simulation};
 use crate::data::store;
 use crate::data::{Dataset, SCRIBBLE};
 use crate::error::{Exit, Failure, Result};
+use crate::shares::local_share;
 use std::path::Path;
 
 /// Adds pseudo labels made of scribbles as the arguments say; every rank of a launcher calls this.
@@ -25,9 +26,7 @@ pub(super) fn pseudo_labels(arguments: &cli::PseudoLabels) -> Result<Exit> {
 /// Draws scribbles as the arguments say; every rank of a launcher calls this.
 pub(super) fn scribbles(arguments: &cli::Scribbles) -> Result<Exit> {
     let crew = Crew::join()?;
-    let threads = crew.threads()?;
-    let drawn = if crew.rank() == 0 { draw(arguments, threads) } else { Ok(Exit::Done) };
-    crew.agree(drawn).map_err(|failure| crew.tell(failure))
+    draw(arguments, &crew).map_err(|failure| crew.tell(failure))
 }
 
 fn label(arguments: &cli::PseudoLabels, from: &Path, crew: &Crew) -> Result<Exit> {
@@ -83,7 +82,30 @@ fn plan(from: &Path, kind: &str) -> Result<(Dataset, Labelling)> {
     Ok((dataset, labelling))
 }
 
-fn draw(arguments: &cli::Scribbles, threads: usize) -> Result<Exit> {
+fn draw(arguments: &cli::Scribbles, crew: &Crew) -> Result<Exit> {
+    let simulation = crew.agree(simulation(arguments))?;
+    // Rank 0 writes, and knows before anybody reads whether it can.
+    let to = if crew.rank() == 0 { claim_free(&arguments.to).map(Some) } else { Ok(None) };
+    let to = crew.agree(to)?;
+    let read = store::read(&arguments.from);
+    let read = read.and_then(|dataset| simulation.cases(&dataset).map(|cases| (dataset, cases)));
+    let (mut dataset, cases) = crew.agree(read)?;
+    let place = (crew.rank(), crew.ranks());
+    let own = local_share(cases.len(), place.1, place.0).len();
+    let bar = crew.agree(bar("drawing", own, "cases"))?;
+    let note = || bar.inc(u64::from(crew.rank() == 0));
+    let share = simulation.share(&dataset, place, crew.threads()?, &note);
+    bar.finish_and_clear();
+    let messages = crew.gather(&crew.agree(share)?)?;
+    let Some(to) = to else {
+        return crew.agree(Ok(Exit::Done));
+    };
+    let written = simulation.put(&mut dataset, &messages).and_then(|()| pack(dataset.into(), to));
+    crew.agree(written)
+}
+
+/// What is to be drawn. Refuses what does not go together.
+fn simulation(arguments: &cli::Scribbles) -> Result<Simulation> {
     let halvings = arguments.shorten;
     let drawing = match arguments.kind {
         cli::ScribbleKind::Walk => Drawing::Walk { halvings },
@@ -99,12 +121,11 @@ fn draw(arguments: &cli::Scribbles, threads: usize) -> Result<Exit> {
                 .hint("leave it out, or use `--kind walk`"));
         }
         cli::ScribbleKind::Points => Drawing::Points { count: usize::from(arguments.count) },
+        cli::ScribbleKind::Scribblebench if halvings > 0 => {
+            return Err(Failure::usage("`--kind scribblebench` draws strokes as long as published")
+                .hint("leave `--shorten` out, or shorten the file that it writes: `--kind existing --shorten TIMES`"));
+        }
+        cli::ScribbleKind::Scribblebench => Drawing::Scribblebench,
     };
-    let to = claim_free(&arguments.to)?;
-    let mut dataset = store::read(&arguments.from)?;
-    let simulation = Simulation { drawing, every: arguments.every as usize, seed: arguments.seed };
-    let bar = bar("drawing", dataset.cases.len(), "cases")?;
-    simulation.annotate(&mut dataset, threads, &|| bar.inc(1))?;
-    bar.finish_and_clear();
-    pack(dataset.into(), to)
+    Ok(Simulation { drawing, every: arguments.every as usize, seed: arguments.seed })
 }

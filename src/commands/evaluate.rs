@@ -1,6 +1,7 @@
 //! `scrimp evaluate`: scores a checkpoint of a run on its held-out fold.
 
 use super::chosen;
+use super::dice_table::DiceTable;
 use super::narrate::together;
 use super::origin::Source;
 use super::run::{self, Place};
@@ -18,7 +19,7 @@ use crate::runlog::directory::RunDirectory;
 use crate::train::Method;
 use crate::train::checkpoint::restore_chosen;
 use crate::train::evaluate::{Evaluator, Yardstick, recompute_statistics};
-use crate::train::scores::Scores;
+use crate::train::scores::{CaseScores, Score, Scores};
 use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -94,6 +95,7 @@ fn scored(
         Convention::Voxels => Yardstick::Voxels,
         Convention::Published => Yardstick::Published,
         Convention::Dmsps => Yardstick::Dmsps,
+        Convention::Scribblebench => Yardstick::Scribblebench,
     };
     statistics(arguments.statistics, plan, &dataset, (&*method, place.device, comm))?;
     let evaluator = Evaluator {
@@ -107,8 +109,20 @@ fn scored(
         return Ok(Found { csv, means, cases: cases.len() });
     }
     let scores = evaluator.run(&*method, comm)?;
+    if arguments.convention == Convention::Scribblebench {
+        let table = dice_table(scores);
+        let csv = agree(comm, table.to_csv())?;
+        return Ok(Found { csv, means: table.means(), cases: table.cases.len() });
+    }
     let csv = agree(comm, scores.to_csv())?;
     Ok(Found { csv, means: means(&scores), cases: scores.cases.len() })
+}
+
+/// The Dice of every structure and case.
+fn dice_table(scores: Scores) -> DiceTable {
+    let defined = |score: &Score| Some(score.dice).filter(|dice| !dice.is_nan());
+    let row = |case: CaseScores| (case.case, case.scores.iter().map(defined).collect());
+    DiceTable { structures: scores.structures, cases: scores.cases.into_iter().map(row).collect() }
 }
 
 /// Batches from which running statistics are made anew on request.
@@ -186,17 +200,29 @@ fn table(scores: &Scores) -> String {
         None => name.to_owned(),
     };
     let (hd95, asd) = (in_unit("HD95"), in_unit("ASD"));
-    let mut text =
-        format!("{:<18}{:>8}{hd95:>14}{asd:>13}{:>11}\n", "structure", "Dice", "undefined");
+    let structures = scores.structure_means();
+    // Where all were looked for in all cases there is nothing to say.
+    let lacks_some = structures.iter().any(|structure| structure.cases.is_some());
+    let counted = |cases: &str| if lacks_some { format!("{cases:>7}") } else { String::new() };
+    let mut text = format!(
+        "{:<18}{:>8}{hd95:>14}{asd:>13}{:>11}{}\n",
+        "structure",
+        "Dice",
+        "undefined",
+        counted("cases")
+    );
     let number = |value: f64, digits: usize| {
         if value.is_nan() { "n/a".to_owned() } else { format!("{value:.digits$}") }
     };
-    for structure in scores.structure_means() {
+    for structure in structures {
         let [dice, hd95, asd] =
             [number(structure.dice, 4), number(structure.hd95, 2), number(structure.asd, 2)];
         let undefined = structure.undefined.unwrap_or_default();
+        let cases = structure.cases.unwrap_or(scores.cases.len() as u64);
+        let cases = counted(&cases.to_string());
+        let name = structure.name;
         // Writing to a string cannot fail.
-        let _ = writeln!(text, "{:<18}{dice:>8}{hd95:>14}{asd:>13}{undefined:>11}", structure.name);
+        let _ = writeln!(text, "{name:<18}{dice:>8}{hd95:>14}{asd:>13}{undefined:>11}{cases}");
     }
     let _ = writeln!(text, "{:<18}{:>8}", "mean", number(scores.mean_dice(), 4));
     if scores.unit().is_none() && !scores.cases.is_empty() {

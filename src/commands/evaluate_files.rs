@@ -4,10 +4,11 @@
 //! Pairs files by name. How they are read stands in `scan`, and what is measured in `scoring`.
 
 use super::crew::Crew;
+use super::dice_table::DiceTable;
 use super::packing::{bar, warn};
 use super::scoring::{LabelledCase, Scoring};
 use super::table_file::TableFile;
-use crate::cli;
+use crate::cli::{self, Convention};
 use crate::data::import::Classes;
 use crate::error::{Context, Exit, Failure, Result};
 use crate::limits::CLASSES;
@@ -32,6 +33,7 @@ pub(super) fn refuse_ranks(ranks: usize) -> Result<()> {
 }
 
 fn score(arguments: &cli::Evaluate, predictions: &Path, labels: &Path) -> Result<Exit> {
+    let measure = Measure::of(arguments)?;
     let classes = arguments.classes.as_deref();
     let classes = classes.map(|words| Classes::parse(words, "--classes")).transpose()?;
     let names = classes.as_ref().map(Classes::names);
@@ -44,26 +46,63 @@ fn score(arguments: &cli::Evaluate, predictions: &Path, labels: &Path) -> Result
         let case = read(pair, &coding, &notes);
         case.map_err(|failure| hinted(failure, names.is_none(), &pair.name))
     });
-    let scoring = Scoring { classes: names.as_deref(), tolerance: arguments.tolerance };
-    write(&scoring, cases, &notes, table)
+    measure.write(names.as_deref(), cases, &notes, table)
 }
 
-/// Scores cases as they come, prints the means and writes the table.
-pub(super) fn write(
-    scoring: &Scoring<'_>,
-    cases: impl ExactSizeIterator<Item = Result<LabelledCase>>,
-    notes: &Notes,
-    table: TableFile,
-) -> Result<Exit> {
-    let bar = bar("scoring", cases.len(), "cases")?;
-    let scores = scoring.score(cases.inspect(|_| bar.inc(1)));
-    bar.finish_and_clear();
-    warn(notes.take())?;
-    let scores = scores?;
-    super::print(&scores.means())?;
-    let path = table.write(&scores.to_csv()?)?;
-    super::print(&format!("{} cases in `{}`\n", scores.case_count(), path.display()))?;
-    Ok(Exit::Done)
+/// What is measured of files.
+#[derive(Clone, Copy)]
+pub(super) enum Measure {
+    /// Everything, NSD with a tolerance: mm where the spacing is known, else voxels.
+    All { tolerance: f64 },
+    /// The Dice of ScribbleBench.
+    Dice,
+}
+
+impl Measure {
+    /// As the arguments say. Refuses what is not measured of files.
+    pub(super) fn of(arguments: &cli::Evaluate) -> Result<Self> {
+        let refused = |name: &str| {
+            let message =
+                format!("`--convention {name}` is a yardstick of folds, and these are files");
+            Err(Failure::usage(message).hint("take `native`, the default, or `scribblebench`"))
+        };
+        match arguments.convention {
+            Convention::Native => Ok(Self::All { tolerance: arguments.tolerance }),
+            Convention::Scribblebench => Ok(Self::Dice),
+            Convention::Voxels => refused("voxels"),
+            Convention::Published => refused("published"),
+            Convention::Dmsps => refused("dmsps"),
+            Convention::Lesion => refused("lesion"),
+        }
+    }
+
+    /// Scores cases as they come, prints the means and writes the table. `classes` are names, the background first;
+    /// without them every label from 1 on is a structure.
+    pub(super) fn write(
+        self,
+        classes: Option<&[String]>,
+        cases: impl ExactSizeIterator<Item = Result<LabelledCase>>,
+        notes: &Notes,
+        table: TableFile,
+    ) -> Result<Exit> {
+        let count = cases.len();
+        let bar = bar("scoring", count, "cases")?;
+        let cases = cases.inspect(|_| bar.inc(1));
+        let scored = match self {
+            Self::All { tolerance } => Scoring { classes, tolerance }
+                .score(cases)
+                .and_then(|scores| scores.to_csv().map(|csv| (scores.means(), csv))),
+            Self::Dice => DiceTable::of_files(classes, cases)
+                .and_then(|scores| scores.to_csv().map(|csv| (scores.means(), csv))),
+        };
+        bar.finish_and_clear();
+        warn(notes.take())?;
+        let (means, csv) = scored?;
+        super::print(&means)?;
+        let path = table.write(&csv)?;
+        super::print(&format!("{count} cases in `{}`\n", path.display()))?;
+        Ok(Exit::Done)
+    }
 }
 
 /// Two files of one name.

@@ -13,6 +13,8 @@ mod chosen;
 mod config;
 #[cfg(feature = "hdf5")]
 mod crew;
+#[cfg(feature = "hdf5")]
+mod dice_table;
 #[cfg(feature = "torch")]
 mod evaluate;
 #[cfg(feature = "hdf5")]

@@ -7,7 +7,7 @@ use super::check;
 use super::looked_at;
 #[cfg(feature = "torch")]
 use super::network_labels;
-use super::packing::{claim, pack, warn};
+use super::packing::{claim, pack, say, warn};
 use crate::cli;
 use crate::data::import::{
     Folding, Steps, acdc, amos, brats, brats_scribbles, label_transfer, lesion_phantom, mscmr,

@@ -60,6 +60,7 @@ pub(super) fn identified(plan: &RunPlan) -> Result<(Arc<Dataset>, Identity)> {
     match plan.data.split {
         None => {}
         Some(Split::Dmsps) => split::dmsps(&mut dataset)?,
+        Some(Split::Scribblebench) => split::scribblebench(&mut dataset)?,
     }
     let identity = Identity::of(&dataset);
     if plan.data.colour == Colour::GreyWorld {

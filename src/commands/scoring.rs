@@ -18,6 +18,18 @@ pub(super) struct LabelledCase {
     pub(super) truth: Vec<u8>,
 }
 
+impl LabelledCase {
+    /// The classes from 1 on that either side has, ascending, below `class_count` where there is one.
+    pub(super) fn structures(&self, class_count: Option<usize>) -> Vec<u8> {
+        let mut is_present = [false; 256];
+        for &label in self.prediction.iter().chain(&self.truth) {
+            is_present[usize::from(label)] = true;
+        }
+        let end = class_count.unwrap_or(is_present.len());
+        (1..end).filter(|&class| is_present[class]).map(|class| class as u8).collect()
+    }
+}
+
 /// What is scored.
 pub(super) struct Scoring<'a> {
     /// Names of the classes, the background first; without them every label from 1 on is a structure.
@@ -49,6 +61,7 @@ impl Scoring<'_> {
     }
 
     fn score_case(&self, case: LabelledCase) -> Result<ScoredCase> {
+        let present = case.structures(self.classes.map(<[String]>::len));
         let LabelledCase { name, grid, prediction, truth } = case;
         let (unit, spacing) = match grid.spacing_mm {
             Some(spacing_mm) => (Unit::Mm, spacing_mm),
@@ -56,13 +69,7 @@ impl Scoring<'_> {
         };
         let pair = LabelPair::new(&prediction, &truth, grid.shape, spacing)
             .map_err(|failure| failure.during(format!("cannot score `{name}`")))?;
-        let mut is_present = [false; 256];
-        for &label in prediction.iter().chain(&truth) {
-            is_present[usize::from(label)] = true;
-        }
-        let end = self.classes.map_or(is_present.len(), <[String]>::len);
-        let present = (1..end).filter(|&class| is_present[class]).map(|class| class as u8);
-        let scores = present.map(|class| {
+        let scores = present.into_iter().map(|class| {
             let scores = pair.score(class, self.tolerance);
             let volume_error = scores.volume_error.map(|volume| match unit {
                 Unit::Mm => volume / 1000.0,
@@ -140,11 +147,6 @@ impl Column {
 }
 
 impl ScoreTable {
-    /// How many cases were scored.
-    pub(super) fn case_count(&self) -> usize {
-        self.cases.len()
-    }
-
     /// One line for each case and structure: scores, empty where undefined, then the units of distances and
     /// of `volume_error`, and the tolerance of `nsd` in the first of them.
     pub(super) fn to_csv(&self) -> Result<String> {

@@ -269,6 +269,18 @@ pub struct TrainConfig {
 pub enum Split {
     /// ACDC as for DMSPS: 140 of its 200 volumes to train on, 30 to validate with, which are fold 1, and 30 to test with, which are fold 2. Most patients of these have another volume among the 140.
     Dmsps,
+    /// ACDC as in ScribbleBench: both volumes of 15 patients to test with, which are fold 1 and never trained on. The folds of the others follow, each by one higher than it was packed, to choose settings by.
+    Scribblebench,
+}
+
+impl Split {
+    /// As a configuration names it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Dmsps => "dmsps",
+            Self::Scribblebench => "scribblebench",
+        }
+    }
 }
 
 /// What becomes of the brightness and the cast of images.

@@ -190,7 +190,7 @@ impl RunPlan {
             0 => "nothing held out".to_owned(),
             fold => match data.split {
                 None => format!("fold {fold} held out"),
-                Some(Split::Dmsps) => format!("fold {fold} of split `dmsps` held out"),
+                Some(split) => format!("fold {fold} of split `{}` held out", split.name()),
             },
         };
         let parts = train.micro_batches;
@@ -324,10 +324,11 @@ fn data(config: &RunConfig) -> Result<DataPlan> {
     })
 }
 
-/// What is held out of a published split has dense labels alone, which is how one sees that nobody may learn from it.
+/// What is held out of a published split has dense labels alone, which is how one sees that nobody may learn from it. A
+/// split without cases to validate with has one fold that nobody learns from in any case.
 fn refuse_dense_split(config: &RunConfig) -> Result<()> {
     let annotation = config.data.annotation();
-    if config.data.split.is_none() || annotation != DENSE {
+    if config.data.split != Some(Split::Dmsps) || annotation != DENSE {
         return Ok(());
     }
     let message = format!(
@@ -555,6 +556,15 @@ mod tests {
 
         hint: remove it, and hold out one fold of the packed file
         "#);
+    }
+
+    #[test]
+    fn dense_labels_are_learnt_from_beside_a_published_test_set() {
+        let keys = "annotation = \"dense\"\nfold = 2\nsplit = \"scribblebench\"\n[method]";
+        let plan = resolve(&LEAST.replace("[method]", keys), 1).unwrap();
+        let summary = plan.summary().remove(0);
+        assert!(summary.ends_with("fold 2 of split `scribblebench` held out"), "{summary}");
+        assert_eq!(resolve(&plan.to_toml().unwrap(), 1).unwrap(), plan);
     }
 
     #[test]

@@ -44,6 +44,16 @@ impl<'a> HeldOut<'a> {
         &self.case.modality
     }
 
+    /// As [`Case::classes_annotated`].
+    pub fn classes_annotated(&self) -> &'a [u8] {
+        &self.case.classes_annotated
+    }
+
+    /// Whether somebody looked for `class` in the case.
+    pub fn is_looked_for(&self, class: u8) -> bool {
+        self.case.is_looked_for(class)
+    }
+
     /// Slices, rows, columns as stored.
     pub fn shape(&self) -> [usize; 3] {
         self.case.scan.grid.shape

@@ -82,6 +82,13 @@ impl Labelling {
         Ok(message)
     }
 
+    /// What a slice is background without: a scribble of each structure that was looked for.
+    fn absent(&self, case: &Case, scribble: &[u8]) -> Absent {
+        let mut structures = case.classes_annotated.iter().skip(1);
+        let shows_all = structures.all(|structure| scribble.contains(structure));
+        if case.classes_annotated.is_empty() || !shows_all { self.absent } else { Absent::LeftOut }
+    }
+
     fn label(&self, dataset: &Dataset, (case, slice): (usize, usize)) -> Result<Vec<u8>> {
         let case = &dataset.cases[case];
         if case.scan.channels != 1 {
@@ -91,13 +98,14 @@ impl Labelling {
             ))
             .hint("pack the images in grey, or learn from the scribbles themselves"));
         }
+        let scribble = case.annotation_slice(SCRIBBLE, slice).unwrap_or_default();
         let scribbled = Scribbled {
             columns: case.scan.grid.shape[2],
             image: case.scan.slice(slice),
-            scribble: case.annotation_slice(SCRIBBLE, slice).unwrap_or_default(),
+            scribble,
             classes: dataset.classes.len(),
         };
-        scribbled.random_walker(self.absent).map_err(|failure| {
+        scribbled.random_walker(self.absent(case, scribble)).map_err(|failure| {
             failure.during(format!("cannot label slice {slice} of case `{}`", case.name))
         })
     }
@@ -123,7 +131,7 @@ impl Labelling {
 const LONGEST_RUN: usize = u16::MAX as usize;
 
 /// Appends `labels` as runs: a label, and how often it comes as two bytes, the lower one first.
-fn encode(labels: &[u8], message: &mut Vec<u8>) {
+pub(super) fn encode(labels: &[u8], message: &mut Vec<u8>) {
     for equal in labels.chunk_by(|one, other| one == other) {
         for run in equal.chunks(LONGEST_RUN) {
             message.push(run[0]);
@@ -133,7 +141,7 @@ fn encode(labels: &[u8], message: &mut Vec<u8>) {
 }
 
 /// Fills `labels` from runs; `None` where these end too early or do not end with it.
-fn decode(bytes: &mut impl Iterator<Item = u8>, labels: &mut [u8]) -> Option<()> {
+pub(super) fn decode(bytes: &mut impl Iterator<Item = u8>, labels: &mut [u8]) -> Option<()> {
     let mut left = labels;
     while !left.is_empty() {
         let label = bytes.next()?;

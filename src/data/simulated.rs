@@ -1,13 +1,17 @@
 //! Scribbles or points of a whole data set, drawn by a program from its dense labels, or made of those that are there.
 //!
 //! What is drawn in a slice is a function of seed, case, class and slice; never of the number of
-//! threads. How strokes and points are drawn stands in `scribbles`.
+//! threads or ranks. Ranks come as two numbers; what a rank has drawn is a message that others can take over. How
+//! strokes and points are drawn stands in `scribbles`.
 
-use super::pseudo::{EXPANDED, NETWORK, RANDOM_WALKER, RANDOM_WALKER_PRESENT, in_parallel};
+use super::pseudo::{
+    EXPANDED, NETWORK, RANDOM_WALKER, RANDOM_WALKER_PRESENT, decode, encode, in_parallel,
+};
 use super::{Case, DENSE, Dataset, SCRIBBLE};
 use crate::error::{Failure, Result};
 use crate::random::Key;
-use crate::scribbles::{UNLABELLED, points, scribble, shorten};
+use crate::scribbles::{UNLABELLED, points, scribble, scribblebench, shorten};
+use crate::shares::local_share;
 
 /// What to draw.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +26,8 @@ pub enum Drawing {
         /// How many of each class and slice, the background included, at most.
         count: usize,
     },
+    /// A stroke inside of one component of each class, the background included, and one along its edge.
+    Scribblebench,
     /// Nothing new: the scribbles that are there, halved so many times.
     Existing {
         /// How often scribbles are halved.
@@ -33,7 +39,7 @@ impl Drawing {
     /// The kind of annotation that is drawn from.
     fn source(self) -> &'static str {
         match self {
-            Self::Walk { .. } | Self::Points { .. } => DENSE,
+            Self::Walk { .. } | Self::Points { .. } | Self::Scribblebench => DENSE,
             Self::Existing { .. } => SCRIBBLE,
         }
     }
@@ -42,7 +48,7 @@ impl Drawing {
     fn halvings(self) -> u32 {
         match self {
             Self::Walk { halvings } | Self::Existing { halvings } => halvings,
-            Self::Points { .. } => 0,
+            Self::Points { .. } | Self::Scribblebench => 0,
         }
     }
 }
@@ -60,23 +66,56 @@ pub struct Simulation {
 
 impl Simulation {
     /// Replaces the scribbles of every case by ones drawn from its dense labels, or shortens those that are there,
-    /// with `threads` threads. Annotations that were made from the old scribbles go. Refuses a case without dense
-    /// labels to draw from, and a data set without scribbles to shorten. Where some cases have scribbles, those
-    /// without any stay as they are: they are there to be scored.
+    /// with `threads` threads; see [`Simulation::cases`] and [`Simulation::put`].
     pub fn annotate(&self, dataset: &mut Dataset, threads: usize, note: &dyn Fn()) -> Result<()> {
+        let drawn = self.share(dataset, (0, 1), threads, note)?;
+        self.put(dataset, &[drawn])
+    }
+
+    /// Which cases are drawn on, by index. Refuses a case without dense labels to draw from, and a data set without
+    /// scribbles to shorten. Where some cases have scribbles, those without any are not drawn on: they are there to be
+    /// scored.
+    pub fn cases(&self, dataset: &Dataset) -> Result<Vec<usize>> {
         self.refuse_sourceless(dataset)?;
-        let (cases, class_count) = (&dataset.cases, dataset.classes.len());
-        let source = self.drawing.source();
+        let (cases, source) = (&dataset.cases, self.drawing.source());
         let has = |case: &Case, kind: &str| case.annotations.contains_key(kind);
         let is_scribbled = cases.iter().any(|case| has(case, SCRIBBLE));
+        let is_scored = |case: &Case| is_scribbled && !has(case, SCRIBBLE);
+        let is_drawn = |index: &usize| has(&cases[*index], source) && !is_scored(&cases[*index]);
+        Ok((0..cases.len()).filter(is_drawn).collect())
+    }
+
+    /// Draws on the part of the cases that belongs to `rank` of `ranks` with `threads` threads, and returns what it has
+    /// drawn for [`Simulation::put`]. Calls `note` after each case, on the thread that asks.
+    pub fn share(
+        &self,
+        dataset: &Dataset,
+        (rank, ranks): (usize, usize),
+        threads: usize,
+        note: &dyn Fn(),
+    ) -> Result<Vec<u8>> {
+        let cases = self.cases(dataset)?;
+        let own = &cases[local_share(cases.len(), ranks, rank)];
+        let class_count = dataset.classes.len();
         let draw = |index: usize| {
-            let case = &cases[index];
-            let is_scored = is_scribbled && !has(case, SCRIBBLE);
-            (has(case, source) && !is_scored).then(|| self.draw(case, class_count))
+            let mut message = Vec::new();
+            encode(&self.draw(&dataset.cases[own[index]], class_count), &mut message);
+            message
         };
-        let drawn = in_parallel(cases.len(), threads, &draw, note)?;
-        for (case, labels) in dataset.cases.iter_mut().zip(drawn) {
-            let Some(labels) = labels else { continue };
+        Ok(in_parallel(own.len(), threads, &draw, note)?.concat())
+    }
+
+    /// Puts what all ranks have drawn, in rank order, into `dataset`, in place of the scribbles that were there.
+    /// Annotations that were made from these go.
+    pub fn put(&self, dataset: &mut Dataset, messages: &[Vec<u8>]) -> Result<()> {
+        let mut runs = messages.iter().flatten().copied();
+        for index in self.cases(dataset)? {
+            let case = &mut dataset.cases[index];
+            let mut labels = vec![UNLABELLED; case.scan.grid.shape.iter().product()];
+            decode(&mut runs, &mut labels).ok_or_else(|| {
+                Failure::new(format!("the scribbles of case `{}` came incomplete", case.name))
+                    .hint("run the same command again; on one process nothing has to be sent")
+            })?;
             for derived in [RANDOM_WALKER, RANDOM_WALKER_PRESENT, NETWORK, EXPANDED] {
                 case.annotations.remove(derived);
             }
@@ -132,6 +171,9 @@ impl Simulation {
                     Drawing::Points { count } => {
                         points(labels, columns, (class, count), &mut draws, out);
                     }
+                    Drawing::Scribblebench => {
+                        scribblebench(labels, columns, class, &mut draws, out);
+                    }
                     Drawing::Existing { .. } => {}
                 }
             }
@@ -150,6 +192,7 @@ impl Simulation {
             Drawing::Walk { halvings: 0 } => "Scribbles drawn".to_owned(),
             Drawing::Walk { halvings } => format!("Scribbles, halved {halvings} times, drawn"),
             Drawing::Points { count } => format!("Up to {count} points of each class drawn"),
+            Drawing::Scribblebench => "Scribbles by the recipe of ScribbleBench drawn".to_owned(),
             Drawing::Existing { halvings } => {
                 return format!("Scribbles halved {halvings} times by a program, kept {slices}.");
             }

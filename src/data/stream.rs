@@ -122,6 +122,16 @@ pub fn seen_cases(
     streams.iter().flat_map(of).collect()
 }
 
+/// Whether somebody left out classes in a case whose annotation comes into batches of these streams, where `annotation`
+/// is learned from.
+pub fn lacks_classes(dataset: &Dataset, of: (u32, &str), streams: &[StreamSpec]) -> bool {
+    let class_count = dataset.classes.len();
+    seen_cases(dataset, of, streams).into_iter().any(|case| {
+        let case = &dataset.cases[case];
+        !case.annotations.is_empty() && case.lacks_classes(class_count)
+    })
+}
+
 /// The slices of these cases, as index of the case and slice.
 fn slices<'a>(cases: impl Iterator<Item = (usize, &'a Case)>) -> Vec<(usize, usize)> {
     cases

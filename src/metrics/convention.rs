@@ -22,6 +22,8 @@ pub enum Convention {
     ///
     /// HD95 and ASD 0 are the best possible values: they reward a network that misses a structure.
     Dmsps,
+    /// `ScribbleBench`: Dice alone, undefined where both sides are empty; no distances.
+    Scribblebench,
 }
 
 /// Scores of one class in one case; none where the convention leaves them undefined.
@@ -39,13 +41,18 @@ impl Convention {
     /// Scores one class.
     pub fn score(self, pair: &LabelPair<'_>, class: u8) -> Scores {
         let spacing = match self {
+            Self::Scribblebench => {
+                return Scores { dice: pair.overlap(class).dice(), hd95: None, asd: None };
+            }
             Self::Plain | Self::Dmsps => pair.spacing,
             Self::Validation => [1.0, 1.0, 1.0],
             Self::Published => [10.0, 1.0, 1.0],
         };
         let measures = LabelPair { spacing, ..*pair }.measure(class);
         match (self, measures.surface) {
-            (Self::Plain, _) | (_, Surface::Distances(_)) => as_measured(measures),
+            (Self::Plain | Self::Scribblebench, _) | (_, Surface::Distances(_)) => {
+                as_measured(measures)
+            }
             (Self::Validation, Surface::EmptyPrediction | Surface::BothEmpty) => {
                 Scores { dice: Some(0.0), hd95: Some(0.0), asd: None }
             }

@@ -1,5 +1,5 @@
 //! Dice, Jaccard, HD, HD95, ASD and ASSD of label volumes, as medpy 0.5 defines them, the normalised surface
-//! Dice, errors of volume, and the five scores of a lesion in a picture.
+//! Dice, errors of volume, the five scores of a lesion in a picture, and the mean Dice of cases.
 //!
 //! Two volumes in, numbers out. What is undefined (a surface distance to nothing) stays undefined
 //! here; [`Convention`] alone turns it into a number. This module knows no files, no tensors, no run.
@@ -7,6 +7,7 @@
 mod class_scores;
 mod convention;
 mod lesion;
+mod scribblebench;
 mod search;
 mod surface;
 mod transform;
@@ -15,6 +16,7 @@ mod voxels;
 pub use class_scores::ClassScores;
 pub use convention::{Convention, Scores};
 pub use lesion::LesionScores;
+pub use scribblebench::MeanOfCases;
 pub use surface::{Distances, Surface, SurfaceDistances};
 
 use crate::error::{Failure, Result};

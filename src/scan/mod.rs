@@ -11,13 +11,16 @@ mod channels;
 mod coding;
 pub mod components;
 mod content;
+mod dicom;
 mod formats;
 mod grid;
 mod metaimage;
 mod nifti;
 mod notes;
 mod nrrd;
+mod numpy;
 mod oddities;
+mod pack_bits;
 mod picture;
 mod remaining;
 mod segments;
@@ -34,8 +37,8 @@ pub use carry::elect;
 pub use channels::read_channels;
 pub use coding::{Coding, Numbers};
 pub use formats::{
-    FORMATS, Format, image_endings, label_endings, read, read_grid, read_labels, read_numbers,
-    split_ending,
+    FORMATS, Format, files_of, image_endings, is_image_folder, is_one_image, label_endings, read,
+    read_grid, read_labels, read_numbers, split_ending,
 };
 pub use grid::{Grid, Placement, place};
 pub use notes::{LeftOut, Notes, list};

@@ -3,15 +3,18 @@
 //! Works on the label maps of single slices; knows no images, no files and no data sets. What is
 //! random comes in as a [`Chance`], so that equal draws give equal strokes.
 
+mod outline;
 mod parts;
 mod place;
 mod points;
+mod scribblebench;
 mod shorten;
 mod shrink;
 mod stroke;
 
 pub use place::{rotate, shift};
 pub use points::points;
+pub use scribblebench::scribblebench;
 pub use shorten::shorten;
 pub use shrink::{erode, thin};
 pub use stroke::{Walk, cut_branches, scribble};
@@ -47,6 +50,12 @@ impl Mask {
 
     fn empty_like(&self) -> Self {
         Self { columns: self.columns, pixels: vec![false; self.pixels.len()] }
+    }
+
+    /// The same mask with `pixels`.
+    fn with(mut self, pixels: &[usize]) -> Self {
+        pixels.iter().for_each(|&pixel| self.pixels[pixel] = true);
+        self
     }
 
     /// The pixel `[down, right]` of `pixel`, if there is one.

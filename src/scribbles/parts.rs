@@ -39,6 +39,14 @@ pub(super) fn parts(mask: &Mask, touch: Touch) -> Vec<Vec<usize>> {
     found
 }
 
+/// The largest part of `mask`; of equal ones the first.
+pub(super) fn largest(mask: &Mask, touch: Touch) -> Mask {
+    let parts = parts(mask, touch);
+    let most = parts.iter().map(Vec::len).max();
+    let largest = parts.iter().find(|part| Some(part.len()) == most);
+    mask.empty_like().with(largest.map_or(&[], Vec::as_slice))
+}
+
 impl Touch {
     fn offsets(self) -> &'static [[isize; 2]] {
         const OFFSETS: [[isize; 2]; 8] =

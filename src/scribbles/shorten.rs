@@ -2,7 +2,7 @@
 //!
 //! HiLab-git/DMSPS, `ACDC_scribble_reduce_enhance.py` at 89fe065. Knows one slice.
 
-use super::parts::{Touch, parts};
+use super::parts::{Touch, largest, parts};
 use super::{Mask, UNLABELLED};
 
 /// Halves the scribbles of a slice, in rows of `columns`, for each of `class_count` classes, the
@@ -17,7 +17,7 @@ pub fn shorten(scribble: &mut [u8], columns: usize, class_count: usize) {
         let mut left = Mask::of(scribble, class, columns);
         for stroke in parts(&left, Touch::Corners) {
             cut_half(&mut left, &stroke);
-            left = largest_part(&left);
+            left = largest(&left, Touch::Sides);
         }
         for (label, left) in scribble.iter_mut().zip(left.pixels) {
             if *label == class && !left {
@@ -43,14 +43,4 @@ fn cut_half(mask: &mut Mask, stroke: &[usize]) {
         let place = if is_tall { pixel / columns } else { pixel % columns };
         *kept &= !half.contains(&place);
     }
-}
-
-/// The largest part of pixels that share sides; of equal ones the first.
-fn largest_part(mask: &Mask) -> Mask {
-    let mut kept = mask.empty_like();
-    let parts = parts(mask, Touch::Sides);
-    let most = parts.iter().map(Vec::len).max();
-    let largest = parts.iter().find(|part| Some(part.len()) == most);
-    largest.into_iter().flatten().for_each(|&pixel| kept.pixels[pixel] = true);
-    kept
 }

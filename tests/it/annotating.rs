@@ -6,7 +6,8 @@ use crate::running::Train;
 use scrimp::data::import::phantom::{Difficulty, Phantom, generate};
 use scrimp::data::pseudo::EXPANDED;
 use scrimp::data::{DENSE, Dataset, IGNORE, SCRIBBLE, store};
-use scrimp::scribbles::shorten;
+use scrimp::random::Key;
+use scrimp::scribbles::{scribblebench, shorten};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use tempfile::TempDir;
@@ -99,8 +100,14 @@ fn a_run_makes_the_labels_that_a_file_would_hold() {
     let stored: Vec<f64> = losses("to.h5", "stored", 1);
     assert_eq!(losses("from.h5", "made", 1), stored);
     let made = folder.path().join("made");
-    let scored = scrimp(&["evaluate", made.to_str().unwrap()]);
+    let scored = scrimp(&["evaluate", made.to_str().unwrap(), "--convention", "scribblebench"]);
     assert!(scored.status.success(), "{}", complaint(&scored));
+    let said = String::from_utf8_lossy(&scored.stdout);
+    assert!(said.contains("mean of cases") && !said.contains("HD95"), "{said}");
+    let table =
+        std::fs::read_to_string(made.join("scores/evaluate-last-scribblebench.csv")).unwrap();
+    assert_eq!(table.lines().next(), Some("case,structure,dice"));
+    assert_eq!(table.lines().count(), 1 + 3, "one case is held out");
     let shared: Vec<f64> = losses("from.h5", "shared", 2);
     let same = |(a, b): (&f64, &f64)| (a - b).abs() < 1e-9 * b.abs();
     assert!(shared.iter().zip(&stored).all(same), "{shared:?} {stored:?}");
@@ -131,6 +138,32 @@ fn drawn_scribbles_replace_those_that_were_there() {
             assert_eq!(count(points), count(truth).min(2), "{}", case.name);
         }
     }
+}
+
+#[test]
+fn strokes_of_scribblebench_are_a_function_of_seed_case_class_and_slice() {
+    let dataset = small();
+    let folder = folder_with(&dataset);
+    let words = ["scribbles", "--kind", "scribblebench", "--seed", "7"];
+    let drawn = written(folder.path(), &words);
+    let key = Key::new(7).purpose("scribbles");
+    for case in &drawn.cases {
+        for slice in 0..2 {
+            let [found, truth] =
+                [SCRIBBLE, DENSE].map(|kind| case.annotation_slice(kind, slice).unwrap());
+            let mut expected = vec![IGNORE; truth.len()];
+            for class in 0..4 {
+                let key = key.purpose(&case.name).number(u64::from(class)).number(slice as u64);
+                scribblebench(truth, 32, class, &mut key.draws(), &mut expected);
+            }
+            assert!(found == expected, "slice {slice} of {}", case.name);
+        }
+    }
+    let last = drawn.provenance.lines().last().unwrap();
+    assert_eq!(
+        last,
+        "Scribbles by the recipe of ScribbleBench drawn by a program from the dense labels on every slice, seed 7."
+    );
 }
 
 /// What is said on one rank and on two, which is the same; nothing is left behind.
@@ -221,6 +254,13 @@ fn what_cannot_be_shortened_is_refused() {
     error: `--shorten` halves strokes, and points are none
 
     hint: leave it out, or use `--kind walk`
+    ");
+    let shorter = ["scribbles", "--kind", "scribblebench", "--shorten", "1"];
+    insta::assert_snapshot!(refusal(&small(), &shorter, "to.h5", nothing), @r"
+    exit code 2
+    error: `--kind scribblebench` draws strokes as long as published
+
+    hint: leave `--shorten` out, or shorten the file that it writes: `--kind existing --shorten TIMES`
     ");
     let existing = ["scribbles", "--kind", "existing"];
     insta::assert_snapshot!(refusal(&small(), &existing, "to.h5", nothing), @r"

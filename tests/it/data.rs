@@ -405,7 +405,7 @@ fn own_nifti_files_are_imported_or_refused_by_name() {
     insta::assert_snapshot!(text(import(), folder.path()), @r"
     error: no images in `FOLDER/images`
 
-    hint: looked for files that end in `.nii.gz`, `.nii`, `.nrrd`, `.nhdr`, `.mha`, `.mhd`, `.png`, `.jpg`, `.jpeg`, `.bmp`, `.tif` or `.tiff`
+    hint: looked for files that end in `.nii.gz`, `.nii`, `.hdr`, `.hdr.gz`, `.nrrd`, `.nhdr`, `.mha`, `.mhd`, `.png`, `.jpg`, `.jpeg`, `.bmp`, `.tif`, `.tiff`, `.npy`, `.npz`, `.dcm`, `.dicom` or `.ima`
     ");
     let (image, scribble) = ramp();
     for name in ["one.nii", "two.nii"] {

@@ -261,7 +261,7 @@ fn files_that_cannot_be_read_are_named() {
     insta::assert_snapshot!(damaged(false, |folder| {
         fs::write(folder.join("2_A_weak/a.png"), "no picture").unwrap();
     }), @r"
-    error: `FOLDER/2_A_weak/a.png` begins as no format that is read, expected NIfTI, NRRD, MetaImage, PNG, JPEG, BMP, TIFF or HDF5 of WSL4MIS
+    error: `FOLDER/2_A_weak/a.png` begins as no format that is read, expected NIfTI, NRRD, MetaImage, PNG, JPEG, BMP, TIFF, NumPy, DICOM or HDF5 of WSL4MIS
 
     hint: save it in one of these formats
     ");

@@ -168,13 +168,13 @@ fn what_is_no_nifti_is_called_what_it_is() {
     second[..4].copy_from_slice(&540i32.to_le_bytes());
     insta::assert_snapshot!(said(&second), @"error: `FOLDER/images/a.nii` is cut off: it holds 400 of the 540 bytes of its header");
     second.resize(600, 0);
-    insta::assert_snapshot!(said(&second), @"error: `FOLDER/images/a.nii` has a damaged mark of NIfTI-2, expected `n+2` and line ends");
+    insta::assert_snapshot!(said(&second), @"error: `FOLDER/images/a.nii` has a damaged mark of NIfTI-2, expected `n+2` or `ni2` and line ends");
     let mut pair = image().bytes();
     pair[344..348].copy_from_slice(b"ni1\0");
-    insta::assert_snapshot!(said(&pair), @"error: `FOLDER/images/a.nii` is a header whose voxels lie in an `.img` file, expected both in one file");
+    insta::assert_snapshot!(said(&pair), @"error: `FOLDER/images/a.nii` is a header whose voxels lie in a file beside it, and there is no `FOLDER/images/a.img`");
     insta::assert_snapshot!(said(b"NRRD0004"), @"error: `FOLDER/images/a.nii` has no `type`, expected integers of 8 to 64 bits, or floats of 32 or 64");
-    insta::assert_snapshot!(said(b""), @"error: `FOLDER/images/a.nii` is empty, expected NIfTI, NRRD, MetaImage, PNG, JPEG, BMP, TIFF or HDF5 of WSL4MIS");
-    insta::assert_snapshot!(said(b"version https://git-lfs.github.com/spec/v1"), @"error: `FOLDER/images/a.nii` is only a pointer of Git LFS to the file, expected NIfTI, NRRD, MetaImage, PNG, JPEG, BMP, TIFF or HDF5 of WSL4MIS");
+    insta::assert_snapshot!(said(b""), @"error: `FOLDER/images/a.nii` is empty, expected NIfTI, NRRD, MetaImage, PNG, JPEG, BMP, TIFF, NumPy, DICOM or HDF5 of WSL4MIS");
+    insta::assert_snapshot!(said(b"version https://git-lfs.github.com/spec/v1"), @"error: `FOLDER/images/a.nii` is only a pointer of Git LFS to the file, expected NIfTI, NRRD, MetaImage, PNG, JPEG, BMP, TIFF, NumPy, DICOM or HDF5 of WSL4MIS");
     insta::assert_snapshot!(said(&image().bytes()[..100]), @"error: `FOLDER/images/a.nii` is cut off: it holds 100 of the 348 bytes of its header");
 }
 
@@ -454,7 +454,7 @@ fn names_of_other_conventions_are_understood_and_nothing_is_left_out() {
     hint: move the image away if nobody drew on it
     ");
     insta::assert_snapshot!(refusal_with(&place, "scribbles/c.gipl"), @r"
-    error: `FOLDER/scribbles/c.gipl` looks like data and would be left out, expected names that end in `.nii.gz`, `.nii`, `.seg.nrrd`, `.nrrd`, `.nhdr`, `.mha`, `.mhd`, `.png`, `.bmp`, `.tif` or `.tiff`
+    error: `FOLDER/scribbles/c.gipl` looks like data and would be left out, expected names that end in `.nii.gz`, `.nii`, `.hdr`, `.hdr.gz`, `.seg.nrrd`, `.nrrd`, `.nhdr`, `.mha`, `.mhd`, `.png`, `.bmp`, `.tif`, `.tiff`, `.npy` or `.npz`
 
     hint: save or rename it as NIfTI, or move it away
     ");

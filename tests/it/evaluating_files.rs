@@ -85,6 +85,27 @@ fn volumes_are_scored_in_their_units_and_everything_else_in_the_folders_is_passe
     ");
     // A second time the table is replaced, as it is one.
     assert!(evaluate(folder.path(), &words).status.success());
+    // Dice by hand: of `a` 1/2 and 1, of `b` 0 and 0, of `c` there is nothing.
+    volume(&predictions, "c.nii", [0; 4]);
+    volume(&labels, "c.nii", [0; 4]);
+    let output =
+        evaluate(folder.path(), &[&words[..2], &["--convention", "scribblebench"]].concat());
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    insta::assert_snapshot!(named(&stdout, folder.path()), @"
+    structure             Dice   cases
+    liver               0.2500       2
+    cyst                0.5000       2
+    mean of cases       0.3750       2
+    1 case is left out of the mean: neither prediction nor truth has a structure
+    3 cases in `FOLDER/predictions/scores.csv`
+    ");
+    let output = evaluate(folder.path(), &["--convention", "published"]);
+    insta::assert_snapshot!(complaint(&output), @"
+    exit code 2
+    error: `--convention published` is a yardstick of folds, and these are files
+
+    hint: take `native`, the default, or `scribblebench`
+    ");
 }
 
 #[test]
@@ -115,7 +136,7 @@ fn what_has_no_like_or_lies_elsewhere_is_refused() {
     let [predictions, labels] = ["predictions", "labels"].map(|name| folder.path().join(name));
     insta::assert_snapshot!(refusal(&folder, &[]), @"
     exit code 2
-    error: no label files in `FOLDER/predictions`, expected some that end in `.nii.gz`, `.nii`, `.seg.nrrd`, `.nrrd`, `.nhdr`, `.mha`, `.mhd`, `.png`, `.bmp`, `.tif`, `.tiff`
+    error: no label files in `FOLDER/predictions`, expected some that end in `.nii.gz`, `.nii`, `.hdr`, `.hdr.gz`, `.seg.nrrd`, `.nrrd`, `.nhdr`, `.mha`, `.mhd`, `.png`, `.bmp`, `.tif`, `.tiff`, `.npy`, `.npz`
 
     hint: name the folder that the files themselves lie in
     ");

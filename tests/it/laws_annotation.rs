@@ -4,7 +4,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use scrimp::pseudo_labels::{Absent, Scribbled};
 use scrimp::random::Key;
-use scrimp::scribbles::{UNLABELLED, points, scribble, shorten};
+use scrimp::scribbles::{UNLABELLED, points, scribble, scribblebench, shorten};
 
 /// A label map of 1 to 4 classes in blocks of up to 9 pixels, so that there is something to thin.
 fn label_maps() -> impl Strategy<Value = (Vec<u8>, usize)> {
@@ -51,6 +51,24 @@ proptest! {
             prop_assert!(lies_inside(&scribbles, &before));
             prop_assert!(count(&scribbles) <= count(&before));
         }
+    }
+
+    #[test]
+    fn every_class_has_strokes_of_scribblebench_inside_of_it_that_repeat_with_their_seed(
+        (labels, columns) in label_maps(), seed in any::<u64>(),
+    ) {
+        let drawn = || {
+            let mut out = vec![UNLABELLED; labels.len()];
+            for class in 0..4 {
+                let mut draws = Key::new(seed).number(u64::from(class)).draws();
+                scribblebench(&labels, columns, class, &mut draws, &mut out);
+            }
+            out
+        };
+        let strokes = drawn();
+        prop_assert!(lies_inside(&strokes, &labels));
+        prop_assert!((0..4).all(|class| strokes.contains(&class) == labels.contains(&class)));
+        prop_assert_eq!(strokes, drawn());
     }
 
     #[test]

@@ -14,6 +14,9 @@ mod bench;
 #[cfg(feature = "hdf5")]
 mod checking;
 #[cfg(test)]
+#[cfg(feature = "mpi")]
+mod classes_annotated;
+#[cfg(test)]
 mod cli;
 #[cfg(test)]
 #[cfg(feature = "torch")]
@@ -78,6 +81,8 @@ mod data_volumes;
 #[cfg(test)]
 #[cfg(feature = "hdf5")]
 mod data_word;
+#[cfg(test)]
+mod dicom;
 #[cfg(test)]
 #[cfg(feature = "mpi")]
 mod distributed;
@@ -215,6 +220,9 @@ mod mixings;
 mod native;
 #[cfg(test)]
 mod nifti_files;
+#[cfg(test)]
+#[cfg(feature = "hdf5")]
+mod nnunet;
 #[cfg(test)]
 #[cfg(feature = "torch")]
 mod non_finite;

@@ -294,7 +294,7 @@ fn a_file_is_there_when_it_is_whole_and_never_in_the_place_of_another_image() {
         "`FOLDER/labels.png` is a picture, which cannot hold 2 slices"
     );
     assert_eq!(
-        create(&grid, "labels.tif"),
-        "cannot write `FOLDER/labels.tif`, expected a name that ends in `.nii.gz`, `.nii`, `.mha`, `.seg.nrrd` or `.png`"
+        create(&grid, "labels.gipl"),
+        "cannot write `FOLDER/labels.gipl`, expected a name that ends in `.nii.gz`, `.nii`, `.mha`, `.seg.nrrd`, `.tif` or `.png`"
     );
 }

@@ -7,12 +7,12 @@ use super::images::{self, ImageFiles};
 use super::members::Member;
 use super::records::MadeWith;
 use super::segment::Segmenter;
-use crate::cli;
+use crate::cli::{self, Convention};
 use crate::comm::agree;
-use crate::commands::evaluate_files::{self, Pair};
+use crate::commands::evaluate_files::{self, Measure, Pair};
 use crate::commands::narrate::together;
 use crate::commands::run::connect;
-use crate::commands::scoring::{LabelledCase, Scoring};
+use crate::commands::scoring::LabelledCase;
 use crate::commands::table_file::TableFile;
 use crate::config::DeviceChoice;
 use crate::data::import::Classes;
@@ -31,6 +31,7 @@ pub(super) fn run(
     let (host, variables) = connect()?;
     together(&*host, || {
         agree(&*host, evaluate_files::refuse_ranks(host.ranks()))?;
+        let measure = agree(&*host, Measure::of(arguments))?;
         let member = Member::read(run, &arguments.checkpoint, arguments.modality.as_deref())?;
         let coding = coding(arguments, &member.classes)?;
         let found = found(&member, images, labels)?;
@@ -45,9 +46,7 @@ pub(super) fn run(
             let case = segmented(&segmenter, image, truth, &coding, &notes);
             case.map_err(|failure| failure.during(format!("cannot score `{}`", image.name)))
         });
-        let classes = Some(&*member.classes);
-        let scoring = Scoring { classes, tolerance: arguments.tolerance };
-        evaluate_files::write(&scoring, cases, &notes, table)
+        measure.write(Some(&member.classes), cases, &notes, table)
     })
 }
 
@@ -86,7 +85,11 @@ fn table(arguments: &cli::Evaluate, run: &Path) -> Result<PathBuf> {
         return Err(Failure::usage(message).hint("say where the table goes with `--to FILE`"));
     }
     let checkpoint = Path::new(&arguments.checkpoint).file_name().unwrap_or_default();
-    let name = format!("evaluate-files-{}.csv", checkpoint.to_string_lossy());
+    let convention = match arguments.convention {
+        Convention::Scribblebench => "-scribblebench",
+        _ => "",
+    };
+    let name = format!("evaluate-files-{}{convention}.csv", checkpoint.to_string_lossy());
     Ok(directory.scores().join(name))
 }
 

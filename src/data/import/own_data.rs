@@ -289,7 +289,6 @@ impl Reading {
             name: name.to_owned(),
             frame: 0,
             modality: String::new(),
-            classes_annotated: entry.classes_annotated.clone(),
             fold: 0,
             classes_annotated: entry.classes_annotated.clone(),
             scan: scan::read_channels(&files.images, &self.notes)?,

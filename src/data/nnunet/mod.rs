@@ -69,10 +69,9 @@ impl<'a> RawFolderPlan<'a> {
             } else if has(DENSE) && case.fold > 0 {
                 Role::Scored
             } else {
-                let sentence = format!(
-                    "left out, for there is no `{annotation}` to train on and nothing to validate with"
-                );
-                notes.add(&sentence, format!("`{}`", case.name));
+                let why =
+                    format!("there is no `{annotation}` to train on and nothing to validate with");
+                notes.leave_out(&why, format!("`{}`", case.name));
                 return None;
             };
             Some((case, role))

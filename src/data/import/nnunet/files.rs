@@ -196,8 +196,7 @@ impl Search<'_> {
         let mut found = BTreeMap::new();
         for (name, images) in images {
             let Some(labels) = dense.remove(&name) else {
-                let why = "`labelsTs` has no labels to score them with";
-                self.notes.leave_out(why, format!("`{name}`"));
+                self.notes.leave_out("`labelsTs` has no labels of it", format!("`{name}`"));
                 continue;
             };
             let images = self.in_order(&name, images, count)?;
@@ -264,8 +263,7 @@ impl Search<'_> {
 
     fn note_alone(&self, labels: &BTreeMap<String, PathBuf>) {
         for path in labels.values() {
-            let why = "these labels have no image";
-            self.notes.leave_out(why, format!("`{}`", path.display()));
+            self.notes.leave_out("the labels have no image", format!("`{}`", path.display()));
         }
     }
 }
@@ -353,8 +351,8 @@ mod tests {
             notes,
             [
                 "passed over, for its name is not that of an image or of labels: `FOLDER/imagesTr/readme.txt`",
-                "left out, for `labelsTs` has no labels to score them with: `d`",
-                "left out, for these labels have no image: `FOLDER/labelsTr/z.nrrd`",
+                "left out, for `labelsTs` has no labels of it: `d`",
+                "left out, for the labels have no image: `FOLDER/labelsTr/z.nrrd`",
             ]
         );
         let dense = json!({"labels": {"background": 0, "liver": 1}});
