@@ -114,6 +114,7 @@ fn batches(place: Place) -> Vec<Batch> {
             image: Tensor::rand([place.samples, 1, slices, rows, columns], cpu)
                 .to_device(place.device),
             annotation: annotation.to_device(place.device),
+            looked_for: None,
             items: (0..place.samples as usize).map(|case| Item::slice(case, 0, [1, 1])).collect(),
             positions: (0..place.samples as u64).collect(),
         };

@@ -71,6 +71,69 @@ impl Drop for FreshFile {
     }
 }
 
+/// A folder under a random name beside `path`, which gets the name `path` when everything is in it and vanishes with
+/// all that is in it when it is dropped before.
+#[derive(Debug)]
+pub struct FreshFolder {
+    path: PathBuf,
+    partial: PathBuf,
+    /// Locked for as long as somebody still writes.
+    _lock: File,
+}
+
+impl FreshFolder {
+    /// An empty folder beside `path`, in a folder that exists. Removes what ended processes left of writing `path`.
+    pub fn beside(path: &Path) -> io::Result<Self> {
+        remove_abandoned_folders(path);
+        let partial = partial_path(path)?;
+        fs::create_dir(&partial)?;
+        let lock = File::open(&partial)?;
+        // On file systems without locks nobody finds out that somebody writes, and nobody removes anything.
+        drop(lock.try_lock());
+        Ok(Self { path: path.to_owned(), partial, _lock: lock })
+    }
+
+    /// Where it lies until it gets its name.
+    pub fn partial(&self) -> &Path {
+        &self.partial
+    }
+
+    /// Gets its name, which is on the disk when this returns. Refuses to replace anything.
+    pub fn take_place_durably(self) -> io::Result<()> {
+        if fs::symlink_metadata(&self.path).is_ok() {
+            return Err(Error::new(ErrorKind::AlreadyExists, "it exists already"));
+        }
+        File::open(&self.partial)?.sync_all()?;
+        fs::rename(&self.partial, &self.path)?;
+        sync_folder_of(&self.path)
+    }
+}
+
+impl Drop for FreshFolder {
+    fn drop(&mut self) {
+        // After a rename nothing has this name any more, and otherwise there is nobody to tell.
+        drop(fs::remove_dir_all(&self.partial));
+    }
+}
+
+/// Removes folders that were being written for `path` and that nobody holds locked.
+fn remove_abandoned_folders(path: &Path) {
+    let Some(name) = path.file_name() else { return };
+    let begins = [b".", name.as_encoded_bytes(), b"."].concat();
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let entries = fs::read_dir(folder.unwrap_or(Path::new("."))).into_iter().flatten().flatten();
+    for entry in entries {
+        let is_ours = entry.file_name().as_encoded_bytes().starts_with(&begins)
+            && is_partial(&entry.path())
+            && entry.file_type().is_ok_and(|kind| kind.is_dir());
+        let lock = File::open(entry.path()).ok().filter(|_| is_ours);
+        if lock.is_some_and(|lock| lock.try_lock().is_ok()) {
+            // Whoever may not remove it is not hindered by it.
+            drop(fs::remove_dir_all(entry.path()));
+        }
+    }
+}
+
 /// A name beside `path` that nobody can foresee: `.NAME.0123456789abcdef.partial`.
 pub fn partial_path(path: &Path) -> io::Result<PathBuf> {
     let name = path
@@ -254,6 +317,24 @@ mod tests {
         drop(fresh);
         assert_eq!(fs::read(&path).unwrap(), b"former");
         assert_eq!(names(folder.path()), ["table.csv"]);
+    }
+
+    #[test]
+    fn a_folder_is_there_whole_or_not_at_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("Dataset001_A");
+        let fresh = FreshFolder::beside(&path).unwrap();
+        fs::write(fresh.partial().join("a"), "x").unwrap();
+        // Another writer leaves it alone, and a later one removes what nobody writes any more.
+        drop(FreshFolder::beside(&path).unwrap());
+        assert!(fresh.partial().join("a").exists());
+        fs::create_dir(partial_path(&path).unwrap()).unwrap();
+        let other = FreshFolder::beside(&path).unwrap();
+        assert_eq!(names(folder.path()).len(), 2);
+        fresh.take_place_durably().unwrap();
+        assert_eq!(fs::read(path.join("a")).unwrap(), b"x");
+        assert_eq!(other.take_place_durably().unwrap_err().to_string(), "it exists already");
+        assert_eq!(names(folder.path()), ["Dataset001_A"]);
     }
 
     #[test]

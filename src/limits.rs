@@ -13,6 +13,8 @@ pub const CASES: usize = 1 << 20;
 pub const CHANNELS: usize = 64;
 /// Classes of one data set; 255 is the label of what nobody annotated.
 pub const CLASSES: usize = 255;
+/// Folds of one data set.
+pub const FOLDS: u32 = 1_000;
 /// Bytes of a table of fixations.
 pub const FIXATION_BYTES: u64 = 1 << 28;
 /// Levels of a map of gaze.
@@ -31,6 +33,10 @@ pub const PICTURE_PIXELS: usize = 1 << 26;
 pub const PICTURE_BYTES: u64 = 1 << 29;
 /// Bytes of a TIFF file, which is held in memory with all of its pages.
 pub const TIFF_BYTES: u64 = 1 << 33;
+/// Bytes of a file of DICOM, which is held in memory with all of its frames.
+pub const DICOM_BYTES: u64 = 1 << 33;
+/// Bytes of a description of a data set, or of its folds, in JSON.
+pub const JSON_BYTES: u64 = 1 << 26;
 /// Bytes of the header of a volume that is written as text, without its voxels.
 pub const TEXT_HEADER_BYTES: usize = 1 << 20;
 /// Segments of one segmentation file.

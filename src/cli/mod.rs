@@ -1,6 +1,7 @@
 //! The command line: types only. What each command does stands in `commands`.
 
 mod annotate;
+mod check;
 mod evaluate;
 mod predict;
 mod prepare;
@@ -9,11 +10,13 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
 pub use annotate::{Absent, Labeller, PseudoLabels, Refinement, ScribbleKind, Scribbles, Unsure};
+pub use check::CheckPacked;
 pub use evaluate::{Convention, Evaluate, Statistics};
 pub use predict::{LabelFormat, Predict, PredictDevice, Touching};
 pub use prepare::{
     Amos, Brats, BratsScribbles, Crop, Difficulty, Gaze, GazePhantom, Interpolation, LabelTransfer,
-    Labelled, LesionPhantom, Nifti, Prepare, Published, Resampling, TwoModalityPhantom, Word,
+    Labelled, LesionPhantom, Nnunet, OwnData, Prepare, Published, Resampling, TwoModalityPhantom,
+    Word,
 };
 
 /// Trains medical image segmentation from scrimped annotations, on as many processes as mpirun starts.
@@ -41,7 +44,7 @@ pub enum Command {
     Predict(Predict),
     /// Look at a run while it trains, or afterwards
     Watch(Watch),
-    /// Turn the log of a run into files of other programs
+    /// Turn the log of a run, or a packed data set, into files of other programs
     Export(Export),
     /// Work with the checkpoints of a run
     #[command(subcommand)]
@@ -211,24 +214,30 @@ fn frame_size(text: &str) -> Result<(u16, u16), String> {
 /// Arguments of `scrimp export`.
 #[derive(Debug, Args)]
 pub struct Export {
-    /// The run directory
-    #[arg(value_name = "RUN")]
-    pub run: PathBuf,
+    /// The run directory; for `nnunet` a packed data set
+    #[arg(value_name = "RUN|PACK")]
+    pub from: PathBuf,
     /// What to write
     #[arg(long)]
     pub to: ExportFormat,
-    /// The folder to write into [default: `RUN/export/` and the format]
-    #[arg(long, value_name = "DIR")]
+    /// The folder to write into, for `nnunet` one that is not there, such as `nnUNet_raw/Dataset501_NAME`
+    /// [default: `RUN/export/` and the format]
+    #[arg(long, value_name = "DIR", required_if_eq("to", "nnunet"))]
     pub into: Option<PathBuf>,
+    /// For `nnunet`: which kind of annotation is to be trained on [default: `scribble`, where there are none `dense`]
+    #[arg(long, value_name = "KIND")]
+    pub annotation: Option<String>,
 }
 
-/// What a run log can be turned into.
+/// What a run log or a packed data set can be turned into.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum ExportFormat {
     /// Tables: steps, scores and ranks
     Csv,
     /// Event files that TensorBoard reads, pictures included
     Tensorboard,
+    /// A packed data set as a raw folder of nnU-Net
+    Nnunet,
 }
 
 /// What `scrimp checkpoint` does.

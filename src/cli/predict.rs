@@ -9,7 +9,7 @@ pub struct Predict {
     /// Run directories or checkpoints; several predict together, as the mean of their probabilities
     #[arg(value_name = "RUN", required = true)]
     pub runs: Vec<PathBuf>,
-    /// The image to segment, or a folder of them; `NAME_0000`, `NAME_0001` ... are the channels of one
+    /// The image to segment, or a folder of them or of the slices of one series of DICOM; `NAME_0000`, `NAME_0001` ... are the channels of one
     #[arg(long, value_name = "DIR|FILE")]
     pub images: PathBuf,
     /// What the images were taken with, as `ct`, of a run that has learnt from several modalities
@@ -60,6 +60,9 @@ pub enum LabelFormat {
     Segmentation,
     /// `NAME.mha`
     Mha,
+    /// `NAME.tif`, a page for each slice, and `NAME.json` with the distances of voxels
+    #[value(name = "tif")]
+    Tiff,
 }
 
 impl LabelFormat {
@@ -69,6 +72,7 @@ impl LabelFormat {
             Self::Nifti => ".nii.gz",
             Self::Segmentation => ".seg.nrrd",
             Self::Mha => ".mha",
+            Self::Tiff => ".tif",
         }
     }
 }

@@ -1,9 +1,10 @@
 //! The command line of `scrimp prepare`: types only.
 
 use super::annotate::{PseudoLabels, Scribbles};
-use crate::limits::{EXTENT, NETWORK_SIZE, PHANTOM_CASES};
+use super::check::CheckPacked;
+use crate::limits::{EXTENT, FOLDS, NETWORK_SIZE, PHANTOM_CASES};
 use clap::builder::RangedU64ValueParser;
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
 /// Takes counts of `least` to `most` things.
@@ -23,8 +24,17 @@ pub enum Prepare {
     Word(Word),
     /// BraTS: whole volumes in four modalities with simulated scribbles
     BratsScribbles(BratsScribbles),
-    /// Your own data: NIfTI images with scribbles of the same file name
-    Nifti(Nifti),
+    /// Your own data: folders of images, scribbles and dense labels of the same file names, in any format
+    OwnData(OwnData),
+    /// `own-data` takes NIfTI, too: whoever asks for it hears so
+    #[command(hide = true)]
+    Nifti {
+        /// Whatever stands there
+        #[arg(hide = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<String>,
+    },
+    /// nnU-Net: a raw folder `DatasetNNN_NAME` of the second version
+    Nnunet(Nnunet),
     /// A synthetic cardiac data set, for trying things out
     Phantom {
         /// How many cases
@@ -64,6 +74,8 @@ pub enum Prepare {
     PseudoLabels(PseudoLabels),
     /// Draw scribbles or points where there are dense labels, instead of those that are there, or shorten these; mpirun makes it faster
     Scribbles(Scribbles),
+    /// Say what a packed file holds and what is odd about it, and whether it can be trained on
+    Check(CheckPacked),
 }
 
 /// Arguments of `scrimp prepare acdc` and `scrimp prepare mscmr`.
@@ -75,7 +87,7 @@ pub struct Published {
     /// How images are resampled
     #[command(flatten)]
     pub resampling: Resampling,
-    /// How intensities are scaled, by a word that `scrimp prepare nifti --help` names; as published where nothing
+    /// How intensities are scaled, by a word that `scrimp prepare own-data --help` names; as published where nothing
     /// is said
     #[arg(long, value_name = "HOW")]
     pub intensities: Option<String>,
@@ -106,36 +118,53 @@ pub enum Interpolation {
     Linear,
 }
 
-/// Arguments of `scrimp prepare nifti`.
+/// Arguments of `scrimp prepare own-data`.
 #[derive(Debug, Args)]
-pub struct Nifti {
-    /// Folder of images, one `.nii` or `.nii.gz` per case, or one for each channel of it: `NAME_0000.nii.gz`,
+#[command(group = ArgGroup::new("labels").args(["scribbles", "dense"]).required(true).multiple(true))]
+pub struct OwnData {
+    /// Folder of images in any format that is read, one per case, or one for each channel of it: `NAME_0000.nii.gz`,
     /// `NAME_0001.nii.gz` and so on
     #[arg(long, value_name = "DIR")]
     pub images: PathBuf,
     /// What the channels show, in the order of their numbers, as in `t1,t2,flair`
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     pub modalities: Option<Vec<String>>,
-    /// Folder of scribbles with the names of the images
-    #[arg(long, value_name = "DIR")]
-    pub scribbles: PathBuf,
-    /// Folder of dense labels with the names of the images
+    /// Folder of scribbles with the names of the images; an image with dense labels may lack them
+    #[arg(long, value_name = "DIR", requires = "unlabelled")]
+    pub scribbles: Option<PathBuf>,
+    /// Folder of dense labels with the names of the images; an image with scribbles may lack them
     #[arg(long, value_name = "DIR")]
     pub dense: Option<PathBuf>,
     /// Names of the classes, the background first: for label values 0, 1, 2 and so on, or each with
-    /// its value, as in `1=background,2=liver`
+    /// its values, as in `1=background,2+3=liver`
     #[arg(long, value_name = "NAMES", value_delimiter = ',', required = true)]
     pub classes: Vec<String>,
     /// The same classes by the values of dense labels, where those are others
     #[arg(long, value_name = "NAMES", value_delimiter = ',', requires = "dense")]
     pub dense_classes: Option<Vec<String>>,
-    /// Label value of pixels that nobody annotated
-    #[arg(long, value_name = "LABEL", allow_negative_numbers = true)]
-    pub ignore: i64,
+    /// Label value of pixels of scribbles that nobody annotated
+    #[arg(long, value_name = "LABEL", allow_negative_numbers = true, requires = "scribbles")]
+    pub unlabelled: Option<i64>,
+    /// Table with a line for each case: columns `case` and any of `patient`, `part` (`train` or `test`), `fold` and
+    /// `classes` (those that somebody looked for, as in `liver;tumour`)
+    #[arg(long, value_name = "CSV")]
+    pub cases: Option<PathBuf>,
     /// Regular expression whose first group in the name of a case is its patient, as in `^(p[0-9]+)_`;
     /// each case is a patient of its own otherwise
     #[arg(long, value_name = "REGEX")]
     pub patients: Option<String>,
+    /// How many folds hold patients out in turn, 5 where nothing is said; each gets its share of every class
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(2..=i64::from(FOLDS)))]
+    pub folds: Option<u32>,
+    /// Share of the patients to test with: in the fold after the others, and never trained on
+    #[arg(long, value_name = "SHARE")]
+    pub test_share: Option<f64>,
+    /// Equal seeds give equal folds
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Carry labels that do not lie on the voxels of their image to the nearest ones, by the places that both files state
+    #[arg(long)]
+    pub regrid: bool,
     /// How images are resampled
     #[command(flatten)]
     pub resampling: Resampling,
@@ -146,6 +175,40 @@ pub struct Nifti {
     /// `z-score`, `z-score-nonzero` or `z-score-slices` by the image itself, `window:LOW,HIGH` to [0, 1], `fixed` by the annotated
     /// foreground of all images (for CT), `as-stored`
     #[arg(long, value_name = "HOW", default_value = "robust")]
+    pub intensities: Vec<String>,
+    /// The packed file to write
+    #[arg(long, value_name = "FILE")]
+    pub to: PathBuf,
+}
+
+/// Arguments of `scrimp prepare nnunet`.
+#[derive(Debug, Args)]
+pub struct Nnunet {
+    /// The raw folder of one data set, such as `nnUNet_raw/Dataset027_ACDC`, with `dataset.json`, `imagesTr` and
+    /// `labelsTr`, and where they are there `labelsTr_dense`, `imagesTs` and `labelsTs`
+    #[arg(long, value_name = "DIR")]
+    pub from: PathBuf,
+    /// The folds [default: `splits_final.json` in the folder, or in the one of its name in `nnUNet_preprocessed` beside
+    /// `nnUNet_raw`; else five are drawn]
+    #[arg(long, value_name = "FILE")]
+    pub splits: Option<PathBuf>,
+    /// Table with a line for each case: columns `case` and any of `patient`, `classes` (those that somebody looked for,
+    /// as in `liver;tumour`) and, where there is no file of folds, `part` (`train` or `test`) and `fold`
+    #[arg(long, value_name = "CSV")]
+    pub cases: Option<PathBuf>,
+    /// Regular expression whose first group in the name of a case is its patient, as in `^(p[0-9]+)_`;
+    /// each case is a patient of its own otherwise
+    #[arg(long, value_name = "REGEX")]
+    pub patients: Option<String>,
+    /// How images are resampled
+    #[command(flatten)]
+    pub resampling: Resampling,
+    /// Which part of images is kept
+    #[arg(long, default_value = "none")]
+    pub crop: Crop,
+    /// How intensities are scaled, once for all channels or once for each, by a word that `scrimp prepare own-data --help`
+    /// names [default: by the names of the channels, as nnU-Net does]
+    #[arg(long, value_name = "HOW")]
     pub intensities: Vec<String>,
     /// The packed file to write
     #[arg(long, value_name = "FILE")]

@@ -200,17 +200,29 @@ fn table(scores: &Scores) -> String {
         None => name.to_owned(),
     };
     let (hd95, asd) = (in_unit("HD95"), in_unit("ASD"));
-    let mut text =
-        format!("{:<18}{:>8}{hd95:>14}{asd:>13}{:>11}\n", "structure", "Dice", "undefined");
+    let structures = scores.structure_means();
+    // Where all were looked for in all cases there is nothing to say.
+    let lacks_some = structures.iter().any(|structure| structure.cases.is_some());
+    let counted = |cases: &str| if lacks_some { format!("{cases:>7}") } else { String::new() };
+    let mut text = format!(
+        "{:<18}{:>8}{hd95:>14}{asd:>13}{:>11}{}\n",
+        "structure",
+        "Dice",
+        "undefined",
+        counted("cases")
+    );
     let number = |value: f64, digits: usize| {
         if value.is_nan() { "n/a".to_owned() } else { format!("{value:.digits$}") }
     };
-    for structure in scores.structure_means() {
+    for structure in structures {
         let [dice, hd95, asd] =
             [number(structure.dice, 4), number(structure.hd95, 2), number(structure.asd, 2)];
         let undefined = structure.undefined.unwrap_or_default();
+        let cases = structure.cases.unwrap_or(scores.cases.len() as u64);
+        let cases = counted(&cases.to_string());
+        let name = structure.name;
         // Writing to a string cannot fail.
-        let _ = writeln!(text, "{:<18}{dice:>8}{hd95:>14}{asd:>13}{undefined:>11}", structure.name);
+        let _ = writeln!(text, "{name:<18}{dice:>8}{hd95:>14}{asd:>13}{undefined:>11}{cases}");
     }
     let _ = writeln!(text, "{:<18}{:>8}", "mean", number(scores.mean_dice(), 4));
     if scores.unit().is_none() && !scores.cases.is_empty() {

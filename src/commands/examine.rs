@@ -8,6 +8,7 @@ use crate::config::plan::{DataSource, RunPlan, ShapesSource};
 use crate::data::held_out::{HeldOut, patients_on_both_sides};
 use crate::data::loader::{Loader, LoaderPlan};
 use crate::data::pseudo::Labelling;
+use crate::data::stream::lacks_classes;
 use crate::data::{Case, Dataset, SCRIBBLE};
 use crate::error::{Failure, Result};
 use crate::methods;
@@ -24,6 +25,9 @@ pub(super) fn data(plan: &RunPlan, dataset: &Arc<Dataset>) -> Result<()> {
     let method = methods::find(&plan.method)?;
     (method.refuse_images)(&plan.method_params, dataset.channels())?;
     let wanted = run::loader_plan(plan)?;
+    if lacks_classes(dataset, (fold, &wanted.annotation), wanted.streams) {
+        (method.refuse_lacking_classes)(&plan.method_params)?;
+    }
     let held_out = (fold > 0).then_some(fold);
     if Labelling::of(dataset, &wanted.annotation, held_out).is_none() {
         return Loader::new(dataset, wanted, 0, 1).map(drop);

@@ -2,30 +2,35 @@
 
 use super::print;
 use crate::cli::{Export, ExportFormat};
-use crate::error::{Exit, Result};
+use crate::error::{Exit, Failure, Result};
 use crate::export::{csv, tensorboard};
 use crate::runlog::directory::RunDirectory;
 use crate::watch::Feed;
 
-/// Runs `scrimp export`.
+/// Runs `scrimp export` of a run.
 pub(super) fn run(arguments: &Export) -> Result<Exit> {
-    let directory = RunDirectory::new(&arguments.run);
+    if let Some(kind) = &arguments.annotation {
+        return Err(Failure::usage(format!("`--annotation {kind}` says nothing of a run"))
+            .hint("it is for packed data sets, with `--to nnunet`"));
+    }
+    let directory = RunDirectory::new(&arguments.from);
     // Refuses what is no run, in the words of `scrimp watch`.
     Feed::open(directory.clone())?;
-    let name = match arguments.to {
-        ExportFormat::Csv => "csv",
-        ExportFormat::Tensorboard => "tensorboard",
+    let (name, is_for_tensorboard) = match arguments.to {
+        ExportFormat::Tensorboard => ("tensorboard", true),
+        _ => ("csv", false),
     };
     let folder =
         arguments.into.clone().unwrap_or_else(|| directory.root().join("export").join(name));
-    let written = match arguments.to {
-        ExportFormat::Csv => csv(&directory, &folder)?,
-        ExportFormat::Tensorboard => tensorboard(&directory, &folder)?,
+    let written = if is_for_tensorboard {
+        tensorboard(&directory, &folder)?
+    } else {
+        csv(&directory, &folder)?
     };
     for path in &written {
         print(&format!("{}\n", path.display()))?;
     }
-    if arguments.to == ExportFormat::Tensorboard {
+    if is_for_tensorboard {
         print(&format!("look at them with `tensorboard --logdir {}`\n", folder.display()))?;
     }
     Ok(Exit::Done)

@@ -4,6 +4,8 @@
 mod annotate;
 #[cfg(feature = "torch")]
 mod bench;
+#[cfg(feature = "hdf5")]
+mod check;
 #[cfg(feature = "torch")]
 mod checkpoint;
 #[cfg(feature = "torch")]
@@ -20,6 +22,8 @@ mod evaluate_files;
 #[cfg(feature = "torch")]
 mod examine;
 mod export;
+#[cfg(feature = "hdf5")]
+mod export_pack;
 pub mod journal;
 #[cfg(feature = "torch")]
 mod kernel_cache;
@@ -40,6 +44,8 @@ mod packing;
 mod predict;
 #[cfg(feature = "hdf5")]
 mod prepare;
+#[cfg(feature = "hdf5")]
+mod report;
 #[cfg(feature = "torch")]
 mod resume;
 #[cfg(feature = "torch")]
@@ -83,7 +89,7 @@ fn dispatch(cli: &Cli) -> Result<Exit> {
         Command::Config(arguments) => config::run(arguments),
         Command::Launch(arguments) => launch::run(arguments),
         Command::Watch(arguments) => watch::run(arguments),
-        Command::Export(arguments) => export::run(arguments),
+        Command::Export(arguments) => export(arguments),
         #[cfg(feature = "hdf5")]
         Command::Prepare(arguments) => prepare::run(arguments),
         #[cfg(not(feature = "hdf5"))]
@@ -109,6 +115,17 @@ fn dispatch(cli: &Cli) -> Result<Exit> {
         Command::Bench(_) => Err(absent("bench", "torch")),
         #[cfg(not(feature = "torch"))]
         Command::Methods => Err(absent("methods", "torch")),
+    }
+}
+
+/// Turns the log of a run or a packed data set into files of other programs.
+fn export(arguments: &cli::Export) -> Result<Exit> {
+    match arguments.to {
+        #[cfg(feature = "hdf5")]
+        cli::ExportFormat::Nnunet => export_pack::run(arguments),
+        #[cfg(not(feature = "hdf5"))]
+        cli::ExportFormat::Nnunet => Err(absent("export --to nnunet", "hdf5")),
+        cli::ExportFormat::Csv | cli::ExportFormat::Tensorboard => export::run(arguments),
     }
 }
 

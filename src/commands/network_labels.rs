@@ -185,6 +185,13 @@ fn enlarge(labels: &[u8], size: usize, [rows, columns]: [usize; 2], is_in_colour
     (0..rows).flat_map(row).collect()
 }
 
+/// Turns classes that nobody looked for in a case into background, which holds them in all of its annotations: what
+/// networks say of them is nothing that somebody has seen.
+fn unseen_as_background(labels: &mut [u8], case: &Case) {
+    let unseen = |&label: &u8| label != IGNORE && !case.is_looked_for(label);
+    labels.iter_mut().filter(|label| unseen(label)).for_each(|label| *label = 0);
+}
+
 /// Labels of a slice of `shape`, unknown around the `size` x `size` pixels about its middle: nobody looked there.
 fn seen_alone(labels: &[u8], shape: [usize; 2], size: usize) -> Vec<u8> {
     let seen = Centred::cut(labels, shape, [size; 2], IGNORE);
@@ -220,8 +227,9 @@ impl Labeller<'_> {
                 Some(expansion) => self.expanded(case, expansion.form),
                 None => self.labels(case),
             };
-            let labels = labels
+            let mut labels = labels
                 .map_err(|failure| failure.during(format!("cannot label case `{}`", case.name)))?;
+            unseen_as_background(&mut labels, case);
             let known = |kind: &str| case.annotations.get(kind).map(Vec::as_slice);
             added.count(&labels, known(&plan.data.annotation), known(DENSE));
             case.annotations.insert(self.kind().to_owned(), labels);
@@ -335,6 +343,29 @@ mod tests {
             }
         }
         assert!(differ > 0, "otherwise this tests nothing");
+    }
+
+    #[test]
+    fn a_network_says_nothing_of_classes_that_nobody_looked_for() {
+        let grid = crate::scan::Grid::unplaced([1, 1, 5], None);
+        let mut case = Case {
+            name: "a".to_owned(),
+            patient: "a".to_owned(),
+            frame: 0,
+            fold: 0,
+            modality: String::new(),
+            classes_annotated: vec![0, 2],
+            scan: crate::scan::Scan { grid, channels: 1, voxels: vec![0.0; 5] },
+            annotations: std::collections::BTreeMap::new(),
+        };
+        let of = |case: &Case| {
+            let mut labels = vec![0, 1, 2, 3, IGNORE];
+            unseen_as_background(&mut labels, case);
+            labels
+        };
+        assert_eq!(of(&case), [0, 0, 2, 0, IGNORE]);
+        case.classes_annotated.clear();
+        assert_eq!(of(&case), [0, 1, 2, 3, IGNORE]);
     }
 
     #[test]

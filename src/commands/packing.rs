@@ -2,9 +2,10 @@
 //!
 //! Does not know where cases come from.
 
+use super::report;
 use crate::data::import::Source;
+use crate::data::report::{CaseMeasures, Purpose, Report, Survey};
 use crate::data::store::{self, Destination, Existing};
-use crate::data::tally::Tally;
 use crate::error::{Context, Exit, Result};
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use std::io::Write;
@@ -33,7 +34,7 @@ pub(super) fn bar(doing: &str, count: usize, things: &str) -> Result<ProgressBar
     Ok(ProgressBar::new(count as u64).with_style(style))
 }
 
-/// Writes what `source` gives into a packed file, and says so.
+/// Writes what `source` gives into a packed file, and says so, and what it holds. Refuses what cannot be trained on.
 pub(super) fn pack(source: Source, to: Destination) -> Result<Exit> {
     let bar = bar("packing", source.case_count, "cases")?;
     let path = to.path().to_owned();
@@ -46,29 +47,34 @@ pub(super) fn pack(source: Source, to: Destination) -> Result<Exit> {
         test_fold: source.test_fold,
     };
     let mut writer = store::Writer::create(to, about)?;
-    let (mut case_count, mut slice_count) = (0, 0);
-    let mut tally = Tally::default();
+    let mut cases = Vec::new();
     for case in source.cases {
         let case = case.map_err(|failure| {
             failure.hint("mend or remove the named file, then run the same command again")
         })?;
         writer.add(&case)?;
-        tally.add(&case);
-        case_count += 1;
-        slice_count += case.scan.grid.shape[0];
+        cases.push(CaseMeasures::of(&case));
         bar.inc(1);
     }
     bar.finish_and_clear();
+    let left_out = source.notes.take_left_out();
     warn(source.notes.take())?;
-    tally.check(&source.classes)?;
-    warn(tally.warnings(&source.classes))?;
+    let Source { name, classes, levels, preparation, .. } = source;
+    let survey = Survey { name, classes, levels, preparation, cases };
+    let report = Report::new(&survey, left_out, &Purpose::default());
+    if let Some(refusal) = report::refusal(&report) {
+        say(format_args!("{}", report::coloured(&report::text(&report))))?;
+        return Err(refusal.during(format!("`{}` is not written", path.display())));
+    }
     let size_bytes = writer.finish()?;
     say(format_args!(
-        "packed {case_count} cases with {slice_count} slices into `{}` ({})",
+        "packed {} cases with {} slices into `{}` ({})\n",
+        report.cases,
+        report.slices,
         path.display(),
         HumanBytes(size_bytes)
     ))?;
-    say(format_args!("{}", tally.table(&source.classes)))?;
+    say(format_args!("{}", report::coloured(&report::text(&report))))?;
     Ok(Exit::Done)
 }
 

@@ -3,14 +3,15 @@
 //! Knows how to talk about it; reading, scaling and packing stand in `data`.
 
 use super::annotate;
+use super::check;
 use super::looked_at;
 #[cfg(feature = "torch")]
 use super::network_labels;
 use super::packing::{claim, pack, say, warn};
 use crate::cli;
 use crate::data::import::{
-    Steps, acdc, amos, brats, brats_scribbles, label_transfer, lesion_phantom, mscmr, nifti,
-    phantom, two_modality, word,
+    Folding, Steps, acdc, amos, brats, brats_scribbles, label_transfer, lesion_phantom, mscmr,
+    nnunet, own_data, phantom, two_modality, word,
 };
 use crate::data::simulated::{Drawing, Simulation};
 use crate::error::{Exit, Failure, Result};
@@ -23,10 +24,18 @@ pub(super) fn run(prepare: &cli::Prepare) -> Result<Exit> {
             let to = claim(&arguments.to)?;
             pack(acdc::open(&arguments.from, &published_steps(arguments)?)?, to)
         }
-        cli::Prepare::Mscmr(arguments) => pack_mscmr(arguments),
+        cli::Prepare::Mscmr(arguments) => {
+            let to = claim(&arguments.to)?;
+            pack(mscmr::open(&arguments.from, &published_steps(arguments)?)?, to)
+        }
         cli::Prepare::Word(arguments) => pack_word(arguments),
         cli::Prepare::BratsScribbles(arguments) => pack_brats_scribbles(arguments),
-        cli::Prepare::Nifti(arguments) => pack_nifti(arguments),
+        cli::Prepare::OwnData(arguments) => pack_own_data(arguments),
+        cli::Prepare::Nifti { .. } => Err(Failure::usage(
+            "`scrimp prepare nifti` is no command: NIfTI and all other formats are packed by `scrimp prepare own-data`",
+        )
+        .hint("its options are told by `scrimp prepare own-data --help`")),
+        cli::Prepare::Nnunet(arguments) => pack_nnunet(arguments),
         cli::Prepare::Phantom { cases, slices, size, difficulty, seed, to } => {
             let phantom = phantom::Phantom {
                 cases: *cases,
@@ -61,18 +70,8 @@ pub(super) fn run(prepare: &cli::Prepare) -> Result<Exit> {
             cli::Labeller::RandomWalker => annotate::pseudo_labels(arguments),
         },
         cli::Prepare::Scribbles(arguments) => annotate::scribbles(arguments),
+        cli::Prepare::Check(arguments) => check::run(arguments),
     }
-}
-
-fn pack_mscmr(arguments: &cli::Published) -> Result<Exit> {
-    let to = claim(&arguments.to)?;
-    let exit = pack(mscmr::open(&arguments.from, &published_steps(arguments)?)?, to)?;
-    let left_out = mscmr::left_out(&arguments.from);
-    if left_out > 0 {
-        let what = "label volumes of `TestSet` are no cases; `data.shapes.path` can name them";
-        say(format_args!("the {left_out} {what}"))?;
-    }
-    Ok(exit)
 }
 
 /// How scans of a published data set are prepared.
@@ -82,31 +81,71 @@ fn published_steps(arguments: &cli::Published) -> Result<Steps> {
     Ok(Steps { spacing, interpolation, scaling, ..Steps::as_published() })
 }
 
-fn pack_nifti(arguments: &cli::Nifti) -> Result<Exit> {
+fn pack_own_data(arguments: &cli::OwnData) -> Result<Exit> {
     let to = claim(&arguments.to)?;
-    let source = nifti::open(&nifti::Folders {
+    let steps = Wished {
+        resampling: &arguments.resampling,
+        crop: arguments.crop,
+        intensities: &arguments.intensities,
+    };
+    let scribbles = arguments.scribbles.clone().zip(arguments.unlabelled);
+    let scribbles =
+        scribbles.map(|(path, unlabelled)| own_data::ScribbleFolder { path, unlabelled });
+    let source = own_data::open(&own_data::Folders {
         images: arguments.images.clone(),
         modalities: arguments.modalities.clone(),
-        scribbles: arguments.scribbles.clone(),
+        scribbles,
         dense: arguments.dense.clone(),
         classes: arguments.classes.clone(),
         dense_classes: arguments.dense_classes.clone(),
-        unlabelled: arguments.ignore,
+        cases: arguments.cases.clone(),
         patients: arguments.patients.clone(),
-        steps: steps(arguments)?,
+        folding: Folding {
+            folds: arguments.folds,
+            test_share: arguments.test_share,
+            seed: arguments.seed,
+        },
+        regrid: arguments.regrid,
+        steps: steps.steps()?,
     })?;
     pack(source, to)
 }
 
-/// How scans are prepared.
-fn steps(arguments: &cli::Nifti) -> Result<Steps> {
-    let (spacing, interpolation) = resampling(&arguments.resampling)?;
-    let crop = match arguments.crop {
-        cli::Crop::None => Crop::None,
-        cli::Crop::Nonzero => Crop::Nonzero,
+/// What the command line says of how scans are prepared.
+struct Wished<'a> {
+    resampling: &'a cli::Resampling,
+    crop: cli::Crop,
+    intensities: &'a [String],
+}
+
+impl Wished<'_> {
+    fn steps(&self) -> Result<Steps> {
+        let (spacing, interpolation) = resampling(self.resampling)?;
+        let crop = match self.crop {
+            cli::Crop::None => Crop::None,
+            cli::Crop::Nonzero => Crop::Nonzero,
+        };
+        let scaling = self.intensities.iter().map(|word| scaling(word)).collect::<Result<_>>()?;
+        Ok(Steps { crop, spacing, interpolation, scaling })
+    }
+}
+
+fn pack_nnunet(arguments: &cli::Nnunet) -> Result<Exit> {
+    let to = claim(&arguments.to)?;
+    let steps = Wished {
+        resampling: &arguments.resampling,
+        crop: arguments.crop,
+        intensities: &arguments.intensities,
     };
-    let scaling = arguments.intensities.iter().map(|word| scaling(word)).collect::<Result<_>>()?;
-    Ok(Steps { crop, spacing, interpolation, scaling })
+    let source = nnunet::open(&nnunet::RawFolder {
+        folder: arguments.from.clone(),
+        splits: arguments.splits.clone(),
+        cases: arguments.cases.clone(),
+        patients: arguments.patients.clone(),
+        steps: steps.steps()?,
+    })?;
+    say(format_args!("{}", source.provenance))?;
+    pack(source, to)
 }
 
 /// How far apart voxels lie afterwards, and what lies between them.

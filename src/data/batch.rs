@@ -54,13 +54,15 @@ impl Batch {
     }
 
     /// The same samples on a device as networks and losses take them: images in the precision of
-    /// the network, annotations and masks as i64.
+    /// the network, annotations and masks as i64, and whether a class was looked for as a boolean.
     #[must_use]
     pub fn to(mut self, kind: Kind, device: Device) -> Self {
         let labels = |labels: &Tensor| upload(labels, device).to_kind(Kind::Int64);
         let place = |samples: &mut Samples| {
             samples.image = upload(&samples.image.to_kind(kind), device);
             samples.annotation = labels(&samples.annotation);
+            let looked_for = samples.looked_for.as_ref();
+            samples.looked_for = looked_for.map(|flags| upload(flags, device).to_kind(Kind::Bool));
         };
         place(&mut self.main);
         for (_, stream) in &mut self.beside {
@@ -91,10 +93,10 @@ impl Batch {
     }
 
     fn tensors(&self) -> Vec<&Tensor> {
-        let mut tensors = vec![&self.main.image, &self.main.annotation];
+        let mut tensors: Vec<&Tensor> = self.main.tensors().collect();
         for (_, stream) in &self.beside {
             match stream {
-                Stream::Samples(samples) => tensors.extend([&samples.image, &samples.annotation]),
+                Stream::Samples(samples) => tensors.extend(samples.tensors()),
                 Stream::Masks(masks) => tensors.push(masks),
             }
         }

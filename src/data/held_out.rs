@@ -28,7 +28,7 @@ impl<'a> HeldOut<'a> {
             Failure::usage(format!(
                 "held-out case `{name}` has no `{DENSE}` annotation to evaluate with"
             ))
-            .hint("pack dense labels too, for example `scrimp prepare nifti --dense DIR ...`")
+            .hint("pack dense labels too, for example `scrimp prepare own-data --dense DIR ...`")
             .hint("or train on all cases without evaluations: `--set data.fold=0`")
         })?;
         Ok(Self { case, truth })
@@ -42,6 +42,16 @@ impl<'a> HeldOut<'a> {
     /// What the case was taken with; empty where nothing is said.
     pub fn modality(&self) -> &'a str {
         &self.case.modality
+    }
+
+    /// As [`Case::classes_annotated`].
+    pub fn classes_annotated(&self) -> &'a [u8] {
+        &self.case.classes_annotated
+    }
+
+    /// Whether somebody looked for `class` in the case.
+    pub fn is_looked_for(&self, class: u8) -> bool {
+        self.case.is_looked_for(class)
     }
 
     /// Slices, rows, columns as stored.

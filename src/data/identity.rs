@@ -19,10 +19,11 @@ pub struct Identity {
 impl Identity {
     /// The identity of a data set.
     ///
-    /// What training sees counts: classes, levels of gaze, the fold to test with, names, patients, frames, folds, modalities, classes that were
-    /// looked for, shapes, spacings, intensities and labels. The name of the data set, the sentences about its origin,
-    /// what was done to the scans (their intensities are what came of it) and where they lie in the patient do not: a
-    /// file packed anew by a program that writes more of that down is the same data set, and runs go on with it.
+    /// What training sees counts: classes, levels of gaze, names, patients, frames, folds and which of them is to test
+    /// with, modalities, classes that were looked for, shapes, spacings, intensities and labels. The name of the data
+    /// set, the sentences about its origin, what was done to the scans (their intensities are what came of it) and where
+    /// they lie in the patient do not: a file packed anew by a program that writes more of that down is the same data
+    /// set, and runs go on with it.
     pub fn of(dataset: &Dataset) -> Self {
         let images: Vec<u64> =
             dataset.cases.iter().map(|case| image_checksum(&case.scan.voxels)).collect();
@@ -31,8 +32,8 @@ impl Identity {
         if !dataset.levels.is_empty() {
             hash.update(format!("{:?}\n", dataset.levels).as_bytes());
         }
-        if dataset.test_fold > 0 {
-            hash.update(format!("fold {} to test with\n", dataset.test_fold).as_bytes());
+        if let Some(fold) = dataset.test_fold {
+            hash.update(format!("to test with: {fold}\n").as_bytes());
         }
         for (case, image) in dataset.cases.iter().zip(&images) {
             hash.update(described(case, *image, dataset.classes.len()).as_bytes());
@@ -78,7 +79,7 @@ mod tests {
         let changes: [(&str, Change); 9] = [
             ("classes", |data| data.classes[1].push('x')),
             ("fold", |data| data.cases[1].fold += 1),
-            ("fold to test with", |data| data.test_fold = 2),
+            ("test fold", |data| data.test_fold = Some(2)),
             ("name", |data| data.cases[1].name.push('x')),
             ("modality", |data| data.cases[1].modality = "ct".to_owned()),
             ("classes looked for", |data| data.cases[1].classes_annotated = vec![0, 1, 2]),

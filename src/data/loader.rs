@@ -11,7 +11,7 @@ use super::patches::Patches;
 use super::recipe::{BatchRecipe, Origin};
 use super::resident::{self, Resident};
 use super::shapes::Shapes;
-use super::stream::{SHAPES, Select, StreamSpec, by_image_label, image_streams};
+use super::stream::{SHAPES, Select, StreamSpec, by_image_label, image_streams, lacks_classes};
 use super::stream_slices::stream_slices;
 use super::table::{Layout, Table};
 use super::{Dataset, IGNORE};
@@ -123,12 +123,13 @@ impl Loader {
         let drop_last = plan.drop_last || image_streams(plan.streams) > 1;
         let plan = LoaderPlan { drop_last, ..plan };
         let slices = stream_slices(dataset, plan.fold, &plan.annotation, plan.streams)?;
+        let lacks_classes = lacks_classes(dataset, (plan.fold, &plan.annotation), plan.streams);
         let mut recipes = plan.streams.iter().zip(slices).filter_map(|(stream, slices)| {
             let is_of_images = stream.select != Select::OtherPatients;
             is_of_images.then(|| {
                 let own = stream_plan(&plan, stream);
                 let recipe = stream_recipe(dataset, (own, stream.select), slices, (rank, ranks))?;
-                Ok((stream.name, recipe))
+                Ok((stream.name, BatchRecipe { lacks_classes, ..recipe }))
             })
         });
         let main = recipes.next().unwrap_or_else(|| Err(Failure::new("a batch needs samples")))?.1;
@@ -321,6 +322,7 @@ fn stream_recipe(
         micro_batches: 1,
         shapes: None,
         unknown,
+        lacks_classes: false,
         beside: Vec::new(),
     })
 }

@@ -24,12 +24,14 @@ pub mod item;
 mod items;
 #[cfg(feature = "torch")]
 pub mod loader;
+pub mod nnunet;
 pub mod order;
 pub mod patches;
 pub mod probabilities;
 pub mod pseudo;
 #[cfg(feature = "torch")]
 pub mod recipe;
+pub mod report;
 #[cfg(feature = "torch")]
 mod resident;
 #[cfg(feature = "torch")]
@@ -43,7 +45,6 @@ pub mod stream;
 mod stream_slices;
 #[cfg(feature = "torch")]
 mod table;
-pub mod tally;
 
 pub use crate::scan::IGNORE;
 
@@ -100,9 +101,9 @@ pub struct Dataset {
     /// What the values of [`GAZE`] stand for: a value above `i` where the map of gaze is at least `levels[i]`.
     /// Ascending, each in `(0, 1)`; none where nobody's gaze is known.
     pub levels: Vec<f64>,
-    /// The fold whose cases are there to be scored at the end: nothing is learned from them, whichever fold a run
-    /// holds out. 0 = there is none.
-    pub test_fold: u32,
+    /// The fold of the cases to test with, which no run learns from, whatever it holds out; none where every case may
+    /// be learnt from.
+    pub test_fold: Option<u32>,
     /// Ordered by name.
     pub cases: Vec<Case>,
 }

@@ -82,6 +82,13 @@ impl Labelling {
         Ok(message)
     }
 
+    /// What a slice is background without: a scribble of each structure that was looked for.
+    fn absent(&self, case: &Case, scribble: &[u8]) -> Absent {
+        let mut structures = case.classes_annotated.iter().skip(1);
+        let shows_all = structures.all(|structure| scribble.contains(structure));
+        if case.classes_annotated.is_empty() || !shows_all { self.absent } else { Absent::LeftOut }
+    }
+
     fn label(&self, dataset: &Dataset, (case, slice): (usize, usize)) -> Result<Vec<u8>> {
         let case = &dataset.cases[case];
         if case.scan.channels != 1 {
@@ -91,13 +98,14 @@ impl Labelling {
             ))
             .hint("pack the images in grey, or learn from the scribbles themselves"));
         }
+        let scribble = case.annotation_slice(SCRIBBLE, slice).unwrap_or_default();
         let scribbled = Scribbled {
             columns: case.scan.grid.shape[2],
             image: case.scan.slice(slice),
-            scribble: case.annotation_slice(SCRIBBLE, slice).unwrap_or_default(),
+            scribble,
             classes: dataset.classes.len(),
         };
-        scribbled.random_walker(self.absent).map_err(|failure| {
+        scribbled.random_walker(self.absent(case, scribble)).map_err(|failure| {
             failure.during(format!("cannot label slice {slice} of case `{}`", case.name))
         })
     }

@@ -57,6 +57,8 @@ pub(super) struct BatchRecipe {
     pub(super) shapes: Option<Arc<Shapes>>,
     /// Where nothing may be said of the images: [`IGNORE`] as often as the largest case has voxels.
     pub(super) unknown: Option<Arc<[u8]>>,
+    /// Whether samples say which classes were looked for.
+    pub(super) lacks_classes: bool,
     /// Those of the streams beside, by name.
     pub(super) beside: Vec<(&'static str, Arc<Self>)>,
 }
@@ -131,12 +133,26 @@ impl BatchRecipe {
         (step, global): (u64, &[usize]),
         mine: Range<usize>,
     ) -> Samples {
+        let items: Vec<Item> =
+            mine.clone().map(|position| self.item(step, global, position)).collect();
         Samples {
             image,
             annotation,
-            items: mine.clone().map(|position| self.item(step, global, position)).collect(),
+            looked_for: self.lacks_classes.then(|| self.looked_for(&items)),
+            items,
             positions: mine.map(|position| position as u64).collect(),
         }
+    }
+
+    /// 1 for each class that was looked for in the case of an item, else 0: `[N, classes]` u8.
+    fn looked_for(&self, items: &[Item]) -> Tensor {
+        let classes = self.dataset.classes.len();
+        let of = |item: &Item| {
+            let case = &self.dataset.cases[item.case];
+            (0..classes).map(|class| u8::from(case.is_looked_for(class as u8)))
+        };
+        let flags: Vec<u8> = items.iter().flat_map(of).collect();
+        Tensor::from_slice(&flags).view([items.len() as i64, classes as i64])
     }
 
     /// Images `[N, C, H, W]` f32 and annotations `[N, H, W]` u8, or with slices before rows.

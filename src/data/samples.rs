@@ -13,8 +13,20 @@ pub struct Samples {
     pub image: Tensor,
     /// `[N, H, W]` or `[N, D, H, W]`, class or [`super::IGNORE`]: u8 as loaded, i64 on the device of a method.
     pub annotation: Tensor,
+    /// Which classes somebody looked for in the case of each sample, `[N, classes]`: u8 as loaded, boolean on the device
+    /// of a method; those that nobody looked for are background in its annotation. None where in all cases of a run
+    /// all classes were looked for.
+    pub looked_for: Option<Tensor>,
     /// What each sample is cut from.
     pub items: Vec<Item>,
     /// The position of each sample in the global batch.
     pub positions: Vec<u64>,
+}
+
+impl Samples {
+    /// All tensors, in one order.
+    pub(super) fn tensors(&self) -> impl Iterator<Item = &Tensor> {
+        let Self { image, annotation, looked_for, .. } = self;
+        [Some(image), Some(annotation), looked_for.as_ref()].into_iter().flatten()
+    }
 }

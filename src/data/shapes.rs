@@ -5,7 +5,7 @@
 //! no tensors.
 
 use super::augment::{Mask, Transform};
-use super::{DENSE, Dataset};
+use super::{Case, DENSE, Dataset};
 use crate::error::{Failure, Result};
 use crate::random::Key;
 
@@ -39,8 +39,8 @@ impl Shapes {
         Ok(Self { volumes })
     }
 
-    /// The dense labels of a data set, where its cases have them. Refuses a set without any, and
-    /// one of another number of classes than `class_count`.
+    /// The dense labels of a data set, of its cases that have them, in which somebody looked for all classes, and which are
+    /// not there to test with. Refuses a set without any, and one of another number of classes than `class_count`.
     pub fn of(dataset: Dataset, class_count: usize) -> Result<Self> {
         let name = dataset.name;
         if dataset.classes.len() != class_count {
@@ -49,7 +49,11 @@ impl Shapes {
                 dataset.classes.len()
             )));
         }
-        let dense = dataset.cases.into_iter().filter_map(|mut case| {
+        let test_fold = dataset.test_fold;
+        let is_taken =
+            |case: &Case| Some(case.fold) != test_fold && !case.lacks_classes(class_count);
+        let whole = dataset.cases.into_iter().filter(is_taken);
+        let dense = whole.filter_map(|mut case| {
             let labels = case.annotations.remove(DENSE)?;
             let (name, patient) = (case.name, Some(case.patient));
             Some(MaskVolume { name, patient, shape: case.scan.grid.shape, labels })

@@ -53,7 +53,7 @@ pub fn dmsps(dataset: &mut Dataset) -> Result<()> {
             case.annotations.retain(|kind, _| kind == DENSE);
         }
     }
-    dataset.test_fold = 2;
+    dataset.test_fold = Some(2);
     Ok(())
 }
 
@@ -85,7 +85,7 @@ pub fn scribblebench(dataset: &mut Dataset) -> Result<()> {
             case.fold += 1;
         }
     }
-    dataset.test_fold = 1;
+    dataset.test_fold = Some(1);
     Ok(())
 }
 
@@ -176,7 +176,7 @@ mod tests {
         scribblebench(&mut dataset).unwrap();
         let of = |fold: u32| dataset.cases.iter().filter(move |case| case.fold == fold);
         let tested: BTreeSet<String> = of(1).map(|case| case.patient.clone()).collect();
-        assert_eq!((of(1).count(), tested.len(), dataset.test_fold), (30, 15, 1));
+        assert_eq!((of(1).count(), tested.len(), dataset.test_fold), (30, 15, Some(1)));
         assert!(tested.contains("patient005") && tested.contains("patient082"));
         assert!(of(1).all(|case| case.annotations.keys().eq([DENSE])));
         let others = || dataset.cases.iter().enumerate().filter(|(_, case)| case.fold != 1);

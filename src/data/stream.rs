@@ -86,7 +86,8 @@ pub(super) fn image_streams(streams: &[StreamSpec]) -> usize {
 
 /// The slices that `annotation` is learned from, as index of the case and slice: those of all cases that
 /// `fold` does not hold out and that have more than dense labels. Cases with nothing else are there to be
-/// scored, unless it is these labels that are learned from, and cases without any to be looked at.
+/// scored, unless it is these labels that are learned from, and cases without any to be looked at. Those to test with
+/// are never learned from.
 pub fn training_slices(dataset: &Dataset, fold: u32, annotation: &str) -> Vec<(usize, usize)> {
     let is_learned = |case: &Case| {
         let mut kinds = case.annotations.keys();
@@ -121,6 +122,16 @@ pub fn seen_cases(
     streams.iter().flat_map(of).collect()
 }
 
+/// Whether somebody left out classes in a case whose annotation comes into batches of these streams, where `annotation`
+/// is learned from.
+pub fn lacks_classes(dataset: &Dataset, of: (u32, &str), streams: &[StreamSpec]) -> bool {
+    let class_count = dataset.classes.len();
+    seen_cases(dataset, of, streams).into_iter().any(|case| {
+        let case = &dataset.cases[case];
+        !case.annotations.is_empty() && case.lacks_classes(class_count)
+    })
+}
+
 /// The slices of these cases, as index of the case and slice.
 fn slices<'a>(cases: impl Iterator<Item = (usize, &'a Case)>) -> Vec<(usize, usize)> {
     cases
@@ -128,10 +139,11 @@ fn slices<'a>(cases: impl Iterator<Item = (usize, &'a Case)>) -> Vec<(usize, usi
         .collect()
 }
 
-/// The cases that neither `fold` nor the fold to test with holds out, with their indices.
+/// The cases that `fold` does not hold out and that are not there to test with, with their indices.
 pub(super) fn kept(dataset: &Dataset, fold: u32) -> impl Iterator<Item = (usize, &Case)> {
     let cases = dataset.cases.iter().enumerate();
-    cases.filter(move |(_, case)| case.fold == 0 || ![fold, dataset.test_fold].contains(&case.fold))
+    let is_test = |case: &Case| dataset.test_fold == Some(case.fold);
+    cases.filter(move |(_, case)| (fold == 0 || case.fold != fold) && !is_test(case))
 }
 
 #[cfg(test)]
@@ -153,14 +165,9 @@ mod tests {
             assert!(of(SCRIBBLE).eq(of(DENSE)));
             of(DENSE).map(|(case, _)| case).collect::<Vec<_>>()
         };
-        assert_eq!(
-            [0, 1, 2].map(|fold| learned(&dataset, fold)),
-            [vec![0, 1, 2], vec![0, 2], vec![0, 1]]
-        );
-        dataset.test_fold = 2;
-        assert_eq!(
-            [0, 1, 2].map(|fold| learned(&dataset, fold)),
-            [vec![0, 1], vec![0], vec![0, 1]]
-        );
+        let by_fold = |dataset: &Dataset| [0, 1, 2].map(|fold| learned(dataset, fold));
+        assert_eq!(by_fold(&dataset), [vec![0, 1, 2], vec![0, 2], vec![0, 1]]);
+        dataset.test_fold = Some(2);
+        assert_eq!(by_fold(&dataset), [vec![0, 1], vec![0], vec![0, 1]]);
     }
 }

@@ -13,6 +13,7 @@ pub mod entropy;
 pub mod gated_crf;
 pub mod intensity_variance;
 pub mod level_consistency;
+pub mod looked_for;
 pub mod mixed;
 pub mod mumford_shah;
 

@@ -82,6 +82,10 @@ impl Recipe for Dmpls {
     const PAPER: &'static str = "Luo et al., MICCAI 2022; code: HiLab-git/WSL4MIS";
     type Params = Params;
 
+    fn refuse_lacking_classes(_params: &Params) -> Result<()> {
+        Ok(())
+    }
+
     fn build(params: Params, setup: &Setup) -> Result<Self> {
         let (segmenter, net) = Learner::new("segmenter", params.learner, setup.learner, |scope| {
             UNetCct::new(scope, setup.channels, setup.classes)
@@ -106,9 +110,8 @@ impl Dmpls {
         let logits = [logits.0, logits.1];
         let probabilities = logits.each_ref().map(|logits| logits.softmax(1, logits.kind()));
         let pseudo = pseudo_label(&probabilities, &chance.share);
-        let annotation = &samples.annotation;
         let group = cx.group();
-        let ce = |logits: &Tensor| annotated_cross_entropy(logits, annotation, cx);
+        let ce = |logits: &Tensor| annotated_cross_entropy(logits, samples, cx);
         // As released: its mask counts every pixel once for each sample.
         let smooth = SMOOTH / batch.global_size.max(1) as f64;
         let pse = |probabilities: &Tensor| dice(probabilities, &pseudo, smooth, group);

@@ -21,6 +21,7 @@ use crate::data::samples::Samples;
 use crate::data::stream::{self, StreamSpec};
 use crate::data::{GAZE, IGNORE, IMAGE_LABEL};
 use crate::error::{Context, Failure, Result};
+use crate::losses::looked_for::merged_logits;
 use crate::losses::{partial_cross_entropy, partial_cross_entropy_over};
 use crate::native::cuda::upload;
 use crate::native::{Alone, GroupSum, with_slice_mut};
@@ -161,13 +162,14 @@ fn cleaned(labels: &Tensor, clean: impl Fn(&mut [u8], usize)) -> Result<Tensor> 
 /// Cross-entropy over the annotated pixels of the global batch, in however many micro-batches it comes; 0 where
 /// there are none.
 ///
-/// `logits` is `[N, C, ...]` of samples whose own annotation `[N, ...]` is: labels that a method makes
-/// are counted in each micro-batch by itself.
-fn annotated_cross_entropy(logits: &Tensor, annotation: &Tensor, cx: &StepContext<'_>) -> Tensor {
-    let group = cx.group();
+/// `logits` is `[N, C, ...]` of the main samples of a batch, with all classes; those that nobody looked for in a sample
+/// are background in it. Labels that a method makes are counted in each micro-batch by itself.
+fn annotated_cross_entropy(logits: &Tensor, samples: &Samples, cx: &StepContext<'_>) -> Tensor {
+    let (annotation, group) = (&samples.annotation, cx.group());
+    let logits = merged_logits(logits, samples.looked_for.as_ref());
     match cx.annotated_pixels() {
-        None => partial_cross_entropy(logits, annotation, group),
-        Some(pixels) => cx.summand(partial_cross_entropy_over(logits, annotation, pixels, group)),
+        None => partial_cross_entropy(&logits, annotation, group),
+        Some(pixels) => cx.summand(partial_cross_entropy_over(&logits, annotation, pixels, group)),
     }
 }
 
@@ -263,6 +265,18 @@ pub trait Recipe: Method + Sized + 'static {
     fn refuse_images(_params: &Self::Params, _channels: usize) -> Result<()> {
         Ok(())
     }
+    /// Refuses data in which somebody left out classes in some cases, without more any such. Whoever takes them compares
+    /// annotation with what [`losses::looked_for`](crate::losses::looked_for) makes of predictions.
+    fn refuse_lacking_classes(_params: &Self::Params) -> Result<()> {
+        let message = format!(
+            "`{}` takes all that is background for background, and in some cases of these data not all classes were \
+             looked for",
+            Self::NAME
+        );
+        Err(Failure::usage(message)
+            .hint("use a method that learns around such classes, for example `partial-ce`")
+            .hint("or pack the cases alone in which all classes were looked for"))
+    }
     /// Networks and learners, equal on every rank, from parameters that were not refused.
     fn build(params: Self::Params, setup: &Setup) -> Result<Self>;
 }
@@ -284,6 +298,8 @@ pub struct MethodDef {
     pub check: fn(&RunConfig) -> Result<toml::Table>,
     /// Refuses images of so many channels, given the table that `check` returned.
     pub refuse_images: fn(&toml::Table, usize) -> Result<()>,
+    /// Refuses data in which not all classes were looked for in all cases, given the table that `check` returned.
+    pub refuse_lacking_classes: fn(&toml::Table) -> Result<()>,
     /// Builds the method from the table that `check` returned.
     pub build: fn(&toml::Table, &Setup) -> Result<Box<dyn Method>>,
 }
@@ -297,6 +313,7 @@ const fn define<R: Recipe>() -> MethodDef {
         in_micro_batches: R::IN_MICRO_BATCHES,
         check: check::<R>,
         refuse_images: |params, channels| R::refuse_images(&read::<R>(params)?, channels),
+        refuse_lacking_classes: |params| R::refuse_lacking_classes(&read::<R>(params)?),
         build: |params, setup| {
             let params = read::<R>(params)?;
             R::refuse_images(&params, setup.channels as usize)?;

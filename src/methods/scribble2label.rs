@@ -119,6 +119,10 @@ impl Recipe for Scribble2Label {
     const IN_PATCHES: bool = false;
     type Params = Params;
 
+    fn refuse_lacking_classes(_params: &Params) -> Result<()> {
+        Ok(())
+    }
+
     fn build(params: Params, setup: &Setup) -> Result<Self> {
         let classes = setup.classes;
         let (segmenter, net) = Learner::new("segmenter", params.learner, setup.learner, |scope| {
@@ -154,7 +158,7 @@ impl Scribble2Label {
         let weight = if codes.is_some() { self.params.pseudo_ce } else { 0.0 };
         let objective = Objective::new()
             .term("partial_ce", self.params.partial_ce, || {
-                annotated_cross_entropy(&logits, annotation, cx)
+                annotated_cross_entropy(&logits, samples, cx)
             })
             .term("pseudo_ce", weight, || {
                 let labels = codes.map(|codes| sure_labels(annotation, codes));

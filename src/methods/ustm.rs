@@ -111,6 +111,10 @@ impl Recipe for Ustm {
     const PAPER: &'static str = "Liu et al., Pattern Recognition 2022; code: HiLab-git/WSL4MIS";
     type Params = Params;
 
+    fn refuse_lacking_classes(_params: &Params) -> Result<()> {
+        Ok(())
+    }
+
     fn build(params: Params, setup: &Setup) -> Result<Self> {
         let (segmenter, net) = Learner::new("segmenter", params.learner, setup.learner, |scope| {
             UNet::new(scope, setup.channels, setup.classes)
@@ -154,7 +158,7 @@ impl Ustm {
         let group = cx.group();
         let objective = Objective::new()
             .term("partial_ce", self.params.partial_ce, || {
-                annotated_cross_entropy(&logits, &samples.annotation, cx)
+                annotated_cross_entropy(&logits, samples, cx)
             })
             .term("consistency", weight, || {
                 let turned = logits.rot90(chance.turns, [2i64, 3].as_slice());

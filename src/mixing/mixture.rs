@@ -113,8 +113,14 @@ impl Mixture {
 
     /// The mix of maps `[N, C, H, W]` of the samples and of their partners.
     pub fn of_maps(&self, maps: [&Tensor; 2]) -> Tensor {
+        let [own, partner] = self.of_each(maps);
+        own + partner
+    }
+
+    /// What each of the two has in [`Mixture::of_maps`], which is their sum.
+    pub fn of_each(&self, maps: [&Tensor; 2]) -> [Tensor; 2] {
         let [own, partner] = [0, 1].map(|image| self.arranged(maps[image], image as i64));
-        own * &self.shares + partner * (1.0 - &self.shares)
+        [own * &self.shares, partner * (1.0 - &self.shares)]
     }
 
     /// Maps of image 0, the own, or 1, the partner's, each pixel where it is shown.

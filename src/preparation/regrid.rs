@@ -5,7 +5,7 @@
 use super::steps::{Crop, Interpolation, Preparation, Spacing};
 use crate::error::{Failure, Result};
 use crate::limits::{EXTENT, VOLUME_VOXELS, elements};
-use crate::scan::{Grid, Placement, Scan};
+use crate::scan::{Grid, Placement, Scan, elect};
 use std::ops::Range;
 
 /// The label of voxels that nobody annotated.
@@ -240,30 +240,18 @@ impl Regrid {
         let [to_slices, to_rows, to_columns] = [0, 1, 2].map(|axis| {
             (0..extents[axis]).map(|i| nearest(i, extents[axis], shape[axis])).collect::<Vec<_>>()
         });
-        // The background comes last among equals.
         let mut votes: Vec<(usize, u8)> = Vec::new();
         for (slice, to_slice) in to_slices.iter().enumerate() {
             for (row, to_row) in to_rows.iter().enumerate() {
                 let line = self.kept_line(values, slice, row);
                 let start = (to_slice * shape[1] + to_row) * shape[2];
                 let known = line.iter().zip(&to_columns).filter(|(label, _)| **label != UNKNOWN);
-                votes.extend(known.map(|(label, column)| (start + column, label.wrapping_sub(1))));
+                votes.extend(known.map(|(label, column)| (start + column, *label)));
             }
         }
-        votes.sort_unstable();
-        let mut carried =
-            Carried { values: vec![UNKNOWN; shape.iter().product()], annotated, carried: 0 };
-        for voters in votes.chunk_by(|a, b| a.0 == b.0) {
-            let mut most = 0;
-            for class in voters.chunk_by(|a, b| a.1 == b.1).filter(|class| !class.is_empty()) {
-                if class.len() > most {
-                    most = class.len();
-                    carried.values[class[0].0] = class[0].1.wrapping_add(1);
-                }
-            }
-            carried.carried += 1;
-        }
-        Ok(carried)
+        let mut values = vec![UNKNOWN; shape.iter().product()];
+        let carried = elect(votes, &mut values);
+        Ok(Carried { values, annotated, carried })
     }
 
     /// Labels of every voxel of the file on the prepared grid: each prepared voxel has the label of the one

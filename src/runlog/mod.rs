@@ -270,6 +270,9 @@ pub struct StructureScore {
     /// None where it is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub undefined: Option<u64>,
+    /// Cases in which somebody looked for the structure, over which the means are. None where these are all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cases: Option<u64>,
 }
 
 /// In what a distance is measured.

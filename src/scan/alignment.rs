@@ -13,6 +13,9 @@ const TOLERANCE: f64 = 0.1;
 /// By how much distances may differ that should be the same, relative to them.
 const SPACING_TOLERANCE: f64 = 2e-3;
 
+/// What the axes of an array are called.
+const AXES: [&str; 3] = ["slices", "rows", "columns"];
+
 /// How far labels may lie from their image, in voxels.
 const FURTHEST_VOXELS: f64 = 1e9;
 
@@ -122,7 +125,7 @@ impl From<&Grid> for FileGrid {
 
 impl FileGrid {
     /// Lengths in the unit of `other`, where this file names none.
-    fn in_unit_of(&self, other: &Self) -> Self {
+    pub(super) fn in_unit_of(&self, other: &Self) -> Self {
         let Some(factor) = other.unit_mm.filter(|_| self.unit_mm.is_none()) else {
             return self.clone();
         };
@@ -140,7 +143,7 @@ impl FileGrid {
         Self { grid, name: self.name.clone(), otherwise, unit_mm: Some(factor) }
     }
 
-    fn spacing_mm(&self) -> [f64; 3] {
+    pub(super) fn spacing_mm(&self) -> [f64; 3] {
         self.grid.spacing_mm.unwrap_or([1.0; 3])
     }
 
@@ -226,6 +229,53 @@ impl FileGrid {
         AxisOrder::all().find_map(found)
     }
 
+    /// Whether `labels` lie on this grid, on all of it or on a part, turned or not.
+    pub fn lies_under(&self, labels: &Self) -> bool {
+        self.order_of(labels).is_some() || self.part_of(labels).is_some()
+    }
+
+    /// What a mistake in one of the headers has done, where `labels` would lie on this grid without it, as the end of
+    /// "labels …".
+    pub(super) fn mistake(&self, labels: &Self) -> Option<String> {
+        let (image, labels) = (self.in_unit_of(labels), labels.in_unit_of(self));
+        let (own, other) = (image.grid.placement?, labels.grid.placement?);
+        let fits = |placement: Placement| {
+            AxisOrder::all().any(|order| image.is_at(order, &labels.grid, &placement))
+        };
+        let turned = |[x, y, z]: [f64; 3]| [-x, -y, z];
+        let exchanged = Placement {
+            origin_mm: turned(other.origin_mm),
+            direction: other.direction.map(turned),
+        };
+        if fits(exchanged) {
+            return Some(
+                "lies on its image with left and right, front and back exchanged, as where LPS was taken for RAS, \
+                 expected it on its image"
+                    .to_owned(),
+            );
+        }
+        for bits in 1..8 {
+            let back = [0, 1, 2].map(|axis| bits >> axis & 1 > 0);
+            let mut mirrored = other;
+            for axis in (0..3).filter(|&axis| back[axis]) {
+                mirrored.direction[axis] = mirrored.direction[axis].map(|part| -part);
+            }
+            let is_flat = (0..3).any(|axis| back[axis] && labels.grid.shape[axis] == 1);
+            if !is_flat && fits(mirrored) {
+                let along = (0..3)
+                    .map(|axis| dot(&unit(own.direction[axis]), &unit(other.direction[axis])));
+                let named = along.zip(AXES).filter(|(cosine, _)| *cosine < -0.5);
+                let named: Vec<&str> = named.map(|(_, name)| name).collect();
+                let what = if named.is_empty() { "axes".to_owned() } else { named.join(" and ") };
+                return Some(format!(
+                    "has {what} that run the other way than those of its image, from the same first voxel, \
+                     expected it on its image"
+                ));
+            }
+        }
+        None
+    }
+
     /// Whether a file says neither where voxels lie nor how far they are apart.
     fn says_nothing(&self) -> bool {
         let unit_mm = self.unit_mm.unwrap_or(1.0);
@@ -242,6 +292,9 @@ impl FileGrid {
 
     /// Why `labels` do not lie on this grid, as the end of "labels …".
     pub(super) fn difference(&self, labels: &Self) -> String {
+        if let Some(mistake) = self.mistake(labels) {
+            return mistake;
+        }
         let (image, mut labels) = (self.in_unit_of(labels), labels.in_unit_of(self));
         let (mut found, mut expected) = (labels.grid.shape, image.grid.shape);
         let as_stored = found == expected;
@@ -273,6 +326,7 @@ impl FileGrid {
                 "is turned against its image by {degrees:.1} degrees, expected the same axes"
             );
         }
+        let middle_mm = labels.middle(&placement);
         let along = axes.map(|axis| labels.grid.shape[axis]);
         if along != image.grid.shape {
             return format!(
@@ -280,7 +334,6 @@ impl FileGrid {
                 image.grid.shape
             );
         }
-        let shift = distance(&image.middle(&own), &labels.middle(&placement));
         labels.grid.spacing_mm = Some(axes.map(|axis| labels.spacing_mm()[axis]));
         if !image.has_spacing_of(&labels) {
             return spacing_difference(&image, &labels);
@@ -288,14 +341,30 @@ impl FileGrid {
         let back: Vec<&str> = (0..3)
             .rev()
             .filter(|&axis| cosine(axis, axes[axis]) < 0.0)
-            .map(|axis| ["slices", "rows", "columns"][axis])
+            .map(|axis| AXES[axis])
             .collect();
         let stored = match (axes == AxisOrder::SAME.axes, back.is_empty()) {
             (true, true) => String::new(),
             (true, false) => format!(", with {} stored the other way round", back.join(" and ")),
             (false, _) => ", with its axes in another order".to_owned(),
         };
-        format!("lies {shift:.2} mm away from its image{stored}, expected it on its image")
+        let shift = image.shift(&own, &middle_mm);
+        format!("{shift}{stored}, expected at most {TOLERANCE} voxels")
+    }
+
+    /// How far labels whose middle lies there lie from this image, in words.
+    fn shift(&self, own: &Placement, middle_mm: &[f64; 3]) -> String {
+        let middle = self.middle(own);
+        let spacing_mm = self.spacing_mm();
+        let steps = [0, 1, 2].map(|axis| own.direction[axis].map(|part| part * spacing_mm[axis]));
+        let apart = [0, 1, 2].map(|part| middle_mm[part] - middle[part]);
+        let along = coordinates(&steps, &apart).into_iter().zip(AXES);
+        let along = along.filter(|(voxels, _)| voxels.abs() >= 0.01);
+        let along: Vec<String> =
+            along.map(|(voxels, axis)| format!("{voxels:.2} {axis}")).collect();
+        let along =
+            if along.is_empty() { String::new() } else { format!(" ({})", along.join(", ")) };
+        format!("is shifted by {:.2} mm against its image{along}", distance(&middle, middle_mm))
     }
 
     fn middle(&self, placement: &Placement) -> [f64; 3] {

@@ -83,6 +83,11 @@ impl Content {
         Ok(Self { name, bytes, length_bytes: Some(stored_bytes) })
     }
 
+    /// Bytes of something that is called `name` in messages, from the first on; `length_bytes` of them, where that is known.
+    pub(super) fn of(name: String, bytes: Box<dyn Read>, length_bytes: Option<u64>) -> Self {
+        Self { name, bytes, length_bytes }
+    }
+
     /// The bytes that are left, unpacked.
     pub(super) fn unpacked(self, packing: Packing) -> Self {
         let Self { name, bytes, .. } = self;

@@ -6,9 +6,9 @@ use super::alignment::{AxisOrder, FileGrid};
 use super::coding::{Coding, Numbers};
 use super::content::Content;
 use super::notes::Notes;
-use super::{Labels, Scan, metaimage, nifti, nrrd, picture, tiff};
+use super::{Labels, Scan, dicom, metaimage, nifti, nrrd, numpy, picture, tiff};
 use crate::error::{Failure, Result};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// One format of files.
 pub struct Format {
@@ -25,22 +25,38 @@ pub struct Format {
     read: fn(&Path, &Notes) -> Result<Scan>,
     read_numbers: fn(&Path, &Notes) -> Result<Numbers>,
     read_grid: fn(&Path, &Notes) -> Result<FileGrid>,
+    /// The files that a file is read with, beside it, or in it if it is a folder.
+    others: fn(&Path) -> Result<Vec<PathBuf>>,
 }
 
 /// What names of segmentations end with that 3D Slicer saves; they are labels and never images.
 const SEGMENTATION: &str = ".seg.nrrd";
 
+/// The only format in which a folder is an image.
+const DICOM: Format = Format {
+    name: "DICOM",
+    endings: &[".dcm", ".dicom", ".ima"],
+    labels_ending: ".nii.gz",
+    holds_labels: false,
+    begins: dicom::is_dicom,
+    read: dicom::read,
+    read_numbers: dicom::read_numbers,
+    read_grid: dicom::read_grid,
+    others: dicom::others,
+};
+
 /// All formats that are read.
 pub const FORMATS: &[Format] = &[
     Format {
         name: "NIfTI",
-        endings: &[".nii.gz", ".nii"],
+        endings: &[".nii.gz", ".nii", ".hdr", ".hdr.gz"],
         labels_ending: ".nii.gz",
         holds_labels: true,
         begins: nifti::is_nifti,
         read: nifti::read,
         read_numbers: nifti::read_numbers,
         read_grid: nifti::read_grid,
+        others: nifti::others,
     },
     Format {
         name: "NRRD",
@@ -51,6 +67,7 @@ pub const FORMATS: &[Format] = &[
         read: nrrd::read,
         read_numbers: nrrd::read_numbers,
         read_grid: nrrd::read_grid,
+        others: nrrd::others,
     },
     Format {
         name: "MetaImage",
@@ -61,6 +78,7 @@ pub const FORMATS: &[Format] = &[
         read: metaimage::read,
         read_numbers: metaimage::read_numbers,
         read_grid: metaimage::read_grid,
+        others: metaimage::others,
     },
     Format {
         name: "PNG",
@@ -71,6 +89,7 @@ pub const FORMATS: &[Format] = &[
         read: picture::read,
         read_numbers: picture::read_numbers,
         read_grid: picture::read_grid,
+        others: alone,
     },
     Format {
         name: "JPEG",
@@ -81,6 +100,7 @@ pub const FORMATS: &[Format] = &[
         read: picture::read,
         read_numbers: picture::read_numbers,
         read_grid: picture::read_grid,
+        others: alone,
     },
     Format {
         name: "BMP",
@@ -91,17 +111,31 @@ pub const FORMATS: &[Format] = &[
         read: picture::read,
         read_numbers: picture::read_numbers,
         read_grid: picture::read_grid,
+        others: alone,
     },
     Format {
         name: "TIFF",
         endings: &[".tif", ".tiff"],
-        labels_ending: ".nii.gz",
+        labels_ending: ".tif",
         holds_labels: true,
         begins: tiff::is_tiff,
         read: tiff::read,
         read_numbers: tiff::read_numbers,
         read_grid: tiff::read_grid,
+        others: tiff::others,
     },
+    Format {
+        name: "NumPy",
+        endings: &[".npy", ".npz"],
+        labels_ending: ".nii.gz",
+        holds_labels: true,
+        begins: numpy::is_numpy,
+        read: numpy::read,
+        read_numbers: numpy::read_numbers,
+        read_grid: numpy::read_grid,
+        others: alone,
+    },
+    DICOM,
     #[cfg(feature = "hdf5")]
     Format {
         name: "HDF5 of WSL4MIS",
@@ -112,6 +146,7 @@ pub const FORMATS: &[Format] = &[
         read: super::wsl4mis::read,
         read_numbers: super::wsl4mis::read_numbers,
         read_grid: super::wsl4mis::read_grid,
+        others: alone,
     },
 ];
 
@@ -145,6 +180,29 @@ pub fn split_ending(name: &str) -> Option<(&str, &'static str)> {
         name.get(at..)?.eq_ignore_ascii_case(ending).then_some((&name[..at], ending))
     });
     found.max_by_key(|(_, ending)| ending.len())
+}
+
+/// Whether a folder is an image by itself: the slices of a series of DICOM, or one file of it with all of them.
+pub fn is_image_folder(folder: &Path) -> bool {
+    dicom::holds_dicom(folder)
+}
+
+/// Whether a folder holds slices that are one image together, and not an image in each file.
+pub fn is_one_image(folder: &Path) -> bool {
+    dicom::is_one_image(folder)
+}
+
+/// All files that an image or label map is read from: itself, and what lies beside it or, if it is a folder, in it.
+pub fn files_of(path: &Path) -> Result<Vec<PathBuf>> {
+    let others = (format_of(path)?.others)(path)?;
+    let own = (!path.is_dir()).then(|| path.to_owned());
+    Ok(own.into_iter().chain(others).collect())
+}
+
+/// What a file is read with that holds everything itself.
+#[expect(clippy::unnecessary_wraps, reason = "those of other formats may fail")]
+fn alone(_path: &Path) -> Result<Vec<PathBuf>> {
+    Ok(Vec::new())
 }
 
 /// Reads an image, and notes what is odd in its file.
@@ -244,6 +302,9 @@ impl FileGrid {
 
 /// The format of a file by its first bytes. Refuses what is no file of [`FORMATS`], with its name.
 fn format_of(path: &Path) -> Result<&'static Format> {
+    if is_image_folder(path) {
+        return Ok(&DICOM);
+    }
     let mut content = Content::open(path)?;
     let start = content.up_to(START_BYTES)?;
     let found = FORMATS.iter().find(|format| (format.begins)(&start));
@@ -254,12 +315,7 @@ fn format_of(path: &Path) -> Result<&'static Format> {
 fn unknown(start: &[u8], name: &str) -> Failure {
     let convert = "save it as `.nii.gz` (NIfTI)";
     let begins = |with: &[u8]| start.starts_with(with);
-    let (what, hint) = if start.get(128..132) == Some(b"DICM") {
-        (
-            "is DICOM, of which each file is one slice",
-            "turn the folder of its series into one volume, for example by `dcm2niix -z y -o OUT FOLDER`",
-        )
-    } else if begins(b"\x89HDF") {
+    let (what, hint) = if begins(b"\x89HDF") {
         ("is HDF5, which this build does not read", convert)
     } else if begins(b"version https://git-lfs") {
         ("is only a pointer of Git LFS to the file", "fetch it with `git lfs pull`")

@@ -6,17 +6,21 @@
 
 mod alignment;
 mod axes;
+mod carry;
 mod channels;
 mod coding;
 pub mod components;
 mod content;
+mod dicom;
 mod formats;
 mod grid;
 mod metaimage;
 mod nifti;
 mod notes;
 mod nrrd;
+mod numpy;
 mod oddities;
+mod pack_bits;
 mod picture;
 mod remaining;
 mod segments;
@@ -29,14 +33,17 @@ mod writer;
 pub mod wsl4mis;
 
 pub use alignment::FileGrid;
+pub use carry::elect;
 pub use channels::read_channels;
 pub use coding::{Coding, Numbers};
 pub use formats::{
-    FORMATS, Format, image_endings, label_endings, read, read_grid, read_labels, read_numbers,
-    split_ending,
+    FORMATS, Format, files_of, image_endings, is_image_folder, is_one_image, label_endings, read,
+    read_grid, read_labels, read_numbers, split_ending,
 };
 pub use grid::{Grid, Placement, place};
-pub use notes::{Notes, list};
+pub use notes::{LeftOut, Notes, list};
+pub use oddities::slices_along;
+pub use picture::write_picture;
 pub use segments::Segment;
 pub use writer::{LabelWriter, MapWriter};
 

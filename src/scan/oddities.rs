@@ -36,8 +36,9 @@ impl FileGrid {
     }
 }
 
-/// The axis along which slices seem to lie, where it is not the first of `shape`.
-fn slices_along(shape: [usize; 3], spacing_mm: Option<[f64; 3]>) -> Option<&'static str> {
+/// The axis along which slices seem to lie, `rows` or `columns`, where it is not the first of `shape`; slices are few
+/// and far apart.
+pub fn slices_along(shape: [usize; 3], spacing_mm: Option<[f64; 3]>) -> Option<&'static str> {
     if shape.contains(&1) {
         return None;
     }

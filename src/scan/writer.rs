@@ -8,6 +8,7 @@ use super::metaimage::MetaImageWriter;
 use super::nifti::NiftiWriter;
 use super::nrrd::SegmentationWriter;
 use super::picture::write_labels;
+use super::tiff::TiffWriter;
 use crate::error::{Failure, Result};
 use std::path::{Path, PathBuf};
 
@@ -31,6 +32,7 @@ enum LabelFile {
     Nifti(NiftiWriter<u8>),
     MetaImage(MetaImageWriter),
     Segmentation(Box<SegmentationWriter>),
+    Tiff(Box<TiffWriter>),
     /// One slice, which is written at the end.
     Picture {
         path: PathBuf,
@@ -47,7 +49,7 @@ impl LabelWriter {
     ///
     /// NIfTI-1 (`.nii.gz`, `.nii`) has the header of `like` if that is NIfTI-1 too, so that it lies where the
     /// image lies in every program; otherwise it lies on `grid`, as do MetaImage (`.mha`) and segmentations for 3D
-    /// Slicer (`.seg.nrrd`). PNG is one slice of grey levels that are the classes, and lies as viewers show the
+    /// Slicer (`.seg.nrrd`). TIFF (`.tif`) is a page for each slice, and says in `NAME.json` beside it how far voxels are apart. PNG is one slice of grey levels that are the classes, and lies as viewers show the
     /// picture. Refuses other endings, and a file `like` of another shape.
     pub fn create(path: &Path, grid: &Grid, like: Option<&Path>) -> Result<Self> {
         if is_nifti(path) {
@@ -61,9 +63,13 @@ impl LabelWriter {
             let file = SegmentationWriter::create(path, grid)?;
             return Ok(Self(LabelFile::Segmentation(Box::new(file))));
         }
+        if ends_with(path, ".tif") {
+            let file = TiffWriter::create(path, grid)?;
+            return Ok(Self(LabelFile::Tiff(Box::new(file))));
+        }
         let [slices, rows, columns] = grid.shape;
         if !ends_with(path, ".png") {
-            return Err(unknown(path, "`.nii.gz`, `.nii`, `.mha`, `.seg.nrrd` or `.png`"));
+            return Err(unknown(path, "`.nii.gz`, `.nii`, `.mha`, `.seg.nrrd`, `.tif` or `.png`"));
         }
         if slices != 1 {
             return Err(Failure::new(format!(
@@ -91,6 +97,7 @@ impl LabelWriter {
             LabelFile::Nifti(file) => file.append(values),
             LabelFile::MetaImage(file) => file.append(values),
             LabelFile::Segmentation(file) => file.append(values),
+            LabelFile::Tiff(file) => file.append(values),
             LabelFile::Picture { labels, .. } => {
                 labels.extend_from_slice(values);
                 Ok(())
@@ -105,6 +112,7 @@ impl LabelWriter {
             LabelFile::Nifti(file) => file.finish(),
             LabelFile::MetaImage(file) => file.finish(),
             LabelFile::Segmentation(file) => file.finish(),
+            LabelFile::Tiff(file) => file.finish(),
             LabelFile::Picture { path, shape, labels } => {
                 let expected = shape[0] * shape[1];
                 if labels.len() == expected {

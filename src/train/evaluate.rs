@@ -98,6 +98,14 @@ impl Predicted<'_> {
 /// A held-out case with what was measured of it: a row of numbers for each thing measured.
 type Measured<'a, const NUMBERS: usize> = (HeldOut<'a>, Vec<[f64; NUMBERS]>);
 
+/// Turns classes that nobody looked for into background, which is what the truth calls them.
+fn unseen_as_background(labels: &mut [u8], held_out: &HeldOut<'_>) {
+    if !held_out.classes_annotated().is_empty() {
+        let unseen = labels.iter_mut().filter(|label| !held_out.is_looked_for(**label));
+        unseen.for_each(|label| *label = 0);
+    }
+}
+
 fn bytes_of<const NUMBERS: usize>(rows: &[[f64; NUMBERS]]) -> Vec<u8> {
     rows.as_flattened().iter().flat_map(|number| number.to_le_bytes()).collect()
 }
@@ -135,6 +143,7 @@ impl Evaluator {
         let cases = measured.into_iter().map(|(held_out, rows)| CaseScores {
             case: held_out.name().to_owned(),
             modality: held_out.modality().to_owned(),
+            classes_annotated: held_out.classes_annotated().to_vec(),
             unit: self.unit(&held_out),
             scores: rows.into_iter().map(Score::from_array).collect(),
         });
@@ -166,7 +175,8 @@ impl Evaluator {
         Ok(())
     }
 
-    /// The five scores of class 1 of every held-out case at its own size, as published for lesions.
+    /// The five scores of class 1 of every held-out case in which somebody looked for it, at its own size, as published
+    /// for lesions.
     pub fn lesions(
         &self,
         method: &dyn Method,
@@ -180,6 +190,7 @@ impl Evaluator {
             Ok(vec![scores.to_array()])
         };
         let measured = self.measured(method, ranks, scored)?.into_iter();
+        let measured = measured.filter(|(held_out, _)| held_out.is_looked_for(1));
         let scores = measured.flat_map(|(held_out, rows)| {
             let name = held_out.name().to_owned();
             rows.into_iter().map(move |row| (name.clone(), LesionScores::from_array(row)))
@@ -203,7 +214,8 @@ impl Evaluator {
             let mut own = Vec::new();
             for case in (ranks.rank()..cases.len()).step_by(ranks.ranks()) {
                 let held_out = cases[case];
-                let scored = inference.labels(held_out.scan()).and_then(|labels| {
+                let scored = inference.labels(held_out.scan()).and_then(|mut labels| {
+                    unseen_as_background(&mut labels, &held_out);
                     let [_, rows, columns] = inference.shape(held_out.scan());
                     score(Predicted { case, held_out, labels, plane: [rows, columns] })
                 });
@@ -243,7 +255,7 @@ impl Evaluator {
         }
     }
 
-    /// The scores of every structure.
+    /// The scores of every structure; those of one that nobody looked for are undefined.
     fn scores(&self, predicted: &Predicted<'_>) -> Result<Vec<Score>> {
         let Predicted { held_out, labels, plane, .. } = predicted;
         let own = held_out.spacing_mm().unwrap_or([1.0; 3]);
@@ -268,6 +280,9 @@ impl Evaluator {
         };
         let pair = LabelPair::new(&prediction, &truth, shape, spacing)?;
         let score = |class: usize| {
+            if !held_out.is_looked_for(class as u8) {
+                return Score::UNDEFINED;
+            }
             let scores = convention.score(&pair, class as u8);
             let [dice, hd95, asd] =
                 [scores.dice, scores.hd95, scores.asd].map(|value| value.unwrap_or(f64::NAN));
@@ -308,9 +323,41 @@ mod tests {
             provenance: String::new(),
             preparation: None,
             levels: Vec::new(),
-            test_fold: 0,
+            test_fold: None,
             cases: cases.collect(),
         })
+    }
+
+    /// In the first case nobody looked for what is dark; every case has it.
+    #[test]
+    fn what_nobody_looked_for_is_not_scored_and_predicted_there_it_is_background() {
+        let mut dataset = Arc::unwrap_or_clone(dataset(&[[4, 8, 8], [4, 8, 8]]));
+        dataset.classes.push("other".to_owned());
+        dataset.cases[0].classes_annotated = vec![0, 2];
+        let truth = dataset.cases[0].annotations.get_mut(DENSE).unwrap();
+        truth.fill(0);
+        truth[0] = 2;
+        let evaluator = Evaluator {
+            dataset: Arc::new(dataset),
+            annotation: DENSE.to_owned(),
+            fold: 1,
+            sampling: patches([4, 8, 8]),
+            target: HERE,
+            yardstick: Yardstick::Native,
+            volume_statistics: false,
+        };
+        let (scores, kept) = evaluator.run_and_keep(&Answers(echo), &Solo).unwrap();
+        let [dark, other] = &scores.structure_means()[..] else { panic!("{scores:?}") };
+        assert!(dark.dice > 1.0 - 1e-12 && dark.cases == Some(1) && other.cases.is_none());
+        assert!(scores.cases[0].scores[0].dice.is_nan() && scores.cases[0].mean_dice() == 0.0);
+        let worst = kept.of_all(&scores.cases).into_iter().find(|(name, ..)| *name == "worst");
+        let (_, case, labels) = worst.unwrap();
+        assert!(case == 0 && labels.iter().all(|&label| label == 0));
+        let lesions = evaluator.lesions(&Answers(echo), &Solo).unwrap();
+        assert_eq!(lesions.iter().map(|(name, _)| &**name).collect::<Vec<_>>(), ["case1"]);
+        let published = Evaluator { yardstick: Yardstick::Published, ..evaluator };
+        let scores = published.run(&Answers(echo), &Solo).unwrap();
+        assert!(scores.cases[0].scores[0].dice.is_nan(), "0 would be a score");
     }
 
     #[test]

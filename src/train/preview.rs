@@ -195,6 +195,7 @@ mod tests {
                 CaseScores {
                     case: String::new(),
                     modality: String::new(),
+                    classes_annotated: Vec::new(),
                     unit: Unit::Voxel,
                     scores,
                 }

@@ -19,6 +19,9 @@ pub struct Score {
 }
 
 impl Score {
+    /// That of a structure of which nothing is known.
+    pub(super) const UNDEFINED: Self = Self { dice: f64::NAN, hd95: f64::NAN, asd: f64::NAN };
+
     /// Dice, HD95, ASD.
     pub(super) fn to_array(self) -> [f64; 3] {
         [self.dice, self.hd95, self.asd]
@@ -37,6 +40,8 @@ pub struct CaseScores {
     pub case: String,
     /// What it was taken with; empty where nothing is said.
     pub modality: String,
+    /// The classes that somebody looked for in it; empty: all.
+    pub classes_annotated: Vec<u8>,
     /// In what its distances are measured.
     pub unit: Unit,
     /// One per structure: every class but the background.
@@ -44,6 +49,12 @@ pub struct CaseScores {
 }
 
 impl CaseScores {
+    /// Whether somebody looked for a structure, counted from 0.
+    fn shows(&self, structure: usize) -> bool {
+        let is_it = |&class: &u8| usize::from(class) == structure + 1;
+        self.classes_annotated.is_empty() || self.classes_annotated.iter().any(is_it)
+    }
+
     /// Mean Dice over structures; NaN where none is defined.
     pub(super) fn mean_dice(&self) -> f64 {
         mean(self.scores.iter().map(|score| score.dice))
@@ -92,7 +103,9 @@ impl Scores {
                 mean(self.cases.iter().map(|case| pick(&case.scores[index])))
             };
             let distance = |pick| if unit.is_some() { over_cases(pick) } else { f64::NAN };
-            let is_undefined = |case: &&CaseScores| case.scores[index].hd95.is_nan();
+            let shown = self.cases.iter().filter(|case| case.shows(index)).count();
+            let is_undefined =
+                |case: &&CaseScores| case.shows(index) && case.scores[index].hd95.is_nan();
             StructureScore {
                 name: name.clone(),
                 dice: over_cases(|score| score.dice),
@@ -100,6 +113,7 @@ impl Scores {
                 asd: distance(|score| score.asd),
                 unit,
                 undefined: Some(self.cases.iter().filter(is_undefined).count() as u64),
+                cases: (shown < self.cases.len()).then_some(shown as u64),
             }
         };
         self.structures.iter().enumerate().map(of_structure).collect()
@@ -110,10 +124,12 @@ impl Scores {
         mean(self.structure_means().iter().map(|structure| structure.dice))
     }
 
-    /// One line per case and structure; undefined values are empty.
+    /// One line per case and structure that somebody looked for in it; undefined values are empty.
     pub fn to_csv(&self) -> Result<String> {
         let rows = self.cases.iter().flat_map(|case| {
-            self.structures.iter().zip(&case.scores).map(|(structure, score)| CaseRow {
+            let scores = self.structures.iter().zip(&case.scores).enumerate();
+            let scores = scores.filter(|(index, _)| case.shows(*index));
+            scores.map(|(_, (structure, score))| CaseRow {
                 case: case.case.clone(),
                 structure: structure.clone(),
                 modality: case.modality.clone(),
@@ -133,7 +149,37 @@ mod tests {
 
     fn case(name: &str, unit: Unit, hd95: f64) -> CaseScores {
         let scores = vec![Score { dice: 0.5, hd95, asd: 1.0 }];
-        CaseScores { case: name.to_owned(), modality: String::new(), unit, scores }
+        let (modality, classes_annotated) = (String::new(), Vec::new());
+        CaseScores { case: name.to_owned(), modality, classes_annotated, unit, scores }
+    }
+
+    #[test]
+    fn a_structure_that_nobody_looked_for_counts_in_no_mean_and_has_no_line() {
+        let score = |dice: f64| Score { dice, hd95: 2.0, asd: 1.0 };
+        let with = |name: &str, classes: &[u8], scores: Vec<Score>| CaseScores {
+            classes_annotated: classes.to_vec(),
+            scores,
+            ..case(name, Unit::Mm, 2.0)
+        };
+        let undefined = Score { hd95: f64::NAN, ..score(0.0) };
+        let scores = Scores {
+            structures: ["liver", "tumour"].map(str::to_owned).to_vec(),
+            cases: vec![
+                with("a", &[], vec![score(0.8), undefined]),
+                with("b", &[0, 1], vec![score(0.6), Score::UNDEFINED]),
+                with("c", &[0, 1], vec![score(0.4), Score::UNDEFINED]),
+            ],
+        };
+        let [liver, tumour] = &scores.structure_means()[..] else { panic!() };
+        assert!((liver.dice - 0.6).abs() < 1e-12 && tumour.dice.abs() < 1e-12);
+        assert_eq!((liver.cases, liver.undefined), (None, Some(0)));
+        assert_eq!((tumour.cases, tumour.undefined), (Some(1), Some(1)));
+        assert!((scores.mean_dice() - 0.3).abs() < 1e-12);
+        assert_eq!(
+            scores.to_csv().unwrap(),
+            "case,structure,dice,hd95,asd,unit\na,liver,0.8,2.0,1.0,mm\na,tumour,0.0,,1.0,mm\n\
+             b,liver,0.6,2.0,1.0,mm\nc,liver,0.4,2.0,1.0,mm\n"
+        );
     }
 
     #[test]

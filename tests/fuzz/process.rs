@@ -179,6 +179,6 @@ macro_rules! kinds {
         })*
     };
 }
-kinds! { configuration override_ run_log preview volume_file picture_file }
+kinds! { configuration override_ run_log preview volume_file picture_file array_file dicom_file }
 #[cfg(feature = "mpi")]
 kinds! { manifest shard packed nifti nifti_labels picture mask }

@@ -42,7 +42,18 @@ fn made_elsewhere(endings: &[&str]) -> Vec<Vec<u8>> {
 }
 
 pub(crate) fn volume_files() -> Vec<Vec<u8>> {
-    made_elsewhere(&[".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd"])
+    made_elsewhere(&[".nii", ".nii.gz", ".hdr", ".nrrd", ".nhdr", ".mha", ".mhd"])
+}
+
+pub(crate) fn array_files() -> Vec<Vec<u8>> {
+    made_elsewhere(&[".npy", ".npz"])
+}
+
+/// Files of one frame, of several, and the slices of series.
+pub(crate) fn dicom_files() -> Vec<Vec<u8>> {
+    let series = ["ct", "mr", "inverted"].map(|name| format!("tests/data/formats/series-{name}"));
+    let slices = series.iter().flat_map(|folder| files(folder, ""));
+    made_elsewhere(&[".dcm"]).into_iter().chain(slices).collect()
 }
 
 pub(crate) fn picture_files() -> Vec<Vec<u8>> {

@@ -10,7 +10,7 @@ use scrimp::error::Failure;
 use scrimp::export;
 use scrimp::runlog::directory::RunDirectory;
 use scrimp::runlog::preview::Preview;
-use scrimp::scan::{Coding, Notes, read, read_grid, read_numbers};
+use scrimp::scan::{Coding, Notes, files_of, is_one_image, read, read_grid, read_numbers};
 use scrimp::watch::ui::Tab;
 use scrimp::watch::{follow, once};
 use std::fs;
@@ -45,6 +45,8 @@ pub(crate) fn target(kind: &str) -> Target {
         "run_log" => Target::new(seeds::run_logs, run_log),
         "preview" => Target::new(seeds::previews, preview).signed(seeds::sign_png),
         "volume_file" => Target::new(seeds::volume_files, scan),
+        "array_file" => Target::new(seeds::array_files, scan),
+        "dicom_file" => Target::new(seeds::dicom_files, dicom),
         "picture_file" => Target::new(seeds::picture_files, scan).signed(seeds::sign_png),
         #[cfg(feature = "mpi")]
         other => data::target(other),
@@ -69,7 +71,9 @@ fn scan(bytes: &[u8], scratch: &Path) -> Vec<String> {
     let path = scratch.join("a");
     fs::write(&path, bytes).unwrap();
     // The voxels of headers that stand alone.
-    for name in ["int32.zraw", "float32.raw", "uint16.raw", "detached.raw", "detached.raw.gz"] {
+    for name in
+        ["int32.zraw", "float32.raw", "uint16.raw", "detached.raw", "detached.raw.gz", "a.img"]
+    {
         fs::write(scratch.join(name), [7; 96]).unwrap();
     }
     let names = ["background", "liver", "tumour"].map(String::from);
@@ -81,6 +85,25 @@ fn scan(bytes: &[u8], scratch: &Path) -> Vec<String> {
     all.extend(said(read_numbers(&path, &notes)));
     all.extend(said(image.labels_at(&path, &coding, &notes)));
     all.extend(said(read_grid(&path, &notes).map(|grid| grid.note_oddities(&notes))));
+    all.extend(notes.take());
+    all
+}
+
+/// Reads a file as an image, and as one slice of a series whose others are whole.
+fn dicom(bytes: &[u8], scratch: &Path) -> Vec<String> {
+    let mut all = scan(bytes, scratch);
+    let series = scratch.join("series");
+    if !series.exists() {
+        fs::create_dir(&series).unwrap();
+        for (index, slice) in seeds::dicom_files().into_iter().rev().take(2).enumerate() {
+            fs::write(series.join(format!("whole-{index}")), slice).unwrap();
+        }
+    }
+    fs::write(series.join("mutant"), bytes).unwrap();
+    let notes = Notes::default();
+    all.extend(said(read(&series, &notes)));
+    all.extend(said(files_of(&series)));
+    is_one_image(&series);
     all.extend(notes.take());
     all
 }
@@ -124,7 +147,8 @@ fn preview(bytes: &[u8], scratch: &Path) -> Vec<String> {
 mod data {
     use super::{Target, said};
     use crate::seeds;
-    use scrimp::data::import::{label_transfer, nifti};
+    use scrimp::data::import::label_transfer;
+    use scrimp::data::import::own_data::{self, Folders, ScribbleFolder};
     use scrimp::data::store;
     use scrimp::train::checkpoint::{Checkpoint, read_manifest};
     use std::fs;
@@ -211,18 +235,13 @@ mod data {
             fs::write(folder.join(format!("a.{ending}")), bytes).unwrap();
             folder
         };
-        let folders = nifti::Folders {
-            images: folder("images", image),
-            scribbles: folder("scribbles", labels),
-            dense: None,
-            classes: vec!["background".to_owned(), "liver".to_owned()],
-            dense_classes: None,
-            modalities: None,
-            unlabelled: 9,
-            patients: None,
-            steps: scrimp::data::import::Steps::default(),
+        let classes = vec!["background".to_owned(), "liver".to_owned()];
+        let scribbles = ScribbleFolder { path: folder("scribbles", labels), unlabelled: 9 };
+        let folders = Folders {
+            scribbles: Some(scribbles),
+            ..Folders::new(folder("images", image), classes)
         };
-        said(nifti::open(&folders).and_then(scrimp::data::import::Source::collect))
+        said(own_data::open(&folders).and_then(scrimp::data::import::Source::collect))
     }
 
     #[test]

@@ -56,6 +56,7 @@ fn samples(rate: f64, mine: &Range<usize>) -> Samples {
     Samples {
         image: cut(image),
         annotation: cut(labels),
+        looked_for: None,
         items: mine.clone().map(|position| Item::slice(position, 0, [1, 1])).collect(),
         positions: mine.clone().map(|position| position as u64).collect(),
     }

@@ -101,6 +101,7 @@ fn resumed_run(folder: &Path) {
             hd95: 1.0,
             asd: 1.0,
             undefined: None,
+            cases: None,
             unit: None,
         }];
         let event = RunEvent::Evaluated(Evaluated {

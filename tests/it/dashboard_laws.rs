@@ -81,6 +81,7 @@ fn evaluated() -> impl Strategy<Value = RunEvent> {
                 asd: dice,
                 unit: None,
                 undefined: None,
+                cases: None,
             };
             RunEvent::Evaluated(Evaluated {
                 step,

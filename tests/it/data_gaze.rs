@@ -98,7 +98,7 @@ fn lists_say_what_is_trained_on_and_levels_are_those_of_the_map_of_gaze() {
             ("f", 1, vec![DENSE]),
         ]
     );
-    assert_eq!(notes, ["pictures that are in neither list are left out: `e`"]);
+    assert_eq!(notes, ["left out, for the picture is in neither list: `e`"]);
     assert_eq!(
         (dataset.levels.as_slice(), dataset.classes[1].as_str()),
         (&[0.3, 0.5][..], "polyp")
@@ -186,7 +186,7 @@ fn without_lists_folds_are_drawn_among_what_has_masks() {
     // A picture that nobody looked at and that has no mask is of no use.
     fs::remove_file(folder.path().join("masks/f.png")).unwrap();
     let (dataset, notes) = import(&set(folder.path(), false), 1).unwrap();
-    assert_eq!(notes, ["pictures to train on without fixations are left out: `f`"]);
+    assert_eq!(notes, ["left out, for the picture is to be trained on and has no fixations: `f`"]);
     assert_eq!(dataset.cases.len(), 5);
     let mut alone = set(folder.path(), false);
     alone.files.masks = None;
@@ -282,10 +282,10 @@ fn what_is_left_out_is_told() {
     let root = folder.path().to_str().unwrap();
     insta::assert_snapshot!(notes.join("\n").replace(root, "FOLDER"), @r"
     fixations of less than 50 ms are left out, as in the published tables: 1, the first in line 19
-    fixations of pictures that are not there are left out: `zz`
     fixations that lie outside of their picture are left out: 1, the first in line 18
-    masks without a picture are left out: `FOLDER/masks/y.png`
     passed over, for it is no picture that is read: `FOLDER/images/readme.txt`
+    left out, for the mask has no picture: `FOLDER/masks/y.png`
+    left out, for the picture of these fixations is not there: `zz`
     ");
 }
 

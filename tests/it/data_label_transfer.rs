@@ -261,7 +261,7 @@ fn files_that_cannot_be_read_are_named() {
     insta::assert_snapshot!(damaged(false, |folder| {
         fs::write(folder.join("2_A_weak/a.png"), "no picture").unwrap();
     }), @r"
-    error: `FOLDER/2_A_weak/a.png` begins as no format that is read, expected NIfTI, NRRD, MetaImage, PNG, JPEG, BMP, TIFF or HDF5 of WSL4MIS
+    error: `FOLDER/2_A_weak/a.png` begins as no format that is read, expected NIfTI, NRRD, MetaImage, PNG, JPEG, BMP, TIFF, NumPy, DICOM or HDF5 of WSL4MIS
 
     hint: save it in one of these formats
     ");
@@ -532,13 +532,24 @@ fn what_is_not_taken_is_named_and_what_looks_like_data_is_refused() {
     }
     // A folder that holds itself is listed once.
     std::os::unix::fs::symlink("..", root.join("2_A_weak/deeper/again")).unwrap();
-    let (dataset, warnings) = import(root, 32, false).unwrap();
-    assert_eq!(dataset.cases.len(), 6);
-    let expected = format!(
-        "5 files and folders are not taken, `{}` the first of them",
-        root.join("Test").display()
+    let package = Package { folder: root.to_owned(), size: 32, test_only: false };
+    let (source, warnings) = open(&package).unwrap();
+    assert_eq!((source.case_count, warnings), (6, vec![]));
+    let left_out = source.notes.take_left_out().into_iter();
+    let left_out: Vec<String> = left_out
+        .map(|one| format!("{} {}", one.why, one.what.replace(root.to_str().unwrap(), ".")))
+        .collect();
+    assert_eq!(
+        left_out,
+        [
+            "healthy pictures are not scored `./testB/f.png`",
+            "it belongs to no part `./Test`",
+            "it belongs to no part `./notes.txt`",
+            "it belongs to no part `./2_A_weak/Thumbs.db`",
+            "it belongs to no part `./val/images/._d.png`",
+            "it belongs to no part `./val/labels/.git`",
+        ]
     );
-    assert_eq!(warnings, [expected]);
 
     let first = |folder: &Path| folder.join("2_A_weak/a.png");
     insta::assert_snapshot!(damaged(false, |folder| {

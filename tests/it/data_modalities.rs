@@ -59,7 +59,7 @@ fn dataset() -> Dataset {
         classes: ["background", "a", "b"].map(str::to_owned).to_vec(),
         provenance: String::new(),
         levels: Vec::new(),
-        test_fold: 0,
+        test_fold: None,
         preparation: None,
         cases: cases.chain(more).collect(),
     }

@@ -69,13 +69,16 @@ fn odd_shapes(channels: usize) -> Arc<Dataset> {
             annotations: BTreeMap::from([(SCRIBBLE.to_owned(), scribble)]),
         }
     });
+    let classes = ["background", "a", "b", "c"].map(str::to_owned).to_vec();
+    let (name, provenance) = ("odd".to_owned(), "noise".to_owned());
+    let (preparation, levels) = (None, Vec::new());
     Arc::new(Dataset {
-        name: "odd".to_owned(),
-        classes: ["background", "a", "b", "c"].map(str::to_owned).to_vec(),
-        provenance: "noise".to_owned(),
-        preparation: None,
-        levels: Vec::new(),
-        test_fold: 0,
+        name,
+        classes,
+        provenance,
+        preparation,
+        levels,
+        test_fold: None,
         cases: cases.collect(),
     })
 }

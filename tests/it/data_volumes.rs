@@ -1,11 +1,13 @@
-//! Anybody's NIfTI files: the same volume in many guises gives the same case, and what would enter wrong,
+//! Anybody's own files: the same volume in many guises gives the same case, and what would enter wrong,
 //! mirrored or shifted is refused in words.
 
 use crate::data::text;
 use crate::nifti_files::{File, VOXELS, file, gzip, image, scribble, stored_along, straight};
-use scrimp::data::import::{Source, nifti};
+use scrimp::data::import::own_data::{self, Folders, ScribbleFolder};
+use scrimp::data::import::{Folding, Source};
 use scrimp::data::{Case, DENSE, IGNORE, SCRIBBLE};
 use scrimp::error::Result;
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
@@ -13,7 +15,7 @@ use tempfile::TempDir;
 /// Folders of images, scribbles and dense labels.
 struct Place {
     folder: TempDir,
-    folders: nifti::Folders,
+    folders: Folders,
 }
 
 impl Place {
@@ -25,17 +27,8 @@ impl Place {
             fs::create_dir(folder).unwrap();
         }
         let classes = ["background", "lesion"].map(String::from).to_vec();
-        let folders = nifti::Folders {
-            images,
-            scribbles,
-            dense: None,
-            classes,
-            dense_classes: None,
-            modalities: None,
-            unlabelled: 9,
-            patients: None,
-            steps: scrimp::data::import::Steps::default(),
-        };
+        let scribbles = Some(ScribbleFolder { path: scribbles, unlabelled: 9 });
+        let folders = Folders { scribbles, ..Folders::new(images, classes) };
         Self { folder, folders }
     }
 
@@ -47,7 +40,7 @@ impl Place {
 
     /// What was read of the folders, and the notes that were taken.
     fn read(&self) -> Result<(Vec<Case>, Vec<String>)> {
-        let source = nifti::open(&self.folders)?;
+        let source = own_data::open(&self.folders)?;
         let notes = source.notes.clone();
         let cases = Source::collect(source)?.cases;
         Ok((cases, notes.take().into_iter().map(|note| self.clean(&note)).collect()))
@@ -175,13 +168,13 @@ fn what_is_no_nifti_is_called_what_it_is() {
     second[..4].copy_from_slice(&540i32.to_le_bytes());
     insta::assert_snapshot!(said(&second), @"error: `FOLDER/images/a.nii` is cut off: it holds 400 of the 540 bytes of its header");
     second.resize(600, 0);
-    insta::assert_snapshot!(said(&second), @"error: `FOLDER/images/a.nii` has a damaged mark of NIfTI-2, expected `n+2` and line ends");
+    insta::assert_snapshot!(said(&second), @"error: `FOLDER/images/a.nii` has a damaged mark of NIfTI-2, expected `n+2` or `ni2` and line ends");
     let mut pair = image().bytes();
     pair[344..348].copy_from_slice(b"ni1\0");
-    insta::assert_snapshot!(said(&pair), @"error: `FOLDER/images/a.nii` is a header whose voxels lie in an `.img` file, expected both in one file");
+    insta::assert_snapshot!(said(&pair), @"error: `FOLDER/images/a.nii` is a header whose voxels lie in a file beside it, and there is no `FOLDER/images/a.img`");
     insta::assert_snapshot!(said(b"NRRD0004"), @"error: `FOLDER/images/a.nii` has no `type`, expected integers of 8 to 64 bits, or floats of 32 or 64");
-    insta::assert_snapshot!(said(b""), @"error: `FOLDER/images/a.nii` is empty, expected NIfTI, NRRD, MetaImage, PNG, JPEG, BMP, TIFF or HDF5 of WSL4MIS");
-    insta::assert_snapshot!(said(b"version https://git-lfs.github.com/spec/v1"), @"error: `FOLDER/images/a.nii` is only a pointer of Git LFS to the file, expected NIfTI, NRRD, MetaImage, PNG, JPEG, BMP, TIFF or HDF5 of WSL4MIS");
+    insta::assert_snapshot!(said(b""), @"error: `FOLDER/images/a.nii` is empty, expected NIfTI, NRRD, MetaImage, PNG, JPEG, BMP, TIFF, NumPy, DICOM or HDF5 of WSL4MIS");
+    insta::assert_snapshot!(said(b"version https://git-lfs.github.com/spec/v1"), @"error: `FOLDER/images/a.nii` is only a pointer of Git LFS to the file, expected NIfTI, NRRD, MetaImage, PNG, JPEG, BMP, TIFF, NumPy, DICOM or HDF5 of WSL4MIS");
     insta::assert_snapshot!(said(&image().bytes()[..100]), @"error: `FOLDER/images/a.nii` is cut off: it holds 100 of the 348 bytes of its header");
 }
 
@@ -279,9 +272,15 @@ fn labels_that_lie_elsewhere_are_refused_in_words() {
         change(&mut matrix);
         file.sform = Some(matrix);
     };
-    insta::assert_snapshot!(with(&|file| sform(file, &|matrix| matrix[1][3] += 12.5)), @"error: `FOLDER/scribbles/a.nii` lies 12.50 mm away from its image, expected it on its image");
+    insta::assert_snapshot!(with(&|file| sform(file, &|matrix| matrix[1][3] += 12.5)), @"error: `FOLDER/scribbles/a.nii` is shifted by 12.50 mm against its image (6.25 rows), expected at most 0.1 voxels");
     // The header says that x runs back, the voxels are the same: somewhere it was lost.
-    insta::assert_snapshot!(with(&|file| sform(file, &|matrix| matrix[0][0] = -1.5)), @"error: `FOLDER/scribbles/a.nii` lies 4.50 mm away from its image, with columns stored the other way round, expected it on its image");
+    insta::assert_snapshot!(with(&|file| sform(file, &|matrix| matrix[0][0] = -1.5)), @"error: `FOLDER/scribbles/a.nii` has columns that run the other way than those of its image, from the same first voxel, expected it on its image");
+    insta::assert_snapshot!(with(&|file| sform(file, &|matrix| {
+        (matrix[0][0], matrix[0][3], matrix[1][1], matrix[1][3]) = (-1.5, 20.0, -2.0, -30.0);
+    })), @"error: `FOLDER/scribbles/a.nii` lies on its image with left and right, front and back exchanged, as where LPS was taken for RAS, expected it on its image");
+    insta::assert_snapshot!(with(&|file| sform(file, &|matrix| {
+        (matrix[0][0], matrix[0][3]) = (-1.5, 30.0);
+    })), @"error: `FOLDER/scribbles/a.nii` is shifted by 45.50 mm against its image (30.33 columns), with columns stored the other way round, expected at most 0.1 voxels");
     insta::assert_snapshot!(with(&|file| sform(file, &|matrix| {
         (matrix[0][0], matrix[0][1]) = (1.5 * 0.8, -2.0 * 0.6);
         (matrix[1][0], matrix[1][1]) = (1.5 * 0.6, 2.0 * 0.8);
@@ -305,7 +304,7 @@ fn labels_that_lie_elsewhere_are_refused_in_words() {
     let labels = File { sform: None, qform: Some([0.0, 0.0, 0.0, -20.0, 40.0, 5.0]), ..scribble() };
     let image = File { qform: labels.qform, ..image() };
     insta::assert_snapshot!(refused(&image.bytes(), &labels.bytes()), @r"
-    error: `FOLDER/scribbles/a.nii` lies 10.00 mm away from its image, expected it on its image
+    error: `FOLDER/scribbles/a.nii` is shifted by 10.00 mm against its image (5.00 rows), expected at most 0.1 voxels
 
     hint: `FOLDER/images/a.nii` has an sform and a qform that differ, and the sform is what counts; one of them is wrong
     ");
@@ -389,7 +388,8 @@ fn classes_and_unlabelled_pixels_may_have_any_values() {
         place.write("images/a.nii", &image().bytes());
         place.write("scribbles/a.nii", &file(&values(map)).bytes());
         place.folders.classes = classes.map(String::from).to_vec();
-        place.folders.unlabelled = unlabelled;
+        let path = place.folder.path().join("scribbles");
+        place.folders.scribbles = Some(ScribbleFolder { path, unlabelled });
         // Dense labels have their own numbers.
         let dense = scribble().values.iter().map(|v| f64::from(*v == 1.0)).collect::<Vec<_>>();
         place.write("dense/a.nii", &file(&dense).bytes());
@@ -454,7 +454,7 @@ fn names_of_other_conventions_are_understood_and_nothing_is_left_out() {
     hint: move the image away if nobody drew on it
     ");
     insta::assert_snapshot!(refusal_with(&place, "scribbles/c.gipl"), @r"
-    error: `FOLDER/scribbles/c.gipl` looks like data and would be left out, expected names that end in `.nii.gz`, `.nii`, `.seg.nrrd`, `.nrrd`, `.nhdr`, `.mha`, `.mhd`, `.png`, `.bmp`, `.tif` or `.tiff`
+    error: `FOLDER/scribbles/c.gipl` looks like data and would be left out, expected names that end in `.nii.gz`, `.nii`, `.hdr`, `.hdr.gz`, `.seg.nrrd`, `.nrrd`, `.nhdr`, `.mha`, `.mhd`, `.png`, `.bmp`, `.tif`, `.tiff`, `.npy` or `.npz`
 
     hint: save or rename it as NIfTI, or move it away
     ");
@@ -477,7 +477,7 @@ fn channels_lie_on_each_other_and_have_names() {
     );
     place.write("scribbles/a.nii", &scribble().bytes());
     let named = |place: &Place| {
-        let source = nifti::open(&place.folders).unwrap();
+        let source = own_data::open(&place.folders).unwrap();
         let channels = source.preparation.clone().unwrap().channels.into_iter();
         channels.map(|channel| channel.name).collect::<Vec<_>>()
     };
@@ -509,7 +509,7 @@ fn channels_lie_on_each_other_and_have_names() {
     place.write("images/a_0001.nii.gz", &File { sform: Some(shifted), ..other }.bytes());
     insta::assert_snapshot!(place.refusal(), @r"
     error: cannot take `FOLDER/images/a_0001.nii.gz` as a channel beside `FOLDER/images/a_0000.nii`
-      caused by: `FOLDER/images/a_0001.nii.gz` lies 3.00 mm away from its image, expected it on its image
+      caused by: `FOLDER/images/a_0001.nii.gz` is shifted by 3.00 mm against its image (2.00 columns), expected at most 0.1 voxels
 
     hint: resample it onto the grid of the other channel
     ");
@@ -528,20 +528,123 @@ fn patients_are_never_split_and_those_without_dense_labels_are_not_held_out() {
         let (cases, notes) = place.read().unwrap();
         (cases.iter().map(|case| case.fold).collect::<Vec<_>>(), notes)
     };
+    let sizes = |folds: &[u32]| {
+        (0..=6).map(|fold| folds.iter().filter(|&&of| of == fold).count()).collect::<Vec<_>>()
+    };
     let (alone, notes) = folds(&place);
-    assert_eq!(alone, [1, 1, 1, 2, 2, 3, 3, 3, 4, 4, 5, 5]);
+    assert_eq!(sizes(&alone), [0, 3, 3, 2, 2, 2, 0]);
     assert!(notes[0].starts_with("these look like several scans of one patient"), "{notes:?}");
     place.folders.patients = Some("^(p[0-9]+)_".into());
-    assert_eq!(folds(&place), (vec![1, 1, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5], vec![]));
+    let (whole, notes) = folds(&place);
+    assert!(whole.chunks(2).all(|scans| scans[0] == scans[1]), "{whole:?}");
+    assert_eq!((sizes(&whole), notes), (vec![0, 4, 2, 2, 2, 2, 0], vec![]));
 
     let dense = scribble().values.iter().map(|v| f64::from(*v == 1.0)).collect::<Vec<_>>();
     for name in names.iter().filter(|name| *name != "p02_t1") {
         place.write(&format!("dense/{name}.nii"), &file(&dense).bytes());
     }
     place.folders.dense = Some(place.folder.path().join("dense"));
-    let (folds, notes) = folds(&place);
-    assert_eq!(folds, [1, 1, 2, 2, 0, 0, 3, 3, 4, 4, 5, 5]);
+    let (without, notes) = folds(&place);
+    assert_eq!(without[4..6], [0, 0]);
+    assert_eq!(sizes(&without), [2, 2, 2, 2, 2, 2, 0]);
     assert_eq!(notes, ["without dense labels, so that its patient is never held out: `p02_t1`"]);
+    place.folders.folding = Folding { folds: Some(2), test_share: Some(0.4), seed: 3 };
+    assert_eq!(sizes(&folds(&place).0), [2, 4, 2, 4, 0, 0, 0]);
+}
+
+#[test]
+fn what_is_there_to_test_with_is_never_learnt_from() {
+    let mut place = Place::new();
+    let dense = scribble().values.iter().map(|v| f64::from(*v == 1.0)).collect::<Vec<_>>();
+    for name in ["a", "b", "c", "d"] {
+        place.write(&format!("images/{name}.nii"), &image().bytes());
+        place.write(&format!("dense/{name}.nii"), &file(&dense).bytes());
+    }
+    for name in ["a", "b", "d"] {
+        place.write(&format!("scribbles/{name}.nii"), &scribble().bytes());
+    }
+    place.folders.dense = Some(place.folder.path().join("dense"));
+    place.folders.cases = Some(place.write("cases.csv", b"case;part\na;\nb;\nc;\nd;test\n"));
+    let source = own_data::open(&place.folders).unwrap();
+    let notes = source.notes.clone();
+    assert!(source.provenance.ends_with("1 to test with in fold 4; drawn with seed 1."));
+    let dataset = source.collect().unwrap();
+    assert_eq!(dataset.test_fold, Some(4));
+    let held: Vec<_> = dataset.held_out(4).unwrap().iter().map(|case| &*case.name).collect();
+    assert_eq!(held, ["d"]);
+    assert!(dataset.cases[3].annotations.keys().eq([DENSE]));
+    assert_eq!(
+        notes.take(),
+        [
+            "scribbles of cases to test with are left out, so that nothing learns from them: `d`",
+            "without scribbles, so that only runs on dense labels learn from it: `c`",
+        ]
+    );
+    let learnt = |fold: u32, annotation: &str| {
+        let slices = scrimp::data::stream::training_slices(&dataset, fold, annotation);
+        slices.iter().map(|(case, _)| &*dataset.cases[*case].name).collect::<BTreeSet<_>>()
+    };
+    assert!(learnt(0, SCRIBBLE).into_iter().eq(["a", "b"]));
+    for fold in 0..=4 {
+        assert!(!learnt(fold, DENSE).contains("d"), "{fold}");
+    }
+    assert!(learnt(4, DENSE).into_iter().eq(["a", "b", "c"]));
+    let path = place.folder.path().join("set.h5");
+    scrimp::data::store::write(&path, &dataset).unwrap();
+    assert_eq!(scrimp::data::store::read(&path).unwrap(), dataset);
+    // Dense labels alone will do, and scribbles that nobody names are not looked for.
+    place.folders.scribbles = None;
+    let (cases, notes) = place.read().unwrap();
+    assert!(cases.iter().all(|case| case.annotations.keys().eq([DENSE])) && notes.is_empty());
+    // What is foreground, dense labels say then.
+    let fixed = scrimp::data::import::Steps {
+        scaling: vec![scrimp::preparation::Scaling::ByForeground],
+        ..scrimp::data::import::Steps::default()
+    };
+    place.folders.steps = fixed;
+    assert!(place.read().is_ok());
+}
+
+#[test]
+fn a_table_and_the_labels_of_a_case_name_the_same_classes() {
+    let mut place = Place::new();
+    place.folders.classes = ["background", "lesion", "vessel"].map(String::from).to_vec();
+    place.write("images/a.nii", &image().bytes());
+    place.write("scribbles/a.nii", &scribble().bytes());
+    let mut table = |text: &str| {
+        place.folders.cases = Some(place.write("cases.csv", text.as_bytes()));
+        place.read().map(|(cases, _)| cases).map_err(|failure| place.clean(&failure.to_string()))
+    };
+    assert!(table("case,classes\na,lesion\n").is_ok());
+    insta::assert_snapshot!(table("case,classes\na,vessel\n").unwrap_err(), @r"
+    error: `scribble` of case `a` shows `lesion`, which is not among its `classes` in the table of cases
+
+    hint: add the class there, or remove it from the labels
+    ");
+    insta::assert_snapshot!(table("case,classes\nb,vessel\na,\n").unwrap_err(), @r"
+    error: line 2 of the table `FOLDER/cases.csv` names case `b`, of which there is no image
+
+    hint: add its image, or remove the line
+    ");
+    insta::assert_snapshot!(table("case\n").unwrap_err(), @r"
+    error: the table `FOLDER/cases.csv` has no cases
+
+    hint: give it a line for each case
+    ");
+    place.write("images/b.nii", &image().bytes());
+    place.write("scribbles/b.nii", &scribble().bytes());
+    place.folders.cases = Some(place.write("cases.csv", b"case,patient\na,p\n"));
+    insta::assert_snapshot!(place.refusal(), @r"
+    error: case `b` has no line in the table `FOLDER/cases.csv`
+
+    hint: give it one: in `case` stands the name of its files, here `b`
+    ");
+    place.folders.patients = Some("^(.)".into());
+    insta::assert_snapshot!(place.refusal(), @r"
+    error: `--patients` is given, and the table of cases has a column `patient`
+
+    hint: leave `--patients` out, or remove the column
+    ");
 }
 
 #[test]
@@ -562,29 +665,27 @@ fn the_command_tells_what_is_annotated_and_refuses_what_cannot_be_meant() {
     place.write("images/b.nii", &image().bytes());
     place.write("scribbles/a.nii", &scribble().bytes());
     place.write("scribbles/b.nii", &file(&[9.0; VOXELS]).bytes());
-    let run = |ignore: &str, to: &str| {
+    let run = |unlabelled: &str, to: &str| {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_scrimp"));
         command.current_dir(place.folder.path());
-        command.args(["prepare", "nifti", "--images", "images", "--scribbles", "scribbles"]);
-        command.args(["--classes", "background,lesion,vessel", "--ignore", ignore, "--to", to]);
+        command.args(["prepare", "own-data", "--images", "images", "--scribbles", "scribbles"]);
+        command.args([
+            "--classes",
+            "background,lesion,vessel",
+            "--unlabelled",
+            unlabelled,
+            "--to",
+            to,
+        ]);
         let output = command.output().unwrap();
         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
         (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
     };
     let (code, stdout, stderr) = run("9", "set.h5");
     assert_eq!(code, 0, "{stderr}");
-    insta::assert_snapshot!(stdout.split_once('\n').unwrap().1, @r"
-    annotated pixels  scribble
-    background               3
-    lesion                   4
-    vessel                   0
-    unlabelled              41
-    cases without            0
-    ");
-    insta::assert_snapshot!(stderr, @r"
-    warning: nothing is annotated in `scribble` of `b`
-    warning: no pixel of any case is `vessel` in `scribble`
-    ");
+    let (_, told) = stdout.split_once("\nscribble ").unwrap();
+    insta::assert_snapshot!(told, @"");
+    assert_eq!(stderr, "");
     for name in ["a", "b"] {
         place.write(&format!("scribbles/{name}.nii"), &file(&[0.0; VOXELS]).bytes());
     }

@@ -136,7 +136,7 @@ fn what_has_no_like_or_lies_elsewhere_is_refused() {
     let [predictions, labels] = ["predictions", "labels"].map(|name| folder.path().join(name));
     insta::assert_snapshot!(refusal(&folder, &[]), @"
     exit code 2
-    error: no label files in `FOLDER/predictions`, expected some that end in `.nii.gz`, `.nii`, `.seg.nrrd`, `.nrrd`, `.nhdr`, `.mha`, `.mhd`, `.png`, `.bmp`, `.tif`, `.tiff`
+    error: no label files in `FOLDER/predictions`, expected some that end in `.nii.gz`, `.nii`, `.hdr`, `.hdr.gz`, `.seg.nrrd`, `.nrrd`, `.nhdr`, `.mha`, `.mhd`, `.png`, `.bmp`, `.tif`, `.tiff`, `.npy`, `.npz`
 
     hint: name the folder that the files themselves lie in
     ");

@@ -72,6 +72,7 @@ fn samples(image: &Tensor) -> Samples {
     Samples {
         image: (image.to_kind(Kind::Double) + 1.0) / 2.0,
         annotation: Tensor::zeros([1, 96, 96], (Kind::Int64, device())),
+        looked_for: None,
         items: vec![Item::slice(0, 0, [1, 1])],
         positions: vec![0],
     }

@@ -75,6 +75,7 @@ impl Iterations {
         let samples = Samples {
             image: self.golden.get("in.image"),
             annotation: self.golden.labels("in.label"),
+            looked_for: None,
             items: vec![Item::slice(0, 0, [1, 1]); 2],
             positions: vec![0, 1],
         };

@@ -211,6 +211,7 @@ fn golden_three_updates_of_dmsps() {
     let samples = Samples {
         image,
         annotation: golden.labels("step.in.scribble"),
+        looked_for: None,
         items: vec![Item::slice(0, 0, [1, 1]); count],
         positions: (0..count as u64).collect(),
     };

@@ -181,6 +181,7 @@ fn golden_two_updates_of_gazesup() {
     let samples = Samples {
         image,
         annotation,
+        looked_for: None,
         items: vec![Item::slice(0, 0, [1, 1]); count],
         positions: (0..count as u64).collect(),
     };

@@ -275,6 +275,7 @@ impl Iterations {
         let samples = Samples {
             image: stored("iter.in.image").to_kind(Kind::Double),
             annotation: labels.where_scalarother(&labels.ne(4), 255),
+            looked_for: None,
             items: vec![Item::slice(0, 0, [1, 1]); 2],
             positions: vec![0, 1],
         };

@@ -117,7 +117,7 @@ fn batch(golden: &Golden, name: &str) -> Batch {
     let annotation = golden.labels(&format!("{name}.in.scribble"));
     let items = vec![Item::slice(0, 0, [1, 1]); count];
     let positions = (0..count as u64).collect();
-    Batch::new(Samples { image, annotation, items, positions }, count)
+    Batch::new(Samples { image, annotation, looked_for: None, items, positions }, count)
 }
 
 /// `[sum, sum of squares]` of the tensors of a learner whose names begin with `prefix`.

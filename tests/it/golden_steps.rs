@@ -55,6 +55,7 @@ fn batch(golden: &Golden, labels: &str) -> Batch {
     let samples = Samples {
         image,
         annotation: golden.labels(labels),
+        looked_for: None,
         items: vec![Item::slice(0, 0, [1, 1]); count],
         positions: (0..count as u64).collect(),
     };

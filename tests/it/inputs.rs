@@ -165,7 +165,7 @@ fn held_out_cases_that_nothing_can_be_said_of() {
     exit code 2
     error: held-out case `phantom0001` has no `dense` annotation to evaluate with
 
-    hint: pack dense labels too, for example `scrimp prepare nifti --dense DIR ...`
+    hint: pack dense labels too, for example `scrimp prepare own-data --dense DIR ...`
     hint: or train on all cases without evaluations: `--set data.fold=0`
     ");
 }

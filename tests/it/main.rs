@@ -11,6 +11,12 @@ mod architecture;
 #[cfg(feature = "mpi")]
 mod bench;
 #[cfg(test)]
+#[cfg(feature = "hdf5")]
+mod checking;
+#[cfg(test)]
+#[cfg(feature = "mpi")]
+mod classes_annotated;
+#[cfg(test)]
 mod cli;
 #[cfg(test)]
 #[cfg(feature = "torch")]
@@ -75,6 +81,8 @@ mod data_volumes;
 #[cfg(test)]
 #[cfg(feature = "hdf5")]
 mod data_word;
+#[cfg(test)]
+mod dicom;
 #[cfg(test)]
 #[cfg(feature = "mpi")]
 mod distributed;
@@ -213,6 +221,9 @@ mod native;
 #[cfg(test)]
 mod nifti_files;
 #[cfg(test)]
+#[cfg(feature = "hdf5")]
+mod nnunet;
+#[cfg(test)]
 #[cfg(feature = "torch")]
 mod non_finite;
 #[cfg(test)]
@@ -221,6 +232,9 @@ mod odd_volumes;
 #[cfg(test)]
 #[cfg(feature = "torch")]
 mod overlap;
+#[cfg(test)]
+#[cfg(feature = "hdf5")]
+mod own_data;
 #[cfg(test)]
 #[cfg(feature = "mpi")]
 mod owning;

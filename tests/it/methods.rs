@@ -178,12 +178,21 @@ impl Bench {
         Self::with((Kind::Float, computed), definition, &[])
     }
 
-    fn with((kind, computed): (Kind, Kind), definition: &MethodDef, overrides: &[String]) -> Self {
+    fn with(kinds: (Kind, Kind), definition: &MethodDef, overrides: &[String]) -> Self {
+        let config = config::read(&repository(&smoke_config(definition)), overrides).unwrap();
+        Self::on(learnt_from(config.data.annotation()), kinds, definition, overrides)
+    }
+
+    fn on(
+        (dataset, sampling): (Arc<Dataset>, Sampling),
+        (kind, computed): (Kind, Kind),
+        definition: &MethodDef,
+        overrides: &[String],
+    ) -> Self {
         tch::set_num_threads(1);
         let config = config::read(&repository(&smoke_config(definition)), overrides).unwrap();
         let params = (definition.check)(&config).unwrap();
         let annotation = config.data.annotation();
-        let (dataset, sampling) = learnt_from(annotation);
         let learner = LearnerSetup {
             key: Key::new(1),
             kind,
@@ -312,6 +321,46 @@ fn a_method_whose_learners_learn_from_each_other_within_a_step_refuses_micro_bat
 
     hint: use `--set train.micro_batches=1` with a smaller `train.batch_size`, or more processes
     ");
+}
+
+/// Methods that learn around classes that nobody looked for; all others refuse such data.
+const AROUND_CLASSES: [&str; 7] =
+    ["partial-ce", "scribble2label", "ustm", "dmpls", "dmsps", "maskmixadv", "cyclemix"];
+
+#[test]
+fn every_method_learns_around_classes_that_nobody_looked_for_or_refuses_them() {
+    for definition in METHODS {
+        let config = config::read(&repository(&smoke_config(definition)), &[]).unwrap();
+        let params = (definition.check)(&config).unwrap();
+        let refused = (definition.refuse_lacking_classes)(&params);
+        if !AROUND_CLASSES.contains(&definition.name) {
+            let failure = refused.expect_err(definition.name);
+            assert_eq!(failure.exit(), Exit::Usage);
+            assert!(failure.message().contains(definition.name), "{failure}");
+            continue;
+        }
+        refused.unwrap();
+        let first_losses = |says: bool| {
+            let (dataset, sampling) = learnt_from(config.data.annotation());
+            let mut dataset = Arc::unwrap_or_clone(dataset);
+            for case in &mut dataset.cases {
+                case.classes_annotated = if says { vec![0, 1, 3] } else { Vec::new() };
+                let labels = case.annotations.values_mut().flatten();
+                labels.filter(|label| **label == 2).for_each(|label| *label = 0);
+            }
+            let kinds = (Kind::Float, Kind::Float);
+            Bench::on((Arc::new(dataset), sampling), kinds, definition, &[]).step(1).losses
+        };
+        // Less of what is background is wrong, in every term that compares with annotation.
+        let mut compared = 0;
+        for ((name, around), (_, plain)) in first_losses(true).iter().zip(first_losses(false)) {
+            if name.contains("partial_ce") {
+                assert!(*around < plain - 1e-3, "{}: {name} {around} {plain}", definition.name);
+                compared += 1;
+            }
+        }
+        assert!(compared > 0, "{}", definition.name);
+    }
 }
 
 #[test]

@@ -87,7 +87,7 @@ fn batch(step: u64, mine: Range<usize>, samples: usize) -> Batch {
     let annotation = Tensor::zeros([mine.len() as i64, 1, PIXELS], (Kind::Int64, Device::Cpu));
     let positions = mine.clone().map(|position| position as u64).collect();
     let items = mine.map(|position| Item::slice(position, 0, [1, 1])).collect();
-    Batch::new(Samples { image, annotation, items, positions }, samples)
+    Batch::new(Samples { image, annotation, looked_for: None, items, positions }, samples)
 }
 
 /// Weights and numbers after three steps of so many micro-batches on one of the ranks.
@@ -185,7 +185,7 @@ fn annotated(mine: &Range<usize>, samples: usize) -> Batch {
     let image = image.expand([count, 1, SIZE, SIZE], false).contiguous();
     let positions = mine.clone().map(|position| position as u64).collect();
     let items = mine.clone().map(|position| Item::slice(position, 0, [1, 1])).collect();
-    Batch::new(Samples { image, annotation, items, positions }, samples)
+    Batch::new(Samples { image, annotation, looked_for: None, items, positions }, samples)
 }
 
 /// Weights and numbers after one step of so many micro-batches on one of the ranks.

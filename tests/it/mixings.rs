@@ -61,6 +61,7 @@ fn batch(mine: &Range<usize>, extents: &[i64]) -> Batch {
     let samples = Samples {
         image: of_mine(wave(&size(&[SAMPLES as i64, 1]), 0.37).square()),
         annotation: of_mine(labels.where_scalarother(&labels.lt(3), 255)),
+        looked_for: None,
         items: mine.clone().map(|position| Item::slice(position, 0, [1, 1])).collect(),
         positions: mine.clone().map(|position| position as u64).collect(),
     };

@@ -44,7 +44,7 @@ fn dataset() -> Dataset {
         provenance: String::new(),
         preparation: Some(Preparation::grey(Intensities::AsStored)),
         levels: Vec::new(),
-        test_fold: 0,
+        test_fold: None,
         cases: vec![
             case("a_larger", [17, 37, 33], 0, 20),
             case("b_smaller", [5, 7, 9], 0, 4),

@@ -44,7 +44,7 @@ fn dataset(channels: usize) -> Dataset {
         provenance: String::new(),
         preparation: None,
         levels: Vec::new(),
-        test_fold: 0,
+        test_fold: None,
         cases: cases.map(|(number, shape)| case(number, shape, channels, 20)).collect(),
     }
 }

@@ -147,8 +147,8 @@ impl Trained {
         let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
         let pack = path("pack.h5");
         let [images, scribbles, dense] = ["images", "scribbles", "dense"].map(path);
-        let words = ["prepare", "nifti", "--images", &images, "--scribbles", &scribbles];
-        let labels = ["--dense", &dense, "--ignore", "255", "--to", &pack];
+        let words = ["prepare", "own-data", "--images", &images, "--scribbles", &scribbles];
+        let labels = ["--dense", &dense, "--unlabelled", "255", "--to", &pack];
         let classes = ["--classes", &phantom.classes.join(",")];
         let packed = scrimp(&[&words[..], &labels, &classes].concat());
         assert!(packed.status.success(), "{}", complaint(&packed));
@@ -439,6 +439,37 @@ fn lie_where_their_image_lies(trained: &Trained, case: &Case, method: &dyn Metho
     let image = read_grid(&trained.path("variants/oblique.nii"), &Notes::default()).unwrap();
     let coding = Coding::classes(trained.dataset.classes.len());
     image.labels_at(&trained.path(found), &coding, &Notes::default()).unwrap();
+    come_of_slices(trained);
+}
+
+/// A folder of slices of DICOM is an image, and TIFF says beside itself how far voxels are apart.
+fn come_of_slices(trained: &Trained) {
+    let slices = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/formats/series-ct");
+    let folder = trained.path("series/heart");
+    fs::create_dir_all(&folder).unwrap();
+    for slice in ["IM1", "IM2", "IM3"] {
+        fs::copy(slices.join(slice), folder.join(slice)).unwrap();
+    }
+    trained.predict("@run --images @series --to @to-series --format tif --uncertainty");
+    let labels = read(&trained.path("to-series/heart.tif"), &Notes::default()).unwrap();
+    let image = read(&folder, &Notes::default()).unwrap();
+    assert_eq!(labels.grid.shape, image.grid.shape);
+    assert_eq!(labels.grid.spacing_mm, image.grid.spacing_mm);
+    // NIfTI lies on the slices.
+    let uncertainty = trained.path("to-series/heart.uncertainty.nii.gz");
+    let uncertainty = read(&uncertainty, &Notes::default()).unwrap().grid;
+    for (found, expected) in
+        [[0.0; 3], [2.0; 3]].map(|at| (uncertainty.position_mm(at), image.grid.position_mm(at)))
+    {
+        let (found, expected) = (found.unwrap(), expected.unwrap());
+        assert!(
+            found.iter().zip(expected).all(|(found, expected)| (found - expected).abs() < 1e-4)
+        );
+    }
+    let record = String::from_utf8(trained.bytes("to-series/heart.record.json")).unwrap();
+    for file in ["IM1", "IM2", "IM3", "heart.tif", "heart.json"] {
+        assert!(record.contains(&format!("\"{file}\"")), "{file}: {record}");
+    }
 }
 
 /// The numbers in the file of an image.

@@ -439,8 +439,8 @@ mod packed {
     fn prepare(folder: &Path, arguments: &[&str]) -> String {
         let at = |name: &str| folder.join(name).to_str().unwrap().to_owned();
         let [images, scribbles, dense, to] = ["images", "scribbles", "dense", "set.h5"].map(at);
-        let from = ["prepare", "nifti", "--images", &images, "--scribbles", &scribbles];
-        let labels = ["--dense", &dense, "--classes", "background,lesion", "--ignore", "9"];
+        let from = ["prepare", "own-data", "--images", &images, "--scribbles", &scribbles];
+        let labels = ["--dense", &dense, "--classes", "background,lesion", "--unlabelled", "9"];
         let output = scrimp(&[&from[..], &labels, &["--to", &to], arguments].concat());
         complaint(&output).replace(folder.to_str().unwrap(), "FOLDER")
     }

@@ -149,9 +149,8 @@ fn labels_of_another_order_are_turned_onto_a_grid_and_those_of_another_place_ref
     let mut sform = straight();
     sform[2][3] += 4.0;
     let failure = at("moved.nii", &File { sform: Some(sform), ..scribble() }).0.unwrap_err();
-    assert!(
-        failure.message().ends_with("lies 4.00 mm away from its image, expected it on its image")
-    );
+    let said = "is shifted by 4.00 mm against its image (0.50 slices), expected at most 0.1 voxels";
+    assert!(failure.message().ends_with(said), "{failure}");
 }
 
 /// Slices, rows, columns of a rotation that turns by three angles.
@@ -295,7 +294,7 @@ fn a_file_is_there_when_it_is_whole_and_never_in_the_place_of_another_image() {
         "`FOLDER/labels.png` is a picture, which cannot hold 2 slices"
     );
     assert_eq!(
-        create(&grid, "labels.tif"),
-        "cannot write `FOLDER/labels.tif`, expected a name that ends in `.nii.gz`, `.nii`, `.mha`, `.seg.nrrd` or `.png`"
+        create(&grid, "labels.gipl"),
+        "cannot write `FOLDER/labels.gipl`, expected a name that ends in `.nii.gz`, `.nii`, `.mha`, `.seg.nrrd`, `.tif` or `.png`"
     );
 }

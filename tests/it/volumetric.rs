@@ -356,6 +356,7 @@ impl Learnt {
         let samples_here = Samples {
             image: cut(image),
             annotation: cut(labels),
+            looked_for: None,
             items: mine.clone().map(|position| Item::slice(position, 0, [1, 1])).collect(),
             positions: mine.map(|position| position as u64).collect(),
         };

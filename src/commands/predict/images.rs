@@ -1,9 +1,9 @@
 //! Which images there are to segment: one file or a folder of them, each with its channels.
 //!
-//! Knows names of files; nothing is opened here.
+//! Knows names of files; nothing is opened here but to see whether a folder is an image.
 
 use crate::error::{Context, Failure, Result};
-use crate::scan::{FORMATS, image_endings, split_ending};
+use crate::scan::{FORMATS, image_endings, is_image_folder, is_one_image, split_ending};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
@@ -20,12 +20,14 @@ pub(super) struct ImageFiles {
     pub(super) ending: String,
 }
 
-/// The images at `images`, a file or a folder whose own folders are passed over, by name.
+/// The images at `images`, a file or a folder whose own folders are passed over, by name. A folder of the slices of one
+/// series is an image, which is called like the folder.
 ///
 /// Where a run takes `channels` that lie in files of their own, `NAME_0000.nii.gz`, `NAME_0001.nii.gz` and so on are
 /// one image. Refuses two images of one name, and a folder without any.
 pub(super) fn find(images: &Path, channels: usize) -> Result<Vec<ImageFiles>> {
-    let files = if images.is_dir() { in_folder(images)? } else { vec![images.to_owned()] };
+    let is_many = images.is_dir() && !is_one_image(images);
+    let files = if is_many { in_folder(images)? } else { vec![images.to_owned()] };
     if files.is_empty() {
         let message = format!(
             "`{}` holds no image, expected files that end in `{}`",
@@ -58,8 +60,9 @@ fn in_folder(folder: &Path) -> Result<Vec<PathBuf>> {
         let ending = split_ending(&name).map(|(_, ending)| ending);
         // Segmentations beside images are labels.
         let is_image = image_endings().any(|known| Some(known) == ending);
+        let is_image = if path.is_dir() { is_image_folder(&path) } else { is_image };
         // macOS leaves `._NAME` beside files that it copies.
-        if is_image && !name.starts_with('.') && !path.is_dir() {
+        if is_image && !name.starts_with('.') {
             files.push(path);
         }
     }
@@ -69,13 +72,19 @@ fn in_folder(folder: &Path) -> Result<Vec<PathBuf>> {
 
 /// The name of a file and the ending that its labels get.
 fn split(file: &Path) -> Result<(String, String)> {
-    let Some(name) = file.file_name().and_then(OsStr::to_str) else {
+    // Of `..` and the like the name is written nowhere.
+    let real = file.file_name().is_none().then(|| file.canonicalize().unwrap_or_default());
+    let named = real.as_deref().unwrap_or(file);
+    let Some(name) = named.file_name().and_then(OsStr::to_str) else {
         let message = format!(
             "the name of `{}` is no UTF-8, expected names that every system reads alike",
             file.display()
         );
         return Err(Failure::usage(message).hint("rename it"));
     };
+    if file.is_dir() {
+        return Ok((name.to_owned(), ".nii.gz".to_owned()));
+    }
     let known = split_ending(name);
     let stem = known
         .map_or_else(|| name.rsplit_once('.').map_or(name, |(stem, _)| stem), |(stem, _)| stem);
@@ -186,6 +195,26 @@ mod tests {
     }
 
     #[test]
+    fn a_folder_of_slices_is_an_image_that_is_called_like_it() {
+        let slices = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/formats/series-ct");
+        let folder = tempfile::tempdir().unwrap();
+        let series = folder.path().join("anna.2024");
+        std::fs::create_dir(&series).unwrap();
+        for name in ["IM1", "IM2"] {
+            std::fs::copy(slices.join(name), series.join(name)).unwrap();
+        }
+        std::fs::write(folder.path().join("berta.nii"), "").unwrap();
+        let named = |images: &Path| {
+            let found = find(images, 1).unwrap().into_iter();
+            found.map(|image| (image.name, image.ending)).collect::<Vec<_>>()
+        };
+        let anna = ("anna.2024".to_owned(), ".nii.gz".to_owned());
+        assert_eq!(named(&series), [anna.clone()]);
+        assert_eq!(named(&series.join(".")), [anna.clone()]);
+        assert_eq!(named(folder.path()), [anna, ("berta".to_owned(), ".nii".to_owned())]);
+    }
+
+    #[test]
     fn names_are_kept_and_what_is_no_image_is_passed_over() {
         let names = ["b.nii.gz", "a.x.nii", "C.PNG", "d.jpeg", "notes.txt", "._b.nii.gz"];
         let expected =
@@ -232,7 +261,7 @@ mod tests {
         hint: put the missing files beside them, or move the others elsewhere
         ");
         insta::assert_snapshot!(found(&["notes.txt"], 1).unwrap_err(), @"
-        error: `FOLDER` holds no image, expected files that end in `.nii.gz`, `.nii`, `.nrrd`, `.nhdr`, `.mha`, `.mhd`, `.png`, `.jpg`, `.jpeg`, `.bmp`, `.tif`, `.tiff`, `.h5`
+        error: `FOLDER` holds no image, expected files that end in `.nii.gz`, `.nii`, `.hdr`, `.hdr.gz`, `.nrrd`, `.nhdr`, `.mha`, `.mhd`, `.png`, `.jpg`, `.jpeg`, `.bmp`, `.tif`, `.tiff`, `.npy`, `.npz`, `.dcm`, `.dicom`, `.ima`, `.h5`
 
         hint: name a folder of images with `--images DIR`
         ");

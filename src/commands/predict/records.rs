@@ -7,6 +7,7 @@
 use super::images::ImageFiles;
 use crate::error::{Context, Failure, Result};
 use crate::files;
+use crate::scan::files_of;
 use crate::train::checkpoint::FileDigest;
 use serde::{Deserialize, Serialize};
 use std::io::Read;
@@ -88,7 +89,7 @@ pub(super) struct Record {
     program: String,
     schema: u32,
     code_version: String,
-    /// The files of the image, in the order of its channels.
+    /// All that the image was read from, in the order of its channels.
     input: Vec<FileDigest>,
     made_with: MadeWith,
     /// The files that were written.
@@ -100,6 +101,8 @@ pub(super) struct Record {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Outputs {
     pub(super) labels: PathBuf,
+    /// What says of labels that cannot say it themselves how far voxels are apart, where that is known.
+    spacing: Option<PathBuf>,
     pub(super) uncertainty: Option<PathBuf>,
     pub(super) probabilities: Option<PathBuf>,
     record: PathBuf,
@@ -114,6 +117,7 @@ impl Outputs {
             if [".nii", ".png"].contains(&ending.as_str()) { ending } else { ".nii.gz" };
         Self {
             labels: beside(ending),
+            spacing: (ending == ".tif").then(|| beside(".json")),
             uncertainty: made_with
                 .uncertainty
                 .then(|| beside(&format!(".uncertainty{map_ending}"))),
@@ -122,7 +126,7 @@ impl Outputs {
         }
     }
 
-    /// What is written, without the record.
+    /// What is written in any case, without the record.
     pub(super) fn results(&self) -> impl Iterator<Item = &Path> {
         [Some(&self.labels), self.uncertainty.as_ref(), self.probabilities.as_ref()]
             .into_iter()
@@ -137,7 +141,7 @@ impl Outputs {
 
     /// Everything that is written.
     pub(super) fn all(&self) -> impl Iterator<Item = &Path> {
-        self.results().chain([self.record.as_path()])
+        self.results().chain(self.spacing.as_deref()).chain([self.record.as_path()])
     }
 
     /// The record, where there is one that can be understood.
@@ -205,13 +209,14 @@ impl Outputs {
         made_with: &MadeWith,
         outcome: &Outcome,
     ) -> Result<()> {
+        let spacing = self.spacing.as_deref().filter(|spacing| spacing.exists());
         let record = Record {
             program: PROGRAM.to_owned(),
             schema: SCHEMA,
             code_version: env!("CARGO_PKG_VERSION").to_owned(),
             input,
             made_with: made_with.clone(),
-            output: self.results().map(digest).collect::<Result<_>>()?,
+            output: self.results().chain(spacing).map(digest).collect::<Result<_>>()?,
             outcome: outcome.clone(),
         };
         let cannot = || format!("cannot write `{}`", self.record.display());
@@ -244,8 +249,17 @@ fn remove_unfinished(path: &Path) {
 /// Bytes that are read at once.
 const BLOCK_BYTES: usize = 1 << 20;
 
+/// What an image is read from, file by file, in the order of its channels.
+pub(super) fn inputs(image: &ImageFiles) -> Result<Vec<FileDigest>> {
+    let mut found = Vec::new();
+    for file in &image.files {
+        found.extend(files_of(file)?.iter().map(|file| digest(file)).collect::<Result<Vec<_>>>()?);
+    }
+    Ok(found)
+}
+
 /// Name, size and digest of a file.
-pub(super) fn digest(path: &Path) -> Result<FileDigest> {
+fn digest(path: &Path) -> Result<FileDigest> {
     let cannot = || format!("cannot read `{}`", path.display());
     let mut file = files::open(path).context(cannot)?;
     let (mut hash, mut bytes, mut block) = (Xxh3::new(), 0, vec![0; BLOCK_BYTES]);
@@ -317,6 +331,20 @@ mod tests {
         assert_eq!(wanted.finished(&input, &made_with()).unwrap(), None);
         fs::remove_file(&outputs.labels).unwrap();
         assert_eq!(outputs.finished(&input, &made_with()).unwrap(), None);
+    }
+
+    #[test]
+    fn voxels_that_lie_beside_their_header_are_part_of_the_image() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.mhd");
+        let header = "NDims = 2\nDimSize = 2 1\nElementType = MET_UCHAR\nElementDataFile = a.raw\n";
+        fs::write(&path, header).unwrap();
+        fs::write(folder.path().join("a.raw"), [1, 2]).unwrap();
+        let image = ImageFiles { name: "a".into(), files: vec![path], ending: ".mha".into() };
+        let before = inputs(&image).unwrap();
+        fs::write(folder.path().join("a.raw"), [1, 3]).unwrap();
+        assert_ne!(inputs(&image).unwrap(), before);
+        assert_eq!(before.iter().map(|file| &*file.name).collect::<Vec<_>>(), ["a.mhd", "a.raw"]);
     }
 
     #[test]

@@ -56,8 +56,7 @@ pub(super) fn look(
     comm: &dyn Communicator,
 ) -> Result<Vec<Ended>> {
     let look = |job: &Job| {
-        let input =
-            job.image.files.iter().map(|file| records::digest(file)).collect::<Result<Vec<_>>>()?;
+        let input = records::inputs(&job.image)?;
         let finished = Outputs::of(to, &job.image, made_with).finished(&input, made_with)?;
         Ok(finished.map_or(Ended::Open(input), Ended::Finished))
     };

@@ -77,7 +77,7 @@ pub fn open(folder: &Path, steps: &Steps) -> Result<Source> {
              {form}"
         ),
         levels: Vec::new(),
-        test_fold: 0,
+        test_fold: None,
         case_count,
         cases: Box::new(cases),
         notes,
@@ -129,8 +129,8 @@ fn find(folder: &Path, notes: &Notes) -> Result<(&'static str, Found)> {
         .hint(found))
 }
 
-/// What is said of files that would have been cases under another name.
-const UNKNOWN: &str = "left out, for the name is none that ACDC has (`patient001_frame01…`)";
+/// Why files are left out that would have been cases under another name.
+const UNKNOWN: &str = "the name is none that ACDC has (`patient001_frame01…`)";
 
 fn volumes(folder: &Path, notes: &Notes) -> Result<Found> {
     let (mut found, mut unknown, mut loose) = (BTreeMap::new(), Vec::new(), Vec::new());
@@ -148,7 +148,7 @@ fn volumes(folder: &Path, notes: &Notes) -> Result<Found> {
     if !found.is_empty() {
         loose.retain(|(id, _)| !found.contains_key(id));
         for (_, path) in &loose {
-            notes.add("left out, for whole volumes lie beside it", format!("`{}`", path.display()));
+            notes.leave_out("whole volumes lie beside it", format!("`{}`", path.display()));
         }
         note_data(&unknown, UNKNOWN, notes);
     }
@@ -160,9 +160,9 @@ fn present(folder: &Path) -> Result<Vec<PathBuf>> {
     if folder.is_dir() { entries(folder) } else { Ok(Vec::new()) }
 }
 
-fn note_data(paths: &[PathBuf], sentence: &str, notes: &Notes) {
+fn note_data(paths: &[PathBuf], why: &str, notes: &Notes) {
     for path in paths.iter().filter(|path| !path.is_dir() && folder::is_data(path)) {
-        notes.add(sentence, format!("`{}`", path.display()));
+        notes.leave_out(why, format!("`{}`", path.display()));
     }
 }
 
@@ -230,7 +230,7 @@ fn nifti_tree(folder: &Path, notes: &Notes) -> Result<Found> {
     let alone: Vec<PathBuf> = alone.into_iter().map(|(_, path)| path).collect();
     if !found.is_empty() {
         note_data(&unknown, UNKNOWN, notes);
-        note_data(&alone, "left out, for these labels have no image", notes);
+        note_data(&alone, "these labels have no image", notes);
     }
     Ok(found)
 }

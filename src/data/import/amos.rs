@@ -46,6 +46,9 @@ const PARTS: [[Part; 2]; 2] = [
     [("train_data/images", "train_data/masks", 0), ("val_data/images", "val_data/masks", 1)],
 ];
 
+/// Images to test with, of the challenge and of the code of CMC.
+const TEST_IMAGES: [&str; 2] = ["imagesTs", "test_data/images"];
+
 /// Where these folders lie when archives are unpacked.
 const ROOTS: [&str; 3] = ["", "amos22", "mm_amos"];
 
@@ -113,7 +116,7 @@ pub fn open(package: &Package) -> Result<Source> {
         provenance,
         preparation: Some(preparation),
         levels: Vec::new(),
-        test_fold: 0,
+        test_fold: None,
         case_count,
         cases: Box::new(cases),
         notes,
@@ -164,9 +167,11 @@ fn find(folder: &Path, notes: &Notes) -> Result<BTreeMap<String, Files>> {
         let message = format!("`{}` holds no folders of AMOS", folder.display());
         return Err(Failure::new(message).hint(LAYOUT));
     };
-    if root.join("test_data").is_dir() {
-        let sentence = "left out, for these cases are to be trained on or validated with by nobody";
-        notes.add(sentence, format!("`{}`", root.join("test_data").display()));
+    for images in TEST_IMAGES.map(|name| root.join(name)).iter().filter(|images| images.is_dir()) {
+        for image in folder::untaken(images) {
+            let why = "it is of a part that is neither trained on nor validated with";
+            notes.leave_out(why, format!("`{}`", image.display()));
+        }
     }
     let mut cases: BTreeMap<String, Files> = BTreeMap::new();
     for (images, labels, fold) in parts {

@@ -95,7 +95,7 @@ pub fn open(volumes: &Volumes) -> Result<Source> {
         provenance,
         preparation: Some(Preparation::colours()),
         levels: Vec::new(),
-        test_fold: 2,
+        test_fold: Some(2),
         case_count,
         cases: Box::new(cases),
         notes,
@@ -149,17 +149,27 @@ impl Volumes {
         let [first, last] = self.depth_percent.map(|percent| percent as usize * shape[0]);
         let slices = (0..shape[0]).step_by(self.every);
         let slices = slices.filter(|slice| (first..=last).contains(&(slice * 100)));
-        let parts = slices.filter_map(|slice| {
+        let (mut taken, mut small, mut healthy) = (Vec::new(), Vec::new(), Vec::new());
+        for slice in slices {
             let (mask, _) = Square::of(shape).cut(&lesions, slice);
             match mask.into_iter().filter(|&lesion| lesion > 0).count() {
                 0 if part == PreparedPart::TrainDiseased => {
-                    Some((slice, PreparedPart::TrainHealthy))
+                    taken.push((slice, PreparedPart::TrainHealthy));
                 }
-                count if count >= self.min_lesion => Some((slice, part)),
-                _ => None,
+                0 => healthy.push(slice.to_string()),
+                count if count >= self.min_lesion => taken.push((slice, part)),
+                _ => small.push(slice.to_string()),
             }
-        });
-        Ok(parts.collect())
+        }
+        let small_lesion = format!("their lesion has fewer than {} pixels", self.min_lesion);
+        let healthy_why = "healthy slices are not scored";
+        for (why, slices) in [(small_lesion.as_str(), small), (healthy_why, healthy)] {
+            if !slices.is_empty() {
+                let slices = slices.join(", ");
+                notes.leave_out(why, format!("slices {slices} of `{}`", files.name));
+            }
+        }
+        Ok(taken)
     }
 
     fn check_counts(

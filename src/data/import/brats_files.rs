@@ -113,8 +113,8 @@ impl Wanted {
                 } else if let Some(case) = case(SEGMENTATION) {
                     (&mut found.segmentations, case)
                 } else {
-                    let sentence = "left out, for the name is none of the challenge (`CASE_flair`, `CASE_seg`)";
-                    notes.add(sentence, format!("`{}`", path.display()));
+                    let why = "the name is none of the challenge (`CASE_flair`, `CASE_seg`)";
+                    notes.leave_out(why, format!("`{}`", path.display()));
                     continue;
                 };
                 if let Some(other) = found.insert(case, path.clone()) {

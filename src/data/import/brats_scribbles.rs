@@ -70,7 +70,7 @@ pub fn open(volumes: &Volumes) -> Result<Source> {
         provenance,
         preparation: Some(preparation),
         levels: Vec::new(),
-        test_fold: 2,
+        test_fold: Some(2),
         case_count,
         cases: Box::new(cases),
         notes,

@@ -4,7 +4,7 @@
 //! sources to say. Hidden files are nobody's data: macOS leaves `._NAME` beside each file that it copies.
 
 use crate::error::{Context, Failure, Result};
-use crate::scan::{Notes, split_ending};
+use crate::scan::{Notes, is_image_folder, split_ending};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -20,8 +20,15 @@ const UNREAD: [&str; 28] = [
 const NIFTI: [&str; 2] = [".nii.gz", ".nii"];
 
 /// What the names of voxels end with whose header lies beside them, by what that ends with.
-const DETACHED: [(&str, &[&str]); 2] =
-    [(".mhd", &[".raw", ".zraw", ".img"]), (".nhdr", &[".raw", ".raw.gz", ".img", ".img.gz"])];
+const DETACHED: [(&str, &[&str]); 4] = [
+    (".mhd", &[".raw", ".zraw", ".img"]),
+    (".nhdr", &[".raw", ".raw.gz", ".img", ".img.gz"]),
+    (".hdr", &[".img", ".img.gz", ".IMG"]),
+    (".hdr.gz", &[".img.gz", ".img"]),
+];
+
+/// What the names of images of DICOM end with; where these are looked for, a folder of slices is one, too.
+const DICOM: &str = ".dcm";
 
 /// The entries of one folder.
 pub(super) struct Listing {
@@ -38,14 +45,21 @@ pub(super) fn list(folder: &Path) -> Result<Listing> {
     list_of(folder, NIFTI.to_vec())
 }
 
-/// Looks for files with one of `endings` in a folder. Refuses two of one name with different endings.
+/// Looks for files with one of `endings` in a folder, and where images are looked for, for folders of the slices of one of
+/// them. Refuses two of one name.
 pub(super) fn list_of(folder: &Path, endings: Vec<&'static str>) -> Result<Listing> {
     let (mut files, mut others) = (BTreeMap::<String, PathBuf>::new(), Vec::new());
     for path in entries(folder)? {
         let name = path.file_name().and_then(|name| name.to_str()).and_then(split_ending);
         let name = name.filter(|(_, ending)| endings.contains(ending)).map(|(name, _)| name);
+        let name = if path.is_dir() {
+            let is_image = endings.contains(&DICOM) && is_image_folder(&path);
+            path.file_name().and_then(|name| name.to_str()).filter(|_| is_image)
+        } else {
+            name
+        };
         match name {
-            Some(name) if !path.is_dir() => {
+            Some(name) => {
                 if let Some(other) = files.insert(name.to_owned(), path.clone()) {
                     return Err(same_name(&other, &path));
                 }
@@ -54,6 +68,15 @@ pub(super) fn list_of(folder: &Path, endings: Vec<&'static str>) -> Result<Listi
         }
     }
     Ok(Listing { files, others, endings })
+}
+
+/// The NIfTI files of a folder that no cases are made of, to be named; the folder itself where there are none or they
+/// cannot be listed.
+pub(super) fn untaken(folder: &Path) -> Vec<PathBuf> {
+    match list(folder) {
+        Ok(listing) if !listing.files.is_empty() => listing.files.into_values().collect(),
+        _ => vec![folder.to_owned()],
+    }
 }
 
 /// The refusal of two files that would be one case.
@@ -244,6 +267,20 @@ mod tests {
         // Segmentations are no images.
         let images = list_of(folder.path(), vec![".mhd", ".nhdr", ".nrrd"]).unwrap();
         assert!(!images.files.contains_key("c") && images.note_others(&Notes::default()).is_err());
+    }
+
+    #[test]
+    fn a_folder_of_slices_is_an_image_and_no_labels() {
+        let slice = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/formats/single.dcm");
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir_all(folder.path().join("anna")).unwrap();
+        fs::copy(slice, folder.path().join("anna/IM1")).unwrap();
+        fs::create_dir(folder.path().join("papers")).unwrap();
+        let images = list_of(folder.path(), vec![".nii", ".dcm"]).unwrap();
+        assert_eq!(images.files.keys().collect::<Vec<_>>(), ["anna"]);
+        assert!(images.note_others(&Notes::default()).is_ok());
+        let labels = list_of(folder.path(), vec![".nii"]).unwrap();
+        assert!(labels.files.is_empty() && labels.note_others(&Notes::default()).is_err());
     }
 
     #[test]

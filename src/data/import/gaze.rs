@@ -180,7 +180,7 @@ impl Looked {
             provenance: provenance(&making, &pictures, with_gaze.len()),
             preparation: Some(preparation.clone()),
             levels: making.levels.clone(),
-            test_fold: 0,
+            test_fold: None,
             case_count: pictures.len(),
             notes: notes.clone(),
             cases: Box::new(pictures.into_iter().enumerate().map(move |(index, picture)| {

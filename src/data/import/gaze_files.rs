@@ -86,7 +86,7 @@ pub(super) fn find(files: &GazeFiles, notes: &Notes) -> Result<Vec<Picture>> {
     }
     if listed.is_none() {
         for mask in masks.iter().flat_map(BTreeMap::values) {
-            notes.add("masks without a picture are left out", format!("`{}`", mask.display()));
+            notes.leave_out("the mask has no picture", format!("`{}`", mask.display()));
         }
         patients.note_scans(found.iter().map(|picture| &picture.name), notes);
         draw_folds(&mut found, files.seed);
@@ -155,7 +155,7 @@ fn known(
         .hint("column `IMAGE` holds names of pictures, with or without endings"));
     }
     for name in others.keys() {
-        notes.add("fixations of pictures that are not there are left out", format!("`{name}`"));
+        notes.leave_out("the picture of these fixations is not there", format!("`{name}`"));
     }
     Ok(of_images)
 }
@@ -200,7 +200,7 @@ fn folds_of_lists(
         }
     }
     for name in images.keys().filter(|name| !folds.contains_key(*name)) {
-        notes.add("pictures that are in neither list are left out", format!("`{name}`"));
+        notes.leave_out("the picture is in neither list", format!("`{name}`"));
     }
     Ok(folds)
 }
@@ -248,8 +248,8 @@ fn of_use(pictures: Vec<Picture>, by_lists: bool, notes: &Notes) -> Result<Vec<P
         }
         let is_scored = picture.mask.is_some() && (is_tested || !by_lists);
         if picture.fixations.is_empty() && !is_scored {
-            notes.add(
-                "pictures to train on without fixations are left out",
+            notes.leave_out(
+                "the picture is to be trained on and has no fixations",
                 format!("`{}`", picture.name),
             );
             continue;

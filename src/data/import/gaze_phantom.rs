@@ -86,7 +86,7 @@ pub fn open(phantom: &GazePhantom, threads: usize) -> Result<Source> {
              {test} to test, seed {seed}."
         ),
         levels: making.levels.clone(),
-        test_fold: 2,
+        test_fold: Some(2),
         case_count: made.len(),
         notes: Notes::default(),
         cases: Box::new(made.into_iter()),

@@ -45,7 +45,7 @@ const LABEL_SUFFIX: &str = "_segmentation";
 /// labels 1 and 0 and are never held out, those of `val` have dense masks and are held out in fold 1,
 /// those of `testA` (or `test`), which may be absent, in fold 2.
 ///
-/// Returns a sentence besides for every two parts that share patients, and one about what is not taken.
+/// Returns a sentence besides for every two parts that share patients.
 /// Refuses folders that are
 /// missing, empty or there twice, pictures without masks and the other way round.
 pub fn open(package: &Package) -> Result<(Source, Vec<String>)> {
@@ -57,8 +57,13 @@ pub fn open(package: &Package) -> Result<(Source, Vec<String>)> {
         .hint("give another one, for example `--size 256`"));
     }
     let (found, passed_over) = find(package)?;
-    let mut warnings = shared_patients(found.values());
-    warnings.extend(not_taken(&passed_over));
+    let (warnings, notes) = (shared_patients(found.values()), Notes::default());
+    for path in &passed_over {
+        notes.leave_out("it belongs to no part", format!("`{}`", path.display()));
+    }
+    for path in Inside::list(&package.folder)?.unscored(package.test_only) {
+        notes.leave_out("healthy pictures are not scored", format!("`{}`", path.display()));
+    }
     let count = |part| found.values().filter(|files| files.part == part).count();
     let provenance = format!(
         "Pictures in the folders of MedImgSeg (Du et al., Computers in Biology and Medicine, 2024), \
@@ -79,10 +84,10 @@ pub fn open(package: &Package) -> Result<(Source, Vec<String>)> {
         provenance,
         preparation: Some(Preparation::colours()),
         levels: Vec::new(),
-        test_fold: 2,
+        test_fold: Some(2),
         case_count,
         cases: Box::new(cases),
-        notes: Notes::default(),
+        notes,
     };
     Ok((source, warnings))
 }
@@ -113,15 +118,6 @@ fn find(package: &Package) -> Result<(BTreeMap<String, Files>, Vec<PathBuf>)> {
         }
     }
     Ok((found, passed_over))
-}
-
-/// A sentence that names the first of the files and folders that are not taken, and counts them.
-fn not_taken(passed_over: &[PathBuf]) -> Option<String> {
-    let first = passed_over.first()?.display();
-    Some(match passed_over.len() {
-        1 => format!("`{first}` is not taken"),
-        count => format!("{count} files and folders are not taken, `{first}` the first of them"),
-    })
 }
 
 /// What `--from` must hold.
@@ -166,6 +162,18 @@ impl<'a> Inside<'a> {
         let folders = self.names.iter().filter(|name| !is_known(name));
         let folders = folders.map(|name| self.folder.join(name));
         if test_only { Vec::new() } else { folders.chain(self.files.iter().cloned()).collect() }
+    }
+
+    /// The healthy pictures to test with, `testB`, or the folder where it holds others.
+    fn unscored(&self, test_only: bool) -> Vec<PathBuf> {
+        let folder = self.folder.join("testB");
+        if test_only || !folder.is_dir() {
+            return Vec::new();
+        }
+        match pictures::files(&folder) {
+            Ok(found) => found.pictures.into_values().collect(),
+            Err(_) => vec![folder],
+        }
     }
 
     /// The folder of this name, refusing two of them.

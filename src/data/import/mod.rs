@@ -1,4 +1,4 @@
-//! Public data sets, anybody's own NIfTI files or pictures and synthetic ones, as cases of ours.
+//! Public data sets, anybody's own volumes or pictures and synthetic ones, as cases of ours.
 //!
 //! What the sources share stands here: how cases are handed over one at a time, how folds are cut.
 //! Nothing here writes the packed file.
@@ -8,8 +8,10 @@ pub mod amos;
 pub mod brats;
 mod brats_files;
 pub mod brats_scribbles;
+mod case_table;
 mod classes;
 mod folder;
+mod folds;
 pub mod gaze;
 mod gaze_files;
 pub mod gaze_phantom;
@@ -18,7 +20,10 @@ mod labelled_share;
 pub mod lesion_phantom;
 pub mod masks;
 pub mod mscmr;
-pub mod nifti;
+pub mod nnunet;
+pub mod own_data;
+mod own_data_files;
+mod own_data_folds;
 mod parts;
 mod patients;
 pub mod phantom;
@@ -31,6 +36,7 @@ pub mod word;
 pub use crate::scan::Notes;
 pub use classes::Classes;
 pub use gaze_files::GazeFiles;
+pub use own_data_folds::Folding;
 pub use steps::Steps;
 
 use super::{Case, Dataset, SCRIBBLE};
@@ -54,7 +60,7 @@ pub struct Source {
     /// As [`Dataset::levels`].
     pub levels: Vec<f64>,
     /// As [`Dataset::test_fold`].
-    pub test_fold: u32,
+    pub test_fold: Option<u32>,
     /// How many cases follow.
     pub case_count: usize,
     /// The cases in ascending order of their names, each read when asked for.

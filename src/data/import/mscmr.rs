@@ -82,7 +82,7 @@ pub fn open(folder: &Path, steps: &Steps) -> Result<Source> {
         preparation: Some(preparation),
         provenance,
         levels: Vec::new(),
-        test_fold: 2,
+        test_fold: Some(2),
         case_count,
         cases: Box::new(cases),
         notes,
@@ -109,37 +109,35 @@ fn provenance(has_tests: bool, preparation: &Preparation) -> String {
     )
 }
 
-/// How many label volumes `TestSet` holds whose images are not there, and which are no cases of [`open`].
-pub fn left_out(folder: &Path) -> usize {
-    let names = |kind: &str| {
-        folder::list(&folder.join(TEST.name).join(kind))
-            .map_or_else(|_| BTreeMap::new(), |listing| listing.files)
-    };
-    let images = names("images");
-    let is_alone = |name: &&String| {
-        name.strip_suffix(TEST.suffix).is_none_or(|name| !images.contains_key(name))
-    };
-    names("labels").keys().filter(is_alone).count()
+/// Leaves out labels of [`TEST`] whose images are not there.
+fn leave_out(labels: &[PathBuf], notes: &Notes) {
+    for path in labels {
+        let why = "the image of these labels is not there; `data.shapes.path` can name them";
+        notes.leave_out(why, format!("`{}`", path.display()));
+    }
 }
 
 impl Folder {
     fn find(self, folder: &Path, notes: &Notes) -> Result<BTreeMap<String, Files>> {
         let is_optional = self.name == TEST.name;
-        if is_optional && !folder.join(self.name).join("images").is_dir() {
+        let [image_folder, label_folder] =
+            ["images", "labels"].map(|name| folder.join(self.name).join(name));
+        if is_optional && !image_folder.is_dir() {
+            if label_folder.is_dir() {
+                leave_out(&folder::untaken(&label_folder), notes);
+            }
             return Ok(BTreeMap::new());
         }
-        let files = |name: &str| {
-            let folder = folder.join(self.name).join(name);
-            let listing = folder::list(&folder).map_err(|failure| failure.hint(LAYOUT))?;
+        let files = |folder: &Path| {
+            let listing = folder::list(folder).map_err(|failure| failure.hint(LAYOUT))?;
             listing.note_others(notes).map(|()| listing.files)
         };
-        let (images, mut labels) = (files("images")?, files("labels")?);
+        let (images, mut labels) = (files(&image_folder)?, files(&label_folder)?);
         labels.retain(|name, path| {
             let is_ours = name.ends_with(self.suffix);
             if !is_ours {
-                let sentence =
-                    format!("left out, for labels of `{}` end in `{}`", self.name, self.suffix);
-                notes.add(&sentence, format!("`{}`", path.display()));
+                let why = format!("labels of `{}` end in `{}`", self.name, self.suffix);
+                notes.leave_out(&why, format!("`{}`", path.display()));
             }
             is_ours
         });
@@ -154,13 +152,15 @@ impl Folder {
             };
             found.insert(name, Files { folder: self, image, labels });
         }
+        if is_optional {
+            leave_out(&labels.values().cloned().collect::<Vec<_>>(), notes);
+        }
         if let Some(labels) = labels.values().next().filter(|_| !is_optional) {
             return Err(Failure::new(format!("labels `{}` have no image", labels.display()))
                 .hint(format!("put the image into `{}/images`, or remove them", self.name)));
         }
         if found.is_empty() && !is_optional {
-            let message =
-                format!("no images in `{}`", folder.join(self.name).join("images").display());
+            let message = format!("no images in `{}`", image_folder.display());
             return Err(Failure::new(message).hint(LAYOUT));
         }
         Ok(found)

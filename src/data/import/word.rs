@@ -54,6 +54,9 @@ const LAYOUT: &str = "`--from` takes the folder of the data set (WORD-V0.1.0) wi
                       `scribblesTr`, `imagesVal` and `labelsVal`, and where they are there `imagesTs` and \
                       `labelsTs`, each with files such as `word_0002.nii.gz`";
 
+/// Why images to test with are left out.
+const UNSCORED: &str = "there are no labels to score with";
+
 /// What the names of scribbles may have more than those of their images.
 const SCRIBBLE_SUFFIXES: [&str; 3] = ["", "_scribble", "_scribbles"];
 
@@ -113,7 +116,7 @@ pub fn open(folder: &Path, simulation: Option<Simulation>) -> Result<Source> {
         provenance,
         preparation: Some(preparation),
         levels: Vec::new(),
-        test_fold: 2,
+        test_fold: Some(2),
         case_count,
         cases: Box::new(cases),
         notes,
@@ -231,9 +234,9 @@ impl Part {
         let [images, labels] =
             ["images", "labels"].map(|of| folder.join(format!("{of}{}", self.ending)));
         if self == TEST && !(images.is_dir() && labels.is_dir()) {
-            if images.is_dir() {
-                let sentence = "left out, for there are no labels to score with";
-                notes.add(sentence, format!("`{}`", images.display()));
+            let images = if images.is_dir() { folder::untaken(&images) } else { Vec::new() };
+            for image in images {
+                notes.leave_out(UNSCORED, format!("`{}`", image.display()));
             }
             return Ok(BTreeMap::new());
         }
@@ -242,8 +245,7 @@ impl Part {
         for (name, image) in self.images(folder, notes)? {
             let Some(dense) = dense.remove(&name) else {
                 if self == TEST {
-                    let sentence = "left out, for there are no labels to score with";
-                    notes.add(sentence, format!("`{}`", image.display()));
+                    notes.leave_out(UNSCORED, format!("`{}`", image.display()));
                     continue;
                 }
                 return Err(Failure::new(format!("image `{}` has no labels", image.display()))

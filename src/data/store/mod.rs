@@ -3,7 +3,8 @@
 //! ```text
 //! 512 bytes of text    layout, length and digest of all that follows; HDF5 passes over them
 //! /                    attributes layout, name, provenance, classes, preparation (TOML, where known),
-//!                      channels (where there are more than one), levels (f64, where there is gaze)
+//!                      channels (where there are more than one), levels (f64, where there is gaze),
+//!                      test_fold (where there are cases to test with)
 //! /cases               table: name, patient, frame, fold, slices, rows, columns, spacing_*_mm
 //! /placements          f64 [cases, 4, 3]: where the first voxel lies in mm, unit vectors along slices,
 //!                      rows, columns
@@ -34,7 +35,7 @@ mod text;
 mod write;
 
 pub use destination::{Destination, Existing};
-pub use read::read;
+pub use read::{each_case, read};
 pub use write::{About, Writer, write};
 
 use crate::error::{Failure, Result};
@@ -61,7 +62,7 @@ const PREPARATION: &str = "preparation";
 /// The root attribute that says what the values of gaze stand for; absent where there are none.
 const LEVELS: &str = "levels";
 
-/// The root attribute that says which fold is there to test with; absent where there is none.
+/// The root attribute that says which fold no run learns from; absent where there is none.
 const TEST_FOLD: &str = "test_fold";
 
 /// The array of where cases lie in the patient.
@@ -117,6 +118,9 @@ struct StoredRow<S: H5Type> {
     spacing_rows_mm: f64,
     spacing_columns_mm: f64,
 }
+
+/// Codes of two bytes have no more levels.
+const MOST_LEVELS: usize = 1 << 16;
 
 /// Where a case lies that does not say so.
 const UNPLACED: StoredPlacement = [[f64::NAN; 3]; 4];

@@ -6,10 +6,10 @@
 use super::seal::{self, Form};
 use super::text::Text;
 use super::{
-    BARE_LAYOUT, CHANNEL_COUNT, CLASSES_ANNOTATED, LAYOUT, LEVELS, LongText, MODALITIES, Name,
-    PLACEMENTS, PREPARATION, Row, StoredRow, TEST_FOLD, UNPLACED, UNPLACED_LAYOUT,
-    classes_annotated, heap, image_checksum, image_extents, modalities_checksum, placement,
-    placements_checksum, table_checksum, without_locks,
+    BARE_LAYOUT, CHANNEL_COUNT, CLASSES_ANNOTATED, LAYOUT, LEVELS, LongText, MODALITIES,
+    MOST_LEVELS, Name, PLACEMENTS, PREPARATION, Row, StoredRow, TEST_FOLD, UNPLACED,
+    UNPLACED_LAYOUT, classes_annotated, heap, image_checksum, image_extents, modalities_checksum,
+    placement, placements_checksum, table_checksum, without_locks,
 };
 use crate::data::{Case, Dataset, check_levels};
 use crate::error::{Context, Failure, Result};
@@ -25,16 +25,23 @@ use std::io;
 use std::path::Path;
 use xxhash_rust::xxh3::xxh3_64;
 
-/// Reads a packed data set into memory.
+/// Reads a packed data set into memory; see [`each_case`].
+pub fn read(path: &Path) -> Result<Dataset> {
+    let mut cases = Vec::new();
+    let about = each_case(path, &mut |case| cases.push(case))?;
+    Ok(Dataset { cases, ..about })
+}
+
+/// Gives `take` each case of a packed data set, in ascending order of their names, one in memory at a time; returns
+/// what the file says of all of them.
 ///
 /// Refuses a missing file, one whose digest is not its own, which HDF5 then does not see, one that is no
 /// HDF5 or was cut short, another layout, arrays of the wrong shape or type, values outside their range,
 /// and contents that differ from their checksum.
-pub fn read(path: &Path) -> Result<Dataset> {
+pub fn each_case(path: &Path, take: &mut dyn FnMut(Case)) -> Result<Dataset> {
     let again = "write it again with `scrimp prepare` (`scrimp prepare --help` lists the sources)";
     let file = open(path)?;
-    let read = check(&file, path).and_then(|form| Packed::open(path, form)?.read());
-    read.map_err(|failure| {
+    walk(&file, path, take).map_err(|failure| {
         // Who writes a HDF5 file locks it.
         if matches!(file.try_lock_shared(), Err(std::fs::TryLockError::WouldBlock)) {
             failure
@@ -91,14 +98,18 @@ pub(super) fn is_packed(path: &Path) -> io::Result<bool> {
 /// How many bytes one byte of a file can unpack to: what deflate reaches at best.
 const UNPACKED_BYTES: u64 = 1032;
 
-/// Reads a packed file from its first byte to its last, one case in memory at a time, and refuses what
-/// [`read`] refuses.
+/// Reads a packed file from its first byte to its last, and refuses what [`read`] refuses.
 pub(super) fn verify(path: &Path) -> Result<()> {
-    let file = open(path)?;
-    let packed = Packed::open(path, check(&file, path)?)?;
+    walk(&open(path)?, path, &mut drop).map(drop)
+}
+
+fn walk(file: &File, path: &Path, take: &mut dyn FnMut(Case)) -> Result<Dataset> {
+    let packed = Packed::open(path, check(file, path)?)?;
     let Contents { about, rows, channels } = packed.contents()?;
-    let case = |row| packed.case(row, channels, &about).map(drop);
-    rows.iter().try_for_each(case)
+    for row in &rows {
+        take(packed.case(row, channels, &about)?);
+    }
+    Ok(about)
 }
 
 /// What a packed file says beside its arrays.
@@ -145,13 +156,6 @@ impl<'a> Packed<'a> {
         )))
     }
 
-    fn read(&self) -> Result<Dataset> {
-        let Contents { about, rows, channels } = self.contents()?;
-        let cases = rows.iter().map(|row| self.case(row, channels, &about));
-        let cases = cases.collect::<Result<_>>()?;
-        Ok(Dataset { cases, ..about })
-    }
-
     /// Everything but the cases.
     fn contents(&self) -> Result<Contents> {
         let (name, provenance, classes, mut rows) = match self.form {
@@ -175,16 +179,9 @@ impl<'a> Packed<'a> {
             self.name_modalities(&mut rows)?;
             self.name_classes(&mut rows, classes.len())?;
         }
-        let (levels, test_fold) = (self.levels()?, self.test_fold()?);
-        let about = Dataset {
-            name,
-            provenance,
-            preparation,
-            levels,
-            test_fold,
-            cases: Vec::new(),
-            classes,
-        };
+        let levels = self.levels()?;
+        let (test_fold, cases) = (self.test_fold()?, Vec::new());
+        let about = Dataset { name, provenance, preparation, levels, test_fold, cases, classes };
         Ok(Contents { about, rows, channels })
     }
 
@@ -251,13 +248,14 @@ impl<'a> Packed<'a> {
         Ok(levels)
     }
 
-    /// The fold that is there to test with; the attribute is absent where there is none.
-    fn test_fold(&self) -> Result<u32> {
+    /// Which fold no run learns from; the attribute is absent where there is none.
+    fn test_fold(&self) -> Result<Option<u32>> {
         if !self.has_attribute(TEST_FOLD)? {
-            return Ok(0);
+            return Ok(None);
         }
-        let read = self.file.attr(TEST_FOLD).and_then(|value| value.read_scalar::<u32>());
-        read.context(|| self.cannot(&format!("attribute `{TEST_FOLD}`")))
+        let cannot = || self.cannot(&format!("attribute `{TEST_FOLD}`"));
+        let fold = self.file.attr(TEST_FOLD).and_then(|value| value.read_scalar::<u32>());
+        fold.map(Some).context(cannot)
     }
 
     /// How the scans were prepared; the attribute is absent where that is not known.
@@ -510,6 +508,3 @@ fn fits(table: &TypeDescriptor) -> bool {
         column.offset.checked_add(column.ty.size()).is_some_and(|end| end <= table.size)
     })
 }
-
-/// Codes of two bytes have no more levels.
-const MOST_LEVELS: usize = 1 << 16;

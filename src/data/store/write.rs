@@ -55,7 +55,7 @@ pub struct About<'a> {
     /// As [`Dataset::levels`].
     pub levels: &'a [f64],
     /// As [`Dataset::test_fold`].
-    pub test_fold: u32,
+    pub test_fold: Option<u32>,
 }
 
 /// Writes a packed file case by case. The file has a temporary name beside the final one until
@@ -183,9 +183,9 @@ fn describe(file: &hdf5::File, about: About<'_>) -> Result<()> {
     if !about.levels.is_empty() {
         file.new_attr_builder().with_data(about.levels).create(LEVELS).context(wrong)?;
     }
-    if about.test_fold > 0 {
+    if let Some(fold) = about.test_fold {
         let attribute = file.new_attr::<u32>().create(TEST_FOLD).context(wrong)?;
-        attribute.write_scalar(&about.test_fold).context(wrong)?;
+        attribute.write_scalar(&fold).context(wrong)?;
     }
     file.create_group("volumes").context(wrong)?;
     Ok(())
@@ -381,7 +381,7 @@ mod tests {
             provenance: "",
             preparation: None,
             levels: &[],
-            test_fold: 0,
+            test_fold: None,
             classes: &classes,
         };
         let mut writer =

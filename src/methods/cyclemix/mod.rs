@@ -9,6 +9,7 @@ mod params;
 use super::{Asked, Passes, Recipe, Setup, cleaned, drawings_of_mix, probabilities, refuse_side};
 use crate::data::batch::Batch;
 use crate::error::Result;
+use crate::losses::looked_for::merged_probabilities;
 use crate::losses::mixed::{cosine_distance, partial_cross_entropy_of_probabilities};
 use crate::losses::one_hot;
 use crate::mixing::mixture::Mixture;
@@ -99,6 +100,10 @@ impl Recipe for CycleMix {
         }
     }
 
+    fn refuse_lacking_classes(_params: &Params) -> Result<()> {
+        Ok(())
+    }
+
     fn build(params: Params, setup: &Setup) -> Result<Self> {
         let Setup { channels, classes, .. } = *setup;
         let (segmenter, net) = Learner::new("segmenter", params.learner, setup.learner, |scope| {
@@ -180,7 +185,34 @@ struct Mixed {
     kept: Tensor,
     image: Tensor,
     labels: Tensor,
+    /// What of the labels comes from the samples themselves, and what from their partners; none where all classes were
+    /// looked for in all samples.
+    apart: Option<[Known; 2]>,
     prediction: Tensor,
+}
+
+/// What is known of one of two samples that are mixed.
+struct Known {
+    /// `[N, C, H, W]`.
+    labels: Tensor,
+    /// `[N, C]`.
+    looked_for: Tensor,
+}
+
+impl Mixed {
+    /// Of the prediction with the labels, where images are shown.
+    fn cross_entropy(&self, turn: &Turn, everybody: &Everybody<'_>) -> Tensor {
+        let of = |prediction: &Tensor, labels: &Tensor| {
+            // What a turn has lost is lost to the prediction too.
+            let labels = labels * everybody.own(&self.kept);
+            everybody.cross_entropy(prediction, &turn.back(&turn.forth(&labels)))
+        };
+        let Some(apart) = &self.apart else { return of(&self.prediction, &self.labels) };
+        let terms = apart.iter().map(|Known { labels, looked_for }| {
+            of(&merged_probabilities(&self.prediction, Some(looked_for)), labels)
+        });
+        terms.sum()
+    }
 }
 
 impl CycleMix {
@@ -234,7 +266,8 @@ impl CycleMix {
         let prediction =
             self.net.forward(image, &pass.moving(self.params.statistics_updates as i32))?;
         let labels = one_hot(&samples.annotation, &prediction);
-        let cross_entropy = everybody.cross_entropy(&prediction, &labels);
+        let merged = merged_probabilities(&prediction, samples.looked_for.as_ref());
+        let cross_entropy = everybody.cross_entropy(&merged, &labels);
         let slope = everybody.cx.saliency(&cross_entropy, image)?;
         Ok(Plain { prediction, cross_entropy, labels, saliency: magnitude(&slope) })
     }
@@ -253,14 +286,25 @@ impl CycleMix {
         let mixture = Mixture::of([image, &partners], saliency, &settings, chance.draw)?;
         let of_labels = self.of_labels(&mixture);
         let partner_labels = everybody.partners_of_own(&plain.labels)?;
-        let labels = of_labels.of_maps([&plain.labels, &partner_labels]);
+        let [of_own, of_partners] = of_labels.of_each([&plain.labels, &partner_labels]);
+        let labels = &of_own + &of_partners;
+        let apart = match &batch.main().looked_for {
+            None => None,
+            Some(own) => {
+                let partners = everybody.partners_of_own(own)?;
+                Some([
+                    Known { labels: of_own, looked_for: own.shallow_clone() },
+                    Known { labels: of_partners, looked_for: partners },
+                ])
+            }
+        };
         let image = mixture.of_maps([image, &partners]);
         let kept = kept(chance, &image);
         let shown = &image * everybody.own(&kept);
         let pass = self.passes.train("mixed", batch.main(), everybody.cx);
         let turn = Turn::of(chance, everybody.positions);
         let prediction = turn.back(&self.net.forward(&turn.forth(&shown), &pass)?);
-        Ok(Mixed { mixture, of_labels, kept, image, labels, prediction })
+        Ok(Mixed { mixture, of_labels, kept, image, labels, apart, prediction })
     }
 
     /// Every term that has a weight, and the largest regions of plain predictions.
@@ -276,12 +320,7 @@ impl CycleMix {
         let regions = cleaned(&label_map(&plain.prediction), keep_main_regions)?;
         let objective = Objective::new()
             .term("partial_ce_plain", params.unmixed, || plain.cross_entropy.shallow_clone())
-            .term("partial_ce_mixed", params.mixed, || {
-                // What a turn has lost is lost to the prediction too.
-                let labels = &mixed.labels * everybody.own(&mixed.kept);
-                let labels = turn.back(&turn.forth(&labels));
-                everybody.cross_entropy(&mixed.prediction, &labels)
-            })
+            .term("partial_ce_mixed", params.mixed, || mixed.cross_entropy(&turn, everybody))
             .term("local_consistency", params.local_consistency, || {
                 let largest = one_hot(&regions, &plain.prediction);
                 let (samples, group) = (everybody.global_size, everybody.cx.group());

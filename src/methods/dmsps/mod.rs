@@ -58,6 +58,10 @@ impl Recipe for Dmsps {
         params.refuse_samples(asked.sampling.extent())
     }
 
+    fn refuse_lacking_classes(_params: &Params) -> Result<()> {
+        Ok(())
+    }
+
     fn build(params: Params, setup: &Setup) -> Result<Self> {
         params.refuse_samples(setup.sample)?;
         let learner = params.learner;
@@ -96,8 +100,8 @@ impl Dmsps {
             Softmax::Double => &found,
             Softmax::Single => &logits,
         };
-        let (annotation, total, group) = (&samples.annotation, batch.global_size, cx.group());
-        let ce = |logits: &Tensor| annotated_cross_entropy(logits, annotation, cx);
+        let (total, group) = (batch.global_size, cx.group());
+        let ce = |logits: &Tensor| annotated_cross_entropy(logits, samples, cx);
         let soft = |compared: &Tensor| soft_cross_entropy(compared, &pseudo, total, group);
         let annotated = self.params.partial_ce / 2.0;
         let pseudo_weight = self.pseudo_weight(samples.image.device(), cx);

@@ -75,6 +75,10 @@ impl Recipe for MaskMixAdv {
         Err(Failure::usage(message).hint("`scrimp methods` lists the others"))
     }
 
+    fn refuse_lacking_classes(_params: &Params) -> Result<()> {
+        Ok(())
+    }
+
     fn build(params: Params, setup: &Setup) -> Result<Self> {
         let (segmenter, net) = Learner::new("segmenter", params.learner, setup.learner, |scope| {
             UNetMae::new(scope, 1, setup.classes, params.hide == Hide::Features)
@@ -106,13 +110,10 @@ impl MaskMixAdv {
         let pseudo = self.pseudo_label(&mixed)?;
         let smooth = SMOOTH / batch.global_size.max(1) as f64;
         let [first_logits, second_logits] = &branches.logits;
-        let annotation = &samples.annotation;
         let (ce, pse) = (self.params.partial_ce / 2.0, self.params.pseudo_dice / 2.0);
         let mut objective = Objective::new()
-            .term("partial_ce_first", ce, || annotated_cross_entropy(first_logits, annotation, cx))
-            .term("partial_ce_second", ce, || {
-                annotated_cross_entropy(second_logits, annotation, cx)
-            })
+            .term("partial_ce_first", ce, || annotated_cross_entropy(first_logits, samples, cx))
+            .term("partial_ce_second", ce, || annotated_cross_entropy(second_logits, samples, cx))
             .term("pseudo_dice_first", pse, || dice(&first, &pseudo, smooth, cx.group()))
             .term("pseudo_dice_second", pse, || dice(&second, &pseudo, smooth, cx.group()))
             .term("reconstruction", self.params.reconstruction, || {

@@ -4,6 +4,7 @@
 
 use super::params::{Mixing, Params};
 use crate::error::{Failure, Result};
+use crate::losses::looked_for::merged_logits;
 use crate::losses::one_hot;
 use crate::mixing::boxes::{corners, cut, hole, inside};
 use crate::mixing::mixture::Mixture;
@@ -19,6 +20,8 @@ pub(super) struct Annotated {
     pub(super) image: Tensor,
     /// `[N, ...]` i64, a class or `data::IGNORE`.
     pub(super) annotation: Tensor,
+    /// As those of a batch.
+    pub(super) looked_for: Option<Tensor>,
     /// `[N, 1, ...]`, at least 0, where a mixing needs it.
     pub(super) saliency: Option<Tensor>,
 }
@@ -32,6 +35,35 @@ pub(super) struct Mixed {
     pub(super) target: Tensor,
     /// The share of the sample itself in every pixel, `[1 or N, 1, ...]`.
     pub(super) share: Tensor,
+    /// What of the target comes from the sample itself, and what from the one that it is mixed with where it is; none
+    /// where all classes were looked for in all samples.
+    apart: Vec<Known>,
+}
+
+/// What is known of one of the samples that are mixed with each other.
+#[derive(Debug)]
+struct Known {
+    /// `[N, classes, ...]`.
+    target: Tensor,
+    /// `[N, classes]`.
+    looked_for: Tensor,
+}
+
+impl Mixed {
+    /// Logits `[N, classes, ...]` of mixed samples as they are compared with what is known, and that.
+    ///
+    /// Background of the sample itself and of the other one may hold different classes that nobody looked for. So
+    /// each part of the target has logits of its own, and both are put one after the other, `[2 N, classes, ...]`.
+    pub(super) fn compared(&self, logits: &Tensor) -> (Tensor, Tensor) {
+        if self.apart.is_empty() {
+            return (logits.shallow_clone(), self.target.shallow_clone());
+        }
+        let known = self.apart.iter();
+        let merged = known.map(|known| merged_logits(logits, Some(&known.looked_for)));
+        let merged: Vec<Tensor> = merged.collect();
+        let targets: Vec<&Tensor> = self.apart.iter().map(|known| &known.target).collect();
+        (Tensor::cat(&merged, 0), Tensor::cat(&targets, 0))
+    }
 }
 
 /// The numbers of a mix: those of a step, for the samples of one rank.
@@ -43,7 +75,7 @@ pub(super) struct Draws<'a> {
 }
 
 impl Annotated {
-    /// Everything as channels of one tensor, `[N, C + 1 or C + 2, ...]`.
+    /// Everything that has pixels as channels of one tensor, `[N, C + 1 or C + 2, ...]`.
     pub(super) fn stacked(&self) -> Tensor {
         let annotation = self.annotation.unsqueeze(1).to_kind(self.image.kind());
         let all = [Some(&self.image), Some(&annotation), self.saliency.as_ref()];
@@ -56,6 +88,7 @@ impl Annotated {
         Self {
             image: all.narrow(1, 0, channels),
             annotation: all.select(1, channels).to_kind(Kind::Int64),
+            looked_for: None,
             saliency: has_saliency.then(|| all.narrow(1, channels + 1, 1)),
         }
     }
@@ -155,27 +188,36 @@ pub(super) fn mixed(
 ) -> Result<Mixed> {
     let images = [&own.image, &partners.image];
     let targets = [own, partners].map(|of| one_hot_of(of, classes));
-    let share = match params.mixing {
-        Mixing::None => images[0].ones_like().narrow(1, 0, 1),
-        Mixing::Mixup => draws.share(params.mixup.alpha, images[0]),
-        Mixing::Cutmix => draws.around_cut(params.cutmix.alpha, images[0]),
+    let blended = |share: Tensor| {
+        let parts = |[one, other]: [&Tensor; 2]| [one * &share, other * (1.0 - &share)];
+        let ([one, other], [target, beside]) = (parts(images), parts(targets.each_ref()));
+        (one + other, (target, Some(beside)), share)
+    };
+    let (image, (target, beside), share) = match params.mixing {
+        Mixing::None => blended(images[0].ones_like().narrow(1, 0, 1)),
+        Mixing::Mixup => blended(draws.share(params.mixup.alpha, images[0])),
+        Mixing::Cutmix => blended(draws.around_cut(params.cutmix.alpha, images[0])),
         Mixing::Cutout => {
             let share = draws.around_holes(params.cutout.half_side as usize, images[0]);
-            let [image, target] = [images[0] * &share, &targets[0] * &share];
-            return Ok(Mixed { image, target, share });
+            (images[0] * &share, (&targets[0] * &share, None), share)
         }
         Mixing::Puzzle => {
             let saliency = [own.saliency()?, partners.saliency()?];
             let (settings, draw) = (params.puzzle.settings(), draws.of_puzzle(params.puzzle.alpha));
             let mixture = Mixture::of(images, saliency.each_ref(), &settings, draw)?;
             let (image, in_place) = (mixture.of_maps(images), mixture.in_place());
-            let target = in_place.of_maps(targets.each_ref());
-            return Ok(Mixed { image, target, share: mixture.shares });
+            let [target, beside] = in_place.of_each(targets.each_ref());
+            (image, (target, Some(beside)), mixture.shares)
         }
     };
-    let blend = |[one, other]: [&Tensor; 2]| one * &share + other * (1.0 - &share);
-    let (image, target) = (blend(images), blend(targets.each_ref()));
-    Ok(Mixed { image, target, share })
+    let known = |target: &Tensor, of: &Annotated| {
+        let looked_for = of.looked_for.as_ref()?.shallow_clone();
+        Some(Known { target: target.shallow_clone(), looked_for })
+    };
+    let of_partners = beside.as_ref().and_then(|target| known(target, partners));
+    let apart = known(&target, own).into_iter().chain(of_partners).collect();
+    let target = beside.map_or_else(|| target.shallow_clone(), |beside| &target + beside);
+    Ok(Mixed { image, target, share, apart })
 }
 
 /// The annotation as shares of classes, `[N, classes, ...]`.
@@ -218,6 +260,7 @@ mod tests {
         Annotated {
             image: wave(&size(&[SAMPLES as i64, 2]), factor),
             annotation,
+            looked_for: None,
             saliency: Some(wave(&size(&[SAMPLES as i64, 1]), 1.3 * factor).square()),
         }
     }
@@ -391,6 +434,44 @@ mod tests {
             ..settings
         };
         assert_near(&of_step(&own, &partners, &still).image, &image, "without transport");
+    }
+
+    /// Own background holds the last class, which nobody looked for, and that of the partners the second one.
+    #[test]
+    fn background_of_each_of_two_samples_holds_what_nobody_looked_for_in_it() {
+        let lacking = |factor: f64, class: i64| {
+            let all = samples(&[6, 7], factor);
+            let annotation = all.annotation.masked_fill(&all.annotation.eq(class), 0);
+            let flags = (0..CLASSES as i64).map(|other| other != class).collect::<Vec<_>>();
+            let flags = Tensor::from_slice(&flags).repeat([SAMPLES as i64, 1]);
+            Annotated { annotation, looked_for: Some(flags), ..all }
+        };
+        let (own, partners) = (lacking(0.37, 2), lacking(0.71, 1));
+        let p = wave(&[SAMPLES as i64, 3, 6, 7], 0.83).softmax(1, Kind::Double);
+        let column = |class: i64| p.narrow(1, class, 1);
+        let none = column(0).zeros_like();
+        let expected_p = [
+            Tensor::cat(&[column(0) + column(2), column(1), none.shallow_clone()], 1),
+            Tensor::cat(&[column(0) + column(1), none, column(2)], 1),
+        ];
+        for name in ["mixup", "cutmix", "cutout"] {
+            let found = of_step(&own, &partners, &params(name));
+            let (logits, target) = found.compared(&p.log());
+            let loss = soft_partial_cross_entropy(&logits, &target, &Alone).double_value(&[]);
+            let other: Tensor = 1.0 - &found.share;
+            let targets = [
+                one_hot_of(&own, 3) * &found.share,
+                one_hot_of(&partners, 3) * if name == "cutout" { other * 0.0 } else { other },
+            ];
+            assert!(
+                (&targets[0] + &targets[1] - &found.target).abs().max().double_value(&[]) < 1e-14
+            );
+            let terms = targets.iter().zip(&expected_p).map(|(target, p)| {
+                (target * p.clamp_min(1e-300).log()).sum(Kind::Double).double_value(&[])
+            });
+            let expected = -terms.sum::<f64>() / found.target.sum(Kind::Double).double_value(&[]);
+            assert!((loss - expected).abs() < 1e-12, "{name}: {loss} {expected}");
+        }
     }
 
     #[test]

@@ -18,6 +18,7 @@ use crate::losses::contour::contour_length;
 use crate::losses::entropy::mean_entropy;
 use crate::losses::gated_crf::gated_crf;
 use crate::losses::intensity_variance::intensity_variance;
+use crate::losses::looked_for::merged_probabilities;
 use crate::losses::mixed::soft_partial_cross_entropy;
 use crate::losses::mumford_shah::mumford_shah;
 use crate::losses::{Masking, partial_cross_entropy, partial_dice};
@@ -64,6 +65,10 @@ impl Recipe for PartialCe {
         if channels > 1 { params.refuse_colour() } else { Ok(()) }
     }
 
+    fn refuse_lacking_classes(_params: &Params) -> Result<()> {
+        Ok(())
+    }
+
     fn build(params: Params, setup: &Setup) -> Result<Self> {
         let topology = Topology::of_samples(setup.sample, setup.spacing_mm);
         let (segmenter, net) = Learner::new("segmenter", params.learner, setup.learner, |scope| {
@@ -106,6 +111,9 @@ impl PartialCe {
 
     /// Every term that has a weight; `logits` is `[N, C, H, W]` of the batch's main samples, or
     /// `[N, C, D, H, W]` of volumes.
+    ///
+    /// What is compared with annotation takes classes that nobody looked for in a sample for its background. All other
+    /// terms are about what a prediction is like, which shows every class wherever it is.
     fn objective(&self, logits: &Tensor, batch: &Batch, cx: &StepContext<'_>) -> Result<Objective> {
         let params = &self.params;
         let (samples, total, group) = (batch.main(), batch.global_size, cx.group());
@@ -113,10 +121,11 @@ impl PartialCe {
         let probabilities = LazyCell::new(|| logits.softmax(1, logits.kind()));
         let objective = Objective::new()
             .term("partial_ce", params.cross_entropy, || {
-                annotated_cross_entropy(logits, annotation, cx)
+                annotated_cross_entropy(logits, samples, cx)
             })
             .term("partial_dice", params.dice, || {
-                partial_dice(&probabilities, annotation, Masking::PerSample, group)
+                let merged = merged_probabilities(&probabilities, samples.looked_for.as_ref());
+                partial_dice(&merged, annotation, Masking::PerSample, group)
             })
             .term("entropy", params.entropy, || mean_entropy(&probabilities, total, group))
             .term("contour_length", params.contour_length.weight, || {
@@ -150,15 +159,21 @@ impl PartialCe {
         let own = Annotated {
             image: samples.image.shallow_clone(),
             annotation: samples.annotation.shallow_clone(),
+            looked_for: samples.looked_for.as_ref().map(Tensor::shallow_clone),
             saliency: is_puzzle.then(|| self.saliency(samples, cx)).transpose()?,
         };
         let draws = Draws { numbers: cx.numbers(), positions: &samples.positions };
         let partners = if self.params.mixing == Mixing::Cutout {
             None
         } else {
-            let all = cx.joined(&own.stacked(), &samples.positions, samples_of_all)?;
-            let partners = all.index_select(0, &draws.partners(samples_of_all, &all));
-            Some(Annotated::from_stacked(&partners, own.image.size()[1]))
+            let joined = |own: &Tensor| cx.joined(own, &samples.positions, samples_of_all);
+            let all = joined(&own.stacked())?;
+            let places = draws.partners(samples_of_all, &all);
+            let partners =
+                Annotated::from_stacked(&all.index_select(0, &places), own.image.size()[1]);
+            let looked_for = own.looked_for.as_ref().map(joined).transpose()?;
+            let looked_for = looked_for.map(|flags| flags.index_select(0, &places));
+            Some(Annotated { looked_for, ..partners })
         };
         mixed([&own, partners.as_ref().unwrap_or(&own)], &self.params, self.classes, draws)
     }
@@ -168,7 +183,7 @@ impl PartialCe {
         let image = samples.image.detach().set_requires_grad(true);
         let pass = self.passes.train("saliency", samples, cx);
         let logits = self.net.forward(&image, &pass)?;
-        let loss = annotated_cross_entropy(&logits, &samples.annotation, cx);
+        let loss = annotated_cross_entropy(&logits, samples, cx);
         Ok(root_mean_square(&cx.saliency(&loss, &image)?))
     }
 }
@@ -187,10 +202,11 @@ impl Method for PartialCe {
     fn step(&mut self, batch: &Batch, cx: &mut StepContext<'_>) -> Result<()> {
         let samples = batch.main();
         if self.params.mixing != Mixing::None {
-            let Mixed { image, target, .. } = self.mixed(batch, cx)?;
+            let mixed = self.mixed(batch, cx)?;
             let pass = self.passes.train("main", samples, cx);
-            let logits = self.net.forward(&image, &pass)?;
+            let logits = self.net.forward(&mixed.image, &pass)?;
             let objective = Objective::new().term("partial_ce", self.params.cross_entropy, || {
+                let (logits, target) = mixed.compared(&logits);
                 soft_partial_cross_entropy(&logits, &target, cx.group())
             });
             return self.segmenter.update(objective, cx);
@@ -229,16 +245,15 @@ impl Method for PartialCe {
         };
         tch::no_grad(|| {
             let (image, annotation) = (image.shallow_clone(), annotation.shallow_clone());
-            let own = Annotated { image, annotation, saliency };
+            let own = Annotated { image, annotation, looked_for: None, saliency };
             // Each with the slice before it.
             let before = own.stacked().roll([1i64].as_slice(), [0i64].as_slice());
             let partners = Annotated::from_stacked(&before, own.image.size()[1]);
             let numbers = StepNumbers::of(StepPoint::new(1, 1, SHOWN));
             let positions: Vec<u64> = (0..own.image.size()[0].cast_unsigned()).collect();
             let draws = Draws { numbers: &numbers, positions: &positions };
-            let Mixed { image, target, share } =
-                mixed([&own, &partners], &self.params, self.classes, draws)?;
-            Ok(drawings_of_mix(&image, &share, &target))
+            let mixed = mixed([&own, &partners], &self.params, self.classes, draws)?;
+            Ok(drawings_of_mix(&mixed.image, &mixed.share, &mixed.target))
         })
     }
 }

@@ -4,5 +4,5 @@ mod header;
 mod read;
 mod write;
 
-pub(super) use read::{is_metaimage, read, read_grid, read_numbers};
+pub(super) use read::{is_metaimage, others, read, read_grid, read_numbers};
 pub(super) use write::MetaImageWriter;

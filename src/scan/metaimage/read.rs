@@ -12,7 +12,7 @@ use crate::scan::content::{Content, beside};
 use crate::scan::notes::Notes;
 use crate::scan::voxels::{Arrangement, Block};
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// What the first line of a file begins with.
 const FIRST: [&[u8]; 3] = [b"ObjectType", b"NDims", b"Comment"];
@@ -52,6 +52,12 @@ pub(in crate::scan) fn read_numbers(path: &Path, _notes: &Notes) -> Result<Numbe
 pub(in crate::scan) fn read_grid(path: &Path, _notes: &Notes) -> Result<FileGrid> {
     let (content, header) = open(path)?;
     header.axes.grid(&content.name)
+}
+
+/// The file of the voxels, where they do not follow the header.
+pub(in crate::scan) fn others(path: &Path) -> Result<Vec<PathBuf>> {
+    let (content, header) = open(path)?;
+    header.data.iter().map(|data| beside(path, &content.name, data)).collect()
 }
 
 /// The header of a file, and what follows it.

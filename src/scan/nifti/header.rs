@@ -18,6 +18,9 @@ pub(super) const LONG_HEADER_BYTES: usize = 540;
 /// What marks NIfTI-2 with header and voxels in one file; line ends show whether it went through a text mode.
 const LONG_MAGIC: &[u8] = b"n+2\0\r\n\x1a\n";
 
+/// The same of a header whose voxels lie in a file of their own.
+const LONG_APART: &[u8] = b"ni2\0\r\n\x1a\n";
+
 /// What a header says.
 #[derive(Debug, Clone)]
 pub(super) struct Header {
@@ -29,7 +32,9 @@ pub(super) struct Header {
     pub(super) extents: [usize; 3],
     /// How voxels are stored.
     pub(super) stored: Stored,
-    /// Where voxels begin in the file, in bytes.
+    /// Whether they lie in a file of their own, an `.img` beside the `.hdr`.
+    pub(super) is_apart: bool,
+    /// Where voxels begin in their file, in bytes.
     pub(super) offset: u64,
     /// Slope and intercept to apply to what is stored, where they change anything.
     pub(super) scaling: Option<[f64; 2]>,
@@ -112,7 +117,7 @@ fn decimal(stored: f32) -> f64 {
 
 /// Reads the fields of NIfTI-1.
 fn short_header(fields: &Fields<'_>, name: &str) -> Result<Header> {
-    check_magic(&fields.bytes[344..HEADER_BYTES], name)?;
+    let is_apart = is_apart(&fields.bytes[344..HEADER_BYTES], name)?;
     let floats = |at: usize, index: usize| f64::from(fields.float(at + 4 * index));
     let sform: [[f64; 4]; 3] =
         std::array::from_fn(|row| std::array::from_fn(|column| floats(280, 4 * row + column)));
@@ -122,7 +127,8 @@ fn short_header(fields: &Fields<'_>, name: &str) -> Result<Header> {
         big_endian: fields.big_endian,
         extents: extents(dimensions, name)?,
         stored: stored(fields.short(70), name)?,
-        offset: offset(decimal(fields.float(108)), HEADER_BYTES, name)?,
+        is_apart,
+        offset: offset(decimal(fields.float(108)), earliest(HEADER_BYTES, is_apart), name)?,
         scaling: scaling(floats(112, 0), floats(116, 0), name)?,
         pixdim: std::array::from_fn(|index| decimal(fields.float(76 + 4 * index))),
         unit_mm: unit_mm(fields.bytes[123]),
@@ -133,16 +139,12 @@ fn short_header(fields: &Fields<'_>, name: &str) -> Result<Header> {
 
 /// Reads the fields of NIfTI-2.
 fn long_header(fields: &Fields<'_>, name: &str) -> Result<Header> {
-    if &fields.bytes[4..12] != LONG_MAGIC {
-        let failure = if fields.bytes[4..].starts_with(b"ni2\0") {
-            header_alone(name)
-        } else {
-            Failure::new(format!(
-                "{name} has a damaged mark of NIfTI-2, expected `n+2` and line ends"
-            ))
-            .hint("it may have been copied as text; copy it again as it is")
-        };
-        return Err(failure);
+    let is_apart = &fields.bytes[4..12] == LONG_APART;
+    if !is_apart && &fields.bytes[4..12] != LONG_MAGIC {
+        return Err(Failure::new(format!(
+            "{name} has a damaged mark of NIfTI-2, expected `n+2` or `ni2` and line ends"
+        ))
+        .hint("it may have been copied as text; copy it again as it is"));
     }
     let sform: [[f64; 4]; 3] = std::array::from_fn(|row| fields.doubles(400 + 32 * row));
     Ok(Header {
@@ -150,7 +152,8 @@ fn long_header(fields: &Fields<'_>, name: &str) -> Result<Header> {
         big_endian: fields.big_endian,
         extents: extents(std::array::from_fn(|axis| fields.long(16 + 8 * axis)), name)?,
         stored: stored(fields.short(12), name)?,
-        offset: offset(fields.long(168) as f64, LONG_HEADER_BYTES, name)?,
+        is_apart,
+        offset: offset(fields.long(168) as f64, earliest(LONG_HEADER_BYTES, is_apart), name)?,
         scaling: scaling(fields.double(176), fields.double(184), name)?,
         pixdim: fields.doubles(104),
         unit_mm: unit_mm(fields.int(500).to_le_bytes()[0]),
@@ -169,22 +172,16 @@ fn unit_mm(code: u8) -> Option<f64> {
     }
 }
 
-fn check_magic(magic: &[u8], name: &str) -> Result<()> {
+/// Whether voxels lie in a file of their own. Refuses the format that was there before NIfTI.
+fn is_apart(magic: &[u8], name: &str) -> Result<bool> {
     match magic {
-        b"n+1\0" => Ok(()),
-        b"ni1\0" => Err(header_alone(name)),
+        b"n+1\0" => Ok(false),
+        b"ni1\0" => Ok(true),
         _ => Err(Failure::new(format!(
             "{name} is ANALYZE 7.5, which does not say what is left and what is right, expected NIfTI-1"
         ))
         .hint("save it as `.nii.gz` with the program that it comes from")),
     }
-}
-
-fn header_alone(name: &str) -> Failure {
-    Failure::new(format!(
-        "{name} is a header whose voxels lie in an `.img` file, expected both in one file"
-    ))
-    .hint("save it as `.nii.gz`")
 }
 
 /// Voxels along x, y, z: further dimensions must have extent 1, missing ones have it.
@@ -245,9 +242,13 @@ fn stored(code: i16, name: &str) -> Result<Stored> {
     .hint("save it with another type, for example as 32-bit floats"))
 }
 
-/// Where voxels begin: behind the header and four bytes that announce extensions, at the earliest.
-fn offset(offset: f64, header_bytes: usize, name: &str) -> Result<u64> {
-    let earliest = header_bytes as u64 + 4;
+/// Where voxels begin at the earliest: behind the header and four bytes that announce extensions, or at the first byte
+/// of a file of their own.
+fn earliest(header_bytes: usize, is_apart: bool) -> u64 {
+    if is_apart { 0 } else { header_bytes as u64 + 4 }
+}
+
+fn offset(offset: f64, earliest: u64, name: &str) -> Result<u64> {
     if offset >= earliest as f64 && offset.fract() == 0.0 && offset < 2f64.powi(40) {
         return Ok(offset as u64);
     }

@@ -13,7 +13,10 @@ use crate::scan::coding::Numbers;
 use crate::scan::content::Content;
 use crate::scan::notes::Notes;
 use crate::scan::voxels::Block;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+/// What the names of files of voxels end with, where that of their header ends with `hdr`.
+const APART: [&str; 4] = ["img", "img.gz", "IMG", "IMG.GZ"];
 
 /// Whether a file begins as NIfTI does.
 pub(in crate::scan) fn is_nifti(start: &[u8]) -> bool {
@@ -34,7 +37,7 @@ pub(in crate::scan) fn read(path: &Path, notes: &Notes) -> Result<Scan> {
     let mut content = Content::open(path)?;
     let header = header(&mut content)?;
     let grid = described(&header, &content.name, notes)?.grid;
-    let voxels = values(&mut content, &header, |value| value as f32)?;
+    let voxels = values(path, content, &header, |value| value as f32)?;
     Ok(Scan { grid, channels: 1, voxels })
 }
 
@@ -43,7 +46,7 @@ pub(in crate::scan) fn read_numbers(path: &Path, notes: &Notes) -> Result<Number
     let mut content = Content::open(path)?;
     let header = header(&mut content)?;
     let file = described(&header, &content.name, notes)?;
-    let values = values(&mut content, &header, |value| value)?;
+    let values = values(path, content, &header, |value| value)?;
     let step = header.scaling.filter(|_| !header.stored.is_float());
     let step = step.map_or(0.0, |[slope, _intercept]| slope.abs());
     Ok(Numbers { values, step, file, segments: None })
@@ -54,6 +57,28 @@ pub(in crate::scan) fn read_grid(path: &Path, notes: &Notes) -> Result<FileGrid>
     let mut content = Content::open(path)?;
     let header = header(&mut content)?;
     described(&header, &content.name, notes)
+}
+
+/// The file of the voxels, where they do not follow the header.
+pub(in crate::scan) fn others(path: &Path) -> Result<Vec<PathBuf>> {
+    let mut content = Content::open(path)?;
+    let header = header(&mut content)?;
+    if header.is_apart { apart(path).map(|voxels| vec![voxels]) } else { Ok(Vec::new()) }
+}
+
+/// The file of the voxels of the header at `path`: its name with `img` in place of `hdr`, packed or not.
+fn apart(path: &Path) -> Result<PathBuf> {
+    let is_packed = path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("gz"));
+    let unpacked = if is_packed { path.with_extension("") } else { path.to_owned() };
+    let candidates = APART.map(|ending| unpacked.with_extension(ending));
+    candidates.iter().find(|candidate| candidate.is_file()).cloned().ok_or_else(|| {
+        Failure::new(format!(
+            "`{}` is a header whose voxels lie in a file beside it, and there is no `{}`",
+            path.display(),
+            candidates[0].display()
+        ))
+        .hint("put both files into one folder under one name")
+    })
 }
 
 fn header(content: &mut Content) -> Result<Header> {
@@ -88,14 +113,24 @@ fn described(header: &Header, name: &str, notes: &Notes) -> Result<FileGrid> {
 }
 
 /// The voxels after slope and intercept, of a file that was read up to the end of its header.
-fn values<T>(content: &mut Content, header: &Header, value: impl Fn(f64) -> T) -> Result<Vec<T>> {
-    let gap = header.offset - header.bytes as u64;
+fn values<T>(
+    path: &Path,
+    content: Content,
+    header: &Header,
+    value: impl Fn(f64) -> T,
+) -> Result<Vec<T>> {
+    let (mut content, passed) = if header.is_apart {
+        (Content::open(&apart(path)?)?, 0)
+    } else {
+        (content, header.bytes as u64)
+    };
+    let gap = header.offset - passed;
     let skipped = content.skip(gap)?;
     if skipped < gap {
         return Err(Failure::new(format!(
             "{} ends at byte {}, but its header says that its voxels begin at byte {}",
             content.name,
-            header.bytes as u64 + skipped,
+            passed + skipped,
             header.offset
         )));
     }
@@ -105,5 +140,5 @@ fn values<T>(content: &mut Content, header: &Header, value: impl Fn(f64) -> T) -
         big_endian: header.big_endian,
         scaling: header.scaling,
     };
-    block.read(content, value)
+    block.read(&mut content, value)
 }

@@ -180,6 +180,10 @@ impl Head {
 
 /// What stands before the voxels of `like`; nothing if that is no NIfTI-1 file.
 fn carried(like: &Path, grid: &Grid) -> Result<Option<Head>> {
+    // A series of slices.
+    if like.is_dir() {
+        return Ok(None);
+    }
     let mut content = Content::open(like)?;
     let bytes = content.up_to(HEADER_BYTES)?;
     if !is_nifti(&bytes) || is_long(&bytes) {

@@ -7,5 +7,5 @@ mod read;
 mod segmentation;
 mod write;
 
-pub(super) use read::{is_nrrd, read, read_grid, read_numbers};
+pub(super) use read::{is_nrrd, others, read, read_grid, read_numbers};
 pub(super) use write::SegmentationWriter;

@@ -12,7 +12,7 @@ use crate::scan::content::{Content, Packing, beside};
 use crate::scan::notes::Notes;
 use crate::scan::segments::{StoredSegment, flatten};
 use crate::scan::voxels::Block;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Letters of a number that is written as text, at most on average.
 const LETTERS: usize = 32;
@@ -56,6 +56,12 @@ pub(in crate::scan) fn read_numbers(path: &Path, notes: &Notes) -> Result<Number
 pub(in crate::scan) fn read_grid(path: &Path, notes: &Notes) -> Result<FileGrid> {
     let (content, header) = open(path)?;
     described(&header, &content.name, notes)
+}
+
+/// The file of the numbers, where they do not follow the header.
+pub(in crate::scan) fn others(path: &Path) -> Result<Vec<PathBuf>> {
+    let (content, header) = open(path)?;
+    header.data.iter().map(|data| beside(path, &content.name, data)).collect()
 }
 
 /// One number for each voxel of `values`, which are slices, layers, rows, columns.

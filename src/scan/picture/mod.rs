@@ -7,3 +7,4 @@ mod write;
 
 pub(super) use read::{is_bmp, is_jpeg, is_png, read, read_grid, read_numbers};
 pub(super) use write::write_labels;
+pub use write::write_picture;

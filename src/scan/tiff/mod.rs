@@ -3,5 +3,7 @@
 mod directory;
 mod packing;
 mod read;
+mod write;
 
-pub(super) use read::{is_tiff, read, read_grid, read_numbers};
+pub(super) use read::{is_tiff, others, read, read_grid, read_numbers};
+pub(super) use write::TiffWriter;

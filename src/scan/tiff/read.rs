@@ -17,7 +17,7 @@ use crate::scan::notes::Notes;
 use crate::scan::stored::Stored;
 use crate::scan::voxels::Arrangement;
 use serde_json::Value;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Whether a file begins as TIFF does, or as BigTIFF.
 pub(in crate::scan) fn is_tiff(start: &[u8]) -> bool {
@@ -49,6 +49,12 @@ pub(in crate::scan) fn read_numbers(path: &Path, _notes: &Notes) -> Result<Numbe
 /// Reads the extents of a file, and the distances beside it.
 pub(in crate::scan) fn read_grid(path: &Path, _notes: &Notes) -> Result<FileGrid> {
     Stack::open(path)?.described(path)
+}
+
+/// The file beside that has the distances, where there is one.
+#[expect(clippy::unnecessary_wraps, reason = "those of other formats may fail")]
+pub(in crate::scan) fn others(path: &Path) -> Result<Vec<PathBuf>> {
+    Ok(distances_beside(path).into_iter().collect())
 }
 
 /// What all pages have in common.
@@ -237,16 +243,20 @@ fn pixels(page: &Directory, shape: &Page, file: &TiffFile) -> Result<Vec<u8>> {
     Ok(rows)
 }
 
-/// The distances in the file beside, where there is one: `NAME.json`, also for `NAME_0000.tif`. One that says nothing
-/// of distances is somebody else's.
-fn spacing_mm(path: &Path) -> Result<Option<[f64; 3]>> {
-    let Some(stem) = path.file_stem().and_then(|stem| stem.to_str()) else { return Ok(None) };
+/// `NAME.json`, also for `NAME_0000.tif`, where there is one.
+fn distances_beside(path: &Path) -> Option<PathBuf> {
+    let stem = path.file_stem().and_then(|stem| stem.to_str())?;
     let is_number =
         |digits: &str| digits.len() == 4 && digits.bytes().all(|digit| digit.is_ascii_digit());
     let channel = stem.rsplit_once('_').filter(|(_, digits)| is_number(digits));
     let names = [Some(stem), channel.map(|(name, _)| name)];
     let names = names.into_iter().flatten().map(|name| path.with_file_name(format!("{name}.json")));
-    let Some(beside) = names.into_iter().find(|beside| beside.is_file()) else { return Ok(None) };
+    names.into_iter().find(|beside| beside.is_file())
+}
+
+/// The distances in the file beside, where there is one. One that says nothing of distances is somebody else's.
+fn spacing_mm(path: &Path) -> Result<Option<[f64; 3]>> {
+    let Some(beside) = distances_beside(path) else { return Ok(None) };
     let shown = beside.display();
     let text = files::read_text(&beside, files::SMALL_BYTES)
         .context(|| format!("cannot read `{shown}`"))?;

@@ -3,15 +3,17 @@
     SCRIMP_FORMATS_TO=DIR cargo test --test it what_is_written_other_programs_read
     python judge.py DIR
 
-Needs numpy, SimpleITK and slicerio.
+Needs numpy, SimpleITK, slicerio and tifffile.
 """
 
+import json
 import pathlib
 import sys
 
 import numpy
 import SimpleITK
 import slicerio
+import tifffile
 
 folder = pathlib.Path(sys.argv[1])
 labels = (numpy.arange(24) ** 2 // 3 % 3).reshape(2, 3, 4)
@@ -30,4 +32,6 @@ for one in found["segments"]:
     places = numpy.argwhere(found["voxels"] == one["labelValue"])
     ends = numpy.stack([places.min(0), places.max(0)], 1).ravel().tolist()
     assert list(one["extent"]) == ends, (one["extent"], ends)
+assert (tifffile.imread(folder / "labels.tif") == labels).all()
+assert json.loads((folder / "labels.json").read_text()) == {"spacing": [4.5, 1.25, 0.5]}
 print("all as it was written")

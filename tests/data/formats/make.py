@@ -3,19 +3,24 @@
     python make.py
 
 `expected.json` has of each file the shape, the spacing, the places of two voxels, all numbers, and the segments:
-as SimpleITK, nibabel, slicerio, tifffile and Pillow read them, but that what lies nowhere has no places. Slices, rows, columns; places in millimetres from the
+as SimpleITK, nibabel, slicerio, tifffile, Pillow, NumPy and pydicom read them, but that what lies nowhere has no places. Slices, rows, columns; places in millimetres from the
 left to the right, from back to front, from the feet to the head. Needs numpy, nibabel, SimpleITK, pynrrd, slicerio,
-tifffile and Pillow. Files are smaller than 4 KiB.
+tifffile, Pillow and pydicom. Files are smaller than 4 KiB.
 """
 
 import gzip
+import io
 import json
 import pathlib
 import re
+import tempfile
+import zlib
 
 import nibabel
 import nrrd
 import numpy
+import pydicom
+import pydicom.encaps
 import SimpleITK
 import slicerio
 import tifffile
@@ -129,6 +134,15 @@ def nifti():
     image.set_qform(affine * [[1e-3], [1e-3], [1e-3], [1]], code=1)
     nibabel.save(image, FOLDER / "nifti2-big.nii")
     by_nibabel("nifti2-big.nii")
+    for name, kind in [("pair.hdr", nibabel.Nifti1Pair), ("pair2.hdr", nibabel.Nifti2Pair)]:
+        image = kind(numbers(numpy.int16).T, affine, dtype=numpy.int16)
+        image.header.set_xyzt_units("mm")
+        nibabel.save(image, FOLDER / name)
+        by_nibabel(name)
+    for name in ("pair.hdr", "pair.img"):
+        packed = name.replace("pair", "pair-packed") + ".gz"
+        (FOLDER / packed).write_bytes(gzip.compress((FOLDER / name).read_bytes(), mtime=0))
+    by_nibabel("pair-packed.hdr.gz")
     whole = gzip.decompress((FOLDER / "nifti2-f64.nii.gz").read_bytes())
     parts = [gzip.compress(part, mtime=0) for part in (whole[:100], whole[100:571], whole[571:])]
     (FOLDER / "nifti2-members.nii.gz").write_bytes(b"".join(parts))
@@ -300,6 +314,156 @@ def tiffs():
         by_numpy(name, numpy.stack(found))
 
 
+def arrays():
+    """As NumPy writes them, in every type, both orders of bytes and both orders of axes."""
+    for kind in ["bool", "u1", "i1", "<u2", ">i2", ">u4", "<i4", ">u8", "<i8", "<f2", ">f4", "<f8"]:
+        kind = numpy.dtype(kind)
+        values = numbers(numpy.uint8) % 2 if kind.kind == "b" else numbers(kind.newbyteorder("="))
+        order = "big-" if kind.str[0] == ">" else ""
+        name = f"array-{order}{kind.newbyteorder('=').name}.npy"
+        numpy.save(FOLDER / name, values.astype(kind))
+        by_numpy(name, numpy.load(FOLDER / name))
+    numpy.save(FOLDER / "array-fortran.npy", numpy.asfortranarray(numbers(numpy.int16)))
+    by_numpy("array-fortran.npy", numpy.load(FOLDER / "array-fortran.npy"))
+    numpy.save(FOLDER / "array-flat.npy", numbers(numpy.int16)[1])
+    by_numpy("array-flat.npy", numpy.load(FOLDER / "array-flat.npy")[None])
+    numpy.savez(FOLDER / "one.npz", anything=numbers(numpy.float32))
+    by_numpy("one.npz", numpy.load(FOLDER / "one.npz")["anything"])
+    labels = numbers(numpy.uint8) % 4
+    numpy.savez_compressed(FOLDER / "several.npz", age=numpy.array(61), image=numbers(numpy.float64), label=labels)
+    by_numpy("several.npz", numpy.load(FOLDER / "several.npz")["image"], None, labels)
+    numpy.save(FOLDER / "refused-objects.npy", numpy.array([[{"a": 1}, None]], dtype=object), allow_pickle=True)
+    numpy.savez(FOLDER / "refused-names.npz", t1=labels, t2=labels)
+
+
+EXPLICIT, DEFLATED, BIG = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"
+IMPLICIT, JPEG, RUNS = "1.2.840.10008.1.2", "1.2.840.10008.1.2.4.50", pydicom.uid.RLELossless
+
+
+def slice_of(values, syntax, position=None, **more):
+    """An image of pydicom; `position` is that of its first pixel, to the left and to the back."""
+    meta = pydicom.dataset.FileMetaDataset()
+    meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.4"
+    meta.MediaStorageSOPInstanceUID = f"1.2.3.4.{zlib.crc32(values.tobytes())}"
+    meta.TransferSyntaxUID = syntax
+    image = pydicom.dataset.Dataset()
+    image.file_meta = meta
+    image.SOPClassUID, image.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
+    image.SeriesInstanceUID, image.SeriesDescription = "1.2.3.5", "T1 axial"
+    image.Modality, image.PatientName = "MR", "Nobody"
+    # Sequences within sequences, of which nothing is wanted.
+    inner = pydicom.dataset.Dataset()
+    inner.CodeValue = "113100"
+    outer = pydicom.dataset.Dataset()
+    outer.PurposeOfReferenceCodeSequence = pydicom.sequence.Sequence([inner])
+    image.ReferencedImageSequence = pydicom.sequence.Sequence([outer, outer])
+    image["ReferencedImageSequence"].is_undefined_length = True
+    if position is not None:
+        turn = rotation(0.3, -0.2, 0.5)
+        image.ImagePositionPatient = [f"{part:.9g}" for part in position]
+        image.ImageOrientationPatient = [f"{part:.9f}" for part in [*turn[:, 0], *turn[:, 1]]]
+        image.PixelSpacing = [1.3, 0.7]
+    image.Rows, image.Columns = values.shape[:2]
+    image.SamplesPerPixel = 3 if values.ndim == 3 else 1
+    image.PhotometricInterpretation = "RGB" if values.ndim == 3 else "MONOCHROME2"
+    if values.ndim == 3:
+        image.PlanarConfiguration = 0
+    bits = values.dtype.itemsize * 8
+    image.BitsAllocated, image.BitsStored, image.HighBit = bits, bits, bits - 1
+    image.PixelRepresentation = int(values.dtype.kind == "i")
+    image.PixelData = values.astype(values.dtype.newbyteorder(">" if syntax == BIG else "<")).tobytes()
+    image["PixelData"].VR = "OW" if bits > 8 else "OB"
+    for key, value in more.items():
+        setattr(image, key, value)
+    return image
+
+
+def save(image, path):
+    path.parent.mkdir(exist_ok=True)
+    image.save_as(path, enforce_file_format=True)
+
+
+def by_itk_series(name):
+    """What SimpleITK reads of the slices of a folder."""
+    reader = SimpleITK.ImageSeriesReader()
+    reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(FOLDER / name)))
+    image = reader.Execute()
+    voxels = SimpleITK.GetArrayFromImage(image)
+    last = [extent - 1 for extent in image.GetSize()]
+    corners = [ras(image.TransformIndexToPhysicalPoint(at)) for at in ([0] * 3, last)]
+    note(name, voxels, list(image.GetSpacing())[::-1], corners)
+
+
+def dicom():
+    """Slices whose names have another order than their places."""
+    turn, origin = rotation(0.3, -0.2, 0.5), numpy.array([-12.25, 30.5, 7.125])
+    places = [origin + 4.5 * index * turn[:, 2] for index in range(3)]
+    stack = numpy.stack([numbers(numpy.int16)[0], numbers(numpy.int16)[1], numbers(numpy.int16)[0] * 3])
+    for folder, values, syntax, more in [
+        ("series-ct", stack, IMPLICIT, {"RescaleSlope": 1, "RescaleIntercept": -1024}),
+        ("series-mr", (stack + 200).astype(numpy.uint16), BIG, {"BitsStored": 12, "HighBit": 11}),
+        ("series-inverted", (stack % 251).astype(numpy.uint8), DEFLATED, {"PhotometricInterpretation": "MONOCHROME1"}),
+    ]:
+        for name, index in [("IM1", 1), ("IM2", 0), ("IM3", 2)]:
+            save(slice_of(values[index], syntax, places[index], **more), FOLDER / folder / name)
+        by_itk_series(folder)
+    single = slice_of(stack[1], EXPLICIT, places[1], SliceThickness=4.5, RescaleSlope="0.5", RescaleIntercept="2")
+    save(single, FOLDER / "single.dcm")
+    by_itk("single.dcm")
+    runs = slice_of(stack[2], EXPLICIT, places[1], SliceThickness=4.5)
+    runs.compress(RUNS)
+    save(runs, FOLDER / "runs.dcm")
+    found = pydicom.dcmread(FOLDER / "runs.dcm").pixel_array[None]
+    note("runs.dcm", found, [4.5, 1.3, 0.7], [ras(places[1]), ras(places[1] + turn @ [3 * 0.7, 2 * 1.3, 0])])
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder) / "a.dcm"
+        writer = SimpleITK.ImageFileWriter()
+        writer.SetFileName(path)
+        writer.UseCompressionOn()
+        writer.SetCompressor("JPEG")
+        writer.Execute(itk_image(stack[1:2]))
+        packed = pydicom.dcmread(path)
+    lossless = slice_of(stack[1], packed.file_meta.TransferSyntaxUID, places[1], PixelData=packed.PixelData)
+    lossless["PixelData"].is_undefined_length = True
+    save(lossless, FOLDER / "lossless.dcm")
+    by_itk("lossless.dcm")
+    colours = numpy.stack([numbers(numpy.uint8)[0] + shift for shift in range(3)], -1)
+    planes = slice_of(colours, EXPLICIT, PlanarConfiguration=1, PixelData=colours.transpose(2, 0, 1).tobytes())
+    save(planes, FOLDER / "colours.dcm")
+    by_numpy("colours.dcm", pydicom.dcmread(FOLDER / "colours.dcm").pixel_array[None])
+    jpeg = io.BytesIO()
+    Image.fromarray((numpy.arange(256).reshape(16, 16) // 2).astype(numpy.uint8)).save(jpeg, "JPEG", quality=95)
+    shown = numpy.asarray(Image.open(jpeg))
+    packed = slice_of(shown, JPEG, PixelData=pydicom.encaps.encapsulate([jpeg.getvalue()]))
+    packed["PixelData"].is_undefined_length = True
+    save(packed, FOLDER / "jpeg.dcm")
+    by_numpy("jpeg.dcm", shown[None])
+    save(frames(stack, places), FOLDER / "frames.dcm")
+    found = pydicom.dcmread(FOLDER / "frames.dcm").pixel_array[::-1] * 2.0 - 7
+    note("frames.dcm", found, [4.5, 1.3, 0.7], [ras(places[0]), ras(places[2] + turn @ [3 * 0.7, 2 * 1.3, 0])])
+
+
+def frames(stack, places):
+    """All slices in one file, the last first, as new scanners write them."""
+    def of(**elements):
+        item = pydicom.dataset.Dataset()
+        for key, value in elements.items():
+            setattr(item, key, value)
+        return pydicom.sequence.Sequence([item])
+
+    first = slice_of(stack[0], EXPLICIT, places[0])
+    image = slice_of(stack[0], EXPLICIT, None, NumberOfFrames=3, PixelData=stack[::-1].astype("<i2").tobytes())
+    shared = of(
+        PlaneOrientationSequence=of(ImageOrientationPatient=first.ImageOrientationPatient),
+        PixelMeasuresSequence=of(PixelSpacing=[1.3, 0.7], SliceThickness=4.5),
+        PixelValueTransformationSequence=of(RescaleSlope=2, RescaleIntercept=-7),
+    )
+    image.SharedFunctionalGroupsSequence = shared
+    each = [of(PlanePositionSequence=of(ImagePositionPatient=[f"{part:.9g}" for part in place]))[0] for place in places[::-1]]
+    image.PerFrameFunctionalGroupsSequence = pydicom.sequence.Sequence(each)
+    return image
+
+
 def pictures():
     grey = numbers(numpy.uint8)[0]
     colours = numpy.stack([grey, grey + 1, grey * 2], -1)
@@ -335,6 +499,8 @@ if __name__ == "__main__":
     nrrds()
     segmentations()
     tiffs()
+    arrays()
+    dicom()
     pictures()
     text = ",\n".join(f"{json.dumps(name)}: {json.dumps(value)}" for name, value in expected.items())
     (FOLDER / "expected.json").write_text("{\n" + text + "\n}\n")

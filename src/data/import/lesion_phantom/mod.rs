@@ -82,7 +82,7 @@ pub fn open(phantom: LesionPhantom) -> Result<Source> {
              on, {validation} to validate, {test} to test, seed {seed}."
         ),
         levels: Vec::new(),
-        test_fold: 2,
+        test_fold: Some(2),
         case_count,
         notes: Notes::default(),
         cases: Box::new(drawn),

@@ -119,7 +119,7 @@ fn source(phantom: Phantom, said: &str, case: impl Fn(usize) -> Result<Case> + '
         preparation: Some(Preparation::grey(Intensities::Published)),
         provenance: format!("{said}, {:?}, seed {}.", phantom.difficulty, phantom.seed),
         levels: Vec::new(),
-        test_fold: 0,
+        test_fold: None,
         case_count: phantom.cases,
         notes: Notes::default(),
         cases: Box::new((0..phantom.cases).map(case)),

@@ -139,7 +139,7 @@ pub fn open(phantom: TwoModalityPhantom) -> Result<Source> {
             .to_vec(),
         preparation: Some(preparation),
         levels: Vec::new(),
-        test_fold: 0,
+        test_fold: None,
         provenance: format!(
             "Synthetic bellies in CT and in MR, {cases} patients of each to train on, a share of {labelled_share} \
              labelled, {validation} of each to validate, seed {seed}."

@@ -1,15 +1,12 @@
-"""Remakes what the golden file of GazeSup says of fixations and pictures: groups `heat` and `pre`.
+"""What the golden file of GazeSup says of fixations and pictures: groups `heat` and `pre`.
 
-    python gaze.py --like DIR                    # compares with DIR/gazesup.safetensors
-    python gaze.py --like DIR --to DIR2 --seed 7 # writes these groups of that file from other inputs
-
-Sections 2 and 6 of the method card `gazesup.md` by numpy and scipy, pictures resized by torch. Needs torch, numpy,
-scipy and safetensors.
+Not to be run; `gazesup.py` imports it. Sections 2 and 6 of the method card `gazesup.md` by numpy and scipy, pictures
+resized by torch.
 """
 
 import numpy
 import torch
-from common import draw_images, main, smooth_noise
+from common import draw_images, smooth_noise
 from scipy import ndimage
 from torch.nn import functional
 
@@ -19,10 +16,8 @@ STEPS = "heat.2"
 LEVELS = (0.5, 0.3, 0.2, 0.4)
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SIZE = (24, 24)
-
-
-def is_input(key):
-    return ".in." in key and key.startswith(("heat.", "pre."))
+# A last bit of single precision can move the last bit of half precision.
+TOLERANCES = {f"{name}.out.f16": 1e-3 for name in MAPS} | {"heat.2.mid.norm": 1e-6}
 
 
 def maps(points, parameters):
@@ -89,9 +84,3 @@ def draw(given, random):
     drawn["pre.in.prostate"] = 300 + 120 * torch.from_numpy(smooth_noise(shape, 1.0, random)).float()
     drawn["pre.in.label_u8"] = torch.from_numpy(random.integers(0, 2, shape)).to(torch.uint8)
     return drawn
-
-
-if __name__ == "__main__":
-    # A last bit of single precision can move the last bit of half precision.
-    tolerances = {f"{name}.out.f16": 1e-3 for name in MAPS} | {"heat.2.mid.norm": 1e-6}
-    main("gazesup", compute, draw, tolerances, is_input=is_input)

@@ -1,0 +1,30 @@
+//! `scrimp prepare check`: what a packed file holds, and whether it can be trained on.
+//!
+//! Reads one case at a time, and writes nothing.
+
+use super::{print, report};
+use crate::cli;
+use crate::data::Dataset;
+use crate::data::report::{CaseMeasures, Purpose, Report, Survey};
+use crate::data::store;
+use crate::error::{Context, Exit, Result};
+
+/// Prints the report. Fails where the file cannot be trained on as the arguments say.
+pub(super) fn run(arguments: &cli::CheckPacked) -> Result<Exit> {
+    let mut cases = Vec::new();
+    let mut measure = |case| cases.push(CaseMeasures::of(&case));
+    let about = store::each_case(&arguments.file, &mut measure)?;
+    let Dataset { name, classes, levels, preparation, .. } = about;
+    let survey = Survey { name, classes, levels, preparation, cases };
+    let (fold, annotation) = (arguments.fold.unwrap_or(0), arguments.annotation.clone());
+    let report = Report::new(&survey, Vec::new(), &Purpose { fold, annotation });
+    if arguments.json {
+        let json = serde_json::to_string_pretty(&report);
+        print(&format!("{}\n", json.context(|| "cannot write the report as JSON")?))?;
+    } else {
+        print(&format!("{}\n", report::coloured(&report::text(&report))))?;
+    }
+    report::refusal(&report).map_or(Ok(Exit::Done), |refusal| {
+        Err(refusal.during(format!("`{}` cannot be trained on", arguments.file.display())))
+    })
+}
