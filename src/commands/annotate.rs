@@ -10,7 +10,6 @@ use crate::data::simulated::{Drawing, Simulation};
 use crate::data::store;
 use crate::data::{Dataset, SCRIBBLE};
 use crate::error::{Exit, Failure, Result};
-use crate::shares::local_share;
 use std::path::Path;
 
 /// Adds pseudo labels made of scribbles as the arguments say; every rank of a launcher calls this.
@@ -87,12 +86,10 @@ fn draw(arguments: &cli::Scribbles, crew: &Crew) -> Result<Exit> {
     // Rank 0 writes, and knows before anybody reads whether it can.
     let to = if crew.rank() == 0 { claim_free(&arguments.to).map(Some) } else { Ok(None) };
     let to = crew.agree(to)?;
-    let read = store::read(&arguments.from);
-    let read = read.and_then(|dataset| simulation.cases(&dataset).map(|cases| (dataset, cases)));
-    let (mut dataset, cases) = crew.agree(read)?;
+    let mut dataset = crew.agree(store::read(&arguments.from))?;
     let place = (crew.rank(), crew.ranks());
-    let own = local_share(cases.len(), place.1, place.0).len();
-    let bar = crew.agree(bar("drawing", own, "cases"))?;
+    let count = crew.agree(simulation.share_size(&dataset, place))?;
+    let bar = crew.agree(bar("drawing", count, "cases"))?;
     let note = || bar.inc(u64::from(crew.rank() == 0));
     let share = simulation.share(&dataset, place, crew.threads()?, &note);
     bar.finish_and_clear();

@@ -66,27 +66,21 @@ pub struct Simulation {
 
 impl Simulation {
     /// Replaces the scribbles of every case by ones drawn from its dense labels, or shortens those that are there,
-    /// with `threads` threads; see [`Simulation::cases`] and [`Simulation::put`].
+    /// with `threads` threads, as [`Simulation::share`] and [`Simulation::put`] do.
     pub fn annotate(&self, dataset: &mut Dataset, threads: usize, note: &dyn Fn()) -> Result<()> {
         let drawn = self.share(dataset, (0, 1), threads, note)?;
         self.put(dataset, &[drawn])
     }
 
-    /// Which cases are drawn on, by index. Refuses a case without dense labels to draw from, and a data set without
-    /// scribbles to shorten. Where some cases have scribbles, those without any are not drawn on: they are there to be
-    /// scored.
-    pub fn cases(&self, dataset: &Dataset) -> Result<Vec<usize>> {
-        self.refuse_sourceless(dataset)?;
-        let (cases, source) = (&dataset.cases, self.drawing.source());
-        let has = |case: &Case, kind: &str| case.annotations.contains_key(kind);
-        let is_scribbled = cases.iter().any(|case| has(case, SCRIBBLE));
-        let is_scored = |case: &Case| is_scribbled && !has(case, SCRIBBLE);
-        let is_drawn = |index: &usize| has(&cases[*index], source) && !is_scored(&cases[*index]);
-        Ok((0..cases.len()).filter(is_drawn).collect())
+    /// How many cases `rank` of `ranks` draws on. Refuses what [`Simulation::share`] does.
+    pub fn share_size(&self, dataset: &Dataset, (rank, ranks): (usize, usize)) -> Result<usize> {
+        Ok(local_share(self.cases(dataset)?.len(), ranks, rank).len())
     }
 
     /// Draws on the part of the cases that belongs to `rank` of `ranks` with `threads` threads, and returns what it has
-    /// drawn for [`Simulation::put`]. Calls `note` after each case, on the thread that asks.
+    /// drawn for [`Simulation::put`]. Calls `note` after each case, on the thread that asks. Where some cases have
+    /// scribbles, those without any are there to be scored, and not drawn on. Refuses a case without dense labels to
+    /// draw from, and a data set without scribbles to shorten.
     pub fn share(
         &self,
         dataset: &Dataset,
@@ -123,6 +117,18 @@ impl Simulation {
         }
         dataset.provenance = format!("{}\n{}", dataset.provenance.trim_end(), self.describe());
         Ok(())
+    }
+
+    /// Which cases are drawn on, by index: all, or where some have scribbles these alone, because the others are there to
+    /// be scored. Refuses a case without dense labels to draw from, and a data set without scribbles to shorten.
+    fn cases(&self, dataset: &Dataset) -> Result<Vec<usize>> {
+        self.refuse_sourceless(dataset)?;
+        let (cases, source) = (&dataset.cases, self.drawing.source());
+        let has = |case: &Case, kind: &str| case.annotations.contains_key(kind);
+        let is_scribbled = cases.iter().any(|case| has(case, SCRIBBLE));
+        let is_scored = |case: &Case| is_scribbled && !has(case, SCRIBBLE);
+        let is_drawn = |index: &usize| has(&cases[*index], source) && !is_scored(&cases[*index]);
+        Ok((0..cases.len()).filter(is_drawn).collect())
     }
 
     /// A case with scribbles drawn from its dense labels, instead of those that it has.
