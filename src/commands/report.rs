@@ -145,9 +145,10 @@ fn annotation(report: &Report, kind: &KindNumbers) -> String {
         if has_voxels {
             row.push(label.voxels.to_string());
         }
-        row.push(percent(match has_voxels {
-            true => label.share,
-            false => label.slices as f64 / kind.slices.max(1) as f64,
+        row.push(percent(if has_voxels {
+            label.share
+        } else {
+            label.slices as f64 / kind.slices.max(1) as f64
         }));
         row
     };

@@ -301,13 +301,12 @@ impl Said<'_> {
             let images =
                 images.and_then(|images| images.iter().map(path).collect::<Option<Vec<_>>>());
             let label = files.get("label").and_then(path);
-            match (images, label) {
-                (Some(images), Some(label)) => Ok((name.clone(), ListedCase { images, label })),
-                _ => {
-                    let what =
-                        format!("case `{name}` in `dataset` has no list of `images` or no `label`");
-                    Err(self.wrong(&what).hint(example))
-                }
+            if let (Some(images), Some(label)) = (images, label) {
+                Ok((name.clone(), ListedCase { images, label }))
+            } else {
+                let what =
+                    format!("case `{name}` in `dataset` has no list of `images` or no `label`");
+                Err(self.wrong(&what).hint(example))
             }
         };
         cases.iter().map(case).collect::<Result<_>>().map(Some)
@@ -327,13 +326,13 @@ fn expanded(text: &str) -> String {
     let (mut path, mut rest) = (String::new(), text);
     while let Some((before, after)) = rest.split_once('$') {
         path.push_str(before);
-        let (name, behind) = match after.strip_prefix('{').and_then(|inner| inner.split_once('}')) {
-            Some(found) => found,
-            None => {
+        let (name, behind) =
+            if let Some(found) = after.strip_prefix('{').and_then(|inner| inner.split_once('}')) {
+                found
+            } else {
                 let is_word = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
                 after.split_at(after.find(|letter| !is_word(letter)).unwrap_or(after.len()))
-            }
-        };
+            };
         match std::env::var(name) {
             Ok(value) if !name.is_empty() => path.push_str(&value),
             _ => path.push_str(&rest[before.len()..rest.len() - behind.len()]),
