@@ -14,8 +14,8 @@ pub(super) fn run(arguments: &cli::CheckPacked) -> Result<Exit> {
     let mut cases = Vec::new();
     let mut measure = |case| cases.push(CaseMeasures::of(&case));
     let about = store::each_case(&arguments.file, &mut measure)?;
-    let Dataset { name, classes, levels, preparation, .. } = about;
-    let survey = Survey { name, classes, levels, preparation, cases };
+    let Dataset { name, classes, levels, preparation, test_fold, .. } = about;
+    let survey = Survey { name, classes, levels, preparation, test_fold, cases };
     let (fold, annotation) = (arguments.fold.unwrap_or(0), arguments.annotation.clone());
     let report = Report::new(&survey, Vec::new(), &Purpose { fold, annotation });
     if arguments.json {

@@ -59,8 +59,8 @@ pub(super) fn pack(source: Source, to: Destination) -> Result<Exit> {
     bar.finish_and_clear();
     let left_out = source.notes.take_left_out();
     warn(source.notes.take())?;
-    let Source { name, classes, levels, preparation, .. } = source;
-    let survey = Survey { name, classes, levels, preparation, cases };
+    let Source { name, classes, levels, preparation, test_fold, .. } = source;
+    let survey = Survey { name, classes, levels, preparation, test_fold, cases };
     let report = Report::new(&survey, left_out, &Purpose::default());
     if let Some(refusal) = report::refusal(&report) {
         say(format_args!("{}", report::coloured(&report::text(&report))))?;

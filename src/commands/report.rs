@@ -71,6 +71,9 @@ fn summary(report: &Report) -> String {
     ];
     let fold = |fold: &Cases<u32>| match fold.of {
         0 => format!("{} in none", fold.cases),
+        number if Some(number) == report.test_fold => {
+            format!("{} in {number} (to test with)", fold.cases)
+        }
         number => format!("{} in {number}", fold.cases),
     };
     lines.push(("folds", report.folds.iter().map(fold).collect::<Vec<_>>().join(", ")));
@@ -99,13 +102,10 @@ fn channels(report: &Report) -> String {
 
 /// Shapes and distances: smallest, middle, largest.
 fn extents(report: &Report) -> Vec<Vec<String>> {
-    let [voxels, mm] =
-        ["voxels", "mm apart"].map(|of| ["min", "median", "max"].map(|one| format!("{of}, {one}")));
     let is_spaced = report.axes.iter().any(|axis| axis.spacing_mm.is_some());
-    let mut head = vec![String::new()];
-    head.extend(voxels);
+    let mut head = ["voxels", "min", "median", "max"].map(String::from).to_vec();
     if is_spaced {
-        head.extend(mm);
+        head.extend(["min mm", "median mm", "max mm"].map(String::from));
     }
     let row = |axis: &AxisSpread| {
         let Spread { min, median, max } = axis.voxels;
@@ -246,8 +246,8 @@ mod tests {
 
     fn report(cases: Vec<CaseMeasures>, left_out: Vec<LeftOut>) -> Report {
         let classes = ["background", "liver", "tumour"].map(String::from).to_vec();
-        let (levels, preparation) = (vec![0.3, 0.5], None);
-        let survey = Survey { name: "set".into(), classes, levels, preparation, cases };
+        let (levels, preparation, test_fold) = (vec![0.3, 0.5], None, Some(1));
+        let survey = Survey { name: "set".into(), classes, levels, preparation, test_fold, cases };
         Report::new(&survey, left_out, &Purpose::default())
     }
 
@@ -267,14 +267,63 @@ mod tests {
             what: what.into(),
             why: "there are no labels to score with".into(),
         });
-        insta::assert_snapshot!(text(&report(cases, left_out.to_vec())), @"");
+        insta::assert_snapshot!(text(&report(cases, left_out.to_vec())), @r"
+        data set    set
+        cases       5 of 5 patients
+        slices      15
+        channels    1
+        classes     background, liver, tumour
+        folds       4 in none, 1 in 1 (to test with)
+        modalities  4 ct, 1 mr
+
+        voxels   min  median  max  min mm  median mm  max mm
+        slices     3       3    3   5.000      5.000   5.000
+        rows       1       1    1   0.750      0.750   0.750
+        columns    2       2    2   0.750      0.750   0.750
+
+        dense       cases  slices  voxels  of annotated
+        background      1       2       3       50.00 %
+        liver           1       2       2       33.33 %
+        tumour          1       1       1       16.67 %
+        4 cases without `dense`
+
+        gaze           cases  slices  voxels  of its voxels
+        below 0.3          1       2       3        50.00 %
+        0.3 and above      1       2       3        50.00 %
+        0.5 and above      1       1       2        33.33 %
+        4 cases without `gaze`
+
+        image_label  cases  slices  of its slices
+        healthy          1       2        66.67 %
+        diseased         1       1        33.33 %
+        4 cases without `image_label`
+
+        scribble    looked for in  cases  slices  voxels  of annotated
+        background              2      1       1       1       33.33 %
+        liver                   2      1       2       2       66.67 %
+        tumour                  1      0       0       0        0.00 %
+        annotated are 25.00 % of the voxels, 2 of 6 slices, 1 of 2 cases
+        3 cases without `scribble`
+
+        left out 2, for there are no labels to score with
+          `x`
+          `y`
+
+        warning: nothing is annotated in `scribble`: `bb`
+        warning: no stroke of any case is `tumour` in `scribble`, though `dense` shows it
+        ");
     }
 
     #[test]
     fn what_cannot_be_trained_on_is_told_with_all_reasons_and_each_hint_once() {
         let cases = vec![case("a", 0, &[(SCRIBBLE, [NO; 6]), (DENSE, [0; 6])])];
         let report = report(cases, Vec::new());
-        insta::assert_snapshot!(refusal(&report).unwrap(), @"");
+        insta::assert_snapshot!(refusal(&report).unwrap(), @r"
+        error: `dense` shows nothing but `background` in any case, expected at least two classes
+          caused by: no voxel of any case is annotated in `scribble`
+
+        hint: look whether the labels were packed with the right values for classes and for unlabelled pixels; `--unlabelled` names the value of pixels that nobody annotated
+        ");
         let lines = coloured(&findings(&report));
         assert!(lines.starts_with("\x1b[1;31mrefused:\x1b[0m "), "{lines:?}");
         assert!(lines.contains("\n\x1b[1;33mwarning:\x1b[0m "), "{lines:?}");

@@ -54,7 +54,9 @@ impl Mask {
 
     /// The same mask with `pixels`.
     fn with(mut self, pixels: &[usize]) -> Self {
-        pixels.iter().for_each(|&pixel| self.pixels[pixel] = true);
+        for &pixel in pixels {
+            self.pixels[pixel] = true;
+        }
         self
     }
 

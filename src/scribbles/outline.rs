@@ -19,7 +19,9 @@ pub(super) fn outlines(mask: &Mask) -> Vec<Vec<[f64; 2]>> {
         .filter(|side| side.is_border(mask))
         .collect();
     let mut is_left = vec![false; 4 * mask.pixels.len()];
-    sides.iter().for_each(|side| is_left[side.index()] = true);
+    for side in &sides {
+        is_left[side.index()] = true;
+    }
     let mut found = Vec::new();
     let begins = |side: &&Side| mask.beside(side.pixel, side.backward()).is_none();
     for start in sides.iter().filter(begins).chain(&sides) {

@@ -140,8 +140,9 @@ fn edge(component: &Mask, draws: &mut Draws) -> Option<Mask> {
 /// How much a line of points bends at each: its curvature by central differences, |r′ c″ − c′ r″| / (r′² + c′²)^(3/2), and 0
 /// where it stands still.
 fn bends(points: &[[f64; 2]]) -> Vec<f64> {
-    let speeds = [0, 1].map(|axis| slopes(points.iter().map(|point| point[axis]).collect()));
-    let turns = speeds.clone().map(slopes);
+    let speeds =
+        [0, 1].map(|axis| slopes(&points.iter().map(|point| point[axis]).collect::<Vec<_>>()));
+    let turns = speeds.each_ref().map(|speeds| slopes(speeds));
     let bend = |point: usize| {
         let [[down, right], [down_turn, right_turn]] =
             [&speeds, &turns].map(|of_axes| [of_axes[0][point], of_axes[1][point]]);
@@ -153,7 +154,7 @@ fn bends(points: &[[f64; 2]]) -> Vec<f64> {
 }
 
 /// Half the difference of the neighbours of each value, at the ends the whole difference.
-fn slopes(values: Vec<f64>) -> Vec<f64> {
+fn slopes(values: &[f64]) -> Vec<f64> {
     let last = values.len().saturating_sub(1);
     let slope = |index: usize| {
         let (before, after) = (index.saturating_sub(1), (index + 1).min(last));

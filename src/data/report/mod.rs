@@ -43,6 +43,8 @@ pub struct Report {
     pub channel_names: Vec<String>,
     /// Cases by the fold that holds them out, 0 where none does.
     pub folds: Vec<Cases<u32>>,
+    /// The fold that is there to test with, from which nothing is learnt.
+    pub test_fold: Option<u32>,
     /// Cases by what they were taken with; none where nobody says it.
     pub modalities: Vec<Cases<String>>,
     /// What was found and did not become a case; not known of a file that is packed already.
@@ -76,6 +78,7 @@ impl Report {
             channels: survey.cases.first().map_or(1, |case| case.channels),
             channel_names: survey.preparation.as_ref().map_or_else(Vec::new, channel_names),
             folds: numbers::by_fold(survey),
+            test_fold: survey.test_fold,
             modalities: numbers::by_modality(survey),
             left_out,
             axes: numbers::axes(survey),
@@ -124,6 +127,13 @@ mod samples {
     /// Cases of background, liver and tumour.
     pub(super) fn survey(cases: Vec<CaseMeasures>) -> Survey {
         let classes = ["background", "liver", "tumour"].map(String::from).to_vec();
-        Survey { name: "set".into(), classes, levels: Vec::new(), preparation: None, cases }
+        Survey {
+            name: "set".into(),
+            classes,
+            levels: Vec::new(),
+            preparation: None,
+            test_fold: None,
+            cases,
+        }
     }
 }

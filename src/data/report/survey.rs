@@ -18,6 +18,8 @@ pub struct Survey {
     pub levels: Vec<f64>,
     /// What was done to the scans, where that is known.
     pub preparation: Option<Preparation>,
+    /// As [`crate::data::Dataset::test_fold`].
+    pub test_fold: Option<u32>,
     /// In ascending order of their names.
     pub cases: Vec<CaseMeasures>,
 }

@@ -40,7 +40,7 @@ pub use write::{About, Writer, write};
 
 use crate::error::{Failure, Result};
 use crate::scan::Placement;
-use hdf5::types::FixedUnicode;
+use hdf5::types::{FixedUnicode, TypeDescriptor};
 use hdf5::{FileBuilder, H5Type};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
@@ -159,6 +159,14 @@ fn classes_annotated(row: &[u8]) -> Result<Vec<u8>> {
         return Ok(Vec::new());
     }
     Ok((0..=u8::MAX).zip(row).filter(|&(_, &flag)| flag == 1).map(|(class, _)| class).collect())
+}
+
+/// Whether the columns of a table lie within its rows; the library copies them without looking.
+fn fits(table: &TypeDescriptor) -> bool {
+    let TypeDescriptor::Compound(table) = table else { return false };
+    table.fields.iter().all(|column| {
+        column.offset.checked_add(column.ty.size()).is_some_and(|end| end <= table.size)
+    })
 }
 
 /// The extents of a stored image of `shape`, slices, rows and columns.

@@ -8,8 +8,8 @@ use super::text::Text;
 use super::{
     BARE_LAYOUT, CHANNEL_COUNT, CLASSES_ANNOTATED, LAYOUT, LEVELS, LongText, MODALITIES,
     MOST_LEVELS, Name, PLACEMENTS, PREPARATION, Row, StoredRow, TEST_FOLD, UNPLACED,
-    UNPLACED_LAYOUT, classes_annotated, heap, image_checksum, image_extents, modalities_checksum,
-    placement, placements_checksum, table_checksum, without_locks,
+    UNPLACED_LAYOUT, classes_annotated, fits, heap, image_checksum, image_extents,
+    modalities_checksum, placement, placements_checksum, table_checksum, without_locks,
 };
 use crate::data::{Case, Dataset, check_levels};
 use crate::error::{Context, Failure, Result};
@@ -35,9 +35,8 @@ pub fn read(path: &Path) -> Result<Dataset> {
 /// Gives `take` each case of a packed data set, in ascending order of their names, one in memory at a time; returns
 /// what the file says of all of them.
 ///
-/// Refuses a missing file, one whose digest is not its own, which HDF5 then does not see, one that is no
-/// HDF5 or was cut short, another layout, arrays of the wrong shape or type, values outside their range,
-/// and contents that differ from their checksum.
+/// Refuses a missing file, one whose digest is not its own, which HDF5 then does not see, one that is no HDF5 or was cut
+/// short, another layout, arrays of the wrong shape or type, values out of range, and contents unlike their checksum.
 pub fn each_case(path: &Path, take: &mut dyn FnMut(Case)) -> Result<Dataset> {
     let again = "write it again with `scrimp prepare` (`scrimp prepare --help` lists the sources)";
     let file = open(path)?;
@@ -179,8 +178,7 @@ impl<'a> Packed<'a> {
             self.name_modalities(&mut rows)?;
             self.name_classes(&mut rows, classes.len())?;
         }
-        let levels = self.levels()?;
-        let (test_fold, cases) = (self.test_fold()?, Vec::new());
+        let (levels, test_fold, cases) = (self.levels()?, self.test_fold()?, Vec::new());
         let about = Dataset { name, provenance, preparation, levels, test_fold, cases, classes };
         Ok(Contents { about, rows, channels })
     }
@@ -499,12 +497,4 @@ impl<'a> Packed<'a> {
             self.path.display()
         )))
     }
-}
-
-/// Whether the columns of a table lie within its rows; the library copies them without looking.
-fn fits(table: &TypeDescriptor) -> bool {
-    let TypeDescriptor::Compound(table) = table else { return false };
-    table.fields.iter().all(|column| {
-        column.offset.checked_add(column.ty.size()).is_some_and(|end| end <= table.size)
-    })
 }

@@ -91,10 +91,30 @@ fn counts<'a>(case: &'a CaseMeasures, kind: &str) -> Option<&'a LabelCounts> {
     case.annotations.get(kind).or(made_of)
 }
 
+/// Whether neither `fold` nor the fold to test with holds out a case.
+fn is_kept(survey: &Survey, fold: u32, case: &CaseMeasures) -> bool {
+    (fold == 0 || case.fold != fold) && survey.test_fold != Some(case.fold)
+}
+
+/// The folds that nothing is learnt from, in words, as `folds 1 and 2 hold` and `folds 1 and 2 do not hold`.
+fn holding(survey: &Survey, fold: u32) -> Option<[String; 2]> {
+    let folds = [Some(fold).filter(|&fold| fold > 0), survey.test_fold];
+    let folds: BTreeSet<u32> = folds.into_iter().flatten().collect();
+    let names: Vec<String> = folds.iter().map(u32::to_string).collect();
+    match &names[..] {
+        [] => None,
+        [one] => Some([format!("fold {one} holds"), format!("fold {one} does not hold")]),
+        all => {
+            let all = all.join(" and ");
+            Some([format!("folds {all} hold"), format!("folds {all} do not hold")])
+        }
+    }
+}
+
 /// The cases that `kind` would be learnt from while `fold` is held out.
 fn learnt<'a>(survey: &'a Survey, fold: u32, kind: &str) -> impl Iterator<Item = &'a CaseMeasures> {
     let is_dense = kind == DENSE;
-    let kept = survey.cases.iter().filter(move |case| fold == 0 || case.fold != fold);
+    let kept = survey.cases.iter().filter(move |case| is_kept(survey, fold, case));
     kept.filter(move |case| case.annotations.keys().any(|kind| is_dense || kind != DENSE))
 }
 
@@ -113,12 +133,13 @@ fn lacking(survey: &Survey, fold: u32, kind: &str) -> Option<Finding> {
 
 /// Why nothing can be learnt from a kind of annotation while `fold` is held out; nothing where something can.
 pub(super) fn reason(survey: &Survey, fold: u32, kind: &str) -> Option<Finding> {
-    let behind =
-        if fold == 0 { String::new() } else { format!(" that fold {fold} does not hold out") };
-    if survey.cases.iter().all(|case| fold > 0 && case.fold == fold) {
-        let sentence = format!("fold {fold} holds out every case, expected some to train on");
+    let holding = holding(survey, fold);
+    let is_any_kept = survey.cases.iter().any(|case| is_kept(survey, fold, case));
+    if let Some([hold, _]) = holding.as_ref().filter(|_| !is_any_kept) {
+        let sentence = format!("{hold} out every case, expected some to train on");
         return Some(refused("fold_leaves_nothing", sentence, ANOTHER_FOLD));
     }
+    let behind = holding.map_or(String::new(), |[_, hold_not]| format!(" that {hold_not} out"));
     let known: Vec<_> = learnt(survey, fold, kind).filter_map(|case| counts(case, kind)).collect();
     if known.is_empty() {
         let sentence = format!("no case{behind} has annotation `{kind}` to learn from");
@@ -264,5 +285,24 @@ mod tests {
         assert_eq!(said(&cases[..1], 1, None), [every]);
         let none = "fold 1 holds out no cases, and neither does any other";
         assert_eq!(said(&[held_out("a", 0, &[DRAWN])], 1, None), [none]);
+    }
+
+    #[test]
+    fn nothing_is_learnt_from_what_is_there_to_test_with() {
+        let cases = vec![held_out("a", 1, &[DRAWN, WHOLE]), held_out("b", 2, &[DRAWN, WHOLE])];
+        let mut survey = Survey { test_fold: Some(2), ..survey(cases) };
+        let said = |survey: &Survey, fold| {
+            let found = refusals(survey, &Purpose { fold, annotation: None });
+            found.into_iter().map(|finding| finding.sentence).collect::<Vec<_>>()
+        };
+        assert_eq!(said(&survey, 0), [""; 0]);
+        let both = "folds 1 and 2 hold out every case, expected some to train on";
+        assert_eq!(said(&survey, 1), [both]);
+        survey.cases.remove(0);
+        assert_eq!(said(&survey, 0), ["fold 2 holds out every case, expected some to train on"]);
+        survey.cases.push(held_out("c", 0, &[(SCRIBBLE, [NO; 4])]));
+        let nothing =
+            "no voxel of any case that fold 2 does not hold out is annotated in `scribble`";
+        assert!(said(&survey, 0).contains(&nothing.to_owned()), "{:?}", said(&survey, 0));
     }
 }
