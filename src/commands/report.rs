@@ -156,8 +156,8 @@ fn annotation(report: &Report, kind: &KindNumbers) -> String {
     let mut text = table(&rows);
     if is_partial(&kind.kind) {
         let share = percent(kind.annotated_voxels as f64 / kind.voxels.max(1) as f64);
-        text += &format!(
-            "\nannotated are {share} of the voxels, {} of {} slices, {} of {}",
+        text = format!(
+            "{text}\nannotated are {share} of the voxels, {} of {} slices, {} of {}",
             kind.annotated_slices,
             kind.slices,
             kind.annotated_cases,
