@@ -77,6 +77,8 @@ pub fn read(path: &Path) -> Result<Recording> {
     let text = files::read_text(path, FIXATION_BYTES).context(cannot).map_err(|failure| {
         failure.hint("save the table as text with commas, in UTF-8 (`CSV UTF-8` in Excel)")
     })?;
+    // Of a line that ends as on Windows the reader tells the number of the one before.
+    let text = text.replace("\r\n", "\n");
     let table = Table { path, text: text.strip_prefix('\u{feff}').unwrap_or(&text) };
     table.read()
 }
@@ -346,6 +348,8 @@ mod tests {
 
         hint: sort the rows of each picture by time, and leave one recording of one eye for each picture
         ");
+        let windows = format!("{NAMES}\n{ROWS}a.jpg,3,0.5\n").replace('\n', "\r\n");
+        assert_eq!(refusal(&windows), with("a.jpg,3,0.5"));
         insta::assert_snapshot!(with("a.jpg,3,0.5,0.5,0,9,900,1,1"), @"error: line 5 of the fixations `gaze.csv` has `CURRENT_FIX_DURATION` 0, expected milliseconds above 0");
         insta::assert_snapshot!(with("a.jpg,3,0.5,NaN,100,9,900,1,1"), @"error: line 5 of the fixations `gaze.csv` has `NaN` in `CURRENT_FIX_Y`, expected a number");
         insta::assert_snapshot!(with("a.jpg,3,\"0,5\",0.5,100,9,900,1,1"), @r"

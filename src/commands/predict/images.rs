@@ -223,7 +223,7 @@ mod tests {
         // Labels have the format of their image; what Slicer drew on one is none.
         let names = ["a.nrrd", "a.seg.nrrd", "b.MHA", "c.mhd", "c.raw", "d.tif", "e.bmp"];
         let expected =
-            [("a", ".seg.nrrd"), ("b", ".mha"), ("c", ".mha"), ("d", ".nii.gz"), ("e", ".png")];
+            [("a", ".seg.nrrd"), ("b", ".mha"), ("c", ".mha"), ("d", ".tif"), ("e", ".png")];
         let expected = expected.map(|(name, ending)| (name, 1, ending));
         assert_eq!(found(&names, 1).unwrap(), images(&expected));
     }

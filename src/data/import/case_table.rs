@@ -65,6 +65,8 @@ impl CaseTable {
         let text = files::read_text(path, SMALL_BYTES).context(cannot).map_err(|failure| {
             failure.hint("save the table as text with commas, in UTF-8 (`CSV UTF-8` in Excel)")
         })?;
+        // Of a line that ends as on Windows the reader tells the number of the one before.
+        let text = text.replace("\r\n", "\n");
         let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
         let first = text.lines().find(|line| !line.trim().is_empty()).unwrap_or_default();
         let count = |delimiter: &char| first.matches(*delimiter).count();

@@ -413,11 +413,32 @@ mod tests {
                     .contains(&format!("`FOLDER/dataset.json` has no `{key}`"))
             );
         }
-        insta::assert_snapshot!(refused("labels", json!({"background": 0, "whole": [1, 2, 3], "core": [2, 3]})), @"");
-        insta::assert_snapshot!(refused("labels", json!({"background": 0, "a": 2, "ignore": 1})), @"");
-        insta::assert_snapshot!(refused("labels", json!({"background": 0, "a": 1, "ignore": 9})), @"");
-        insta::assert_snapshot!(refused("labels", json!({"0": "background", "1": "liver"})), @"");
-        insta::assert_snapshot!(refused("file_ending", json!(".gipl")), @"");
+        insta::assert_snapshot!(refused("labels", json!({"background": 0, "whole": [1, 2, 3], "core": [2, 3]})), @r#"
+        error: `labels` has the region `core`, which is `[2,3]`, expected one number for each class in `FOLDER/dataset.json`
+
+        hint: regions lie over each other, and a voxel has one class here: name each label in a copy of the file without `regions_class_order`, as in `"labels": {"background": 0, "part 1": 1, "part 2": 2, "part 3": 3}`
+        hint: regions are put together from the labels that are predicted
+        "#);
+        insta::assert_snapshot!(refused("labels", json!({"background": 0, "a": 2, "ignore": 1})), @r"
+        error: class `a` has label 2, expected 1 in `FOLDER/dataset.json`
+
+        hint: nnU-Net demands 0, 1, 2 and so on without gaps
+        ");
+        insta::assert_snapshot!(refused("labels", json!({"background": 0, "a": 1, "ignore": 9})), @r"
+        error: `ignore` has label `9`, expected 2, one more than the largest of the classes in `FOLDER/dataset.json`
+
+        hint: nnU-Net demands it so; give labels of these voxels that value
+        ");
+        insta::assert_snapshot!(refused("labels", json!({"0": "background", "1": "liver"})), @r"
+        error: `FOLDER/dataset.json` has `labels` by their numbers, as the first version of nnU-Net had, expected `channel_names` and `labels` by names
+
+        hint: turn the folder into one of the second version with `nnUNetv2_convert_old_nnUNet_dataset FOLDER DatasetNNN_NAME`, or with `nnUNetv2_convert_MSD_dataset -i FOLDER` where it is of the Medical Segmentation Decathlon
+        ");
+        insta::assert_snapshot!(refused("file_ending", json!(".gipl")), @r#"
+        error: `file_ending` is `".gipl"`, expected one of `.nii.gz`, `.nii`, `.hdr`, `.hdr.gz`, `.seg.nrrd`, `.nrrd`, `.nhdr`, `.mha`, `.mhd`, `.png`, `.bmp`, `.tif`, `.tiff`, `.npy`, `.npz` in `FOLDER/dataset.json`
+
+        hint: save images and labels in one of these formats, for example as `.nii.gz`
+        "#);
         let mut first = sound();
         first["modality"] = first["channel_names"].take();
         first.as_object_mut().unwrap().remove("channel_names");
@@ -490,7 +511,11 @@ mod tests {
             let said = Description::read(path).unwrap_err().to_string();
             said.replace(folder.path().to_str().unwrap(), "FOLDER")
         };
-        insta::assert_snapshot!(said(&folder.path().join("x")), @"");
+        insta::assert_snapshot!(said(&folder.path().join("x")), @r"
+        error: there is no folder `FOLDER/x`
+
+        hint: `--from` takes the folder of one data set, such as `nnUNet_raw/Dataset027_ACDC`, with `dataset.json`, `imagesTr` and `labelsTr` in it
+        ");
         assert!(said(folder.path()).starts_with("error: there is no `FOLDER/dataset.json`"));
         let inside = folder.path().join("Dataset001_A");
         std::fs::create_dir(&inside).unwrap();

@@ -373,27 +373,62 @@ mod tests {
         assert_eq!(cases.keys().collect::<Vec<_>>(), ["c", "one"]);
         assert_eq!(cases["one"].images[0], folder.path().join("elsewhere/1.nrrd"));
         fs::remove_file(folder.path().join("elsewhere/1.nrrd")).unwrap();
-        insta::assert_snapshot!(refused(&folder, &listed), @"");
+        insta::assert_snapshot!(refused(&folder, &listed), @r"
+        error: there is no `FOLDER/elsewhere/1.nrrd`, which `FOLDER/dataset.json` lists for case `one`
+
+        hint: relative names begin in the folder of `dataset.json`
+        ");
     }
 
     #[test]
     fn what_does_not_belong_together_is_refused_by_name() {
         let folder = folder();
-        insta::assert_snapshot!(refused(&folder, &json!({"numTraining": 5})), @"");
+        insta::assert_snapshot!(refused(&folder, &json!({"numTraining": 5})), @r"
+        error: `numTraining` is 5 in `FOLDER/dataset.json`, and `imagesTr` has 2 cases: `a`, `b_x`
+
+        hint: add what is missing, or mend the number
+        ");
         let one = json!({"channel_names": {"0": "T1"}});
-        insta::assert_snapshot!(refused(&folder, &one), @"");
-        insta::assert_snapshot!(refused(&folder, &json!({"file_ending": ".nii.gz"})), @"");
+        insta::assert_snapshot!(refused(&folder, &one), @r"
+        error: `FOLDER/imagesTr/a_0001.nrrd` would be channel 1 of case `a`, expected 1 files for each case as `FOLDER/dataset.json` names channels
+
+        hint: name it in `channel_names`, or move it away
+        ");
+        insta::assert_snapshot!(refused(&folder, &json!({"file_ending": ".nii.gz"})), @r"
+        error: `FOLDER/imagesTr/a_0000.nrrd` looks like data and would be left out, expected names that end in `.nii.gz`
+
+        hint: save or rename it as NIfTI, or move it away
+        hint: `file_ending` in `FOLDER/dataset.json` is `.nii.gz`
+        ");
         add(&folder, "imagesTr/e.nrrd");
-        insta::assert_snapshot!(refused(&folder, &json!({})), @"");
+        insta::assert_snapshot!(refused(&folder, &json!({})), @r"
+        error: `FOLDER/imagesTr/e.nrrd` has no number of a channel in its name
+
+        hint: images are called `CASE_0000.nrrd`, `CASE_0001.nrrd` and so on
+        ");
         fs::remove_file(folder.path().join("imagesTr/e.nrrd")).unwrap();
         add(&folder, "imagesTs/a_0000.nrrd");
         add(&folder, "imagesTs/a_0001.nrrd");
         add(&folder, "labelsTs/a.nrrd");
-        insta::assert_snapshot!(refused(&folder, &json!({})), @"");
+        insta::assert_snapshot!(refused(&folder, &json!({})), @r"
+        error: `FOLDER/imagesTr/a_0000.nrrd` is in `imagesTs` too
+
+        hint: remove one: it cannot be trained on and tested with
+        ");
         fs::remove_file(folder.path().join("imagesTr/b_x_0001.nrrd")).unwrap();
-        insta::assert_snapshot!(refused(&folder, &json!({})), @"");
+        insta::assert_snapshot!(refused(&folder, &json!({})), @r"
+        error: case `b_x` lacks channel 1 (`T2`)
+
+        hint: looked for `b_x_0001.nrrd` beside `FOLDER/imagesTr/b_x_0000.nrrd`
+        hint: `FOLDER/dataset.json` names 2 channels, and each case needs all of them
+        ");
         fs::remove_file(folder.path().join("labelsTr/a.nrrd")).unwrap();
-        insta::assert_snapshot!(refused(&folder, &json!({})), @"");
+        insta::assert_snapshot!(refused(&folder, &json!({})), @r"
+        error: case `a` has no labels
+
+        hint: looked for `FOLDER/labelsTr/a.nrrd`
+        hint: labels without image, among others, are `b_x`
+        ");
         fs::remove_dir_all(folder.path().join("labelsTr")).unwrap();
         assert!(
             refused(&folder, &json!({})).starts_with("error: there is no folder `FOLDER/labelsTr`")

@@ -53,7 +53,13 @@ mod tests {
             std::fs::write(&path, bytes).unwrap();
             read(&path).unwrap_err().to_string().replace(folder.path().to_str().unwrap(), "FOLDER")
         };
-        insta::assert_snapshot!(refused(b"{\n  \"labels\": {\"background\": 0,}\n}"), @"");
+        insta::assert_snapshot!(refused(b"{\n  \"labels\": {\"background\": 0,}\n}"), @r"
+        error: `FOLDER/a.json` is no JSON
+          --> FOLDER/a.json:2:30
+          caused by: trailing comma at line 2 column 30
+
+        hint: `python3 -m json.tool FOLDER/a.json` says the same of it once it is mended
+        ");
         assert!(refused(b"{\"a\": \"\xff\"}").contains("it is no UTF-8 text"));
         assert!(refused(b"").contains("--> FOLDER/a.json:1:0"));
         // Deeper than anybody nests.

@@ -209,12 +209,37 @@ mod tests {
     fn folds_that_no_packed_data_set_has_are_refused_with_the_case() {
         let refused = |splits: Value| allotted(&splits).unwrap_err();
         let all = ["a", "b", "c", "d"];
-        insta::assert_snapshot!(refused(json!([{"train": ["a", "b"], "val": ["c"]}])), @"");
-        insta::assert_snapshot!(refused(json!([{"train": ["a"], "val": ["b", "c", "d"]}, {"train": ["b"], "val": ["a", "c", "d"]}])), @"");
-        insta::assert_snapshot!(refused(json!([{"train": ["a"], "val": all}])), @"");
-        insta::assert_snapshot!(refused(json!([{"train": ["a", "b"], "val": ["c", "d"]}, {"train": ["c", "d"], "val": ["b"]}])), @"");
-        insta::assert_snapshot!(refused(json!([{"train": ["a", "b"], "val": ["c", "e"]}])), @"");
-        insta::assert_snapshot!(refused(json!({"train": all})), @"");
+        insta::assert_snapshot!(refused(json!([{"train": ["a", "b"], "val": ["c"]}])), @r"
+        error: case `d` is in no fold in `FOLDER/splits_final.json`
+
+        hint: each case to train on is once in `val`, and in `train` of all other folds
+        ");
+        insta::assert_snapshot!(refused(json!([{"train": ["a"], "val": ["b", "c", "d"]}, {"train": ["b"], "val": ["a", "c", "d"]}])), @r"
+        error: case `c` is in `val` of folds 1 and 2, expected one in `FOLDER/splits_final.json`
+
+        hint: a packed data set holds each case out once; folds are counted from 1
+        ");
+        insta::assert_snapshot!(refused(json!([{"train": ["a"], "val": all}])), @r"
+        error: case `a` is in `train` and in `val` of fold 1 in `FOLDER/splits_final.json`
+
+        hint: remove it from one of them
+        ");
+        insta::assert_snapshot!(refused(json!([{"train": ["a", "b"], "val": ["c", "d"]}, {"train": ["c", "d"], "val": ["b"]}])), @r"
+        error: case `a` is in `train` of fold 1, and in fold 2 it is nowhere in `FOLDER/splits_final.json`
+
+        hint: a packed data set trains on a case in all folds but the one that holds it out
+        ");
+        insta::assert_snapshot!(refused(json!([{"train": ["a", "b"], "val": ["c", "e"]}])), @r"
+        error: case `e` is named in fold 1, and is none of the cases to train on in `FOLDER/splits_final.json`
+
+        hint: names are those of files in `labelsTr`, without their ending
+        hint: the file may be of another data set: give the right one with `--splits FILE`
+        ");
+        insta::assert_snapshot!(refused(json!({"train": all})), @r#"
+        error: expected 1 to 1000 folds, found `{"train":["a","b","c","d"]}` in `FOLDER/splits_final.json`
+
+        hint: nnU-Net writes a list of folds, for example `[{"train": ["a", "b"], "val": ["c"]}]`
+        "#);
         assert!(
             refused(json!([{"train": all}]))
                 .starts_with("error: fold 1 has no names of cases in `val`")
