@@ -145,10 +145,8 @@ fn annotation(report: &Report, kind: &KindNumbers) -> String {
         if has_voxels {
             row.push(label.voxels.to_string());
         }
-        row.push(percent(match has_voxels {
-            true => label.share,
-            false => label.slices as f64 / kind.slices.max(1) as f64,
-        }));
+        let of_slices = label.slices as f64 / kind.slices.max(1) as f64;
+        row.push(percent(if has_voxels { label.share } else { of_slices }));
         row
     };
     let rows: Vec<Vec<String>> = std::iter::once(head).chain(kind.labels.iter().map(row)).collect();
