@@ -99,17 +99,17 @@ mod tests {
     use super::*;
     use crate::scan::Grid;
 
-    fn case(name: &str, prediction: [u8; 4], truth: [u8; 4]) -> Result<LabelledCase> {
+    fn case(name: &str, prediction: [u8; 4], truth: [u8; 4]) -> LabelledCase {
         let grid = Grid::unplaced([1, 2, 2], None);
         let [prediction, truth] = [prediction, truth].map(Vec::from);
-        Ok(LabelledCase { name: name.to_owned(), grid, prediction, truth })
+        LabelledCase { name: name.to_owned(), grid, prediction, truth }
     }
 
     fn cases() -> Vec<Result<LabelledCase>> {
         vec![
-            case("a", [1, 1, 0, 0], [1, 0, 2, 0]),
-            case("b", [0, 0, 2, 2], [0, 0, 2, 2]),
-            case("c", [0; 4], [0; 4]),
+            Ok(case("a", [1, 1, 0, 0], [1, 0, 2, 0])),
+            Ok(case("b", [0, 0, 2, 2], [0, 0, 2, 2])),
+            Ok(case("c", [0; 4], [0; 4])),
         ]
     }
 
@@ -142,13 +142,13 @@ mod tests {
             (unnamed.structures, &unnamed.cases[1].1),
             (vec!["1".to_owned(), "2".to_owned()], &vec![None, Some(1.0)])
         );
-        let none = DiceTable::of_files(None, vec![case("c", [0; 4], [0; 4])]).unwrap();
+        let none = DiceTable::of_files(None, vec![Ok(case("c", [0; 4], [0; 4]))]).unwrap();
         insta::assert_snapshot!(none.means(), @"
         structure             Dice   cases
         mean of cases          n/a       0
         1 case is left out of the mean: neither prediction nor truth has a structure
         ");
-        let other = LabelledCase { truth: vec![0; 3], ..case("c", [0; 4], [0; 4]).unwrap() };
+        let other = LabelledCase { truth: vec![0; 3], ..case("c", [0; 4], [0; 4]) };
         assert!(DiceTable::of_files(None, [Ok(other)]).is_err());
     }
 }

@@ -145,16 +145,19 @@ fn annotation(report: &Report, kind: &KindNumbers) -> String {
         if has_voxels {
             row.push(label.voxels.to_string());
         }
-        let of_slices = label.slices as f64 / kind.slices.max(1) as f64;
-        row.push(percent(if has_voxels { label.share } else { of_slices }));
+        row.push(percent(if has_voxels {
+            label.share
+        } else {
+            label.slices as f64 / kind.slices.max(1) as f64
+        }));
         row
     };
     let rows: Vec<Vec<String>> = std::iter::once(head).chain(kind.labels.iter().map(row)).collect();
     let mut text = table(&rows);
     if is_partial(&kind.kind) {
         let share = percent(kind.annotated_voxels as f64 / kind.voxels.max(1) as f64);
-        text += &format!(
-            "\nannotated are {share} of the voxels, {} of {} slices, {} of {}",
+        text = format!(
+            "{text}\nannotated are {share} of the voxels, {} of {} slices, {} of {}",
             kind.annotated_slices,
             kind.slices,
             kind.annotated_cases,

@@ -57,6 +57,17 @@ impl AxisOrder {
         })
     }
 
+    /// How it differs from [`AxisOrder::SAME`], as the end of a sentence.
+    fn words(self) -> String {
+        let back = (0..3).rev().filter(|&axis| self.flipped[axis]);
+        let back: Vec<&str> = back.map(|axis| AXES[axis]).collect();
+        match (self.axes == Self::SAME.axes, back.is_empty()) {
+            (true, true) => String::new(),
+            (true, false) => format!(", with {} stored the other way round", back.join(" and ")),
+            (false, _) => ", with its axes in another order".to_owned(),
+        }
+    }
+
     /// What labels of this shape hold, in the order of their image.
     pub(super) fn carry<T: Copy>(self, values: &[T], shape: [usize; 3]) -> Vec<T> {
         let strides = [shape[1] * shape[2], shape[2], 1];
@@ -338,17 +349,8 @@ impl FileGrid {
         if !image.has_spacing_of(&labels) {
             return spacing_difference(&image, &labels);
         }
-        let back: Vec<&str> = (0..3)
-            .rev()
-            .filter(|&axis| cosine(axis, axes[axis]) < 0.0)
-            .map(|axis| AXES[axis])
-            .collect();
-        let stored = match (axes == AxisOrder::SAME.axes, back.is_empty()) {
-            (true, true) => String::new(),
-            (true, false) => format!(", with {} stored the other way round", back.join(" and ")),
-            (false, _) => ", with its axes in another order".to_owned(),
-        };
-        let shift = image.shift(&own, &middle_mm);
+        let flipped = [0, 1, 2].map(|axis| cosine(axis, axes[axis]) < 0.0);
+        let (shift, stored) = (image.shift(&own, &middle_mm), AxisOrder { axes, flipped }.words());
         format!("{shift}{stored}, expected at most {TOLERANCE} voxels")
     }
 

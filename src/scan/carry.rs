@@ -38,13 +38,12 @@ impl FileGrid {
     /// The labels of the file at `path`, voxel by voxel of this image, also where they lie on other voxels: as
     /// [`FileGrid::labels_at`] where these are the same.
     ///
-    /// Where `coding` has a value for unlabelled, each annotated voxel goes to the voxel of the image that its centre lies in,
-    /// and where several meet the class of most of them holds, of equally many the smallest that is not the background. Else each voxel of the
-    /// image takes the label of the voxel that its centre lies in, and the background where there is none. Notes how
-    /// many voxels were lost.
+    /// Where `coding` has a value for unlabelled, each annotated voxel goes to the voxel of the image that its centre
+    /// lies in, and where several meet [`elect`] decides. Else each voxel of the image takes the label of the voxel that
+    /// its centre lies in, and the background where there is none. Notes how many voxels were lost.
     ///
-    /// Refuses labels that share no voxel with the image, those that a mistake in a header has mirrored, and files that do not say
-    /// where they lie.
+    /// Refuses labels that share no voxel with the image, those that a mistake in a header has mirrored, and files that
+    /// do not say where they lie.
     pub fn labels_carried(&self, path: &Path, coding: &Coding, notes: &Notes) -> Result<Labels> {
         let file = read_grid(path, notes)?;
         if self.order_of(&file).is_some() || self.mistake(&file).is_some() {
@@ -186,8 +185,8 @@ impl Way {
     }
 }
 
-/// Gives each voxel that has `votes`, pairs of a voxel and a label, the label of most of them, of equally many the smallest
-/// that is not the background. Returns how many voxels have any.
+/// Gives each voxel that has `votes`, pairs of a voxel and a label, the label of most of them, of equally many the
+/// smallest that is not the background. Returns how many voxels have any.
 pub fn elect(votes: Vec<(usize, u8)>, values: &mut [u8]) -> usize {
     // The background comes last among equals.
     let mut votes: Vec<(usize, u8)> =

@@ -424,12 +424,14 @@ fn own_nifti_files_are_imported_or_refused_by_name() {
     error: `FOLDER/scribbles/two.nii` has shape [2, 4, 3] along the axes of its image, expected [2, 3, 4]
 
     hint: draw or resample the labels on the image itself
+    hint: if both headers are true, `--regrid` carries labels to the voxels of the image on which they lie
     ");
     write_nifti(&two, SHAPE, [10.0, 1.5, 1.37], &scribble);
     insta::assert_snapshot!(text(import(), folder.path()), @r"
     error: `FOLDER/scribbles/two.nii` has spacing [10.0, 1.5, 1.37], expected [10.0, 1.5625, 1.37] as its image has
 
     hint: draw or resample the labels on the image itself
+    hint: if both headers are true, `--regrid` carries labels to the voxels of the image on which they lie
     ");
     write_nifti(&two, SHAPE, SPACING_MM, &image);
     insta::assert_snapshot!(text(import(), folder.path()), @"error: `FOLDER/scribbles/two.nii` holds label 100 in slice 0 at row 0, column 0, expected 0 to 3 or 4 for unlabelled");

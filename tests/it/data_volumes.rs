@@ -448,9 +448,9 @@ fn names_of_other_conventions_are_understood_and_nothing_is_left_out() {
     hint: put the image into `FOLDER/images`, or move them away
     ");
     insta::assert_snapshot!(refusal_with(&place, "images/c.nii.gz"), @r"
-    error: image `FOLDER/images/c.nii.gz` has no scribbles
+    error: image `FOLDER/images/c.nii.gz` has neither scribbles nor dense labels
 
-    hint: looked for `FOLDER/scribbles/c.nii.gz`, `FOLDER/scribbles/c.nii`
+    hint: looked for `FOLDER/scribbles/c.nii.gz`, `FOLDER/scribbles/c.nii`, `FOLDER/dense/c.nii.gz`, `FOLDER/dense/c.nii`
     hint: move the image away if nobody drew on it
     ");
     insta::assert_snapshot!(refusal_with(&place, "scribbles/c.gipl"), @r"

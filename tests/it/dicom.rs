@@ -89,7 +89,7 @@ fn folder(slices: &[Slice]) -> TempDir {
 }
 
 fn said(path: &Path, folder: &Path) -> String {
-    let failure = read(path, &Notes::default()).err().expect("it was taken").to_string();
+    let failure = read(path, &Notes::default()).expect_err("it was taken").to_string();
     let said = failure.replace(folder.to_str().unwrap(), "FOLDER");
     // Which formats are read hangs on how the program was built.
     let said = said.lines().next().unwrap().split(", expected NIfTI").next().unwrap();

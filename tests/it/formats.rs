@@ -365,15 +365,10 @@ fn what_is_written_other_programs_read() {
     assert_eq!(page[..10], [b'I', b'I', 42, 0, 8, 0, 0, 0, 10, 0]);
 }
 
+/// Images and scribbles of four cases, each in a format of its own.
 #[cfg(feature = "hdf5")]
-#[test]
-fn own_data_may_be_in_any_of_these_formats() {
-    use scrimp::data::SCRIBBLE;
-    use scrimp::data::import::Source;
-    use scrimp::data::import::own_data::{self, Folders, ScribbleFolder};
-    let to = TempDir::new().unwrap();
-    let [images, scribbles] = ["images", "scribbles"].map(|name| to.path().join(name));
-    for folder in [&images, &scribbles] {
+fn of_four_formats(images: &Path, scribbles: &Path) {
+    for folder in [images, scribbles] {
         fs::create_dir(folder).unwrap();
     }
     let copy = |from: &str, to: PathBuf| assert!(fs::copy(folder().join(from), to).unwrap() > 0);
@@ -403,6 +398,17 @@ fn own_data_may_be_in_any_of_these_formats() {
         writer.append(&labels.collect::<Vec<u8>>()).unwrap();
         writer.finish().unwrap();
     }
+}
+
+#[cfg(feature = "hdf5")]
+#[test]
+fn own_data_may_be_in_any_of_these_formats() {
+    use scrimp::data::SCRIBBLE;
+    use scrimp::data::import::Source;
+    use scrimp::data::import::own_data::{self, Folders, ScribbleFolder};
+    let to = TempDir::new().unwrap();
+    let [images, scribbles] = ["images", "scribbles"].map(|name| to.path().join(name));
+    of_four_formats(&images, &scribbles);
     let classes = ["1=background", "2=liver", "3=tumour"].map(String::from).to_vec();
     let folders = Folders {
         scribbles: Some(ScribbleFolder { path: scribbles, unlabelled: 0 }),

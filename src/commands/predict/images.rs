@@ -209,8 +209,8 @@ mod tests {
             found.map(|image| (image.name, image.ending)).collect::<Vec<_>>()
         };
         let anna = ("anna.2024".to_owned(), ".nii.gz".to_owned());
-        assert_eq!(named(&series), [anna.clone()]);
-        assert_eq!(named(&series.join(".")), [anna.clone()]);
+        assert_eq!(named(&series), std::slice::from_ref(&anna));
+        assert_eq!(named(&series.join(".")), std::slice::from_ref(&anna));
         assert_eq!(named(folder.path()), [anna, ("berta".to_owned(), ".nii".to_owned())]);
     }
 

@@ -113,12 +113,12 @@ impl<'a> RawFolderPlan<'a> {
         let mut words =
             format!("{} cases to train on with `{}`", count(Role::Learned), self.annotation);
         if let Some(ignore) = self.ignore {
-            words += &format!(", label {ignore} is ignored");
+            words = format!("{words}, label {ignore} is ignored");
         }
         for (role, what) in [(Role::Scored, "to validate with"), (Role::Tested, "to test with")] {
             let count = count(role);
             if count > 0 {
-                words += &format!("; {count} {what} alone");
+                words = format!("{words}; {count} {what} alone");
             }
         }
         format!("{words}\n{}", self.prepared_words())
@@ -195,6 +195,6 @@ fn are_pictures(dataset: &Dataset, cases: &[(&Case, Role)]) -> bool {
 /// The level of 8 bits that a number between 0 and 1 is exactly.
 fn level(value: f32) -> Option<u8> {
     let level = (f64::from(value) * 255.0).round();
-    let is_same = (level / 255.0) as f32 == value;
+    let is_same = ((level / 255.0) as f32).to_bits() == value.to_bits();
     (is_same && (0.0..=255.0).contains(&level)).then_some(level as u8)
 }

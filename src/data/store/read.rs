@@ -179,7 +179,7 @@ impl<'a> Packed<'a> {
             self.name_classes(&mut rows, classes.len())?;
         }
         let (levels, test_fold, cases) = (self.levels()?, self.test_fold()?, Vec::new());
-        let about = Dataset { name, provenance, preparation, levels, test_fold, cases, classes };
+        let about = Dataset { name, classes, provenance, preparation, levels, test_fold, cases };
         Ok(Contents { about, rows, channels })
     }
 

@@ -57,7 +57,9 @@ pub(super) fn commands() -> String {
 
 fn command(text: &mut String, of: &mut Command) {
     if of.has_subcommands() {
-        of.get_subcommands_mut().filter(|c| c.get_name() != "help").for_each(|c| command(text, c));
+        of.get_subcommands_mut()
+            .filter(|c| c.get_name() != "help" && !c.is_hide_set())
+            .for_each(|c| command(text, c));
         return;
     }
     let usage = of.render_usage().to_string();

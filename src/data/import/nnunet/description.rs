@@ -301,13 +301,12 @@ impl Said<'_> {
             let images =
                 images.and_then(|images| images.iter().map(path).collect::<Option<Vec<_>>>());
             let label = files.get("label").and_then(path);
-            match (images, label) {
-                (Some(images), Some(label)) => Ok((name.clone(), ListedCase { images, label })),
-                _ => {
-                    let what =
-                        format!("case `{name}` in `dataset` has no list of `images` or no `label`");
-                    Err(self.wrong(&what).hint(example))
-                }
+            if let (Some(images), Some(label)) = (images, label) {
+                Ok((name.clone(), ListedCase { images, label }))
+            } else {
+                let what =
+                    format!("case `{name}` in `dataset` has no list of `images` or no `label`");
+                Err(self.wrong(&what).hint(example))
             }
         };
         cases.iter().map(case).collect::<Result<_>>().map(Some)
@@ -327,13 +326,13 @@ fn expanded(text: &str) -> String {
     let (mut path, mut rest) = (String::new(), text);
     while let Some((before, after)) = rest.split_once('$') {
         path.push_str(before);
-        let (name, behind) = match after.strip_prefix('{').and_then(|inner| inner.split_once('}')) {
-            Some(found) => found,
-            None => {
+        let (name, behind) =
+            if let Some(found) = after.strip_prefix('{').and_then(|inner| inner.split_once('}')) {
+                found
+            } else {
                 let is_word = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
                 after.split_at(after.find(|letter| !is_word(letter)).unwrap_or(after.len()))
-            }
-        };
+            };
         match std::env::var(name) {
             Ok(value) if !name.is_empty() => path.push_str(&value),
             _ => path.push_str(&rest[before.len()..rest.len() - behind.len()]),
@@ -419,6 +418,16 @@ mod tests {
         insta::assert_snapshot!(refused("labels", json!({"background": 0, "a": 1, "ignore": 9})), @"");
         insta::assert_snapshot!(refused("labels", json!({"0": "background", "1": "liver"})), @"");
         insta::assert_snapshot!(refused("file_ending", json!(".gipl")), @"");
+        let mut first = sound();
+        first["modality"] = first["channel_names"].take();
+        first.as_object_mut().unwrap().remove("channel_names");
+        assert!(
+            read(&first).unwrap_err().message().contains("has `modality`, as the first version")
+        );
+    }
+
+    #[test]
+    fn every_wrong_value_is_shown() {
         let first_line = |key, value| refused(key, value).lines().next().unwrap().to_owned();
         for (key, value, expected) in [
             ("labels", json!([1]), "`labels` is `[1]`, expected values by names of classes"),
@@ -472,12 +481,6 @@ mod tests {
                 format!("error: {expected} in `FOLDER/dataset.json`")
             );
         }
-        let mut first = sound();
-        first["modality"] = first["channel_names"].take();
-        first.as_object_mut().unwrap().remove("channel_names");
-        assert!(
-            read(&first).unwrap_err().message().contains("has `modality`, as the first version")
-        );
     }
 
     #[test]

@@ -302,7 +302,7 @@ mod tests {
         fs::write(path, "").unwrap();
     }
 
-    fn describe(folder: &TempDir, more: serde_json::Value) -> Description {
+    fn describe(folder: &TempDir, more: &serde_json::Value) -> Description {
         let mut all = json!({
             "channel_names": {"0": "T1", "1": "T2"},
             "labels": {"background": 0, "liver": 1, "ignore": 2},
@@ -318,13 +318,13 @@ mod tests {
 
     fn found(
         folder: &TempDir,
-        more: serde_json::Value,
+        more: &serde_json::Value,
     ) -> (Result<BTreeMap<String, Files>>, Vec<String>) {
         let (notes, description) = (Notes::default(), describe(folder, more));
         (find(folder.path(), &description, &notes), notes.take())
     }
 
-    fn refused(folder: &TempDir, more: serde_json::Value) -> String {
+    fn refused(folder: &TempDir, more: &serde_json::Value) -> String {
         let said = found(folder, more).0.unwrap_err().to_string();
         said.replace(folder.path().to_str().unwrap(), "FOLDER")
     }
@@ -334,7 +334,7 @@ mod tests {
         let folder = folder();
         add(&folder, "labelsTr/z.nrrd");
         add(&folder, "imagesTr/readme.txt");
-        let (cases, notes) = found(&folder, json!({}));
+        let (cases, notes) = found(&folder, &json!({}));
         let cases = cases.unwrap();
         let names: Vec<_> = cases.iter().map(|(name, files)| (&**name, files.is_test)).collect();
         assert_eq!(names, [("a", false), ("b_x", false), ("c", true)]);
@@ -356,7 +356,7 @@ mod tests {
             ]
         );
         let dense = json!({"labels": {"background": 0, "liver": 1}});
-        let (cases, notes) = found(&folder, dense);
+        let (cases, notes) = found(&folder, &dense);
         assert!(
             cases.unwrap()["a"].dense.is_none()
                 && notes.iter().any(|note| note.contains("dense themselves"))
@@ -369,34 +369,34 @@ mod tests {
         add(&folder, "elsewhere/1.nrrd");
         let images = json!(["elsewhere/1.nrrd", "imagesTr/a_0001.nrrd"]);
         let listed = json!({"dataset": {"one": {"images": images, "label": "labelsTr/a.nrrd"}}, "numTraining": 1});
-        let cases = found(&folder, listed.clone()).0.unwrap();
+        let cases = found(&folder, &listed).0.unwrap();
         assert_eq!(cases.keys().collect::<Vec<_>>(), ["c", "one"]);
         assert_eq!(cases["one"].images[0], folder.path().join("elsewhere/1.nrrd"));
         fs::remove_file(folder.path().join("elsewhere/1.nrrd")).unwrap();
-        insta::assert_snapshot!(refused(&folder, listed), @"");
+        insta::assert_snapshot!(refused(&folder, &listed), @"");
     }
 
     #[test]
     fn what_does_not_belong_together_is_refused_by_name() {
         let folder = folder();
-        insta::assert_snapshot!(refused(&folder, json!({"numTraining": 5})), @"");
+        insta::assert_snapshot!(refused(&folder, &json!({"numTraining": 5})), @"");
         let one = json!({"channel_names": {"0": "T1"}});
-        insta::assert_snapshot!(refused(&folder, one), @"");
-        insta::assert_snapshot!(refused(&folder, json!({"file_ending": ".nii.gz"})), @"");
+        insta::assert_snapshot!(refused(&folder, &one), @"");
+        insta::assert_snapshot!(refused(&folder, &json!({"file_ending": ".nii.gz"})), @"");
         add(&folder, "imagesTr/e.nrrd");
-        insta::assert_snapshot!(refused(&folder, json!({})), @"");
+        insta::assert_snapshot!(refused(&folder, &json!({})), @"");
         fs::remove_file(folder.path().join("imagesTr/e.nrrd")).unwrap();
         add(&folder, "imagesTs/a_0000.nrrd");
         add(&folder, "imagesTs/a_0001.nrrd");
         add(&folder, "labelsTs/a.nrrd");
-        insta::assert_snapshot!(refused(&folder, json!({})), @"");
+        insta::assert_snapshot!(refused(&folder, &json!({})), @"");
         fs::remove_file(folder.path().join("imagesTr/b_x_0001.nrrd")).unwrap();
-        insta::assert_snapshot!(refused(&folder, json!({})), @"");
+        insta::assert_snapshot!(refused(&folder, &json!({})), @"");
         fs::remove_file(folder.path().join("labelsTr/a.nrrd")).unwrap();
-        insta::assert_snapshot!(refused(&folder, json!({})), @"");
+        insta::assert_snapshot!(refused(&folder, &json!({})), @"");
         fs::remove_dir_all(folder.path().join("labelsTr")).unwrap();
         assert!(
-            refused(&folder, json!({})).starts_with("error: there is no folder `FOLDER/labelsTr`")
+            refused(&folder, &json!({})).starts_with("error: there is no folder `FOLDER/labelsTr`")
         );
     }
 }

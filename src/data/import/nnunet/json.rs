@@ -57,7 +57,7 @@ mod tests {
         assert!(refused(b"{\"a\": \"\xff\"}").contains("it is no UTF-8 text"));
         assert!(refused(b"").contains("--> FOLDER/a.json:1:0"));
         // Deeper than anybody nests.
-        assert!(refused(&[b'['; 100_000]).contains("recursion limit exceeded"));
+        assert!(refused(&vec![b'['; 100_000]).contains("recursion limit exceeded"));
         std::fs::write(&path, "\u{feff}{\"a\": \"7\"}").unwrap();
         let value = read(&path).unwrap();
         assert_eq!((whole(&value["a"]), whole(&value)), (Some(7), None));

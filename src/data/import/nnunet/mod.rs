@@ -160,8 +160,9 @@ fn divided(
             (entry.fold, entry.is_scored_only) = (fold, true);
         }
         test_fold = Some(fold);
-        words +=
-            &format!("\n{count} cases of `imagesTs` are fold {fold}, which no run learns from.");
+        words = format!(
+            "{words}\n{count} cases of `imagesTs` are fold {fold}, which no run learns from."
+        );
     }
     refuse_torn(&entries, has_splits)?;
     Ok(Divided { entries, test_fold, words })

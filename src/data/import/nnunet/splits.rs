@@ -170,7 +170,10 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn allotted(splits: &Value) -> std::result::Result<(Vec<(u32, bool)>, Vec<String>), String> {
+    /// Folds, and whether a case is scored alone; and the notes.
+    type Allotted = (Vec<(u32, bool)>, Vec<String>);
+
+    fn allotted(splits: &Value) -> std::result::Result<Allotted, String> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(FILE);
         std::fs::write(&path, splits.to_string()).unwrap();

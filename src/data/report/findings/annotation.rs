@@ -40,7 +40,7 @@ pub(super) fn never_annotated(survey: &Survey) -> Vec<Finding> {
     for kind in survey.kinds().into_iter().filter(|kind| is_annotated(survey, kind)) {
         let labels = survey.labels(kind).into_iter();
         let missing = labels.filter(|(label, _)| {
-            !is_shown(survey, kind, *label) && !(is_partial(kind) && *label == 0)
+            !is_shown(survey, kind, *label) && (!is_partial(kind) || *label != 0)
         });
         let (drawn, nowhere): (Vec<_>, Vec<_>) =
             missing.partition(|(label, _)| kind == SCRIBBLE && is_shown(survey, DENSE, *label));
