@@ -40,7 +40,35 @@ fn a_packed_file_is_reported_on_as_when_it_was_packed() {
     assert_eq!(complaint(&prepared), "exit code 0\n");
     let checked = check(&path, &[]);
     assert_eq!(complaint(&checked), "exit code 0\n");
-    insta::assert_snapshot!(said(&checked), @"");
+    insta::assert_snapshot!(said(&checked), @r"
+    data set    phantom
+    cases       5 of 5 patients
+    slices      10
+    channels    1
+    classes     background, right ventricle, myocardium, left ventricle
+    folds       1 in 1, 1 in 2, 1 in 3, 1 in 4, 1 in 5
+
+    voxels   min  median  max  min mm  median mm  max mm
+    slices     2       2    2  10.000     10.000  10.000
+    rows      32      32   32   6.000      6.000   6.000
+    columns   32      32   32   6.000      6.000   6.000
+
+    dense            cases  slices  voxels  of annotated
+    background           5      10    9676       94.49 %
+    right ventricle      0       0       0        0.00 %
+    myocardium           5      10     350        3.42 %
+    left ventricle       5      10     214        2.09 %
+
+    scribble         cases  slices  voxels  of annotated
+    background           5      10     183       78.88 %
+    right ventricle      0       0       0        0.00 %
+    myocardium           5      10      13        5.60 %
+    left ventricle       5      10      36       15.52 %
+    annotated are 2.27 % of the voxels, 10 of 10 slices, 5 of 5 cases
+
+    warning: no pixel of any case is `right ventricle` in `dense`
+    warning: no pixel of any case is `right ventricle` in `scribble`
+    ");
     let report = said(&prepared);
     let (first, report) = report.split_once("\n\n").unwrap();
     assert!(first.starts_with("packed 5 cases with 10 slices into "), "{first}");
@@ -60,16 +88,34 @@ fn what_cannot_be_trained_on_fails_with_the_reasons() {
     let mut dataset = small();
     let path = packed(&dataset, &folder);
     let fold = check(&path, &["--fold", "9"]);
-    insta::assert_snapshot!(complained(&fold, &folder), @"");
+    insta::assert_snapshot!(complained(&fold, &folder), @r"
+    exit code 1
+    error: `FOLDER/set.h5` cannot be trained on
+      caused by: fold 9 holds out no cases, expected `1`, `2`, `3`, `4` or `5`
+
+    hint: choose another fold, or pack more cases
+    ");
     let annotation = check(&path, &["--fold", "2", "--annotation", "points"]);
-    insta::assert_snapshot!(complained(&annotation, &folder), @"");
+    insta::assert_snapshot!(complained(&annotation, &folder), @r"
+    exit code 1
+    error: `FOLDER/set.h5` cannot be trained on
+      caused by: no case that fold 2 does not hold out has annotation `points` to learn from
+
+    hint: choose another annotation, or pack the data set with this one
+    ");
     for case in &mut dataset.cases {
         case.annotations.remove(DENSE);
         case.annotations.get_mut(SCRIBBLE).unwrap().fill(IGNORE);
     }
     let path = packed(&dataset, &folder);
     let output = check(&path, &[]);
-    insta::assert_snapshot!(complained(&output, &folder), @"");
+    insta::assert_snapshot!(complained(&output, &folder), @r"
+    exit code 1
+    error: `FOLDER/set.h5` cannot be trained on
+      caused by: no voxel of any case is annotated in `scribble`
+
+    hint: look whether the labels were packed with the right values for classes and for unlabelled pixels; `--unlabelled` names the value of pixels that nobody annotated
+    ");
     assert!(said(&output).contains("\nrefused: no voxel of any case"), "{}", said(&output));
     let json: serde_json::Value =
         serde_json::from_slice(&check(&path, &["--json"]).stdout).unwrap();
