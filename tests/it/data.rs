@@ -424,7 +424,6 @@ fn own_nifti_files_are_imported_or_refused_by_name() {
     error: `FOLDER/scribbles/two.nii` has shape [2, 4, 3] along the axes of its image, expected [2, 3, 4]
 
     hint: draw or resample the labels on the image itself
-    hint: if both headers are true, `--regrid` carries labels to the voxels of the image on which they lie
     ");
     write_nifti(&two, SHAPE, [10.0, 1.5, 1.37], &scribble);
     insta::assert_snapshot!(text(import(), folder.path()), @r"

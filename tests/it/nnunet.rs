@@ -94,12 +94,40 @@ fn a_packed_data_set_goes_to_nnu_net_and_comes_back() {
     let export = |into: &str| scrimp(&["export", &pack, "--to", "nnunet", "--into", into]);
     let output = export(&into);
     assert!(output.status.success(), "{}", complaint(&output));
-    insta::assert_snapshot!(clean(&output.stdout), @"");
-    insta::assert_snapshot!(fs::read_to_string(format!("{into}/dataset.json")).unwrap(), @"");
-    assert_eq!(files(&PathBuf::from(&into)).len(), 5 * 3 + 2);
+    insta::assert_snapshot!(clean(&output.stdout), @r"
+    wrote `FOLDER/nnUNet_raw/Dataset501_HEART`: 5 cases to train on with `scribble`, label 4 is ignored
+    images are as they were prepared when they were packed: crop = none, spacing = as_stored, channels, name = image, intensities = published
+    `prepare nnunet --cases FOLDER/nnUNet_raw/Dataset501_HEART/cases.csv` knows whose they are
+    look at it with `nnUNetv2_plan_and_preprocess -d 501 --verify_dataset_integrity`
+    ");
+    insta::assert_snapshot!(fs::read_to_string(format!("{into}/dataset.json")).unwrap(), @r#"
+    {
+      "channel_names": {
+        "0": "noNorm"
+      },
+      "labels": {
+        "background": 0,
+        "right ventricle": 1,
+        "myocardium": 2,
+        "left ventricle": 3,
+        "ignore": 4
+      },
+      "numTraining": 5,
+      "file_ending": ".nii.gz",
+      "name": "phantom",
+      "description": "Synthetic short-axis slices, Easy, seed 5.\nimages are as they were prepared when they were packed: crop = none, spacing = as_stored, channels, name = image, intensities = published",
+      "scrimp": {
+        "channels": [
+          "image"
+        ]
+      }
+    }
+    "#);
+    // Beside images and two kinds of labels: the description, the folds and whose the cases are.
+    assert_eq!(files(&PathBuf::from(&into)).len(), 5 * 3 + 3);
     assert_eq!(
         files(&folder.path().join("nnUNet_raw")).len(),
-        5 * 3 + 2,
+        5 * 3 + 3,
         "nothing is left beside it"
     );
     for (into, expected) in [
@@ -120,7 +148,8 @@ fn a_packed_data_set_goes_to_nnu_net_and_comes_back() {
         "x",
     ]);
     insta::assert_snapshot!(clean(complaint(&refused).as_bytes()), @"");
-    let output = scrimp(&["prepare", "nnunet", "--from", &into, "--to", &back]);
+    let table = format!("{into}/cases.csv");
+    let output = scrimp(&["prepare", "nnunet", "--from", &into, "--cases", &table, "--to", &back]);
     assert!(output.status.success(), "{}", complaint(&output));
     let found = store::read(Path::new(&back)).unwrap();
     assert_same(&found.cases, &small(5).cases);
@@ -183,9 +212,19 @@ fn every_purpose_of_a_case_has_its_place() {
             "left out, for there is no `scribble` to train on and nothing to validate with: `phantom0007`",
         ]
     );
-    insta::assert_snapshot!(fs::read_to_string(folder.path().join("cases.csv")).unwrap(), @"");
+    insta::assert_snapshot!(fs::read_to_string(folder.path().join("cases.csv")).unwrap(), @r"
+    case,patient,classes
+    phantom0001,p0,
+    phantom0002,p0,
+    phantom0003,p1,background;right ventricle;left ventricle
+    phantom0004,p1,background;right ventricle;left ventricle
+    phantom0005,p2,
+    phantom0006,p2,
+    ");
     let splits = fs::read_to_string(folder.path().join("splits_final.json")).unwrap();
-    insta::assert_snapshot!(splits.split_whitespace().collect::<Vec<_>>().join(" "), @"");
+    insta::assert_snapshot!(splits.split_whitespace().collect::<Vec<_>>().join(" "), @r#"
+    [ { "train": [ "phantom0003", "phantom0004" ], "val": [ "phantom0001", "phantom0002" ] }, { "train": [ "phantom0001", "phantom0002" ], "val": [ "phantom0003", "phantom0004" ] }, { "train": [ "phantom0001", "phantom0002", "phantom0003", "phantom0004" ], "val": [ "phantom0005", "phantom0006" ] } ]
+    "#);
     let cases = Some(folder.path().join("cases.csv"));
     let (found, notes) = imported(&nnunet::RawFolder { cases, ..raw(folder.path()) });
     let names: Vec<&str> =
@@ -244,7 +283,9 @@ fn what_is_there_to_test_with_is_never_trained_on() {
     let json = folder.path().join("dataset.json");
     let few = fs::read_to_string(&json).unwrap().replace(",\n    \"left ventricle\": 3", "");
     fs::write(&json, few).unwrap();
-    let failure = Source::collect(nnunet::open(&raw(folder.path())).unwrap()).unwrap_err();
+    let Err(failure) = nnunet::open(&raw(folder.path())) else {
+        panic!("labels that nobody named")
+    };
     let said = failure.to_string().replace(folder.path().to_str().unwrap(), "FOLDER");
     assert!(said.contains("labelsTr/phantom0001.nii.gz` holds label 3 in slice"), "{said}");
     assert!(
@@ -258,6 +299,7 @@ fn pictures_stay_pictures() {
     let mut dataset = small(3);
     dataset.preparation = Some(Preparation::colours());
     for case in &mut dataset.cases {
+        case.patient.clone_from(&case.name);
         let voxels = (0..3 * 1024u32).map(|i| (f64::from(i * 7 % 256) / 255.0) as f32).collect();
         case.scan = Scan { grid: Grid::unplaced([1, 32, 32], None), channels: 3, voxels };
         case.annotations.values_mut().for_each(|labels| labels.truncate(1024));

@@ -240,11 +240,12 @@ fn draw(
     let cases: Belongings = trained.map(belonging).collect();
     let seen = |name: &str| {
         let Some(entry) = entries.get(name) else { return Ok(BTreeSet::new()) };
-        let labels = match (&entry.files.dense, &codings.scribble) {
-            (Some(path), _) => scan::read_labels(path, &codings.dense, notes)?,
-            (None, Some(coding)) => scan::read_labels(&entry.files.labels, coding, notes)?,
-            (None, None) => scan::read_labels(&entry.files.labels, &codings.dense, notes)?,
+        let (path, coding) = match (&entry.files.dense, &codings.scribble) {
+            (Some(path), _) => (path, &codings.dense),
+            (None, Some(coding)) => (&entry.files.labels, coding),
+            (None, None) => (&entry.files.labels, &codings.dense),
         };
+        let labels = scan::read_labels(path, coding, notes).map_err(where_labels_are_named)?;
         let mut classes = [false; 256];
         labels.values.iter().for_each(|&label| classes[usize::from(label)] = true);
         Ok((1..IGNORE).filter(|&class| classes[usize::from(class)]).collect())
@@ -299,6 +300,10 @@ fn shares<'a>(
     entries.map(share).collect()
 }
 
+fn where_labels_are_named(failure: Failure) -> Failure {
+    failure.hint("`labels` in `dataset.json` says which values labels have")
+}
+
 /// A case as its files hold it.
 fn case(name: &str, entry: &Entry, codings: &Codings, notes: &Notes) -> Result<Case> {
     let Files { images, labels, dense, is_test } = &entry.files;
@@ -307,13 +312,12 @@ fn case(name: &str, entry: &Entry, codings: &Codings, notes: &Notes) -> Result<C
     let coding = codings.scribble.as_ref().filter(|_| !is_test);
     let kind = if coding.is_some() { SCRIBBLE } else { DENSE };
     let coding = coding.unwrap_or(&codings.dense);
-    let read = image.labels_at(labels, coding, notes).map_err(|failure| {
-        failure.hint("`labels` in `dataset.json` says which values labels have")
-    })?;
+    let read = image.labels_at(labels, coding, notes).map_err(where_labels_are_named)?;
     let is_whole = !read.values.contains(&IGNORE);
     let mut annotations = BTreeMap::from([(kind.to_owned(), read.values)]);
     if let Some(path) = dense {
-        let dense = image.labels_at(path, &codings.dense, notes)?.values;
+        let dense =
+            image.labels_at(path, &codings.dense, notes).map_err(where_labels_are_named)?.values;
         annotations.insert(DENSE.to_owned(), dense);
     }
     if entry.is_scored_only {
