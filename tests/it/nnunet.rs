@@ -84,16 +84,13 @@ fn assert_same(found: &[Case], expected: &[Case]) {
 }
 
 #[test]
-fn a_packed_data_set_goes_to_nnu_net_and_comes_back() {
+fn a_folder_for_nnu_net_says_what_is_in_it() {
     let folder = TempDir::new().unwrap();
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
-    let (pack, back) = (path("heart.h5"), path("back.h5"));
+    let (pack, into) = (path("heart.h5"), path("nnUNet_raw/Dataset501_HEART"));
     store::write(Path::new(&pack), &small(5)).unwrap();
-    let into = path("nnUNet_raw/Dataset501_HEART");
     let clean = |text: &[u8]| String::from_utf8_lossy(text).replace(&path(""), "FOLDER/");
-    let export = |into: &str| scrimp(&["export", &pack, "--to", "nnunet", "--into", into]);
-    let output = export(&into);
-    assert!(output.status.success(), "{}", complaint(&output));
+    let output = scrimp(&["export", &pack, "--to", "nnunet", "--into", &into]);
     insta::assert_snapshot!(clean(&output.stdout), @r"
     wrote `FOLDER/nnUNet_raw/Dataset501_HEART`: 5 cases to train on with `scribble`, label 4 is ignored
     images are as they were prepared when they were packed: crop = none, spacing = as_stored, channels, name = image, intensities = published
@@ -123,6 +120,19 @@ fn a_packed_data_set_goes_to_nnu_net_and_comes_back() {
       }
     }
     "#);
+}
+
+#[test]
+fn a_packed_data_set_goes_to_nnu_net_and_comes_back() {
+    let folder = TempDir::new().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (pack, back) = (path("heart.h5"), path("back.h5"));
+    store::write(Path::new(&pack), &small(5)).unwrap();
+    let into = path("nnUNet_raw/Dataset501_HEART");
+    let clean = |text: &[u8]| String::from_utf8_lossy(text).replace(&path(""), "FOLDER/");
+    let export = |into: &str| scrimp(&["export", &pack, "--to", "nnunet", "--into", into]);
+    let output = export(&into);
+    assert!(output.status.success(), "{}", complaint(&output));
     // Beside images and two kinds of labels: the description, the folds and whose the cases are.
     assert_eq!(files(&PathBuf::from(&into)).len(), 5 * 3 + 3);
     assert_eq!(
