@@ -320,8 +320,8 @@ mod tests {
         let cases = vec![case("a", 0, &[(SCRIBBLE, [NO; 6]), (DENSE, [0; 6])])];
         let report = report(cases, Vec::new());
         insta::assert_snapshot!(refusal(&report).unwrap(), @r"
-        error: `dense` shows nothing but `background` in any case, expected at least two classes
-          caused by: no voxel of any case is annotated in `scribble`
+        error: `dense` shows nothing but `background` in any case that fold 1 does not hold out, expected at least two classes
+          caused by: no voxel of any case that fold 1 does not hold out is annotated in `scribble`
 
         hint: look whether the labels were packed with the right values for classes and for unlabelled pixels; `--unlabelled` names the value of pixels that nobody annotated
         ");

@@ -157,7 +157,12 @@ fn a_packed_data_set_goes_to_nnu_net_and_comes_back() {
         "--annotation",
         "x",
     ]);
-    insta::assert_snapshot!(clean(complaint(&refused).as_bytes()), @"");
+    insta::assert_snapshot!(clean(complaint(&refused).as_bytes()), @r"
+    exit code 2
+    error: no case of `phantom` has labels of voxels of kind `x` to train on
+
+    hint: give one of `dense`, `scribble` with `--annotation`
+    ");
     let table = format!("{into}/cases.csv");
     let output = scrimp(&["prepare", "nnunet", "--from", &into, "--cases", &table, "--to", &back]);
     assert!(output.status.success(), "{}", complaint(&output));
@@ -308,7 +313,8 @@ fn what_is_there_to_test_with_is_never_trained_on() {
 fn pictures_stay_pictures() {
     let mut dataset = small(3);
     dataset.preparation = Some(Preparation::colours());
-    for case in &mut dataset.cases {
+    for (case, fold) in dataset.cases.iter_mut().zip(1..) {
+        case.fold = fold;
         case.patient.clone_from(&case.name);
         let voxels = (0..3 * 1024u32).map(|i| (f64::from(i * 7 % 256) / 255.0) as f32).collect();
         case.scan = Scan { grid: Grid::unplaced([1, 32, 32], None), channels: 3, voxels };
