@@ -116,16 +116,22 @@ impl Drop for FreshFolder {
     }
 }
 
-/// Removes folders that were being written for `path` and that nobody holds locked.
-fn remove_abandoned_folders(path: &Path) {
-    let Some(name) = path.file_name() else { return };
+/// What lies beside `path` under the names of what is being written for it.
+pub fn partials_of(path: &Path) -> Vec<fs::DirEntry> {
+    let Some(name) = path.file_name() else { return Vec::new() };
     let begins = [b".", name.as_encoded_bytes(), b"."].concat();
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     let entries = fs::read_dir(folder.unwrap_or(Path::new("."))).into_iter().flatten().flatten();
-    for entry in entries {
-        let is_ours = entry.file_name().as_encoded_bytes().starts_with(&begins)
-            && is_partial(&entry.path())
-            && entry.file_type().is_ok_and(|kind| kind.is_dir());
+    let is_ours = |entry: &fs::DirEntry| {
+        entry.file_name().as_encoded_bytes().starts_with(&begins) && is_partial(&entry.path())
+    };
+    entries.filter(is_ours).collect()
+}
+
+/// Removes folders that were being written for `path` and that nobody holds locked.
+fn remove_abandoned_folders(path: &Path) {
+    for entry in partials_of(path) {
+        let is_ours = entry.file_type().is_ok_and(|kind| kind.is_dir());
         let lock = File::open(entry.path()).ok().filter(|_| is_ours);
         if lock.is_some_and(|lock| lock.try_lock().is_ok()) {
             // Whoever may not remove it is not hindered by it.

@@ -261,7 +261,7 @@ void scrimp_prepare_process() {
 }
 
 // From now on blocks of 36 MiB and more go back to the system when they are freed. Kept, the holes between blocks of
-// many sizes, which volumes need, grow to two fifths of the process; fresh pages cost a tenth of a step.
+// many sizes, which volumes need, grow to three tenths of the process; fresh pages cost a tenth of a step.
 void scrimp_return_large_blocks() {
 #ifdef __GLIBC__
   mallopt(M_MMAP_THRESHOLD, 36 << 20);

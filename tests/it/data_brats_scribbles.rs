@@ -69,6 +69,7 @@ fn import(volumes: &Volumes) -> Result<Dataset> {
     let source = open(volumes)?;
     let count = source.case_count;
     let dataset = Source::collect(source)?;
+    assert_eq!(dataset.test_fold, Some(2));
     assert_eq!(dataset.cases.len(), count);
     Ok(dataset)
 }

@@ -315,6 +315,7 @@ fn phantom(size: usize) -> Dataset {
 #[test]
 fn the_same_seed_draws_the_same_gaze_for_ever() {
     let dataset = phantom(32);
+    assert_eq!(dataset.test_fold, Some(2));
     assert_eq!(
         described(&dataset).into_iter().map(|(name, fold, _)| (name, fold)).collect::<Vec<_>>(),
         [

@@ -58,6 +58,7 @@ fn import(folder: &Path, size: usize, test_only: bool) -> Result<(Dataset, Vec<S
     let (source, warnings) = open(&Package { folder: folder.to_owned(), size, test_only })?;
     let count = source.case_count;
     let dataset = Source::collect(source)?;
+    assert_eq!(dataset.test_fold, Some(2));
     assert_eq!(dataset.cases.len(), count);
     Ok((dataset, warnings))
 }

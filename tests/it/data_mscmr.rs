@@ -38,7 +38,9 @@ fn package() -> TempDir {
 }
 
 fn import(folder: &Path) -> Result<Dataset> {
-    mscmr::open(folder, &Steps::as_published()).and_then(Source::collect)
+    let dataset = mscmr::open(folder, &Steps::as_published()).and_then(Source::collect)?;
+    assert_eq!(dataset.test_fold, Some(2));
+    Ok(dataset)
 }
 
 /// The labels of `TestSet` that no case is made of.

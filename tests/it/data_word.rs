@@ -72,6 +72,7 @@ fn import(folder: &Path, simulation: Option<Simulation>) -> Result<(Dataset, Vec
     let source = word::open(folder, simulation)?;
     let (count, notes) = (source.case_count, source.notes.clone());
     let dataset = Source::collect(source)?;
+    assert_eq!(dataset.test_fold, Some(2));
     assert_eq!(dataset.cases.len(), count);
     let clean = |note: String| note.replace(folder.to_str().unwrap(), "FOLDER");
     Ok((dataset, notes.take().into_iter().map(clean).collect()))

@@ -2,10 +2,11 @@
 //!
 //! Refuses what is damaged with its line. Knows the table and the names of classes; files of cases are not looked at.
 
+use super::patients::Patients;
 use crate::error::{Context, Failure, Result};
 use crate::files::{self, SMALL_BYTES};
 use crate::limits::FOLDS;
-use crate::scan::{list, split_ending};
+use crate::scan::{Notes, list, split_ending};
 use csv::{ReaderBuilder, StringRecord, Trim};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -47,6 +48,41 @@ pub(super) struct CaseTable {
     rows: BTreeMap<String, CaseRow>,
     /// Columns of [`COLUMNS`] that it has.
     columns: BTreeSet<&'static str>,
+}
+
+/// Whose a case is, and the classes that somebody looked for in it, as [`crate::data::Case::classes_annotated`].
+pub(super) type Origin = (String, Vec<u8>);
+
+/// The origin of each of the cases `found`, as a table says it, or else the names of cases by `pattern`.
+///
+/// Refuses a pattern beside a table that names patients, and tables that name other cases or leave some out. Notes
+/// names that look like several scans of one patient.
+pub(super) fn origins<'a>(
+    found: impl Iterator<Item = &'a String> + Clone,
+    pattern: Option<&str>,
+    table: Option<&CaseTable>,
+    notes: &Notes,
+) -> Result<BTreeMap<String, Origin>> {
+    let patients = Patients::parse(pattern)?;
+    let is_said = table.is_some_and(CaseTable::has_patients);
+    if is_said && pattern.is_some() {
+        let message = "`--patients` is given, and the table of cases has a column `patient`";
+        return Err(Failure::usage(message).hint("leave `--patients` out, or remove the column"));
+    }
+    if let Some(table) = table {
+        let names: BTreeSet<&String> = found.clone().collect();
+        table.refuse_others(|name| names.iter().any(|found| *found == name))?;
+    }
+    if !is_said {
+        patients.note_scans(found.clone(), notes);
+    }
+    let origin = |name: &String| {
+        let (patient, classes) =
+            table.map(|table| table.said_of(name)).transpose()?.unwrap_or_default();
+        let patient = patient.map_or_else(|| patients.of(name), Ok)?;
+        Ok((name.clone(), (patient, classes)))
+    };
+    found.map(origin).collect()
 }
 
 impl CaseTable {
@@ -132,6 +168,12 @@ impl CaseTable {
         Err(self
             .refusal(row.line, &format!("names case `{name}`, of which there is no image{more}"))
             .hint("add its image, or remove the line"))
+    }
+
+    /// Whose the case `name` is, and which classes somebody looked for in it; none where the table does not say so.
+    fn said_of(&self, name: &str) -> Result<(Option<String>, Vec<u8>)> {
+        let row = self.row(name)?;
+        Ok((row.patient.clone(), row.classes.clone()))
     }
 
     /// A failure of one of its lines.

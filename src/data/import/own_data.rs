@@ -3,11 +3,10 @@
 //! Knows neither organ nor modality; which files belong together, whose they are and which fold holds them out is what
 //! the files beside this one say.
 
-use super::case_table::CaseTable;
+use super::case_table::{CaseTable, origins};
 use super::classes::Classes;
 use super::own_data_files::{self as files, Files, Places};
 use super::own_data_folds::{Belonging, Belongings, Folding, Folds, divide};
-use super::patients::Patients;
 use super::{Source, Steps, prepared};
 use crate::data::{Case, DENSE, SCRIBBLE};
 use crate::error::{Failure, Result};
@@ -145,30 +144,12 @@ fn entries(
         dense: folders.dense.as_deref(),
     };
     let found = files::find(&places, notes)?;
-    let patients = Patients::parse(folders.patients.as_deref())?;
-    let table_has_patients = table.is_some_and(CaseTable::has_patients);
-    if table_has_patients && folders.patients.is_some() {
-        return Err(Failure::usage(
-            "`--patients` is given, and the table of cases has a column `patient`",
-        )
-        .hint("leave `--patients` out, or remove the column"));
-    }
-    if let Some(table) = table {
-        table.refuse_others(|name| found.contains_key(name))?;
-    }
-    if !table_has_patients {
-        patients.note_scans(found.keys(), notes);
-    }
+    let mut origins = origins(found.keys(), folders.patients.as_deref(), table, notes)?;
     let entry = |(name, files): (String, Files)| {
-        let row = table.map(|table| table.row(&name)).transpose()?;
-        let patient = match row.and_then(|row| row.patient.clone()) {
-            Some(patient) => patient,
-            None => patients.of(&name)?,
-        };
-        let classes_annotated = row.map(|row| row.classes.clone()).unwrap_or_default();
-        Ok((name, Entry { files, patient, classes_annotated }))
+        let (patient, classes_annotated) = origins.remove(&name).unwrap_or_default();
+        (name, Entry { files, patient, classes_annotated })
     };
-    found.into_iter().map(entry).collect()
+    Ok(found.into_iter().map(entry).collect())
 }
 
 /// Which fold holds each case out.

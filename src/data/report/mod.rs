@@ -124,6 +124,11 @@ mod samples {
         })
     }
 
+    /// Cases without annotation, called by their numbers.
+    pub(super) fn cases(count: usize) -> Survey {
+        survey((0..count).map(|number| annotated(&format!("c{number}"), &[])).collect())
+    }
+
     /// Cases of background, liver and tumour.
     pub(super) fn survey(cases: Vec<CaseMeasures>) -> Survey {
         let classes = ["background", "liver", "tumour"].map(String::from).to_vec();

@@ -123,14 +123,8 @@ fn admit(to: &Path, existing: Existing) -> Result<bool> {
 
 /// Removes what killed processes left of writing `path`; what somebody still writes is locked.
 fn remove_abandoned(path: &Path) {
-    let Some(name) = path.file_name() else { return };
-    let begins = [b".", name.as_encoded_bytes(), b"."].concat();
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    let entries = fs::read_dir(folder.unwrap_or(Path::new("."))).into_iter().flatten().flatten();
-    for entry in entries {
-        let is_ours = entry.file_name().as_encoded_bytes().starts_with(&begins)
-            && files::is_partial(&entry.path());
-        if is_ours && files::open(&entry.path()).is_ok_and(|file| file.try_lock().is_ok()) {
+    for entry in files::partials_of(path) {
+        if files::open(&entry.path()).is_ok_and(|file| file.try_lock().is_ok()) {
             // Whoever may not remove it is not hindered by it.
             drop(fs::remove_file(entry.path()));
         }

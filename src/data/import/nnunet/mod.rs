@@ -9,9 +9,8 @@ mod files;
 mod json;
 mod splits;
 
-use super::case_table::CaseTable;
+use super::case_table::{CaseTable, origins};
 use super::own_data_folds::{Belonging, Belongings, Folding, divide};
-use super::patients::Patients;
 use super::{Source, Steps, prepared};
 use crate::data::{Case, DENSE, SCRIBBLE};
 use crate::error::{Failure, Result};
@@ -175,29 +174,13 @@ fn entries(
     table: Option<&CaseTable>,
     notes: &Notes,
 ) -> Result<Entries> {
-    let patients = Patients::parse(raw.patients.as_deref())?;
-    let is_said = table.is_some_and(CaseTable::has_patients);
-    if is_said && raw.patients.is_some() {
-        let message = "`--patients` is given, and the table of cases has a column `patient`";
-        return Err(Failure::usage(message).hint("leave `--patients` out, or remove the column"));
-    }
-    if let Some(table) = table {
-        table.refuse_others(|name| found.contains_key(name))?;
-    }
-    if !is_said {
-        patients.note_scans(found.keys(), notes);
-    }
+    let mut origins = origins(found.keys(), raw.patients.as_deref(), table, notes)?;
     let entry = |(name, files): (String, Files)| {
-        let row = table.map(|table| table.row(&name)).transpose()?;
-        let patient = match row.and_then(|row| row.patient.clone()) {
-            Some(patient) => patient,
-            None => patients.of(&name)?,
-        };
-        let classes_annotated = row.map(|row| row.classes.clone()).unwrap_or_default();
+        let (patient, classes_annotated) = origins.remove(&name).unwrap_or_default();
         let (fold, is_scored_only) = (0, false);
-        Ok((name, Entry { files, patient, classes_annotated, fold, is_scored_only }))
+        (name, Entry { files, patient, classes_annotated, fold, is_scored_only })
     };
-    found.into_iter().map(entry).collect()
+    Ok(found.into_iter().map(entry).collect())
 }
 
 /// Gives the cases to train on the folds of a file. Refuses a table that has folds, too.

@@ -128,12 +128,8 @@ pub(super) fn spacing(survey: &Survey) -> Vec<Finding> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::report::samples::{annotated, survey};
+    use crate::data::report::samples::cases;
     use crate::preparation::{Intensities, Preparation};
-
-    fn cases(count: usize) -> Survey {
-        survey((0..count).map(|number| annotated(&format!("c{number}"), &[])).collect())
-    }
 
     fn said(found: Vec<Finding>) -> Vec<String> {
         found.into_iter().map(|finding| finding.sentence).collect()

@@ -112,11 +112,7 @@ pub(super) fn far_spacing(survey: &Survey) -> Vec<Finding> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::report::samples::{annotated, survey};
-
-    fn cases(count: usize) -> Survey {
-        survey((0..count).map(|number| annotated(&format!("c{number}"), &[])).collect())
-    }
+    use crate::data::report::samples::cases;
 
     fn said(found: Vec<Finding>) -> Vec<String> {
         found.into_iter().map(|finding| finding.sentence).collect()
