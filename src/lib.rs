@@ -17,6 +17,7 @@ pub mod panics;
 pub mod random;
 pub mod shares;
 pub mod signals;
+pub mod words;
 
 pub mod config;
 pub mod crf;

@@ -26,6 +26,7 @@ use crate::panics;
 use crate::scan::{Grid, Notes, read_grid};
 use crate::train::Method;
 use crate::train::inference::SLICES_AT_ONCE;
+use crate::words::counted;
 use images::ImageFiles;
 use indicatif::HumanBytes;
 use members::Member;
@@ -174,7 +175,7 @@ fn segment_all<'a>(
         let finished = looked.iter().filter(|ended| matches!(ended, Ended::Finished(_))).count();
         let before =
             if finished > 0 { format!(", {finished} finished before") } else { String::new() };
-        say(format_args!("{}{before}; {needed}", counted(jobs.len())));
+        say(format_args!("{}{before}; {needed}", counted(jobs.len(), "image")));
     }
     share::segment(&segmenter, jobs, looked, &arguments.to, ranks)
 }
@@ -229,11 +230,6 @@ fn largest<'j>(segmenter: &Segmenter<'_>, jobs: &'j [Job]) -> Option<(u64, &'j J
     jobs.iter().filter_map(|job| Some((of(job)?, job))).max_by_key(|(bytes, _)| *bytes)
 }
 
-/// So many images, in words.
-fn counted(images: usize) -> String {
-    if images == 1 { "1 image".to_owned() } else { format!("{images} images") }
-}
-
 /// Writes the summary, and says how it went.
 fn tell(mut summary: Summary, jobs: &[Job], ended: Vec<Ended>) -> Result<()> {
     let (mut problems, mut hints) = (Vec::new(), Vec::new());
@@ -252,7 +248,7 @@ fn tell(mut summary: Summary, jobs: &[Job], ended: Vec<Ended>) -> Result<()> {
     summary.write()?;
     let done = jobs.len() - problems.len();
     let table = summary.table();
-    print(&format!("segmented {}, volumes in `{}`\n", counted(done), table.display()))?;
+    print(&format!("segmented {}, volumes in `{}`\n", counted(done, "image"), table.display()))?;
     if problems.is_empty() {
         return Ok(());
     }
