@@ -146,6 +146,9 @@ pub struct Launch {
     /// `SIGUSR2`: to submit the job again. A stop that a person asked for is not followed by it
     #[arg(long, value_name = "COMMAND")]
     pub requeue: Option<String>,
+    /// Save, stop and start nothing more before this time, in seconds since 1970 (UTC)
+    #[arg(long, value_name = "SECONDS")]
+    pub deadline: Option<u64>,
     /// The run directory [default: `runs/` and the file stem of CONFIG]
     #[arg(long, value_name = "DIR")]
     pub run: Option<PathBuf>,
