@@ -33,6 +33,8 @@ pub mod scribbles;
 pub mod launch;
 pub mod watch;
 
+pub mod farm;
+
 pub mod export;
 
 pub mod telemetry;

@@ -3,6 +3,7 @@
 mod annotate;
 mod check;
 mod evaluate;
+mod farm;
 mod predict;
 mod prepare;
 
@@ -12,6 +13,7 @@ use std::path::PathBuf;
 pub use annotate::{Absent, Labeller, PseudoLabels, Refinement, ScribbleKind, Scribbles, Unsure};
 pub use check::CheckPacked;
 pub use evaluate::{Convention, Evaluate, Statistics};
+pub use farm::Farm;
 pub use predict::{LabelFormat, Predict, PredictDevice, Touching};
 pub use prepare::{
     Amos, Brats, BratsScribbles, Crop, Difficulty, Gaze, GazePhantom, Interpolation, LabelTransfer,
@@ -38,6 +40,8 @@ pub enum Command {
     Train(Train),
     /// Train under mpirun, pass requests to stop on to it, and start again after failures
     Launch(Launch),
+    /// Run many jobs from one file, folds, seeds and stages, as room for them becomes free
+    Farm(Farm),
     /// Score a trained run on its held-out fold, or label files of any program
     Evaluate(Evaluate),
     /// Segment images that nobody has annotated; start it with mpirun for several at a time

@@ -10,6 +10,7 @@
 
 pub mod claim;
 pub mod directory;
+pub mod farm;
 pub mod flight;
 pub mod io;
 mod locks;
