@@ -5,6 +5,7 @@ mod check;
 mod evaluate;
 mod predict;
 mod prepare;
+mod resume;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -18,6 +19,7 @@ pub use prepare::{
     Labelled, LesionPhantom, Nnunet, OwnData, Prepare, Published, Resampling, TwoModalityPhantom,
     Word,
 };
+pub use resume::Resume;
 
 /// Trains medical image segmentation from scrimped annotations, on as many processes as mpirun starts.
 #[derive(Debug, Parser)]
@@ -38,6 +40,8 @@ pub enum Command {
     Train(Train),
     /// Train under mpirun, pass requests to stop on to it, and start again after failures
     Launch(Launch),
+    /// Go on with a run, or check that its last steps can be repeated; start it with mpirun or srun for more than one process
+    Resume(Resume),
     /// Score a trained run on its held-out fold, or label files of any program
     Evaluate(Evaluate),
     /// Segment images that nobody has annotated; start it with mpirun for several at a time

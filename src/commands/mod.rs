@@ -44,6 +44,8 @@ mod packing;
 mod predict;
 #[cfg(feature = "hdf5")]
 mod prepare;
+#[cfg(feature = "torch")]
+mod repeat;
 #[cfg(feature = "hdf5")]
 mod report;
 #[cfg(feature = "torch")]
@@ -71,6 +73,7 @@ use crate::runlog::directory::RunDirectory;
 use crate::signals;
 #[cfg(feature = "torch")]
 use crate::train::checkpoint::CheckpointStore;
+use serde::Serialize;
 use std::fmt::Arguments;
 use std::io::{ErrorKind, Write};
 use std::path::Path;
@@ -96,6 +99,8 @@ fn dispatch(cli: &Cli) -> Result<Exit> {
         Command::Prepare(_) => Err(absent("prepare", "hdf5")),
         #[cfg(feature = "torch")]
         Command::Train(arguments) => train::run(arguments),
+        #[cfg(feature = "torch")]
+        Command::Resume(arguments) => repeat::run(arguments),
         Command::Evaluate(arguments) => evaluate(arguments),
         #[cfg(feature = "torch")]
         Command::Predict(arguments) => predict::run(arguments),
@@ -107,6 +112,8 @@ fn dispatch(cli: &Cli) -> Result<Exit> {
         Command::Bench(arguments) => bench::run(arguments),
         #[cfg(not(feature = "torch"))]
         Command::Train(_) => Err(absent("train", "torch")),
+        #[cfg(not(feature = "torch"))]
+        Command::Resume(_) => Err(absent("resume", "torch")),
         #[cfg(not(feature = "torch"))]
         Command::Predict(_) => Err(absent("predict", "torch")),
         #[cfg(not(feature = "torch"))]
@@ -168,6 +175,12 @@ fn print(text: &str) -> Result<()> {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
         written => written.context(|| "cannot write to stdout"),
     }
+}
+
+/// Writes facts to stdout as one JSON object.
+fn print_json(facts: &impl Serialize) -> Result<()> {
+    let text = serde_json::to_string_pretty(facts).context(|| "cannot write JSON")?;
+    print(&format!("{text}\n"))
 }
 
 /// Writes one line to stderr. Nobody reading it is no reason to fail.

@@ -16,12 +16,12 @@ mod turned_back;
 
 use crate::cli::{self, PredictDevice, Touching};
 use crate::comm::environment::Variables;
-use crate::comm::{Communicator, Host, Ranks, agree};
+use crate::comm::{Host, Ranks, agree, from_first_rank};
 use crate::commands::narrate::together;
 use crate::commands::run::connect;
 use crate::commands::{print, say};
 use crate::config::DeviceChoice;
-use crate::error::{Context, Exit, Failure, Result};
+use crate::error::{Exit, Failure, Result};
 use crate::panics;
 use crate::scan::{Grid, Notes, read_grid};
 use crate::train::Method;
@@ -31,8 +31,6 @@ use indicatif::HumanBytes;
 use members::Member;
 use records::{MadeWith, Outputs};
 use segment::Segmenter;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 use share::{Ended, Job};
 use std::path::Path;
 use summary::Summary;
@@ -85,21 +83,6 @@ fn hinted(failure: Failure) -> Failure {
         return failure.hint("run it where there is more memory, or on fewer ranks of a node");
     }
     failure
-}
-
-/// What rank 0 makes, on every rank.
-fn from_first_rank<T: Serialize + DeserializeOwned>(
-    comm: &dyn Communicator,
-    make: impl FnOnce() -> Result<T>,
-) -> Result<T> {
-    let cannot = || "cannot tell the other ranks what to do";
-    let made = if comm.rank() == 0 {
-        make().and_then(|made| serde_json::to_vec(&made).context(cannot))
-    } else {
-        Ok(Vec::new())
-    };
-    let messages = comm.gather(&agree(comm, made)?)?;
-    agree(comm, serde_json::from_slice(&messages[0]).context(cannot))
 }
 
 /// What results depend on beside images.
