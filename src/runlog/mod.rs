@@ -11,6 +11,7 @@
 pub mod claim;
 pub mod directory;
 pub mod ending;
+pub mod farm;
 pub mod flight;
 pub mod io;
 mod locks;
