@@ -30,6 +30,7 @@ mod kernel_cache;
 mod launch;
 #[cfg(feature = "hdf5")]
 mod looked_at;
+mod manual;
 #[cfg(feature = "torch")]
 mod methods;
 #[cfg(feature = "torch")]
@@ -93,6 +94,8 @@ fn dispatch(cli: &Cli) -> Result<Exit> {
         Command::Launch(arguments) => launch::run(arguments),
         Command::Watch(arguments) => watch::run(arguments),
         Command::Export(arguments) => export(arguments),
+        Command::Completions { shell } => manual::completions(*shell),
+        Command::Manual { to } => manual::pages(to),
         #[cfg(feature = "hdf5")]
         Command::Prepare(arguments) => prepare::run(arguments),
         #[cfg(not(feature = "hdf5"))]
@@ -107,7 +110,7 @@ fn dispatch(cli: &Cli) -> Result<Exit> {
         #[cfg(feature = "torch")]
         Command::Checkpoint(arguments) => checkpoint::run(arguments),
         #[cfg(feature = "torch")]
-        Command::Methods => methods::run(),
+        Command::Methods { json } => methods::run(*json),
         #[cfg(feature = "torch")]
         Command::Bench(arguments) => bench::run(arguments),
         #[cfg(not(feature = "torch"))]
@@ -121,7 +124,7 @@ fn dispatch(cli: &Cli) -> Result<Exit> {
         #[cfg(not(feature = "torch"))]
         Command::Bench(_) => Err(absent("bench", "torch")),
         #[cfg(not(feature = "torch"))]
-        Command::Methods => Err(absent("methods", "torch")),
+        Command::Methods { .. } => Err(absent("methods", "torch")),
     }
 }
 

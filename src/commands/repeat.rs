@@ -56,20 +56,21 @@ fn verify(arguments: &cli::Resume, count: u64, host: &Host, variables: &Variable
         // Refuses what is no run, in the words of `scrimp watch`.
         Feed::open(directory.clone())?;
         logged = LoggedSteps::read(&directory)?;
-        let task = Task::of(&directory, &logged, count)?;
-        refuse_others(&directory, logged.stretches_after(task.first - 1), host.ranks(), arguments)?;
-        Ok(task)
+        Task::of(&directory, &logged, count)
     })?;
     let mut notes = Vec::new();
     let from = sound(&task, &**host, &mut notes)?;
+    let checkpoint = from.checkpoint().path.clone();
+    let base = from.checkpoint().manifest.run.step;
+    // The others have read no log, and refuse nothing.
+    let made_by = logged.stretches_after(base);
+    agree(&**host, refuse_others(&directory, made_by, host.ranks(), arguments))?;
     let plan = config::read(&directory.config(), &[])
         .and_then(|config| run::resolve(&config, host.ranks()));
     let plan = agree(&**host, plan)?;
     let place = Place::take(&plan, &**host, variables)?;
     agree(&**host, refuse_other_device(&task, place.device, arguments))?;
     let ranks = place.join(host)?;
-    let checkpoint = from.checkpoint().path.clone();
-    let base = from.checkpoint().manifest.run.step;
     if ranks.rank() == 0 {
         let (first, last) = (base + 1, task.last);
         say(format_args!("computes steps {first} to {last} from `{}`", checkpoint.display()));
@@ -84,7 +85,7 @@ fn verify(arguments: &cli::Resume, count: u64, host: &Host, variables: &Variable
             Verdict::of(logged.steps_after(task.first - 1), &steps, (&task, tolerance));
         verdict.run.clone_from(&arguments.run);
         verdict.checkpoint = checkpoint;
-        verdict.ranks = ranks.ranks();
+        (verdict.ranks, verdict.threads) = (ranks.ranks(), place.threads);
         verdict.notes = std::mem::take(&mut repetition.notes);
         verdict.seconds = start.elapsed().as_secs_f64();
         let printed = if arguments.json { print_json(&verdict) } else { print(&verdict.text()) };
@@ -336,6 +337,7 @@ struct Verdict {
     first_difference: Option<Difference>,
     checkpoint: PathBuf,
     ranks: usize,
+    threads: usize,
     seconds: f64,
     notes: Vec<String>,
 }
@@ -363,6 +365,7 @@ impl Verdict {
             first_difference: found.into_iter().next(),
             checkpoint: PathBuf::new(),
             ranks: 0,
+            threads: 0,
             seconds: 0.0,
             notes: Vec::new(),
         }
@@ -389,13 +392,15 @@ impl Verdict {
             first.relative_difference.map(|share| format!(", {share:.1e} of the larger one apart"));
         format!(
             "not the same: step {} differs first, in `{}`: the log says {}, repeated it is {}{}\n\
-             {} of {all} differ, compared {within}, {from}\n{notes}",
+             {} of {all} differ, compared {within}, {from}\n\
+             note: sums are rounded by the number of threads, which is {} here and has to be that of the run\n{notes}",
             first.step,
             first.key,
             written(first.logged),
             written(first.repeated),
             by.unwrap_or_default(),
-            self.differing_numbers
+            self.differing_numbers,
+            self.threads
         )
     }
 }

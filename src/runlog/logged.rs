@@ -95,8 +95,8 @@ impl LoggedSteps {
 
     /// What made the steps behind `step`.
     pub fn stretches_after(&self, step: u64) -> &[Stretch] {
-        let first = self.stretches.partition_point(|stretch| stretch.after <= step);
-        &self.stretches[first.saturating_sub(1)..]
+        let later = self.stretches.partition_point(|stretch| stretch.after <= step);
+        &self.stretches[later.saturating_sub(1)..]
     }
 
     /// The newest step after which training went back to a checkpoint with a lower learning rate. No checkpoint

@@ -19,7 +19,7 @@ use crate::comm::environment::Variables;
 use crate::comm::{Host, Ranks, agree, from_first_rank};
 use crate::commands::narrate::together;
 use crate::commands::run::connect;
-use crate::commands::{print, say};
+use crate::commands::{print, print_json, say};
 use crate::config::DeviceChoice;
 use crate::error::{Exit, Failure, Result};
 use crate::panics;
@@ -31,8 +31,9 @@ use indicatif::HumanBytes;
 use members::Member;
 use records::{MadeWith, Outputs};
 use segment::Segmenter;
+use serde::Serialize;
 use share::{Ended, Job};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use summary::Summary;
 
 /// Predicts as the arguments say; every rank of a launcher calls this.
@@ -74,7 +75,7 @@ fn predict(arguments: &cli::Predict, host: &Host, variables: &Variables) -> Resu
         segment_all(segmenter, &jobs, arguments, &ranks)
     });
     let ended = panics::unwound_if_alone(ended.map_err(hinted))?;
-    let told = summary.map_or(Ok(()), |summary| tell(summary, &jobs, ended));
+    let told = summary.map_or(Ok(()), |summary| tell(summary, (&jobs, ended), arguments.json));
     agree(&**host, told)
 }
 
@@ -217,8 +218,19 @@ fn counted(images: usize) -> String {
     if images == 1 { "1 image".to_owned() } else { format!("{images} images") }
 }
 
+/// How it went, as JSON: the images of this call, and all that lies in the folder.
+#[derive(Serialize)]
+struct Told<'a> {
+    images: usize,
+    segmented: usize,
+    failed: usize,
+    table: PathBuf,
+    #[serde(flatten)]
+    summary: &'a Summary,
+}
+
 /// Writes the summary, and says how it went.
-fn tell(mut summary: Summary, jobs: &[Job], ended: Vec<Ended>) -> Result<()> {
+fn tell(mut summary: Summary, (jobs, ended): (&[Job], Vec<Ended>), is_json: bool) -> Result<()> {
     let (mut problems, mut hints) = (Vec::new(), Vec::new());
     for (job, ended) in jobs.iter().zip(ended) {
         let outcome = match ended {
@@ -235,7 +247,18 @@ fn tell(mut summary: Summary, jobs: &[Job], ended: Vec<Ended>) -> Result<()> {
     summary.write()?;
     let done = jobs.len() - problems.len();
     let table = summary.table();
-    print(&format!("segmented {}, volumes in `{}`\n", counted(done), table.display()))?;
+    if is_json {
+        let failed = problems.len();
+        print_json(&Told {
+            images: jobs.len(),
+            segmented: done,
+            failed,
+            table,
+            summary: &summary,
+        })?;
+    } else {
+        print(&format!("segmented {}, volumes in `{}`\n", counted(done), table.display()))?;
+    }
     if problems.is_empty() {
         return Ok(());
     }
