@@ -259,6 +259,9 @@ mod reference;
 mod regularisers;
 #[cfg(test)]
 #[cfg(feature = "mpi")]
+mod repeating;
+#[cfg(test)]
+#[cfg(feature = "mpi")]
 mod replay;
 #[cfg(test)]
 #[cfg(feature = "mpi")]
