@@ -253,7 +253,11 @@ fn tell(mut summary: Summary, jobs: &[Job], ended: Vec<Ended>, is_json: bool) ->
             summary: &summary,
         })?;
     } else {
-        print(&format!("segmented {}, volumes in `{}`\n", counted(done, "image"), table.display()))?;
+        print(&format!(
+            "segmented {}, volumes in `{}`\n",
+            counted(done, "image"),
+            table.display()
+        ))?;
     }
     if problems.is_empty() {
         return Ok(());
