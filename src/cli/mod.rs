@@ -3,6 +3,7 @@
 mod annotate;
 mod check;
 mod evaluate;
+mod farm;
 mod predict;
 mod prepare;
 mod resume;
@@ -14,6 +15,7 @@ use std::path::PathBuf;
 pub use annotate::{Absent, Labeller, PseudoLabels, Refinement, ScribbleKind, Scribbles, Unsure};
 pub use check::CheckPacked;
 pub use evaluate::{Convention, Evaluate, Statistics};
+pub use farm::Farm;
 pub use predict::{LabelFormat, Predict, PredictDevice, Touching};
 pub use prepare::{
     Amos, Brats, BratsScribbles, Crop, Difficulty, Gaze, GazePhantom, Interpolation, LabelTransfer,
@@ -41,6 +43,8 @@ pub enum Command {
     Train(Train),
     /// Train under mpirun, pass requests to stop on to it, and start again after failures
     Launch(Launch),
+    /// Run many jobs from one file, folds, seeds and stages, as room for them becomes free
+    Farm(Farm),
     /// Go on with a run, or check that its last steps can be repeated; start it with mpirun or srun for more than one process
     Resume(Resume),
     /// Score a trained run on its held-out fold, or label files of any program
@@ -173,6 +177,9 @@ pub struct Launch {
     /// `SIGUSR2`: to submit the job again. A stop that a person asked for is not followed by it
     #[arg(long, value_name = "COMMAND")]
     pub requeue: Option<String>,
+    /// Save, stop and start nothing more before this time, in seconds since 1970 (UTC)
+    #[arg(long, value_name = "SECONDS")]
+    pub deadline: Option<u64>,
     /// The run directory [default: `runs/` and the file stem of CONFIG]
     #[arg(long, value_name = "DIR")]
     pub run: Option<PathBuf>,

@@ -263,7 +263,7 @@ pub fn agree<T>(comm: &dyn Communicator, result: Result<T>) -> Result<T> {
         Some((rank, (code, message))) if rank != comm.rank() => {
             let message = String::from_utf8_lossy(message);
             Err(Failure::new(format!("rank {rank} failed: {message}"))
-                .exit_with(exit_of(*code))
+                .exit_with(Exit::of_code(i32::from(*code)))
                 .told_elsewhere())
         }
         _ => result.map_err(Failure::known_to_all),
@@ -283,14 +283,6 @@ pub fn from_first_rank<T: Serialize + DeserializeOwned>(
     };
     let messages = comm.gather(&agree(comm, made)?)?;
     agree(comm, serde_json::from_slice(&messages[0]).context(cannot))
-}
-
-/// The exit behind its code; every code that a rank can send is in the list.
-fn exit_of(code: u8) -> Exit {
-    [Exit::Done, Exit::Usage, Exit::Stopped, Exit::Hung]
-        .into_iter()
-        .find(|exit| *exit as u8 == code)
-        .unwrap_or(Exit::Failed)
 }
 
 /// A range of a 1-dimensional tensor, as a view.
@@ -324,13 +316,6 @@ fn last_words(rank: usize, failure: Failure) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn every_exit_survives_the_way_over_its_code() {
-        for exit in [Exit::Done, Exit::Failed, Exit::Usage, Exit::Stopped, Exit::Hung] {
-            assert_eq!(exit_of(exit as u8), exit);
-        }
-    }
 
     #[test]
     fn without_a_launcher_there_is_one_rank() {

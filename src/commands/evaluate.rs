@@ -20,6 +20,7 @@ use crate::train::Method;
 use crate::train::checkpoint::restore_chosen;
 use crate::train::evaluate::{Evaluator, Yardstick, recompute_statistics};
 use crate::train::scores::{CaseScores, Score, Scores};
+use crate::words::counted;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::path::Path;
@@ -205,8 +206,8 @@ fn report(arguments: &cli::Evaluate, table: TableFile, found: &Found) -> Result<
     }
     super::print(&found.means)?;
     let path = table.write(&found.csv)?;
-    let (count, convention) = (found.cases, convention(arguments));
-    super::print(&format!("{count} cases, {convention} yardstick, in `{}`\n", path.display()))
+    let (count, convention) = (counted(found.cases, "case"), convention(arguments));
+    super::print(&format!("{count}, {convention} yardstick, in `{}`\n", path.display()))
 }
 
 /// Means over cases with their units, and how many cases have no distances; where cases are of several modalities,
@@ -221,9 +222,9 @@ fn means(scores: &Scores) -> String {
         let of_it = scores.of_modality(modality);
         let name = if modality.is_empty() { "of no modality" } else { modality };
         // Writing to a string cannot fail.
-        let _ = writeln!(text, "{name}, {} cases\n{}", of_it.cases.len(), table(&of_it));
+        let _ = writeln!(text, "{name}, {}\n{}", counted(of_it.cases.len(), "case"), table(&of_it));
     }
-    text + &format!("all, {} cases\n{}", scores.cases.len(), table(scores))
+    text + &format!("all, {}\n{}", counted(scores.cases.len(), "case"), table(scores))
 }
 
 /// The same of all cases together.
@@ -237,13 +238,13 @@ fn table(scores: &Scores) -> String {
     let structures = scores.structure_means();
     // Where all were looked for in all cases there is nothing to say.
     let lacks_some = structures.iter().any(|structure| structure.cases.is_some());
-    let counted = |cases: &str| if lacks_some { format!("{cases:>7}") } else { String::new() };
+    let in_column = |cases: &str| if lacks_some { format!("{cases:>7}") } else { String::new() };
     let mut text = format!(
         "{:<18}{:>8}{hd95:>14}{asd:>13}{:>11}{}\n",
         "structure",
         "Dice",
         "undefined",
-        counted("cases")
+        in_column("cases")
     );
     let number = |value: f64, digits: usize| {
         if value.is_nan() { "n/a".to_owned() } else { format!("{value:.digits$}") }
@@ -253,7 +254,7 @@ fn table(scores: &Scores) -> String {
             [number(structure.dice, 4), number(structure.hd95, 2), number(structure.asd, 2)];
         let undefined = structure.undefined.unwrap_or_default();
         let cases = structure.cases.unwrap_or(scores.cases.len() as u64);
-        let cases = counted(&cases.to_string());
+        let cases = in_column(&cases.to_string());
         let name = structure.name;
         // Writing to a string cannot fail.
         let _ = writeln!(text, "{name:<18}{dice:>8}{hd95:>14}{asd:>13}{undefined:>11}{cases}");

@@ -13,6 +13,7 @@ use crate::data::import::Classes;
 use crate::error::{Context, Exit, Failure, Result};
 use crate::limits::CLASSES;
 use crate::scan::{self, Coding, Notes, label_endings, list, split_ending};
+use crate::words::counted;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -114,7 +115,7 @@ impl Measure {
         }
         super::print(&means)?;
         let path = table.write(&csv)?;
-        super::print(&format!("{count} cases in `{}`\n", path.display()))?;
+        super::print(&format!("{} in `{}`\n", counted(count, "case"), path.display()))?;
         Ok(Exit::Done)
     }
 }

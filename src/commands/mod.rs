@@ -24,6 +24,7 @@ mod examine;
 mod export;
 #[cfg(feature = "hdf5")]
 mod export_pack;
+mod farm;
 pub mod journal;
 #[cfg(feature = "torch")]
 mod kernel_cache;
@@ -92,6 +93,7 @@ fn dispatch(cli: &Cli) -> Result<Exit> {
     match &cli.command {
         Command::Config(arguments) => config::run(arguments),
         Command::Launch(arguments) => launch::run(arguments),
+        Command::Farm(arguments) => farm::run(arguments),
         Command::Watch(arguments) => watch::run(arguments),
         Command::Export(arguments) => export(arguments),
         Command::Completions { shell } => manual::completions(*shell),

@@ -3,8 +3,9 @@
 use super::say;
 use crate::comm::environment::{Variables, number_of};
 use crate::comm::{Host, Ranks};
-use crate::error::{Context, Exit, Failure, Result};
+use crate::error::{Context, Failure, Result};
 use crate::launch;
+use crate::launch::batch::{SLURM_END, SLURM_JOB, SlurmJob};
 use crate::runlog::directory::RunDirectory;
 use crate::runlog::io::{EventSink, LogWriter};
 use crate::runlog::{RunEvent, RunStatus};
@@ -13,7 +14,7 @@ use crate::train::recorder::{FlightRecorder, Recorded};
 use crate::train::stopping::{Deadline, Limits, Meaning, Reason, Signals, StopRequests};
 use crate::train::watchdog::{Watchdog, Watched};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// The signals that a rank takes for a request to stop.
 const SIGNALS: [Signal; 4] = [Signal::User1, Signal::User2, Signal::Terminate, Signal::Interrupt];
@@ -51,7 +52,7 @@ impl Supervision {
             };
             if !progress.has_begun() {
                 tell("ends before the first step; the same command starts again");
-                signals::exit_at_once(Exit::Stopped);
+                signals::exit_at_once(signal.exit());
             }
             noted.ask(Reason::Signal(signal));
             tell("saves and stops after this step; again: stops at once");
@@ -66,9 +67,15 @@ impl Supervision {
         (own, launch): (Option<Duration>, Option<u64>),
         variables: &Variables,
     ) -> (Option<Deadline>, Option<String>) {
+        let variable = |name: &str| variables.get(name).map(String::as_str);
         let control_groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-        let started = self.started;
-        Limits { started, own, launch, variables, control_groups: &control_groups }.deadline()
+        let (end, number) = (variable(SLURM_END), variable(SLURM_JOB));
+        let job = SlurmJob { end, number, control_groups: &control_groups };
+        let (job, note) = match job.ends_at(SystemTime::now()) {
+            Ok(job) => (job, None),
+            Err(note) => (None, Some(note)),
+        };
+        (Limits { started: self.started, own, launch, job }.deadline(), note)
     }
 
     /// The same ranks; the recorder notes what is called.

@@ -72,7 +72,7 @@ fn train(
     }
     Ok(match outcome {
         Outcome::Finished => Exit::Done,
-        Outcome::Stopped(_) => Exit::Stopped,
+        Outcome::Stopped(reason) => reason.exit(),
     })
 }
 

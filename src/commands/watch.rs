@@ -6,9 +6,7 @@ use crate::error::{Context, Exit, Failure, Result};
 use crate::runlog::directory::RunDirectory;
 use crate::runlog::farm::FarmDirectory;
 use crate::watch::ui::Tab;
-use crate::watch::{RunFacts, Screen, Theme, farm, follow, on_terminal, once, terminal};
-use ratatui::crossterm::terminal::size;
-use std::io::IsTerminal;
+use crate::watch::{Abilities, RunFacts, Screen, Theme, farm, follow, on_terminal, once, terminal};
 use std::path::Path;
 use std::time::Duration;
 
@@ -89,37 +87,17 @@ struct Look {
 
 impl Look {
     fn new(arguments: &Watch) -> Self {
-        let is_terminal = std::io::stdout().is_terminal() && std::io::stdin().is_terminal();
-        let is_ascii = arguments.ascii || !speaks_utf8(|name| std::env::var(name).ok());
-        let columns = is_terminal.then(|| size().map_or(FRAME.0, |size| size.0));
-        let can_draw = is_terminal && has_cursor(std::env::var("TERM").ok().as_deref());
-        let has_colour = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        let is_remote = std::env::var_os("SSH_CONNECTION").is_some();
+        let terminal = Abilities::find();
+        let is_ascii = arguments.ascii || !terminal.speaks_utf8;
+        let can_draw = terminal.is_terminal && terminal.has_cursor;
         let screen = (can_draw && !arguments.plain).then(|| Screen {
-            theme: Theme { has_colour, is_ascii },
-            pause: if is_remote { REMOTE_PAUSE } else { PAUSE },
+            theme: Theme { has_colour: terminal.has_colour, is_ascii },
+            pause: if terminal.is_remote { REMOTE_PAUSE } else { PAUSE },
             find_picker: terminal::find_picker,
         });
-        Self {
-            size: arguments.size.unwrap_or((columns.unwrap_or(FRAME.0), FRAME.1)),
-            is_ascii,
-            screen,
-        }
+        let columns = terminal.size.map_or(FRAME.0, |size| size.0);
+        Self { size: arguments.size.unwrap_or((columns, FRAME.1)), is_ascii, screen }
     }
-}
-
-/// Whether the characters of this locale are those of UTF-8; `variable` gives the environment's.
-fn speaks_utf8(variable: impl Fn(&str) -> Option<String>) -> bool {
-    let mut names = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter();
-    // The first one that says anything decides, and where none does the locale is `C`.
-    let locale = names.find_map(|name| variable(name).filter(|value| !value.is_empty()));
-    let locale = locale.unwrap_or_default().to_lowercase();
-    locale.contains("utf-8") || locale.contains("utf8")
-}
-
-/// Whether a terminal of this kind can draw over what it has drawn; one of no kind cannot.
-fn has_cursor(kind: Option<&str>) -> bool {
-    kind.is_some_and(|kind| !matches!(kind, "" | "dumb" | "unknown"))
 }
 
 fn tab(view: View) -> Tab {
@@ -149,28 +127,4 @@ fn run_directories(path: &Path) -> Result<Vec<RunDirectory>> {
     }
     runs.sort_by(|a, b| a.root().cmp(b.root()));
     Ok(if runs.is_empty() { vec![itself] } else { runs })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_first_variable_that_is_set_names_the_characters() {
-        let speaks = |set: &[(&str, &str)]| {
-            let find = |name: &str| set.iter().find(|(own, _)| *own == name);
-            speaks_utf8(|name| find(name).map(|(_, value)| (*value).to_owned()))
-        };
-        assert!(speaks(&[("LANG", "de_DE.UTF-8")]));
-        assert!(speaks(&[("LC_ALL", ""), ("LC_CTYPE", "C.utf8"), ("LANG", "C")]));
-        assert!(!speaks(&[("LC_ALL", "C"), ("LANG", "en_US.UTF-8")]));
-        assert!(!speaks(&[("LANG", "de_DE.ISO-8859-1")]));
-        assert!(!speaks(&[]));
-    }
-
-    #[test]
-    fn a_terminal_without_a_cursor_gets_lines() {
-        assert!(has_cursor(Some("xterm-256color")) && has_cursor(Some("linux")));
-        assert!(!has_cursor(Some("dumb")) && !has_cursor(Some("")) && !has_cursor(None));
-    }
 }

@@ -10,7 +10,6 @@
 
 pub mod claim;
 pub mod directory;
-pub mod ending;
 pub mod farm;
 pub mod flight;
 pub mod io;

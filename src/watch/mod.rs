@@ -3,6 +3,7 @@
 //! It sees a run only through its directory and touches nothing there but requests in `control/`,
 //! when asked twice. Runs do not know whether anybody watches.
 
+mod abilities;
 mod actions;
 mod canvas;
 mod cases;
@@ -37,6 +38,7 @@ pub mod verdict;
 mod view;
 mod watched;
 
+pub use abilities::Abilities;
 pub use feed::{Feed, Notice};
 pub use follow::{Lines, follow};
 pub use frame::Shown;

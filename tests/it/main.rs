@@ -104,6 +104,9 @@ mod fake_cuda;
 mod fake_gpu;
 #[cfg(test)]
 #[cfg(feature = "mpi")]
+mod farm;
+#[cfg(test)]
+#[cfg(feature = "mpi")]
 mod faults;
 #[cfg(test)]
 mod formats;

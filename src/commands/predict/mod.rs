@@ -26,6 +26,7 @@ use crate::panics;
 use crate::scan::{Grid, Notes, read_grid};
 use crate::train::Method;
 use crate::train::inference::SLICES_AT_ONCE;
+use crate::words::counted;
 use images::ImageFiles;
 use indicatif::HumanBytes;
 use members::Member;
@@ -75,7 +76,7 @@ fn predict(arguments: &cli::Predict, host: &Host, variables: &Variables) -> Resu
         segment_all(segmenter, &jobs, arguments, &ranks)
     });
     let ended = panics::unwound_if_alone(ended.map_err(hinted))?;
-    let told = summary.map_or(Ok(()), |summary| tell(summary, (&jobs, ended), arguments.json));
+    let told = summary.map_or(Ok(()), |summary| tell(summary, &jobs, ended, arguments.json));
     agree(&**host, told)
 }
 
@@ -158,7 +159,7 @@ fn segment_all<'a>(
         let finished = looked.iter().filter(|ended| matches!(ended, Ended::Finished(_))).count();
         let before =
             if finished > 0 { format!(", {finished} finished before") } else { String::new() };
-        say(format_args!("{}{before}; {needed}", counted(jobs.len())));
+        say(format_args!("{}{before}; {needed}", counted(jobs.len(), "image")));
     }
     share::segment(&segmenter, jobs, looked, &arguments.to, ranks)
 }
@@ -213,11 +214,6 @@ fn largest<'j>(segmenter: &Segmenter<'_>, jobs: &'j [Job]) -> Option<(u64, &'j J
     jobs.iter().filter_map(|job| Some((of(job)?, job))).max_by_key(|(bytes, _)| *bytes)
 }
 
-/// So many images, in words.
-fn counted(images: usize) -> String {
-    if images == 1 { "1 image".to_owned() } else { format!("{images} images") }
-}
-
 /// How it went, as JSON: the images of this call, and all that lies in the folder.
 #[derive(Serialize)]
 struct Told<'a> {
@@ -230,7 +226,7 @@ struct Told<'a> {
 }
 
 /// Writes the summary, and says how it went.
-fn tell(mut summary: Summary, (jobs, ended): (&[Job], Vec<Ended>), is_json: bool) -> Result<()> {
+fn tell(mut summary: Summary, jobs: &[Job], ended: Vec<Ended>, is_json: bool) -> Result<()> {
     let (mut problems, mut hints) = (Vec::new(), Vec::new());
     for (job, ended) in jobs.iter().zip(ended) {
         let outcome = match ended {
@@ -257,7 +253,11 @@ fn tell(mut summary: Summary, (jobs, ended): (&[Job], Vec<Ended>), is_json: bool
             summary: &summary,
         })?;
     } else {
-        print(&format!("segmented {}, volumes in `{}`\n", counted(done), table.display()))?;
+        print(&format!(
+            "segmented {}, volumes in `{}`\n",
+            counted(done, "image"),
+            table.display()
+        ))?;
     }
     if problems.is_empty() {
         return Ok(());

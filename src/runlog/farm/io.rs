@@ -152,6 +152,8 @@ mod tests {
             busy_ms: 4,
             gpu_seconds: 0.1 + 0.2,
             message: "rank 1 hangs".to_owned(),
+            gpus: vec![1],
+            process: None,
         };
         farm.write_report("a-fold1", &report).unwrap();
         assert_eq!(farm.read_report("a-fold1").unwrap(), report);
@@ -186,6 +188,20 @@ mod tests {
             let failure = farm.read_jobs().unwrap_err();
             assert!(failure.sentence().contains(expected), "{failure}");
         }
+    }
+
+    #[test]
+    fn a_process_is_found_alive_as_long_as_it_is_the_same() {
+        let mut report = JobReport::waiting();
+        assert_eq!(report.living_process(), None);
+        report.note_process(std::process::id());
+        let text = serde_json::to_string(&report).unwrap();
+        let read: JobReport = serde_json::from_str(&text).unwrap();
+        assert_eq!(read.living_process(), Some(std::process::id()));
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        report.note_process(child.id());
+        child.wait().unwrap();
+        assert_eq!(report.living_process(), None);
     }
 
     #[test]

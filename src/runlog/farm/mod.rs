@@ -10,6 +10,7 @@ mod io;
 
 pub use directory::FarmDirectory;
 
+use super::sign::{Life, SignOfLife};
 use serde::{Deserialize, Serialize};
 
 /// The version of `jobs.json` that this program writes.
@@ -99,6 +100,12 @@ pub struct JobReport {
     /// One sentence, lower case, without a full stop; empty where there is nothing to say.
     #[serde(default)]
     pub message: String,
+    /// The GPUs that it got last, by their numbers among those of the farm.
+    #[serde(default)]
+    pub gpus: Vec<usize>,
+    /// The process that was started for it last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub process: Option<SignOfLife>,
 }
 
 /// Where a job is on its way.
@@ -145,6 +152,19 @@ impl JobReport {
             busy_ms: 0,
             gpu_seconds: 0.0,
             message: String::new(),
+            gpus: Vec::new(),
+            process: None,
         }
+    }
+
+    /// Notes that the process `pid` of this host was started for it.
+    pub fn note_process(&mut self, pid: u32) {
+        self.process = Some(SignOfLife::of_process(pid));
+    }
+
+    /// The process that was started for it last, where that lives on this host.
+    pub fn living_process(&self) -> Option<u32> {
+        let process = self.process.as_ref()?;
+        (process.life() == Life::Alive).then_some(process.pid)
     }
 }
