@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Commands that print no facts of their own, and where what they know is found.
-const WITHOUT: [&str; 5] = ["train", "launch", "prepare", "completions", "manual"];
+const WITHOUT: [&str; 6] = ["train", "launch", "farm", "prepare", "completions", "manual"];
 
 /// The words of every command that can be called, without those that are hidden.
 fn commands(of: &Command, words: &str, found: &mut Vec<(String, Command)>) {

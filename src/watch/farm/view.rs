@@ -11,6 +11,7 @@ use crate::watch::frame::framed;
 use crate::watch::numbers;
 use crate::watch::plain::to_harmless;
 use crate::watch::theme::{STRONG, Theme, to_ascii};
+use crate::words::counted;
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::Style;
@@ -74,13 +75,12 @@ fn draw_head(farm: &FarmFacts, theme: Theme, area: Rect, buffer: &mut Buffer) {
         (false, _) if farm.count(JobState::Done) == farm.jobs.len() => ("✔ done", theme.good()),
         (false, _) => ("○ nobody runs it", theme.alarm()),
     };
-    let processes =
-        numbers::count(farm.slots.processes, "process").replace("processs", "processes");
+    let processes = process_count(farm.slots.processes);
     let gpus = match farm.slots.gpus {
         0 => String::new(),
-        gpus => format!(" · {}", numbers::count(gpus, "GPU")),
+        gpus => format!(" · {}", counted(gpus, "GPU")),
     };
-    let jobs = numbers::count(farm.jobs.len(), "job");
+    let jobs = counted(farm.jobs.len(), "job");
     let word = Line::styled(word, style);
     let room = area.width.saturating_sub(word.width() as u16 + 2);
     let title = vec![
@@ -105,6 +105,10 @@ fn draw_head(farm: &FarmFacts, theme: Theme, area: Rect, buffer: &mut Buffer) {
         .unfilled_style(theme.faint())
         .render(row(1), buffer);
     Line::from(summary(farm)).render(row(2), buffer);
+}
+
+fn process_count(count: usize) -> String {
+    if count == 1 { "1 process".to_owned() } else { format!("{count} processes") }
 }
 
 /// The share of all steps that are done, each job counted alike.
@@ -142,7 +146,7 @@ pub(super) fn summary(farm: &FarmFacts) -> String {
 fn title(farm: &FarmFacts, ui: &FarmUi, shown: usize, pages: [usize; 2]) -> String {
     let order = if ui.is_descending { "▼" } else { "▲" };
     let by = COLUMNS[ui.sort % COLUMNS.len()].title(farm);
-    let mut title = format!("{} · by {by} {order}", numbers::count(shown, "job"));
+    let mut title = format!("{} · by {by} {order}", counted(shown, "job"));
     if let Some(state) = ui.state {
         title += &format!(" · {}", state.name());
     }
