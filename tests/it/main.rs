@@ -31,6 +31,8 @@ mod dashboard;
 #[cfg(test)]
 mod dashboard_export;
 #[cfg(test)]
+mod dashboard_farm;
+#[cfg(test)]
 mod dashboard_laws;
 #[cfg(test)]
 mod dashboard_terminal;
@@ -92,6 +94,8 @@ mod evaluating_files;
 #[cfg(test)]
 #[cfg(feature = "mpi")]
 mod export;
+#[cfg(test)]
+mod facts;
 #[cfg(test)]
 #[cfg(feature = "mpi")]
 mod fake_cuda;

@@ -232,14 +232,14 @@ fn as_sent(signal: signals::Signal) -> Signal {
 fn send(pid: u32, signal: Signal) {
     if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
         // It may have ended just now.
-        drop(kill_process(pid, signal));
+        let _ = kill_process(pid, signal);
     }
 }
 
 fn send_to_group(pid: u32, signal: Signal) {
     if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
         // It may have ended just now.
-        drop(kill_process_group(pid, signal));
+        let _ = kill_process_group(pid, signal);
     }
 }
 

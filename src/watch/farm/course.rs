@@ -42,38 +42,6 @@ pub struct Course {
     pub best_mean_dice: Option<f64>,
     /// The step of the best one.
     pub best_step: Option<u64>,
-    /// The first step since the run last started of which the end of its log tells, and when.
-    #[serde(skip)]
-    first: Option<(u64, u64)>,
-}
-
-impl Course {
-    fn apply(&mut self, record: Record) {
-        match record.event {
-            RunEvent::Step(step) => {
-                let (now_ms, first) = (record.time_ms, self.first);
-                let (first_step, first_ms) = *self.first.get_or_insert((step.step, now_ms));
-                if first.is_some() && step.step > first_step {
-                    let passed_ms = now_ms.saturating_sub(first_ms) as f64;
-                    self.pace_ms = Some(passed_ms / (step.step - first_step) as f64);
-                }
-                (self.step, self.step_at_ms) = (step.step, Some(now_ms));
-            }
-            RunEvent::Evaluated(scores) => {
-                let known = |dice: f64| Some(dice).filter(|dice| dice.is_finite());
-                self.mean_dice = known(scores.mean_dice);
-                self.best_mean_dice = known(scores.best_mean_dice);
-                self.best_step = self.best_mean_dice.map(|_| scores.best_step);
-            }
-            // The time that passed since an earlier step was not spent on steps.
-            RunEvent::RunStarted(_) | RunEvent::RunEnded { .. } => self.first = None,
-            RunEvent::Resumed { step, .. } => {
-                self.first = None;
-                self.step = step;
-            }
-            _ => {}
-        }
-    }
 }
 
 /// What tells whether a file has changed.
@@ -102,11 +70,14 @@ pub(super) struct LogEnd {
     /// The line under way.
     unfinished: Vec<u8>,
     course: Course,
+    /// The first step since the run last started of which the end of its log tells, and when.
+    first: Option<(u64, u64)>,
 }
 
 impl LogEnd {
     pub(super) fn new(path: PathBuf) -> Self {
-        Self { path, seen: None, offset: 0, unfinished: Vec::new(), course: Course::default() }
+        let (unfinished, course) = (Vec::new(), Course::default());
+        Self { path, seen: None, offset: 0, unfinished, course, first: None }
     }
 
     pub(super) fn course(&self) -> &Course {
@@ -157,7 +128,7 @@ impl LogEnd {
         let mut last_step = None;
         for line in text[..end].split(|&byte| byte == b'\n').filter(|line| tells(line)) {
             let is_step = is_of(line, STEP);
-            if is_step && self.course.first.is_some() {
+            if is_step && self.first.is_some() {
                 last_step = Some(line);
                 continue;
             }
@@ -174,11 +145,39 @@ impl LogEnd {
         }
     }
 
+    fn fold(&mut self, record: Record) {
+        let course = &mut self.course;
+        match record.event {
+            RunEvent::Step(step) => {
+                let (now_ms, first) = (record.time_ms, self.first);
+                let (first_step, first_ms) = *self.first.get_or_insert((step.step, now_ms));
+                if first.is_some() && step.step > first_step {
+                    let passed_ms = now_ms.saturating_sub(first_ms) as f64;
+                    course.pace_ms = Some(passed_ms / (step.step - first_step) as f64);
+                }
+                (course.step, course.step_at_ms) = (step.step, Some(now_ms));
+            }
+            RunEvent::Evaluated(scores) => {
+                let known = |dice: f64| Some(dice).filter(|dice| dice.is_finite());
+                course.mean_dice = known(scores.mean_dice);
+                course.best_mean_dice = known(scores.best_mean_dice);
+                course.best_step = course.best_mean_dice.map(|_| scores.best_step);
+            }
+            // The time that passed since an earlier step was not spent on steps.
+            RunEvent::RunStarted(_) | RunEvent::RunEnded { .. } => self.first = None,
+            RunEvent::Resumed { step, .. } => {
+                self.first = None;
+                course.step = step;
+            }
+            _ => {}
+        }
+    }
+
     fn apply(&mut self, line: &[u8]) {
         if let Ok(record) = Record::from_line(line)
             && record.rank == 0
         {
-            self.course.apply(record);
+            self.fold(record);
         }
     }
 
@@ -195,7 +194,7 @@ impl LogEnd {
                 piece.split(|&byte| byte == b'\n').rev().find(|line| is_of(line, EVALUATED));
             let scores = scores.and_then(|line| Record::from_line(line).ok());
             if let Some(record) = scores {
-                self.course.apply(record);
+                self.fold(record);
                 return Ok(());
             }
             piece.truncate(piece.iter().position(|&byte| byte == b'\n').unwrap_or(piece.len()));
@@ -299,12 +298,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("rank-0000.jsonl");
         let slow = step(4).replace("\"time_ms\":1080", "\"time_ms\":9940");
-        append(
-            &path,
-            &[&step(1), &step(3), started, &step(3).replace("1060", "9900"), &slow]
-                .map(String::as_str)
-                .concat(),
-        );
+        let first = step(3).replace("1060", "9900");
+        append(&path, &[step(1), step(3), started.to_owned(), first, slow].concat());
         let mut end = LogEnd::new(path);
         assert!(end.look());
         assert_eq!((end.course().step, end.course().pace_ms), (4, Some(40.0)));

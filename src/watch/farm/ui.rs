@@ -41,7 +41,7 @@ pub enum FarmOverlay {
 
 /// What the loop has to do for the user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FarmRequest {
+pub(super) enum FarmRequest {
     /// Leave the dashboard; the farm goes on.
     Quit,
     /// Show the run of the selected job.

@@ -75,7 +75,7 @@ fn draw_head(farm: &FarmFacts, theme: Theme, area: Rect, buffer: &mut Buffer) {
         (false, _) if farm.count(JobState::Done) == farm.jobs.len() => ("✔ done", theme.good()),
         (false, _) => ("○ nobody runs it", theme.alarm()),
     };
-    let processes = counted(farm.slots.processes, "process").replace("processs", "processes");
+    let processes = process_count(farm.slots.processes);
     let gpus = match farm.slots.gpus {
         0 => String::new(),
         gpus => format!(" · {}", counted(gpus, "GPU")),
@@ -105,6 +105,10 @@ fn draw_head(farm: &FarmFacts, theme: Theme, area: Rect, buffer: &mut Buffer) {
         .unfilled_style(theme.faint())
         .render(row(1), buffer);
     Line::from(summary(farm)).render(row(2), buffer);
+}
+
+fn process_count(count: usize) -> String {
+    if count == 1 { "1 process".to_owned() } else { format!("{count} processes") }
 }
 
 /// The share of all steps that are done, each job counted alike.
