@@ -43,12 +43,11 @@ fn report(state: JobState, attempts: u32, busy_minutes: u64, message: &str) -> J
         state,
         attempts,
         started_at_ms: (attempts > 0).then_some(NOW_MS - 120_000),
-        ended_at_ms: None,
         exit_code: matches!(state, JobState::Failed | JobState::Done)
             .then(|| i32::from(state == JobState::Failed)),
         busy_ms: busy_minutes * 60_000,
-        gpu_seconds: 0.0,
         message: message.to_owned(),
+        ..JobReport::waiting()
     }
 }
 
@@ -211,7 +210,7 @@ fn jobs_are_sorted_and_filtered_by_keys_and_by_the_mouse() {
         FarmMessage::Mouse(MouseEvent { kind, column, row, modifiers: KeyModifiers::NONE })
     };
     let heads = screen(&farm, size, &[]);
-    let head = heads.lines().position(|line| line.contains("core-h")).unwrap();
+    let head = heads.lines().position(|line| line.contains("tries")).unwrap();
     let line = heads.lines().nth(head).unwrap();
     let column = line[..line.find("core-h").unwrap()].chars().count();
     let (clicked, _) = screen_after(&farm, size, vec![at(column as u16, head as u16)], Vec::new());
@@ -312,7 +311,7 @@ fn a_farm_is_told_as_a_frame_as_lines_and_as_json() {
     let lines = scrimp(&["watch", "--plain", path]);
     assert_eq!(complaint(&lines), "exit code 0\n");
     let lines = String::from_utf8(lines.stdout).unwrap();
-    assert!(lines.starts_with("2 done · 2 running · 1 waiting · 1 failed · 1 blocked · 1 stopped"));
+    assert!(lines.starts_with("2 done · 2 running · 1 failed · 1 waiting · 1 blocked · 1 stopped"));
     let json = scrimp(&["watch", "--json", path]);
     assert_eq!(complaint(&json), "exit code 0\n");
     let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
@@ -320,7 +319,7 @@ fn a_farm_is_told_as_a_frame_as_lines_and_as_json() {
     assert_eq!(json["jobs_by_state"]["running"], 2);
     let job = &json["jobs"][1];
     assert_eq!((&job["state"], &job["mean_dice"]), (&"done".into(), &0.8712.into()));
-    assert_eq!((job["step"].as_u64(), job["failures"].as_u64()), (Some(6000), Some(1)));
+    assert_eq!((job["step"].as_u64(), job["attempts"].as_u64()), (Some(6000), Some(2)));
     assert_eq!(job["core_hours"].as_f64(), Some(6.0));
     let both = scrimp(&["watch", "--once", path, recorded("failed").root().to_str().unwrap()]);
     let said = complaint(&both);

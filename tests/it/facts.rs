@@ -77,7 +77,7 @@ fn shells_and_man_know_every_command() {
         let output = scrimp(&["completions", shell]);
         assert_eq!(complaint(&output), "exit code 0\n");
         let script = String::from_utf8(output.stdout).unwrap();
-        assert!(script.contains("pseudo-labels") && script.contains("--verify"), "{shell}");
+        assert!(script.contains("pseudo-labels") && script.contains("verify"), "{shell}");
     }
     let folder = tempfile::tempdir().unwrap();
     let to = folder.path().join("man1");

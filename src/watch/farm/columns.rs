@@ -55,7 +55,7 @@ pub(super) const COLUMNS: &[Column] = &[
         |row| Some(row.job.course.step as f64),
         |row| match row.job.job.total_steps {
             Some(total) => Line::from(format!("{}/{total}", row.job.course.step)),
-            None => Line::from(numbers::absent()),
+            None => Line::default(),
         },
     ),
     column(("Dice", 6, 3), |row| row.job.course.mean_dice, |row| dice(row.job.course.mean_dice)),
@@ -75,7 +75,14 @@ pub(super) const COLUMNS: &[Column] = &[
         |row| Some(f64::from(row.job.report.attempts)),
         |row| Line::from(row.job.report.attempts.to_string()),
     ),
-    column(("failed", 6, 5), |row| Some(f64::from(row.job.failures())), failures),
+    column(
+        ("exit", 4, 5),
+        |row| exit_code(row).map(f64::from),
+        |row| match exit_code(row) {
+            Some(code) => Line::styled(code.to_string(), row.theme.alarm()),
+            None => Line::default(),
+        },
+    ),
 ];
 
 impl Column {
@@ -186,9 +193,7 @@ fn hours(row: &JobRow<'_>) -> f64 {
     if row.farm.has_gpus() { row.job.gpu_hours(until_ms) } else { row.job.core_hours(until_ms) }
 }
 
-fn failures(row: &JobRow<'_>) -> Line<'static> {
-    match row.job.failures() {
-        0 => Line::default(),
-        count => Line::styled(count.to_string(), row.theme.alarm()),
-    }
+/// How it ended last, where that was not well.
+fn exit_code(row: &JobRow<'_>) -> Option<i32> {
+    row.job.report.exit_code.filter(|code| *code != 0)
 }

@@ -81,17 +81,6 @@ impl JobFacts {
         let pace_ms = self.course.pace_ms?;
         Some((pace_ms * total.saturating_sub(self.course.step) as f64) as u64)
     }
-
-    /// How often it has ended otherwise than well, or than by being stopped.
-    pub fn failures(&self) -> u32 {
-        match self.report.state {
-            JobState::Failed => self.report.attempts,
-            JobState::Running | JobState::Done | JobState::Stopped => {
-                self.report.attempts.saturating_sub(1)
-            }
-            JobState::Waiting | JobState::Blocked => self.report.attempts,
-        }
-    }
 }
 
 impl FarmFacts {
@@ -225,7 +214,6 @@ struct JobObject<'a> {
     message: &'a str,
     problem: Option<&'a str>,
     attempts: u32,
-    failures: u32,
     exit_code: Option<i32>,
     total_steps: Option<u64>,
     progress: Option<f64>,
@@ -275,7 +263,6 @@ impl JobFacts {
             message: &report.message,
             problem: problem.as_deref(),
             attempts: report.attempts,
-            failures: self.failures(),
             exit_code: report.exit_code,
             total_steps: job.total_steps,
             progress: self.progress(),
@@ -340,16 +327,5 @@ mod tests {
         assert_eq!(farm.left_ms(), Some((1200 + 3 * 2000) / 2));
         let gone = FarmFacts { is_running: false, ..farm.clone() };
         assert!(gone.is_over() && gone.left_ms().is_none());
-    }
-
-    #[test]
-    fn an_end_that_nobody_wished_for_is_a_failure() {
-        let with = |state, attempts| {
-            let mut job = job("a", state);
-            job.report.attempts = attempts;
-            job.failures()
-        };
-        assert_eq!([with(JobState::Failed, 2), with(JobState::Done, 2)], [2, 1]);
-        assert_eq!([with(JobState::Running, 1), with(JobState::Waiting, 0)], [0, 0]);
     }
 }

@@ -44,12 +44,12 @@ pub fn follow(farm: &FarmDirectory, out: &mut dyn Write, interval: Option<Durati
     let mut feed = FarmFeed::open(farm.clone())?;
     let interval = interval.unwrap_or(SUMMARY);
     let mut known: Vec<(String, JobState, u32)> = states(feed.facts());
-    let mut last = summary(feed.facts());
+    let mut last = summary(feed.facts(), usize::MAX);
     let mut lines = vec![last.clone()];
     let mut told = Instant::now();
     loop {
         let is_over = feed.facts().is_over();
-        let now = summary(feed.facts());
+        let now = summary(feed.facts(), usize::MAX);
         if now != last && (is_over || told.elapsed() >= interval) {
             lines.push(now.clone());
             (last, told) = (now, Instant::now());

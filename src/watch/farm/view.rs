@@ -104,7 +104,7 @@ fn draw_head(farm: &FarmFacts, theme: Theme, area: Rect, buffer: &mut Buffer) {
         .filled_style(theme.good())
         .unfilled_style(theme.faint())
         .render(row(1), buffer);
-    Line::from(summary(farm)).render(row(2), buffer);
+    Line::from(summary(farm, usize::from(area.width))).render(row(2), buffer);
 }
 
 fn process_count(count: usize) -> String {
@@ -117,30 +117,42 @@ fn share_done(farm: &FarmFacts) -> f64 {
     if farm.jobs.is_empty() { 0.0 } else { shares.sum::<f64>() / farm.jobs.len() as f64 }
 }
 
-/// How many jobs are in which state, what is left, and what was used, in one line.
-pub(super) fn summary(farm: &FarmFacts) -> String {
+/// How many jobs are in which state, what is left, and what was used, in a line of at most so many columns: where there
+/// is little room, what matters least is left out.
+pub(super) fn summary(farm: &FarmFacts, columns: usize) -> String {
     let states = [
-        (JobState::Done, true),
-        (JobState::Running, true),
-        (JobState::Waiting, true),
-        (JobState::Failed, true),
-        (JobState::Blocked, false),
-        (JobState::Stopped, false),
+        (JobState::Done, 0),
+        (JobState::Running, 1),
+        (JobState::Failed, 2),
+        (JobState::Waiting, 4),
+        (JobState::Blocked, 6),
+        (JobState::Stopped, 6),
     ];
-    let counted =
-        states.into_iter().map(|(state, is_always)| (farm.count(state), state, is_always));
-    let counted = counted.filter(|(count, _, is_always)| *count > 0 || *is_always);
-    let mut facts: Vec<String> =
-        counted.map(|(count, state, _)| format!("{count} {}", state.name())).collect();
+    let counted = states.into_iter().map(|(state, leaves)| (leaves, farm.count(state), state));
+    let counted = counted.filter(|(leaves, count, _)| *count > 0 || *leaves == 0);
+    let mut facts: Vec<(usize, String)> = counted
+        .map(|(leaves, count, state)| (leaves, format!("{count} {}", state.name())))
+        .collect();
     if let Some(left) = farm.left_ms() {
-        facts.push(format!("about {} left", numbers::duration(left)));
+        facts.push((3, format!("about {} left", numbers::duration(left))));
     }
-    if farm.has_gpus() {
-        facts.push(format!("{:.1} GPU-hours", farm.gpu_hours()));
-    } else {
-        facts.push(format!("{:.1} core-hours", farm.core_hours()));
+    facts.push((
+        5,
+        match farm.has_gpus() {
+            true => format!("{:.1} GPU-hours", farm.gpu_hours()),
+            false => format!("{:.1} core-hours", farm.core_hours()),
+        },
+    ));
+    let line = |facts: &[(usize, String)]| {
+        facts.iter().map(|(_, fact)| fact.as_str()).collect::<Vec<_>>().join(" · ")
+    };
+    while facts.len() > 1 && line(&facts).chars().count() > columns {
+        let leaving = facts.iter().enumerate().max_by_key(|(_, (leaves, _))| *leaves);
+        if let Some((index, _)) = leaving {
+            facts.remove(index);
+        }
     }
-    facts.join(" · ")
+    line(&facts)
 }
 
 fn title(farm: &FarmFacts, ui: &FarmUi, shown: usize, pages: [usize; 2]) -> String {
