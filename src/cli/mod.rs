@@ -2,6 +2,7 @@
 
 mod annotate;
 mod check;
+mod doctor;
 mod evaluate;
 mod predict;
 mod prepare;
@@ -11,6 +12,7 @@ use std::path::PathBuf;
 
 pub use annotate::{Absent, Labeller, PseudoLabels, Refinement, ScribbleKind, Scribbles, Unsure};
 pub use check::CheckPacked;
+pub use doctor::{Doctor, DoctorData, DoctorPart};
 pub use evaluate::{Convention, Evaluate, Statistics};
 pub use predict::{LabelFormat, Predict, PredictDevice, Touching};
 pub use prepare::{
@@ -52,6 +54,8 @@ pub enum Command {
     /// Check a configuration, or print it with every default filled in
     #[command(subcommand)]
     Config(Config),
+    /// Say what is wrong with this machine before a job finds out; start it with mpirun or srun to ask all hosts
+    Doctor(Doctor),
     /// List the training methods
     Methods,
     /// Measure what this machine reaches; start it with mpirun or srun for more than one process

@@ -15,6 +15,7 @@ mod config;
 mod crew;
 #[cfg(feature = "hdf5")]
 mod dice_table;
+mod doctor;
 #[cfg(feature = "torch")]
 mod evaluate;
 #[cfg(feature = "hdf5")]
@@ -89,6 +90,7 @@ fn dispatch(cli: &Cli) -> Result<Exit> {
         Command::Config(arguments) => config::run(arguments),
         Command::Launch(arguments) => launch::run(arguments),
         Command::Watch(arguments) => watch::run(arguments),
+        Command::Doctor(arguments) => doctor::run(arguments),
         Command::Export(arguments) => export(arguments),
         #[cfg(feature = "hdf5")]
         Command::Prepare(arguments) => prepare::run(arguments),
