@@ -14,6 +14,7 @@ pub mod farm;
 pub mod flight;
 pub mod io;
 mod locks;
+pub mod logged;
 pub mod preview;
 mod requests;
 pub mod scores;

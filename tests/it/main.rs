@@ -31,6 +31,8 @@ mod dashboard;
 #[cfg(test)]
 mod dashboard_export;
 #[cfg(test)]
+mod dashboard_farm;
+#[cfg(test)]
 mod dashboard_laws;
 #[cfg(test)]
 mod dashboard_terminal;
@@ -87,11 +89,15 @@ mod dicom;
 #[cfg(feature = "mpi")]
 mod distributed;
 #[cfg(test)]
+mod doctor;
+#[cfg(test)]
 #[cfg(feature = "hdf5")]
 mod evaluating_files;
 #[cfg(test)]
 #[cfg(feature = "mpi")]
 mod export;
+#[cfg(test)]
+mod facts;
 #[cfg(test)]
 #[cfg(feature = "mpi")]
 mod fake_cuda;
@@ -259,6 +265,9 @@ mod reference;
 #[cfg(test)]
 #[cfg(feature = "torch")]
 mod regularisers;
+#[cfg(test)]
+#[cfg(feature = "mpi")]
+mod repeating;
 #[cfg(test)]
 #[cfg(feature = "mpi")]
 mod replay;
