@@ -5,7 +5,7 @@
 use crate::error::{Context, Result};
 use crate::farm::file::FarmFile;
 use crate::farm::plan::FarmPlan;
-use crate::farm::results::{RunFacts, scores};
+use crate::farm::results::{RunOutcome, scores};
 use crate::farm::table::{Cost, RowResults, Table, table};
 use crate::files;
 use crate::runlog::farm::{FarmDirectory, FarmJob, JobKind, JobReport, JobState};
@@ -50,7 +50,7 @@ impl Read<'_> {
         for job in trains {
             job_count += 1;
             let run = self.directory.run(&job.name);
-            let facts = RunFacts::read(&run)?;
+            let facts = RunOutcome::read(&run)?;
             memory_bytes = memory_bytes.max(facts.memory_bytes);
             gpu_memory_bytes = gpu_memory_bytes.max(facts.gpu_memory_bytes);
             if self.is_done(job) {
