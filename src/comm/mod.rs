@@ -9,10 +9,12 @@ pub mod mpi;
 pub mod nccl;
 pub mod threads;
 
-use crate::error::{Exit, Failure, Result};
+use crate::error::{Context, Exit, Failure, Result};
 use crate::native::GroupSum;
 use crate::shares::local_share;
 use environment::{Announced, Start, Variables};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use std::io::Write;
 use std::ops::{Deref, Range};
 use std::sync::Arc;
@@ -266,6 +268,21 @@ pub fn agree<T>(comm: &dyn Communicator, result: Result<T>) -> Result<T> {
         }
         _ => result.map_err(Failure::known_to_all),
     }
+}
+
+/// What rank 0 makes, on every rank, which must all call it.
+pub fn from_first_rank<T: Serialize + DeserializeOwned>(
+    comm: &dyn Communicator,
+    make: impl FnOnce() -> Result<T>,
+) -> Result<T> {
+    let cannot = || "cannot tell the other ranks what to do";
+    let made = if comm.rank() == 0 {
+        make().and_then(|made| serde_json::to_vec(&made).context(cannot))
+    } else {
+        Ok(Vec::new())
+    };
+    let messages = comm.gather(&agree(comm, made)?)?;
+    agree(comm, serde_json::from_slice(&messages[0]).context(cannot))
 }
 
 /// A range of a 1-dimensional tensor, as a view.

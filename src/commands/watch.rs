@@ -1,13 +1,12 @@
 //! `scrimp watch`: the dashboard on a terminal, plain lines elsewhere, or one frame.
 
-use super::print;
+use super::{print, print_json};
 use crate::cli::{View, Watch};
 use crate::error::{Context, Exit, Failure, Result};
 use crate::runlog::directory::RunDirectory;
+use crate::runlog::farm::FarmDirectory;
 use crate::watch::ui::Tab;
-use crate::watch::{Screen, Theme, follow, on_terminal, once, terminal};
-use ratatui::crossterm::terminal::size;
-use std::io::IsTerminal;
+use crate::watch::{Abilities, RunFacts, Screen, Theme, farm, follow, on_terminal, once, terminal};
 use std::path::Path;
 use std::time::Duration;
 
@@ -19,27 +18,37 @@ const REMOTE_PAUSE: Duration = Duration::from_millis(250);
 
 /// Runs `scrimp watch`.
 pub(super) fn run(arguments: &Watch) -> Result<Exit> {
+    let Watch { runs: paths, .. } = arguments;
+    let farms = paths.iter().map(FarmDirectory::new).filter(FarmDirectory::holds_a_farm);
+    match (&farms.collect::<Vec<_>>()[..], &paths[..]) {
+        ([], _) => watch_runs(arguments)?,
+        ([farm], [_]) => watch_farm(arguments, farm)?,
+        ([farm, ..], _) => {
+            let name = farm.root().display();
+            return Err(Failure::usage(format!("`{name}` is a farm, which is watched by itself"))
+                .hint(format!(
+                    "run `scrimp watch {name}`, and name runs of it to see them side by side"
+                )));
+        }
+    }
+    Ok(Exit::Done)
+}
+
+fn watch_runs(arguments: &Watch) -> Result<()> {
     let mut runs = Vec::new();
     for path in &arguments.runs {
         runs.extend(run_directories(path)?);
     }
-    let is_terminal = std::io::stdout().is_terminal() && std::io::stdin().is_terminal();
-    let is_ascii = arguments.ascii || !speaks_utf8(|name| std::env::var(name).ok());
-    if arguments.once {
-        let columns = is_terminal.then(|| size().map_or(FRAME.0, |size| size.0));
-        let size = arguments.size.unwrap_or((columns.unwrap_or(FRAME.0), FRAME.1));
+    let Look { size, is_ascii, screen } = Look::new(arguments);
+    if arguments.json {
+        let facts: Result<Vec<RunFacts>> = runs.iter().map(RunFacts::read).collect();
+        print_json(&serde_json::json!({ "runs": facts? }))
+    } else if arguments.once {
         let tab = tab(arguments.view);
         let frames = runs.iter().map(|run| once(run, size, tab, is_ascii));
-        print(&frames.collect::<Result<Vec<_>>>()?.join("\n"))?;
-    } else if is_terminal && !arguments.plain && has_cursor(std::env::var("TERM").ok().as_deref()) {
-        let has_colour = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        let is_remote = std::env::var_os("SSH_CONNECTION").is_some();
-        let screen = Screen {
-            theme: Theme { has_colour, is_ascii },
-            pause: if is_remote { REMOTE_PAUSE } else { PAUSE },
-            find_picker: terminal::find_picker,
-        };
-        on_terminal(&runs, &screen, !arguments.no_mouse)?;
+        print(&frames.collect::<Result<Vec<_>>>()?.join("\n"))
+    } else if let Some(screen) = screen {
+        on_terminal(&runs, &screen, !arguments.no_mouse)
     } else {
         let [run] = &runs[..] else {
             return Err(Failure::usage("as lines, only one run can be followed")
@@ -48,23 +57,47 @@ pub(super) fn run(arguments: &Watch) -> Result<Exit> {
         let interval = arguments.interval.map(Duration::from_secs);
         terminal::end_with_output()?;
         let is_over = || run.writer().is_none();
-        terminal::unless_gone(follow(run, &mut std::io::stdout(), interval, is_over))?;
+        terminal::unless_gone(follow(run, &mut std::io::stdout(), interval, is_over))
     }
-    Ok(Exit::Done)
 }
 
-/// Whether the characters of this locale are those of UTF-8; `variable` gives the environment's.
-fn speaks_utf8(variable: impl Fn(&str) -> Option<String>) -> bool {
-    let mut names = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter();
-    // The first one that says anything decides, and where none does the locale is `C`.
-    let locale = names.find_map(|name| variable(name).filter(|value| !value.is_empty()));
-    let locale = locale.unwrap_or_default().to_lowercase();
-    locale.contains("utf-8") || locale.contains("utf8")
+fn watch_farm(arguments: &Watch, farm: &FarmDirectory) -> Result<()> {
+    let Look { size, is_ascii, screen } = Look::new(arguments);
+    if arguments.json {
+        print_json(farm::FarmFeed::open(farm.clone())?.facts())
+    } else if arguments.once {
+        print(&farm::once(farm, size, is_ascii)?)
+    } else if let Some(screen) = screen {
+        farm::on_terminal(farm, &screen, !arguments.no_mouse)
+    } else {
+        let interval = arguments.interval.map(Duration::from_secs);
+        terminal::end_with_output()?;
+        terminal::unless_gone(farm::follow(farm, &mut std::io::stdout(), interval))
+    }
 }
 
-/// Whether a terminal of this kind can draw over what it has drawn; one of no kind cannot.
-fn has_cursor(kind: Option<&str>) -> bool {
-    kind.is_some_and(|kind| !matches!(kind, "" | "dumb" | "unknown"))
+/// How things are shown, as the arguments and the terminal want it.
+struct Look {
+    /// Columns and rows of one frame as text.
+    size: (u16, u16),
+    is_ascii: bool,
+    /// None where lines are to be written.
+    screen: Option<Screen>,
+}
+
+impl Look {
+    fn new(arguments: &Watch) -> Self {
+        let terminal = Abilities::find();
+        let is_ascii = arguments.ascii || !terminal.speaks_utf8;
+        let can_draw = terminal.is_terminal && terminal.has_cursor;
+        let screen = (can_draw && !arguments.plain).then(|| Screen {
+            theme: Theme { has_colour: terminal.has_colour, is_ascii },
+            pause: if terminal.is_remote { REMOTE_PAUSE } else { PAUSE },
+            find_picker: terminal::find_picker,
+        });
+        let columns = terminal.size.map_or(FRAME.0, |size| size.0);
+        Self { size: arguments.size.unwrap_or((columns, FRAME.1)), is_ascii, screen }
+    }
 }
 
 fn tab(view: View) -> Tab {
@@ -94,28 +127,4 @@ fn run_directories(path: &Path) -> Result<Vec<RunDirectory>> {
     }
     runs.sort_by(|a, b| a.root().cmp(b.root()));
     Ok(if runs.is_empty() { vec![itself] } else { runs })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_first_variable_that_is_set_names_the_characters() {
-        let speaks = |set: &[(&str, &str)]| {
-            let find = |name: &str| set.iter().find(|(own, _)| *own == name);
-            speaks_utf8(|name| find(name).map(|(_, value)| (*value).to_owned()))
-        };
-        assert!(speaks(&[("LANG", "de_DE.UTF-8")]));
-        assert!(speaks(&[("LC_ALL", ""), ("LC_CTYPE", "C.utf8"), ("LANG", "C")]));
-        assert!(!speaks(&[("LC_ALL", "C"), ("LANG", "en_US.UTF-8")]));
-        assert!(!speaks(&[("LANG", "de_DE.ISO-8859-1")]));
-        assert!(!speaks(&[]));
-    }
-
-    #[test]
-    fn a_terminal_without_a_cursor_gets_lines() {
-        assert!(has_cursor(Some("xterm-256color")) && has_cursor(Some("linux")));
-        assert!(!has_cursor(Some("dumb")) && !has_cursor(Some("")) && !has_cursor(None));
-    }
 }

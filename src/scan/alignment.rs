@@ -10,6 +10,9 @@ use super::vectors::{coordinates, distance, dot, unit};
 /// headers are off by rounding, too little to move a label by one.
 const TOLERANCE: f64 = 0.1;
 
+/// Below this many voxels headers say the same.
+const EQUAL: f64 = 1e-9;
+
 /// By how much distances may differ that should be the same, relative to them.
 const SPACING_TOLERANCE: f64 = 2e-3;
 
@@ -160,7 +163,21 @@ impl FileGrid {
 
     /// Whether labels on the grid `labels`, placed by `placement`, lie on this one when taken in this order.
     pub(super) fn is_at(&self, order: AxisOrder, labels: &Grid, placement: &Placement) -> bool {
-        let Some(own) = &self.grid.placement else { return false };
+        let apart_mm = self.apart_mm(order, labels, placement);
+        apart_mm.is_some_and(|apart_mm| apart_mm <= TOLERANCE * self.smallest_mm())
+    }
+
+    /// The smallest distance of voxels along an axis that has several.
+    fn smallest_mm(&self) -> f64 {
+        let (shape, spacing_mm) = (self.grid.shape, self.spacing_mm());
+        let wide = (0..3).filter(|&axis| shape[axis] > 1);
+        wide.map(|axis| spacing_mm[axis]).reduce(f64::min).unwrap_or(spacing_mm[2])
+    }
+
+    /// How far the outermost voxels of labels on the grid `labels`, placed by `placement` and taken in this order, lie
+    /// from those of this one at the most; None where shapes or distances differ.
+    fn apart_mm(&self, order: AxisOrder, labels: &Grid, placement: &Placement) -> Option<f64> {
+        let own = self.grid.placement?;
         let (shape, spacing_mm) = (self.grid.shape, self.spacing_mm());
         let labels_mm = labels.spacing_mm.unwrap_or([1.0; 3]);
         let differs = |axis: usize| {
@@ -169,12 +186,9 @@ impl FileGrid {
                 || (shape[axis] > 1 && !close(labels_mm[other], spacing_mm[axis]))
         };
         if (0..3).any(differs) {
-            return false;
+            return None;
         }
-        let wide = (0..3).filter(|&axis| shape[axis] > 1);
-        let voxel_mm = wide.map(|axis| spacing_mm[axis]).reduce(f64::min);
-        let most = TOLERANCE * voxel_mm.unwrap_or(spacing_mm[2]);
-        (0..8).all(|corner: usize| {
+        let apart_mm = (0..8).map(|corner: usize| {
             let (mut here, mut there) = ([0.0; 3], [0.0; 3]);
             for axis in 0..3 {
                 let last = (shape[axis] - 1) as f64;
@@ -183,9 +197,40 @@ impl FileGrid {
                     if order.flipped[axis] { last - here[axis] } else { here[axis] };
             }
             let (here, there) =
-                (self.grid.position_by(own, here), labels.position_by(placement, there));
-            distance(&here, &there) <= most
-        })
+                (self.grid.position_by(&own, here), labels.position_by(placement, there));
+            distance(&here, &there)
+        });
+        // A place that is no number is nowhere near.
+        Some(apart_mm.fold(
+            0.0,
+            |most: f64, apart| {
+                if most.is_nan() || apart <= most { most } else { apart }
+            },
+        ))
+    }
+
+    /// How labels that lie on this image, as `order` has them, do so, as the end of "labels …".
+    pub(super) fn agreement(&self, order: AxisOrder, labels: &Self) -> String {
+        let (image, labels) = (self.in_unit_of(labels), labels.in_unit_of(self));
+        let Some(placement) = labels.grid.placement.filter(|_| image.grid.placement.is_some())
+        else {
+            return "has the shape and the spacing of its image; that it lies on it cannot be checked, as one of the \
+                    two does not say where it lies"
+                .to_owned();
+        };
+        let apart_mm = image.apart_mm(order, &labels.grid, &placement).unwrap_or(0.0);
+        let apart = apart_mm / image.smallest_mm();
+        let turned = match order.words() {
+            words if words.is_empty() => words,
+            words => format!("{words}: it is turned when it is read"),
+        };
+        if apart < EQUAL {
+            return format!("lies on its image voxel by voxel{turned}");
+        }
+        format!(
+            "lies on its image voxel by voxel{turned}; what the headers say differs by {apart:.1e} voxels, and \
+             {TOLERANCE} may be rounding"
+        )
     }
 
     /// How `labels` must be turned to lie on this grid; None where no turn puts them there.

@@ -287,7 +287,7 @@ impl FileGrid {
         Ok(order)
     }
 
-    fn elsewhere(&self, labels: &Self) -> Failure {
+    pub(super) fn elsewhere(&self, labels: &Self) -> Failure {
         let failure = Failure::new(format!("{} {}", labels.name, self.difference(labels)));
         let mut two_ways = [self, labels].into_iter().filter(|file| file.otherwise.is_some());
         match two_ways.next() {

@@ -68,6 +68,27 @@ impl Grid {
     }
 }
 
+impl Placement {
+    /// Where slices, rows and columns run, each as the nearest direction of the patient: `right`, `left`, `front`,
+    /// `back`, `head` or `feet`.
+    pub fn course(&self) -> [&'static str; 3] {
+        self.direction.map(towards)
+    }
+}
+
+/// Where an axis runs, as the nearest direction of the patient.
+fn towards([x, y, z]: [f64; 3]) -> &'static str {
+    if x.abs() >= y.abs() && x.abs() >= z.abs() {
+        if x > 0.0 { "right" } else { "left" }
+    } else if y.abs() >= z.abs() {
+        if y > 0.0 { "front" } else { "back" }
+    } else if z > 0.0 {
+        "head"
+    } else {
+        "feet"
+    }
+}
+
 /// Where element `index` of a `[slices, rows, columns]` array lies, in words.
 pub fn place(index: usize, shape: [usize; 3]) -> String {
     let pixels = (shape[1] * shape[2]).max(1);

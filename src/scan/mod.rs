@@ -22,6 +22,7 @@ mod numpy;
 mod oddities;
 mod pack_bits;
 mod picture;
+mod relation;
 mod remaining;
 mod segments;
 mod stored;
@@ -44,6 +45,7 @@ pub use grid::{Grid, Placement, place};
 pub use notes::{LeftOut, Notes, list};
 pub use oddities::slices_along;
 pub use picture::write_picture;
+pub use relation::{Relation, relation};
 pub use segments::Segment;
 pub use writer::{LabelWriter, MapWriter};
 

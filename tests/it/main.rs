@@ -31,6 +31,8 @@ mod dashboard;
 #[cfg(test)]
 mod dashboard_export;
 #[cfg(test)]
+mod dashboard_farm;
+#[cfg(test)]
 mod dashboard_laws;
 #[cfg(test)]
 mod dashboard_terminal;
@@ -87,17 +89,24 @@ mod dicom;
 #[cfg(feature = "mpi")]
 mod distributed;
 #[cfg(test)]
+mod doctor;
+#[cfg(test)]
 #[cfg(feature = "hdf5")]
 mod evaluating_files;
 #[cfg(test)]
 #[cfg(feature = "mpi")]
 mod export;
 #[cfg(test)]
+mod facts;
+#[cfg(test)]
 #[cfg(feature = "mpi")]
 mod fake_cuda;
 #[cfg(test)]
 #[cfg(feature = "mpi")]
 mod fake_gpu;
+#[cfg(test)]
+#[cfg(feature = "mpi")]
+mod farm;
 #[cfg(test)]
 #[cfg(feature = "mpi")]
 mod faults;
@@ -257,6 +266,9 @@ mod reference;
 #[cfg(test)]
 #[cfg(feature = "torch")]
 mod regularisers;
+#[cfg(test)]
+#[cfg(feature = "mpi")]
+mod repeating;
 #[cfg(test)]
 #[cfg(feature = "mpi")]
 mod replay;

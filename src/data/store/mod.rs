@@ -35,7 +35,7 @@ mod text;
 mod write;
 
 pub use destination::{Destination, Existing};
-pub use read::{each_case, read};
+pub use read::{each_case, is_packed, read};
 pub use write::{About, Writer, write};
 
 use crate::error::{Failure, Result};

@@ -83,7 +83,7 @@ fn check(file: &File, path: &Path) -> Result<Form> {
 }
 
 /// Whether the file is a packed data set of any layout, be it damaged; reads little of it.
-pub(super) fn is_packed(path: &Path) -> io::Result<bool> {
+pub fn is_packed(path: &Path) -> io::Result<bool> {
     let file = files::open(path)?;
     Ok(match seal::form(&file)? {
         Form::Sealed | Form::Unplaced => true,

@@ -43,24 +43,6 @@ pub(super) fn slices_across(survey: &Survey) -> Vec<Finding> {
     across.chain(Finding::of_cases(Warning, "slices_close_together", sentence, close)).collect()
 }
 
-/// Where an axis runs, as the nearest direction of the patient.
-fn towards([x, y, z]: [f64; 3]) -> &'static str {
-    if x.abs() >= y.abs() && x.abs() >= z.abs() {
-        if x > 0.0 { "right" } else { "left" }
-    } else if y.abs() >= z.abs() {
-        if y > 0.0 { "front" } else { "back" }
-    } else if z > 0.0 {
-        "head"
-    } else {
-        "feet"
-    }
-}
-
-/// Where slices, rows and columns run.
-fn course(placement: &Placement) -> [&'static str; 3] {
-    placement.direction.map(towards)
-}
-
 fn dot(one: [f64; 3], other: [f64; 3]) -> f64 {
     one.iter().zip(other).map(|(a, b)| a * b).sum()
 }
@@ -79,7 +61,7 @@ pub(super) fn orientation(survey: &Survey) -> Vec<Finding> {
     let placed = || survey.cases.iter().filter_map(|case| Some((case, case.grid.placement?)));
     let mut by_course: BTreeMap<[&str; 3], Vec<Placement>> = BTreeMap::new();
     for (_, placement) in placed() {
-        by_course.entry(course(&placement)).or_default().push(placement);
+        by_course.entry(placement.course()).or_default().push(placement);
     }
     let most = by_course.into_iter().max_by_key(|(course, alike)| (alike.len(), *course));
     let Some((usual, alike)) = most else { return Vec::new() };
@@ -91,7 +73,7 @@ pub(super) fn orientation(survey: &Survey) -> Vec<Finding> {
     }
     let turned = placed().filter(|(_, placement)| is_turned(placement, &means));
     let turned = turned.map(|(case, placement)| {
-        let [slices, rows, columns] = course(&placement);
+        let [slices, rows, columns] = placement.course();
         explained(&case.name, &format!("{slices}, {rows}, {columns}"))
     });
     let [slices, rows, columns] = usual;
