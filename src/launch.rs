@@ -12,6 +12,7 @@ use crate::runlog::directory::RunDirectory;
 use crate::runlog::io::Tail;
 use crate::signals::Signal;
 use std::fmt;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -204,6 +205,17 @@ impl Stop {
     pub fn is_to_go_on(&self) -> bool {
         let [before, now] = self.newest;
         self.exit() == Exit::Stopped && now > before
+    }
+}
+
+/// Takes away what an earlier start left of its end, so that nobody takes it for that of the next one.
+pub fn forget_exit(directory: &RunDirectory) -> Result<()> {
+    let path = directory.exit_code();
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).context(|| format!("cannot remove `{}`", path.display()))
+        }
+        _ => Ok(()),
     }
 }
 

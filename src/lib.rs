@@ -39,6 +39,8 @@ pub mod export;
 
 pub mod telemetry;
 
+pub mod doctor;
+
 pub mod cli;
 pub mod commands;
 

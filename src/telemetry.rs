@@ -144,12 +144,7 @@ struct Gpu<'a> {
 impl<'a> Gpu<'a> {
     /// The GPU that this process calls `index`: CUDA counts those that it may see.
     fn find(nvml: &'a Nvml, index: usize) -> Option<Self> {
-        let visible = std::env::var("CUDA_VISIBLE_DEVICES").unwrap_or_default();
-        let device = match visible_device(&visible, index)? {
-            Visible::Index(index) => nvml.device_by_index(index),
-            Visible::Uuid(uuid) => nvml.device_by_uuid(uuid),
-        };
-        let device = device.ok()?;
+        let device = visible_gpu(nvml, index)?;
         let name = device.name().ok();
         let before =
             device.gpm_support().unwrap_or(false).then(|| device.gpm_sample().ok()).flatten();
@@ -175,6 +170,17 @@ impl<'a> Gpu<'a> {
         telemetry.tensor_percent = values.next().flatten().filter(|value| value.is_finite());
         self.before = Some(now);
     }
+}
+
+/// The GPU that this process calls `index`, as the driver's management library sees it: CUDA counts those that it
+/// may see (`CUDA_VISIBLE_DEVICES`). None where it has fewer.
+pub fn visible_gpu(nvml: &Nvml, index: usize) -> Option<Device<'_>> {
+    let visible = std::env::var("CUDA_VISIBLE_DEVICES").unwrap_or_default();
+    let device = match visible_device(&visible, index)? {
+        Visible::Index(index) => nvml.device_by_index(index),
+        Visible::Uuid(uuid) => nvml.device_by_uuid(uuid),
+    };
+    device.ok()
 }
 
 /// How the environment names a GPU.

@@ -2,6 +2,7 @@
 
 mod annotate;
 mod check;
+mod doctor;
 mod evaluate;
 mod farm;
 mod predict;
@@ -14,6 +15,7 @@ use std::path::PathBuf;
 
 pub use annotate::{Absent, Labeller, PseudoLabels, Refinement, ScribbleKind, Scribbles, Unsure};
 pub use check::CheckPacked;
+pub use doctor::{Doctor, DoctorData, DoctorPart};
 pub use evaluate::{Convention, Evaluate, Statistics};
 pub use farm::Farm;
 pub use predict::{LabelFormat, Predict, PredictDevice, Touching};
@@ -61,6 +63,8 @@ pub enum Command {
     /// Check a configuration, or print it with every default filled in
     #[command(subcommand)]
     Config(Config),
+    /// Say what is wrong with this machine before a job finds out; start it with mpirun or srun to ask all hosts
+    Doctor(Doctor),
     /// List the training methods
     Methods {
         /// Print them as JSON

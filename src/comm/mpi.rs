@@ -99,6 +99,16 @@ impl Mpi {
     }
 }
 
+/// What the MPI library that this program is linked with calls itself, for example `Open MPI v4.1.4`; it need not have
+/// started.
+pub fn library() -> String {
+    let name = mpi::environment::library_version().unwrap_or_default();
+    // Open MPI goes on with who packaged it, MPICH with how it was built.
+    let first = name.trim_end_matches('\0').lines().next().unwrap_or_default();
+    let first = first.split(',').next().unwrap_or_default();
+    first.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
 /// Sums on communicators of their own, whatever goes on beside them.
 fn sums_in_the_background() -> Sum {
     let line = Line { ranks: Mpi::world().duplicate(), wait: Wait::Asleep };

@@ -7,6 +7,7 @@ use crate::cli::{Config, ConfigSource};
 use crate::config::plan::RunPlan;
 use crate::error::{Context, Exit, Result};
 use serde_json::json;
+use std::path::Path;
 
 /// Runs `scrimp config check` or `scrimp config show`.
 pub(super) fn run(command: &Config) -> Result<Exit> {
@@ -43,12 +44,17 @@ pub(super) fn run(command: &Config) -> Result<Exit> {
 
 /// The plan of a configuration for one process, refused where it is unsound.
 fn check(source: &ConfigSource) -> Result<RunPlan> {
-    let config = crate::config::read(&source.config, &source.overrides)?;
+    resolve(&source.config, &source.overrides, 1)
+}
+
+/// The plan of the configuration at `path` for so many ranks, refused where it is unsound.
+pub(super) fn resolve(path: &Path, overrides: &[String], ranks: usize) -> Result<RunPlan> {
+    let config = crate::config::read(path, overrides)?;
     #[cfg(feature = "torch")]
-    return super::run::resolve(&config, 1);
+    return super::run::resolve(&config, ranks);
     // Without libtorch there are no methods to ask about their parameters.
     #[cfg(not(feature = "torch"))]
-    RunPlan::resolve(config, 1)
+    RunPlan::resolve(config, ranks)
 }
 
 /// What is said of a plan in which nothing is wrong, and how much of it was looked at.

@@ -12,6 +12,7 @@ use crate::error::{Context, Exit, Failure, Result};
 use crate::launch::batch::{self, SLURM_END, SLURM_JOB, SlurmJob};
 use crate::launch::{self, Job, Machine, Next, Starts, Stop, is_out_of_time, newest_checkpoint};
 use crate::runlog::directory::RunDirectory;
+use crate::runlog::flight::left_exit;
 use crate::signals::{self, Requests, Signal, Suspension};
 use mpirun::Mpirun;
 use rustix::process::{self, geteuid};
@@ -181,6 +182,31 @@ struct Asked {
     is_left: bool,
 }
 
+/// `mpirun` that goes on long after its run.
+#[derive(Debug, Default)]
+struct Lingering {
+    /// When the end of the run was seen.
+    since: Option<Instant>,
+    /// How the run has ended, once it is long ago.
+    exit: Option<Exit>,
+}
+
+impl Lingering {
+    /// Whether the run has ended so long ago that `mpirun` waits in vain; once.
+    fn begins(&mut self, directory: &RunDirectory) -> bool {
+        if self.exit.is_some() {
+            return false;
+        }
+        if self.since.is_none() {
+            self.since = directory.exit_code().exists().then(Instant::now);
+        }
+        if self.since.is_some_and(|since| since.elapsed() > CLEARING) {
+            self.exit = left_exit(directory);
+        }
+        self.exit.is_some()
+    }
+}
+
 impl Launcher {
     /// From now on Ctrl-Z suspends the ranks as well, which `mpirun` sees to, and they go on with this process.
     fn suspend_together(&self) -> Result<()> {
@@ -210,6 +236,7 @@ impl Launcher {
             }
             let command = self.job.command_line(starts.ranks(), self.machine);
             say(format_args!("{command}"));
+            launch::forget_exit(&self.directory)?;
             self.mpirun.start(&command)?;
             let code = self.watch()?;
             if self.wish.level() > 0 {
@@ -284,11 +311,13 @@ impl Launcher {
     fn watch(&self) -> Result<i32> {
         let (mut passed_on, mut ending_since) = (0, None);
         let (mut has_reminded, mut asked) = (false, None);
+        let mut lingering = Lingering::default();
         loop {
             if let Some(code) = self.mpirun.ended()? {
                 // Whatever was left there for the ranks comes too late.
                 launch::take_passed_on(&self.directory);
-                return Ok(code);
+                let exit = lingering.exit.or_else(|| self.exit_behind(code));
+                return Ok(exit.map_or(code, |exit| exit as i32));
             }
             let level = self.wish.level();
             if level > passed_on {
@@ -308,12 +337,26 @@ impl Launcher {
                 has_reminded = true;
                 self.mpirun.send(process::Signal::USR1);
             }
+            if lingering.begins(&self.directory) {
+                say(format_args!(
+                    "the run has ended and `mpirun` has not, as where a host no longer answers: ends it"
+                ));
+                ending_since = Some(Instant::now());
+                self.mpirun.send(process::Signal::TERM);
+            }
             if ending_since.is_some_and(|since| since.elapsed() > CLEARING) {
                 // Its ranks end with it.
                 self.mpirun.send(process::Signal::KILL);
             }
             std::thread::sleep(PAUSE);
         }
+    }
+
+    /// How a run ended whose `mpirun` ended in a way of its own, as when somebody else has ended it.
+    fn exit_behind(&self, code: i32) -> Option<Exit> {
+        let is_told = Exit::ALL.iter().any(|exit| *exit as i32 == code);
+        let left = if is_told { None } else { left_exit(&self.directory) };
+        left.filter(|exit| *exit != Exit::Done)
     }
 
     /// Sends what `mpirun` passes on, and leaves for the first rank what it stands for.

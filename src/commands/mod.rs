@@ -15,6 +15,7 @@ mod config;
 mod crew;
 #[cfg(feature = "hdf5")]
 mod dice_table;
+mod doctor;
 #[cfg(feature = "torch")]
 mod evaluate;
 #[cfg(feature = "hdf5")]
@@ -95,6 +96,7 @@ fn dispatch(cli: &Cli) -> Result<Exit> {
         Command::Launch(arguments) => launch::run(arguments),
         Command::Farm(arguments) => farm::run(arguments),
         Command::Watch(arguments) => watch::run(arguments),
+        Command::Doctor(arguments) => doctor::run(arguments),
         Command::Export(arguments) => export(arguments),
         Command::Completions { shell } => manual::completions(*shell),
         Command::Manual { to } => manual::pages(to),

@@ -31,7 +31,8 @@ pub fn relation(image: &FileGrid, labels: &Numbers, path: &Path) -> Relation {
     let failure = image.elsewhere(file);
     let carry = "`scrimp prepare own-data --regrid` carries it to the nearest voxels of its image";
     let told = failure.hints().first().cloned();
-    let can_be_carried = image.part_of(file).is_some() || image.can_be_carried(path);
+    let is_on_its_voxels = image.mistake(file).is_none() && image.part_of(file).is_some();
+    let can_be_carried = is_on_its_voxels || image.can_be_carried(path);
     let hint = if can_be_carried { Some(carry.to_owned()) } else { told };
     let named = format!("{} ", file.name);
     let sentence = failure.message().strip_prefix(&named).unwrap_or(failure.message()).to_owned();

@@ -164,6 +164,11 @@ impl Signals {
         Self { launcher: by_mpirun.then_some(parent), requests: Requests::default() }
     }
 
+    /// The number of `mpirun` or its daemon, where that has started this process.
+    pub fn launcher(&self) -> Option<u32> {
+        self.launcher
+    }
+
     /// What a signal that came at `now` means.
     pub fn meaning(&mut self, received: Received, now: Instant) -> Meaning {
         let from_launcher = self.launcher.is_some() && received.sender == self.launcher;

@@ -4,6 +4,7 @@ use crate::running::{SMOKE, events, signal};
 use scrimp::runlog::RunEvent;
 use scrimp::runlog::farm::{FarmDirectory, JobReport, JobState};
 use scrimp::runlog::flight::FlightReport;
+use std::cell::Cell;
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
@@ -118,11 +119,14 @@ impl Running<'_> {
         self.wait_until("a step", |_| events(&run).iter().any(is_step));
     }
 
-    /// Waits until a rank says what it does, and suspends it; gives its number.
-    fn suspend(&mut self, job: &str, rank: usize) -> u32 {
-        let run = self.site.farm.run(job);
-        self.wait_until("a report", |_| FlightReport::read(&run, rank).is_some());
-        let pid = FlightReport::read(&run, rank).unwrap().pid;
+    /// Waits until the first rank of a job has its run directory, and suspends it; gives its number.
+    fn suspend(&mut self, job: &str) -> u32 {
+        let (run, found) = (self.site.farm.run(job), Cell::new(None));
+        self.wait_until("a process", |_| {
+            found.set(run.writer().map(|writer| writer.pid));
+            found.get().is_some()
+        });
+        let pid = found.get().unwrap();
         signal("STOP", &[pid]);
         pid
     }
@@ -208,7 +212,9 @@ const ENDS: [JobState; 6] = [
 
 fn end_with_a_rank_that_stands_still(mut running: Running<'_>) -> String {
     running.wait_for_step("hangs-seed7");
-    running.suspend("hangs-seed7", 1);
+    let run = running.site.farm.run("hangs-seed7");
+    running.wait_until("a report", |_| FlightReport::read(&run, 1).is_some());
+    signal("STOP", &[FlightReport::read(&run, 1).unwrap().pid]);
     let (code, stderr) = running.end();
     assert_eq!(code, 1, "{stderr}");
     stderr
@@ -227,7 +233,7 @@ fn a_farm_that_is_killed_twice_ends_with_the_same_table() {
 
     // Killed alone while a job runs, which stands still so that the next farm finds it alive.
     let mut running = killed.start(&[]);
-    let rank = running.suspend("plain-seed7", 0);
+    let rank = running.suspend("plain-seed7");
     let second = Command::new(env!("CARGO_BIN_EXE_scrimp"))
         .args([
             "farm",
@@ -269,31 +275,31 @@ set = [\"train.save_every=5\", \"train.evaluate_every=100000\", \"train.device=c
 [slots]
 processes = 2
 gpus = 0
-[rows.run]
+[rows.long]
 config = \"{SMOKE}\"
 set = [\"train.total_steps=100000\"]
 [rows.command]
 command = [\"sleep\", \"1000\"]
 [rows.waits]
 command = [\"true\"]
-needs = [\"run\"]
+needs = [\"long\"]
 "
     );
     let site = Site::new(&text);
-    let jobs = ["run", "command", "waits"];
+    let jobs = ["long", "command", "waits"];
     let stopped = [JobState::Stopped, JobState::Stopped, JobState::Waiting];
     let mut running = site.start(&[]);
-    running.wait_for_step("run");
+    running.wait_for_step("long");
     signal("INT", &[running.pid()]);
     let (code, stderr) = running.end();
     assert_eq!((code, site.states(jobs)), (77, stopped), "{stderr}");
-    assert_eq!(site.report("run").message, "stopped by SIGINT");
+    assert_eq!(site.report("long").message, "stopped by SIGINT");
 
     // The time of a batch job is nearly over.
     let asked = site.folder.path().join("asked");
     let requeue = format!("touch {}", asked.display());
     let mut running = site.start(&["--requeue", &requeue]);
-    let run = site.farm.run("run");
+    let run = site.farm.run("long");
     let count = |events: Vec<RunEvent>| {
         events.iter().filter(|event| matches!(event, RunEvent::CheckpointSaved { .. })).count()
     };
@@ -314,7 +320,7 @@ needs = [\"run\"]
     assert_eq!((code, site.states(jobs)), (77, stopped), "{stderr}");
     assert!(!site.farm.as_run().stop_request().exists());
     let mut running = site.start(&[]);
-    running.suspend("run", 0);
+    running.suspend("long");
     signal("TERM", &[running.pid()]);
     running.wait_until("it is heard", |running| running.stderr().contains("SIGTERM: starts"));
     // What comes within a second is one request.
@@ -419,7 +425,14 @@ needs = [\"first\"]
     let (code, stderr) = site.start(&["--submit"]).end();
     assert_eq!(code, 0, "{stderr}");
     let asked = fs::read_to_string(asked).unwrap();
-    insta::assert_snapshot!(asked.replace(&folder.display().to_string(), "DIR"), @"");
+    insta::assert_snapshot!(asked.replace(&folder.display().to_string(), "DIR"), @r"
+    --parsable DIR/farm/submit/first-fold1.sh
+    --parsable --dependency=afterok:41 --kill-on-invalid-dep=yes DIR/farm/submit/first-fold1-evaluate.sh
+    --parsable --dependency=afterok:41 --kill-on-invalid-dep=yes DIR/farm/submit/expand-fold1.sh
+    --parsable DIR/farm/submit/first-fold2.sh
+    --parsable --dependency=afterok:44 --kill-on-invalid-dep=yes DIR/farm/submit/first-fold2-evaluate.sh
+    --parsable --dependency=afterok:44 --kill-on-invalid-dep=yes DIR/farm/submit/expand-fold2.sh
+    ");
     let (code, stderr) = site.start(&["--submit"]).end();
     assert!(code == 2 && stderr.contains("the farm was submitted already"), "{stderr}");
     // A script can be run by any shell, where Slurm starts it.

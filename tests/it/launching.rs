@@ -363,6 +363,27 @@ fn a_run_that_is_lost_when_no_time_is_left_goes_on_in_the_next_job() {
 }
 
 #[test]
+fn an_mpirun_that_waits_for_a_lost_host_is_ended_with_the_exit_code_of_the_run() {
+    let cluster = Cluster::new();
+    // It passes `SIGUSR1` on to the run alone.
+    let waits = "trap '' USR1; until [[ $1 == */scrimp ]]; do shift; done; \"$@\"; exec sleep 1000";
+    cluster.program("mpirun", waits);
+    let running = first_step(cluster.train("stopped", 100_000).launched(2, &[]).start());
+    running.run.request_stop().unwrap();
+    let failing = cluster.train("failing", 30).set("method.params.learner.lr=1e30");
+    let failing = failing.launched(2, &[]).start();
+    for (running, code) in [(running, 77), (failing, 1)] {
+        let ended = running.end();
+        assert_eq!(ended.code, Some(code), "{}", ended.stderr);
+        assert!(
+            ended.stderr.contains("the run has ended and `mpirun` has not"),
+            "{}",
+            ended.stderr
+        );
+    }
+}
+
+#[test]
 fn a_missing_mpirun_is_named() {
     let folder = TempDir::new().unwrap();
     let run = folder.path().join("run");

@@ -89,6 +89,8 @@ mod dicom;
 #[cfg(feature = "mpi")]
 mod distributed;
 #[cfg(test)]
+mod doctor;
+#[cfg(test)]
 #[cfg(feature = "hdf5")]
 mod evaluating_files;
 #[cfg(test)]

@@ -524,6 +524,15 @@ fn are_the_same_on_two_ranks(trained: &Trained) {
         (&trained.dataset.cases.len().into(), &0.into())
     );
     assert!(told["cases"][name]["outcome"]["structures"][0]["volume_ml"].as_f64().unwrap() > 0.0);
+    // What a call would take is known before it is made.
+    let told = trained.scrimp("doctor", "data @images --run @run");
+    let said = String::from_utf8_lossy(&told.stdout).into_owned();
+    assert!(
+        told.status.success() && said.contains("\npredicting: `"),
+        "{}{said}",
+        complaint(&told)
+    );
+    assert!(said.contains(" voxels takes about "), "{said}");
     trained.predict_on_two_ranks("@run --images @images --to @to-two");
     trained.predict_on_two_ranks(&format!("@run --images @images/{name}.nii --to @to-shared"));
     for case in &trained.dataset.cases {

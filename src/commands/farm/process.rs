@@ -70,14 +70,15 @@ impl Work {
         // That of an earlier start says nothing about this one.
         drop(std::fs::remove_file(&code_file));
         let doing = || format!("cannot start the job `{}`", job.name);
+        let words = with_this_program(words)?;
         let words = match job.kind {
-            JobKind::Train => with_this_program(words)?,
+            JobKind::Train => words,
             JobKind::Command => {
                 make_empty(directory.run(&job.name).root()).context(doing)?;
                 let shell = ["sh", "-c", LEAVING_ITS_CODE].map(str::to_owned);
                 let code_file = std::path::absolute(&code_file).context(doing)?;
                 let code_file = code_file.display().to_string();
-                shell.into_iter().chain([code_file]).chain(words.iter().cloned()).collect()
+                shell.into_iter().chain([code_file]).chain(words).collect()
             }
         };
         let mut log = files::open_to_append(&directory.log(&job.name)).context(doing)?;
@@ -202,8 +203,11 @@ pub(super) fn code_file(directory: &FarmDirectory, name: &str) -> PathBuf {
     directory.states().join(format!("{name}.exit"))
 }
 
-/// The same command with this program in place of its name.
+/// The same command, with the file of this program where it begins with its name.
 fn with_this_program(words: &[String]) -> Result<Vec<String>> {
+    if words.first().is_none_or(|word| word != "scrimp") {
+        return Ok(words.to_vec());
+    }
     let program = std::env::current_exe().context(|| "cannot find this program's own file")?;
     let program = program.display().to_string();
     Ok(std::iter::once(program).chain(words.iter().skip(1).cloned()).collect())

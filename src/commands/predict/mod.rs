@@ -3,6 +3,7 @@
 //! Images are shared out over the ranks, and where there are fewer of them than ranks, the windows of each.
 //! An image that cannot be segmented does not keep the others from being so: it is told in the end.
 
+mod bound;
 mod images;
 mod members;
 mod memory;
@@ -52,6 +53,11 @@ pub(super) fn score(
     labels: &Path,
 ) -> Result<Exit> {
     score::run(arguments, run, images, labels)
+}
+
+/// What predicting the images at `images` with a run takes in memory at the most, in words, for `scrimp doctor`.
+pub(super) fn memory_bound(run: &Path, images: &Path) -> Result<String> {
+    bound::of(run, images)
 }
 
 fn predict(arguments: &cli::Predict, host: &Host, variables: &Variables) -> Result<()> {
@@ -120,16 +126,18 @@ fn claim(
         .map(|image| (image, Outputs::of(&arguments.to, image, made_with)))
         .collect::<Vec<_>>();
     let summary = Summary::claim(&arguments.to, &member.classes[1..], &with_outputs)?;
-    let job = |image: ImageFiles| {
-        let grid = read_grid(&image.files[0], &Notes::default()).map(|file| file.grid);
-        // What cannot be read is told when its turn comes.
-        Job {
-            shape: grid.as_ref().ok().map(|grid| grid.shape),
-            spacing_mm: grid.ok().and_then(|grid| grid.spacing_mm),
-            image,
-        }
-    };
     Ok((images.into_iter().map(job).collect(), summary))
+}
+
+/// The job of segmenting an image.
+fn job(image: ImageFiles) -> Job {
+    let grid = read_grid(&image.files[0], &Notes::default()).map(|file| file.grid);
+    // What cannot be read is told when its turn comes.
+    Job {
+        shape: grid.as_ref().ok().map(|grid| grid.shape),
+        spacing_mm: grid.ok().and_then(|grid| grid.spacing_mm),
+        image,
+    }
 }
 
 fn device(arguments: &cli::Predict) -> DeviceChoice {

@@ -55,12 +55,17 @@ pub(super) fn commands() -> String {
 }
 
 fn command(text: &mut String, of: &mut Command) {
-    if of.has_subcommands() {
-        of.get_subcommands_mut()
-            .filter(|c| c.get_name() != "help" && !c.is_hide_set())
-            .for_each(|c| command(text, c));
-        return;
+    let is_own = |a: &&Arg| !["help", "version"].contains(&a.get_id().as_str());
+    // Some do something by themselves and have parts beside that.
+    if !of.has_subcommands() || of.get_arguments().any(|a| is_own(&a)) {
+        one_command(text, of);
     }
+    of.get_subcommands_mut()
+        .filter(|c| c.get_name() != "help" && !c.is_hide_set())
+        .for_each(|c| command(text, c));
+}
+
+fn one_command(text: &mut String, of: &mut Command) {
     let usage = of.render_usage().to_string();
     let usage = usage.trim_start_matches("Usage: ");
     let name = of.get_bin_name().unwrap_or_default().to_owned();
