@@ -18,10 +18,33 @@ pub enum Exit {
     Failed = 1,
     /// The command line or the configuration is wrong; running again cannot help.
     Usage = 2,
-    /// Stopped on request after saving; the same command continues.
+    /// Stopped after saving because its time was over or its place was needed: the same command goes on.
     Stopped = 75,
     /// A rank stopped answering.
     Hung = 76,
+    /// Stopped after saving because somebody wanted it to: the same command goes on, once it is wanted again.
+    Cancelled = 77,
+}
+
+impl Exit {
+    /// All of them, by their codes.
+    pub const ALL: [Self; 6] =
+        [Self::Done, Self::Failed, Self::Usage, Self::Stopped, Self::Hung, Self::Cancelled];
+
+    /// The exit behind a code; what has no name here is a failure.
+    ///
+    /// ```
+    /// use scrimp::error::Exit;
+    /// assert_eq!([75, 137].map(Exit::of_code), [Exit::Stopped, Exit::Failed]);
+    /// ```
+    pub fn of_code(code: i32) -> Self {
+        Self::ALL.into_iter().find(|exit| *exit as i32 == code).unwrap_or(Self::Failed)
+    }
+
+    /// Whether the run stopped in good order before its last step.
+    pub fn is_stop(self) -> bool {
+        matches!(self, Self::Stopped | Self::Cancelled)
+    }
 }
 
 /// An error for the person who has to act on it.
@@ -228,6 +251,13 @@ impl<T, E: Error + 'static> Context<T> for std::result::Result<T, E> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_exit_survives_the_way_over_its_code() {
+        assert_eq!(Exit::ALL.map(|exit| Exit::of_code(exit as i32)), Exit::ALL);
+        assert_eq!([-1, 76 + 256, 137].map(Exit::of_code), [Exit::Failed; 3]);
+        assert_eq!(Exit::ALL.into_iter().filter(|exit| exit.is_stop()).count(), 2);
+    }
 
     #[test]
     fn prints_message_place_causes_and_hints_in_this_order() {

@@ -3,22 +3,21 @@
 //! Decides from what it is told and from what the run left in its directory; it starts nothing and listens
 //! to no signals.
 
+pub mod batch;
+
 use crate::error::{Context, Exit, Result};
 use crate::files;
+use crate::runlog::RunEvent;
 use crate::runlog::directory::RunDirectory;
-use crate::runlog::ending;
 use crate::runlog::io::Tail;
-use crate::runlog::{RunEvent, RunStatus};
 use crate::signals::Signal;
 use std::fmt;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::time::Duration;
 
 /// Open MPI refuses to be started by root, unless told twice that this is meant.
 const AS_ROOT: [&str; 2] = ["OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"];
-/// Variables of which a batch system sets one: then it tells `mpirun` which nodes and slots it has.
-pub const BATCH_MARKS: [&str; 4] = ["SLURM_JOB_ID", "PBS_NODEFILE", "LSB_JOBID", "PE_HOSTFILE"];
-
 /// A start that has less time than this left is not worth it.
 const LEAST_TIME: Duration = Duration::from_mins(1);
 /// The longest name of a signal, in bytes.
@@ -133,8 +132,8 @@ impl Starts {
     /// Between two failures a checkpoint must be reached. If none is, one rank fewer may be the
     /// remedy, down to the least; the same ranks again are not.
     pub fn after(&mut self, code: i32, newest: Option<u64>) -> Next {
-        let exit = exit_of(code);
-        if matches!(exit, Exit::Done | Exit::Usage | Exit::Stopped) {
+        let exit = Exit::of_code(code);
+        if exit.is_stop() || matches!(exit, Exit::Done | Exit::Usage) {
             return Next::End(exit);
         }
         if self.restarts_left == 0 {
@@ -160,38 +159,18 @@ impl Starts {
     }
 }
 
-/// The exit behind a code; all those that a run has no name for are failures.
-pub fn exit_of(code: i32) -> Exit {
-    [Exit::Done, Exit::Usage, Exit::Stopped, Exit::Hung]
-        .into_iter()
-        .find(|exit| *exit as i32 == code)
-        .unwrap_or(Exit::Failed)
-}
-
-/// What the log of a run tells whoever starts it.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Told {
-    /// The step of the checkpoint that it names last.
-    pub newest: Option<u64>,
-    /// How the last start said that it ended, where it could say so.
-    pub end: Option<(RunStatus, String)>,
-}
-
-/// Reads the run log of the first rank.
-pub fn told(directory: &RunDirectory) -> Result<Told> {
+/// The step of the checkpoint that the run log names last.
+pub fn newest_checkpoint(directory: &RunDirectory) -> Result<Option<u64>> {
     let mut tail = Tail::new(directory.rank_events(0));
-    let mut told = Told::default();
+    let mut newest = None;
     loop {
         let records = tail.read()?;
         if records.is_empty() {
-            return Ok(told);
+            return Ok(newest);
         }
         for record in records {
-            match record.event {
-                RunEvent::CheckpointSaved { step, .. } => told.newest = Some(step),
-                RunEvent::RunStarted(_) => told.end = None,
-                RunEvent::RunEnded { status, message, .. } => told.end = Some((status, message)),
-                _ => {}
+            if let RunEvent::CheckpointSaved { step, .. } = record.event {
+                newest = Some(step);
             }
         }
     }
@@ -199,32 +178,44 @@ pub fn told(directory: &RunDirectory) -> Result<Told> {
 
 /// What is known of a run that has stopped before its last step.
 #[derive(Debug, Clone, Copy)]
-pub struct Stop<'a> {
+pub struct Stop {
+    /// How its processes ended, or how the launcher did that started none.
+    pub exit: Exit,
     /// The signal that the launcher got, if it got one.
     pub signal: Option<Signal>,
-    /// What the log tells.
-    pub told: &'a Told,
-    /// Whether a request to stop lies in the run directory.
+    /// Whether a request to stop lies in the run directory, or lay there.
     pub is_requested: bool,
-    /// Whether too little time was left for another start.
-    pub is_out_of_time: bool,
-    /// The newest checkpoint before the first start of this launcher.
-    pub newest_before: Option<u64>,
+    /// The newest checkpoint before the first start of this launcher, and now.
+    pub newest: [Option<u64>; 2],
 }
 
-impl Stop<'_> {
+impl Stop {
+    /// How the launcher ends: what a person wants counts more than what a machine wants, whoever of the launcher
+    /// and the run heard of it.
+    pub fn exit(&self) -> Exit {
+        let signalled = self.signal.map_or(Exit::Stopped, Signal::exit);
+        if self.is_requested || [self.exit, signalled].contains(&Exit::Cancelled) {
+            return Exit::Cancelled;
+        }
+        Exit::Stopped
+    }
+
     /// Whether the job is to be submitted again: its time was over or its place was needed, nobody wanted the
     /// run to stop, and it has got further. Without the last a job that is too short would come again for ever.
     pub fn is_to_go_on(&self) -> bool {
-        let is_interrupted = match (self.signal, &self.told.end) {
-            (Some(signal), _) => ending::is_announcement(signal.name()),
-            _ if self.is_out_of_time => true,
-            (None, Some((status, message))) => ending::is_interruption(*status, message),
-            (None, None) => false,
-        };
-        let is_wanted = self.is_requested
-            || self.told.end.as_ref().is_some_and(|(_, message)| message == ending::ON_REQUEST);
-        is_interrupted && !is_wanted && self.told.newest > self.newest_before
+        let [before, now] = self.newest;
+        self.exit() == Exit::Stopped && now > before
+    }
+}
+
+/// Takes away what an earlier start left of its end, so that nobody takes it for that of the next one.
+pub fn forget_exit(directory: &RunDirectory) -> Result<()> {
+    let path = directory.exit_code();
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).context(|| format!("cannot remove `{}`", path.display()))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -298,51 +289,43 @@ mod tests {
     }
 
     #[test]
-    fn the_log_tells_how_the_last_start_ended() {
+    fn the_newest_checkpoint_is_the_one_that_the_log_names_last() {
         let folder = tempfile::tempdir().unwrap();
         let directory = RunDirectory::new(folder.path());
-        assert_eq!(told(&directory).unwrap(), Told::default());
+        assert_eq!(newest_checkpoint(&directory).unwrap(), None);
         let mut log = LogWriter::open(&directory.rank_events(0), 0).unwrap();
-        let ended = |message: &str| RunEvent::RunEnded {
-            status: RunStatus::Stopped,
-            step: 5,
-            message: message.to_owned(),
-        };
-        log.emit(&ended("stopped by SIGUSR1"));
-        let end = Some((RunStatus::Stopped, "stopped by SIGUSR1".to_owned()));
-        assert_eq!(told(&directory).unwrap(), Told { newest: None, end });
+        for step in [20, 5] {
+            log.emit(&RunEvent::CheckpointSaved {
+                step,
+                path: String::new(),
+                bytes: 1,
+                seconds: 1.0,
+            });
+        }
+        assert_eq!(newest_checkpoint(&directory).unwrap(), Some(5));
     }
 
     #[test]
     fn a_job_goes_on_where_its_time_was_over_and_nobody_wanted_an_end() {
-        let stopped = |message: &str| Some((RunStatus::Stopped, message.to_owned()));
-        let time = stopped("stopped before the time limit (`train.time_limit`)");
-        let by_usr1 = stopped("stopped by SIGUSR1");
-        let on_request = stopped(ending::ON_REQUEST);
         let [nobody, usr1, term] = [None, Some(Signal::User1), Some(Signal::Terminate)];
-        let failed = Some((RunStatus::Failed, "bad luck".to_owned()));
-        for (signal, end, is_requested, newest, expected) in [
-            (nobody, &time, false, Some(20), true),
-            (usr1, &by_usr1, false, Some(20), true),
-            (nobody, &by_usr1, false, Some(20), true),
-            (nobody, &failed, false, Some(20), true),
-            (nobody, &failed, true, Some(20), false),
-            (term, &failed, false, Some(20), false),
-            // Cancelled; whom a batch system preempts it starts again itself.
-            (term, &stopped("stopped by SIGTERM"), false, Some(20), false),
-            (nobody, &on_request, false, Some(20), false),
+        let (time, person) = (Exit::Stopped, Exit::Cancelled);
+        for (signal, exit, is_requested, newest, expected) in [
+            (nobody, time, false, Some(20), (75, true)),
+            (usr1, time, false, Some(20), (75, true)),
+            // Cancelled; whom a batch system preempts it starts again itself. The run may have heard of its time.
+            (term, person, false, Some(20), (77, false)),
+            (term, time, false, Some(20), (77, false)),
+            (nobody, person, false, Some(20), (77, false)),
             // Somebody wanted it as well, just before the end of the time or just behind it.
-            (usr1, &on_request, false, Some(20), false),
-            (nobody, &time, true, Some(20), false),
-            (usr1, &by_usr1, true, Some(20), false),
+            (usr1, person, false, Some(20), (77, false)),
+            (nobody, time, true, Some(20), (77, false)),
+            (usr1, time, true, Some(20), (77, false)),
             // It has not got anywhere.
-            (nobody, &time, false, Some(10), false),
-            (usr1, &None, false, None, false),
+            (nobody, time, false, Some(10), (75, false)),
+            (usr1, time, false, None, (75, false)),
         ] {
-            let told = Told { newest, end: end.clone() };
-            let (is_out_of_time, newest_before) = (*end == failed, Some(10));
-            let stop = Stop { signal, told: &told, is_requested, is_out_of_time, newest_before };
-            assert_eq!(stop.is_to_go_on(), expected, "{stop:?}");
+            let stop = Stop { exit, signal, is_requested, newest: [Some(10), newest] };
+            assert_eq!((stop.exit() as i32, stop.is_to_go_on()), expected, "{stop:?}");
         }
     }
 
@@ -362,7 +345,9 @@ mod tests {
 
     #[test]
     fn what_is_over_is_not_started_again() {
-        for (code, exit) in [(0, Exit::Done), (2, Exit::Usage), (75, Exit::Stopped)] {
+        for (code, exit) in
+            [(0, Exit::Done), (2, Exit::Usage), (75, Exit::Stopped), (77, Exit::Cancelled)]
+        {
             assert_eq!(Starts::new(2, 2, 5).after(code, None), Next::End(exit));
         }
     }

@@ -17,6 +17,7 @@ pub mod panics;
 pub mod random;
 pub mod shares;
 pub mod signals;
+pub mod words;
 
 pub mod config;
 pub mod crf;
@@ -31,6 +32,8 @@ pub mod scribbles;
 
 pub mod launch;
 pub mod watch;
+
+pub mod farm;
 
 pub mod export;
 

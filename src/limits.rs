@@ -55,6 +55,10 @@ pub const THREADS: usize = 1 << 10;
 pub const PREVIEW_SLICES: usize = 1 << 10;
 /// Bytes of one line of a run log.
 pub const LOG_LINE_BYTES: usize = 1 << 20;
+/// Jobs of one farm.
+pub const FARM_JOBS: usize = 1 << 14;
+/// Bytes of the name of a job of a farm, which files have.
+pub const JOB_NAME_BYTES: usize = 200;
 /// Bytes of the table of contents of a checkpoint.
 pub const MANIFEST_BYTES: u64 = 1 << 26;
 /// Bytes of the table in front of the tensors of a file.

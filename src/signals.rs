@@ -58,6 +58,18 @@ impl Signal {
         low_level::signal_name(self.number()).unwrap_or("a signal")
     }
 
+    /// How a run ends that stops because of it.
+    ///
+    /// Batch systems announce with `SIGUSR1` or `SIGUSR2`, as they are told to, that time is over or that the
+    /// place is needed. `SIGTERM` is what they send to a job that was cancelled, too, and they start those again
+    /// that they preempted.
+    pub fn exit(self) -> Exit {
+        match self {
+            Self::User1 | Self::User2 => Exit::Stopped,
+            Self::Terminate | Self::Interrupt | Self::HangUp => Exit::Cancelled,
+        }
+    }
+
     /// Ends this process as if nobody had listened to the signal.
     pub fn end_process(self) -> ! {
         // Returns only for signals that it does not know.

@@ -54,6 +54,9 @@ pub struct Evaluate {
     /// Where to write the table of cases [default: `scores.csv` in the folder of predictions; of a run `RUN/scores/evaluate-CHECKPOINT-CONVENTION.csv`, with statistics and fold if they are given, with `--images` `RUN/scores/evaluate-files-CHECKPOINT.csv` or `evaluate-files-CHECKPOINT-scribblebench.csv`]
     #[arg(long, value_name = "FILE")]
     pub to: Option<PathBuf>,
+    /// Print the means as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// What is measured, and how.

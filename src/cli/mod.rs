@@ -4,22 +4,27 @@ mod annotate;
 mod check;
 mod doctor;
 mod evaluate;
+mod farm;
 mod predict;
 mod prepare;
+mod resume;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 use std::path::PathBuf;
 
 pub use annotate::{Absent, Labeller, PseudoLabels, Refinement, ScribbleKind, Scribbles, Unsure};
 pub use check::CheckPacked;
 pub use doctor::{Doctor, DoctorData, DoctorPart};
 pub use evaluate::{Convention, Evaluate, Statistics};
+pub use farm::Farm;
 pub use predict::{LabelFormat, Predict, PredictDevice, Touching};
 pub use prepare::{
     Amos, Brats, BratsScribbles, Crop, Difficulty, Gaze, GazePhantom, Interpolation, LabelTransfer,
     Labelled, LesionPhantom, Nnunet, OwnData, Prepare, Published, Resampling, TwoModalityPhantom,
     Word,
 };
+pub use resume::Resume;
 
 /// Trains medical image segmentation from scrimped annotations, on as many processes as mpirun starts.
 #[derive(Debug, Parser)]
@@ -40,11 +45,15 @@ pub enum Command {
     Train(Train),
     /// Train under mpirun, pass requests to stop on to it, and start again after failures
     Launch(Launch),
+    /// Run many jobs from one file, folds, seeds and stages, as room for them becomes free
+    Farm(Farm),
+    /// Go on with a run, or check that its last steps can be repeated; start it with mpirun or srun for more than one process
+    Resume(Resume),
     /// Score a trained run on its held-out fold, or label files of any program
     Evaluate(Evaluate),
     /// Segment images that nobody has annotated; start it with mpirun for several at a time
     Predict(Predict),
-    /// Look at a run while it trains, or afterwards
+    /// Look at runs or a farm while they are under way, or afterwards
     Watch(Watch),
     /// Turn the log of a run, or a packed data set, into files of other programs
     Export(Export),
@@ -57,10 +66,26 @@ pub enum Command {
     /// Say what is wrong with this machine before a job finds out; start it with mpirun or srun to ask all hosts
     Doctor(Doctor),
     /// List the training methods
-    Methods,
+    Methods {
+        /// Print them as JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Measure what this machine reaches; start it with mpirun or srun for more than one process
     #[command(subcommand)]
     Bench(Bench),
+    /// Print a script that completes these commands in a shell
+    Completions {
+        /// The shell
+        #[arg(value_name = "SHELL")]
+        shell: Shell,
+    },
+    /// Write the manual pages of all commands
+    Manual {
+        /// The folder to write into, as `scrimp.1`, `scrimp-train.1` and so on
+        #[arg(long, value_name = "DIR")]
+        to: PathBuf,
+    },
 }
 
 /// What `scrimp bench` measures.
@@ -90,6 +115,9 @@ pub struct BenchConfig {
     /// A short look, of a few seconds
     #[arg(long)]
     pub quick: bool,
+    /// Print what was measured as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Arguments of `scrimp bench comm`.
@@ -98,6 +126,9 @@ pub struct BenchComm {
     /// A short look, without the longest sums
     #[arg(long)]
     pub quick: bool,
+    /// Print what was measured as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Arguments of `scrimp bench checkpoint`.
@@ -150,6 +181,9 @@ pub struct Launch {
     /// `SIGUSR2`: to submit the job again. A stop that a person asked for is not followed by it
     #[arg(long, value_name = "COMMAND")]
     pub requeue: Option<String>,
+    /// Save, stop and start nothing more before this time, in seconds since 1970 (UTC)
+    #[arg(long, value_name = "SECONDS")]
+    pub deadline: Option<u64>,
     /// The run directory [default: `runs/` and the file stem of CONFIG]
     #[arg(long, value_name = "DIR")]
     pub run: Option<PathBuf>,
@@ -165,12 +199,15 @@ pub struct Launch {
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 #[derive(Debug, Args)]
 pub struct Watch {
-    /// Run directories, or folders of them
-    #[arg(value_name = "RUN", required = true)]
+    /// Run directories, folders of them, or one farm
+    #[arg(value_name = "RUN|FARM", required = true)]
     pub runs: Vec<PathBuf>,
     /// Print one frame as text and exit
     #[arg(long, conflicts_with = "plain")]
     pub once: bool,
+    /// Print what is known by now as JSON and exit
+    #[arg(long, conflicts_with_all = ["plain", "once"])]
+    pub json: bool,
     /// Write lines instead of taking over the terminal, as is done where there is none
     #[arg(long)]
     pub plain: bool,
@@ -231,6 +268,9 @@ pub struct Export {
     /// For `nnunet`: which kind of annotation is to be trained on [default: `scribble`, where there are none `dense`]
     #[arg(long, value_name = "KIND")]
     pub annotation: Option<String>,
+    /// Print what was written as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// What a run log or a packed data set can be turned into.
@@ -252,9 +292,19 @@ pub enum Checkpoint {
         /// The run directory
         #[arg(value_name = "RUN")]
         run: PathBuf,
+        /// Print them as JSON
+        #[arg(long)]
+        json: bool,
     },
     /// Say what a checkpoint holds
-    Show(ChosenCheckpoint),
+    Show {
+        /// Which one
+        #[command(flatten)]
+        of: ChosenCheckpoint,
+        /// Print it as JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Compare every file with its recorded size and digest; damage exits with 1
     Verify {
         /// The run directory
@@ -263,12 +313,18 @@ pub enum Checkpoint {
         /// last, best, or the directory of a checkpoint [default: all of the run]
         #[arg(long, value_name = "last|best|PATH")]
         checkpoint: Option<String>,
+        /// Print the verdicts as JSON
+        #[arg(long)]
+        json: bool,
     },
     /// Remove what is damaged, unfinished, set aside, or not kept by the configuration of the run
     Prune {
         /// The run directory
         #[arg(value_name = "RUN")]
         run: PathBuf,
+        /// Print what was removed as JSON
+        #[arg(long)]
+        json: bool,
     },
     /// Write the weights as one safetensors file with the reference networks' names
     Export {
@@ -278,6 +334,9 @@ pub enum Checkpoint {
         /// The safetensors file to write
         #[arg(long, value_name = "FILE")]
         to: PathBuf,
+        /// Print what was written as JSON
+        #[arg(long)]
+        json: bool,
     },
     /// Begin a run with the weights of a safetensors file, as step 0
     Import {
@@ -293,6 +352,9 @@ pub enum Checkpoint {
         /// Change a key of the configuration, as for `scrimp train`
         #[arg(long = "set", value_name = "KEY=VALUE")]
         overrides: Vec<String>,
+        /// Print what was written as JSON
+        #[arg(long)]
+        json: bool,
     },
 }
 
@@ -325,4 +387,7 @@ pub struct ConfigSource {
     /// Change a key, as for `scrimp train`
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub overrides: Vec<String>,
+    /// Print what is said as JSON
+    #[arg(long)]
+    pub json: bool,
 }

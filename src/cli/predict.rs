@@ -48,6 +48,9 @@ pub struct Predict {
     /// Where to compute: a GPU where there is one, or as said
     #[arg(long, default_value = "auto")]
     pub device: PredictDevice,
+    /// Print the summary as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// A format that labels are written in.

@@ -9,10 +9,12 @@ pub mod mpi;
 pub mod nccl;
 pub mod threads;
 
-use crate::error::{Exit, Failure, Result};
+use crate::error::{Context, Exit, Failure, Result};
 use crate::native::GroupSum;
 use crate::shares::local_share;
 use environment::{Announced, Start, Variables};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use std::io::Write;
 use std::ops::{Deref, Range};
 use std::sync::Arc;
@@ -261,19 +263,26 @@ pub fn agree<T>(comm: &dyn Communicator, result: Result<T>) -> Result<T> {
         Some((rank, (code, message))) if rank != comm.rank() => {
             let message = String::from_utf8_lossy(message);
             Err(Failure::new(format!("rank {rank} failed: {message}"))
-                .exit_with(exit_of(*code))
+                .exit_with(Exit::of_code(i32::from(*code)))
                 .told_elsewhere())
         }
         _ => result.map_err(Failure::known_to_all),
     }
 }
 
-/// The exit behind its code; every code that a rank can send is in the list.
-fn exit_of(code: u8) -> Exit {
-    [Exit::Done, Exit::Usage, Exit::Stopped, Exit::Hung]
-        .into_iter()
-        .find(|exit| *exit as u8 == code)
-        .unwrap_or(Exit::Failed)
+/// What rank 0 makes, on every rank, which must all call it.
+pub fn from_first_rank<T: Serialize + DeserializeOwned>(
+    comm: &dyn Communicator,
+    make: impl FnOnce() -> Result<T>,
+) -> Result<T> {
+    let cannot = || "cannot tell the other ranks what to do";
+    let made = if comm.rank() == 0 {
+        make().and_then(|made| serde_json::to_vec(&made).context(cannot))
+    } else {
+        Ok(Vec::new())
+    };
+    let messages = comm.gather(&agree(comm, made)?)?;
+    agree(comm, serde_json::from_slice(&messages[0]).context(cannot))
 }
 
 /// A range of a 1-dimensional tensor, as a view.
@@ -307,13 +316,6 @@ fn last_words(rank: usize, failure: Failure) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn every_exit_survives_the_way_over_its_code() {
-        for exit in [Exit::Done, Exit::Failed, Exit::Usage, Exit::Stopped, Exit::Hung] {
-            assert_eq!(exit_of(exit as u8), exit);
-        }
-    }
 
     #[test]
     fn without_a_launcher_there_is_one_rank() {

@@ -2,12 +2,12 @@
 //!
 //! Reads one case at a time, and writes nothing.
 
-use super::{print, report};
+use super::{print, print_json, report};
 use crate::cli;
 use crate::data::Dataset;
 use crate::data::report::{CaseMeasures, Purpose, Report, Survey};
 use crate::data::store;
-use crate::error::{Context, Exit, Result};
+use crate::error::{Exit, Result};
 
 /// Prints the report. Fails where the file cannot be trained on as the arguments say.
 pub(super) fn run(arguments: &cli::CheckPacked) -> Result<Exit> {
@@ -19,8 +19,7 @@ pub(super) fn run(arguments: &cli::CheckPacked) -> Result<Exit> {
     let (fold, annotation) = (arguments.fold.unwrap_or(0), arguments.annotation.clone());
     let report = Report::new(&survey, Vec::new(), &Purpose { fold, annotation });
     if arguments.json {
-        let json = serde_json::to_string_pretty(&report);
-        print(&format!("{}\n", json.context(|| "cannot write the report as JSON")?))?;
+        print_json(&report)?;
     } else {
         print(&format!("{}\n", report::coloured(&report::text(&report))))?;
     }

@@ -1,7 +1,7 @@
 //! `scrimp checkpoint`: looks at checkpoints, tidies them, and exchanges weights with other programs.
 
 use super::run::{dataset, method, recorded, resolve};
-use super::{chosen, train};
+use super::{chosen, print_json, train};
 use super::{store_within, write_config};
 use crate::cli::{self, ChosenCheckpoint};
 use crate::comm::{Ranks, Solo};
@@ -14,6 +14,8 @@ use crate::train::checkpoint::{
     Checkpoint, CheckpointStore, Header, LearnerTable, LearntFrom, Progress, Retention, RunState,
     Saver, has_vanished, import, read_manifest,
 };
+use serde::Serialize;
+use serde_json::json;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,21 +24,30 @@ use tch::Device;
 /// Does what the arguments say.
 pub(super) fn run(arguments: &cli::Checkpoint) -> Result<Exit> {
     match arguments {
-        cli::Checkpoint::List { run } => list(run),
-        cli::Checkpoint::Show(chosen) => show(chosen),
-        cli::Checkpoint::Verify { run, checkpoint } => verify(run, checkpoint.as_deref()),
-        cli::Checkpoint::Prune { run } => prune(&RunDirectory::new(run)),
-        cli::Checkpoint::Export { from, to } => {
+        cli::Checkpoint::List { run, json } => list(run, *json),
+        cli::Checkpoint::Show { of, json } => show(of, *json),
+        cli::Checkpoint::Verify { run, checkpoint, json } => {
+            verify(run, checkpoint.as_deref(), *json)
+        }
+        cli::Checkpoint::Prune { run, json } => prune(&RunDirectory::new(run), *json),
+        cli::Checkpoint::Export { from, to, json } => {
             let step = with(from, |found| {
                 found.export(to)?;
                 Ok(found.manifest.run.step)
             })?;
-            print(&format!("wrote `{}` from step {step}\n", to.display()))
+            let said = format!("wrote `{}` from step {step}\n", to.display());
+            tell(*json, &json!({ "file": to, "step": step }), &said)
         }
-        cli::Checkpoint::Import { config, from, run, overrides } => {
+        cli::Checkpoint::Import { config, from, run, overrides, json } => {
             let (config, directory) = train::places(Some(config), run.as_deref());
             let plan = config::read(&config, overrides).and_then(|config| resolve(&config, 1));
-            begin_with(&plan?, &directory, from)
+            let written = begin_with(&plan?, &directory, from)?;
+            let (name, path) = (directory.root(), written.display());
+            let said = format!(
+                "wrote `{path}`; `scrimp train --run {}` goes on from it\n",
+                name.display()
+            );
+            tell(*json, &json!({ "run": name, "checkpoint": written }), &said)
         }
     }?;
     Ok(Exit::Done)
@@ -56,16 +67,37 @@ fn print(text: &str) -> Result<()> {
     super::print(&printable(text))
 }
 
-fn list(run: &Path) -> Result<()> {
-    let (store, mut text, mut refused) = (store(run), String::new(), 0);
+/// The facts as JSON, or the same in words.
+fn tell(is_json: bool, facts: &impl Serialize, words: &str) -> Result<()> {
+    if is_json { print_json(facts) } else { print(words) }
+}
+
+fn list(run: &Path, is_json: bool) -> Result<()> {
+    let (store, mut text, mut refused, mut facts) = (store(run), String::new(), 0, Vec::new());
     let paths = store.paths()?;
     for path in &paths {
         let line = match read_manifest(path) {
-            Ok(found) => format!("{}{}", size(&found), score(&found.manifest.run)),
+            Ok(found) => {
+                let run = &found.manifest.run;
+                let place = run.best.iter().position(|best| best.step == run.step);
+                facts.push(json!({
+                    "path": path,
+                    "state": "saved",
+                    "step": run.step,
+                    "bytes": found.manifest.bytes(),
+                    "shards": found.manifest.files.len(),
+                    "mean_dice": place.map(|place| run.best[place].mean_dice),
+                    "is_best": place == Some(0),
+                }));
+                format!("{}{}", size(&found), score(run))
+            }
             // A run that is alive has removed it since.
             Err(_) if has_vanished(path) => continue,
             Err(failure) => {
                 refused += 1;
+                facts.push(
+                    json!({ "path": path, "state": "refused", "problem": failure.sentence() }),
+                );
                 failure.sentence()
             }
         };
@@ -74,9 +106,10 @@ fn list(run: &Path) -> Result<()> {
     for (paths, what) in [(store.set_aside()?, "set aside"), (store.unfinished()?, "unfinished")] {
         for path in paths {
             let _ = writeln!(text, "{}  {what}", path.display());
+            facts.push(json!({ "path": path, "state": what.replace(' ', "_") }));
         }
     }
-    print(&text)?;
+    tell(is_json, &json!({ "run": run, "checkpoints": facts }), &text)?;
     if refused == 0 {
         return Ok(());
     }
@@ -100,10 +133,17 @@ fn score(run: &RunState) -> String {
     })
 }
 
-fn show(chosen: &ChosenCheckpoint) -> Result<()> {
+fn show(chosen: &ChosenCheckpoint, is_json: bool) -> Result<()> {
     let (directory, found) =
         (RunDirectory::new(&chosen.run), with(chosen, |found| Ok(found.clone()))?);
+    let resolved = files::read_text(&directory.config(), files::SMALL_BYTES).unwrap_or_default();
     let manifest = &found.manifest;
+    let changed =
+        if resolved.is_empty() { Vec::new() } else { changes(&manifest.config, &resolved)? };
+    if is_json {
+        let changed: Vec<String> = changed.iter().map(ToString::to_string).collect();
+        return print_json(&facts(&found, &changed));
+    }
     let mut text = format!("{}\n", found.path.display());
     let mut line = |name: &str, value: String| {
         let _ = writeln!(text, "{name:<10}{value}");
@@ -124,13 +164,51 @@ fn show(chosen: &ChosenCheckpoint) -> Result<()> {
     for learnt in &manifest.learnt_from {
         line("learnt", described_source(learnt));
     }
-    let resolved = files::read_text(&directory.config(), files::SMALL_BYTES).unwrap_or_default();
-    if !resolved.is_empty() {
-        for change in changes(&manifest.config, &resolved)? {
-            line("changed", format!("{change} in `{}`", directory.config().display()));
-        }
+    for change in changed {
+        line("changed", format!("{change} in `{}`", directory.config().display()));
     }
     print(&text)
+}
+
+/// What a checkpoint holds, and how the configuration of its run has changed since.
+fn facts(found: &Checkpoint, changed: &[String]) -> serde_json::Value {
+    let manifest = &found.manifest;
+    let learners = manifest.learners.iter().map(|learner| {
+        json!({
+            "name": learner.name,
+            "values": values(learner),
+            "tensors": learner.parameters.len(),
+            "buffers": learner.buffers.len(),
+            "flat": learner.flat,
+            "updates": learner.updates,
+        })
+    });
+    let learnt_from = manifest.learnt_from.iter().map(|learnt| {
+        json!({
+            "data_set": learnt.data_set,
+            "digest": learnt.digest,
+            "fold": learnt.fold,
+            "annotation": learnt.annotation,
+            "images": learnt.images.len(),
+        })
+    });
+    json!({
+        "path": found.path,
+        "step": manifest.run.step,
+        "method": manifest.method,
+        "bytes": manifest.bytes(),
+        "shards": manifest.files.len(),
+        "code_version": manifest.code_version,
+        "best": manifest.run.best(),
+        "classes": manifest.classes,
+        "learners": learners.collect::<Vec<_>>(),
+        "learnt_from": learnt_from.collect::<Vec<_>>(),
+        "changed": changed,
+    })
+}
+
+fn values(learner: &LearnerTable) -> i64 {
+    learner.parameters.iter().map(|p| p.shape.iter().product::<i64>()).sum()
 }
 
 fn described_source(learnt: &LearntFrom) -> String {
@@ -148,7 +226,7 @@ fn described_source(learnt: &LearntFrom) -> String {
 }
 
 fn described(learner: &LearnerTable) -> String {
-    let values: i64 = learner.parameters.iter().map(|p| p.shape.iter().product::<i64>()).sum();
+    let values = values(learner);
     format!(
         "{}: {values} values in {} tensors, {} buffers, {}; {} updates",
         learner.name,
@@ -159,7 +237,7 @@ fn described(learner: &LearnerTable) -> String {
     )
 }
 
-fn verify(run: &Path, chosen: Option<&str>) -> Result<()> {
+fn verify(run: &Path, chosen: Option<&str>, is_json: bool) -> Result<()> {
     let paths = match chosen {
         Some(name) => vec![chosen::path(&RunDirectory::new(run), name)?],
         None => store(run).paths()?,
@@ -169,6 +247,7 @@ fn verify(run: &Path, chosen: Option<&str>) -> Result<()> {
             .hint("train first: `scrimp train CONFIG`"));
     }
     let (mut sound, mut refused): (Option<&PathBuf>, usize) = (None, 0);
+    let mut facts = Vec::new();
     for path in &paths {
         let verdict = match read_manifest(path).and_then(|found| found.verify()) {
             Ok(()) => {
@@ -182,7 +261,15 @@ fn verify(run: &Path, chosen: Option<&str>) -> Result<()> {
                 failure.sentence()
             }
         };
-        print(&format!("{}  {verdict}\n", path.display()))?;
+        if !is_json {
+            print(&format!("{}  {verdict}\n", path.display()))?;
+        }
+        let is_sound = sound == Some(path);
+        let problem = (!is_sound).then_some(verdict);
+        facts.push(json!({ "path": path, "is_sound": is_sound, "problem": problem }));
+    }
+    if is_json {
+        print_json(&json!({ "run": run, "checkpoints": facts, "newest_sound": sound }))?;
     }
     if refused == 0 {
         return Ok(());
@@ -195,7 +282,7 @@ fn verify(run: &Path, chosen: Option<&str>) -> Result<()> {
 }
 
 /// Removes what a run would not keep, in its name: the directory is taken for the time that this takes.
-fn prune(directory: &RunDirectory) -> Result<()> {
+fn prune(directory: &RunDirectory, is_json: bool) -> Result<()> {
     let name = directory.root().display();
     let train = config::read(&directory.config(), &[])
         .and_then(|config| RunPlan::resolve(config, 1))
@@ -220,11 +307,12 @@ fn prune(directory: &RunDirectory) -> Result<()> {
     let retention = Retention { last: train.keep_checkpoints, every: train.keep_every };
     removed.extend(store.prune(retention, &best));
     let lines = removed.iter().map(|path| format!("removed {}\n", path.display()));
-    print(&lines.collect::<String>())
+    let words = lines.collect::<String>();
+    tell(is_json, &json!({ "run": directory.root(), "removed": removed }), &words)
 }
 
-/// Writes a checkpoint of step 0 with the weights of a file, into a directory without any.
-fn begin_with(plan: &RunPlan, directory: &RunDirectory, from: &Path) -> Result<()> {
+/// Writes a checkpoint of step 0 with the weights of a file, into a directory without any, and gives its path.
+fn begin_with(plan: &RunPlan, directory: &RunDirectory, from: &Path) -> Result<PathBuf> {
     let name = directory.root().display();
     let claim = directory.claim()?;
     let store = store_within(directory, claim.fence());
@@ -252,5 +340,5 @@ fn begin_with(plan: &RunPlan, directory: &RunDirectory, from: &Path) -> Result<(
     if let Progress::Failed(failure) = saver.finish()? {
         return Err(failure);
     }
-    print(&format!("wrote `{}`; `scrimp train --run {name}` goes on from it\n", written.display()))
+    Ok(written)
 }

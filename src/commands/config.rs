@@ -2,12 +2,11 @@
 
 #[cfg(feature = "torch")]
 use super::examine::{self, Found};
-use super::print;
-#[cfg(feature = "torch")]
-use super::say;
+use super::{print, print_json, say};
 use crate::cli::{Config, ConfigSource};
 use crate::config::plan::RunPlan;
-use crate::error::{Exit, Result};
+use crate::error::{Context, Exit, Result};
+use serde_json::json;
 use std::path::Path;
 
 /// Runs `scrimp config check` or `scrimp config show`.
@@ -16,9 +15,29 @@ pub(super) fn run(command: &Config) -> Result<Exit> {
         Config::Check(source) => {
             let plan = check(source)?;
             let verdict = verdict(&plan, &source.config.display().to_string())?;
-            print(&format!("{verdict}\n{}\n", plan.summary().join("\n")))?;
+            if source.json {
+                print_json(&json!({
+                    "config": source.config,
+                    "verdict": verdict.sentence,
+                    "were_data_looked_at": verdict.were_data_looked_at,
+                    "warnings": verdict.warnings,
+                    "plan": plan.summary(),
+                }))?;
+            } else {
+                verdict.warnings.iter().for_each(|warning| say(format_args!("warning: {warning}")));
+                print(&format!("{}\n{}\n", verdict.sentence, plan.summary().join("\n")))?;
+            }
         }
-        Config::Show(source) => print(&check(source)?.to_toml()?)?,
+        Config::Show(source) => {
+            let text = check(source)?.to_toml()?;
+            if source.json {
+                let values: toml::Table =
+                    text.parse().context(|| "cannot read the resolved configuration")?;
+                print_json(&values)?;
+            } else {
+                print(&text)?;
+            }
+        }
     }
     Ok(Exit::Done)
 }
@@ -38,28 +57,38 @@ pub(super) fn resolve(path: &Path, overrides: &[String], ranks: usize) -> Result
     RunPlan::resolve(config, ranks)
 }
 
-/// What is said of a plan in which nothing is wrong, and of how much of it was looked at.
+/// What is said of a plan in which nothing is wrong, and how much of it was looked at.
+struct Verdict {
+    sentence: String,
+    were_data_looked_at: bool,
+    warnings: Vec<String>,
+}
+
 #[cfg(feature = "torch")]
-fn verdict(plan: &RunPlan, name: &str) -> Result<String> {
+fn verdict(plan: &RunPlan, name: &str) -> Result<Verdict> {
     Ok(match examine::all(plan)? {
-        Found::Sound(warnings) => {
-            for warning in warnings {
-                say(format_args!("warning: {warning}"));
-            }
-            format!("`{name}` is sound, and so are its data")
-        }
-        Found::Absent(path) => format!(
-            "nothing is wrong in `{name}` itself; its data were not looked at, since there is no `{}`",
-            path.display()
-        ),
+        Found::Sound(warnings) => Verdict {
+            sentence: format!("`{name}` is sound, and so are its data"),
+            were_data_looked_at: true,
+            warnings,
+        },
+        Found::Absent(path) => Verdict {
+            sentence: format!(
+                "nothing is wrong in `{name}` itself; its data were not looked at, since there is no `{}`",
+                path.display()
+            ),
+            were_data_looked_at: false,
+            warnings: Vec::new(),
+        },
     })
 }
 
 #[cfg(not(feature = "torch"))]
 #[expect(clippy::unnecessary_wraps, reason = "with libtorch it can fail")]
-fn verdict(_plan: &RunPlan, name: &str) -> Result<String> {
-    Ok(format!(
+fn verdict(_plan: &RunPlan, name: &str) -> Result<Verdict> {
+    let sentence = format!(
         "nothing is wrong in `{name}` itself; parameters of the method and data were not looked at: this \
          build has no `torch`"
-    ))
+    );
+    Ok(Verdict { sentence, were_data_looked_at: false, warnings: Vec::new() })
 }

@@ -5,6 +5,7 @@
 use super::scoring::LabelledCase;
 use crate::error::{Context, Failure, Result};
 use crate::metrics::{Convention, LabelPair, MeanOfCases};
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
@@ -63,6 +64,34 @@ impl DiceTable {
         String::from_utf8(bytes).context(doing)
     }
 
+    /// The mean Dice of a structure over the cases that have it, and how many these are.
+    fn of_structure(&self, index: usize) -> (Option<f64>, usize) {
+        // A case of one structure has its Dice for a mean.
+        let of_it: Vec<[Option<f64>; 1]> =
+            self.cases.iter().map(|(_, dice)| [dice[index]]).collect();
+        let mean = MeanOfCases::of(of_it.iter().map(<[_; 1]>::as_slice));
+        (mean.dice, self.cases.len() - mean.left_out)
+    }
+
+    fn of_cases(&self) -> MeanOfCases {
+        MeanOfCases::of(self.cases.iter().map(|(_, dice)| dice.as_slice()))
+    }
+
+    /// The same means as numbers.
+    pub(super) fn facts(&self) -> Value {
+        let structures = self.structures.iter().enumerate().map(|(index, name)| {
+            let (dice, cases) = self.of_structure(index);
+            json!({ "name": name, "dice": dice, "cases": cases })
+        });
+        let mean = self.of_cases();
+        json!({
+            "cases": self.cases.len(),
+            "mean_dice": mean.dice,
+            "cases_left_out_of_the_mean": mean.left_out,
+            "structures": structures.collect::<Vec<_>>(),
+        })
+    }
+
     /// Means over cases for a person: of each structure, and of the mean Dice of each case.
     pub(super) fn means(&self) -> String {
         let mut text = format!("{:<18}{:>8}{:>8}\n", "structure", "Dice", "cases");
@@ -72,13 +101,10 @@ impl DiceTable {
             let _ = writeln!(text, "{name:<18}{dice:>8}{count:>8}");
         };
         for (index, structure) in self.structures.iter().enumerate() {
-            // A case of one structure has its Dice for a mean.
-            let of_it: Vec<[Option<f64>; 1]> =
-                self.cases.iter().map(|(_, dice)| [dice[index]]).collect();
-            let mean = MeanOfCases::of(of_it.iter().map(<[_; 1]>::as_slice));
-            line(structure, mean.dice, self.cases.len() - mean.left_out);
+            let (dice, cases) = self.of_structure(index);
+            line(structure, dice, cases);
         }
-        let mean = MeanOfCases::of(self.cases.iter().map(|(_, dice)| dice.as_slice()));
+        let mean = self.of_cases();
         line("mean of cases", mean.dice, self.cases.len() - mean.left_out);
         match mean.left_out {
             0 => text,

@@ -20,6 +20,8 @@ use crate::train::Method;
 use crate::train::checkpoint::restore_chosen;
 use crate::train::evaluate::{Evaluator, Yardstick, recompute_statistics};
 use crate::train::scores::{CaseScores, Score, Scores};
+use crate::words::counted;
+use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -66,6 +68,8 @@ struct Found {
     csv: String,
     /// The means, for a person.
     means: String,
+    /// The same for a program.
+    facts: Value,
     cases: usize,
 }
 
@@ -105,17 +109,40 @@ fn scored(
     };
     if arguments.convention == Convention::Lesion {
         let cases = evaluator.lesions(&*method, comm)?;
-        let (csv, means) = agree(comm, lesions::tables(&cases))?;
-        return Ok(Found { csv, means, cases: cases.len() });
+        let (csv, means, facts) = agree(comm, lesions::tables(&cases))?;
+        return Ok(Found { csv, means, facts, cases: cases.len() });
     }
     let scores = evaluator.run(&*method, comm)?;
     if arguments.convention == Convention::Scribblebench {
         let table = dice_table(scores);
         let csv = agree(comm, table.to_csv())?;
-        return Ok(Found { csv, means: table.means(), cases: table.cases.len() });
+        let (means, facts) = (table.means(), table.facts());
+        return Ok(Found { csv, means, facts, cases: table.cases.len() });
     }
     let csv = agree(comm, scores.to_csv())?;
-    Ok(Found { csv, means: means(&scores), cases: scores.cases.len() })
+    let (means, facts) = (means(&scores), facts(&scores));
+    Ok(Found { csv, means, facts, cases: scores.cases.len() })
+}
+
+/// Means over cases, and of each modality where there are several.
+fn facts(scores: &Scores) -> Value {
+    let of = |scores: &Scores| {
+        json!({
+            "cases": scores.cases.len(),
+            "mean_dice": scores.mean_dice(),
+            "structures": scores.structure_means(),
+        })
+    };
+    let mut all = of(scores);
+    let modalities = scores.modalities();
+    if modalities.len() > 1 {
+        let by_modality: serde_json::Map<String, Value> = modalities
+            .into_iter()
+            .map(|name| (name.to_owned(), of(&scores.of_modality(name))))
+            .collect();
+        all["by_modality"] = by_modality.into();
+    }
+    all
 }
 
 /// The Dice of every structure and case.
@@ -169,10 +196,18 @@ fn convention(arguments: &cli::Evaluate) -> String {
 
 /// Prints the means, then writes the table of cases: what was computed is not lost with a full disk.
 fn report(arguments: &cli::Evaluate, table: TableFile, found: &Found) -> Result<()> {
+    if arguments.json {
+        let path = table.write(&found.csv)?;
+        let mut facts = found.facts.clone();
+        facts["run"] = json!(arguments.run);
+        facts["convention"] = convention(arguments).into();
+        facts["table"] = json!(path);
+        return super::print_json(&facts);
+    }
     super::print(&found.means)?;
     let path = table.write(&found.csv)?;
-    let (count, convention) = (found.cases, convention(arguments));
-    super::print(&format!("{count} cases, {convention} yardstick, in `{}`\n", path.display()))
+    let (count, convention) = (counted(found.cases, "case"), convention(arguments));
+    super::print(&format!("{count}, {convention} yardstick, in `{}`\n", path.display()))
 }
 
 /// Means over cases with their units, and how many cases have no distances; where cases are of several modalities,
@@ -187,9 +222,9 @@ fn means(scores: &Scores) -> String {
         let of_it = scores.of_modality(modality);
         let name = if modality.is_empty() { "of no modality" } else { modality };
         // Writing to a string cannot fail.
-        let _ = writeln!(text, "{name}, {} cases\n{}", of_it.cases.len(), table(&of_it));
+        let _ = writeln!(text, "{name}, {}\n{}", counted(of_it.cases.len(), "case"), table(&of_it));
     }
-    text + &format!("all, {} cases\n{}", scores.cases.len(), table(scores))
+    text + &format!("all, {}\n{}", counted(scores.cases.len(), "case"), table(scores))
 }
 
 /// The same of all cases together.
@@ -203,13 +238,13 @@ fn table(scores: &Scores) -> String {
     let structures = scores.structure_means();
     // Where all were looked for in all cases there is nothing to say.
     let lacks_some = structures.iter().any(|structure| structure.cases.is_some());
-    let counted = |cases: &str| if lacks_some { format!("{cases:>7}") } else { String::new() };
+    let in_column = |cases: &str| if lacks_some { format!("{cases:>7}") } else { String::new() };
     let mut text = format!(
         "{:<18}{:>8}{hd95:>14}{asd:>13}{:>11}{}\n",
         "structure",
         "Dice",
         "undefined",
-        counted("cases")
+        in_column("cases")
     );
     let number = |value: f64, digits: usize| {
         if value.is_nan() { "n/a".to_owned() } else { format!("{value:.digits$}") }
@@ -219,7 +254,7 @@ fn table(scores: &Scores) -> String {
             [number(structure.dice, 4), number(structure.hd95, 2), number(structure.asd, 2)];
         let undefined = structure.undefined.unwrap_or_default();
         let cases = structure.cases.unwrap_or(scores.cases.len() as u64);
-        let cases = counted(&cases.to_string());
+        let cases = in_column(&cases.to_string());
         let name = structure.name;
         // Writing to a string cannot fail.
         let _ = writeln!(text, "{name:<18}{dice:>8}{hd95:>14}{asd:>13}{undefined:>11}{cases}");
@@ -235,12 +270,13 @@ fn table(scores: &Scores) -> String {
 mod lesions {
     use crate::error::{Context, Failure, Result};
     use crate::metrics::LesionScores;
+    use serde_json::Value;
     use std::fmt::Write;
 
     const NAMES: [&str; 5] = ["jaccard", "accuracy", "dice", "sensitivity", "specificity"];
 
-    /// One line per case as CSV, and a table of the means.
-    pub(super) fn tables(cases: &[(String, LesionScores)]) -> Result<(String, String)> {
+    /// One line per case as CSV, a table of the means, and these as numbers.
+    pub(super) fn tables(cases: &[(String, LesionScores)]) -> Result<(String, String, Value)> {
         let doing = || "cannot make the table of scores";
         let mut csv = csv::Writer::from_writer(Vec::new());
         csv.write_record(["case"].iter().chain(&NAMES)).context(doing)?;
@@ -252,12 +288,15 @@ mod lesions {
             sums.iter_mut().zip(scores).for_each(|(sum, score)| *sum += score);
         }
         let mut table = String::new();
+        let mut facts = serde_json::json!({ "cases": cases.len() });
         for (name, sum) in NAMES.iter().zip(sums) {
+            let mean = sum / cases.len() as f64;
             // Writing to a string cannot fail.
-            let _ = writeln!(table, "{name:<18}{:>8.4}", sum / cases.len() as f64);
+            let _ = writeln!(table, "{name:<18}{mean:>8.4}");
+            facts[format!("mean_{name}")] = mean.into();
         }
         let bytes =
             csv.into_inner().map_err(|error| Failure::new(doing()).because(error.error()))?;
-        Ok((String::from_utf8(bytes).context(doing)?, table))
+        Ok((String::from_utf8(bytes).context(doing)?, table, facts))
     }
 }

@@ -13,6 +13,7 @@ use crate::data::import::Classes;
 use crate::error::{Context, Exit, Failure, Result};
 use crate::limits::CLASSES;
 use crate::scan::{self, Coding, Notes, label_endings, list, split_ending};
+use crate::words::counted;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -49,9 +50,16 @@ fn score(arguments: &cli::Evaluate, predictions: &Path, labels: &Path) -> Result
     measure.write(names.as_deref(), cases, &notes, table)
 }
 
-/// What is measured of files.
+/// What is measured of files, and how it is told.
 #[derive(Clone, Copy)]
-pub(super) enum Measure {
+pub(super) struct Measure {
+    scores: FileScores,
+    is_json: bool,
+}
+
+/// Which scores files get.
+#[derive(Clone, Copy)]
+enum FileScores {
     /// Everything, NSD with a tolerance: mm where the spacing is known, else voxels.
     All { tolerance: f64 },
     /// The Dice of ScribbleBench.
@@ -66,14 +74,15 @@ impl Measure {
                 format!("`--convention {name}` is a yardstick of folds, and these are files");
             Err(Failure::usage(message).hint("take `native`, the default, or `scribblebench`"))
         };
-        match arguments.convention {
-            Convention::Native => Ok(Self::All { tolerance: arguments.tolerance }),
-            Convention::Scribblebench => Ok(Self::Dice),
-            Convention::Voxels => refused("voxels"),
-            Convention::Published => refused("published"),
-            Convention::Dmsps => refused("dmsps"),
-            Convention::Lesion => refused("lesion"),
-        }
+        let scores = match arguments.convention {
+            Convention::Native => FileScores::All { tolerance: arguments.tolerance },
+            Convention::Scribblebench => FileScores::Dice,
+            Convention::Voxels => return refused("voxels"),
+            Convention::Published => return refused("published"),
+            Convention::Dmsps => return refused("dmsps"),
+            Convention::Lesion => return refused("lesion"),
+        };
+        Ok(Self { scores, is_json: arguments.json })
     }
 
     /// Scores cases as they come, prints the means and writes the table. `classes` are names, the background first;
@@ -88,19 +97,25 @@ impl Measure {
         let count = cases.len();
         let bar = bar("scoring", count, "cases")?;
         let cases = cases.inspect(|_| bar.inc(1));
-        let scored = match self {
-            Self::All { tolerance } => Scoring { classes, tolerance }
+        let scored = match self.scores {
+            FileScores::All { tolerance } => Scoring { classes, tolerance }
                 .score(cases)
-                .and_then(|scores| scores.to_csv().map(|csv| (scores.means(), csv))),
-            Self::Dice => DiceTable::of_files(classes, cases)
-                .and_then(|scores| scores.to_csv().map(|csv| (scores.means(), csv))),
+                .and_then(|scores| Ok((scores.means(), scores.to_csv()?, scores.facts()))),
+            FileScores::Dice => DiceTable::of_files(classes, cases)
+                .and_then(|scores| Ok((scores.means(), scores.to_csv()?, scores.facts()))),
         };
         bar.finish_and_clear();
         warn(notes.take())?;
-        let (means, csv) = scored?;
+        let (means, csv, mut facts) = scored?;
+        if self.is_json {
+            let path = table.write(&csv)?;
+            facts["table"] = serde_json::json!(path);
+            super::print_json(&facts)?;
+            return Ok(Exit::Done);
+        }
         super::print(&means)?;
         let path = table.write(&csv)?;
-        super::print(&format!("{count} cases in `{}`\n", path.display()))?;
+        super::print(&format!("{} in `{}`\n", counted(count, "case"), path.display()))?;
         Ok(Exit::Done)
     }
 }

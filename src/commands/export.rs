@@ -1,6 +1,6 @@
 //! `scrimp export`: the log of a run as files of other programs.
 
-use super::print;
+use super::{print, print_json};
 use crate::cli::{Export, ExportFormat};
 use crate::error::{Exit, Failure, Result};
 use crate::export::{csv, tensorboard};
@@ -27,6 +27,10 @@ pub(super) fn run(arguments: &Export) -> Result<Exit> {
     } else {
         csv(&directory, &folder)?
     };
+    if arguments.json {
+        print_json(&serde_json::json!({ "folder": folder, "files": written }))?;
+        return Ok(Exit::Done);
+    }
     for path in &written {
         print(&format!("{}\n", path.display()))?;
     }

@@ -3,6 +3,7 @@
 //! Knows how to talk about it; what nnU-Net reads stands in `data`.
 
 use super::packing::{bar, say, warn};
+use super::print_json;
 use crate::cli::Export;
 use crate::data::nnunet::RawFolderPlan;
 use crate::data::store;
@@ -31,6 +32,10 @@ pub(super) fn run(arguments: &Export) -> Result<Exit> {
     let has_table = folder.partial().join("cases.csv").exists();
     folder.take_place_durably().context(|| cannot_write(into))?;
     warn(plan.notes().take())?;
+    if arguments.json {
+        print_json(&serde_json::json!({ "folder": into, "cases": plan.case_count() }))?;
+        return Ok(Exit::Done);
+    }
     let into = into.display();
     say(format_args!("wrote `{into}`: {}", plan.words()))?;
     if has_table {

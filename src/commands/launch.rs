@@ -9,10 +9,10 @@ use super::{run_directory, say, withdraw_stop};
 use crate::cli;
 use crate::config::{self, plan::RunPlan};
 use crate::error::{Context, Exit, Failure, Result};
-use crate::launch::{
-    self, BATCH_MARKS, Job, Machine, Next, Starts, Stop, exit_of, is_out_of_time, told,
-};
+use crate::launch::batch::{self, SLURM_END, SLURM_JOB, SlurmJob};
+use crate::launch::{self, Job, Machine, Next, Starts, Stop, is_out_of_time, newest_checkpoint};
 use crate::runlog::directory::RunDirectory;
+use crate::runlog::flight::left_exit;
 use crate::signals::{self, Requests, Signal, Suspension};
 use mpirun::Mpirun;
 use rustix::process::{self, geteuid};
@@ -37,22 +37,21 @@ const CLEARING: Duration = Duration::from_secs(10);
 pub(super) fn run(arguments: &cli::Launch) -> Result<Exit> {
     let directory = run_directory(arguments.config.as_deref(), arguments.run.as_deref());
     let (least_ranks, time_limit) = check(arguments, &directory)?;
-    let deadline = time_limit.and_then(|limit| SystemTime::now().checked_add(limit));
+    let deadline = deadline(arguments.deadline, time_limit);
     let launcher = Launcher {
         job: job(arguments, deadline)?,
         machine: machine(),
         wish: Wish::listen()?,
-        newest_before: told(&directory)?.newest,
+        newest_before: newest_checkpoint(&directory)?,
         directory,
         mpirun: Arc::default(),
-        deadline,
+        deadline: deadline.into_iter().chain(end_of_job()).min(),
         was_requested: Cell::new(false),
     };
     launcher.suspend_together()?;
     let starts = &mut Starts::new(arguments.ranks, least_ranks, arguments.restarts);
-    let end = launcher.run(starts)?;
-    launcher.follow(&end, arguments.requeue.as_deref())?;
-    Ok(end.exit)
+    let exit = launcher.run(starts)?;
+    launcher.follow(exit, arguments.requeue.as_deref())
 }
 
 /// Refuses what every rank would refuse; gives the least number of ranks, and how long all starts together
@@ -68,6 +67,22 @@ fn check(arguments: &cli::Launch, directory: &RunDirectory) -> Result<(usize, Op
     let path = arguments.config.clone().unwrap_or_else(|| directory.config());
     let plan = RunPlan::resolve(config::read(&path, &arguments.overrides)?, ranks)?;
     Ok((least_ranks, plan.train.time_limit))
+}
+
+/// When all starts together are over, by the command line and by the configuration.
+fn deadline(seconds: Option<u64>, time_limit: Option<Duration>) -> Option<SystemTime> {
+    let moment = seconds.and_then(|seconds| UNIX_EPOCH.checked_add(Duration::from_secs(seconds)));
+    let limit = time_limit.and_then(|limit| SystemTime::now().checked_add(limit));
+    moment.into_iter().chain(limit).min()
+}
+
+/// When the job ends, where Slurm says that. What it says of another job the ranks tell.
+fn end_of_job() -> Option<SystemTime> {
+    let [end, number] = [SLURM_END, SLURM_JOB].map(|name| std::env::var(name).ok());
+    let control_groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let (end, number) = (end.as_deref(), number.as_deref());
+    let job = SlurmJob { end, number, control_groups: &control_groups };
+    job.ends_at(SystemTime::now()).ok().flatten()
 }
 
 /// What each rank runs: this program, with the arguments that are for `scrimp train`, and the same end for
@@ -93,7 +108,7 @@ fn machine() -> Machine {
     Machine {
         processors: std::thread::available_parallelism().map_or(1, usize::from),
         is_root: geteuid().is_root(),
-        in_batch_job: BATCH_MARKS.iter().any(|name| std::env::var_os(name).is_some()),
+        in_batch_job: batch::MARKS.iter().any(|name| std::env::var_os(name).is_some()),
     }
 }
 
@@ -167,15 +182,28 @@ struct Asked {
     is_left: bool,
 }
 
-/// How everything has ended.
-struct End {
-    exit: Exit,
-    is_out_of_time: bool,
+/// `mpirun` that goes on long after its run.
+#[derive(Debug, Default)]
+struct Lingering {
+    /// When the end of the run was seen.
+    since: Option<Instant>,
+    /// How the run has ended, once it is long ago.
+    exit: Option<Exit>,
 }
 
-impl End {
-    fn of(exit: Exit) -> Self {
-        Self { exit, is_out_of_time: false }
+impl Lingering {
+    /// Whether the run has ended so long ago that `mpirun` waits in vain; once.
+    fn begins(&mut self, directory: &RunDirectory) -> bool {
+        if self.exit.is_some() {
+            return false;
+        }
+        if self.since.is_none() {
+            self.since = directory.exit_code().exists().then(Instant::now);
+        }
+        if self.since.is_some_and(|since| since.elapsed() > CLEARING) {
+            self.exit = left_exit(directory);
+        }
+        self.exit.is_some()
     }
 }
 
@@ -192,11 +220,11 @@ impl Launcher {
     }
 
     /// Starts the run until it is over, cannot go on, or somebody ends it.
-    fn run(&self, starts: &mut Starts) -> Result<End> {
+    fn run(&self, starts: &mut Starts) -> Result<Exit> {
         loop {
             self.wait_for_the_directory()?;
             if self.wish.level() > 0 {
-                return Ok(End::of(Exit::Stopped));
+                return Ok(Exit::Stopped);
             }
             if self.is_requested() {
                 let request = self.directory.stop_request();
@@ -204,25 +232,26 @@ impl Launcher {
                     "`{}` asks for a stop: nothing is started; the next start goes on",
                     request.display()
                 ));
-                return Ok(End::of(Exit::Stopped));
+                return Ok(Exit::Cancelled);
             }
             let command = self.job.command_line(starts.ranks(), self.machine);
             say(format_args!("{command}"));
+            launch::forget_exit(&self.directory)?;
             self.mpirun.start(&command)?;
             let code = self.watch()?;
             if self.wish.level() > 0 {
-                return Ok(End::of(self.exit_on_wish(code)));
+                return Ok(self.exit_on_wish(code));
             }
-            let newest = told(&self.directory)?.newest;
+            let newest = newest_checkpoint(&self.directory)?;
             match starts.after(code, newest) {
-                Next::End(exit) => return Ok(End::of(exit)),
+                Next::End(exit) => return Ok(exit),
                 Next::GiveUp { exit, reason } => {
                     say(format_args!("the run ended with {code}; {reason}"));
-                    return Ok(End::of(exit));
+                    return Ok(exit);
                 }
                 Next::Restart { .. } if is_out_of_time(self.left()) => {
                     say(format_args!("the run ended with {code}; no time is left to start again"));
-                    return Ok(End { exit: Exit::Stopped, is_out_of_time: true });
+                    return Ok(Exit::Stopped);
                 }
                 Next::Restart { ranks } => {
                     let from = newest.map_or("the start".to_owned(), |step| format!("step {step}"));
@@ -282,11 +311,13 @@ impl Launcher {
     fn watch(&self) -> Result<i32> {
         let (mut passed_on, mut ending_since) = (0, None);
         let (mut has_reminded, mut asked) = (false, None);
+        let mut lingering = Lingering::default();
         loop {
             if let Some(code) = self.mpirun.ended()? {
                 // Whatever was left there for the ranks comes too late.
                 launch::take_passed_on(&self.directory);
-                return Ok(code);
+                let exit = lingering.exit.or_else(|| self.exit_behind(code));
+                return Ok(exit.map_or(code, |exit| exit as i32));
             }
             let level = self.wish.level();
             if level > passed_on {
@@ -306,12 +337,26 @@ impl Launcher {
                 has_reminded = true;
                 self.mpirun.send(process::Signal::USR1);
             }
+            if lingering.begins(&self.directory) {
+                say(format_args!(
+                    "the run has ended and `mpirun` has not, as where a host no longer answers: ends it"
+                ));
+                ending_since = Some(Instant::now());
+                self.mpirun.send(process::Signal::TERM);
+            }
             if ending_since.is_some_and(|since| since.elapsed() > CLEARING) {
                 // Its ranks end with it.
                 self.mpirun.send(process::Signal::KILL);
             }
             std::thread::sleep(PAUSE);
         }
+    }
+
+    /// How a run ended whose `mpirun` ended in a way of its own, as when somebody else has ended it.
+    fn exit_behind(&self, code: i32) -> Option<Exit> {
+        let is_told = Exit::ALL.iter().any(|exit| *exit as i32 == code);
+        let left = if is_told { None } else { left_exit(&self.directory) };
+        left.filter(|exit| *exit != Exit::Done)
     }
 
     /// Sends what `mpirun` passes on, and leaves for the first rank what it stands for.
@@ -333,34 +378,33 @@ impl Launcher {
     /// Ranks that had not yet begun die of the request, and have nothing to save.
     fn exit_on_wish(&self, code: i32) -> Exit {
         let had_not_begun = code == 128 + Signal::User1.number() && self.wish.level() == Wish::STOP;
-        if had_not_begun { Exit::Stopped } else { exit_of(code) }
+        if had_not_begun { Exit::Stopped } else { Exit::of_code(code) }
     }
 
-    /// What follows the end: a job that was interrupted is submitted again.
-    fn follow(&self, end: &End, requeue: Option<&str>) -> Result<()> {
-        if end.exit != Exit::Stopped {
-            return Ok(());
+    /// What follows the end, and how this process ends: a job that was interrupted is submitted again.
+    fn follow(&self, exit: Exit, requeue: Option<&str>) -> Result<Exit> {
+        if !exit.is_stop() {
+            return Ok(exit);
         }
         let stop = Stop {
+            exit,
             signal: self.wish.signal(),
-            told: &told(&self.directory)?,
             is_requested: self.is_requested(),
-            is_out_of_time: end.is_out_of_time,
-            newest_before: self.newest_before,
+            newest: [self.newest_before, newest_checkpoint(&self.directory)?],
         };
         // Obeyed by now, whatever else there was.
         withdraw_stop(&self.directory);
-        let Some(command) = requeue else { return Ok(()) };
+        let Some(command) = requeue else { return Ok(stop.exit()) };
         if !stop.is_to_go_on() {
             say(format_args!(
                 "stopped for good, or without getting further: `--requeue` is not run"
             ));
-            return Ok(());
+            return Ok(stop.exit());
         }
         say(format_args!("{command}"));
         let status = Command::new("sh").args(["-c", command]).status();
         match status.context(|| "cannot start `sh`")? {
-            status if status.success() => Ok(()),
+            status if status.success() => Ok(stop.exit()),
             status => Err(Failure::new(format!(
                 "`{command}` failed, {status}: nobody submitted the job again"
             ))

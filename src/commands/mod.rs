@@ -25,12 +25,14 @@ mod examine;
 mod export;
 #[cfg(feature = "hdf5")]
 mod export_pack;
+mod farm;
 pub mod journal;
 #[cfg(feature = "torch")]
 mod kernel_cache;
 mod launch;
 #[cfg(feature = "hdf5")]
 mod looked_at;
+mod manual;
 #[cfg(feature = "torch")]
 mod methods;
 #[cfg(feature = "torch")]
@@ -45,6 +47,8 @@ mod packing;
 mod predict;
 #[cfg(feature = "hdf5")]
 mod prepare;
+#[cfg(feature = "torch")]
+mod repeat;
 #[cfg(feature = "hdf5")]
 mod report;
 #[cfg(feature = "torch")]
@@ -72,6 +76,7 @@ use crate::runlog::directory::RunDirectory;
 use crate::signals;
 #[cfg(feature = "torch")]
 use crate::train::checkpoint::CheckpointStore;
+use serde::Serialize;
 use std::fmt::Arguments;
 use std::io::{ErrorKind, Write};
 use std::path::Path;
@@ -89,26 +94,33 @@ fn dispatch(cli: &Cli) -> Result<Exit> {
     match &cli.command {
         Command::Config(arguments) => config::run(arguments),
         Command::Launch(arguments) => launch::run(arguments),
+        Command::Farm(arguments) => farm::run(arguments),
         Command::Watch(arguments) => watch::run(arguments),
         Command::Doctor(arguments) => doctor::run(arguments),
         Command::Export(arguments) => export(arguments),
+        Command::Completions { shell } => manual::completions(*shell),
+        Command::Manual { to } => manual::pages(to),
         #[cfg(feature = "hdf5")]
         Command::Prepare(arguments) => prepare::run(arguments),
         #[cfg(not(feature = "hdf5"))]
         Command::Prepare(_) => Err(absent("prepare", "hdf5")),
         #[cfg(feature = "torch")]
         Command::Train(arguments) => train::run(arguments),
+        #[cfg(feature = "torch")]
+        Command::Resume(arguments) => repeat::run(arguments),
         Command::Evaluate(arguments) => evaluate(arguments),
         #[cfg(feature = "torch")]
         Command::Predict(arguments) => predict::run(arguments),
         #[cfg(feature = "torch")]
         Command::Checkpoint(arguments) => checkpoint::run(arguments),
         #[cfg(feature = "torch")]
-        Command::Methods => methods::run(),
+        Command::Methods { json } => methods::run(*json),
         #[cfg(feature = "torch")]
         Command::Bench(arguments) => bench::run(arguments),
         #[cfg(not(feature = "torch"))]
         Command::Train(_) => Err(absent("train", "torch")),
+        #[cfg(not(feature = "torch"))]
+        Command::Resume(_) => Err(absent("resume", "torch")),
         #[cfg(not(feature = "torch"))]
         Command::Predict(_) => Err(absent("predict", "torch")),
         #[cfg(not(feature = "torch"))]
@@ -116,7 +128,7 @@ fn dispatch(cli: &Cli) -> Result<Exit> {
         #[cfg(not(feature = "torch"))]
         Command::Bench(_) => Err(absent("bench", "torch")),
         #[cfg(not(feature = "torch"))]
-        Command::Methods => Err(absent("methods", "torch")),
+        Command::Methods { .. } => Err(absent("methods", "torch")),
     }
 }
 
@@ -170,6 +182,12 @@ fn print(text: &str) -> Result<()> {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
         written => written.context(|| "cannot write to stdout"),
     }
+}
+
+/// Writes facts to stdout as one JSON object.
+fn print_json(facts: &impl Serialize) -> Result<()> {
+    let text = serde_json::to_string_pretty(facts).context(|| "cannot write JSON")?;
+    print(&format!("{text}\n"))
 }
 
 /// Writes one line to stderr. Nobody reading it is no reason to fail.

@@ -7,6 +7,7 @@ use crate::data::import::Source;
 use crate::data::report::{CaseMeasures, Purpose, Report, Survey};
 use crate::data::store::{self, Destination, Existing};
 use crate::error::{Context, Exit, Result};
+use crate::words::counted;
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use std::io::Write;
 use std::path::Path;
@@ -68,9 +69,9 @@ pub(super) fn pack(source: Source, to: Destination) -> Result<Exit> {
     }
     let size_bytes = writer.finish()?;
     say(format_args!(
-        "packed {} cases with {} slices into `{}` ({})\n",
-        report.cases,
-        report.slices,
+        "packed {} with {} into `{}` ({})\n",
+        counted(report.cases, "case"),
+        counted(report.slices as usize, "slice"),
         path.display(),
         HumanBytes(size_bytes)
     ))?;

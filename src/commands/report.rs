@@ -6,6 +6,7 @@ use crate::data::report::numbers::{AxisSpread, Cases, KindNumbers, LabelNumbers,
 use crate::data::report::{Finding, Report, Severity, is_partial};
 use crate::data::{GAZE, IMAGE_LABEL};
 use crate::error::Failure;
+use crate::words::counted;
 use std::collections::BTreeMap;
 
 /// Why a data set cannot be trained on; nothing where it can.
@@ -87,10 +88,6 @@ fn summary(report: &Report) -> String {
     let lines: Vec<String> =
         lines.into_iter().map(|(name, value)| format!("{name:<12}{value}")).collect();
     lines.join("\n")
-}
-
-fn counted(count: usize, thing: &str) -> String {
-    format!("{count} {thing}{}", if count == 1 { "" } else { "s" })
 }
 
 fn channels(report: &Report) -> String {

@@ -6,6 +6,7 @@ use crate::error::{Context, Failure, Result};
 use crate::metrics::{ClassScores, LabelPair};
 use crate::runlog::Unit;
 use crate::scan::Grid;
+use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
 /// Two label maps on one grid.
@@ -97,6 +98,17 @@ struct ScoredCase {
     scores: BTreeMap<u8, ClassScores>,
 }
 
+/// Means over cases of one structure.
+struct StructureMeans<'a> {
+    name: &'a String,
+    /// By column; none where undefined.
+    values: [Option<f64>; COLUMNS.len()],
+    /// Cases in which either side has it.
+    cases: usize,
+    /// Those in which one side alone does.
+    one_sided: usize,
+}
+
 /// One of the scores.
 #[derive(Clone, Copy)]
 struct Column {
@@ -178,32 +190,75 @@ impl ScoreTable {
         self.cases.iter().all(|case| case.unit == first).then_some(first)
     }
 
+    /// Means over cases, structure by structure.
+    fn of_structures(&self) -> Vec<StructureMeans<'_>> {
+        let unit = self.unit();
+        let of_structure = |(class, name)| {
+            let found: Vec<&ClassScores> =
+                self.cases.iter().filter_map(|case| case.scores.get(class)).collect();
+            let values = COLUMNS.map(|column| {
+                // What is measured in several units has no mean.
+                let is_comparable = unit.is_some() || !column.has_unit;
+                mean(found.iter().filter_map(|scores| (column.pick)(scores)))
+                    .filter(|_| is_comparable)
+            });
+            let one_sided = found.iter().filter(|scores| scores.hd95.is_none()).count();
+            StructureMeans { name, values, cases: found.len(), one_sided }
+        };
+        self.structures.iter().map(of_structure).collect()
+    }
+
+    /// Means over cases, and over structures below them; none where the column has no such mean.
+    fn over_structures(structures: &[StructureMeans<'_>]) -> [Option<f64>; COLUMNS.len()] {
+        std::array::from_fn(|index| {
+            let values = structures.iter().filter_map(|structure| structure.values[index]);
+            // Volumes of different structures have no meaning together.
+            mean(values).filter(|_| !COLUMNS[index].is_signed)
+        })
+    }
+
+    /// The same means as numbers.
+    pub(super) fn facts(&self) -> Value {
+        let structures = self.of_structures();
+        let means = Self::over_structures(&structures);
+        let named = |values: &[Option<f64>; COLUMNS.len()]| {
+            let pairs = COLUMNS.iter().zip(values);
+            pairs
+                .map(|(column, value)| (column.name.to_owned(), json!(value)))
+                .collect::<Map<_, _>>()
+        };
+        let of_structure = |structure: &StructureMeans<'_>| {
+            let mut object = named(&structure.values);
+            object.insert("name".to_owned(), structure.name.as_str().into());
+            object.insert("cases".to_owned(), structure.cases.into());
+            object.insert("one_sided_cases".to_owned(), structure.one_sided.into());
+            Value::Object(object)
+        };
+        json!({
+            "cases": self.cases.len(),
+            "mean": named(&means),
+            "structures": structures.iter().map(of_structure).collect::<Vec<_>>(),
+            "unit": self.unit().map(Unit::name),
+            "volume_unit": self.unit().map(volume_unit),
+            "nsd_tolerance": self.tolerance,
+        })
+    }
+
     /// Means over cases for a person, over structures below them, and what they leave out.
     pub(super) fn means(&self) -> String {
         let unit = self.unit();
         let heads = heads(unit, self.tolerance);
         let mut text = line("structure", &heads, &heads);
-        let mut over_structures = [0; COLUMNS.len()].map(|_| Vec::new());
-        for (class, structure) in &self.structures {
-            let found: Vec<&ClassScores> =
-                self.cases.iter().filter_map(|case| case.scores.get(class)).collect();
-            let mut cells = Vec::new();
-            for (column, values) in COLUMNS.iter().zip(&mut over_structures) {
-                // What is measured in several units has no mean.
-                let is_comparable = unit.is_some() || !column.has_unit;
-                let value = mean(found.iter().filter_map(|scores| (column.pick)(scores)))
-                    .filter(|_| is_comparable);
-                values.extend(value);
-                cells.push(column.text(value));
-            }
-            let one_sided = found.iter().filter(|scores| scores.hd95.is_none()).count();
-            cells.extend([found.len().to_string(), one_sided.to_string()]);
-            text += &line(structure, &heads, &cells);
+        let structures = self.of_structures();
+        for structure in &structures {
+            let values = COLUMNS.iter().zip(structure.values);
+            let mut cells: Vec<String> = values.map(|(column, value)| column.text(value)).collect();
+            cells.extend([structure.cases.to_string(), structure.one_sided.to_string()]);
+            text += &line(structure.name, &heads, &cells);
         }
-        let cells = COLUMNS.iter().zip(over_structures).map(|(column, values)| {
-            let value = column.text(mean(values.into_iter()));
-            // Volumes of different structures have no meaning together.
-            if column.is_signed { String::new() } else { value }
+        let means = Self::over_structures(&structures);
+        let cells = COLUMNS.iter().zip(means).map(|(column, value)| {
+            if column.is_signed { String::new() } else { column.text(value) }
         });
         text += &line("mean", &heads, &cells.collect::<Vec<_>>());
         text += ONE_SIDED;

@@ -4,7 +4,7 @@ use super::narrate::{Narrated, together};
 use super::origin::Source;
 use super::resume::Beginning;
 use super::run::{self, Place};
-use super::supervise::{Supervision, clear_reports, note_end};
+use super::supervise::{Supervision, clear_reports, leave, note_end};
 use super::{examine, journal};
 use super::{run_directory, say, store_within, withdraw_stop, write_config};
 use crate::cli;
@@ -64,16 +64,22 @@ fn train(
         }
     })?;
     let Some(mut prepared) = prepared else { return Ok(Exit::Done) };
-    let outcome = prepared.train(&**host, &fence).map_err(hinted);
+    let outcome = prepared.train(&**host, &directory, &fence).map_err(hinted);
     let outcome = panics::unwound_if_alone(outcome)?;
     let is_obeyed = matches!(outcome, Outcome::Finished | Outcome::Stopped(Reason::Requested));
     if is_obeyed && claim.is_some() {
         withdraw_stop(&directory);
     }
-    Ok(match outcome {
-        Outcome::Finished => Exit::Done,
-        Outcome::Stopped(_) => Exit::Stopped,
-    })
+    Ok(exit(&Ok(outcome)))
+}
+
+/// How the process ends after training.
+fn exit(outcome: &Result<Outcome>) -> Exit {
+    match outcome {
+        Ok(Outcome::Finished) => Exit::Done,
+        Ok(Outcome::Stopped(reason)) => reason.exit(),
+        Err(failure) => failure.exit(),
+    }
 }
 
 /// What is trained, where, and who looks after it.
@@ -104,7 +110,12 @@ struct Prepared {
 
 impl Prepared {
     /// Trains to the end; who has the failure writes it down.
-    fn train(&mut self, host: &dyn Communicator, fence: &Fence) -> Result<Outcome> {
+    fn train(
+        &mut self,
+        host: &dyn Communicator,
+        directory: &RunDirectory,
+        fence: &Fence,
+    ) -> Result<Outcome> {
         let outcome = panics::caught(|| self.trainer.run());
         // Whatever the last steps wrote, they may have written it elsewhere.
         let outcome = outcome.and_then(|outcome| agree(host, fence.check()).map(|()| outcome));
@@ -117,10 +128,13 @@ impl Prepared {
         let ended = RunEvent::RunEnded { status, step, message };
         match &outcome {
             Ok(_) => self.trainer.emit(&ended),
-            Err(failure) if failure.is_told_elsewhere() => {}
+            Err(failure) if failure.is_told_elsewhere() => return outcome,
             // The log of a run that was taken over is another one's.
-            Err(_) if fence.check().is_err() => {}
+            Err(_) if fence.check().is_err() => return outcome,
             Err(_) => self.trainer.emit_own(&ended),
+        }
+        if host.rank() == 0 || outcome.is_err() {
+            leave(directory, exit(&outcome));
         }
         outcome
     }

@@ -23,13 +23,13 @@ use crate::preparation::Preparation;
 use sampling::{Fit, Sampling};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use source::Source;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 pub use changes::{Change, changes, values};
 pub use graph::GraphChoice;
 pub use phantom_tables::{GazePhantomConfig, LesionPhantomConfig, TwoModalityPhantomConfig};
+pub use source::Source;
 pub use time_span::TimeSpan;
 pub use voice::nearest;
 

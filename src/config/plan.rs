@@ -13,6 +13,7 @@ use crate::error::{Context, Exit, Result};
 use crate::limits::STEPS;
 use crate::preparation::Preparation;
 use crate::shares::local_share;
+use crate::words::counted;
 use std::path::{Path, PathBuf};
 
 pub use super::phantoms::{
@@ -198,7 +199,7 @@ impl RunPlan {
         let share = |rank| local_share(train.batch_size, *ranks, rank).len();
         let (most, least) = (share(0), share(ranks - 1));
         let shares = if most == least { format!("{most}") } else { format!("{least} or {most}") };
-        let ranks = if *ranks == 1 { "1 rank".to_owned() } else { format!("{ranks} ranks") };
+        let ranks = counted(*ranks, "rank");
         let items = data.sampling.items();
         let saves = &train.save_every.0;
         let mut lines = vec![

@@ -12,9 +12,9 @@ use toml_edit::{Document, DocumentMut, Item, Key, TableLike, Value};
 /// The deepest table that an override reaches into.
 const DEEPEST: usize = 32;
 
-/// One configuration text and the overrides that were applied to it.
+/// One configuration text and the overrides that were applied to it: of a run, or of a farm.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Source {
+pub struct Source {
     name: String,
     written: String,
     edited: String,
@@ -77,7 +77,7 @@ impl Override {
 
 impl Source {
     /// Checks the syntax of `text` and applies the overrides to it.
-    pub(super) fn new(text: &str, name: &str, overrides: &[String]) -> Result<Self> {
+    pub fn new(text: &str, name: &str, overrides: &[String]) -> Result<Self> {
         let mut source = Self {
             name: name.to_owned(),
             written: text.to_owned(),
@@ -100,7 +100,7 @@ impl Source {
     }
 
     /// The whole edited text as a `T`.
-    pub(super) fn typed<T: DeserializeOwned>(&self) -> Result<T> {
+    pub fn typed<T: DeserializeOwned>(&self) -> Result<T> {
         toml::from_str(&self.edited).map_err(|error| {
             // An empty span means the document as a whole.
             let span = error.span().filter(|span| !span.is_empty());
@@ -119,14 +119,32 @@ impl Source {
         spot(&self.edited, key, Part::Value).is_some()
     }
 
+    /// The names in the table at `key`, in the order in which they were written.
+    pub fn names_in(&self, key: &str) -> Vec<String> {
+        let Ok(document) = Document::parse(self.written.as_str()) else { return Vec::new() };
+        let mut table: &dyn TableLike = document.as_table();
+        for name in key.split('.') {
+            let Some(inner) = table.get(name).and_then(Item::as_table_like) else {
+                return Vec::new();
+            };
+            table = inner;
+        }
+        table.iter().map(|(name, _)| name.to_owned()).collect()
+    }
+
+    /// The text as it was written.
+    pub fn written(&self) -> &str {
+        &self.written
+    }
+
     /// A refusal of the value at `key`, with its place.
-    pub(super) fn refuse(&self, key: &str, message: &str) -> Failure {
+    pub fn refuse(&self, key: &str, message: &str) -> Failure {
         Failure::usage(shown::sentence(message)).at(self.place(key))
     }
 
     /// Where the value at `key` stands: the override that says something about it, else its line, else
     /// the file.
-    pub(super) fn place(&self, key: &str) -> String {
+    pub fn place(&self, key: &str) -> String {
         self.place_of(key, Part::Value)
     }
 

@@ -78,6 +78,7 @@ fn kind(expected: &str) -> &str {
         "i64" | "i32" => "an integer",
         "f64" | "f32" => "a number",
         "a map" => "a table",
+        "a sequence" => "a list",
         "path string" => "a string",
         _ if expected.starts_with("struct ") => "a table",
         _ => expected,

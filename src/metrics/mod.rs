@@ -1,5 +1,6 @@
 //! Dice, Jaccard, HD, HD95, ASD and ASSD of label volumes, as medpy 0.5 defines them, the normalised surface
-//! Dice, errors of volume, the five scores of a lesion in a picture, and the mean Dice of cases.
+//! Dice, errors of volume, the five scores of a lesion in a picture, the mean Dice of cases, and whether paired scores
+//! differ.
 //!
 //! Two volumes in, numbers out. What is undefined (a surface distance to nothing) stays undefined
 //! here; [`Convention`] alone turns it into a number. This module knows no files, no tensors, no run.
@@ -9,6 +10,7 @@ mod convention;
 mod lesion;
 mod scribblebench;
 mod search;
+mod signed_rank;
 mod surface;
 mod transform;
 mod voxels;
@@ -17,6 +19,7 @@ pub use class_scores::ClassScores;
 pub use convention::{Convention, Scores};
 pub use lesion::LesionScores;
 pub use scribblebench::MeanOfCases;
+pub use signed_rank::signed_rank;
 pub use surface::{Distances, Surface, SurfaceDistances};
 
 use crate::error::{Failure, Result};

@@ -57,6 +57,11 @@ impl RunDirectory {
         self.flights().join(format!("rank-{rank:04}.json"))
     }
 
+    /// The exit code of a run that has ended by itself, until the next start.
+    pub fn exit_code(&self) -> PathBuf {
+        self.flights().join("exit-code")
+    }
+
     /// Small pictures of held-out cases, one folder for each evaluation.
     pub fn previews(&self) -> PathBuf {
         self.root.join("previews")

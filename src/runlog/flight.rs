@@ -13,6 +13,8 @@ use std::time::Duration;
 /// What Open MPI needs where a rank may not read the memory of its neighbour, as in rootless containers: its
 /// larger messages never arrive otherwise.
 const IN_CONTAINERS: &str = "export OMPI_MCA_btl_vader_single_copy_mechanism=none";
+/// The longest exit code with its line end, in bytes.
+const LONGEST_CODE: u64 = 4;
 /// Ranks that a verdict lists one by one.
 const LISTED: usize = 8;
 
@@ -122,6 +124,9 @@ pub struct FlightReport {
     pub patience_seconds: Option<f64>,
     /// The last collective calls, the newest last.
     pub calls: Vec<Call>,
+    /// Network interfaces of its host that have lost their link since the process began, looked for while it is idle.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lost_links: Vec<String>,
 }
 
 impl FlightReport {
@@ -137,7 +142,8 @@ impl FlightReport {
     pub fn read(directory: &RunDirectory, rank: usize) -> Option<Self> {
         let text = files::read_at_most(&directory.flight(rank), files::SMALL_BYTES).ok()?;
         let report: Self = serde_json::from_slice(&text).ok()?;
-        Some(Self { host: plain_name(&report.host), ..report })
+        let lost_links = report.lost_links.iter().map(|name| plain_name(name)).collect();
+        Some(Self { host: plain_name(&report.host), lost_links, ..report })
     }
 
     /// The collective call that it is in.
@@ -169,6 +175,19 @@ impl FlightReport {
     }
 }
 
+/// Leaves how the run has ended. `mpirun` tells it too, but waits for ever for a host that no longer answers.
+pub fn leave_exit(directory: &RunDirectory, exit: Exit) -> Result<()> {
+    let path = directory.exit_code();
+    files::replace(&path, format!("{}\n", exit as i32).as_bytes())
+        .context(|| format!("cannot write `{}`", path.display()))
+}
+
+/// How the run has ended, where it has left that.
+pub fn left_exit(directory: &RunDirectory) -> Option<Exit> {
+    let text = files::read_text(&directory.exit_code(), LONGEST_CODE).ok()?;
+    text.trim().parse().ok().map(Exit::of_code)
+}
+
 /// A rank as the watchdog of another one sees it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sighting {
@@ -176,6 +195,15 @@ pub struct Sighting {
     pub report: Option<FlightReport>,
     /// Whether its reports keep coming.
     pub is_alive: bool,
+}
+
+impl Sighting {
+    /// Whether it is in a call, on a host that has lost a link since.
+    fn is_cut_off(&self) -> bool {
+        let is_cut_off =
+            |report: &FlightReport| report.open_call().is_some() && !report.lost_links.is_empty();
+        self.is_alive && self.report.as_ref().is_some_and(is_cut_off)
+    }
 }
 
 /// Who holds up the others.
@@ -188,7 +216,8 @@ pub struct Verdict {
 }
 
 /// Finds the rank that others have waited for `waited` long: one whose reports no longer come, else
-/// the one with the fewest calls. `None` while that one is at work and within its time.
+/// the one with the fewest calls; where all of them wait, one whose host has lost a link. `None` while that one is at
+/// work and within its time.
 pub fn judge(
     sightings: &[Sighting],
     waited: Duration,
@@ -205,22 +234,14 @@ pub fn judge(
     if *is_alive && !report.as_ref().is_some_and(FlightReport::is_overdue) {
         return None;
     }
-    let waited = waited.as_secs();
-    let message = match report {
-        None => format!("rank {behind} has left no sign of life, after {waited} s of waiting"),
-        Some(report) if !is_alive => format!(
-            "rank {behind} stopped answering while {}; the others have waited {waited} s for it",
-            report.activity()
-        ),
-        Some(report) if report.open_call().is_some() => {
-            format!("no rank gets on: all have been {} for {waited} s", report.activity())
-        }
-        Some(report) => format!(
-            "rank {behind} hangs: it has been {} for {:.0} s",
-            report.activity(),
-            report.idle_seconds
-        ),
+    let is_waiting = report.as_ref().is_some_and(|report| report.open_call().is_some());
+    let behind = if *is_alive && is_waiting {
+        sightings.iter().position(Sighting::is_cut_off).unwrap_or(behind)
+    } else {
+        behind
     };
+    let Sighting { report, is_alive } = &sightings[behind];
+    let message = accusation(behind, &sightings[behind], waited);
     let folder = directory.flights();
     let failure = Failure::new(message)
         .exit_with(Exit::Hung)
@@ -233,6 +254,32 @@ pub fn judge(
         failure.hint("run the same command again: it goes on from the newest checkpoint")
     };
     Some(Verdict { behind, failure })
+}
+
+/// What the rank that is behind is accused of, after `waited`.
+fn accusation(rank: usize, sighting: &Sighting, waited: Duration) -> String {
+    let waited = waited.as_secs();
+    match &sighting.report {
+        None => format!("rank {rank} has left no sign of life, after {waited} s of waiting"),
+        Some(report) if !sighting.is_alive => format!(
+            "rank {rank} stopped answering while {}; the others have waited {waited} s for it",
+            report.activity()
+        ),
+        Some(report) if sighting.is_cut_off() => format!(
+            "rank {rank} is cut off: `{}` on {} has lost its link, and all have been {} for {waited} s",
+            report.lost_links.join("`, `"),
+            report.host,
+            report.activity()
+        ),
+        Some(report) if report.open_call().is_some() => {
+            format!("no rank gets on: all have been {} for {waited} s", report.activity())
+        }
+        Some(report) => format!(
+            "rank {rank} hangs: it has been {} for {:.0} s",
+            report.activity(),
+            report.idle_seconds
+        ),
+    }
 }
 
 /// One line for each of the first ranks, and one for the rank that is behind.
@@ -276,6 +323,7 @@ mod tests {
             idle_seconds,
             patience_seconds: Some(30.0),
             calls: vec![call],
+            lost_links: Vec::new(),
         }
     }
 
@@ -329,6 +377,28 @@ mod tests {
     }
 
     #[test]
+    fn where_all_wait_and_one_host_has_lost_its_link_that_one_is_named() {
+        let waits = report(0, 8, true, 31.0);
+        let cut_off = |calls| FlightReport {
+            lost_links: vec!["eth0".to_owned()],
+            ..report(1, calls, true, 31.0)
+        };
+        let of = |reports: [FlightReport; 2]| {
+            let sightings = reports.map(|report| Sighting { report: Some(report), is_alive: true });
+            judge(&sightings, Duration::from_secs(31), &RunDirectory::new("runs/a")).unwrap()
+        };
+        for calls in [8, 9] {
+            let Verdict { behind, failure } = of([waits.clone(), cut_off(calls)]);
+            let said = failure.message();
+            assert!(behind == 1 && said.starts_with("rank 1 is cut off: `eth0` on node has lost its link, and all have been computing step 12, in sum "), "{said}");
+        }
+        // Whoever is at work holds them up, whatever its interfaces are like.
+        let at_work = FlightReport { calls: Vec::new(), ..report(0, 7, false, 31.0) };
+        let Verdict { behind, failure } = of([at_work, cut_off(8)]);
+        assert!(behind == 0 && failure.message().starts_with("rank 0 hangs"), "{failure}");
+    }
+
+    #[test]
     fn where_the_first_sums_never_end_the_remedy_is_another() {
         let sighting = |rank| Sighting {
             report: Some(FlightReport {
@@ -351,6 +421,20 @@ mod tests {
         hint: the last calls of every rank are in `runs/a/flight`
         hint: if the ranks are in containers, run it again with `export OMPI_MCA_btl_vader_single_copy_mechanism=none`
         ");
+    }
+
+    #[test]
+    fn the_exit_is_left_for_whoever_waits_for_mpirun() {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = RunDirectory::new(folder.path());
+        assert!(leave_exit(&directory, Exit::Hung).is_err());
+        std::fs::create_dir(directory.flights()).unwrap();
+        for exit in [Exit::Hung, Exit::Done] {
+            leave_exit(&directory, exit).unwrap();
+            assert_eq!(left_exit(&directory), Some(exit));
+        }
+        std::fs::write(directory.exit_code(), "so").unwrap();
+        assert_eq!(left_exit(&directory), None);
     }
 
     #[test]

@@ -10,10 +10,11 @@
 
 pub mod claim;
 pub mod directory;
-pub mod ending;
+pub mod farm;
 pub mod flight;
 pub mod io;
 mod locks;
+pub mod logged;
 pub mod preview;
 mod requests;
 pub mod scores;

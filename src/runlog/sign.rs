@@ -79,6 +79,12 @@ impl SignOfLife {
         }
     }
 
+    /// The sign of another process of this host, which it does not give itself.
+    pub(super) fn of_process(pid: u32) -> Self {
+        let start_ticks = start_ticks(pid).unwrap_or_default();
+        Self { pid, start_ticks, ..Self::of_this_process(0, false) }
+    }
+
     /// Whether its process lives, as the system tells.
     pub(super) fn life(&self) -> Life {
         if !self.is_of_this_kernel() || self.pid_namespace != pid_namespace() {

@@ -108,6 +108,7 @@ mod tests {
             idle_seconds,
             patience_seconds: Some(30.0),
             calls: Vec::new(),
+            lost_links: Vec::new(),
         }
     }
 

@@ -11,6 +11,7 @@ pub mod evaluate;
 pub mod inference;
 mod judges;
 pub mod learner;
+mod links;
 mod method;
 pub mod non_finite;
 pub mod numbers;

@@ -5,8 +5,7 @@
 
 use crate::comm::environment::{self, Variables};
 use crate::comm::{Communicator, agree};
-use crate::error::{Failure, Result};
-use crate::runlog::ending::{BEFORE_LIMIT, BY_SIGNAL, ON_REQUEST};
+use crate::error::{Exit, Failure, Result};
 use crate::signals::{Received, Requests, Signal};
 use std::fmt;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -46,14 +45,23 @@ impl Reason {
     fn from_ballot(ballot: i64) -> Option<Self> {
         Self::all().find(|reason| reason.ballot() == ballot)
     }
+
+    /// How a run ends that stops for it: whether it is to go on by itself or somebody wanted an end.
+    pub fn exit(self) -> Exit {
+        match self {
+            Self::TimeLimit(_) => Exit::Stopped,
+            Self::Signal(signal) => signal.exit(),
+            Self::Requested => Exit::Cancelled,
+        }
+    }
 }
 
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::TimeLimit(limit) => write!(f, "{BEFORE_LIMIT} ({limit})"),
-            Self::Signal(signal) => write!(f, "{BY_SIGNAL}{}", signal.name()),
-            Self::Requested => f.write_str(ON_REQUEST),
+            Self::TimeLimit(limit) => write!(f, "stopped before the time limit ({limit})"),
+            Self::Signal(signal) => write!(f, "stopped by {}", signal.name()),
+            Self::Requested => f.write_str("stopped on request"),
         }
     }
 }
@@ -156,6 +164,11 @@ impl Signals {
         Self { launcher: by_mpirun.then_some(parent), requests: Requests::default() }
     }
 
+    /// The number of `mpirun` or its daemon, where that has started this process.
+    pub fn launcher(&self) -> Option<u32> {
+        self.launcher
+    }
+
     /// What a signal that came at `now` means.
     pub fn meaning(&mut self, received: Received, now: Instant) -> Meaning {
         let from_launcher = self.launcher.is_some() && received.sender == self.launcher;
@@ -166,77 +179,34 @@ impl Signals {
 
 /// Everything that limits the time of a run.
 #[derive(Debug, Clone, Copy)]
-pub struct Limits<'a> {
+pub struct Limits {
     /// When this process began.
     pub started: Instant,
     /// How long it may take.
     pub own: Option<Duration>,
     /// When it has to be over, seconds since 1970 (UTC), as `scrimp launch` says.
     pub launch: Option<u64>,
-    /// The environment, for what Slurm says.
-    pub variables: &'a Variables,
-    /// The control groups of this process, as `/proc/self/cgroup` lists them.
-    pub control_groups: &'a str,
+    /// When the job ends, as the batch system says.
+    pub job: Option<SystemTime>,
 }
 
-impl Limits<'_> {
-    /// The soonest of the limits. An end of the job that cannot be meant is left out, for the reason that
-    /// stands beside.
-    pub fn deadline(&self) -> (Option<Deadline>, Option<String>) {
-        let (job, note) = match self.end_of_job() {
-            Ok(job) => (job, None),
-            Err(note) => (None, Some(note)),
-        };
+impl Limits {
+    /// The soonest of the limits.
+    pub fn deadline(&self) -> Option<Deadline> {
         let own = self.own.and_then(|limit| self.started.checked_add(limit));
-        let launch = self.launch.and_then(|seconds| instant(seconds, SystemTime::now()));
+        let launch = self.launch.and_then(|end| UNIX_EPOCH.checked_add(Duration::from_secs(end)));
+        let now = SystemTime::now();
+        let [launch, job] = [launch, self.job].map(|end| instant(end?, now));
         let limits = [(own, Limit::Own), (launch, Limit::Launch), (job, Limit::Job)];
         let deadlines =
             limits.into_iter().filter_map(|(at, limit)| Some(Deadline { at: at?, limit }));
-        (deadlines.min_by_key(|deadline| deadline.at), note)
-    }
-
-    /// When the Slurm job ends. The variable outlives its job where a shell does, as in tmux.
-    fn end_of_job(&self) -> std::result::Result<Option<Instant>, String> {
-        const NAME: &str = "SLURM_JOB_END_TIME";
-        let Some(text) = self.variables.get(NAME) else { return Ok(None) };
-        let Ok(seconds) = text.trim().parse::<u64>() else {
-            return Err(format!(
-                "`{NAME}` is `{text}`, expected seconds since 1970: it is ignored"
-            ));
-        };
-        let job = self.variables.get("SLURM_JOB_ID").map(String::as_str);
-        let own_job = job_of(self.control_groups);
-        if let (Some(job), Some(own_job)) = (job, own_job)
-            && job != own_job
-        {
-            return Err(format!(
-                "`{NAME}` is that of job {job}, and this is job {own_job}: it is ignored"
-            ));
-        }
-        let now = SystemTime::now();
-        let past = UNIX_EPOCH.checked_add(Duration::from_secs(seconds));
-        let past = past.and_then(|end| now.duration_since(end).ok());
-        if let Some(past) = past.filter(|past| !past.is_zero()) {
-            return Err(format!(
-                "`{NAME}` says that the job ended {} s ago, so it is that of another job: it is ignored",
-                past.as_secs()
-            ));
-        }
-        Ok(instant(seconds, now))
+        deadlines.min_by_key(|deadline| deadline.at)
     }
 }
 
-/// The moment so many seconds after 1970 (UTC); none where it is too far away to be counted.
-fn instant(seconds: u64, now: SystemTime) -> Option<Instant> {
-    let end = UNIX_EPOCH.checked_add(Duration::from_secs(seconds))?;
+/// The moment at this time of the clock; none where it is too far away to be counted.
+fn instant(end: SystemTime, now: SystemTime) -> Option<Instant> {
     Instant::now().checked_add(end.duration_since(now).unwrap_or_default())
-}
-
-/// The Slurm job of a process in these control groups, where they are named for one.
-fn job_of(control_groups: &str) -> Option<&str> {
-    let names = control_groups.lines().flat_map(|line| line.split('/'));
-    let mut jobs = names.filter_map(|name| name.strip_prefix("job_"));
-    jobs.find(|job| !job.is_empty() && job.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 /// This rank's part in the vote, and how long it has to save.
@@ -318,6 +288,27 @@ mod tests {
     }
 
     #[test]
+    fn only_time_and_what_announces_it_let_a_run_go_on_by_itself() {
+        let goes_on = |reason: Reason| match reason.exit() {
+            Exit::Stopped => true,
+            Exit::Cancelled => false,
+            other => panic!("{reason}: {other:?}"),
+        };
+        let going: Vec<String> = Reason::all()
+            .filter(|reason| goes_on(*reason))
+            .map(|reason| reason.to_string())
+            .collect();
+        let expected = [
+            "stopped before the time limit (`train.time_limit`)",
+            "stopped before the time limit (`--deadline`, which `scrimp launch` sets)",
+            "stopped before the time limit (the end of the job, `SLURM_JOB_END_TIME`)",
+            "stopped by SIGUSR1",
+            "stopped by SIGUSR2",
+        ];
+        assert_eq!(going, expected);
+    }
+
+    #[test]
     fn the_request_of_one_rank_is_everybodys() {
         let reasons = threads::run(3, |communicator| {
             let requests = StopRequests::default();
@@ -387,86 +378,23 @@ mod tests {
         assert_eq!(short.is_late(after(37)), None);
     }
 
-    /// The time left of the soonest limit, which limit that is, and what is said of the others.
-    fn left(
-        own_s: Option<u64>,
-        job: &[(&str, &str)],
-        groups: &str,
-    ) -> (Option<(u64, Limit)>, String) {
-        let started = Instant::now();
-        let variables =
-            job.iter().map(|&(name, text)| (name.to_owned(), text.to_owned())).collect();
-        let limits = Limits {
-            started,
-            own: own_s.map(Duration::from_secs),
-            launch: None,
-            variables: &variables,
-            control_groups: groups,
-        };
-        let (deadline, note) = limits.deadline();
-        let left = deadline
-            .map(|deadline| ((deadline.at - started).as_secs_f64().round() as u64, deadline.limit));
-        (left, note.unwrap_or_default())
-    }
-
-    /// So many seconds from now, as Slurm says it.
-    fn in_seconds(seconds: i64) -> String {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
-        now.checked_add_signed(seconds).unwrap().to_string()
-    }
-
     #[test]
     fn the_soonest_of_all_limits_counts() {
-        let end = in_seconds(1000);
-        let job = [("SLURM_JOB_END_TIME", end.as_str()), ("SLURM_JOB_ID", "7")];
-        let groups = "0::/system.slice/slurmstepd.scope/job_7/step_batch/user/task_0\n";
-        assert_eq!(left(None, &[], ""), (None, String::new()));
-        assert_eq!(left(Some(7), &job, groups), (Some((7, Limit::Own)), String::new()));
-        for groups in [groups, "0::/user.slice\n", ""] {
-            let (found, note) = left(Some(2000), &job, groups);
-            let (seconds, limit) = found.unwrap();
-            assert!((998..=1000).contains(&seconds) && limit == Limit::Job && note.is_empty());
-        }
-        let far = u64::MAX.to_string();
-        assert_eq!(
-            left(Some(7), &[("SLURM_JOB_END_TIME", &far)], ""),
-            (Some((7, Limit::Own)), String::new())
-        );
-    }
-
-    #[test]
-    fn the_end_of_a_job_that_is_not_this_one_is_named_and_ignored() {
-        let (past, future) = (in_seconds(-86400), in_seconds(1000));
-        let groups = "1:cpuset:/slurm/uid_0/job_8/step_0\n";
-        for (end, groups, said) in [
-            (past.as_str(), "", "says that the job ended 8640"),
-            ("0", "", "so it is that of another job"),
-            (&future, groups, "is that of job 7, and this is job 8"),
-            ("tomorrow", "", "is `tomorrow`, expected seconds since 1970"),
-            ("-5", "", "is `-5`, expected seconds since 1970"),
-        ] {
-            let (found, note) =
-                left(Some(7), &[("SLURM_JOB_END_TIME", end), ("SLURM_JOB_ID", "7")], groups);
-            assert_eq!(found, Some((7, Limit::Own)));
-            assert!(note.starts_with("`SLURM_JOB_END_TIME` ") && note.contains(said), "{note}");
-            assert!(note.ends_with("it is ignored"), "{note}");
-        }
-    }
-
-    #[test]
-    fn the_deadline_of_launch_is_the_same_for_every_start() {
-        let end: u64 = in_seconds(500).parse().unwrap();
-        let started = Instant::now();
-        let limits = Limits {
-            started,
-            own: Some(Duration::from_mins(15)),
-            launch: Some(end),
-            variables: &Variables::new(),
-            control_groups: "",
+        let (started, now) = (Instant::now(), SystemTime::now());
+        let in_seconds = |seconds| now + Duration::from_secs(seconds);
+        let launch = |seconds| in_seconds(seconds).duration_since(UNIX_EPOCH).unwrap().as_secs();
+        let left = |own: Option<u64>, launch: Option<u64>, job: Option<u64>| {
+            let own = own.map(Duration::from_secs);
+            let limits = Limits { started, own, launch, job: job.map(in_seconds) };
+            let deadline = limits.deadline()?;
+            Some(((deadline.at - started).as_secs_f64().round() as u64, deadline.limit))
         };
-        let deadline = limits.deadline().0.unwrap();
-        assert_eq!(deadline.limit, Limit::Launch);
-        assert!((deadline.at - started).as_secs_f64() <= 500.5);
+        assert_eq!(left(None, None, None), None);
+        assert_eq!(left(Some(7), None, Some(1000)), Some((7, Limit::Own)));
+        assert_eq!(left(Some(2000), None, Some(1000)), Some((1000, Limit::Job)));
+        let (seconds, limit) = left(Some(900), Some(launch(500)), Some(1000)).unwrap();
+        assert!((499..=500).contains(&seconds) && limit == Limit::Launch, "{seconds}");
+        assert_eq!(left(Some(7), Some(u64::MAX), None), Some((7, Limit::Own)));
     }
 
     #[test]

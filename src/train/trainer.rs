@@ -4,6 +4,7 @@
 //! looking at alone, log lines, scores and pictures, costs a warning where it cannot be written; what a run goes
 //! on from must be written in the end.
 
+mod repeating;
 mod scoring;
 
 use super::checkpoint::{

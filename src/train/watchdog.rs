@@ -6,6 +6,7 @@
 //! suspended as a whole nor hosts with different clocks look like a hang.
 
 use super::judges::{Judges, Role};
+use super::links::Links;
 use super::recorder::{FlightRecorder, Notes};
 use super::stopping::{Reason, StopRequests};
 use crate::comm::Communicator;
@@ -87,6 +88,7 @@ struct Watch {
     watched: Watched,
     reports: Reports,
     host: String,
+    links: Links,
     looked: Instant,
     looks: u32,
     beat: u64,
@@ -128,6 +130,7 @@ impl Watch {
             watched,
             reports,
             host: host(),
+            links: Links::of_this_host(),
             looked: Instant::now(),
             looks: 0,
             beat: 0,
@@ -201,6 +204,7 @@ impl Watch {
             idle_seconds: self.idle.as_secs_f64(),
             patience_seconds: patience.map(|patience| patience.as_secs_f64()),
             calls: notes.calls.iter().copied().collect(),
+            lost_links: if self.idle.is_zero() { Vec::new() } else { self.links.lost() },
         };
         let written = (self.reports.write)(&report);
         if let Err(failure) = &written

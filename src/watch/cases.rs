@@ -9,6 +9,7 @@ use super::scored::CasesShown;
 use super::theme::STRONG;
 use super::ui::Ui;
 use crate::runlog::preview::Preview;
+use crate::words::counted;
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::text::Line;
@@ -76,7 +77,7 @@ fn table(run: &Shown<'_>, (cases, top): (&CasesShown, usize), area: Rect, buffer
     let unit = cases.rows.first().and_then(|row| row.unit);
     let unit = unit.filter(|unit| cases.rows.iter().all(|row| row.unit == Some(*unit)));
     let unit = unit.map(|unit| format!(", in {}", unit.name())).unwrap_or_default();
-    let count = numbers::count(cases.rows.len(), "score");
+    let count = counted(cases.rows.len(), "score");
     let title = format!("step {} · {count}, worst first{unit}", cases.step);
     let inside = framed(run.theme, &title, area, buffer);
     let number = |value: f64| {

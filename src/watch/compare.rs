@@ -12,6 +12,7 @@ use super::settings::Settings;
 use super::state::Dashboard;
 use super::targets::{Target, Targets};
 use super::ui::Ui;
+use crate::words::counted;
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::Style;
@@ -124,7 +125,7 @@ fn draw_runs(
         (true, false) => String::new(),
         _ => format!(" · /{}{typed}/", ui.compare.pattern),
     };
-    let title = format!("{}{filter}", numbers::count(passing.len(), "run"));
+    let title = format!("{}{filter}", counted(passing.len(), "run"));
     let inside = framed(first.theme, &title, area, buffer);
     let best = passing.iter().filter_map(|(_, run)| best_dice(run)).fold(f64::NAN, f64::max);
     let selected = passing.iter().position(|(index, _)| *index == ui.selected).unwrap_or(0);
@@ -184,7 +185,7 @@ fn draw_differences(
     buffer: &mut Buffer,
 ) {
     let Some((_, first)) = passing.first().filter(|_| !area.is_empty()) else { return };
-    let title = format!("{} in configuration", numbers::count(keys.len(), "difference"));
+    let title = format!("{} in configuration", counted(keys.len(), "difference"));
     let inside = framed(first.theme, &title, area, buffer);
     let with: Vec<(&str, &Settings)> =
         passing.iter().filter_map(|(_, run)| Some((run.name, run.settings?))).collect();

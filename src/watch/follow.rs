@@ -7,6 +7,7 @@ use super::state::Dashboard;
 use crate::error::{Context, Result};
 use crate::runlog::directory::RunDirectory;
 use crate::runlog::{Evaluated, Record, Requested, RunEvent, RunStarted, Step};
+use crate::words::counted;
 use std::io::{ErrorKind, Write};
 use std::time::Duration;
 
@@ -133,7 +134,7 @@ fn start_line(started: &RunStarted) -> String {
         started;
     format!(
         "{run}: {method} on {annotation} of {dataset}, {total_steps} steps of {batch_size} slices, {}",
-        numbers::ranks(*ranks)
+        counted(*ranks as usize, "rank")
     )
 }
 

@@ -8,6 +8,7 @@ use super::theme::STRONG;
 use super::ui::{Tab, Ui};
 use super::verdict::verdict;
 use crate::runlog::{Phase, RunStarted, RunStatus};
+use crate::words::counted;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::Style;
@@ -51,7 +52,7 @@ pub(super) fn subject(run: &Shown<'_>) -> String {
     let Some((_, started)) = &run.dashboard.started else { return "not started".to_owned() };
     let RunStarted { method, dataset, annotation, fold, ranks, .. } = started;
     let fold = if *fold == 0 { String::new() } else { format!(" · fold {fold}") };
-    format!("{method} · {dataset} {annotation}{fold} · {}", numbers::ranks(*ranks))
+    format!("{method} · {dataset} {annotation}{fold} · {}", counted(*ranks as usize, "rank"))
 }
 
 /// Name and state, progress, the numbers of the run, and the verdict: as many rows as there are.

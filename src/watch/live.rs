@@ -31,15 +31,7 @@ const LONG_LOG_BYTES: u64 = 4 << 20;
 ///
 /// Redraws when something has changed and at no other time.
 pub fn on_terminal(directories: &[RunDirectory], screen: &Screen, has_mouse: bool) -> Result<()> {
-    let guard = Guard::start()?;
-    let mut source = Live {
-        runs: directories.iter().map(Reader::open).collect::<Result<_>>()?,
-        ready: VecDeque::new(),
-        last_poll: None,
-        last_news: Instant::now(),
-        next_tick: None,
-        guard,
-    };
+    let mut source = Live::open(directories, Guard::start()?)?;
     let mut taken = Taken::take(has_mouse)?;
     terminal::unless_gone(run(directories, &mut taken.terminal, &mut source, screen))
 }
@@ -141,7 +133,7 @@ fn forget(run: usize, ready: &mut VecDeque<Message>) {
 }
 
 /// Keys of this terminal and records of run directories.
-struct Live {
+pub(super) struct Live {
     runs: Vec<Reader>,
     ready: VecDeque<Message>,
     last_poll: Option<Instant>,
@@ -206,6 +198,18 @@ impl Source for Live {
 }
 
 impl Live {
+    /// The runs in these directories, on a terminal that is guarded.
+    pub(super) fn open(directories: &[RunDirectory], guard: Guard) -> Result<Self> {
+        Ok(Self {
+            runs: directories.iter().map(Reader::open).collect::<Result<_>>()?,
+            ready: VecDeque::new(),
+            last_poll: None,
+            last_news: Instant::now(),
+            next_tick: None,
+            guard,
+        })
+    }
+
     /// When the runs are looked at next.
     fn next_poll(&self, now: Instant) -> Instant {
         let is_idle = now.duration_since(self.last_news) > IDLE_AFTER;
@@ -232,7 +236,7 @@ impl Live {
 }
 
 /// What the user does within `wait`.
-fn terminal_event(wait: Duration) -> Result<Option<Message>> {
+pub(super) fn terminal_event(wait: Duration) -> Result<Option<Message>> {
     let reading = || "cannot read from the terminal";
     let mut moved = None;
     let mut wait = wait;

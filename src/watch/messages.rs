@@ -6,6 +6,7 @@ use super::state::Note;
 use super::theme::Theme;
 use super::ui::{MessagesUi, Ui};
 use crate::runlog::Level;
+use crate::words::counted;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::Style;
@@ -79,7 +80,7 @@ pub(super) fn panel(run: &Shown<'_>, ui: &Ui, area: Rect, buffer: &mut Buffer) {
             _ => format!(" · /{}{typed}/", filter.pattern),
         },
     };
-    let title = format!("{} · {level} · {rank}{pattern}", numbers::count(notes.len(), "message"));
+    let title = format!("{} · {level} · {rank}{pattern}", counted(notes.len(), "message"));
     let inside = framed(run.theme, &title, area, buffer);
     let end = notes.len().saturating_sub(filter.back.min(notes.len().saturating_sub(1)));
     let has_ranks = run.dashboard.ranks().count() > 1;

@@ -10,6 +10,7 @@ mod cases;
 mod chart;
 mod charts;
 mod compare;
+pub mod farm;
 mod feed;
 mod follow;
 mod frame;
@@ -22,6 +23,7 @@ pub mod picture;
 mod plain;
 pub mod rank;
 mod ranks;
+mod run_facts;
 mod scored;
 mod series;
 mod settings;
@@ -43,6 +45,7 @@ pub use frame::Shown;
 pub use live::on_terminal;
 pub use once::{once, text};
 pub use plain::harmless;
+pub use run_facts::RunFacts;
 pub use scored::{CasesShown, Made};
 pub use series::{Bucket, Series};
 pub use settings::Settings;
@@ -117,7 +120,7 @@ pub struct Screen {
 }
 
 /// The loop and what it works on.
-struct Session<'a, S> {
+struct Session<'a, S: ?Sized> {
     screen: &'a Screen,
     picker: Option<Picker>,
     runs: Vec<Watched>,
@@ -133,8 +136,22 @@ pub fn run<B: Backend<Error: 'static>>(
     source: &mut impl Source,
     screen: &Screen,
 ) -> Result<()> {
+    run_from(
+        Ui { runs: directories.len(), ..Ui::default() },
+        directories,
+        (terminal, screen),
+        source,
+    )
+}
+
+/// The same, beginning with a screen in some state.
+fn run_from<B: Backend<Error: 'static>>(
+    ui: Ui,
+    directories: &[RunDirectory],
+    (terminal, screen): (&mut Terminal<B>, &Screen),
+    source: &mut (impl Source + ?Sized),
+) -> Result<()> {
     let runs: Vec<Watched> = directories.iter().map(Watched::new).collect();
-    let ui = Ui { runs: runs.len(), ..Ui::default() };
     let (picker, targets) = (None, Targets::new());
     let mut session = Session { screen, picker, runs, ui, targets, source };
     let mut has_changed = true;
@@ -163,7 +180,7 @@ enum Taken {
     Left,
 }
 
-impl<S: Source> Session<'_, S> {
+impl<S: Source + ?Sized> Session<'_, S> {
     fn draw<B: Backend<Error: 'static>>(&mut self, terminal: &mut Terminal<B>) -> Result<()> {
         let doing = || "cannot draw on the terminal";
         let size = terminal.size().context(doing)?;

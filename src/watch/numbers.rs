@@ -70,16 +70,6 @@ pub(super) fn milliseconds(ms: f64) -> String {
     if ms < 100.0 { format!("{ms:.1}") } else { format!("{ms:.0}") }
 }
 
-/// How many ranks.
-pub(super) fn ranks(count: u32) -> String {
-    if count == 1 { "1 rank".to_owned() } else { format!("{count} ranks") }
-}
-
-/// A number of things that have a plural in `s`.
-pub(super) fn count(count: usize, thing: &str) -> String {
-    if count == 1 { format!("1 {thing}") } else { format!("{count} {thing}s") }
-}
-
 /// Bytes in binary units.
 pub(super) fn bytes(bytes: u64) -> String {
     let mebibytes = bytes as f64 / f64::from(1 << 20);

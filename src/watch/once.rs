@@ -1,7 +1,7 @@
 //! One frame about a run as plain text.
 
 use super::feed::Feed;
-use super::plain::{harmless, to_harmless};
+use super::plain::to_harmless;
 use super::targets::Targets;
 use super::theme::{Theme, to_ascii};
 use super::ui::{Tab, Ui};
@@ -9,7 +9,6 @@ use super::view::draw_run;
 use super::watched::Watched;
 use crate::error::Result;
 use crate::runlog::directory::RunDirectory;
-use crate::runlog::now_ms;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
@@ -20,22 +19,7 @@ pub fn once(
     tab: Tab,
     is_ascii: bool,
 ) -> Result<String> {
-    let mut feed = Feed::open(directory.clone())?;
-    let mut watched = Watched::new(directory);
-    watched.present(feed.presence(), now_ms());
-    loop {
-        let records = feed.read()?;
-        for notice in feed.notices() {
-            tracing::warn!("{}", harmless(&notice.sentence));
-            if notice.is_void {
-                watched.forget();
-            }
-        }
-        if records.is_empty() {
-            break;
-        }
-        watched.apply(records);
-    }
+    let mut watched = Watched::read(&mut Feed::open(directory.clone())?, directory)?;
     let area = Rect::new(0, 0, size.0, size.1);
     let mut buffer = Buffer::empty(area);
     let theme = Theme { has_colour: false, is_ascii };

@@ -7,6 +7,7 @@ use super::targets::{Target, Targets};
 use super::theme::STRONG;
 use super::ui::Ui;
 use super::verdict::straggler;
+use crate::words::counted;
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Constraint, Rect};
 use ratatui::style::Style;
@@ -130,7 +131,7 @@ pub(super) fn panel(
         }
     });
     let arrow = if ui.ranks.is_descending { "▼" } else { "▲" };
-    let title = format!("{} · by {} {arrow}", numbers::ranks(rows.len() as u32), column.title);
+    let title = format!("{} · by {} {arrow}", counted(rows.len(), "rank"), column.title);
     let inside = framed(run.theme, &title, area, buffer);
     if rows.is_empty() {
         Line::from("nothing yet").style(run.theme.faint()).render(inside, buffer);

@@ -9,6 +9,7 @@ use super::series::Series;
 use crate::runlog::{
     Evaluated, Level, Phase, Record, Requested, RunEvent, RunStarted, RunStatus, Step, Unit,
 };
+use crate::words::counted;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
@@ -310,7 +311,7 @@ fn add(curves: &mut Curves, name: &str, (step, value): (u64, f64)) {
 fn note(event: &RunEvent) -> Option<(Level, String)> {
     let (level, text) = match event {
         RunEvent::RunStarted(started) => {
-            (Level::Info, format!("started on {}", numbers::ranks(started.ranks)))
+            (Level::Info, format!("started on {}", counted(started.ranks as usize, "rank")))
         }
         RunEvent::Resumed { step, checkpoint } => {
             (Level::Info, format!("resumed after step {step} from {checkpoint}"))

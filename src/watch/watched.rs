@@ -1,17 +1,20 @@
 //! A run on the screen: what is known about it, and what was read from its directory.
 
 use super::cases::picture_area;
+use super::feed::Feed;
 use super::frame::Shown;
+use super::plain::harmless;
 use super::scored::CasesShown;
 use super::settings::{Settings, settings};
 use super::state::{Dashboard, Presence};
 use super::theme::Theme;
 use super::ui::{Known, Tab, Ui};
 use super::{charts, messages, picture, ranks};
+use crate::error::Result;
 use crate::files;
-use crate::runlog::Record;
 use crate::runlog::directory::RunDirectory;
 use crate::runlog::preview::Preview;
+use crate::runlog::{Record, now_ms};
 use ratatui::layout::Rect;
 use ratatui_image::picker::Picker;
 
@@ -47,6 +50,25 @@ impl Watched {
             now_ms: None,
             cases: CasesShown::default(),
             times_ms: [0, 0],
+        }
+    }
+
+    /// All that its log says by now.
+    pub(super) fn read(feed: &mut Feed, directory: &RunDirectory) -> Result<Self> {
+        let mut watched = Self::new(directory);
+        watched.present(feed.presence(), now_ms());
+        loop {
+            let records = feed.read()?;
+            for notice in feed.notices() {
+                tracing::warn!("{}", harmless(&notice.sentence));
+                if notice.is_void {
+                    watched.forget();
+                }
+            }
+            if records.is_empty() {
+                return Ok(watched);
+            }
+            watched.apply(records);
         }
     }
 

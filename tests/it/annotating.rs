@@ -31,7 +31,8 @@ fn prepare(folder: &Path, words: &[&str], to: &str, ranks: usize) -> Output {
     if ranks == 1 { scrimp(&words) } else { mpirun(ranks, &words) }
 }
 
-fn mpirun(ranks: usize, words: &[&str]) -> Output {
+/// What `scrimp` with `words` says on so many processes.
+pub(crate) fn mpirun(ranks: usize, words: &[&str]) -> Output {
     Command::new("mpirun")
         .args(["--oversubscribe", "--bind-to", "none", "-n", &ranks.to_string()])
         .arg(env!("CARGO_BIN_EXE_scrimp"))

@@ -67,6 +67,16 @@ fn every_configuration_of_the_repository_is_sound_and_shows_itself() {
 }
 
 #[test]
+fn every_farm_of_the_repository_is_sound() {
+    let files = files_in("configs/farms");
+    assert!(files.len() >= 2);
+    for file in files {
+        let printed = scrimp(&["farm", file.to_str().unwrap(), "--print"]);
+        assert!(printed.status.success(), "{}", complaint(&printed));
+    }
+}
+
+#[test]
 fn a_missing_configuration_is_a_usage_error() {
     let output = scrimp(&["config", "check", "configs/absent.toml"]);
     insta::assert_snapshot!(complaint(&output), @r"

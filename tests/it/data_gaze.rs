@@ -1,5 +1,7 @@
 //! Pictures that somebody looked at: which file is what, what is left out, and what is packed.
 
+use crate::annotating::mpirun;
+use crate::cli::complaint;
 use crate::data::text;
 use image::{GrayImage, Luma, Rgb, RgbImage};
 use scrimp::data::import::gaze::{GazeSet, open};
@@ -10,7 +12,7 @@ use scrimp::error::Result;
 use scrimp::gaze::{FIELD, Fixation, grey_levels, heatmap, reached, refined, resized};
 use scrimp::preparation::{Interpolation, NativeLabels, Prepared, Spacing};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -167,6 +169,40 @@ fn ranks_and_packed_files_change_nothing() {
     assert!(check_levels(&[0.0, 0.5]).is_err() && check_levels(&[0.5, 0.5]).is_err());
     assert!(check_levels(&[f64::NAN]).is_err() && check_levels(&[]).is_ok());
     assert!(check_levels(&(1..100).map(|i| f64::from(i) / 100.0).collect::<Vec<_>>()).is_err());
+}
+
+/// The command as people type it: what it says, what it packs on two processes, and how a damaged table ends it.
+#[test]
+fn the_command_packs_on_two_processes_what_one_would() {
+    let folder = looked_at();
+    let (dataset, _) = import(&set(folder.path(), true), 1).unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let names = ["images", "masks", "gaze.csv", "train.txt", "test.txt", "gaze.h5"].map(path);
+    let [images, masks, fixations, train, test, to] = names.each_ref().map(String::as_str);
+    let words = ["prepare", "gaze", "--images", images, "--masks", masks, "--fixations", fixations];
+    let lists = ["--train", train, "--test", test, "--class", "polyp", "--size", "32", "--to", to];
+    let words = [&words[..], &lists].concat();
+    let output = mpirun(2, &words);
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{}", complaint(&output));
+    assert!(said.contains("packed 5 cases with 5 slices"), "{said}");
+    let left_out = "left out 1, for the picture is in neither list\n  `e`";
+    assert_eq!(said.matches(left_out).count(), 1, "{said}");
+    let packed = store::read(&PathBuf::from(to)).unwrap();
+    assert_eq!((packed.levels, packed.classes), (dataset.levels, dataset.classes));
+    for (packed, case) in packed.cases.iter().zip(&dataset.cases) {
+        assert_eq!((&packed.name, packed.fold), (&case.name, case.fold));
+        assert_eq!(packed.scan.voxels, case.scan.voxels);
+        assert_eq!(packed.annotations, case.annotations);
+    }
+
+    fs::remove_file(to).unwrap();
+    fs::write(fixations, format!("{NAMES}a.jpg,0.5,0.5,90,10\na.jpg,0.5,0.5,90,4\n")).unwrap();
+    let output = mpirun(2, &words);
+    let complained = complaint(&output);
+    assert!(complained.starts_with("exit code 1\n"), "{complained}");
+    assert_eq!(complained.matches("error:").count(), 1, "{complained}");
+    assert!(!Path::new(to).exists());
 }
 
 #[test]

@@ -83,8 +83,14 @@ fn volumes_are_scored_in_their_units_and_everything_else_in_the_folders_is_passe
     b,liver,0,0,,,0,0.096,,mm,ml,1.5
     b,cyst,0,0,,,0,-0.024,-100,mm,ml,1.5
     ");
-    // A second time the table is replaced, as it is one.
-    assert!(evaluate(folder.path(), &words).status.success());
+    // A second time the table is replaced, as it is one. The means are those of the text above.
+    let output = evaluate(folder.path(), &[&words[..], &["--json"]].concat());
+    let facts: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&facts["cases"], &facts["mean"]["dice"]), (&2.into(), &0.375.into()));
+    let [liver, cyst] = [&facts["structures"][0], &facts["structures"][1]];
+    assert_eq!((&liver["name"], &liver["hd95"]), (&"liver".into(), &1.5.into()));
+    assert_eq!((&cyst["one_sided_cases"], &facts["unit"]), (&1.into(), &"mm".into()));
+    assert!(facts["mean"]["volume_error"].is_null());
     // Dice by hand: of `a` 1/2 and 1, of `b` 0 and 0, of `c` there is nothing.
     volume(&predictions, "c.nii", [0; 4]);
     volume(&labels, "c.nii", [0; 4]);

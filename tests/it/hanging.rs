@@ -58,7 +58,7 @@ fn a_job_that_was_suspended_as_a_whole_goes_on() {
     let suspended_at = *running.steps().last_key_value().unwrap().0;
     running.wait_for(|event| matches!(event, RunEvent::Step(step) if step.step > suspended_at + 5));
     running.run.request_stop().unwrap();
-    assert_eq!(running.end().code, Some(75));
+    assert_eq!(running.end().code, Some(77));
 }
 
 #[test]

@@ -41,14 +41,14 @@ fn a_lost_rank_is_followed_by_a_restart_and_the_same_weights() {
 #[test]
 fn a_request_to_end_becomes_one_to_stop_and_keeps_its_name() {
     let folder = TempDir::new().unwrap();
-    for name in ["TERM", "HUP"] {
+    for (name, code) in [("TERM", 77), ("HUP", 77), ("USR2", 75)] {
         let run = folder.path().join(name);
         let mut running =
             thirty_steps(&run).set("train.total_steps=100000").launched(2, &[]).start();
         running.wait_for(|event| matches!(event, RunEvent::Step(_)));
         signal(name, &[running.pid()]);
         let ended = running.end();
-        assert_eq!(ended.code, Some(75), "{}", ended.stderr);
+        assert_eq!(ended.code, Some(code), "{}", ended.stderr);
         assert_eq!(last_words(&ended), format!("stopped by SIG{name}"));
         let said = format!("SIG{name}: asks all ranks to save and stop");
         assert!(ended.stderr.contains(&said), "{}", ended.stderr);
@@ -76,7 +76,7 @@ fn a_request_that_comes_while_processes_start_is_heard() {
         }
         signal("TERM", &[running.pid()]);
         let ended = running.end();
-        assert_eq!(ended.code, Some(75), "{}", ended.stderr);
+        assert_eq!(ended.code, Some(77), "{}", ended.stderr);
     }
 }
 
@@ -144,7 +144,7 @@ fn ctrl_z_suspends_the_ranks_too() {
     signal("CONT", &[running.pid()]);
     running.wait_for(|event| matches!(event, RunEvent::Step(step) if step.step > suspended_at + 3));
     running.run.request_stop().unwrap();
-    assert_eq!(running.end().code, Some(75));
+    assert_eq!(running.end().code, Some(77));
 }
 
 #[test]
@@ -155,7 +155,7 @@ fn a_directory_that_lives_is_waited_for_in_words() {
     running.wait_for_words("waits up to 60 s for its end");
     signal("TERM", &[running.pid()]);
     let ended = running.end();
-    assert_eq!(ended.code, Some(75), "{}", ended.stderr);
+    assert_eq!(ended.code, Some(77), "{}", ended.stderr);
     assert_eq!(mentions(&ended.stderr, "mpirun"), 0, "{}", ended.stderr);
     drop(claim);
 }
@@ -208,21 +208,27 @@ impl Cluster {
 
     /// Starts it as Slurm does, in a job that ends in so many seconds.
     fn slurm(&self, train: Train, ends_in_s: u64) -> Running {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
         let script = format!("{}/launch/train.slurm", env!("CARGO_MANIFEST_DIR"));
         train
             .variable("SLURM_SUBMIT_DIR", self.folder.path().to_str().unwrap())
             .variable("SLURM_JOB_ID", "7")
             .variable("SLURM_NTASKS", "2")
-            .variable("SLURM_JOB_END_TIME", &(now + ends_in_s).to_string())
+            .variable("SLURM_JOB_END_TIME", &in_seconds(ends_in_s).to_string())
             .by_script(&script)
             .start()
     }
 
-    /// Starts it as PBS does.
-    fn pbs(&self, train: Train) -> Running {
+    /// Starts it as PBS does, in a job that may take an hour and of which so many minutes and seconds are over.
+    fn pbs(&self, train: Train, used: &str) -> Running {
+        let job =
+            format!("resources_used.walltime = 00:{used}\n    Resource_List.walltime = 01:00:00");
+        self.program(
+            "qstat",
+            &format!("[ \"$*\" = '-f 7.server' ]; printf '%s\\n' 'Job Id: 7.server' '    {job}'"),
+        );
         let script = format!("{}/launch/train.pbs", env!("CARGO_MANIFEST_DIR"));
         train
+            .variable("PBS_JOBID", "7.server")
             .variable("PBS_O_WORKDIR", self.folder.path().to_str().unwrap())
             .variable("PBS_NODEFILE", self.path("nodes").to_str().unwrap())
             .by_script_without_arguments(&script)
@@ -255,11 +261,11 @@ fn a_slurm_job_is_submitted_again_when_its_time_is_over_and_nobody_wanted_an_end
     assert!(last_words(&ended).contains("SLURM_JOB_END_TIME"), "{}", last_words(&ended));
     assert_eq!(cluster.asked(), "scontrol requeue 7\n");
 
-    for (name, asked) in [("USR1", "scontrol requeue 7\n"), ("TERM", "")] {
+    for (name, code, asked) in [("USR1", 75, "scontrol requeue 7\n"), ("TERM", 77, "")] {
         let running = first_step(cluster.slurm(endless(name), hour));
         signal(name, &[running.pid()]);
         let ended = running.end();
-        assert_eq!(ended.code, Some(75), "{}", ended.stderr);
+        assert_eq!(ended.code, Some(code), "{}", ended.stderr);
         assert_eq!(
             (last_words(&ended), cluster.asked()),
             (format!("stopped by SIG{name}"), asked.to_owned())
@@ -271,30 +277,35 @@ fn a_slurm_job_is_submitted_again_when_its_time_is_over_and_nobody_wanted_an_end
     // What the batch system wants at the same time counts less.
     signal("USR1", &[running.pid()]);
     let ended = running.end();
-    assert_eq!((ended.code, cluster.asked()), (Some(75), String::new()), "{}", ended.stderr);
+    assert_eq!((ended.code, cluster.asked()), (Some(77), String::new()), "{}", ended.stderr);
     assert!(!ended.run.stop_request().exists());
 
     // A request from when the job waited in the queue; afterwards the run goes on.
     ended.run.request_stop().unwrap();
     let ended = cluster.slurm(cluster.train("person", 100_000), hour).end();
-    assert_eq!((ended.code, cluster.asked()), (Some(75), String::new()), "{}", ended.stderr);
+    assert_eq!((ended.code, cluster.asked()), (Some(77), String::new()), "{}", ended.stderr);
     assert!(ended.stderr.contains("asks for a stop: nothing is started"), "{}", ended.stderr);
     // And one that comes while the processes start.
     let request = ended.run.stop_request();
     let script = format!("touch '{}'; {MPIRUN}", request.display());
     cluster.program("mpirun", &script);
     let ended = cluster.slurm(cluster.train("person", 100_000), hour).end();
-    assert_eq!((ended.code, cluster.asked()), (Some(75), String::new()), "{}", ended.stderr);
+    assert_eq!((ended.code, cluster.asked()), (Some(77), String::new()), "{}", ended.stderr);
     cluster.program("mpirun", MPIRUN);
     let step = *ended.steps().last_key_value().unwrap().0 as usize;
     let ended = cluster.slurm(cluster.train("person", step + 2), hour).end();
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
 }
 
+fn in_seconds(seconds: u64) -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() + seconds
+}
+
 #[test]
 fn all_starts_of_a_pbs_job_share_its_time() {
     let cluster = Cluster::new();
-    let mut running = cluster.pbs(cluster.train("lost", 100_000));
+    let started = in_seconds(0);
+    let mut running = cluster.pbs(cluster.train("lost", 100_000), "10:00");
     running.wait_for_checkpoint(5);
     signal("KILL", &[running.run.writer().expect("the run is alive").pid]);
     running.wait_for(|event| matches!(event, RunEvent::Resumed { .. }));
@@ -303,33 +314,73 @@ fn all_starts_of_a_pbs_job_share_its_time() {
     signal("USR1", &[running.pid()]);
     let ended = running.end();
     assert_eq!(ended.code, Some(75), "{}", ended.stderr);
-    let deadlines: Vec<&str> = ended
+    let deadlines: Vec<u64> = ended
         .stderr
         .lines()
         .filter(|line| line.contains("mpirun -n 2 "))
-        .filter_map(|line| line.split_once("--deadline ")?.1.split_whitespace().next())
+        .filter_map(|line| {
+            line.split_once("--deadline ")?.1.split_whitespace().next()?.parse().ok()
+        })
         .collect();
     assert!(deadlines.len() == 2 && deadlines[0] == deadlines[1], "{}", ended.stderr);
-    let again = format!("qsub -v arguments {}/launch/train.pbs\n", cluster.folder.path().display());
+    let of_the_job = started + 3600 - 600 - 10;
+    assert!((of_the_job..of_the_job + 20).contains(&deadlines[0]), "{deadlines:?}, {of_the_job}");
+    let again = format!(
+        "qsub -l walltime=3600 -v arguments,walltime_s {}/launch/train.pbs\n",
+        cluster.folder.path().display()
+    );
     assert_eq!(cluster.asked(), again);
 
-    let running = first_step(cluster.pbs(cluster.train("person", 100_000)));
+    // The next job, at the end of its time.
+    let ended = cluster.pbs(cluster.train("lost", 100_000), "59:30").end();
+    assert_eq!(ended.code, Some(75), "{}", ended.stderr);
+    assert!(ended.resumed_from() >= Some(10) && last_words(&ended).contains("`--deadline`"));
+    assert_eq!(cluster.asked(), again);
+
+    let running = first_step(cluster.pbs(cluster.train("person", 100_000), "10:00"));
     running.run.request_stop().unwrap();
-    assert_eq!((running.end().code, cluster.asked()), (Some(75), String::new()));
+    assert_eq!((running.end().code, cluster.asked()), (Some(77), String::new()));
 }
 
 #[test]
 fn a_run_that_is_lost_when_no_time_is_left_goes_on_in_the_next_job() {
     let cluster = Cluster::new();
-    let train = cluster.train("lost", 100_000).set("train.time_limit=50s");
-    let mut running =
-        train.launched(2, &["--restarts", "5", "--requeue", "scontrol requeue 7"]).start();
-    running.wait_for_checkpoint(5);
-    signal("KILL", &[running.run.writer().expect("the run is alive").pid]);
-    let ended = running.end();
-    assert_eq!(ended.code, Some(75), "{}", ended.stderr);
-    assert!(ended.stderr.contains("no time is left to start again"), "{}", ended.stderr);
-    assert_eq!(cluster.asked(), "scontrol requeue 7\n");
+    let end = in_seconds(55).to_string();
+    let requeue = ["--restarts", "5", "--requeue", "scontrol requeue 7"];
+    let lost = |name| cluster.train(name, 100_000);
+    for train in [
+        lost("launch").launched(2, &[&requeue[..], &["--deadline", &end]].concat()),
+        lost("slurm").variable("SLURM_JOB_END_TIME", &end).launched(2, &requeue),
+    ] {
+        let mut running = train.start();
+        running.wait_for_checkpoint(5);
+        signal("KILL", &[running.run.writer().expect("the run is alive").pid]);
+        let ended = running.end();
+        assert_eq!(ended.code, Some(75), "{}", ended.stderr);
+        assert!(ended.stderr.contains("no time is left to start again"), "{}", ended.stderr);
+        assert_eq!(cluster.asked(), "scontrol requeue 7\n");
+    }
+}
+
+#[test]
+fn an_mpirun_that_waits_for_a_lost_host_is_ended_with_the_exit_code_of_the_run() {
+    let cluster = Cluster::new();
+    // It passes `SIGUSR1` on to the run alone.
+    let waits = "trap '' USR1; until [[ $1 == */scrimp ]]; do shift; done; \"$@\"; exec sleep 1000";
+    cluster.program("mpirun", waits);
+    let running = first_step(cluster.train("stopped", 100_000).launched(2, &[]).start());
+    running.run.request_stop().unwrap();
+    let failing = cluster.train("failing", 30).set("method.params.learner.lr=1e30");
+    let failing = failing.launched(2, &[]).start();
+    for (running, code) in [(running, 77), (failing, 1)] {
+        let ended = running.end();
+        assert_eq!(ended.code, Some(code), "{}", ended.stderr);
+        assert!(
+            ended.stderr.contains("the run has ended and `mpirun` has not"),
+            "{}",
+            ended.stderr
+        );
+    }
 }
 
 #[test]

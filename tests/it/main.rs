@@ -31,6 +31,8 @@ mod dashboard;
 #[cfg(test)]
 mod dashboard_export;
 #[cfg(test)]
+mod dashboard_farm;
+#[cfg(test)]
 mod dashboard_laws;
 #[cfg(test)]
 mod dashboard_terminal;
@@ -95,11 +97,16 @@ mod evaluating_files;
 #[cfg(feature = "mpi")]
 mod export;
 #[cfg(test)]
+mod facts;
+#[cfg(test)]
 #[cfg(feature = "mpi")]
 mod fake_cuda;
 #[cfg(test)]
 #[cfg(feature = "mpi")]
 mod fake_gpu;
+#[cfg(test)]
+#[cfg(feature = "mpi")]
+mod farm;
 #[cfg(test)]
 #[cfg(feature = "mpi")]
 mod faults;
@@ -256,6 +263,9 @@ mod reference;
 #[cfg(test)]
 #[cfg(feature = "torch")]
 mod regularisers;
+#[cfg(test)]
+#[cfg(feature = "mpi")]
+mod repeating;
 #[cfg(test)]
 #[cfg(feature = "mpi")]
 mod replay;

@@ -517,7 +517,13 @@ fn are_continued(trained: &Trained) {
 /// Ranks share images out, or the windows of one.
 fn are_the_same_on_two_ranks(trained: &Trained) {
     let name = &trained.dataset.cases[0].name;
-    trained.predict("@run --images @images --to @to-one --memory 64GB");
+    let told = trained.predict("@run --images @images --to @to-one --memory 64GB --json");
+    let told: serde_json::Value = serde_json::from_slice(&told.stdout).unwrap();
+    assert_eq!(
+        (&told["segmented"], &told["failed"]),
+        (&trained.dataset.cases.len().into(), &0.into())
+    );
+    assert!(told["cases"][name]["outcome"]["structures"][0]["volume_ml"].as_f64().unwrap() > 0.0);
     // What a call would take is known before it is made.
     let told = trained.scrimp("doctor", "data @images --run @run");
     let said = String::from_utf8_lossy(&told.stdout).into_owned();

@@ -106,7 +106,7 @@ fn a_stop_on_request_can_be_continued() {
         running.wait_for(|event| matches!(event, RunEvent::Step(_)));
         running.run.request_stop().unwrap();
         let stopped = running.end();
-        assert_eq!(stopped.code, Some(75), "{}", stopped.stderr);
+        assert_eq!(stopped.code, Some(77), "{}", stopped.stderr);
         assert_eq!(stopped.status(), Some(RunStatus::Stopped));
         let last = *stopped.steps().last_key_value().unwrap().0;
         let resumed = Train::again(&run).on_ranks(ranks).succeed();

@@ -1,4 +1,5 @@
-//! A run that is asked to stop saves, exits with 75 on every rank, and goes on as if it had not been.
+//! A run that is asked to stop saves, says on every rank by its exit code whether that was wanted, and goes on as
+//! if it had not been.
 
 use crate::faults::END_LIMIT;
 use crate::resume::exported;
@@ -24,9 +25,14 @@ fn twenty_steps(run: &Path) -> Train {
     ])
 }
 
-/// The last sentence of a run, which stopped in good order.
-fn stopped(ended: &Ended) -> String {
-    assert_eq!(ended.code, Some(75), "{}", ended.stderr);
+/// The exit code that says that the signal of this name has stopped a run.
+fn code_of(name: &str) -> i32 {
+    if name.starts_with("USR") { 75 } else { 77 }
+}
+
+/// The last sentence of a run, which stopped in good order with this exit code.
+fn stopped(ended: &Ended, code: i32) -> String {
+    assert_eq!(ended.code, Some(code), "{}", ended.stderr);
     match ended.events().pop() {
         Some(RunEvent::RunEnded { status: RunStatus::Stopped, message, .. }) => message,
         last => panic!("{last:?}"),
@@ -53,7 +59,7 @@ fn signals_stop_a_run_which_then_ends_as_if_it_had_not_been_stopped() {
         first_step(&mut running);
         signal(name, &receivers(&running));
         let ended = running.end();
-        assert_eq!(stopped(&ended), format!("stopped by SIG{name}"));
+        assert_eq!(stopped(&ended, code_of(name)), format!("stopped by SIG{name}"));
         let at = *ended.steps().last_key_value().unwrap().0;
         assert!(at < 20, "the signal came too late to be seen");
         if ["USR1", "TERM"].contains(&name) {
@@ -71,7 +77,7 @@ fn ctrl_c_stops_a_run_of_one_process() {
     first_step(&mut running);
     signal("INT", &[running.pid()]);
     let ended = running.end();
-    assert_eq!(stopped(&ended), "stopped by SIGINT");
+    assert_eq!(stopped(&ended, 77), "stopped by SIGINT");
     let said = "SIGINT: saves and stops after this step; again: stops at once";
     assert!(ended.stderr.contains(said), "{}", ended.stderr);
 }
@@ -101,7 +107,7 @@ fn mpirun_clearing_away_is_no_stop_in_good_order() {
     signal("TERM", &[running.pid()]);
     let ended = running.end_of(&ranks);
     assert!(asked.elapsed() < END_LIMIT, "{:?}", asked.elapsed());
-    assert!(ended.code.is_none_or(|code| ![0, 75].contains(&code)), "{:?}", ended.code);
+    assert!(ended.code.is_none_or(|code| ![0, 75, 77].contains(&code)), "{:?}", ended.code);
     assert_eq!(ended.status(), None);
     assert_eq!(ranks.len(), 2);
 }
@@ -134,7 +140,7 @@ fn a_run_that_has_not_begun_has_nothing_to_save() {
         signal(name, &[running.pid()]);
         let ended = running.end();
         assert!(asked.elapsed() < AT_ONCE, "{:?}", asked.elapsed());
-        assert_eq!(ended.code, Some(75), "{}", ended.stderr);
+        assert_eq!(ended.code, Some(code_of(name)), "{}", ended.stderr);
         let said = format!("SIG{name}: ends before the first step");
         assert!(ended.stderr.contains(&said), "{}", ended.stderr);
         let again = Train::again(&run).argument(SMOKE).set("train.total_steps=1").finish();
@@ -214,7 +220,7 @@ fn a_run_stops_before_its_time_is_over() {
     let train = twenty_steps(folder.path()).set("train.total_steps=100000");
     let ended = train.sets(&["train.log_every=50", "train.time_limit=25s"]).on_ranks(2).finish();
     assert!(started.elapsed() < limit, "{:?}", started.elapsed());
-    assert_eq!(stopped(&ended), "stopped before the time limit (`train.time_limit`)");
+    assert_eq!(stopped(&ended, 75), "stopped before the time limit (`train.time_limit`)");
     let again = Train::again(folder.path()).set("train.time_limit=1s").finish();
     assert_eq!(again.code, Some(75), "{}", again.stderr);
     assert!(again.resumed_from().is_some());

@@ -1,6 +1,6 @@
 //! `scrimp bench checkpoint`: saving and restoring beside what the disk takes and gives.
 
-use super::{Bench, median, slowest};
+use super::{Bench, Told, median, milliseconds as ms, slowest};
 use crate::comm::{Communicator, agree};
 use crate::commands::run;
 use crate::error::{Context, Failure, Result};
@@ -68,7 +68,7 @@ struct Times {
 }
 
 /// Saves and restores the method of `bench` in a new folder of `parent`.
-pub(super) fn saves(bench: &Bench, parent: &Path) -> Result<String> {
+pub(super) fn saves(bench: &Bench, parent: &Path) -> Result<Told> {
     let comm = &*bench.ranks;
     let folder = Folder::new(parent, comm)?;
     let method = run::method(&bench.plan, &bench.dataset, bench.place.device, &bench.ranks);
@@ -77,10 +77,22 @@ pub(super) fn saves(bench: &Bench, parent: &Path) -> Result<String> {
     let own = times.bytes.div_ceil(comm.ranks() as u64) as usize;
     let plain = plain_files(comm, &folder.path, (own, bench.timed as usize))?;
     let rate = |time: Duration| times.bytes as f64 / time.as_secs_f64() / 1e9;
-    let ms = |time: Duration| 1e3 * time.as_secs_f64();
     let [stall, on_disk, restored] =
         [&mut times.stall, &mut times.on_disk, &mut times.restored].map(|times| median(times));
-    Ok(format!(
+    let facts = serde_json::json!({
+        "method": bench.plan.method,
+        "ranks": comm.ranks(),
+        "folder": parent,
+        "bytes": times.bytes,
+        "stall_ms": ms(stall),
+        "on_disk_ms": ms(on_disk),
+        "on_disk_bytes_per_second": 1e9 * rate(on_disk),
+        "restored_ms": ms(restored),
+        "plain_files_ms": ms(plain),
+        "plain_files_bytes_per_second": 1e9 * rate(plain),
+        "timed_saves": bench.timed,
+    });
+    let text = format!(
         "a checkpoint of `{}`, {:.1} MB from {} ranks to `{}`: training waits {:.1} ms, on disk after \
          {:.1} ms ({:.2} GB/s), restored in {:.1} ms; medians of {} saves\n\
          as many bytes in plain files, one a rank, written and flushed: {:.1} ms ({:.2} GB/s)\n",
@@ -95,7 +107,8 @@ pub(super) fn saves(bench: &Bench, parent: &Path) -> Result<String> {
         bench.timed,
         ms(plain),
         rate(plain)
-    ))
+    );
+    Ok(Told { text, facts })
 }
 
 /// Saves and restores over and over; times are those of this rank, which ends with all others.

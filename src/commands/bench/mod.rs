@@ -9,8 +9,8 @@ mod scale;
 mod steps;
 
 use super::narrate::together;
-use super::print;
 use super::run::{self, Place};
+use super::{print, print_json};
 use crate::cli;
 use crate::comm::environment::Variables;
 use crate::comm::{Communicator, Host, Ranks, agree, with_device};
@@ -19,6 +19,7 @@ use crate::error::{Exit, Failure, Result};
 use crate::native;
 use crate::panics::unwound_if_alone;
 use crate::train::FetchedNumbers;
+use serde_json::{Value, json};
 use std::fmt::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -48,7 +49,7 @@ const REPEATED: [u32; 2] = [1, 5];
 /// Measures what the arguments say.
 pub(super) fn run(arguments: &cli::Bench) -> Result<Exit> {
     let (comm, variables) = run::connect()?;
-    let text = together(&*comm, || match arguments {
+    let told = together(&*comm, || match arguments {
         cli::Bench::Comm(arguments) => sums(&comm, &variables, arguments.quick),
         cli::Bench::Step(arguments) => {
             let bench = Bench::new(arguments, &comm, &variables)?;
@@ -64,14 +65,33 @@ pub(super) fn run(arguments: &cli::Bench) -> Result<Exit> {
         }
         cli::Bench::Scale(arguments) => scale::model(arguments, &comm, &variables),
     })?;
-    if comm.rank() == 0 {
-        print(&text)?;
+    let is_json = match arguments {
+        cli::Bench::Comm(arguments) => arguments.json,
+        cli::Bench::Checkpoint(arguments) => arguments.of.json,
+        cli::Bench::Step(of) | cli::Bench::Data(of) | cli::Bench::Scale(of) => of.json,
+    };
+    match (comm.rank(), is_json) {
+        (0, true) => print_json(&told.facts)?,
+        (0, false) => print(&told.text)?,
+        _ => {}
     }
     Ok(Exit::Done)
 }
 
+/// What was measured.
+struct Told {
+    /// For a person.
+    text: String,
+    /// For a program.
+    facts: Value,
+}
+
+fn milliseconds(time: Duration) -> f64 {
+    1e3 * time.as_secs_f64()
+}
+
 /// Sums over the ranks from short to long, on the GPUs where there are any.
-fn sums(host: &Host, variables: &Variables, quick: bool) -> Result<String> {
+fn sums(host: &Host, variables: &Variables, quick: bool) -> Result<Told> {
     let ranks = host.ranks();
     if ranks < 2 {
         return Err(Failure::usage("sums over ranks need at least 2 ranks, started on 1")
@@ -90,12 +110,15 @@ fn sums(host: &Host, variables: &Variables, quick: bool) -> Result<String> {
         "time, us",
         "bus, GB/s"
     );
+    let mut sums = Vec::new();
     for (bytes, time) in sum_times(&comm, device, quick)? {
         let bus = 2.0 * (ranks - 1) as f64 / ranks as f64 * bytes as f64 / time.as_secs_f64();
-        let _ =
-            writeln!(text, "{bytes:>12} {:>12.1} {:>12.2}", 1e6 * time.as_secs_f64(), bus / 1e9);
+        let time_us = 1e6 * time.as_secs_f64();
+        let _ = writeln!(text, "{bytes:>12} {time_us:>12.1} {:>12.2}", bus / 1e9);
+        sums.push(json!({ "bytes": bytes, "time_us": time_us, "bus_bytes_per_second": bus }));
     }
-    Ok(text)
+    let facts = json!({ "ranks": ranks, "device": format!("{device:?}"), "sums": sums });
+    Ok(Told { text, facts })
 }
 
 /// Bytes of sums on `device`, from short to long, and what each takes.
@@ -172,7 +195,7 @@ impl Bench {
     }
 
     /// Steps of the method, with reading and augmentation, without a run directory.
-    fn steps(&self) -> Result<String> {
+    fn steps(&self) -> Result<Told> {
         let (plan, comm) = (&self.plan, &*self.ranks);
         let mut steps = Steps::new(self, &self.ranks, &self.ranks)?;
         steps.warm_up()?;
@@ -197,7 +220,18 @@ impl Bench {
         let step = Duration::from_nanos(comm.max(step.as_nanos() as i64)?.unsigned_abs());
         let images = plan.train.batch_size as f64 / step.as_secs_f64();
         let on_gpu = agree(comm, self.words_on_gpu())?;
-        let mut text = self.machine()?;
+        let Told { mut text, facts: machine } = self.machine()?;
+        let facts = json!({
+            "method": plan.method,
+            "batch_size": plan.train.batch_size,
+            "ranks": comm.ranks(),
+            "step_ms": milliseconds(step),
+            "images_per_second": images,
+            "data_wait_ms": milliseconds(wait),
+            "timed_steps": self.timed * TOGETHER as u64,
+            "replayed_steps": replayed,
+            "machine": machine,
+        });
         let _ = writeln!(
             text,
             "a step of `{}`, {} {} of {} on {} ranks: {:.2} ms, {images:.1} images/s, \
@@ -207,13 +241,13 @@ impl Bench {
             plan.data.sampling.items(),
             plan.data.sampling,
             comm.ranks(),
-            1e3 * step.as_secs_f64(),
-            1e3 * wait.as_secs_f64(),
+            milliseconds(step),
+            milliseconds(wait),
             self.timed,
             self.words_on_replay(&steps, replayed),
             on_gpu
         );
-        Ok(text)
+        Ok(Told { text, facts })
     }
 
     /// How many of the timed steps were replayed, where that was to be.
@@ -237,7 +271,7 @@ impl Bench {
     }
 
     /// Batches as a rank reads and augments them, nobody training meanwhile.
-    fn batches(&self) -> Result<String> {
+    fn batches(&self) -> Result<Told> {
         let (plan, comm) = (&self.plan, &*self.ranks);
         let loader = run::loader(plan, &self.dataset, comm).and_then(|l| self.place.feed(l));
         let mut loader = agree(comm, loader)?;
@@ -253,7 +287,8 @@ impl Bench {
             Ok(())
         })?;
         let images = plan.train.batch_size as f64 / time.as_secs_f64();
-        let mut text = self.machine()?;
+        let rate = bytes as f64 / time.as_secs_f64();
+        let Told { mut text, facts: machine } = self.machine()?;
         let _ = writeln!(
             text,
             "a batch of {} {} of {} on {} ranks: {:.2} ms, {images:.0} images/s, {:.2} GB/s of \
@@ -262,14 +297,23 @@ impl Bench {
             plan.data.sampling.items(),
             plan.data.sampling,
             comm.ranks(),
-            1e3 * time.as_secs_f64(),
-            bytes as f64 / time.as_secs_f64() / 1e9
+            milliseconds(time),
+            rate / 1e9
         );
-        Ok(text)
+        let facts = json!({
+            "batch_size": plan.train.batch_size,
+            "ranks": comm.ranks(),
+            "batch_ms": milliseconds(time),
+            "images_per_second": images,
+            "image_bytes_per_second_of_a_rank": rate,
+            "timed_batches": repeats,
+            "machine": machine,
+        });
+        Ok(Told { text, facts })
     }
 
     /// What the memory and the processors of a rank reach, all ranks at once.
-    fn machine(&self) -> Result<String> {
+    fn machine(&self) -> Result<Told> {
         let options = (Kind::Float, self.place.device);
         let on_gpu = usize::from(self.place.device != Device::Cpu);
         let [elements, rows] = [COPIED, MATRIX].map(|of| of[on_gpu]);
@@ -292,7 +336,15 @@ impl Bench {
         let rate = |once: f64, time: Duration| f64::from(repeated) * once / time.as_secs_f64();
         let moved = rate(8.0 * elements as f64, copy);
         let multiplied = rate(2.0 * (rows as f64).powi(3), product);
-        Ok(format!(
+        let facts = json!({
+            "ranks": self.ranks.ranks(),
+            "threads": self.place.threads,
+            "device": format!("{:?}", self.place.device),
+            "precision": self.plan.train.precision.name(),
+            "copied_bytes_per_second": moved,
+            "multiplied_flops_per_second": multiplied,
+        });
+        let text = format!(
             "{} ranks, {} threads each, on {:?}: a rank copies {:.1} GB/s (read and written) and multiplies \
              matrices at {:.0} GFLOP/s in {}\n",
             self.ranks.ranks(),
@@ -301,6 +353,7 @@ impl Bench {
             moved / 1e9,
             multiplied / 1e9,
             self.plan.train.precision.name()
-        ))
+        );
+        Ok(Told { text, facts })
     }
 }

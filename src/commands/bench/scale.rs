@@ -6,12 +6,13 @@
 use super::counting::Counting;
 use super::model::{Alone, Link, StepModel, Traffic};
 use super::steps::Steps;
-use super::{Bench, TOGETHER, sum_times};
+use super::{Bench, TOGETHER, Told, milliseconds, sum_times};
 use crate::cli;
 use crate::comm::environment::Variables;
 use crate::comm::{Communicator, Host, Ranks, agree};
 use crate::error::{Failure, Result};
 use crate::panics::unwound_if_alone;
+use serde_json::{Value, json};
 use std::fmt::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -40,7 +41,7 @@ pub(super) fn model(
     arguments: &cli::BenchConfig,
     host_ranks: &Host,
     variables: &Variables,
-) -> Result<String> {
+) -> Result<Told> {
     if host_ranks.ranks() < 2 {
         return Err(Failure::usage(
             "what sums cost is measured between at least 2 ranks, started on 1",
@@ -51,7 +52,7 @@ pub(super) fn model(
     unwound_if_alone(modelled(&bench, arguments.quick))
 }
 
-fn modelled(bench: &Bench, quick: bool) -> Result<String> {
+fn modelled(bench: &Bench, quick: bool) -> Result<Told> {
     let slices = agree(&*bench.ranks, share_of(bench))?;
     let comm = &*bench.ranks;
     let sums = sum_times(&bench.ranks, bench.place.device, quick)?;
@@ -71,7 +72,48 @@ fn modelled(bench: &Bench, quick: bool) -> Result<String> {
     };
     let model = StepModel::new(link, measured.traffic.clone(), &measured.alone);
     let model = agree(comm, model)?;
-    Ok([table(bench, slices, &model), told(bench, &measured, &model), assumed()].concat())
+    let text = [table(bench, slices, &model), told(bench, &measured, &model), assumed()].concat();
+    Ok(Told { text, facts: facts(bench, (slices, &model), &measured) })
+}
+
+/// One process, and how many more are of interest.
+fn counts() -> impl Iterator<Item = usize> {
+    let larger = std::iter::successors(Some(FEWEST), |ranks| Some(2 * ranks));
+    std::iter::once(1).chain(larger.take_while(|&ranks| ranks <= MOST))
+}
+
+/// The model and what it is made of, as numbers.
+fn facts(bench: &Bench, (slices, model): (usize, &StepModel), measured: &Measured) -> Value {
+    let Measured { link, traffic, alone, together, .. } = measured;
+    let ranks = bench.ranks.ranks();
+    let modelled = counts().map(|ranks| {
+        let seconds = model.seconds(ranks);
+        json!({
+            "ranks": ranks,
+            "slices": ranks * slices,
+            "step_ms": 1e3 * seconds,
+            "images_per_second": (ranks * slices) as f64 / seconds,
+            "efficiency": model.efficiency(ranks),
+        })
+    });
+    let bytes = |lengths: &[usize]| lengths.iter().sum::<usize>();
+    json!({
+        "method": bench.plan.method,
+        "slices_of_a_rank": slices,
+        "modelled": modelled.collect::<Vec<_>>(),
+        "measured": {
+            "ranks": ranks,
+            "steps": alone.len(),
+            "step_without_sums_ms": 1e3 * model.seconds(1),
+            "step_with_sums_ms": milliseconds(*together),
+            "step_with_sums_by_the_model_ms": 1e3 * model.seconds(ranks),
+            "waited_sums_bytes": bytes(&traffic.waited) + bytes(&traffic.halves),
+            "sums_beside_backward_bytes": bytes(&traffic.beside),
+            "hop_us": 1e6 * link.latency,
+            "seconds_per_byte": link.seconds_per_byte,
+            "largest_error_of_the_fit": link.error,
+        },
+    })
 }
 
 /// The slices of a rank, equal on all of them.
@@ -161,8 +203,7 @@ fn table(bench: &Bench, slices: usize, model: &StepModel) -> String {
         "images/s",
         "efficiency",
     );
-    let larger = std::iter::successors(Some(FEWEST), |ranks| Some(2 * ranks));
-    for ranks in std::iter::once(1).chain(larger.take_while(|&ranks| ranks <= MOST)) {
+    for ranks in counts() {
         let (images, seconds) = (ranks * slices, model.seconds(ranks));
         let _ = writeln!(
             text,

@@ -17,25 +17,25 @@ mod turned_back;
 
 use crate::cli::{self, PredictDevice, Touching};
 use crate::comm::environment::Variables;
-use crate::comm::{Communicator, Host, Ranks, agree};
+use crate::comm::{Host, Ranks, agree, from_first_rank};
 use crate::commands::narrate::together;
 use crate::commands::run::connect;
-use crate::commands::{print, say};
+use crate::commands::{print, print_json, say};
 use crate::config::DeviceChoice;
-use crate::error::{Context, Exit, Failure, Result};
+use crate::error::{Exit, Failure, Result};
 use crate::panics;
 use crate::scan::{Grid, Notes, read_grid};
 use crate::train::Method;
 use crate::train::inference::SLICES_AT_ONCE;
+use crate::words::counted;
 use images::ImageFiles;
 use indicatif::HumanBytes;
 use members::Member;
 use records::{MadeWith, Outputs};
 use segment::Segmenter;
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 use share::{Ended, Job};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use summary::Summary;
 
 /// Predicts as the arguments say; every rank of a launcher calls this.
@@ -82,7 +82,7 @@ fn predict(arguments: &cli::Predict, host: &Host, variables: &Variables) -> Resu
         segment_all(segmenter, &jobs, arguments, &ranks)
     });
     let ended = panics::unwound_if_alone(ended.map_err(hinted))?;
-    let told = summary.map_or(Ok(()), |summary| tell(summary, &jobs, ended));
+    let told = summary.map_or(Ok(()), |summary| tell(summary, &jobs, ended, arguments.json));
     agree(&**host, told)
 }
 
@@ -91,21 +91,6 @@ fn hinted(failure: Failure) -> Failure {
         return failure.hint("run it where there is more memory, or on fewer ranks of a node");
     }
     failure
-}
-
-/// What rank 0 makes, on every rank.
-fn from_first_rank<T: Serialize + DeserializeOwned>(
-    comm: &dyn Communicator,
-    make: impl FnOnce() -> Result<T>,
-) -> Result<T> {
-    let cannot = || "cannot tell the other ranks what to do";
-    let made = if comm.rank() == 0 {
-        make().and_then(|made| serde_json::to_vec(&made).context(cannot))
-    } else {
-        Ok(Vec::new())
-    };
-    let messages = comm.gather(&agree(comm, made)?)?;
-    agree(comm, serde_json::from_slice(&messages[0]).context(cannot))
 }
 
 /// What results depend on beside images.
@@ -182,7 +167,7 @@ fn segment_all<'a>(
         let finished = looked.iter().filter(|ended| matches!(ended, Ended::Finished(_))).count();
         let before =
             if finished > 0 { format!(", {finished} finished before") } else { String::new() };
-        say(format_args!("{}{before}; {needed}", counted(jobs.len())));
+        say(format_args!("{}{before}; {needed}", counted(jobs.len(), "image")));
     }
     share::segment(&segmenter, jobs, looked, &arguments.to, ranks)
 }
@@ -237,13 +222,19 @@ fn largest<'j>(segmenter: &Segmenter<'_>, jobs: &'j [Job]) -> Option<(u64, &'j J
     jobs.iter().filter_map(|job| Some((of(job)?, job))).max_by_key(|(bytes, _)| *bytes)
 }
 
-/// So many images, in words.
-fn counted(images: usize) -> String {
-    if images == 1 { "1 image".to_owned() } else { format!("{images} images") }
+/// How it went, as JSON: the images of this call, and all that lies in the folder.
+#[derive(Serialize)]
+struct Told<'a> {
+    images: usize,
+    segmented: usize,
+    failed: usize,
+    table: PathBuf,
+    #[serde(flatten)]
+    summary: &'a Summary,
 }
 
 /// Writes the summary, and says how it went.
-fn tell(mut summary: Summary, jobs: &[Job], ended: Vec<Ended>) -> Result<()> {
+fn tell(mut summary: Summary, jobs: &[Job], ended: Vec<Ended>, is_json: bool) -> Result<()> {
     let (mut problems, mut hints) = (Vec::new(), Vec::new());
     for (job, ended) in jobs.iter().zip(ended) {
         let outcome = match ended {
@@ -260,7 +251,22 @@ fn tell(mut summary: Summary, jobs: &[Job], ended: Vec<Ended>) -> Result<()> {
     summary.write()?;
     let done = jobs.len() - problems.len();
     let table = summary.table();
-    print(&format!("segmented {}, volumes in `{}`\n", counted(done), table.display()))?;
+    if is_json {
+        let failed = problems.len();
+        print_json(&Told {
+            images: jobs.len(),
+            segmented: done,
+            failed,
+            table,
+            summary: &summary,
+        })?;
+    } else {
+        print(&format!(
+            "segmented {}, volumes in `{}`\n",
+            counted(done, "image"),
+            table.display()
+        ))?;
+    }
     if problems.is_empty() {
         return Ok(());
     }

@@ -10,6 +10,7 @@ use super::{Case, DENSE, Dataset, GAZE, IMAGE_LABEL, SCRIBBLE};
 use crate::error::{Failure, Result};
 use crate::preparation::Intensities;
 use crate::scan::{Notes, list};
+use crate::words::counted;
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -110,8 +111,11 @@ impl<'a> RawFolderPlan<'a> {
     /// What is written, one sentence per line.
     pub fn words(&self) -> String {
         let count = |role: Role| self.cases.iter().filter(|(_, other)| *other == role).count();
-        let mut words =
-            format!("{} cases to train on with `{}`", count(Role::Learned), self.annotation);
+        let mut words = format!(
+            "{} to train on with `{}`",
+            counted(count(Role::Learned), "case"),
+            self.annotation
+        );
         if let Some(ignore) = self.ignore {
             words = format!("{words}, label {ignore} is ignored");
         }

@@ -1,4 +1,8 @@
 //! DICOM: a file, or a folder of the slices of one series, which are one image.
+//!
+//! Elements are taken apart here and not by a library: `dicom-object` 0.9.1 sets aside as many bytes as an element
+//! claims to have before it looks whether the file holds them, up to 4 GiB for a damaged file of some KiB. Knows
+//! nothing of labels, which nobody keeps in DICOM images.
 
 mod dataset;
 mod file;

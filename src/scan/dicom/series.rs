@@ -12,6 +12,7 @@ use crate::scan::axes::{Axes, Course};
 use crate::scan::content::voxels;
 use crate::scan::notes::Notes;
 use crate::scan::vectors::{cross, distance, dot, length, unit};
+use crate::words::counted;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -153,7 +154,7 @@ fn refuse_several(name: &str, images: &[Image]) -> Result<()> {
     }
     let called = |(image, count): &(&Image, usize)| {
         let called = if image.description.is_empty() { &image.series } else { &image.description };
-        format!("`{called}` ({count} {})", if *count == 1 { "file" } else { "files" })
+        format!("`{called}` ({})", counted(*count, "file"))
     };
     let called: Vec<String> = series.values().map(called).collect();
     Err(Failure::new(format!(

@@ -44,9 +44,8 @@ impl Trainer {
         self.parts.recorder.enter(flight::Phase::Evaluating);
         let step = self.state.step;
         self.emit(&RunEvent::Phase { step, phase: Phase::Evaluating });
-        let Parts { method, loader, statistics_batches, target, .. } = &mut self.parts;
+        self.renew_statistics()?;
         let ranks = &*self.communicator;
-        recompute_statistics(&**method, loader, *statistics_batches, *target, ranks)?;
         let evaluator = &self.parts.evaluator;
         let (scores, kept) = evaluator.run_and_keep(&*self.parts.method, ranks)?;
         let folder = self.parts.directory.previews().join(format!("step-{step:08}"));
@@ -70,6 +69,13 @@ impl Trainer {
             structures: scores.structure_means(),
         }));
         Ok(improved)
+    }
+
+    /// Makes running statistics anew, as they are before every evaluation.
+    pub(super) fn renew_statistics(&mut self) -> Result<()> {
+        let Parts { method, loader, statistics_batches, target, .. } = &mut self.parts;
+        let ranks = &*self.communicator;
+        recompute_statistics(&**method, loader, *statistics_batches, *target, ranks)
     }
 
     fn write_scores(&self, scores: &Scores) -> Result<()> {

@@ -46,8 +46,8 @@ pub(super) fn commands() -> String {
     let mut text = page(
         "Commands",
         "Every command exits with 0 when it is done, 1 when it failed and 2 when the command line or \
-         the\nconfiguration is wrong; training also with [75 when it was stopped and 76 when it\n\
-         hung](../concepts/stopping.md).",
+         the\nconfiguration is wrong; training also with [75 or 77 when it was stopped and 76\n\
+         when it hung](../concepts/stopping.md).",
     );
     let mut root = scrimp::cli::Cli::command();
     root.build();

@@ -6,6 +6,7 @@ use super::description::{Description, ListedCase};
 use crate::data::import::folder::{self, Listing};
 use crate::error::{Failure, Result};
 use crate::scan::{self, Notes, list};
+use crate::words::counted;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -49,9 +50,9 @@ pub(super) fn find(
         let names: Vec<String> = found.keys().take(5).map(|name| format!("`{name}`")).collect();
         let place = if description.listed.is_some() { "`dataset`" } else { "`imagesTr`" };
         return Err(Failure::new(format!(
-            "`numTraining` is {expected} in {}, and {place} has {} cases: {}{}",
+            "`numTraining` is {expected} in {}, and {place} has {}: {}{}",
             description.named(),
-            found.len(),
+            counted(found.len(), "case"),
             names.join(", "),
             if found.len() > names.len() { " and more" } else { "" }
         ))

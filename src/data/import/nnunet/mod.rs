@@ -15,6 +15,7 @@ use super::{Source, Steps, prepared};
 use crate::data::{Case, DENSE, SCRIBBLE};
 use crate::error::{Failure, Result};
 use crate::scan::{self, Coding, IGNORE, Notes};
+use crate::words::counted;
 use description::Description;
 use files::Files;
 use splits::Splits;
@@ -160,7 +161,8 @@ fn divided(
         }
         test_fold = Some(fold);
         words = format!(
-            "{words}\n{count} cases of `imagesTs` are fold {fold}, which no run learns from."
+            "{words}\nFold {fold} is {} of `imagesTs`, which no run learns from.",
+            counted(count, "case")
         );
     }
     refuse_torn(&entries, has_splits)?;

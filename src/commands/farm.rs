@@ -1,0 +1,130 @@
+//! `scrimp farm`: runs the jobs of a farm file as room for them becomes free, or submits them to Slurm.
+//!
+//! What follows from the file is decided in `farm`; here it is read, checked, written down and set to work.
+
+mod check;
+mod ledger;
+mod process;
+mod recover;
+mod run;
+mod submit;
+mod table;
+mod wish;
+
+use super::{print, run_directory, say};
+use crate::cli;
+use crate::error::{Context, Exit, Failure, Result};
+use crate::farm::file::FarmFile;
+use crate::farm::machine::{Machine, Room};
+use crate::farm::plan::FarmPlan;
+use crate::files;
+use crate::runlog::farm::{FarmDirectory, Slots};
+use std::fmt::{Arguments, Write as _};
+use std::path::Path;
+
+/// Slots without number, for farms whose jobs run elsewhere.
+const ELSEWHERE: usize = 1 << 16;
+/// The largest file of nodes that is read, 16 MiB.
+const NODES_BYTES: u64 = 1 << 24;
+
+/// Runs `scrimp farm`.
+pub(super) fn run(arguments: &cli::Farm) -> Result<Exit> {
+    let file = FarmFile::read(&arguments.file)?;
+    let directory = run_directory(Some(&arguments.file), arguments.run.as_deref());
+    let directory = FarmDirectory::new(directory.root());
+    let name = arguments.file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    if arguments.submit {
+        return submit::run(arguments, &file, &name, &directory);
+    }
+    let room = room(&file);
+    let plan = FarmPlan::new(&file, &name, &directory, room.slots)?;
+    if arguments.table {
+        if !directory.holds_a_farm() {
+            let root = directory.root().display();
+            return Err(Failure::usage(format!("there is no farm in `{root}`"))
+                .hint("name the farm directory with `--run DIR`"));
+        }
+        print(&table::make(&file, &plan, &directory)?.markdown)?;
+        return Ok(Exit::Done);
+    }
+    refuse_missing_gpus(&file, &room)?;
+    let plan = check::all(&file, plan)?;
+    if arguments.print {
+        print(&listing(&plan, &directory))?;
+        return Ok(Exit::Done);
+    }
+    check::refuse_missing_data(&plan)?;
+    run::Farm::begin(&file, plan, room, directory, arguments)?.run()
+}
+
+/// The slots of this machine, or of the allocation that this is in.
+fn room(file: &FarmFile) -> Room {
+    let variable = |name: &str| std::env::var(name).ok();
+    let machine = Machine {
+        variable: &variable,
+        processors: std::thread::available_parallelism().map_or(1, usize::from),
+        gpus: gpus_of_the_machine(),
+        pbs_slots: variable("PBS_NODEFILE").and_then(|path| {
+            let text = files::read_text(Path::new(&path), NODES_BYTES).ok()?;
+            Some(text.lines().filter(|line| !line.trim().is_empty()).count())
+        }),
+    };
+    machine.room(file.slots)
+}
+
+/// GPUs as NVIDIA's driver lists them.
+fn gpus_of_the_machine() -> usize {
+    std::fs::read_dir("/proc/driver/nvidia/gpus").map_or(0, Iterator::count)
+}
+
+/// Slots without number where the file says none: what there is, Slurm knows.
+fn room_elsewhere(file: &FarmFile, has_gpus: bool) -> Slots {
+    let gpus = if has_gpus { ELSEWHERE } else { 0 };
+    Slots {
+        processes: file.slots.processes.unwrap_or(ELSEWHERE),
+        gpus: file.slots.gpus.unwrap_or(gpus),
+    }
+}
+
+fn refuse_missing_gpus(file: &FarmFile, room: &Room) -> Result<()> {
+    let (wanted, found) = (room.slots.gpus, room.gpu_names.len());
+    if wanted <= found {
+        return Ok(());
+    }
+    let message = format!("`slots.gpus` is {wanted}, and {found} GPUs may be used here");
+    Err(file.refuse("slots.gpus", &message).hint("`CUDA_VISIBLE_DEVICES` says which may be used"))
+}
+
+/// One line for each job, and what it runs below.
+fn listing(plan: &FarmPlan, directory: &FarmDirectory) -> String {
+    let slots = plan.list.slots;
+    let mut text = format!(
+        "{} jobs on {} processes and {} GPUs\n",
+        plan.list.jobs.len(),
+        slots.processes,
+        slots.gpus
+    );
+    for (job, task) in plan.list.jobs.iter().zip(&plan.tasks) {
+        let needs = match job.needs.join(", ") {
+            needs if needs.is_empty() => needs,
+            needs => format!(", behind {needs}"),
+        };
+        let words = task.kind.words(job, directory, &[]);
+        let command = crate::launch::CommandLine { variables: Vec::new(), words };
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{}: {} processes, {} GPUs{needs}", job.name, job.ranks, job.gpus);
+        let _ = writeln!(text, "    {command}");
+    }
+    text
+}
+
+/// Tells a person what the farm does.
+fn tell(line: Arguments<'_>) {
+    say(format_args!("farm: {line}"));
+}
+
+/// Replaces `path`, which lies in the farm directory.
+fn write(path: &Path, text: &str) -> Result<()> {
+    files::replace_durably(path, text.as_bytes())
+        .context(|| format!("cannot write `{}`", path.display()))
+}

@@ -1,0 +1,403 @@
+//! A farm at work: starts jobs, waits for them, writes down how they fare, and passes wishes on.
+//!
+//! Which job starts when is decided in `farm::queue`; what becomes of a job that ended with a code, here.
+
+use super::ledger::Ledger;
+use super::process::{AtWork, Ended, Started, Work};
+use super::wish::Wish;
+use super::{table, tell};
+use crate::cli;
+use crate::error::{Context, Exit, Failure, Result};
+use crate::farm::file::FarmFile;
+use crate::farm::machine::Room;
+use crate::farm::plan::FarmPlan;
+use crate::farm::queue::{JobEnd, Queue, Start};
+use crate::launch::batch::{SLURM_END, SLURM_JOB, SlurmJob};
+use crate::launch::{Stop, is_out_of_time};
+use crate::runlog::claim::Claim;
+use crate::runlog::farm::{FarmDirectory, JobState};
+use crate::runlog::now_ms;
+use crate::signals::Signal;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Between two looks at the jobs.
+const PAUSE: Duration = Duration::from_millis(50);
+/// Runs stop by themselves before the end of the time; so long before it the other commands are ended.
+const LAST_MOMENTS: Duration = Duration::from_secs(20);
+
+/// A farm at work.
+pub(super) struct Farm<'a> {
+    file: &'a FarmFile,
+    room: Room,
+    requeue: Option<&'a str>,
+    ledger: Ledger,
+    claim: Claim,
+    wish: Wish,
+    deadline: Option<SystemTime>,
+    queue: Queue,
+    works: Vec<Work>,
+    at_work: AtWork,
+    /// Steps and jobs that were done before this began.
+    progress_before: u64,
+    was_requested: bool,
+    is_out_of_time: bool,
+    /// Whether a job was stopped by a person.
+    was_cancelled: bool,
+    /// What keeps the farm from going on.
+    failure: Option<Failure>,
+}
+
+impl<'a> Farm<'a> {
+    /// Takes the directory and finds out where its jobs were left.
+    pub(super) fn begin(
+        file: &'a FarmFile,
+        plan: FarmPlan,
+        room: Room,
+        directory: FarmDirectory,
+        arguments: &'a cli::Farm,
+    ) -> Result<Self> {
+        let limit = file.time_limit.and_then(|limit| SystemTime::now().checked_add(limit.0?));
+        let run = directory.as_run();
+        let mut ledger = Ledger::read(file, plan, directory)?;
+        let was_requested = run.requested(&run.stop_request()).is_some();
+        let claim = run.claim()?;
+        ledger.begin(file)?;
+        let (queue, works) = take_up(&mut ledger, arguments.retry)?;
+        let at_work = AtWork::default();
+        at_work.suspend_together()?;
+        at_work.note(&works);
+        Ok(Self {
+            file,
+            room,
+            requeue: arguments.requeue.as_deref(),
+            claim,
+            wish: Wish::listen()?,
+            deadline: limit.into_iter().chain(end_of_job()).min(),
+            queue,
+            works,
+            at_work,
+            progress_before: ledger.progress()?,
+            was_requested,
+            is_out_of_time: false,
+            was_cancelled: false,
+            failure: None,
+            ledger,
+        })
+    }
+
+    /// Runs the farm until nothing runs and nothing can be started.
+    pub(super) fn run(mut self) -> Result<Exit> {
+        let root = self.ledger.directory.root().display();
+        let count = self.ledger.reports.len();
+        tell(format_args!("{count} jobs in `{root}`; watch it with `scrimp watch {root}`"));
+        if self.was_requested {
+            tell(format_args!(
+                "a request to stop lay there: nothing is started; the next start goes on"
+            ));
+            self.queue.close();
+            self.wish.stop();
+        }
+        while !self.queue.is_over() {
+            self.look_at_wishes();
+            self.look_at_ends();
+            for start in self.queue.next() {
+                if let Err(failure) = self.start(&start) {
+                    self.queue.ended(start.job, JobEnd::Unknown);
+                    self.give_up(failure);
+                }
+            }
+            std::thread::sleep(PAUSE);
+        }
+        self.end()
+    }
+
+    fn start(&mut self, start: &Start) -> Result<()> {
+        let variables = self.variables(start);
+        self.ledger.note_start(start)?;
+        let Ledger { plan, directory, reports } = &mut self.ledger;
+        let (job, task) = (&plan.list.jobs[start.job], &plan.tasks[start.job]);
+        let words = task.kind.words(job, directory, &options(task.restarts, self.deadline));
+        let started = Started { job, words: &words, variables };
+        let work = Work::start(start.job, &started, directory)?;
+        if let Some(pid) = work.pid() {
+            reports[start.job].note_process(pid);
+        }
+        self.works.push(work);
+        self.at_work.note(&self.works);
+        self.ledger.write(start.job)?;
+        let job = self.ledger.job(start.job);
+        let gpus =
+            if start.gpus.is_empty() { String::new() } else { format!(", GPUs {:?}", start.gpus) };
+        let counted = self.ledger.counted(&self.queue);
+        tell(format_args!("{counted}: `{}` starts, {} processes{gpus}", job.name, job.ranks));
+        Ok(())
+    }
+
+    /// The environment of a job: this program on the path, its share of the processors, its GPUs.
+    fn variables(&self, start: &Start) -> Vec<(&'static str, String)> {
+        let mut variables = vec![("PATH", path())];
+        if std::env::var_os("OMP_NUM_THREADS").is_none() {
+            let processors = std::thread::available_parallelism().map_or(1, usize::from);
+            let threads = (processors / self.room.slots.processes).max(1);
+            variables.push(("OMP_NUM_THREADS", threads.to_string()));
+        }
+        if self.room.slots.gpus > 0 {
+            let names = start.gpus.iter().filter_map(|&gpu| self.room.gpu_names.get(gpu));
+            let names: Vec<&str> = names.map(String::as_str).collect();
+            variables.push(("CUDA_VISIBLE_DEVICES", names.join(",")));
+        }
+        variables
+    }
+
+    fn look_at_wishes(&mut self) {
+        let run = self.ledger.directory.as_run();
+        if self.wish.level() == 0
+            && let Some(request) = run.requested(&run.stop_request())
+        {
+            self.was_requested = true;
+            let by = if request.by.is_empty() { "somebody" } else { &request.by };
+            tell(format_args!(
+                "{by} asked for a stop: starts nothing more and asks all jobs to save and stop"
+            ));
+            self.wish.stop();
+        }
+        if let Err(failure) = self.claim.fence().check() {
+            self.give_up(failure);
+        }
+        let left =
+            self.deadline.map(|end| end.duration_since(SystemTime::now()).unwrap_or_default());
+        if is_out_of_time(left) && !self.is_out_of_time {
+            self.is_out_of_time = true;
+            self.queue.close();
+            tell(format_args!("the time is nearly over: starts nothing more"));
+        }
+        let is_late = left.is_some_and(|left| left < LAST_MOMENTS);
+        let level = if is_late { self.wish.level().max(Wish::STOP) } else { self.wish.level() };
+        if level == 0 {
+            return;
+        }
+        self.queue.close();
+        let in_its_place = if is_late { Signal::User1 } else { Signal::Terminate };
+        let signal = self.wish.signal().unwrap_or(in_its_place);
+        for work in &mut self.works {
+            work.ask(level, signal);
+        }
+    }
+
+    /// Has all jobs save and stop, because the farm itself cannot go on.
+    fn give_up(&mut self, failure: Failure) {
+        if self.failure.is_none() {
+            tell(format_args!("{}: asks all jobs to save and stop", failure.sentence()));
+            self.failure = Some(failure);
+        }
+        self.queue.close();
+        self.wish.stop();
+    }
+
+    fn look_at_ends(&mut self) {
+        let mut number = 0;
+        while number < self.works.len() {
+            let job = self.works[number].job;
+            match self.works[number].ended(&self.ledger.reports[job]) {
+                Ok(None) => number += 1,
+                Ok(Some(ended)) => {
+                    let work = self.works.remove(number);
+                    self.at_work.note(&self.works);
+                    if let Err(failure) = self.note_end(&work, ended) {
+                        self.give_up(failure);
+                    }
+                }
+                Err(failure) => {
+                    self.give_up(failure);
+                    number += 1;
+                }
+            }
+        }
+    }
+
+    /// Notes how a job has ended, and what follows for others.
+    fn note_end(&mut self, work: &Work, ended: Ended) -> Result<()> {
+        let (number, asked) = (work.job, work.asked());
+        let ended = match ended {
+            Ended::Unseen => self.ledger.end_of(number)?.0,
+            with => with,
+        };
+        self.ledger.add_time(number, now_ms());
+        let end = match ended {
+            Ended::With(code) => end_of(code, asked),
+            Ended::Unseen if asked > 0 => JobEnd::Stopped,
+            Ended::Unseen => JobEnd::Unknown,
+        };
+        let code = if let Ended::With(code) = ended { Some(code) } else { None };
+        self.was_cancelled |= asked == 0 && code == Some(Exit::Cancelled as i32);
+        let blocked = self.queue.ended(number, end);
+        let message = code.map_or_else(String::new, |code| self.ledger.message(number, code));
+        let report = &mut self.ledger.reports[number];
+        (report.exit_code, report.message) = (code, message.clone());
+        self.ledger.note_state(number, &self.queue)?;
+        self.tell_end(number, &message);
+        for number in blocked {
+            self.ledger.note_state(number, &self.queue)?;
+            let message = &self.ledger.reports[number].message;
+            tell(format_args!("`{}` is blocked: {message}", self.ledger.job(number).name));
+        }
+        Ok(())
+    }
+
+    fn tell_end(&self, number: usize, message: &str) {
+        let name = &self.ledger.job(number).name;
+        match self.queue.state(number) {
+            JobState::Done => {
+                tell(format_args!("{}: `{name}` is done", self.ledger.counted(&self.queue)));
+            }
+            JobState::Failed => {
+                let log = self.ledger.directory.log(name);
+                tell(format_args!("`{name}` has failed: {message}; see `{}`", log.display()));
+            }
+            JobState::Waiting => tell(format_args!("`{name}` is to start again: {message}")),
+            state => tell(format_args!("`{name}` is {}: {message}", state.name())),
+        }
+    }
+
+    /// The table, what has failed, and what follows.
+    fn end(mut self) -> Result<Exit> {
+        for number in 0..self.ledger.reports.len() {
+            if let Err(failure) = self.ledger.note_state(number, &self.queue) {
+                self.failure.get_or_insert(failure);
+            }
+        }
+        if let Some(failure) = self.failure.take() {
+            return Err(failure.hint("the same command goes on where the jobs were left"));
+        }
+        let made = table::make(self.file, &self.ledger.plan, &self.ledger.directory)?;
+        super::print(&made.markdown)?;
+        for (job, report) in self.ledger.plan.list.jobs.iter().zip(&self.ledger.reports) {
+            if matches!(report.state, JobState::Failed | JobState::Blocked) {
+                let (name, state) = (&job.name, report.state.name());
+                tell(format_args!("`{name}` {state}: {}", report.message));
+            }
+        }
+        let exit = self.queue.exit();
+        if exit == Exit::Failed {
+            tell(format_args!("`--retry` starts once more what has failed"));
+        }
+        if exit == Exit::Stopped { self.follow_a_stop() } else { Ok(exit) }
+    }
+
+    fn follow_a_stop(&self) -> Result<Exit> {
+        let is_wanted = self.was_cancelled && self.wish.signal().is_none() && !self.is_out_of_time;
+        let stop = Stop {
+            exit: if is_wanted { Exit::Cancelled } else { Exit::Stopped },
+            signal: self.wish.signal(),
+            is_requested: self.was_requested,
+            newest: [Some(self.progress_before), Some(self.ledger.progress()?)],
+        };
+        let run = self.ledger.directory.as_run();
+        // Obeyed by now.
+        run.withdraw(&run.stop_request())?;
+        let Some(command) = self.requeue.filter(|_| stop.is_to_go_on()) else {
+            return Ok(stop.exit());
+        };
+        tell(format_args!("{command}"));
+        let status = Command::new("sh").args(["-c", command]).status();
+        let status = status.context(|| "cannot start `sh`")?;
+        if status.success() {
+            return Ok(stop.exit());
+        }
+        Err(Failure::new(format!("`{command}` failed, {status}: nobody submitted the farm again"))
+            .hint("all jobs are saved: submit it by hand"))
+    }
+}
+
+/// Finds the jobs that still run, and notes how those have ended that ran when the last farm ended.
+fn take_up(ledger: &mut Ledger, retry: bool) -> Result<(Queue, Vec<Work>)> {
+    let mut works = Vec::new();
+    for number in 0..ledger.reports.len() {
+        if retry && ledger.reports[number].state == JobState::Failed {
+            ledger.reports[number].state = JobState::Waiting;
+        }
+        if ledger.reports[number].state != JobState::Running {
+            continue;
+        }
+        let job = ledger.job(number);
+        if let Some(work) = Work::find(number, job, &ledger.directory, &ledger.reports[number]) {
+            tell(format_args!("`{}` is alive: waits for it", job.name));
+            works.push(work);
+            continue;
+        }
+        let (ended, at_ms) = ledger.end_of(number)?;
+        // A stop was meant for the farm that has ended, too.
+        let code = match ended {
+            Ended::With(code) if !Exit::of_code(code).is_stop() => Some(code),
+            Ended::With(_) | Ended::Unseen => None,
+        };
+        ledger.add_time(number, at_ms.or(ledger.reports[number].started_at_ms).unwrap_or(0));
+        let message = code.map_or_else(String::new, |code| ledger.message(number, code));
+        let report = &mut ledger.reports[number];
+        (report.exit_code, report.message) = (code, message);
+        report.state = match code.map(|code| end_of(code, 0)) {
+            Some(JobEnd::Done) => JobState::Done,
+            Some(JobEnd::Failed { .. }) => JobState::Failed,
+            Some(JobEnd::Stopped | JobEnd::Unknown) | None => JobState::Waiting,
+        };
+    }
+    let states = ledger.reports.iter().map(|report| report.state).collect();
+    let restarts = ledger.plan.tasks.iter().map(|task| task.restarts).collect();
+    let mut queue = Queue::new(&ledger.plan.list, states, restarts);
+    for work in &works {
+        queue.occupy(work.job, ledger.reports[work.job].gpus.clone());
+    }
+    for number in 0..ledger.reports.len() {
+        ledger.note_state(number, &queue)?;
+    }
+    Ok((queue, works))
+}
+
+/// The options of `scrimp launch`.
+fn options(restarts: usize, deadline: Option<SystemTime>) -> Vec<String> {
+    let mut options = Vec::new();
+    if restarts > 0 {
+        options.extend(["--restarts".to_owned(), restarts.to_string()]);
+    }
+    if let Some(end) = deadline.and_then(|end| end.duration_since(UNIX_EPOCH).ok()) {
+        options.extend(["--deadline".to_owned(), end.as_secs().to_string()]);
+    }
+    options
+}
+
+/// The folder of this program in front of what `PATH` says, so that commands find it.
+fn path() -> String {
+    let own = std::env::current_exe().ok();
+    let own = own.as_deref().and_then(Path::parent).map(|path| path.display().to_string());
+    let path = std::env::var("PATH").unwrap_or_default();
+    own.map_or(path.clone(), |own| format!("{own}:{path}"))
+}
+
+/// When the Slurm job that this is in ends.
+fn end_of_job() -> Option<SystemTime> {
+    let [end, number] = [SLURM_END, SLURM_JOB].map(|name| std::env::var(name).ok());
+    let control_groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let (end, number) = (end.as_deref(), number.as_deref());
+    let job = SlurmJob { end, number, control_groups: &control_groups };
+    match job.ends_at(SystemTime::now()) {
+        Ok(end) => end,
+        Err(note) => {
+            tell(format_args!("{note}"));
+            None
+        }
+    }
+}
+
+/// How a job has ended whose processes ended with `code`, after it was asked to stop so urgently.
+fn end_of(code: i32, asked: u8) -> JobEnd {
+    let exit = Exit::of_code(code);
+    let was_ended = asked >= Wish::END || (asked > 0 && code > 128);
+    match exit {
+        Exit::Done => JobEnd::Done,
+        Exit::Stopped | Exit::Cancelled => JobEnd::Stopped,
+        _ if was_ended => JobEnd::Stopped,
+        exit => JobEnd::Failed { is_final: exit == Exit::Usage },
+    }
+}

@@ -1,0 +1,344 @@
+//! Which job of a farm starts when: a function of the list of jobs, of the slots, and of how jobs ended.
+//!
+//! Jobs start in the order of the list, each as soon as all that it needs is done and there is room for it; one that
+//! waits for room keeps none behind it from starting. So the order of starts depends on the order of ends alone. There
+//! is no clock here, and there are no processes.
+
+use super::free::FreeSlots;
+use crate::error::Exit;
+use crate::runlog::farm::{FarmJob, JobKind, JobList, JobState};
+use std::collections::BTreeMap;
+
+/// The jobs of a farm on their way.
+#[derive(Debug)]
+pub struct Queue {
+    jobs: Vec<FarmJob>,
+    /// The jobs that each needs, by their numbers.
+    needs: Vec<Vec<usize>>,
+    states: Vec<JobState>,
+    /// How often each command may still be started again after a failure.
+    restarts_left: Vec<usize>,
+    /// The GPUs of each job that runs.
+    gpus: Vec<Vec<usize>>,
+    free: FreeSlots,
+    is_closed: bool,
+}
+
+/// A job that is to be started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Start {
+    /// Its number in the list.
+    pub job: usize,
+    /// The GPUs that it gets, by their numbers among those of the farm.
+    pub gpus: Vec<usize>,
+}
+
+/// How a job has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JobEnd {
+    /// It is done.
+    Done,
+    /// It has failed; running it again may help, or, for what is certain to fail again, not.
+    Failed {
+        /// Whether the command line or the configuration is wrong.
+        is_final: bool,
+    },
+    /// It was stopped, and goes on when the farm is started again.
+    Stopped,
+    /// Nobody knows: it is started again.
+    Unknown,
+}
+
+impl Queue {
+    /// The jobs of `list`, which is sound, where they were left: those that run have been found alive, and
+    /// `restarts` says how often each may be started again.
+    pub fn new(list: &JobList, states: Vec<JobState>, restarts: Vec<usize>) -> Self {
+        let numbers: BTreeMap<&str, usize> =
+            list.jobs.iter().enumerate().map(|(number, job)| (job.name.as_str(), number)).collect();
+        let needs = |job: &FarmJob| {
+            job.needs.iter().filter_map(|need| numbers.get(need.as_str()).copied()).collect()
+        };
+        let mut queue = Self {
+            needs: list.jobs.iter().map(needs).collect(),
+            jobs: list.jobs.clone(),
+            gpus: vec![Vec::new(); states.len()],
+            states,
+            restarts_left: restarts,
+            free: FreeSlots::all(list.slots),
+            is_closed: false,
+        };
+        for job in 0..queue.jobs.len() {
+            match queue.states[job] {
+                JobState::Stopped | JobState::Blocked => queue.states[job] = JobState::Waiting,
+                JobState::Waiting | JobState::Running | JobState::Done | JobState::Failed => {}
+            }
+        }
+        queue.block();
+        queue
+    }
+
+    /// Notes that a job that was found alive has these GPUs.
+    pub fn occupy(&mut self, job: usize, gpus: Vec<usize>) {
+        self.free.occupy(&self.jobs[job], &gpus);
+        self.gpus[job] = gpus;
+    }
+
+    /// The state of a job.
+    pub fn state(&self, job: usize) -> JobState {
+        self.states[job]
+    }
+
+    /// The states of all jobs, in the order of the list.
+    pub fn states(&self) -> &[JobState] {
+        &self.states
+    }
+
+    /// The jobs that are to be started now, which run from here on.
+    pub fn next(&mut self) -> Vec<Start> {
+        let mut starts = Vec::new();
+        for job in 0..self.jobs.len() {
+            if self.is_closed || !self.is_ready(job) {
+                continue;
+            }
+            if let Some(gpus) = self.free.take(&self.jobs[job]) {
+                self.states[job] = JobState::Running;
+                self.gpus[job].clone_from(&gpus);
+                starts.push(Start { job, gpus });
+            }
+        }
+        starts
+    }
+
+    fn is_ready(&self, job: usize) -> bool {
+        let is_done = |&need: &usize| self.states[need] == JobState::Done;
+        self.states[job] == JobState::Waiting && self.needs[job].iter().all(is_done)
+    }
+
+    /// Notes how a job has ended; gives the jobs that cannot be started any more because of it.
+    pub fn ended(&mut self, job: usize, end: JobEnd) -> Vec<usize> {
+        let gpus = std::mem::take(&mut self.gpus[job]);
+        self.free.give_back(&self.jobs[job], &gpus);
+        self.states[job] = match end {
+            JobEnd::Done => JobState::Done,
+            JobEnd::Stopped => JobState::Stopped,
+            JobEnd::Unknown => JobState::Waiting,
+            JobEnd::Failed { is_final } if !is_final && self.is_tried_again(job) => {
+                self.restarts_left[job] -= 1;
+                JobState::Waiting
+            }
+            JobEnd::Failed { .. } => JobState::Failed,
+        };
+        self.block()
+    }
+
+    /// `scrimp launch` starts runs again by itself.
+    fn is_tried_again(&self, job: usize) -> bool {
+        self.jobs[job].kind == JobKind::Command && self.restarts_left[job] > 0 && !self.is_closed
+    }
+
+    /// Blocks what needs a job that has failed, and what needs that; gives those that were not blocked before.
+    fn block(&mut self) -> Vec<usize> {
+        let mut blocked = Vec::new();
+        loop {
+            let is_lost =
+                |&need: &usize| matches!(self.states[need], JobState::Failed | JobState::Blocked);
+            let found = (0..self.jobs.len()).find(|&job| {
+                self.states[job] == JobState::Waiting && self.needs[job].iter().any(is_lost)
+            });
+            let Some(job) = found else { return blocked };
+            self.states[job] = JobState::Blocked;
+            blocked.push(job);
+        }
+    }
+
+    /// From now on nothing is started.
+    pub fn close(&mut self) {
+        self.is_closed = true;
+    }
+
+    /// The first job that `job` needs and that has failed or is blocked.
+    pub fn blocked_by(&self, job: usize) -> Option<&str> {
+        let is_lost = |state| matches!(state, JobState::Failed | JobState::Blocked);
+        let need = self.needs[job].iter().find(|&&need| is_lost(self.states[need]))?;
+        Some(&self.jobs[*need].name)
+    }
+
+    /// Whether nothing runs and nothing can be started.
+    pub fn is_over(&self) -> bool {
+        let is_running = self.states.contains(&JobState::Running);
+        let can_start = !self.is_closed && (0..self.jobs.len()).any(|job| self.is_ready(job));
+        !is_running && !can_start
+    }
+
+    /// How the farm has ended: 75 where the same command goes on, 1 where jobs have failed and nothing else is left.
+    pub fn exit(&self) -> Exit {
+        let has = |state| self.states.contains(&state);
+        if has(JobState::Stopped) || has(JobState::Waiting) || has(JobState::Running) {
+            Exit::Stopped
+        } else if has(JobState::Failed) {
+            Exit::Failed
+        } else {
+            Exit::Done
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runlog::farm::{FORMAT, Slots};
+    use std::fmt::Write as _;
+
+    fn job(name: &str, ranks: usize, gpus: f64, needs: &[&str]) -> FarmJob {
+        FarmJob {
+            name: name.to_owned(),
+            row: name.to_owned(),
+            kind: JobKind::Train,
+            fold: None,
+            seed: None,
+            run: Some(format!("jobs/{name}")),
+            needs: needs.iter().map(ToString::to_string).collect(),
+            ranks,
+            gpus,
+            total_steps: None,
+        }
+    }
+
+    fn list(slots: (usize, usize), jobs: Vec<FarmJob>) -> JobList {
+        let slots = Slots { processes: slots.0, gpus: slots.1 };
+        JobList { format: FORMAT, name: "test".to_owned(), slots, jobs }
+    }
+
+    fn fresh(list: &JobList) -> Queue {
+        let count = list.jobs.len();
+        Queue::new(list, vec![JobState::Waiting; count], vec![0; count])
+    }
+
+    /// Plays a farm on a virtual clock: each job takes as long as it is told and ends as it is told. One line for each
+    /// start and each end.
+    fn play(queue: &mut Queue, list: &JobList, takes: impl Fn(&str) -> (u64, JobEnd)) -> String {
+        let (mut now, mut running, mut told) = (0, Vec::new(), String::new());
+        while !queue.is_over() {
+            for Start { job, gpus } in queue.next() {
+                let name = &list.jobs[job].name;
+                let (time, end) = takes(name);
+                let on = if gpus.is_empty() { String::new() } else { format!(" on {gpus:?}") };
+                writeln!(told, "{now}: {name} starts{on}").unwrap();
+                running.push((now + time, job, end));
+            }
+            running.sort_by_key(|&(at, job, _)| (at, job));
+            let (at, job, end) = running.remove(0);
+            now = at;
+            writeln!(told, "{now}: {} {end:?}", list.jobs[job].name).unwrap();
+            for blocked in queue.ended(job, end) {
+                let by = queue.blocked_by(blocked).unwrap();
+                writeln!(told, "{now}: {} is blocked by {by}", list.jobs[blocked].name).unwrap();
+            }
+        }
+        told
+    }
+
+    #[test]
+    fn slots_are_refilled_at_once_and_one_failure_harms_only_what_needs_it() {
+        let jobs = vec![
+            job("a", 1, 0.0, &[]),
+            job("wide", 2, 0.0, &[]),
+            job("b", 1, 0.0, &["a"]),
+            job("bad", 1, 0.0, &[]),
+            job("c", 1, 0.0, &["bad"]),
+            job("d", 1, 0.0, &["c"]),
+        ];
+        let list = list((2, 0), jobs);
+        let mut queue = fresh(&list);
+        let failed = JobEnd::Failed { is_final: false };
+        let told = play(&mut queue, &list, |name| match name {
+            "bad" => (3, failed),
+            "a" => (5, JobEnd::Done),
+            _ => (2, JobEnd::Done),
+        });
+        insta::assert_snapshot!(told, @r"
+        0: a starts
+        0: bad starts
+        3: bad Failed { is_final: false }
+        3: c is blocked by bad
+        3: d is blocked by c
+        5: a Done
+        5: wide starts
+        7: wide Done
+        7: b starts
+        9: b Done
+        ");
+        assert_eq!(queue.exit(), Exit::Failed);
+    }
+
+    #[test]
+    fn shares_of_gpus_fill_one_after_the_other_and_whole_ones_stay_whole() {
+        let mut jobs: Vec<FarmJob> =
+            ["a", "b", "c"].map(|name| job(name, 1, 0.5, &[])).into_iter().collect();
+        jobs.push(job("whole", 1, 1.0, &[]));
+        jobs.extend(["x", "y", "z"].map(|name| job(name, 1, 1.0 / 3.0, &[])));
+        let list = list((8, 3), jobs);
+        let mut queue = fresh(&list);
+        let told = play(&mut queue, &list, |_| (1, JobEnd::Done));
+        insta::assert_snapshot!(told, @r"
+        0: a starts on [0]
+        0: b starts on [0]
+        0: c starts on [1]
+        0: whole starts on [2]
+        0: x starts on [1]
+        1: a Done
+        1: y starts on [0]
+        1: b Done
+        1: z starts on [0]
+        1: c Done
+        1: whole Done
+        1: x Done
+        2: y Done
+        2: z Done
+        ");
+        assert_eq!(queue.exit(), Exit::Done);
+    }
+
+    #[test]
+    fn what_was_left_goes_on_and_what_is_done_or_failed_is_not_started_again() {
+        let names = ["done", "failed", "needs-failed", "stopped", "running", "waits"];
+        let mut jobs: Vec<FarmJob> = names.map(|name| job(name, 1, 0.0, &[])).into_iter().collect();
+        jobs[2].needs = vec!["failed".to_owned()];
+        jobs[5].needs = vec!["running".to_owned()];
+        let list = list((2, 0), jobs);
+        let states = vec![
+            JobState::Done,
+            JobState::Failed,
+            JobState::Waiting,
+            JobState::Stopped,
+            JobState::Running,
+            JobState::Blocked,
+        ];
+        let mut queue = Queue::new(&list, states, vec![0; 6]);
+        queue.occupy(4, Vec::new());
+        assert_eq!(queue.next(), [Start { job: 3, gpus: Vec::new() }]);
+        assert_eq!(queue.next(), []);
+        assert!(queue.ended(4, JobEnd::Done).is_empty());
+        assert_eq!(queue.next(), [Start { job: 5, gpus: Vec::new() }]);
+        assert_eq!(queue.state(2), JobState::Blocked);
+        queue.close();
+        queue.ended(3, JobEnd::Stopped);
+        assert!(!queue.is_over());
+        queue.ended(5, JobEnd::Unknown);
+        assert!(queue.is_over() && queue.next().is_empty());
+        assert_eq!(queue.exit(), Exit::Stopped);
+    }
+
+    #[test]
+    fn a_command_is_tried_again_as_often_as_allowed_and_never_after_a_wrong_command_line() {
+        let mut command = job("prepare", 1, 0.0, &[]);
+        (command.kind, command.run) = (JobKind::Command, None);
+        let list = list((1, 0), vec![command]);
+        for (is_final, expected) in [(false, 3), (true, 1)] {
+            let mut queue = Queue::new(&list, vec![JobState::Waiting], vec![2]);
+            let told = play(&mut queue, &list, |_| (1, JobEnd::Failed { is_final }));
+            assert_eq!(told.matches("starts").count(), expected, "{told}");
+            assert_eq!(queue.exit(), Exit::Failed);
+        }
+    }
+}
