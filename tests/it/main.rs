@@ -194,6 +194,9 @@ mod gpu_report;
 mod hanging;
 #[cfg(test)]
 #[cfg(feature = "mpi")]
+mod hosts;
+#[cfg(test)]
+#[cfg(feature = "mpi")]
 mod inputs;
 #[cfg(test)]
 #[cfg(feature = "torch")]
