@@ -108,6 +108,8 @@ mod fake_gpu;
 #[cfg(feature = "mpi")]
 mod farm;
 #[cfg(test)]
+mod farm_files;
+#[cfg(test)]
 #[cfg(feature = "mpi")]
 mod faults;
 #[cfg(test)]
