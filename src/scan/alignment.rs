@@ -11,7 +11,7 @@ use super::vectors::{coordinates, distance, dot, unit};
 const TOLERANCE: f64 = 0.1;
 
 /// Below this many voxels headers say the same.
-const EQUAL: f64 = 1e-9;
+const EQUAL: f64 = 1e-4;
 
 /// By how much distances may differ that should be the same, relative to them.
 const SPACING_TOLERANCE: f64 = 2e-3;

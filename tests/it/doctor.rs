@@ -337,6 +337,12 @@ mod of_files {
 
         3 of 7 cannot be packed as they are
         ");
+        fs::create_dir(folder.path().join("others")).unwrap();
+        fs::write(folder.path().join("others/a_scribble.nii"), scribble().bytes()).unwrap();
+        let others = data(&[words[0], folder.path().join("others").to_str().unwrap()]);
+        assert!(
+            complaint(&others).starts_with("exit code 2\nerror: no image has labels of its name")
+        );
         let json = data(&[words[0], words[1], "--json"]);
         assert_eq!(json.status.code(), Some(1));
         let told: Value = serde_json::from_slice(&json.stdout).unwrap();

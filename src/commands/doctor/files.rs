@@ -165,8 +165,17 @@ fn paired(images: &Path, labels: Option<&Path>) -> Result<Paired> {
                     None => paired.without_labels.push(image.display().to_string()),
                 }
             }
-            paired.without_image =
-                labels.into_values().map(|path| path.display().to_string()).collect();
+            let alone = labels.into_values().map(|path| path.display().to_string());
+            paired.without_image = alone.collect();
+            if paired.pairs.is_empty() {
+                let message = format!(
+                    "no image has labels of its name: there are {} and {}",
+                    few(paired.without_labels.iter().map(|name| format!("`{name}`"))),
+                    few(paired.without_image.iter().map(|name| format!("`{name}`")))
+                );
+                return Err(Failure::usage(message)
+                    .hint("labels need the names of their images, without what is behind them"));
+            }
             Ok(paired)
         }
     }

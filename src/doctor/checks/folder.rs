@@ -101,7 +101,7 @@ pub(super) fn disk(seen: &[Observation]) -> Vec<Said> {
 /// Whether files can be locked, and a lock is seen by other ranks.
 pub(super) fn locks(seen: &[Observation]) -> Vec<Said> {
     let sign = "two runs may take one directory at the same moment; its sign of life keeps all others away, and a start takes longer";
-    of_each(seen, |one| {
+    let said = of_each(seen, |one| {
         let folder = one.folder.got()?;
         let across = one.sight.as_ref().and_then(Answer::got).and_then(|sight| sight.lock);
         Some(match (folder.lock, across) {
@@ -113,7 +113,11 @@ pub(super) fn locks(seen: &[Observation]) -> Vec<Said> {
             (_, Some(_)) => Finding::ok("files can be locked, and all ranks see it"),
             (_, None) => Finding::ok("files can be locked"),
         })
-    })
+    });
+    if said.is_empty() {
+        return of_all(seen, Finding::not_here("no rank can write there"));
+    }
+    said
 }
 
 /// Whether all ranks see what rank 0 writes there.
@@ -180,6 +184,8 @@ mod tests {
         let words = "its file system did not answer within 10 s";
         assert_eq!(first(&folder(&seen)), (State::Fails, words, &[1][..]));
         assert_eq!(first(&disk(&seen)).0, State::Ok);
+        seen[0].folder = refused("cannot write into `runs`: Read-only file system");
+        assert_eq!([first(&disk(&seen)).0, first(&locks(&seen)).0], [State::NotHere; 2]);
     }
 
     #[test]

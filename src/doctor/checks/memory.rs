@@ -98,10 +98,16 @@ fn of_rank(one: &Observation, wanted: u64) -> Finding {
     let Limits { open_files, open_files_at_most, file_bytes, address_bytes, locked_bytes } =
         &one.limits;
     if let Some(files) = open_files.filter(|&files| files < 4 * wanted) {
-        let most =
-            open_files_at_most.map_or_else(|| "unlimited".to_owned(), |most| most.to_string());
         let evidence = format!("{files} files may be open, and a run may open {wanted}");
-        let hint = format!("`ulimit -n {}` before it starts; {most} is the most", 4 * wanted);
+        let hint = match open_files_at_most {
+            Some(most) if *most < wanted => {
+                format!(
+                    "ask an administrator for more than {most}, which `ulimit -n` cannot exceed"
+                )
+            }
+            Some(most) => format!("`ulimit -n {}` before it starts", (*most).min(4 * wanted)),
+            None => format!("`ulimit -n {}` before it starts", 4 * wanted),
+        };
         let is_enough = files >= wanted;
         return if is_enough {
             let evidence = format!("{evidence}: that is close");
@@ -207,6 +213,12 @@ mod tests {
         let (state, words) = told(|limits| limits.open_files = Some(32));
         assert_eq!((state, &*words), (State::Fails, "32 files may be open, and a run may open 68"));
         assert_eq!(told(|limits| limits.open_files = Some(100)).0, State::Warning);
+        let mut seen = on_hosts(&["a"]);
+        seen[0].limits.open_files = Some(32);
+        let hint = |seen: &[Observation]| limits(seen)[0].finding.hint.clone().unwrap();
+        assert_eq!(hint(&seen), "`ulimit -n 264` before it starts");
+        seen[0].limits.open_files_at_most = Some(32);
+        assert!(hint(&seen).starts_with("ask an administrator"));
         assert_eq!(told(|limits| limits.file_bytes = Some(1 << 20)).0, State::Warning);
         assert_eq!(told(|limits| limits.address_bytes = Some(1 << 30)).0, State::Warning);
         assert_eq!(told(|limits| limits.locked_bytes = Some(1 << 16)).0, State::Warning);

@@ -121,7 +121,7 @@ pub(super) fn processors(seen: &[Observation]) -> Vec<Said> {
                 unbind,
             );
         }
-        if is_bound && ranks.len() > 1 {
+        if is_bound && ranks[0].mpi.introduced_by.is_some() {
             return Finding::warning(format!("{words}: the others stay idle"), unbind);
         }
         Finding::ok(words)
@@ -206,6 +206,11 @@ mod tests {
             "2 ranks with 2 threads in all, bound to 2 of 8 processors: the others stay idle";
         assert_eq!(bound(&[(0..1, 1), (1..2, 1)]), told(Warning, idle));
         assert_eq!(bound(&[(0..4, 1), (3..8, 1)]).0, Warning);
+        // One rank on each host, which a launcher has bound to a core.
+        let mut seen = on_hosts(&["a", "b"]);
+        seen.iter_mut()
+            .for_each(|one| (one.processors.allowed, one.processors.threads) = (vec![0], 1));
+        assert_eq!(processors(&seen)[0].finding.state, Warning);
         assert_eq!(bound(&[(0..4, 4), (4..8, 4)]).0, Ok);
         assert_eq!(
             bound(&[(0..2, 2)]),
