@@ -55,6 +55,8 @@ pub const THREADS: usize = 1 << 10;
 pub const PREVIEW_SLICES: usize = 1 << 10;
 /// Bytes of one line of a run log.
 pub const LOG_LINE_BYTES: usize = 1 << 20;
+/// Rows of one farm.
+pub const FARM_ROWS: usize = 1 << 10;
 /// Jobs of one farm.
 pub const FARM_JOBS: usize = 1 << 14;
 /// Bytes of the name of a job of a farm, which files have.

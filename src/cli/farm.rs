@@ -4,6 +4,7 @@ use clap::Args;
 use std::path::PathBuf;
 
 /// Arguments of `scrimp farm`.
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 #[derive(Debug, Args)]
 pub struct Farm {
     /// The farm file: rows, folds, seeds, and what they need

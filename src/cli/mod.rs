@@ -206,7 +206,7 @@ pub struct Watch {
     #[arg(long, conflicts_with = "plain")]
     pub once: bool,
     /// Print what is known by now as JSON and exit
-    #[arg(long, conflicts_with_all = ["plain", "once"])]
+    #[arg(long, conflicts_with = "plain")]
     pub json: bool,
     /// Write lines instead of taking over the terminal, as is done where there is none
     #[arg(long)]

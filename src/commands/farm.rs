@@ -6,7 +6,7 @@ mod check;
 mod ledger;
 mod process;
 mod recover;
-mod run;
+mod running;
 mod submit;
 mod table;
 mod wish;
@@ -44,17 +44,17 @@ pub(super) fn run(arguments: &cli::Farm) -> Result<Exit> {
             return Err(Failure::usage(format!("there is no farm in `{root}`"))
                 .hint("name the farm directory with `--run DIR`"));
         }
-        print(&table::make(&file, &plan, &directory)?.markdown)?;
+        show(&table::make(&file, &plan, &directory)?.markdown)?;
         return Ok(Exit::Done);
     }
     refuse_missing_gpus(&file, &room)?;
     let plan = check::all(&file, plan)?;
     if arguments.print {
-        print(&listing(&plan, &directory))?;
+        show(&listing(&plan, &directory))?;
         return Ok(Exit::Done);
     }
     check::refuse_missing_data(&plan)?;
-    run::Farm::begin(&file, plan, room, directory, arguments)?.run()
+    running::Farm::begin(&file, plan, room, directory, arguments)?.run()
 }
 
 /// The slots of this machine, or of the allocation that this is in.
@@ -116,6 +116,11 @@ fn listing(plan: &FarmPlan, directory: &FarmDirectory) -> String {
         let _ = writeln!(text, "    {command}");
     }
     text
+}
+
+/// Writes what was asked for to stdout.
+fn show(text: &str) -> Result<()> {
+    print(text)
 }
 
 /// Tells a person what the farm does.

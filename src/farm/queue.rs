@@ -94,7 +94,7 @@ impl Queue {
     }
 
     /// The jobs that are to be started now, which run from here on.
-    pub fn next(&mut self) -> Vec<Start> {
+    pub fn starts(&mut self) -> Vec<Start> {
         let mut starts = Vec::new();
         for job in 0..self.jobs.len() {
             if self.is_closed || !self.is_ready(job) {
@@ -219,7 +219,7 @@ mod tests {
     fn play(queue: &mut Queue, list: &JobList, takes: impl Fn(&str) -> (u64, JobEnd)) -> String {
         let (mut now, mut running, mut told) = (0, Vec::new(), String::new());
         while !queue.is_over() {
-            for Start { job, gpus } in queue.next() {
+            for Start { job, gpus } in queue.starts() {
                 let name = &list.jobs[job].name;
                 let (time, end) = takes(name);
                 let on = if gpus.is_empty() { String::new() } else { format!(" on {gpus:?}") };
@@ -316,16 +316,16 @@ mod tests {
         ];
         let mut queue = Queue::new(&list, states, vec![0; 6]);
         queue.occupy(4, Vec::new());
-        assert_eq!(queue.next(), [Start { job: 3, gpus: Vec::new() }]);
-        assert_eq!(queue.next(), []);
+        assert_eq!(queue.starts(), [Start { job: 3, gpus: Vec::new() }]);
+        assert_eq!(queue.starts(), []);
         assert!(queue.ended(4, JobEnd::Done).is_empty());
-        assert_eq!(queue.next(), [Start { job: 5, gpus: Vec::new() }]);
+        assert_eq!(queue.starts(), [Start { job: 5, gpus: Vec::new() }]);
         assert_eq!(queue.state(2), JobState::Blocked);
         queue.close();
         queue.ended(3, JobEnd::Stopped);
         assert!(!queue.is_over());
         queue.ended(5, JobEnd::Unknown);
-        assert!(queue.is_over() && queue.next().is_empty());
+        assert!(queue.is_over() && queue.starts().is_empty());
         assert_eq!(queue.exit(), Exit::Stopped);
     }
 

@@ -78,11 +78,11 @@ impl RunFacts {
             RunEvent::Health(health) => *peak = (*peak).max(health.memory_bytes),
             RunEvent::RunStarted(_) if is_first => self.end = None,
             RunEvent::CheckpointSaved { step, .. } => self.newest_checkpoint = Some(step),
-            RunEvent::RunEnded { status, message, .. } => {
-                // The rank that has the failure says so, whichever it is.
-                if self.end.as_ref().is_none_or(|end| end.time_ms <= time_ms) {
-                    self.end = Some(RunEnd { status, message, time_ms });
-                }
+            // The rank that has the failure says so, whichever it is.
+            RunEvent::RunEnded { status, message, .. }
+                if self.end.as_ref().is_none_or(|end| end.time_ms <= time_ms) =>
+            {
+                self.end = Some(RunEnd { status, message, time_ms });
             }
             _ => {}
         }
@@ -163,7 +163,9 @@ mod tests {
         ];
         for (rank, events) in events.iter().enumerate() {
             let mut log = LogWriter::open(&run.rank_events(rank), rank as u32).unwrap();
-            events.iter().for_each(|event| log.emit(event));
+            for event in events {
+                log.emit(event);
+            }
         }
         let facts = RunFacts::read(&run).unwrap();
         assert_eq!((facts.memory_bytes, facts.gpu_memory_bytes), (Some(37), None));

@@ -288,7 +288,7 @@ impl Layout<'_> {
         let mut csv = csv::Writer::from_writer(Vec::new());
         let mut heads: Vec<String> =
             ["row", "jobs", "scored_jobs", "cases"].map(str::to_owned).to_vec();
-        for name in self.structures.iter().map(String::as_str).chain(["mean"]) {
+        for name in self.structures.iter().map(String::as_str).chain(["all"]) {
             heads.extend(
                 ["mean", "sd_over_jobs", "sd_over_cases"].map(|what| format!("dice_{name}_{what}")),
             );
@@ -395,10 +395,10 @@ mod tests {
 
     /// Two folds of three cases each, with two structures.
     fn row(name: &str, better: f64) -> RowResults {
-        let job = |fold: usize| {
-            let cases = (0..3).flat_map(|number| {
+        let job = |fold: u32| {
+            let cases = (0..3u32).flat_map(|number| {
                 let name = format!("fold{fold}-{number}");
-                let dice = 0.5 + 0.1 * number as f64 + 0.02 * fold as f64 + better;
+                let dice = 0.5 + 0.1 * f64::from(number) + 0.02 * f64::from(fold) + better;
                 let undefined = if number == 0 { f64::NAN } else { 4.0 };
                 [case(&name, "LV", dice, 8.0), case(&name, "a|b", dice - 0.1, undefined)]
             });
@@ -433,7 +433,13 @@ mod tests {
         Process-hours are those of the processes of a row's jobs and of all jobs that they need, in all attempts; memory is the most that the processes of one job held.
         p is that of Wilcoxon's signed-rank test, two-sided, of the mean Dice of the cases that a row and `plain` both scored, over seeds the mean; scans of one patient count as several cases.
         ");
-        insta::assert_snapshot!(csv, @"");
+        insta::assert_snapshot!(csv, @r"
+        row,jobs,scored_jobs,cases,dice_LV_mean,dice_LV_sd_over_jobs,dice_LV_sd_over_cases,dice_a|b_mean,dice_a|b_sd_over_jobs,dice_a|b_sd_over_cases,dice_all_mean,dice_all_sd_over_jobs,dice_all_sd_over_cases,hd95_mean,hd95_sd_over_jobs,hd95_undefined,asd_mean,asd_sd_over_jobs,asd_undefined,unit,compared_with,p,compared_cases,gpu_hours,process_hours,memory_bytes,gpu_memory_bytes
+        plain,2,2,6,0.63,0.014142135623730963,0.09011104260855046,0.53,0.014142135623730963,0.09011104260855046,0.5800000000000001,0.014142135623730963,0.09011104260855043,6,0,2,1.5,0,2,mm,,,,0,1.5,2345000000,
+        better,2,2,6,0.68,0.014142135623730963,0.09011104260855046,0.58,0.014142135623730963,0.09011104260855046,0.63,0.014142135623730963,0.09011104260855048,6,0,2,1.5,0,2,mm,plain,0.03125,6,0,1.5,2345000000,
+        half-done,2,1,3,0.42,,0.1,0.32,,0.10000000000000003,0.37,,0.1,6,,1,1.5,,1,mm,plain,0.25,3,0,1.5,2345000000,
+        nothing,2,0,0,,,,,,,,,,,,0,,,0,mm,plain,,,,,,
+        ");
     }
 
     #[test]

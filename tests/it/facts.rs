@@ -16,9 +16,11 @@ fn commands(of: &Command, words: &str, found: &mut Vec<(String, Command)>) {
         of.get_subcommands().filter(|part| !part.is_hide_set() && part.get_name() != "help");
     for part in parts {
         let words = format!("{words} {}", part.get_name()).trim().to_owned();
-        if part.has_subcommands() {
-            commands(part, &words, found);
-        } else {
+        commands(part, &words, found);
+        // `scrimp doctor` is a command with a part beside it.
+        if !part.has_subcommands()
+            || part.get_arguments().any(|argument| argument.get_id() == "json")
+        {
             found.push((words, part.clone()));
         }
     }

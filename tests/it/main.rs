@@ -108,6 +108,8 @@ mod fake_gpu;
 #[cfg(feature = "mpi")]
 mod farm;
 #[cfg(test)]
+mod farm_files;
+#[cfg(test)]
 #[cfg(feature = "mpi")]
 mod faults;
 #[cfg(test)]
@@ -190,6 +192,9 @@ mod gpu_report;
 #[cfg(test)]
 #[cfg(feature = "mpi")]
 mod hanging;
+#[cfg(test)]
+#[cfg(feature = "mpi")]
+mod hosts;
 #[cfg(test)]
 #[cfg(feature = "mpi")]
 mod inputs;

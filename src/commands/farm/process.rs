@@ -9,6 +9,7 @@ use crate::runlog::directory::RunDirectory;
 use crate::runlog::farm::{FarmDirectory, FarmJob, JobKind, JobReport};
 use crate::signals::{self, Suspension};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use std::fs::TryLockError;
 use std::io::Write;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
@@ -35,6 +36,7 @@ pub(super) struct Work {
     pub(super) job: usize,
     kind: JobKind,
     run: RunDirectory,
+    log: PathBuf,
     code_file: PathBuf,
     leader: Leader,
     /// What it was asked, as [`Wish`](super::wish::Wish) counts, and when last.
@@ -82,6 +84,9 @@ impl Work {
             }
         };
         let mut log = files::open_to_append(&directory.log(&job.name)).context(doing)?;
+        // What is started inherits the lock, and keeps it when this process is gone. Where there are no locks, its
+        // number tells that it lives.
+        drop(log.try_lock());
         let shown =
             crate::launch::CommandLine { variables: Vec::new(), words: started.words.to_vec() };
         writeln!(log, "$ {shown}").context(doing)?;
@@ -107,7 +112,7 @@ impl Work {
     ) -> Option<Self> {
         let work = Self::of(number, job, directory, Leader::Found(report.living_process()));
         let has_leader = matches!(work.leader, Leader::Found(Some(_)));
-        (has_leader || work.is_written()).then_some(work)
+        (has_leader || work.is_written() || work.is_held()).then_some(work)
     }
 
     fn of(number: usize, job: &FarmJob, directory: &FarmDirectory, leader: Leader) -> Self {
@@ -115,6 +120,7 @@ impl Work {
             job: number,
             kind: job.kind,
             run: directory.run(&job.name),
+            log: directory.log(&job.name),
             code_file: code_file(directory, &job.name),
             leader,
             asked: 0,
@@ -125,6 +131,12 @@ impl Work {
     /// Whether a process writes the run directory of a job that trains.
     fn is_written(&self) -> bool {
         self.kind == JobKind::Train && self.run.writer().is_some()
+    }
+
+    /// Whether a process has the log of the job that it was started with.
+    fn is_held(&self) -> bool {
+        let log = files::open(&self.log);
+        log.is_ok_and(|log| matches!(log.try_lock(), Err(TryLockError::WouldBlock)))
     }
 
     /// The number of its first process, where that lives.
@@ -151,7 +163,7 @@ impl Work {
             }
             Leader::Found(pid) => {
                 *pid = report.living_process();
-                if pid.is_some() || self.is_written() {
+                if pid.is_some() || self.is_written() || self.is_held() {
                     return Ok(None);
                 }
                 Ok(Some(self.left_behind()))
@@ -169,7 +181,8 @@ impl Work {
     pub(super) fn ask(&mut self, level: u8, signal: signals::Signal) {
         let is_first = level > self.asked;
         let ends = level >= super::wish::Wish::END;
-        if !is_first && !(ends && self.asked_at.elapsed() >= AGAIN) {
+        let is_due = is_first || (ends && self.asked_at.elapsed() >= AGAIN);
+        if !is_due {
             return;
         }
         (self.asked, self.asked_at) = (level.max(self.asked), Instant::now());
@@ -348,6 +361,9 @@ mod tests {
         let (mut own, report) = started(&directory, "exec sleep 1000");
         let found = Work::find(0, &job(JobKind::Command), &directory, &report);
         let mut found = found.unwrap();
+        // Also where the farm was killed before it noted the number of the process.
+        let blind = Work::find(0, &job(JobKind::Command), &directory, &JobReport::waiting());
+        assert_eq!(blind.unwrap().ended(&JobReport::waiting()).unwrap(), None);
         assert_eq!(found.ended(&report).unwrap(), None);
         found.ask(super::super::wish::Wish::STOP, signals::Signal::Interrupt);
         assert_eq!(end(&mut own, &report), Ended::With(128 + 15));

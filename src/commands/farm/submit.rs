@@ -44,7 +44,7 @@ pub(super) fn run(
             // Writing to a string cannot fail.
             let _ = writeln!(shown, "{}", words.join(" "));
         }
-        super::print(&shown)?;
+        super::show(&shown)?;
         return Ok(Exit::Done);
     }
     check::refuse_missing_data(&plan)?;
@@ -81,14 +81,14 @@ fn submit(
     }
     super::write(&directory.file(), file.text())?;
     directory.write_jobs(&plan.list)?;
-    let mut given: BTreeMap<&str, String> = BTreeMap::new();
+    let (mut given, mut lines) = (BTreeMap::<&str, String>::new(), String::new());
     for one in all {
         super::write(&one.path, &one.script)?;
         let number = sbatch(&one.words(|need| given.get(need).cloned()))?;
         tell(format_args!("`{}` is job {number}", one.name));
+        // Writing to a string cannot fail.
+        let _ = writeln!(lines, "{number} {}", one.name);
         given.insert(&one.name, number);
-        let lines: String =
-            given.iter().map(|(name, number)| format!("{number} {name}\n")).collect();
         super::write(&noted, &lines)?;
     }
     tell(format_args!(

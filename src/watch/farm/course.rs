@@ -111,11 +111,12 @@ impl LogEnd {
             // The rest of the line that is jumped into is none.
             self.unfinished = b"-".to_vec();
         }
-        let piece = read_at(&mut file, start, length - start)?;
+        let mut piece = read_at(&mut file, start, length - start)?;
         self.offset = start + piece.len() as u64;
         self.take(&piece);
         if is_first && self.course.mean_dice.is_none() {
-            self.look_for_score(&mut file, start)?;
+            keep_first_line(&mut piece);
+            self.look_for_score(&mut file, start, piece)?;
         }
         Ok(())
     }
@@ -181,11 +182,14 @@ impl LogEnd {
         }
     }
 
-    /// Looks for the last evaluation in front of `end`.
-    fn look_for_score(&mut self, file: &mut std::fs::File, end: u64) -> std::io::Result<()> {
+    /// Looks for the last evaluation in front of `end`, where the rest of a line stands, `behind`.
+    fn look_for_score(
+        &mut self,
+        file: &mut std::fs::File,
+        end: u64,
+        mut behind: Vec<u8>,
+    ) -> std::io::Result<()> {
         let (mut end, stop) = (end, end.saturating_sub(FARTHEST_BYTES));
-        // The beginning of a line whose end was read before.
-        let mut behind = Vec::new();
         while end > stop {
             let start = end.saturating_sub(PIECE_BYTES).max(stop);
             let mut piece = read_at(file, start, end - start)?;
@@ -197,7 +201,7 @@ impl LogEnd {
                 self.fold(record);
                 return Ok(());
             }
-            piece.truncate(piece.iter().position(|&byte| byte == b'\n').unwrap_or(piece.len()));
+            keep_first_line(&mut piece);
             behind = if piece.len() <= LOG_LINE_BYTES { piece } else { Vec::new() };
             end = start;
         }
@@ -210,6 +214,10 @@ fn read_at(file: &mut std::fs::File, start: u64, length: u64) -> std::io::Result
     file.seek(SeekFrom::Start(start))?;
     file.take(length).read_to_end(&mut piece)?;
     Ok(piece)
+}
+
+fn keep_first_line(piece: &mut Vec<u8>) {
+    piece.truncate(piece.iter().position(|&byte| byte == b'\n').unwrap_or(piece.len()));
 }
 
 fn tells(line: &[u8]) -> bool {
@@ -282,6 +290,14 @@ mod tests {
         assert!(end.look());
         assert_eq!((end.course().step, end.course().mean_dice), (9, Some(0.75)));
         assert_eq!(end.course().pace_ms, Some(20.0));
+        // Wherever the pieces are cut.
+        for behind in 0..400 {
+            let text =
+                [step(1), scores(2, 0.5), "x".repeat(PIECE_BYTES as usize - behind)].concat();
+            fs::write(folder.path().join("cut"), text + "\n").unwrap();
+            let mut cut = LogEnd::new(folder.path().join("cut"));
+            assert!(cut.look() && cut.course().mean_dice == Some(0.5), "{behind}");
+        }
         // What lies farther away is not looked for, and more than that is jumped over.
         let long = quiet.repeat(7);
         append(&path, &[scores(10, 0.5), long, step(11)].concat());

@@ -14,6 +14,9 @@ use std::path::Path;
 /// How long after a change of a folder another one may have the same time: that of file systems which count seconds.
 const COARSE_NS: i128 = 3_000_000_000;
 
+/// Looks after which all reports are looked at, whatever their folder says.
+const LOOKS: u32 = 30;
+
 /// What is new in a farm directory.
 #[derive(Debug)]
 pub struct FarmFeed {
@@ -25,6 +28,8 @@ pub struct FarmFeed {
     reports: Vec<Option<Stamp>>,
     list: Option<Stamp>,
     folder: Option<Stamp>,
+    /// Looks since all reports were looked at.
+    looks: u32,
 }
 
 /// What tells whether a file or folder has changed: number, length, time.
@@ -46,8 +51,8 @@ impl FarmFeed {
         }
         let list = stamp(&directory.jobs());
         let facts = of(&directory)?;
-        let mut feed =
-            Self { directory, facts, logs: Vec::new(), reports: Vec::new(), list, folder: None };
+        let (logs, reports, folder, looks) = (Vec::new(), Vec::new(), None, 0);
+        let mut feed = Self { directory, facts, logs, reports, list, folder, looks };
         feed.begin();
         feed.look_at_jobs(true);
         Ok(feed)
@@ -98,7 +103,8 @@ impl FarmFeed {
         };
         let is_same = folder.is_none_or(is_settled);
         self.folder = folder;
-        !is_same
+        self.looks = if is_same && self.looks < LOOKS { self.looks + 1 } else { 0 };
+        self.looks == 0
     }
 
     fn look_at_jobs(&mut self, is_first: bool) -> bool {

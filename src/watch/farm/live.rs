@@ -143,7 +143,13 @@ impl<S: FarmSource> Session<'_, S> {
         }
         let notice = Some(format!("q goes back to the farm, from `{}`", job.name));
         let ui = Ui { runs: 1, notice, ..Ui::default() };
-        let mut source = self.source.of_run(&directory)?;
+        let mut source = match self.source.of_run(&directory) {
+            Ok(source) => source,
+            Err(failure) => {
+                self.ui.notice = Some(failure.message().to_owned());
+                return Ok(());
+            }
+        };
         run_from(ui, &[directory], (terminal, self.screen), &mut *source)?;
         // Pictures do not go away by being drawn over.
         terminal.clear().context(|| "cannot draw on the terminal")

@@ -45,9 +45,8 @@ fn page(title: &str, introduction: &str) -> String {
 pub(super) fn commands() -> String {
     let mut text = page(
         "Commands",
-        "Every command exits with 0 when it is done, 1 when it failed and 2 when the command line or \
-         the\nconfiguration is wrong; training also with [75 or 77 when it was stopped and 76\n\
-         when it hung](../concepts/stopping.md).",
+        "Every command exits with one of [these codes](exit-codes.md), and with `--json` tells facts\nas \
+         [JSON](../guides/scripts.md).",
     );
     let mut root = scrimp::cli::Cli::command();
     root.build();
@@ -80,6 +79,10 @@ fn one_command(text: &mut String, of: &mut Command) {
     if name == "scrimp watch" {
         text.push_str("\nKeys of the dashboard:\n\n| key | what it does |\n|---|---|\n");
         for key in scrimp::watch::update::KEYS {
+            writeln!(text, "| `{}` | {} |", key.name, key.help).unwrap();
+        }
+        text.push_str("\nKeys of the dashboard of a farm:\n\n| key | what it does |\n|---|---|\n");
+        for key in scrimp::watch::farm::FARM_KEYS {
             writeln!(text, "| `{}` | {} |", key.name, key.help).unwrap();
         }
     }

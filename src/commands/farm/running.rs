@@ -20,10 +20,12 @@ use crate::runlog::now_ms;
 use crate::signals::Signal;
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Between two looks at the jobs.
 const PAUSE: Duration = Duration::from_millis(50);
+/// Between two looks at the directory.
+const LOOK: Duration = Duration::from_secs(1);
 /// Runs stop by themselves before the end of the time; so long before it the other commands are ended.
 const LAST_MOMENTS: Duration = Duration::from_secs(20);
 
@@ -47,6 +49,8 @@ pub(super) struct Farm<'a> {
     was_cancelled: bool,
     /// What keeps the farm from going on.
     failure: Option<Failure>,
+    /// When the directory was looked at last.
+    looked_at: Instant,
 }
 
 impl<'a> Farm<'a> {
@@ -83,6 +87,7 @@ impl<'a> Farm<'a> {
             is_out_of_time: false,
             was_cancelled: false,
             failure: None,
+            looked_at: Instant::now(),
             ledger,
         })
     }
@@ -102,7 +107,7 @@ impl<'a> Farm<'a> {
         while !self.queue.is_over() {
             self.look_at_wishes();
             self.look_at_ends();
-            for start in self.queue.next() {
+            for start in self.queue.starts() {
                 if let Err(failure) = self.start(&start) {
                     self.queue.ended(start.job, JobEnd::Unknown);
                     self.give_up(failure);
@@ -152,19 +157,9 @@ impl<'a> Farm<'a> {
     }
 
     fn look_at_wishes(&mut self) {
-        let run = self.ledger.directory.as_run();
-        if self.wish.level() == 0
-            && let Some(request) = run.requested(&run.stop_request())
-        {
-            self.was_requested = true;
-            let by = if request.by.is_empty() { "somebody" } else { &request.by };
-            tell(format_args!(
-                "{by} asked for a stop: starts nothing more and asks all jobs to save and stop"
-            ));
-            self.wish.stop();
-        }
-        if let Err(failure) = self.claim.fence().check() {
-            self.give_up(failure);
+        if self.looked_at.elapsed() >= LOOK {
+            self.looked_at = Instant::now();
+            self.look_at_the_directory();
         }
         let left =
             self.deadline.map(|end| end.duration_since(SystemTime::now()).unwrap_or_default());
@@ -183,6 +178,22 @@ impl<'a> Farm<'a> {
         let signal = self.wish.signal().unwrap_or(in_its_place);
         for work in &mut self.works {
             work.ask(level, signal);
+        }
+    }
+
+    fn look_at_the_directory(&mut self) {
+        let run = self.ledger.directory.as_run();
+        let request = run.requested(&run.stop_request()).filter(|_| !self.was_requested);
+        if let Some(request) = request {
+            self.was_requested = true;
+            let by = if request.by.is_empty() { "somebody" } else { &request.by };
+            tell(format_args!(
+                "{by} asked for a stop: starts nothing more and asks all jobs to save and stop"
+            ));
+            self.wish.stop();
+        }
+        if let Err(failure) = self.claim.fence().check() {
+            self.give_up(failure);
         }
     }
 
@@ -222,7 +233,7 @@ impl<'a> Farm<'a> {
         let (number, asked) = (work.job, work.asked());
         let ended = match ended {
             Ended::Unseen => self.ledger.end_of(number)?.0,
-            with => with,
+            Ended::With(code) => Ended::With(code),
         };
         self.ledger.add_time(number, now_ms());
         let end = match ended {
@@ -272,7 +283,7 @@ impl<'a> Farm<'a> {
             return Err(failure.hint("the same command goes on where the jobs were left"));
         }
         let made = table::make(self.file, &self.ledger.plan, &self.ledger.directory)?;
-        super::print(&made.markdown)?;
+        super::show(&made.markdown)?;
         for (job, report) in self.ledger.plan.list.jobs.iter().zip(&self.ledger.reports) {
             if matches!(report.state, JobState::Failed | JobState::Blocked) {
                 let (name, state) = (&job.name, report.state.name());
