@@ -356,7 +356,7 @@ impl Launcher {
     fn exit_behind(&self, code: i32) -> Option<Exit> {
         let is_told = Exit::ALL.iter().any(|exit| *exit as i32 == code);
         let left = if is_told { None } else { left_exit(&self.directory) };
-        left.filter(|exit| *exit != Exit::Done)
+        left.filter(|exit| exit.is_stop() || *exit == Exit::Hung)
     }
 
     /// Sends what `mpirun` passes on, and leaves for the first rank what it stands for.
