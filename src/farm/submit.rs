@@ -231,12 +231,6 @@ exec scrimp launch --ranks \"$SLURM_NTASKS\" \\
         #SBATCH --ntasks-per-node=1
         set -euo pipefail
         cd "$SLURM_SUBMIT_DIR"
-
-        if [ -z "${SLURM_JOB_END_TIME-}" ]; then
-          end=$(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%e) && [ -n "$end" ] &&
-            SLURM_JOB_END_TIME=$(date -d "$end" +%s) && export SLURM_JOB_END_TIME
-        fi
-
         export PATH='/opt/a b':"$PATH"
         exec sh -ec 'rm -rf "$0"; mkdir -p "$0"; exec "$@"' runs/farm/jobs/first scrimp prepare phantom --to runs/farm/jobs/first/p.h5
 
@@ -251,14 +245,8 @@ exec scrimp launch --ranks \"$SLURM_NTASKS\" \\
         #SBATCH --gpus-per-node=2
         set -euo pipefail
         cd "$SLURM_SUBMIT_DIR"
-
-        if [ -z "${SLURM_JOB_END_TIME-}" ]; then
-          end=$(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%e) && [ -n "$end" ] &&
-            SLURM_JOB_END_TIME=$(date -d "$end" +%s) && export SLURM_JOB_END_TIME
-        fi
-
         export PATH='/opt/a b':"$PATH"
-        exec scrimp launch b.toml -n 2 --run runs/farm/jobs/second --requeue 'scontrol requeue "$SLURM_JOB_ID"' --set 'data.path=runs/farm/jobs/first/it'\\''s.h5'
+        exec scrimp launch b.toml -n 2 --run runs/farm/jobs/second --requeue 'scontrol requeue "$SLURM_JOB_ID"' --set 'data.path=runs/farm/jobs/first/it'\''s.h5'
         "#);
         let rest =
             submissions(&plan, &directory, (&template, Path::new("/")), |name| name == "second");
