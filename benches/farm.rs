@@ -105,7 +105,9 @@ fn log(farm: &FarmDirectory, job: usize, steps: u64) -> Result<LogWriter> {
     let run = farm.run(&name(job));
     std::fs::create_dir_all(run.events()).context(|| "cannot make a run directory")?;
     let mut log = LogWriter::open(&run.rank_events(0), 0)?;
-    (1..=steps).for_each(|step| log_step(&mut log, step));
+    for step in 1..=steps {
+        log_step(&mut log, step);
+    }
     Ok(log)
 }
 
@@ -113,7 +115,9 @@ fn log(farm: &FarmDirectory, job: usize, steps: u64) -> Result<LogWriter> {
 fn train(logs: &mut [LogWriter], mut also: impl FnMut(u64) -> Result<()>) -> Result<()> {
     let start = Instant::now();
     for second in 1..=WATCHED.as_secs() {
-        logs.iter_mut().for_each(|log| log_step(log, STEPS + second));
+        for log in &mut *logs {
+            log_step(log, STEPS + second);
+        }
         also(second)?;
         std::thread::sleep(Duration::from_secs(second).saturating_sub(start.elapsed()));
     }

@@ -4,6 +4,7 @@ use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 
 /// Arguments of `scrimp predict`.
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 #[derive(Debug, Args)]
 pub struct Predict {
     /// Run directories or checkpoints; several predict together, as the mean of their probabilities

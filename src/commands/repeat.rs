@@ -386,7 +386,8 @@ impl Verdict {
             share => format!("to {share:e} of the larger one"),
         };
         let from = format!("from `{}` on {}", self.checkpoint.display(), counted(*ranks));
-        let notes = self.notes.iter().map(|note| format!("note: {note}\n")).collect::<String>();
+        let notes =
+            self.notes.iter().fold(String::new(), |text, note| text + "note: " + note + "\n");
         let Some(first) = &self.first_difference else {
             return format!("the same: {all}, {within}, {from}\n{notes}");
         };

@@ -90,11 +90,12 @@ impl Look {
         let terminal = Abilities::find();
         let is_ascii = arguments.ascii || !terminal.speaks_utf8;
         let can_draw = terminal.is_terminal && terminal.has_cursor;
-        let screen = (can_draw && !arguments.plain).then(|| Screen {
+        let screen = Screen {
             theme: Theme { has_colour: terminal.has_colour, is_ascii },
             pause: if terminal.is_remote { REMOTE_PAUSE } else { PAUSE },
             find_picker: terminal::find_picker,
-        });
+        };
+        let screen = (can_draw && !arguments.plain).then_some(screen);
         let columns = terminal.size.map_or(FRAME.0, |size| size.0);
         Self { size: arguments.size.unwrap_or((columns, FRAME.1)), is_ascii, screen }
     }

@@ -155,13 +155,12 @@ impl Report {
     fn verdict(&self) -> String {
         let of = |state| {
             let found = self.lines.iter().filter(move |line| line.state == state);
-            let checks: Vec<&str> = found.map(|line| line.check).collect();
-            let mut once = Vec::new();
-            checks.into_iter().for_each(|check| {
-                if !once.contains(&check) {
-                    once.push(check)
+            let mut once: Vec<&str> = Vec::new();
+            for line in found {
+                if !once.contains(&line.check) {
+                    once.push(line.check);
                 }
-            });
+            }
             once.join(", ")
         };
         let (fails, warnings) = (of(State::Fails), of(State::Warning));

@@ -9,7 +9,7 @@ use crate::error::{Context, Failure, Result};
 use crate::files;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// How often clocks are compared: the shortest exchange says most.
@@ -22,7 +22,7 @@ const LOOKS: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(5);
 
 /// How long [`sight`] takes at most.
-pub const LONGEST_SIGHT: Duration = Duration::from_secs(120);
+pub const LONGEST_SIGHT: Duration = Duration::from_mins(2);
 
 /// The messages of all ranks in their order, on every rank.
 type Gather<'a> = &'a dyn Fn(&[u8]) -> Result<Vec<Vec<u8>>>;
@@ -129,7 +129,7 @@ pub fn sight(company: Company<'_>, folder: &Path) -> Result<Option<Answer<Sight>
     Ok(Some(seen))
 }
 
-fn look_for(path: &PathBuf) -> Sight {
+fn look_for(path: &Path) -> Sight {
     let start = Instant::now();
     loop {
         if let Ok(file) = files::open(path) {

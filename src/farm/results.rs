@@ -19,7 +19,7 @@ const LAST_WORDS_BYTES: u64 = 1 << 14;
 
 /// What the logs of a run tell.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct RunFacts {
+pub struct RunOutcome {
     /// How the last start said that it ended, where it could say so.
     pub end: Option<RunEnd>,
     /// The step of the checkpoint that the log names last.
@@ -41,10 +41,10 @@ pub struct RunEnd {
     pub time_ms: u64,
 }
 
-impl RunFacts {
+impl RunOutcome {
     /// Reads the logs of all ranks.
     pub fn read(run: &RunDirectory) -> Result<Self> {
-        let mut facts = Self::default();
+        let mut outcome = Self::default();
         for rank in 0.. {
             let path = run.rank_events(rank);
             if !path.exists() {
@@ -58,14 +58,14 @@ impl RunFacts {
                     break;
                 }
                 for record in records {
-                    facts.take(record, rank == 0, &mut peak);
+                    outcome.take(record, rank == 0, &mut peak);
                 }
             }
             if let Some(peak) = peak {
-                facts.memory_bytes = Some(facts.memory_bytes.unwrap_or(0) + peak);
+                outcome.memory_bytes = Some(outcome.memory_bytes.unwrap_or(0) + peak);
             }
         }
-        Ok(facts)
+        Ok(outcome)
     }
 
     fn take(&mut self, record: Record, is_first: bool, peak: &mut Option<u64>) {
@@ -151,7 +151,7 @@ mod tests {
     fn peaks_of_ranks_add_up_and_the_last_end_counts() {
         let folder = tempfile::tempdir().unwrap();
         let run = RunDirectory::new(folder.path());
-        assert_eq!(RunFacts::read(&run).unwrap(), RunFacts::default());
+        assert_eq!(RunOutcome::read(&run).unwrap(), RunOutcome::default());
         let ended = |status, message: &str| RunEvent::RunEnded {
             status,
             step: 1,
@@ -167,9 +167,9 @@ mod tests {
                 log.emit(event);
             }
         }
-        let facts = RunFacts::read(&run).unwrap();
-        assert_eq!((facts.memory_bytes, facts.gpu_memory_bytes), (Some(37), None));
-        assert_eq!(facts.end.unwrap().message, "bad luck");
+        let outcome = RunOutcome::read(&run).unwrap();
+        assert_eq!((outcome.memory_bytes, outcome.gpu_memory_bytes), (Some(37), None));
+        assert_eq!(outcome.end.unwrap().message, "bad luck");
     }
 
     #[test]

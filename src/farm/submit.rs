@@ -195,49 +195,49 @@ command = [\"scrimp\", \"prepare\", \"phantom\", \"--to\", \"{run}/p.h5\"]
 ranks = 1
 ";
 
+    const TEMPLATE: &str = "\
+#!/usr/bin/env bash
+# A comment of the template.
+#SBATCH --job-name=scrimp
+#SBATCH --nodes=2
+#SBATCH --mem=32G
+#SBATCH --signal=B:USR1@180
+#SBATCH --gpus-per-node=4
+set -euo pipefail
+cd \"$SLURM_SUBMIT_DIR\"
+exec scrimp launch --ranks \"$SLURM_NTASKS\" \\
+  --restarts 2 \"$@\"
+";
+
     #[test]
     fn jobs_become_scripts_behind_those_that_they_need() {
         let file = FarmFile::parse(FARM, "farm.toml").unwrap();
         let directory = FarmDirectory::new("runs/farm");
         let slots = Slots { processes: 8, gpus: 8 };
         let plan = FarmPlan::new(&file, "farm", &directory, slots).unwrap();
-        let text = include_str!("../../launch/train.slurm");
-        let template = Template::parse(text, Path::new("train.slurm")).unwrap();
+        let template = Template::parse(TEMPLATE, Path::new("job.sh")).unwrap();
         assert!(template.has_gpus);
         let all = submissions(&plan, &directory, (&template, Path::new("/opt/a b")), |_| true);
-        let shown: Vec<String> = all
-            .iter()
-            .map(|one| {
-                let words = one.words(|name| Some(format!("<{name}>"))).join(" ");
-                // What the template itself says is its own business.
-                let own: Vec<&str> = one
-                    .script
-                    .lines()
-                    .filter(|line| !line.starts_with("#SBATCH") || is_own(line))
-                    .collect();
-                format!("{words}\n{}", own.join("\n"))
-            })
-            .collect();
-        insta::assert_snapshot!(shown.join("\n\n"), @r#"
+        let words = |one: &Submission| one.words(|name| Some(format!("<{name}>"))).join(" ");
+        let shown: Vec<String> =
+            all.iter().map(|one| format!("{}\n{}", words(one), one.script)).collect();
+        insta::assert_snapshot!(shown.join("\n"), @r#"
         sbatch --parsable runs/farm/submit/first.sh
         #!/usr/bin/env bash
+        #SBATCH --mem=32G
         #SBATCH --job-name=first
         #SBATCH --output=runs/farm/logs/first.log
         #SBATCH --nodes=1
         #SBATCH --ntasks-per-node=1
         set -euo pipefail
         cd "$SLURM_SUBMIT_DIR"
-
-        if [ -z "${SLURM_JOB_END_TIME-}" ]; then
-          end=$(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%e) && [ -n "$end" ] &&
-            SLURM_JOB_END_TIME=$(date -d "$end" +%s) && export SLURM_JOB_END_TIME
-        fi
-
         export PATH='/opt/a b':"$PATH"
         exec sh -ec 'rm -rf "$0"; mkdir -p "$0"; exec "$@"' runs/farm/jobs/first scrimp prepare phantom --to runs/farm/jobs/first/p.h5
 
         sbatch --parsable --dependency=afterok:<first> --kill-on-invalid-dep=yes runs/farm/submit/second.sh
         #!/usr/bin/env bash
+        #SBATCH --mem=32G
+        #SBATCH --signal=B:USR1@180
         #SBATCH --job-name=second
         #SBATCH --output=runs/farm/logs/second.log
         #SBATCH --nodes=1
@@ -245,19 +245,20 @@ ranks = 1
         #SBATCH --gpus-per-node=2
         set -euo pipefail
         cd "$SLURM_SUBMIT_DIR"
-
-        if [ -z "${SLURM_JOB_END_TIME-}" ]; then
-          end=$(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%e) && [ -n "$end" ] &&
-            SLURM_JOB_END_TIME=$(date -d "$end" +%s) && export SLURM_JOB_END_TIME
-        fi
-
         export PATH='/opt/a b':"$PATH"
         exec scrimp launch b.toml -n 2 --run runs/farm/jobs/second --requeue 'scontrol requeue "$SLURM_JOB_ID"' --set 'data.path=runs/farm/jobs/first/it'\''s.h5'
         "#);
-        assert!(all[1].script.contains("--signal") && !all[0].script.contains("--signal"));
         let rest =
             submissions(&plan, &directory, (&template, Path::new("/")), |name| name == "second");
         assert_eq!(rest[0].words(|_| None), ["sbatch", "--parsable", "runs/farm/submit/second.sh"]);
+    }
+
+    #[test]
+    fn the_job_script_of_the_repository_is_a_template() {
+        let text = include_str!("../../launch/train.slurm");
+        let template = Template::parse(text, Path::new("train.slurm")).unwrap();
+        assert!(template.has_gpus);
+        assert!(template.body.contains(&"cd \"$SLURM_SUBMIT_DIR\""));
     }
 
     #[test]

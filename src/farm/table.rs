@@ -29,7 +29,7 @@ pub struct Cost {
     /// Hours of all GPUs together.
     pub gpu_hours: Option<f64>,
     /// Hours of all processes together.
-    pub process_hours: Option<f64>,
+    pub core_hours: Option<f64>,
     /// The most memory of a job at any time, all its processes together.
     pub memory_bytes: Option<u64>,
     /// The most memory of one GPU at any time.
@@ -198,7 +198,7 @@ impl Layout<'_> {
         heads.extend(self.structures.iter().cloned());
         heads.extend(["mean Dice".to_owned(), self.in_unit("HD95"), self.in_unit("ASD")]);
         heads.extend(self.compared_with.map(|other| format!("p against {}", other.name)));
-        heads.push(if self.has_gpus { "GPU-hours" } else { "process-hours" }.to_owned());
+        heads.push(if self.has_gpus { "GPU-hours" } else { "core-hours" }.to_owned());
         heads.push("memory, GB".to_owned());
         heads.extend(self.has_gpus.then(|| "GPU memory, GB".to_owned()));
         heads
@@ -232,8 +232,8 @@ impl Layout<'_> {
                 })
             });
         }
-        let Cost { gpu_hours, process_hours, memory_bytes, gpu_memory_bytes } = row.cost;
-        let hours = if self.has_gpus { gpu_hours } else { process_hours };
+        let Cost { gpu_hours, core_hours, memory_bytes, gpu_memory_bytes } = row.cost;
+        let hours = if self.has_gpus { gpu_hours } else { core_hours };
         let known = |text: Option<String>| text.unwrap_or_else(|| "n/a".to_owned());
         let gigabytes =
             |bytes: Option<u64>| bytes.map(|bytes| format!("{:.1}", bytes as f64 / 1e9));
@@ -260,20 +260,20 @@ impl Layout<'_> {
         let hours = if self.has_gpus {
             "GPU-hours are those of the GPUs"
         } else {
-            "Process-hours are those of the processes"
+            "Core-hours are those of the processes"
         };
         let mut text = format!(
-            "\nMeans over all cases of all jobs ± the standard deviation of the means of jobs, where there are several; \
-             of several structures the mean of theirs. Undefined distances are left out.\n\
-             {hours} of a row's jobs and of all jobs that they need, in all attempts; memory is the most that the \
-             processes of one job held.\n"
+            "\nMeans over all cases of all jobs ± the standard deviation of the means of jobs, where there are several.\n\
+             Those of several structures are the mean of theirs; undefined distances are left out.\n\
+             {hours} of a row's jobs and of all jobs that they need, in all attempts.\n\
+             Memory is the most that the processes of one job held at any time.\n"
         );
         if let Some(other) = self.compared_with {
             // Writing to a string cannot fail.
             let _ = writeln!(
                 text,
-                "p is that of Wilcoxon's signed-rank test, two-sided, of the mean Dice of the cases that a row and `{}` \
-                 both scored, over seeds the mean; scans of one patient count as several cases.",
+                "p is that of Wilcoxon's signed-rank test, two-sided, of the mean Dice of cases that a row and `{}` both \
+                 scored, over seeds the mean.\nScans of one patient count there as several cases.",
                 other.name
             );
         }
@@ -305,7 +305,7 @@ impl Layout<'_> {
             "p",
             "compared_cases",
             "gpu_hours",
-            "process_hours",
+            "core_hours",
             "memory_bytes",
             "gpu_memory_bytes",
         ];
@@ -346,8 +346,8 @@ impl Layout<'_> {
         fields.push(text(other.map(|other| &other.name)));
         fields.push(text(compared.map(|(p, _)| p)));
         fields.push(text(compared.map(|(_, cases)| cases)));
-        let Cost { gpu_hours, process_hours, memory_bytes, gpu_memory_bytes } = row.cost;
-        fields.extend([text(gpu_hours), text(process_hours)]);
+        let Cost { gpu_hours, core_hours, memory_bytes, gpu_memory_bytes } = row.cost;
+        fields.extend([text(gpu_hours), text(core_hours)]);
         fields.extend([text(memory_bytes), text(gpu_memory_bytes)]);
         fields
     }
@@ -406,7 +406,7 @@ mod tests {
         };
         let cost = Cost {
             gpu_hours: Some(0.0),
-            process_hours: Some(1.5),
+            core_hours: Some(1.5),
             memory_bytes: Some(2_345_000_000),
             gpu_memory_bytes: None,
         };
@@ -422,19 +422,22 @@ mod tests {
         let rows = [row("plain", 0.0), row("better", 0.05), third, nothing];
         let Table { markdown, csv } = table(&rows, Some("plain")).unwrap();
         insta::assert_snapshot!(markdown, @r"
-        | row | jobs | cases | LV | a\|b | mean Dice | HD95, mm | ASD, mm | p against plain | process-hours | memory, GB |
+        | row | jobs | cases | LV | a\|b | mean Dice | HD95, mm | ASD, mm | p against plain | core-hours | memory, GB |
         |---|---|---|---|---|---|---|---|---|---|---|
         | plain | 2 | 6 | 0.630 ± 0.014 | 0.530 ± 0.014 | 0.580 ± 0.014 | 6.0 ± 0.0, 2 undefined | 1.5 ± 0.0, 2 undefined |  | 1.50 | 2.3 |
         | better | 2 | 6 | 0.680 ± 0.014 | 0.580 ± 0.014 | 0.630 ± 0.014 | 6.0 ± 0.0, 2 undefined | 1.5 ± 0.0, 2 undefined | 0.031 (6 cases) | 1.50 | 2.3 |
         | half-done | 1 of 2 | 3 | 0.420 | 0.320 | 0.370 | 6.0, 1 undefined | 1.5, 1 undefined | 0.250 (3 cases) | 1.50 | 2.3 |
         | nothing | 0 of 2 | 0 | n/a | n/a | n/a | n/a | n/a | n/a | n/a | n/a |
 
-        Means over all cases of all jobs ± the standard deviation of the means of jobs, where there are several; of several structures the mean of theirs. Undefined distances are left out.
-        Process-hours are those of the processes of a row's jobs and of all jobs that they need, in all attempts; memory is the most that the processes of one job held.
-        p is that of Wilcoxon's signed-rank test, two-sided, of the mean Dice of the cases that a row and `plain` both scored, over seeds the mean; scans of one patient count as several cases.
+        Means over all cases of all jobs ± the standard deviation of the means of jobs, where there are several.
+        Those of several structures are the mean of theirs; undefined distances are left out.
+        Core-hours are those of the processes of a row's jobs and of all jobs that they need, in all attempts.
+        Memory is the most that the processes of one job held at any time.
+        p is that of Wilcoxon's signed-rank test, two-sided, of the mean Dice of cases that a row and `plain` both scored, over seeds the mean.
+        Scans of one patient count there as several cases.
         ");
         insta::assert_snapshot!(csv, @r"
-        row,jobs,scored_jobs,cases,dice_LV_mean,dice_LV_sd_over_jobs,dice_LV_sd_over_cases,dice_a|b_mean,dice_a|b_sd_over_jobs,dice_a|b_sd_over_cases,dice_all_mean,dice_all_sd_over_jobs,dice_all_sd_over_cases,hd95_mean,hd95_sd_over_jobs,hd95_undefined,asd_mean,asd_sd_over_jobs,asd_undefined,unit,compared_with,p,compared_cases,gpu_hours,process_hours,memory_bytes,gpu_memory_bytes
+        row,jobs,scored_jobs,cases,dice_LV_mean,dice_LV_sd_over_jobs,dice_LV_sd_over_cases,dice_a|b_mean,dice_a|b_sd_over_jobs,dice_a|b_sd_over_cases,dice_all_mean,dice_all_sd_over_jobs,dice_all_sd_over_cases,hd95_mean,hd95_sd_over_jobs,hd95_undefined,asd_mean,asd_sd_over_jobs,asd_undefined,unit,compared_with,p,compared_cases,gpu_hours,core_hours,memory_bytes,gpu_memory_bytes
         plain,2,2,6,0.63,0.014142135623730963,0.09011104260855046,0.53,0.014142135623730963,0.09011104260855046,0.5800000000000001,0.014142135623730963,0.09011104260855043,6,0,2,1.5,0,2,mm,,,,0,1.5,2345000000,
         better,2,2,6,0.68,0.014142135623730963,0.09011104260855046,0.58,0.014142135623730963,0.09011104260855046,0.63,0.014142135623730963,0.09011104260855048,6,0,2,1.5,0,2,mm,plain,0.03125,6,0,1.5,2345000000,
         half-done,2,1,3,0.42,,0.1,0.32,,0.10000000000000003,0.37,,0.1,6,,1,1.5,,1,mm,plain,0.25,3,0,1.5,2345000000,
@@ -453,8 +456,10 @@ mod tests {
         |---|---|---|---|---|---|---|---|---|---|---|
         | plain | 2 | 6 | 0.630 ± 0.014 | 0.530 ± 0.014 | 0.580 ± 0.014 | n/a, 2 undefined | n/a, 2 undefined | 0.25 | 2.3 | 5.0 |
 
-        Means over all cases of all jobs ± the standard deviation of the means of jobs, where there are several; of several structures the mean of theirs. Undefined distances are left out.
-        GPU-hours are those of the GPUs of a row's jobs and of all jobs that they need, in all attempts; memory is the most that the processes of one job held.
+        Means over all cases of all jobs ± the standard deviation of the means of jobs, where there are several.
+        Those of several structures are the mean of theirs; undefined distances are left out.
+        GPU-hours are those of the GPUs of a row's jobs and of all jobs that they need, in all attempts.
+        Memory is the most that the processes of one job held at any time.
         Distances have no mean: some are in mm and others in voxels, or nobody says in what.
         ");
     }

@@ -44,7 +44,9 @@ impl LoggedSteps {
             if records.is_empty() {
                 return Ok(logged);
             }
-            records.into_iter().for_each(|record| logged.apply(record));
+            for record in records {
+                logged.apply(record);
+            }
         }
     }
 

@@ -279,17 +279,9 @@ mod of_files {
         File { sform: Some(sform), ..scribble() }
     }
 
-    fn folders(folder: &Path) -> [PathBuf; 2] {
-        let folders = ["images", "labels"].map(|name| folder.join(name));
-        folders.iter().for_each(|folder| fs::create_dir(folder).unwrap());
-        folders
-    }
-
-    #[test]
-    fn how_labels_lie_on_their_images_is_told_in_words() {
-        let folder = TempDir::new().unwrap();
-        let [images, labels] = folders(folder.path());
-        let cases = [
+    /// Labels that lie on [`image`] in every way, and how their files are called.
+    fn cases() -> [(&'static str, File); 7] {
+        [
             ("a-same", scribble()),
             ("b-rounded", placed(|sform| sform[0][3] += 0.001)),
             ("c-turned", stored_along(&scribble(), [0, 1, 2], [false, true, false])),
@@ -297,8 +289,22 @@ mod of_files {
             ("e-shifted", placed(|sform| sform[0][3] += 4.0)),
             ("f-smaller", File { extents: vec![4, 3, 1], values: vec![1.0; 12], ..scribble() }),
             ("g-unplaced", File { sform: None, ..scribble() }),
-        ];
-        for (name, file) in &cases {
+        ]
+    }
+
+    fn folders(folder: &Path) -> [PathBuf; 2] {
+        let folders = ["images", "labels"].map(|name| folder.join(name));
+        for folder in &folders {
+            fs::create_dir(folder).unwrap();
+        }
+        folders
+    }
+
+    #[test]
+    fn how_labels_lie_on_their_images_is_told_in_words() {
+        let folder = TempDir::new().unwrap();
+        let [images, labels] = folders(folder.path());
+        for (name, file) in &cases() {
             fs::write(images.join(format!("{name}.nii")), image().bytes()).unwrap();
             fs::write(labels.join(format!("{name}.nii")), file.bytes()).unwrap();
         }

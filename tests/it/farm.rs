@@ -263,7 +263,7 @@ fn a_farm_that_is_killed_twice_ends_with_the_same_table() {
 
     // Nothing is left to do, and what is done is not done again.
     let (code, stderr) = killed.start(&[]).end();
-    assert_eq!((code, stderr.contains("starts,")), (1, false), "{stderr}");
+    assert_eq!((code, stderr.contains("starts with")), (1, false), "{stderr}");
     assert_eq!(killed.table(), whole.table());
 }
 

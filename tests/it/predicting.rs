@@ -340,7 +340,7 @@ fn are_scored_without_files(trained: &Trained, held_out: &[&Case]) {
     let table = trained.path("run/scores/evaluate-files-last.csv");
     let files = "--predictions @new-predictions --labels @new-labels --tolerance 2";
     let of_files = evaluated(&format!("{files} --classes CLASSES --to @of-files.csv"));
-    let means = |text: &str| text.rsplit_once(" cases in ").unwrap().0.to_owned();
+    let means = |text: &str| text.rsplit_once(" in `").unwrap().0.to_owned();
     assert_eq!(means(&printed), means(&of_files));
     assert_eq!(fs::read(&table).unwrap(), trained.bytes("of-files.csv"));
     let dice = |path: &Path| -> Vec<[String; 3]> {

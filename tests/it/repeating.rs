@@ -98,7 +98,7 @@ fn steps_are_repeated_bit_for_bit_beside_a_run_that_lives_and_write_nothing() {
     edit(&run.join("config.toml"), "threads = 1", "threads = 2");
     let output = resume(&run, &["--verify", "1", "--json"], 1);
     let found = verdict(&output);
-    let expected = if found["is_same"] == true { 0 } else { 1 };
+    let expected = i32::from(found["is_same"] != true);
     assert_eq!(output.status.code(), Some(expected), "{}", complaint(&output));
     let notes = found["notes"].as_array().unwrap();
     assert!(notes[0].as_str().unwrap().ends_with("`train.threads` was 1, is 2"), "{notes:?}");

@@ -8,7 +8,9 @@ use crate::doctor::report::{Finding, Row, State, few, table};
 use crate::error::{Context, Failure, Result};
 use crate::scan::{self, FileGrid, Notes, Numbers, Placement, Relation, split_ending};
 use serde::Serialize;
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 /// The form of what is said as JSON; another form gets another number.
@@ -314,7 +316,8 @@ fn values(numbers: &Numbers) -> Vec<ValueTold> {
         *counts.entry((value + 0.0).to_bits()).or_default() += 1;
     }
     let name = |value: f64| {
-        let of = numbers.segments().iter().find(|segment| segment.value as f64 == value);
+        let is_it = |number: i64| value.to_bits() == (number as f64).to_bits();
+        let of = numbers.segments().iter().find(|segment| is_it(segment.value));
         of.map(|segment| segment.name.clone())
     };
     let told = |(bits, voxels): (u64, usize)| {
@@ -322,7 +325,7 @@ fn values(numbers: &Numbers) -> Vec<ValueTold> {
         ValueTold { value, name: name(value), voxels }
     };
     let mut all: Vec<ValueTold> = counts.into_iter().map(told).collect();
-    all.sort_by(|a, b| b.voxels.cmp(&a.voxels));
+    all.sort_by_key(|told| Reverse(told.voxels));
     all.truncate(VALUES);
     all.sort_by(|a, b| a.value.total_cmp(&b.value));
     all
@@ -337,14 +340,14 @@ impl Told {
         let mut text = table(&rows, columns);
         let mut list = |names: &[String], lack: &str| {
             if !names.is_empty() {
-                text +=
-                    &format!("\n{} without {lack}: {}\n", names.len(), few(names.iter().cloned()));
+                let named = few(names.iter().cloned());
+                let _ = writeln!(text, "\n{} without {lack}: {named}", names.len());
             }
         };
         list(&self.without_labels, "labels");
         list(&self.without_image, "image");
         if let Some(prediction) = &self.prediction {
-            text += &format!("\npredicting: {prediction}\n");
+            let _ = writeln!(text, "\npredicting: {prediction}");
         }
         let bad = self.images.iter().filter(|image| !image.is_usable()).count();
         match (self.images.len(), bad) {

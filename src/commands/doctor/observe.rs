@@ -15,7 +15,7 @@ use crate::doctor::together::{self, Company, LONGEST_SIGHT};
 use crate::error::Result;
 use crate::runlog::directory::{self, RunDirectory};
 use crate::watch::Abilities;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// How long a file system may take for small things.
@@ -139,9 +139,9 @@ fn alone(ranks: &Ranks, hosts: &[String], wishes: &Wishes) -> Observation {
     let folder = ask(move || folder::look(&run));
     let data = wishes.data.clone().map(|(path, size)| {
         let limit = wishes.longest_read();
-        (ask(move || read(path, size, is_first)), limit)
+        (ask(move || read(&path, size, is_first)), limit)
     });
-    let libtorch = ranks.libtorch();
+    let libtorch = Ranks::libtorch();
     let gpus = libtorch.as_ref().map_or(0, |libtorch| libtorch.gpus);
     Observation {
         rank,
@@ -149,7 +149,7 @@ fn alone(ranks: &Ranks, hosts: &[String], wishes: &Wishes) -> Observation {
         program: host::program(),
         task: wishes.task(),
         driver: gpus::look(gpus),
-        nccl: ranks.nccl(),
+        nccl: Ranks::nccl(),
         libtorch,
         gpu_sum: None,
         fast_network: host::fast_network(),
@@ -172,22 +172,22 @@ fn alone(ranks: &Ranks, hosts: &[String], wishes: &Wishes) -> Observation {
 }
 
 #[cfg(feature = "hdf5")]
-fn size_of(path: &std::path::Path) -> Result<u64> {
+fn size_of(path: &Path) -> Result<u64> {
     super::pack::size_of(path)
 }
 
 #[cfg(not(feature = "hdf5"))]
-fn size_of(_path: &std::path::Path) -> Result<u64> {
+fn size_of(_path: &Path) -> Result<u64> {
     Err(super::reads_no_data())
 }
 
 /// Reads a packed data set of this size, all of it or its beginning.
-fn read(path: PathBuf, size: Answer<u64>, reads_all: bool) -> Result<Data> {
+fn read(path: &Path, size: Answer<u64>, reads_all: bool) -> Result<Data> {
     #[cfg(feature = "hdf5")]
     return super::pack::read(path, size, reads_all);
     #[cfg(not(feature = "hdf5"))]
     {
-        drop((path, size, reads_all));
+        let _ = (path, size, reads_all);
         Err(super::reads_no_data())
     }
 }
@@ -209,7 +209,7 @@ fn look_up(hosts: &[String], rank: usize) -> Vec<Name> {
 }
 
 /// The hosts of a list, looked up; a list that cannot be read is a name that cannot be.
-fn listed(path: &std::path::Path) -> Vec<Name> {
+fn listed(path: &Path) -> Vec<Name> {
     match names::listed(path) {
         Ok(hosts) => names::look_up(hosts),
         Err(failure) => vec![Name {

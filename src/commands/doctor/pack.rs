@@ -8,7 +8,7 @@ use crate::doctor::observation::{Data, WholeData};
 use crate::error::{Context, Failure, Result};
 use crate::files;
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -25,7 +25,7 @@ pub(super) fn size_of(path: &Path) -> Result<u64> {
 }
 
 /// Reads it to its end and compares its checksums, or looks at its beginning alone.
-pub(super) fn read(path: PathBuf, size: Answer<u64>, reads_all: bool) -> Result<Data> {
+pub(super) fn read(path: &Path, size: Answer<u64>, reads_all: bool) -> Result<Data> {
     let bytes = match size {
         Answer::Got(bytes) => bytes,
         Answer::Refused { why, hint } => {
@@ -39,9 +39,9 @@ pub(super) fn read(path: PathBuf, size: Answer<u64>, reads_all: bool) -> Result<
     };
     let cannot = || format!("cannot read `{}`", path.display());
     let mut beginning = Vec::new();
-    let file = files::open(&path).context(cannot)?;
+    let file = files::open(path).context(cannot)?;
     file.take(BEGINNING).read_to_end(&mut beginning).context(cannot)?;
-    let whole = if reads_all { Some(whole(&path)?) } else { None };
+    let whole = if reads_all { Some(whole(path)?) } else { None };
     let beginning = xxh3_64(&beginning);
     Ok(Data { path: path.display().to_string(), bytes, beginning, whole })
 }

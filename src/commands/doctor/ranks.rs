@@ -87,13 +87,13 @@ mod joined {
         }
 
         /// The libtorch that is loaded, with its CUDA half where there is one.
-        pub(in crate::commands::doctor) fn libtorch(&self) -> Option<Libtorch> {
+        pub(in crate::commands::doctor) fn libtorch() -> Option<Libtorch> {
             let gpus = ask(|| Ok(cuda::devices())).within(LOADS).got().copied();
             loaded::libtorch(gpus.unwrap_or(0))
         }
 
         /// The version of NCCL.
-        pub(in crate::commands::doctor) fn nccl(&self) -> Answer<String> {
+        pub(in crate::commands::doctor) fn nccl() -> Answer<String> {
             ask(|| nccl::Nccl::load()?.version()).within(LOADS)
         }
 
@@ -177,11 +177,11 @@ mod alone {
             Mpi { library: None, introduced_by, ranks: 1, refusal: None, mpirun: None }
         }
 
-        pub(in crate::commands::doctor) fn libtorch(&self) -> Option<Libtorch> {
+        pub(in crate::commands::doctor) fn libtorch() -> Option<Libtorch> {
             None
         }
 
-        pub(in crate::commands::doctor) fn nccl(&self) -> Answer<String> {
+        pub(in crate::commands::doctor) fn nccl() -> Answer<String> {
             Answer::refused(&Failure::new("this build has no libtorch"))
         }
 

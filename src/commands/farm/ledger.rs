@@ -8,7 +8,7 @@ use crate::error::{Context, Exit, Result};
 use crate::farm::file::FarmFile;
 use crate::farm::plan::FarmPlan;
 use crate::farm::queue::{Queue, Start};
-use crate::farm::results::{RunFacts, last_words};
+use crate::farm::results::{RunOutcome, last_words};
 use crate::launch::newest_checkpoint;
 use crate::runlog::directory::make_folder;
 use crate::runlog::farm::{FarmDirectory, FarmJob, JobKind, JobReport, JobState};
@@ -98,7 +98,7 @@ impl Ledger {
             return String::new();
         }
         let facts = (job.kind == JobKind::Train && exit != Exit::Usage)
-            .then(|| RunFacts::read(&self.directory.run(&job.name)).ok())
+            .then(|| RunOutcome::read(&self.directory.run(&job.name)).ok())
             .flatten();
         let words = facts.and_then(|facts| facts.end).map(|end| end.message);
         let words = words.unwrap_or_else(|| last_words(&self.directory.log(&job.name)));

@@ -6,7 +6,7 @@ use super::process::{Ended, code_file, left_code};
 use crate::error::{Exit, Failure, Result};
 use crate::farm::file::FarmFile;
 use crate::farm::plan::FarmPlan;
-use crate::farm::results::RunFacts;
+use crate::farm::results::RunOutcome;
 use crate::files;
 use crate::runlog::RunStatus;
 use crate::runlog::farm::{FarmDirectory, FarmJob, JobKind, JobReport, Slots};
@@ -26,7 +26,7 @@ pub(super) fn end_of(
         let at = modified.ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
         return Ok((Ended::With(code), at.map(|at| at.as_millis() as u64)));
     }
-    let end = RunFacts::read(&directory.run(&job.name))?.end;
+    let end = RunOutcome::read(&directory.run(&job.name))?.end;
     // One from before the last start says nothing about it.
     let end = end.filter(|end| end.time_ms >= report.started_at_ms.unwrap_or(0));
     let Some(end) = end else { return Ok((Ended::Unseen, None)) };

@@ -133,10 +133,15 @@ impl<'a> Farm<'a> {
         self.at_work.note(&self.works);
         self.ledger.write(start.job)?;
         let job = self.ledger.job(start.job);
-        let gpus =
-            if start.gpus.is_empty() { String::new() } else { format!(", GPUs {:?}", start.gpus) };
+        let gpus = match &start.gpus[..] {
+            [] => String::new(),
+            [gpu] => format!(" and GPU {gpu}"),
+            gpus => format!(" and GPUs {gpus:?}"),
+        };
+        let processes = if job.ranks == 1 { "process" } else { "processes" };
         let counted = self.ledger.counted(&self.queue);
-        tell(format_args!("{counted}: `{}` starts, {} processes{gpus}", job.name, job.ranks));
+        let (name, ranks) = (&job.name, job.ranks);
+        tell(format_args!("{counted}: `{name}` starts with {ranks} {processes}{gpus}"));
         Ok(())
     }
 
@@ -244,7 +249,12 @@ impl<'a> Farm<'a> {
         let code = if let Ended::With(code) = ended { Some(code) } else { None };
         self.was_cancelled |= asked == 0 && code == Some(Exit::Cancelled as i32);
         let blocked = self.queue.ended(number, end);
-        let message = code.map_or_else(String::new, |code| self.ledger.message(number, code));
+        let message = match code {
+            _ if end == JobEnd::Stopped && asked >= Wish::END => "ended at once".to_owned(),
+            Some(code) if end == JobEnd::Stopped && code > 128 => "ended on request".to_owned(),
+            Some(code) => self.ledger.message(number, code),
+            None => String::new(),
+        };
         let report = &mut self.ledger.reports[number];
         (report.exit_code, report.message) = (code, message.clone());
         self.ledger.note_state(number, &self.queue)?;
@@ -305,6 +315,7 @@ impl<'a> Farm<'a> {
             is_requested: self.was_requested,
             newest: [Some(self.progress_before), Some(self.ledger.progress()?)],
         };
+        tell(format_args!("the same command goes on"));
         let run = self.ledger.directory.as_run();
         // Obeyed by now.
         run.withdraw(&run.stop_request())?;

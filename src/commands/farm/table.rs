@@ -5,7 +5,7 @@
 use crate::error::{Context, Result};
 use crate::farm::file::FarmFile;
 use crate::farm::plan::FarmPlan;
-use crate::farm::results::{RunFacts, scores};
+use crate::farm::results::{RunOutcome, scores};
 use crate::farm::table::{Cost, RowResults, Table, table};
 use crate::files;
 use crate::runlog::farm::{FarmDirectory, FarmJob, JobKind, JobReport, JobState};
@@ -50,15 +50,15 @@ impl Read<'_> {
         for job in trains {
             job_count += 1;
             let run = self.directory.run(&job.name);
-            let facts = RunFacts::read(&run)?;
+            let facts = RunOutcome::read(&run)?;
             memory_bytes = memory_bytes.max(facts.memory_bytes);
             gpu_memory_bytes = gpu_memory_bytes.max(facts.gpu_memory_bytes);
             if self.is_done(job) {
                 tables.extend(scores(&run, self.file.evaluate.as_ref())?);
             }
         }
-        let (gpu_hours, process_hours) = self.hours(of_row());
-        let cost = Cost { gpu_hours, process_hours, memory_bytes, gpu_memory_bytes };
+        let (gpu_hours, core_hours) = self.hours(of_row());
+        let cost = Cost { gpu_hours, core_hours, memory_bytes, gpu_memory_bytes };
         Ok(RowResults { name: name.to_owned(), job_count, jobs: tables, cost })
     }
 
@@ -74,7 +74,7 @@ impl Read<'_> {
             self.jobs.iter().map(|job| (job.name.as_str(), job)).collect();
         let mut open: Vec<&str> = jobs.map(|job| job.name.as_str()).collect();
         let mut counted = BTreeSet::new();
-        let (mut gpu_hours, mut process_hours) = (None, None);
+        let (mut gpu_hours, mut core_hours) = (None, None);
         while let Some(name) = open.pop() {
             let Some(job) = by_name.get(name).filter(|_| counted.insert(name.to_owned())) else {
                 continue;
@@ -82,10 +82,10 @@ impl Read<'_> {
             open.extend(job.needs.iter().map(String::as_str));
             if let Some(report) = self.reports.get(name).filter(|report| report.attempts > 0) {
                 let hours = report.busy_ms as f64 / MS_PER_HOUR;
-                *process_hours.get_or_insert(0.0) += hours * job.ranks as f64;
+                *core_hours.get_or_insert(0.0) += hours * job.ranks as f64;
                 *gpu_hours.get_or_insert(0.0) += report.gpu_seconds / 3600.0;
             }
         }
-        (gpu_hours, process_hours)
+        (gpu_hours, core_hours)
     }
 }

@@ -48,7 +48,7 @@ const fn column(
 /// All columns, in the order of the table.
 pub(super) const COLUMNS: &[Column] = &[
     column(("job", NAME_WIDTH, 0), |_| None, |row| Line::from(row.job.job.name.clone())),
-    column(("state", 9, 1), |row| Some(urgency(row.job.report.state)), |row| state(row)),
+    column(("state", 9, 1), |row| Some(urgency(row.job.report.state)), state),
     column(("progress", 14, 2), |row| row.job.progress(), bar),
     column(
         ("step", 13, 9),

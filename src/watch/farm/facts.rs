@@ -320,11 +320,11 @@ mod tests {
         done.report.busy_ms = 1000;
         let mut running = job("r", JobState::Running);
         running.course = Course { step: 40, pace_ms: Some(20.0), ..Course::default() };
-        // 60 steps of 20 ms, and three jobs of 2000 ms (the middle of 1000 and 2000): 2 processes each on 4.
+        // 60 steps of 20 ms, and three jobs of 2000 ms (the middle of 1000 and 2000): 7200 ms of 2 processes, on 4.
         let jobs = vec![done, running, waiting(), waiting(), waiting()];
         let farm = farm(jobs);
         assert_eq!(farm.jobs[1].left_ms(), Some(1200));
-        assert_eq!(farm.left_ms(), Some((1200 + 3 * 2000) / 2));
+        assert_eq!(farm.left_ms(), Some(3600));
         let gone = FarmFacts { is_running: false, ..farm.clone() };
         assert!(gone.is_over() && gone.left_ms().is_none());
     }

@@ -220,7 +220,8 @@ impl LiveFarm {
             self.last_news = now;
         }
         let is_old = self.last_told.is_none_or(|told| now.duration_since(told) > CLOCK);
-        if !has_news && !(is_old && self.feed.facts().is_running) {
+        let is_due = has_news || (is_old && self.feed.facts().is_running);
+        if !is_due {
             return None;
         }
         self.last_told = Some(now);
@@ -236,7 +237,7 @@ impl FarmSource for LiveFarm {
                 return Ok(Some(FarmMessage::Quit));
             }
             if let Some(message) = terminal_event(Duration::ZERO)? {
-                return Ok(Some(of_terminal(message)));
+                return Ok(Some(of_terminal(&message)));
             }
             let now = Instant::now();
             if until.is_some_and(|until| now >= until) {
@@ -252,7 +253,7 @@ impl FarmSource for LiveFarm {
             let wake = until.map_or(poll, |until| until.min(poll));
             let rest = wake.saturating_duration_since(now).min(LONGEST_WAIT);
             if let Some(message) = terminal_event(rest)? {
-                return Ok(Some(of_terminal(message)));
+                return Ok(Some(of_terminal(&message)));
             }
         }
     }
@@ -265,10 +266,10 @@ impl FarmSource for LiveFarm {
 }
 
 /// What the user did. A terminal tells of keys, the mouse and its size alone.
-fn of_terminal(message: Message) -> FarmMessage {
+fn of_terminal(message: &Message) -> FarmMessage {
     match message {
-        Message::Key(key) => FarmMessage::Key(key),
-        Message::Mouse(event) => FarmMessage::Mouse(event),
+        Message::Key(key) => FarmMessage::Key(*key),
+        Message::Mouse(event) => FarmMessage::Mouse(*event),
         _ => FarmMessage::Resized,
     }
 }

@@ -84,7 +84,7 @@ fn line(farm: &FarmFacts, job: &JobFacts) -> String {
     let mut facts = vec![report.state.name().to_owned()];
     match report.state {
         JobState::Running if report.attempts > 1 => {
-            facts.push(format!("attempt {}", report.attempts))
+            facts.push(format!("attempt {}", report.attempts));
         }
         JobState::Done | JobState::Failed | JobState::Stopped => {
             if let Some(dice) = course.mean_dice {

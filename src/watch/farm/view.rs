@@ -136,13 +136,12 @@ pub(super) fn summary(farm: &FarmFacts, columns: usize) -> String {
     if let Some(left) = farm.left_ms() {
         facts.push((3, format!("about {} left", numbers::duration(left))));
     }
-    facts.push((
-        5,
-        match farm.has_gpus() {
-            true => format!("{:.1} GPU-hours", farm.gpu_hours()),
-            false => format!("{:.1} core-hours", farm.core_hours()),
-        },
-    ));
+    let hours = if farm.has_gpus() {
+        format!("{:.1} GPU-hours", farm.gpu_hours())
+    } else {
+        format!("{:.1} core-hours", farm.core_hours())
+    };
+    facts.push((5, hours));
     let line = |facts: &[(usize, String)]| {
         facts.iter().map(|(_, fact)| fact.as_str()).collect::<Vec<_>>().join(" · ")
     };
@@ -158,18 +157,16 @@ pub(super) fn summary(farm: &FarmFacts, columns: usize) -> String {
 fn title(farm: &FarmFacts, ui: &FarmUi, shown: usize, pages: [usize; 2]) -> String {
     let order = if ui.is_descending { "▼" } else { "▲" };
     let by = COLUMNS[ui.sort % COLUMNS.len()].title(farm);
-    let mut title = format!("{} · by {by} {order}", counted(shown, "job"));
-    if let Some(state) = ui.state {
-        title += &format!(" · {}", state.name());
-    }
-    let typed = if ui.is_typing { "▏" } else { "" };
+    let mut facts = vec![counted(shown, "job"), format!("by {by} {order}")];
+    facts.extend(ui.state.map(|state| state.name().to_owned()));
     if ui.is_typing || !ui.pattern.is_empty() {
-        title += &format!(" · /{}{typed}/", ui.pattern);
+        let typed = if ui.is_typing { "▏" } else { "" };
+        facts.push(format!("/{}{typed}/", ui.pattern));
     }
     if pages[1] > 1 {
-        title += &format!(" · page {} of {}", pages[0], pages[1]);
+        facts.push(format!("page {} of {}", pages[0], pages[1]));
     }
-    title
+    facts.join(" · ")
 }
 
 fn draw_table(
