@@ -3,6 +3,7 @@
 //! How lines are drawn is up to [`Report::text`]; what they say, to others.
 
 use crate::error::printable;
+use crate::words::counted;
 use serde::Serialize;
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -211,11 +212,6 @@ const MOST_NARROW: usize = 30;
 /// How many names stand in a sentence.
 const FEW: usize = 4;
 
-/// So many things, in words.
-pub fn counted(count: usize, thing: &str) -> String {
-    format!("{count} {thing}{}", if count == 1 { "" } else { "s" })
-}
-
 /// The first few names, and how many more there are.
 pub fn few(names: impl Iterator<Item = String>) -> String {
     let names: Vec<String> = names.collect();
@@ -304,7 +300,6 @@ mod tests {
     fn many_names_are_named_in_part() {
         assert_eq!(few((0..6).map(|rank| rank.to_string())), "0, 1, 2, 3 and 2 more");
         assert_eq!(wrapped("a bb ccc", 4), ["a bb", "ccc"]);
-        assert_eq!(counted(1, "rank"), "1 rank");
     }
 
     #[test]

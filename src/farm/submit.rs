@@ -247,7 +247,7 @@ exec scrimp launch --ranks \"$SLURM_NTASKS\" \\
         set -euo pipefail
         cd "$SLURM_SUBMIT_DIR"
         export PATH='/opt/a b':"$PATH"
-        exec scrimp launch b.toml -n 2 --run runs/farm/jobs/second --requeue 'scontrol requeue "$SLURM_JOB_ID"' --set 'data.path=runs/farm/jobs/first/it'\\''s.h5'
+        exec scrimp launch b.toml -n 2 --run runs/farm/jobs/second --requeue 'scontrol requeue "$SLURM_JOB_ID"' --set 'data.path=runs/farm/jobs/first/it'\''s.h5'
         "#);
         let rest =
             submissions(&plan, &directory, (&template, Path::new("/")), |name| name == "second");

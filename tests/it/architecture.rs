@@ -36,7 +36,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("telemetry", &["runlog", "files", "error"]),
     ("watch", &["runlog", "config", "signals", "limits", "files", "words", "error"]),
     ("export", &["watch", "runlog", "limits", "files", "error"]),
-    ("doctor", &["watch", "telemetry", "runlog", "signals", "files", "error"]),
+    ("doctor", &["watch", "telemetry", "runlog", "signals", "files", "words", "error"]),
     ("parameters", &["native", "random", "error"]),
     ("comm", &["native", "shares", "error"]),
     ("nets", &["native", "parameters", "random", "error"]),

@@ -11,12 +11,12 @@ mod ranks;
 
 #[cfg(feature = "hdf5")]
 use super::check;
-use super::{print, run_directory};
+use super::{print, print_json, run_directory};
 use crate::cli::{self, DoctorPart};
 use crate::doctor::checks;
 use crate::doctor::guard::Guard;
 use crate::doctor::report::State;
-use crate::error::{Context, Exit, Result};
+use crate::error::{Exit, Result};
 use crate::runlog::directory::RunDirectory;
 use crate::watch::Abilities;
 use ranks::Ranks;
@@ -71,8 +71,7 @@ fn examine_files(arguments: &cli::DoctorData) -> Result<Exit> {
 /// Prints what is known as JSON, or as a table of so many columns.
 fn tell(known: &impl Serialize, as_json: bool, table: impl FnOnce(usize) -> String) -> Result<()> {
     if as_json {
-        let json = serde_json::to_string_pretty(known);
-        return print(&format!("{}\n", json.context(|| "cannot write the report as JSON")?));
+        return print_json(known);
     }
     print(&shown(table))
 }

@@ -265,6 +265,7 @@ impl<'a> Farm<'a> {
         let blocked = self.queue.ended(number, end);
         let message = match code {
             _ if end == JobEnd::Stopped && asked >= Wish::END => "ended at once".to_owned(),
+            Some(code) if end == JobEnd::Stopped && code > 128 => "ended on request".to_owned(),
             Some(code) => self.ledger.message(number, code),
             None => String::new(),
         };

@@ -3,7 +3,8 @@
 use super::said::{Said, of_all, of_each};
 use crate::doctor::answer::Answer;
 use crate::doctor::observation::{Data, Observation};
-use crate::doctor::report::{Finding, counted};
+use crate::doctor::report::Finding;
+use crate::words::counted;
 use indicatif::HumanBytes;
 
 /// Whether the file is whole wherever it is read.

@@ -3,7 +3,8 @@
 use super::said::{Said, of_all, of_each, of_hosts};
 use crate::doctor::answer::Answer;
 use crate::doctor::observation::{Access, Gpu, Observation, Wanted};
-use crate::doctor::report::{Finding, counted, few};
+use crate::doctor::report::{Finding, few};
+use crate::words::counted;
 use indicatif::HumanBytes;
 
 /// Memory that the driver itself takes of a GPU.

@@ -4,7 +4,8 @@ use super::ranks::no_others;
 use super::said::{Said, of_all, of_hosts};
 use crate::doctor::answer::Answer;
 use crate::doctor::observation::{Clock, Name, Observation};
-use crate::doctor::report::{Finding, counted};
+use crate::doctor::report::Finding;
+use crate::words::counted;
 
 /// A name that takes longer to look up holds up whatever asks for it.
 const SLOW_SECONDS: f64 = 1.0;

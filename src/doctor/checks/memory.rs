@@ -2,7 +2,8 @@
 
 use super::said::{Said, of_each, of_hosts};
 use crate::doctor::observation::{Limits, Memory, Observation};
-use crate::doctor::report::{Finding, counted};
+use crate::doctor::report::Finding;
+use crate::words::counted;
 use indicatif::HumanBytes;
 
 /// What a rank takes in `/dev/shm` at the most: a segment of Open MPI, and with GPUs buffers of NCCL.

@@ -3,7 +3,8 @@
 use super::said::{Said, hosts, of_all, of_each, of_hosts};
 use crate::doctor::answer::Answer;
 use crate::doctor::observation::{Mpi, Observation};
-use crate::doctor::report::{Finding, counted};
+use crate::doctor::report::Finding;
+use crate::words::counted;
 use std::collections::BTreeSet;
 
 /// Names of launchers and libraries that belong together.
