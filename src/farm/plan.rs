@@ -215,14 +215,27 @@ impl Matrix<'_> {
         }
         let FarmJob { row: name, ranks, gpus, .. } = job;
         let asked = format!("row `{name}` wants {ranks} processes and {gpus} GPUs for a job");
-        let message = match (job.kind, self.nodes.first()) {
-            (JobKind::Command, Some(FarmNode { processes, gpus, .. })) => format!(
-                "{asked}, which runs on the machine of the farm, and that has {processes} and {gpus}"
-            ),
-            _ => format!("{asked}, and the nodes of the farm cannot share these among them"),
+        let nodes = match job.kind {
+            JobKind::Command => &self.nodes[..self.nodes.len().min(1)],
+            JobKind::Train => self.nodes,
         };
-        let key = self.file.key_of(name, "ranks", row.ranks.is_some());
-        Err(self.file.refuse(&key, &message).hint("`--print` shows the nodes"))
+        let has_processes = nodes.iter().any(|node| node.processes >= *ranks);
+        let widest = |of: fn(&FarmNode) -> usize| nodes.iter().map(of).max().unwrap_or(0);
+        let (processes, most_gpus) = (widest(|node| node.processes), widest(|node| node.gpus));
+        let message = match job.kind {
+            JobKind::Command => format!(
+                "{asked}, which runs on the machine of the farm, and that has {processes} and {most_gpus}"
+            ),
+            JobKind::Train => format!(
+                "{asked}, and the nodes of the farm, with at most {processes} and {most_gpus}, cannot share them"
+            ),
+        };
+        let (key, is_own) = if has_processes {
+            ("gpus", row.gpus.is_some())
+        } else {
+            ("ranks", row.ranks.is_some())
+        };
+        Err(self.file.refuse(&self.file.key_of(name, key, is_own), &message))
     }
 
     fn task(&self, job: &FarmJob, row: &RowSection, cell: Cell) -> Result<Task> {

@@ -183,13 +183,29 @@ fn what_no_nodes_can_hold_is_refused_with_its_place() {
     let wide = "[rows.wide]\nconfig = \"a.toml\"\nranks = 6\n";
     let refused = [
         wide.to_owned(),
-        wide.replace("6", "7\ngpus = 0"),
-        wide.replace("6", "1\ngpus = 4"),
+        wide.replace('6', "7\ngpus = 0"),
+        wide.replace('6', "1\ngpus = 4"),
         "[rows.command]\ncommand = [\"true\"]\nranks = 3\n".to_owned(),
     ]
     .map(|text| match plan_on(&nodes, &text) {
         Ok(plan) => format!("{} jobs", plan.list.jobs.len()),
         Err(failure) => failure.to_string(),
     });
-    insta::assert_snapshot!(refused.join("\n\n"), @"");
+    insta::assert_snapshot!(refused.join("\n\n"), @r"
+    1 jobs
+
+    1 jobs
+
+    error: row `wide` wants 1 processes and 4 GPUs for a job, and the nodes of the farm, with at most 4 and 2, cannot share them
+      --> farm.toml:4:8
+      |
+    4 | gpus = 4
+      |        ^
+
+    error: row `command` wants 3 processes and 0 GPUs for a job, which runs on the machine of the farm, and that has 2 and 2
+      --> farm.toml:3:9
+      |
+    3 | ranks = 3
+      |         ^
+    ");
 }
