@@ -96,7 +96,9 @@ impl FreeSlots {
             }
             if is_wide {
                 node.processes += sign as i64 * node.node.processes as i64;
-                node.gpus.iter_mut().for_each(|free| *free += sign);
+                for free in &mut node.gpus {
+                    *free += sign;
+                }
                 continue;
             }
             node.processes += sign as i64 * job.ranks as i64;
