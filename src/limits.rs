@@ -57,6 +57,8 @@ pub const PREVIEW_SLICES: usize = 1 << 10;
 pub const LOG_LINE_BYTES: usize = 1 << 20;
 /// Rows of one farm.
 pub const FARM_ROWS: usize = 1 << 10;
+/// Nodes of one farm.
+pub const FARM_NODES: usize = 1 << 14;
 /// Jobs of one farm.
 pub const FARM_JOBS: usize = 1 << 14;
 /// Bytes of the name of a job of a farm, which files have.

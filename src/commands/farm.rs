@@ -16,6 +16,7 @@ use crate::cli;
 use crate::error::{Context, Exit, Failure, Result};
 use crate::farm::file::FarmFile;
 use crate::farm::machine::{Machine, Room};
+use crate::farm::nodes::FarmNode;
 use crate::farm::plan::FarmPlan;
 use crate::files;
 use crate::runlog::farm::{FarmDirectory, Slots};
@@ -36,8 +37,8 @@ pub(super) fn run(arguments: &cli::Farm) -> Result<Exit> {
     if arguments.submit {
         return submit::run(arguments, &file, &name, &directory);
     }
-    let room = room(&file);
-    let plan = FarmPlan::new(&file, &name, &directory, room.slots)?;
+    let room = room(&file)?;
+    let plan = FarmPlan::new(&file, &name, &directory, &room.nodes)?;
     if arguments.table {
         if !directory.holds_a_farm() {
             let root = directory.root().display();
@@ -50,26 +51,25 @@ pub(super) fn run(arguments: &cli::Farm) -> Result<Exit> {
     refuse_missing_gpus(&file, &room)?;
     let plan = check::all(&file, plan)?;
     if arguments.print {
-        show(&listing(&plan, &directory))?;
+        show(&listing(&plan, &room.nodes, &directory))?;
         return Ok(Exit::Done);
     }
     check::refuse_missing_data(&plan)?;
     running::Farm::begin(&file, plan, room, directory, arguments)?.run()
 }
 
-/// The slots of this machine, or of the allocation that this is in.
-fn room(file: &FarmFile) -> Room {
+/// The slots that the file names, or those of the allocation that this is in, or of this machine.
+fn room(file: &FarmFile) -> Result<Room> {
     let variable = |name: &str| std::env::var(name).ok();
+    let pbs_nodes = variable("PBS_NODEFILE")
+        .and_then(|path| files::read_text(Path::new(&path), NODES_BYTES).ok());
     let machine = Machine {
         variable: &variable,
         processors: std::thread::available_parallelism().map_or(1, usize::from),
         gpus: gpus_of_the_machine(),
-        pbs_slots: variable("PBS_NODEFILE").and_then(|path| {
-            let text = files::read_text(Path::new(&path), NODES_BYTES).ok()?;
-            Some(text.lines().filter(|line| !line.trim().is_empty()).count())
-        }),
+        pbs_nodes: pbs_nodes.as_deref(),
     };
-    machine.room(file.slots)
+    machine.room(&file.slots)
 }
 
 /// GPUs as NVIDIA's driver lists them.
@@ -78,25 +78,31 @@ fn gpus_of_the_machine() -> usize {
 }
 
 /// Slots without number where the file says none: what there is, Slurm knows.
-fn room_elsewhere(file: &FarmFile, has_gpus: bool) -> Slots {
+fn room_elsewhere(file: &FarmFile, has_gpus: bool) -> FarmNode {
     let gpus = if has_gpus { ELSEWHERE } else { 0 };
-    Slots {
+    FarmNode::alone(Slots {
         processes: file.slots.processes.unwrap_or(ELSEWHERE),
         gpus: file.slots.gpus.unwrap_or(gpus),
-    }
+    })
 }
 
 fn refuse_missing_gpus(file: &FarmFile, room: &Room) -> Result<()> {
-    let (wanted, found) = (room.slots.gpus, room.gpu_names.len());
+    let wanted = room.nodes.iter().map(|node| node.gpus).max().unwrap_or(0);
+    let found = room.gpu_names.len();
     if wanted <= found {
         return Ok(());
     }
-    let message = format!("`slots.gpus` is {wanted}, and {found} GPUs may be used here");
+    let total = file.slots.gpus.unwrap_or(wanted);
+    let each = match room.nodes.len() {
+        1 => String::new(),
+        count => format!(", {wanted} on each of {count} nodes"),
+    };
+    let message = format!("`slots.gpus` is {total}{each}, and {found} GPUs may be used here");
     Err(file.refuse("slots.gpus", &message).hint("`CUDA_VISIBLE_DEVICES` says which may be used"))
 }
 
-/// One line for each job, and what it runs below.
-fn listing(plan: &FarmPlan, directory: &FarmDirectory) -> String {
+/// One line for each node with a name and each job, and what it runs below.
+fn listing(plan: &FarmPlan, nodes: &[FarmNode], directory: &FarmDirectory) -> String {
     let slots = plan.list.slots;
     let mut text = format!(
         "{} jobs on {} processes and {} GPUs\n",
@@ -104,6 +110,12 @@ fn listing(plan: &FarmPlan, directory: &FarmDirectory) -> String {
         slots.processes,
         slots.gpus
     );
+    for FarmNode { host, processes, gpus } in nodes {
+        if let Some(host) = host {
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "node {host}: {processes} processes, {gpus} GPUs");
+        }
+    }
     for (job, task) in plan.list.jobs.iter().zip(&plan.tasks) {
         let needs = match job.needs.join(", ") {
             needs if needs.is_empty() => needs,

@@ -2,11 +2,13 @@
 //!
 //! Which jobs follow from it, and whether there is room for them, is found out in [`plan`](super::plan).
 
+use super::allocation::is_host;
 use super::placeholders::is_of_a_name;
 use crate::config::{Source, TimeSpan, nearest};
 use crate::error::{Context, Exit, Failure, Result};
 use crate::files;
-use crate::limits::{FARM_JOBS, FARM_ROWS, FOLDS};
+use crate::limits::{FARM_JOBS, FARM_NODES, FARM_ROWS, FOLDS};
+use crate::runlog::farm::JobHost;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -57,13 +59,18 @@ pub struct FarmFile {
 }
 
 /// `[slots]`: what all jobs together may use.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SlotsSection {
-    /// Processes (default: those of the allocation, else the processors of the machine).
+    /// Processes (default: those of the allocation, else the processors of the machine), shared out evenly where there
+    /// are several nodes.
     pub processes: Option<usize>,
-    /// GPUs (default: all that may be used).
+    /// GPUs (default: all that may be used), shared out in the same way.
     pub gpus: Option<usize>,
+    /// `HOST:PROCESSES` for each node, first that of the farm itself (default: those of the allocation, else this
+    /// machine).
+    #[serde(default)]
+    pub hosts: Vec<String>,
 }
 
 /// `[evaluate]`: a job behind each run that runs `scrimp evaluate`.
@@ -136,6 +143,20 @@ pub struct RowSection {
     pub gpus: Option<f64>,
     /// As at the top.
     pub restarts: Option<usize>,
+}
+
+impl SlotsSection {
+    /// The nodes that are named.
+    pub(super) fn hosts(&self) -> Vec<JobHost> {
+        self.hosts.iter().filter_map(|text| host(text)).collect()
+    }
+}
+
+/// What `HOST:PROCESSES` says.
+fn host(text: &str) -> Option<JobHost> {
+    let (host, processes) = text.rsplit_once(':')?;
+    let processes = processes.parse().ok().filter(|count| (1..=RANKS).contains(count))?;
+    is_host(host).then(|| JobHost { host: host.to_owned(), processes })
 }
 
 impl ScoredBy {
@@ -230,15 +251,40 @@ impl FarmFile {
             self.check_matrix(&prefix, (row.folds.as_ref(), row.seeds.as_ref()))?;
             self.check_sizes(&prefix, (row.ranks, row.gpus, row.restarts))?;
         }
-        for (key, count) in [("processes", self.slots.processes), ("gpus", self.slots.gpus)] {
+        self.check_slots()?;
+        self.check_compared()?;
+        self.check_circles()
+    }
+
+    fn check_slots(&self) -> Result<()> {
+        let SlotsSection { processes, gpus, hosts } = &self.slots;
+        for (key, count) in [("processes", processes), ("gpus", gpus)] {
             let least = usize::from(key == "processes");
             if let Some(count) = count.filter(|count| !(least..=RANKS).contains(count)) {
                 let message = format!("`slots.{key}` is {count}, expected {least} to {RANKS}");
                 return Err(self.refuse(&format!("slots.{key}"), &message));
             }
         }
-        self.check_compared()?;
-        self.check_circles()
+        if hosts.is_empty() {
+            return Ok(());
+        }
+        let key = "slots.hosts";
+        if processes.is_some() {
+            let message =
+                "both `slots.processes` and `slots.hosts` say how many processes there are";
+            return Err(self.refuse(key, message).hint("leave one of them out"));
+        }
+        if hosts.len() > FARM_NODES {
+            let message =
+                format!("`{key}` has {} nodes, expected at most {FARM_NODES}", hosts.len());
+            return Err(self.refuse(key, &message));
+        }
+        if let Some(text) = hosts.iter().find(|text| host(text).is_none()) {
+            let message = format!("`{key}` holds `{text}`, expected `HOST:PROCESSES`");
+            return Err(self.refuse(key, &message));
+        }
+        let names: Vec<String> = self.slots.hosts().into_iter().map(|host| host.host).collect();
+        self.refuse_twice(key, &names)
     }
 
     fn check_row(&self, name: &str, row: &RowSection) -> Result<()> {

@@ -4,9 +4,11 @@
 //! and [`table`] says in the end how the rows did. Nothing here starts a process or waits for one; what a job leaves
 //! on disk is read in [`results`], and how it is written down is known to `runlog::farm`.
 
+mod allocation;
 pub mod file;
 mod free;
 pub mod machine;
+pub mod nodes;
 mod placeholders;
 pub mod plan;
 pub mod queue;

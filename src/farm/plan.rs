@@ -4,6 +4,8 @@
 //! known here.
 
 use super::file::{FarmFile, RESERVED, RowSection};
+use super::free::FreeSlots;
+use super::nodes::{FarmNode, slots_of};
 use super::placeholders::{fill, names};
 use crate::error::{Failure, Result};
 use crate::limits::FARM_JOBS;
@@ -70,12 +72,12 @@ impl Cell {
 }
 
 impl FarmPlan {
-    /// The jobs of `file`, whose farm is called `name` and lies in `directory`, with these slots.
+    /// The jobs of `file`, whose farm is called `name` and lies in `directory`, on these nodes.
     pub fn new(
         file: &FarmFile,
         name: &str,
         directory: &FarmDirectory,
-        slots: Slots,
+        nodes: &[FarmNode],
     ) -> Result<Self> {
         let count = |row: &RowSection| {
             let folds = row.folds.as_ref().unwrap_or(&file.folds).len().max(1);
@@ -86,7 +88,7 @@ impl FarmPlan {
             return Err(file.refuse("rows", &message));
         }
         let cells = file.rows().map(|(name, row)| (name, cells(file, row))).collect();
-        let matrix = Matrix { file, directory, slots, cells };
+        let matrix = Matrix { file, directory, nodes, cells };
         let mut places: Vec<(Cell, usize, &str, &RowSection)> = Vec::new();
         for (number, (name, row)) in file.rows().enumerate() {
             places.extend(matrix.cells[name].iter().map(|&cell| (cell, number, name, row)));
@@ -107,7 +109,7 @@ impl FarmPlan {
             let hint = "give one of the rows another name";
             return Err(file.refuse(&format!("rows.{}", job.row), &message).hint(hint));
         }
-        let list = JobList { format: FORMAT, name: name.to_owned(), slots, jobs };
+        let list = JobList { format: FORMAT, name: name.to_owned(), slots: slots_of(nodes), jobs };
         Ok(Self { list, tasks })
     }
 }
@@ -129,7 +131,7 @@ fn cells(file: &FarmFile, row: &RowSection) -> Vec<Cell> {
 struct Matrix<'a> {
     file: &'a FarmFile,
     directory: &'a FarmDirectory,
-    slots: Slots,
+    nodes: &'a [FarmNode],
     cells: BTreeMap<&'a str, Vec<Cell>>,
 }
 
@@ -162,6 +164,7 @@ impl Matrix<'_> {
             gpus,
             total_steps: None,
         };
+        self.refuse_without_room(&job, row)?;
         let task = self.task(&job, row, cell)?;
         Ok((job, task))
     }
@@ -175,7 +178,7 @@ impl Matrix<'_> {
 
     /// Processes and GPUs of a job, for which there is room.
     fn sizes(&self, name: &str, row: &RowSection, kind: JobKind) -> Result<(usize, f64)> {
-        let Slots { processes, gpus: all_gpus } = self.slots;
+        let Slots { processes, gpus: all_gpus } = slots_of(self.nodes);
         let ranks = row.ranks.or(self.file.ranks).unwrap_or(1);
         let of_farm = if kind == JobKind::Train { self.file.gpus } else { Some(0.0) };
         let without = if all_gpus > 0 { ranks as f64 } else { 0.0 };
@@ -203,6 +206,36 @@ impl Matrix<'_> {
             return Err(self.file.refuse(&key("gpus", row.gpus.is_some()), &message));
         }
         Ok((ranks, gpus))
+    }
+
+    /// Refuses a job for which there are slots enough, and no nodes that have them.
+    fn refuse_without_room(&self, job: &FarmJob, row: &RowSection) -> Result<()> {
+        if FreeSlots::all(self.nodes).take(job).is_some() {
+            return Ok(());
+        }
+        let FarmJob { row: name, ranks, gpus, .. } = job;
+        let asked = format!("row `{name}` wants {ranks} processes and {gpus} GPUs for a job");
+        let nodes = match job.kind {
+            JobKind::Command => &self.nodes[..self.nodes.len().min(1)],
+            JobKind::Train => self.nodes,
+        };
+        let has_processes = nodes.iter().any(|node| node.processes >= *ranks);
+        let widest = |of: fn(&FarmNode) -> usize| nodes.iter().map(of).max().unwrap_or(0);
+        let (processes, most_gpus) = (widest(|node| node.processes), widest(|node| node.gpus));
+        let message = match job.kind {
+            JobKind::Command => format!(
+                "{asked}, which runs on the machine of the farm, and that has {processes} and {most_gpus}"
+            ),
+            JobKind::Train => format!(
+                "{asked}, and the nodes of the farm, with at most {processes} and {most_gpus}, cannot share them"
+            ),
+        };
+        let (key, is_own) = if has_processes {
+            ("gpus", row.gpus.is_some())
+        } else {
+            ("ranks", row.ranks.is_some())
+        };
+        Err(self.file.refuse(&self.file.key_of(name, key, is_own), &message))
     }
 
     fn task(&self, job: &FarmJob, row: &RowSection, cell: Cell) -> Result<Task> {
@@ -355,86 +388,5 @@ impl TaskKind {
             }
             Self::Command(words) => words.join(" "),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const TWO_STAGES: &str = "\
-folds = [1, 2]
-seeds = [7]
-set = [\"train.threads=1\"]
-restarts = 2
-
-[evaluate]
-
-[rows.pack]
-command = [\"scrimp\", \"prepare\", \"phantom\", \"--to\", \"{run}/pack.h5\"]
-folds = []
-seeds = []
-
-[rows.first]
-config = \"first.toml\"
-needs = [\"pack\"]
-set = [\"data.path={pack}/pack.h5\"]
-ranks = 2
-
-[rows.between]
-command = [\"sh\", \"-ec\", \"expand {first} {run}; begin {second} with {fold} {seed}\"]
-needs = [\"first\"]
-
-[rows.second]
-config = \"second.toml\"
-needs = [\"between\"]
-set = [\"data.path={between}/pack.h5\"]
-gpus = 0.5
-";
-
-    fn plan(text: &str) -> Result<FarmPlan> {
-        let file = FarmFile::parse(text, "farm.toml")?;
-        let slots = Slots { processes: 4, gpus: 1 };
-        FarmPlan::new(&file, "farm", &FarmDirectory::new("runs/farm"), slots)
-    }
-
-    #[test]
-    fn rows_become_jobs_with_what_they_need() {
-        let text = TWO_STAGES.replace("ranks = 2\n", "ranks = 2\ngpus = 0\n");
-        let FarmPlan { list, tasks } = plan(&text).unwrap();
-        let lines: Vec<String> = list
-            .jobs
-            .iter()
-            .zip(&tasks)
-            .map(|(job, task)| {
-                let FarmJob { name, ranks, gpus, needs, .. } = job;
-                format!("{name} x{ranks} g{gpus} needs {needs:?}: {}", task.kind.shown())
-            })
-            .collect();
-        insta::assert_snapshot!(lines.join("\n"), @r#"
-        pack x1 g0 needs []: scrimp prepare phantom --to runs/farm/jobs/pack/pack.h5
-        first-fold1-seed7 x2 g0 needs ["pack"]: scrimp launch first.toml --set train.threads=1 --set data.path=runs/farm/jobs/pack/pack.h5 --set data.fold=1 --set train.seed=7
-        first-fold1-seed7-evaluate x1 g0 needs ["first-fold1-seed7"]: scrimp evaluate runs/farm/jobs/first-fold1-seed7 --checkpoint last --convention native
-        between-fold1-seed7 x1 g0 needs ["first-fold1-seed7"]: sh -ec expand runs/farm/jobs/first-fold1-seed7 runs/farm/jobs/between-fold1-seed7; begin runs/farm/jobs/second-fold1-seed7 with 1 7
-        second-fold1-seed7 x1 g0.5 needs ["between-fold1-seed7"]: scrimp launch second.toml --set train.threads=1 --set data.path=runs/farm/jobs/between-fold1-seed7/pack.h5 --set data.fold=1 --set train.seed=7
-        second-fold1-seed7-evaluate x1 g0.5 needs ["second-fold1-seed7"]: scrimp evaluate runs/farm/jobs/second-fold1-seed7 --checkpoint last --convention native
-        first-fold2-seed7 x2 g0 needs ["pack"]: scrimp launch first.toml --set train.threads=1 --set data.path=runs/farm/jobs/pack/pack.h5 --set data.fold=2 --set train.seed=7
-        first-fold2-seed7-evaluate x1 g0 needs ["first-fold2-seed7"]: scrimp evaluate runs/farm/jobs/first-fold2-seed7 --checkpoint last --convention native
-        between-fold2-seed7 x1 g0 needs ["first-fold2-seed7"]: sh -ec expand runs/farm/jobs/first-fold2-seed7 runs/farm/jobs/between-fold2-seed7; begin runs/farm/jobs/second-fold2-seed7 with 2 7
-        second-fold2-seed7 x1 g0.5 needs ["between-fold2-seed7"]: scrimp launch second.toml --set train.threads=1 --set data.path=runs/farm/jobs/between-fold2-seed7/pack.h5 --set data.fold=2 --set train.seed=7
-        second-fold2-seed7-evaluate x1 g0.5 needs ["second-fold2-seed7"]: scrimp evaluate runs/farm/jobs/second-fold2-seed7 --checkpoint last --convention native
-        "#);
-    }
-
-    #[test]
-    fn a_job_that_was_started_otherwise_is_told() {
-        let FarmPlan { tasks, .. } = plan(&TWO_STAGES.replace("ranks = 2", "ranks = 1")).unwrap();
-        assert!(tasks[0].refuse_other(&tasks[0], "pack").is_ok());
-        insta::assert_snapshot!(tasks[1].refuse_other(&tasks[0], "pack").unwrap_err(), @r"
-        error: the job `pack` was started as `scrimp prepare phantom --to runs/farm/jobs/pack/pack.h5`, and is `scrimp launch first.toml --set train.threads=1 --set data.path=runs/farm/jobs/pack/pack.h5 --set data.fold=1 --set train.seed=7` in the farm file
-
-        hint: start another farm with `--run DIR`
-        hint: or give the changed row another name
-        ");
     }
 }

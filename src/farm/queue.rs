@@ -5,6 +5,7 @@
 //! is no clock here, and there are no processes.
 
 use super::free::FreeSlots;
+use super::nodes::{FarmNode, Seats};
 use crate::error::Exit;
 use crate::runlog::farm::{FarmJob, JobKind, JobList, JobState};
 use std::collections::BTreeMap;
@@ -18,8 +19,8 @@ pub struct Queue {
     states: Vec<JobState>,
     /// How often each command may still be started again after a failure.
     restarts_left: Vec<usize>,
-    /// The GPUs of each job that runs.
-    gpus: Vec<Vec<usize>>,
+    /// Where each job sits that runs.
+    seats: Vec<Seats>,
     free: FreeSlots,
     is_closed: bool,
 }
@@ -29,8 +30,8 @@ pub struct Queue {
 pub struct Start {
     /// Its number in the list.
     pub job: usize,
-    /// The GPUs that it gets, by their numbers among those of the farm.
-    pub gpus: Vec<usize>,
+    /// Where.
+    pub seats: Seats,
 }
 
 /// How a job has ended.
@@ -50,9 +51,14 @@ pub enum JobEnd {
 }
 
 impl Queue {
-    /// The jobs of `list`, which is sound, where they were left: those that run have been found alive, and
-    /// `restarts` says how often each may be started again.
-    pub fn new(list: &JobList, states: Vec<JobState>, restarts: Vec<usize>) -> Self {
+    /// The jobs of `list`, which is sound, on these nodes, where they were left: those that run have been found alive,
+    /// and `restarts` says how often each may be started again.
+    pub fn new(
+        list: &JobList,
+        nodes: &[FarmNode],
+        states: Vec<JobState>,
+        restarts: Vec<usize>,
+    ) -> Self {
         let numbers: BTreeMap<&str, usize> =
             list.jobs.iter().enumerate().map(|(number, job)| (job.name.as_str(), number)).collect();
         let needs = |job: &FarmJob| {
@@ -61,10 +67,10 @@ impl Queue {
         let mut queue = Self {
             needs: list.jobs.iter().map(needs).collect(),
             jobs: list.jobs.clone(),
-            gpus: vec![Vec::new(); states.len()],
+            seats: vec![Seats::default(); states.len()],
             states,
             restarts_left: restarts,
-            free: FreeSlots::all(list.slots),
+            free: FreeSlots::all(nodes),
             is_closed: false,
         };
         for job in 0..queue.jobs.len() {
@@ -77,10 +83,10 @@ impl Queue {
         queue
     }
 
-    /// Notes that a job that was found alive has these GPUs.
-    pub fn occupy(&mut self, job: usize, gpus: Vec<usize>) {
-        self.free.occupy(&self.jobs[job], &gpus);
-        self.gpus[job] = gpus;
+    /// Notes that a job that was found alive sits there.
+    pub fn occupy(&mut self, job: usize, seats: Seats) {
+        self.free.occupy(&self.jobs[job], &seats);
+        self.seats[job] = seats;
     }
 
     /// The state of a job.
@@ -100,10 +106,10 @@ impl Queue {
             if self.is_closed || !self.is_ready(job) {
                 continue;
             }
-            if let Some(gpus) = self.free.take(&self.jobs[job]) {
+            if let Some(seats) = self.free.take(&self.jobs[job]) {
                 self.states[job] = JobState::Running;
-                self.gpus[job].clone_from(&gpus);
-                starts.push(Start { job, gpus });
+                self.seats[job].clone_from(&seats);
+                starts.push(Start { job, seats });
             }
         }
         starts
@@ -116,8 +122,8 @@ impl Queue {
 
     /// Notes how a job has ended; gives the jobs that cannot be started any more because of it.
     pub fn ended(&mut self, job: usize, end: JobEnd) -> Vec<usize> {
-        let gpus = std::mem::take(&mut self.gpus[job]);
-        self.free.give_back(&self.jobs[job], &gpus);
+        let seats = std::mem::take(&mut self.seats[job]);
+        self.free.give_back(&self.jobs[job], &seats);
         self.states[job] = match end {
             JobEnd::Done => JobState::Done,
             JobEnd::Stopped => JobState::Stopped,
@@ -186,7 +192,7 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::runlog::farm::{FORMAT, Slots};
+    use crate::runlog::farm::{FORMAT, JobHost, Slots};
     use std::fmt::Write as _;
 
     fn job(name: &str, ranks: usize, gpus: f64, needs: &[&str]) -> FarmJob {
@@ -210,8 +216,30 @@ mod tests {
     }
 
     fn fresh(list: &JobList) -> Queue {
+        on(list, &[FarmNode::alone(list.slots)])
+    }
+
+    fn on(list: &JobList, nodes: &[FarmNode]) -> Queue {
         let count = list.jobs.len();
-        Queue::new(list, vec![JobState::Waiting; count], vec![0; count])
+        Queue::new(list, nodes, vec![JobState::Waiting; count], vec![0; count])
+    }
+
+    /// `HOST: processes, gpus`.
+    fn nodes(nodes: &[(&str, usize, usize)]) -> Vec<FarmNode> {
+        let node = |&(host, processes, gpus): &(&str, usize, usize)| FarmNode {
+            host: Some(host.to_owned()),
+            processes,
+            gpus,
+        };
+        nodes.iter().map(node).collect()
+    }
+
+    /// ` on a:2,b:1 [0, 1]`, as far as there is anything to say.
+    fn place(Seats { hosts, gpus }: &Seats) -> String {
+        let mut words: Vec<String> =
+            hosts.iter().map(|JobHost { host, processes }| format!("{host}:{processes}")).collect();
+        words.extend((!gpus.is_empty()).then(|| format!("{gpus:?}")));
+        if words.is_empty() { String::new() } else { format!(" on {}", words.join(" ")) }
     }
 
     /// Plays a farm on a virtual clock: each job takes as long as it is told and ends as it is told. One line for each
@@ -219,11 +247,10 @@ mod tests {
     fn play(queue: &mut Queue, list: &JobList, takes: impl Fn(&str) -> (u64, JobEnd)) -> String {
         let (mut now, mut running, mut told) = (0, Vec::new(), String::new());
         while !queue.is_over() {
-            for Start { job, gpus } in queue.starts() {
+            for Start { job, seats } in queue.starts() {
                 let name = &list.jobs[job].name;
                 let (time, end) = takes(name);
-                let on = if gpus.is_empty() { String::new() } else { format!(" on {gpus:?}") };
-                writeln!(told, "{now}: {name} starts{on}").unwrap();
+                writeln!(told, "{now}: {name} starts{}", place(&seats)).unwrap();
                 running.push((now + time, job, end));
             }
             running.sort_by_key(|&(at, job, _)| (at, job));
@@ -314,12 +341,13 @@ mod tests {
             JobState::Running,
             JobState::Blocked,
         ];
-        let mut queue = Queue::new(&list, states, vec![0; 6]);
-        queue.occupy(4, Vec::new());
-        assert_eq!(queue.starts(), [Start { job: 3, gpus: Vec::new() }]);
+        let nodes = [FarmNode::alone(list.slots)];
+        let mut queue = Queue::new(&list, &nodes, states, vec![0; 6]);
+        queue.occupy(4, Seats::default());
+        assert_eq!(queue.starts(), [Start { job: 3, seats: Seats::default() }]);
         assert_eq!(queue.starts(), []);
         assert!(queue.ended(4, JobEnd::Done).is_empty());
-        assert_eq!(queue.starts(), [Start { job: 5, gpus: Vec::new() }]);
+        assert_eq!(queue.starts(), [Start { job: 5, seats: Seats::default() }]);
         assert_eq!(queue.state(2), JobState::Blocked);
         queue.close();
         queue.ended(3, JobEnd::Stopped);
@@ -335,10 +363,117 @@ mod tests {
         (command.kind, command.run) = (JobKind::Command, None);
         let list = list((1, 0), vec![command]);
         for (is_final, expected) in [(false, 3), (true, 1)] {
-            let mut queue = Queue::new(&list, vec![JobState::Waiting], vec![2]);
+            let nodes = [FarmNode::alone(list.slots)];
+            let mut queue = Queue::new(&list, &nodes, vec![JobState::Waiting], vec![2]);
             let told = play(&mut queue, &list, |_| (1, JobEnd::Failed { is_final }));
             assert_eq!(told.matches("starts").count(), expected, "{told}");
             assert_eq!(queue.exit(), Exit::Failed);
         }
+    }
+
+    #[test]
+    fn nodes_are_filled_one_after_the_other_and_one_failure_frees_its_seat_alone() {
+        let mut jobs: Vec<FarmJob> =
+            (0..17).map(|number| job(&format!("j{number:02}"), 1, 1.0, &[])).collect();
+        jobs[16].needs = vec!["j05".to_owned()];
+        let list = list((16, 16), jobs);
+        let four = ["a", "b", "c", "d"].map(|host| (host, 4, 4));
+        let mut queue = on(&list, &nodes(&four));
+        let starts = queue.starts();
+        let told: Vec<String> =
+            starts.iter().map(|start| place(&start.seats).replace(" on ", "")).collect();
+        insta::assert_snapshot!(
+            told.join("; "),
+            @"a:1 [0]; a:1 [1]; a:1 [2]; a:1 [3]; b:1 [0]; b:1 [1]; b:1 [2]; b:1 [3]; c:1 [0]; c:1 [1]; c:1 [2]; c:1 [3]; d:1 [0]; d:1 [1]; d:1 [2]; d:1 [3]"
+        );
+        assert_eq!(queue.ended(5, JobEnd::Failed { is_final: false }), [16]);
+        let running = queue.states().iter().filter(|state| **state == JobState::Running);
+        assert_eq!(running.count(), 15);
+    }
+
+    #[test]
+    fn a_job_sits_where_it_leaves_least_and_a_command_where_the_farm_does() {
+        let mut command = job("command", 1, 0.0, &[]);
+        (command.kind, command.run) = (JobKind::Command, None);
+        let jobs = vec![
+            job("three", 3, 3.0, &[]),
+            job("half", 1, 0.5, &[]),
+            job("two", 2, 2.0, &[]),
+            job("other-half", 1, 0.5, &[]),
+            job("without", 1, 0.0, &[]),
+            command.clone(),
+            FarmJob { name: "other-command".to_owned(), ..command },
+        ];
+        let list = list((10, 8), jobs);
+        let mut queue = on(&list, &nodes(&[("a", 5, 4), ("b", 5, 4)]));
+        let told = play(&mut queue, &list, |_| (1, JobEnd::Done));
+        insta::assert_snapshot!(told, @r"
+        0: three starts on a:3 [0, 1, 2]
+        0: half starts on a:1 [3]
+        0: two starts on b:2 [0, 1]
+        0: other-half starts on a:1 [3]
+        0: without starts on b:1
+        1: three Done
+        1: command starts on a:1
+        1: other-command starts on a:1
+        1: half Done
+        1: two Done
+        1: other-half Done
+        1: without Done
+        2: command Done
+        2: other-command Done
+        ");
+    }
+
+    #[test]
+    fn a_run_wider_than_any_node_gets_whole_ones() {
+        let jobs = vec![
+            job("small", 1, 1.0, &[]),
+            job("wide", 6, 6.0, &[]),
+            job("late", 1, 1.0, &[]),
+            job("whole", 4, 4.0, &[]),
+        ];
+        let list = list((12, 12), jobs);
+        let mut queue = on(&list, &nodes(&[("a", 4, 4), ("b", 4, 4), ("c", 4, 4)]));
+        let told = play(&mut queue, &list, |name| match name {
+            "small" => (5, JobEnd::Done),
+            _ => (2, JobEnd::Done),
+        });
+        insta::assert_snapshot!(told, @r"
+        0: small starts on a:1 [0]
+        0: wide starts on b:4 c:2 [0, 1, 2, 3]
+        0: late starts on a:1 [1]
+        2: wide Done
+        2: whole starts on b:4 [0, 1, 2, 3]
+        2: late Done
+        4: whole Done
+        5: small Done
+        ");
+    }
+
+    #[test]
+    fn a_job_that_was_found_alive_keeps_its_nodes() {
+        let jobs = ["alive", "wide", "next"].map(|name| job(name, 2, 2.0, &[]));
+        let list = list((4, 4), jobs.into_iter().collect());
+        let seats = |hosts: &[&str], gpus: &[usize]| Seats {
+            hosts: hosts
+                .iter()
+                .map(|host| JobHost { host: (*host).to_owned(), processes: 2 })
+                .collect(),
+            gpus: gpus.to_vec(),
+        };
+        let mut states = vec![JobState::Running, JobState::Done, JobState::Waiting];
+        let all = nodes(&[("a", 2, 2), ("b", 2, 2)]);
+        let mut queue = Queue::new(&list, &all, states.clone(), vec![0; 3]);
+        queue.occupy(0, seats(&["a"], &[0, 1]));
+        assert_eq!(queue.starts(), [Start { job: 2, seats: seats(&["b"], &[0, 1]) }]);
+        // Over both nodes, and on one that the farm has no more.
+        states[1] = JobState::Running;
+        let mut queue = Queue::new(&list, &all, states, vec![0; 3]);
+        queue.occupy(0, seats(&["gone"], &[0, 1]));
+        queue.occupy(1, seats(&["a", "b"], &[0, 1]));
+        assert_eq!(queue.starts(), []);
+        queue.ended(1, JobEnd::Done);
+        assert_eq!(queue.starts(), [Start { job: 2, seats: seats(&["a"], &[0, 1]) }]);
     }
 }

@@ -180,6 +180,7 @@ fn in_folder(words: Vec<String>, folder: &str) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::farm::file::FarmFile;
+    use crate::farm::nodes::FarmNode;
     use crate::runlog::farm::Slots;
 
     const FARM: &str = "\
@@ -213,8 +214,8 @@ exec scrimp launch --ranks \"$SLURM_NTASKS\" \\
     fn jobs_become_scripts_behind_those_that_they_need() {
         let file = FarmFile::parse(FARM, "farm.toml").unwrap();
         let directory = FarmDirectory::new("runs/farm");
-        let slots = Slots { processes: 8, gpus: 8 };
-        let plan = FarmPlan::new(&file, "farm", &directory, slots).unwrap();
+        let nodes = [FarmNode::alone(Slots { processes: 8, gpus: 8 })];
+        let plan = FarmPlan::new(&file, "farm", &directory, &nodes).unwrap();
         let template = Template::parse(TEMPLATE, Path::new("job.sh")).unwrap();
         assert!(template.has_gpus);
         let all = submissions(&plan, &directory, (&template, Path::new("/opt/a b")), |_| true);

@@ -57,7 +57,8 @@ impl Ledger {
         report.state = JobState::Running;
         report.attempts += 1;
         (report.started_at_ms, report.ended_at_ms, report.exit_code) = (Some(now_ms()), None, None);
-        report.gpus.clone_from(&start.gpus);
+        report.hosts.clone_from(&start.seats.hosts);
+        report.gpus.clone_from(&start.seats.gpus);
         (report.process, report.message) = (None, String::new());
         self.write(start.job)
     }

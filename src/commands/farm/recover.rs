@@ -5,6 +5,7 @@
 use super::process::{Ended, code_file, left_code};
 use crate::error::{Exit, Failure, Result};
 use crate::farm::file::FarmFile;
+use crate::farm::nodes::FarmNode;
 use crate::farm::plan::FarmPlan;
 use crate::farm::results::RunOutcome;
 use crate::files;
@@ -61,7 +62,8 @@ pub(super) fn compare(
     let before = FarmFile::parse(&text, &name).and_then(|before| {
         // How much room there is makes no job another one.
         let slots = Slots { processes: super::ELSEWHERE, gpus: super::ELSEWHERE };
-        FarmPlan::new(&before, &plan.list.name, directory, slots)
+        let nodes = [FarmNode::alone(slots)];
+        FarmPlan::new(&before, &plan.list.name, directory, &nodes)
     });
     let before = before.map_err(|failure| {
         failure.during(format!("cannot see what the farm in `{root}` was started with"))

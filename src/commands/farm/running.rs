@@ -10,12 +10,13 @@ use crate::cli;
 use crate::error::{Context, Exit, Failure, Result};
 use crate::farm::file::FarmFile;
 use crate::farm::machine::Room;
+use crate::farm::nodes::Seats;
 use crate::farm::plan::FarmPlan;
 use crate::farm::queue::{JobEnd, Queue, Start};
 use crate::launch::batch::{SLURM_END, SLURM_JOB, SlurmJob};
 use crate::launch::{Stop, is_out_of_time};
 use crate::runlog::claim::Claim;
-use crate::runlog::farm::{FarmDirectory, JobState};
+use crate::runlog::farm::{FarmDirectory, JobKind, JobState};
 use crate::runlog::now_ms;
 use crate::signals::Signal;
 use std::path::Path;
@@ -68,7 +69,7 @@ impl<'a> Farm<'a> {
         let was_requested = run.requested(&run.stop_request()).is_some();
         let claim = run.claim()?;
         ledger.begin(file)?;
-        let (queue, works) = take_up(&mut ledger, arguments.retry)?;
+        let (queue, works) = take_up(&mut ledger, &room, arguments.retry)?;
         let at_work = AtWork::default();
         at_work.suspend_together()?;
         at_work.note(&works);
@@ -119,11 +120,14 @@ impl<'a> Farm<'a> {
     }
 
     fn start(&mut self, start: &Start) -> Result<()> {
-        let variables = self.variables(start);
+        let variables = self.variables(&start.seats);
         self.ledger.note_start(start)?;
         let Ledger { plan, directory, reports } = &mut self.ledger;
         let (job, task) = (&plan.list.jobs[start.job], &plan.tasks[start.job]);
-        let words = task.kind.words(job, directory, &options(task.restarts, self.deadline));
+        let mut words = task.kind.words(job, directory, &options(task.restarts, self.deadline));
+        if job.kind == JobKind::Train {
+            words.extend(start.seats.launch_words(plan.list.slots.gpus > 0));
+        }
         let started = Started { job, words: &words, variables };
         let work = Work::start(start.job, &started, directory)?;
         if let Some(pid) = work.pid() {
@@ -132,31 +136,41 @@ impl<'a> Farm<'a> {
         self.works.push(work);
         self.at_work.note(&self.works);
         self.ledger.write(start.job)?;
+        self.tell_start(start);
+        Ok(())
+    }
+
+    fn tell_start(&self, start: &Start) {
         let job = self.ledger.job(start.job);
-        let gpus = match &start.gpus[..] {
+        let gpus = match &start.seats.gpus[..] {
             [] => String::new(),
             [gpu] => format!(" and GPU {gpu}"),
             gpus => format!(" and GPUs {gpus:?}"),
         };
+        let hosts: Vec<&str> = start.seats.hosts.iter().map(|host| host.host.as_str()).collect();
+        let on = if hosts.is_empty() { String::new() } else { format!(" on {}", hosts.join(", ")) };
         let processes = if job.ranks == 1 { "process" } else { "processes" };
         let counted = self.ledger.counted(&self.queue);
         let (name, ranks) = (&job.name, job.ranks);
-        tell(format_args!("{counted}: `{name}` starts with {ranks} {processes}{gpus}"));
-        Ok(())
+        tell(format_args!("{counted}: `{name}` starts with {ranks} {processes}{gpus}{on}"));
     }
 
     /// The environment of a job: this program on the path, its share of the processors, its GPUs.
-    fn variables(&self, start: &Start) -> Vec<(&'static str, String)> {
+    fn variables(&self, seats: &Seats) -> Vec<(&'static str, String)> {
         let mut variables = vec![("PATH", path())];
         if std::env::var_os("OMP_NUM_THREADS").is_none() {
             let processors = std::thread::available_parallelism().map_or(1, usize::from);
-            let threads = (processors / self.room.slots.processes).max(1);
+            let threads = (processors / self.room.processes_beside(seats)).max(1);
             variables.push(("OMP_NUM_THREADS", threads.to_string()));
         }
-        if self.room.slots.gpus > 0 {
-            let names = start.gpus.iter().filter_map(|&gpu| self.room.gpu_names.get(gpu));
+        if self.ledger.plan.list.slots.gpus > 0 {
+            let names = seats.gpus.iter().filter_map(|&gpu| self.room.gpu_names.get(gpu));
             let names: Vec<&str> = names.map(String::as_str).collect();
             variables.push(("CUDA_VISIBLE_DEVICES", names.join(",")));
+        }
+        if !seats.hosts.is_empty() {
+            // By default a step of Slurm has its nodes to itself, and the `mpirun` of the next job waits for its end.
+            variables.push(("SLURM_OVERLAP", "1".to_owned()));
         }
         variables
     }
@@ -334,7 +348,7 @@ impl<'a> Farm<'a> {
 }
 
 /// Finds the jobs that still run, and notes how those have ended that ran when the last farm ended.
-fn take_up(ledger: &mut Ledger, retry: bool) -> Result<(Queue, Vec<Work>)> {
+fn take_up(ledger: &mut Ledger, room: &Room, retry: bool) -> Result<(Queue, Vec<Work>)> {
     let mut works = Vec::new();
     for number in 0..ledger.reports.len() {
         if retry && ledger.reports[number].state == JobState::Failed {
@@ -367,9 +381,11 @@ fn take_up(ledger: &mut Ledger, retry: bool) -> Result<(Queue, Vec<Work>)> {
     }
     let states = ledger.reports.iter().map(|report| report.state).collect();
     let restarts = ledger.plan.tasks.iter().map(|task| task.restarts).collect();
-    let mut queue = Queue::new(&ledger.plan.list, states, restarts);
+    let mut queue = Queue::new(&ledger.plan.list, &room.nodes, states, restarts);
     for work in &works {
-        queue.occupy(work.job, ledger.reports[work.job].gpus.clone());
+        let report = &ledger.reports[work.job];
+        let seats = Seats { hosts: report.hosts.clone(), gpus: report.gpus.clone() };
+        queue.occupy(work.job, seats);
     }
     for number in 0..ledger.reports.len() {
         ledger.note_state(number, &queue)?;

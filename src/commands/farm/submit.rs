@@ -30,8 +30,8 @@ pub(super) fn run(
             failure.exit_with(Exit::Usage).hint("name one with `--template FILE`")
         })?;
     let template = Template::parse(&text, &arguments.template)?;
-    let slots = super::room_elsewhere(file, template.has_gpus);
-    let plan = check::all(file, FarmPlan::new(file, name, directory, slots)?)?;
+    let node = super::room_elsewhere(file, template.has_gpus);
+    let plan = check::all(file, FarmPlan::new(file, name, directory, &[node])?)?;
     let program = std::env::current_exe().context(|| "cannot find this program's own file")?;
     let folder = program.parent().unwrap_or(Path::new("."));
     let is_done =

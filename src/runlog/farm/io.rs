@@ -110,7 +110,7 @@ fn check(list: &JobList) -> std::result::Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::runlog::farm::{JobState, Slots};
+    use crate::runlog::farm::{JobHost, JobState, Slots};
     use std::fs;
 
     fn list() -> JobList {
@@ -152,6 +152,7 @@ mod tests {
             busy_ms: 4,
             gpu_seconds: 0.1 + 0.2,
             message: "rank 1 hangs".to_owned(),
+            hosts: vec![JobHost { host: "n1".to_owned(), processes: 2 }],
             gpus: vec![1],
             process: None,
         };

@@ -100,12 +100,24 @@ pub struct JobReport {
     /// One sentence, lower case, without a full stop; empty where there is nothing to say.
     #[serde(default)]
     pub message: String,
-    /// The GPUs that it got last, by their numbers among those of the farm.
+    /// The nodes that it got last; none on the machine of the farm where that is the only one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hosts: Vec<JobHost>,
+    /// The GPUs that it got last, by their numbers on each of its nodes.
     #[serde(default)]
     pub gpus: Vec<usize>,
     /// The process that was started for it last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub process: Option<SignOfLife>,
+}
+
+/// Processes on one host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobHost {
+    /// Its name or address, as `mpirun` takes it.
+    pub host: String,
+    /// How many processes.
+    pub processes: usize,
 }
 
 /// Where a job is on its way.
@@ -152,6 +164,7 @@ impl JobReport {
             busy_ms: 0,
             gpu_seconds: 0.0,
             message: String::new(),
+            hosts: Vec::new(),
             gpus: Vec::new(),
             process: None,
         }

@@ -235,9 +235,11 @@ fn draw_said(farm: &FarmFacts, ui: &FarmUi, theme: Theme, area: Rect, buffer: &m
         }
         _ => String::new(),
     };
+    let hosts: Vec<&str> = job.report.hosts.iter().map(|host| host.host.as_str()).collect();
+    let on = if hosts.is_empty() { String::new() } else { format!(" · {}", hosts.join(", ")) };
     let name = Span::styled(format!(" {}", job.job.name), STRONG);
     let said = if said.is_empty() { String::new() } else { format!(" · {said}") };
-    Line::from(vec![name, Span::styled(format!("{exit}{said}{needs}"), style)])
+    Line::from(vec![name, Span::styled(format!("{on}{exit}{said}{needs}"), style)])
         .render(area, buffer);
 }
 
