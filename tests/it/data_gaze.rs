@@ -200,7 +200,7 @@ fn the_command_packs_on_two_processes_what_one_would() {
     fs::write(fixations, format!("{NAMES}a.jpg,0.5,0.5,90,10\na.jpg,0.5,0.5,90,4\n")).unwrap();
     let output = mpirun(2, &words);
     let complained = complaint(&output);
-    assert!(complained.starts_with("exit code 1\n"), "{complained}");
+    assert!(complained.starts_with("exit code 2\n"), "{complained}");
     assert_eq!(complained.matches("error:").count(), 1, "{complained}");
     assert!(!Path::new(to).exists());
 }
