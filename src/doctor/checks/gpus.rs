@@ -251,6 +251,7 @@ pub(super) mod tests {
 
     #[test]
     fn every_oddity_of_a_gpu_is_told() {
+        use State::{Fails, Warning};
         let told = |change: fn(&mut Gpu)| {
             let mut seen = with_gpus(&["a"]);
             let Some(Answer::Got(driver)) = &mut seen[0].driver else { unreachable!() };
@@ -259,7 +260,6 @@ pub(super) mod tests {
             (said[0].finding.state, said[0].finding.evidence.clone())
         };
         let of = |state, what: &str| (state, format!("GPU 1, NVIDIA H200, {what}"));
-        use State::{Fails, Warning};
         let nobody = told(|gpu| gpu.access = Access::Nobody);
         assert_eq!(nobody, of(Fails, "lets nobody compute"));
         let one = told(|gpu| (gpu.access, gpu.processes) = (Access::OneProcess, 1));

@@ -161,14 +161,18 @@ mod tests {
     fn little_shared_memory_is_told_where_there_are_several_ranks() {
         let small = Space { total_bytes: 1 << 20, free_bytes: 1 << 19, free_files: None };
         let mut seen = on_hosts(&["a", "a", "b"]);
-        seen.iter_mut().for_each(|one| one.memory.shared = Some(small));
+        for one in &mut seen {
+            one.memory.shared = Some(small);
+        }
         let said = shared(&seen);
         assert_eq!((said[0].finding.state, &said[0].ranks[..]), (State::Warning, &[0, 1][..]));
         assert_eq!(
             said[0].finding.evidence,
             "512.00 KiB of 1.00 MiB are free, and 2 ranks may take 16.00 MiB: without them sums are slow"
         );
-        seen.iter_mut().for_each(|one| one.libtorch.as_mut().unwrap().gpus = 2);
+        for one in &mut seen {
+            one.libtorch.as_mut().unwrap().gpus = 2;
+        }
         let said = shared(&seen);
         assert_eq!((said[0].finding.state, &said[0].ranks[..]), (State::Fails, &[0, 1][..]));
         assert_eq!(shared(&seen[..1])[0].finding.state, State::Ok);

@@ -209,8 +209,9 @@ mod tests {
         assert_eq!(bound(&[(0..4, 1), (3..8, 1)]).0, Warning);
         // One rank on each host, which a launcher has bound to a core.
         let mut seen = on_hosts(&["a", "b"]);
-        seen.iter_mut()
-            .for_each(|one| (one.processors.allowed, one.processors.threads) = (vec![0], 1));
+        for one in &mut seen {
+            (one.processors.allowed, one.processors.threads) = (vec![0], 1);
+        }
         assert_eq!(processors(&seen)[0].finding.state, Warning);
         assert_eq!(bound(&[(0..4, 4), (4..8, 4)]).0, Ok);
         assert_eq!(
