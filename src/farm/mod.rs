@@ -1,6 +1,6 @@
 //! Farms: many jobs from one file, started as room for them becomes free.
 //!
-//! [`file`] is what the user wrote, [`plan`] the jobs that follow from it, [`queue`] decides which of them starts when,
+//! [`mod@file`] is what the user wrote, [`plan`] the jobs that follow from it, [`queue`] decides which of them starts when,
 //! and [`table`] says in the end how the rows did. Nothing here starts a process or waits for one; what a job leaves
 //! on disk is read in [`results`], and how it is written down is known to `runlog::farm`.
 
