@@ -14,6 +14,7 @@ use crate::train::checkpoint::{
     Checkpoint, CheckpointStore, Header, LearnerTable, LearntFrom, Progress, Retention, RunState,
     Saver, has_vanished, import, read_manifest,
 };
+use crate::words::counted;
 use serde::Serialize;
 use serde_json::json;
 use std::fmt::Write;
@@ -117,10 +118,7 @@ fn list(run: &Path, is_json: bool) -> Result<()> {
 }
 
 fn size(found: &Checkpoint) -> String {
-    let shards = match found.manifest.files.len() {
-        1 => "1 shard".to_owned(),
-        count => format!("{count} shards"),
-    };
+    let shards = counted(found.manifest.files.len(), "shard");
     format!("{:.1} MB in {shards}", found.manifest.bytes() as f64 / 1e6)
 }
 

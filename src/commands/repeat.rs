@@ -25,6 +25,7 @@ use crate::train::recorder::FlightRecorder;
 use crate::train::stopping::StopRequests;
 use crate::train::trainer::{Parts, Trainer};
 use crate::watch::Feed;
+use crate::words::counted;
 use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
@@ -81,8 +82,7 @@ fn verify(arguments: &cli::Resume, count: u64, host: &Host, variables: &Variable
     let tolerance = arguments.tolerance.unwrap_or_else(|| repetition.tolerance());
     let told = (ranks.rank() == 0).then(|| {
         repetition.note_other_configuration(logged.stretches_after(base));
-        let mut verdict =
-            Verdict::of(logged.steps_after(task.before()), &steps, (&task, tolerance));
+        let mut verdict = Verdict::of(logged.steps_after(task.before()), &steps, &task, tolerance);
         verdict.run.clone_from(&arguments.run);
         verdict.checkpoint = checkpoint;
         (verdict.ranks, verdict.threads) = (ranks.ranks(), place.threads);
@@ -133,7 +133,7 @@ impl Task {
         let checkpoints: Vec<PathBuf> =
             found.iter().filter(|path| is_before(path)).cloned().collect();
         if checkpoints.is_empty() {
-            return Err(refused(directory, logged, (count, first), &found));
+            return Err(refused(directory, logged, count, first, &found));
         }
         let device = logged.stretches_after(first.saturating_sub(1)).last();
         let device = device.map_or_else(String::new, |stretch| stretch.started.device.clone());
@@ -155,7 +155,8 @@ fn step_of(path: &Path) -> Option<u64> {
 fn refused(
     directory: &RunDirectory,
     logged: &LoggedSteps,
-    (count, first): (u64, u64),
+    count: u64,
+    first: u64,
     found: &[PathBuf],
 ) -> Failure {
     let run = directory.root().display();
@@ -200,18 +201,14 @@ fn refuse_others(
             let count = arguments.verify.unwrap_or_default();
             return Err(Failure::usage(format!(
                 "these steps of `{run}` were trained on {}, started on {}",
-                counted(trained_on),
-                counted(ranks)
+                counted(trained_on, "process"),
+                counted(ranks, "process")
             ))
             .hint(format!("run `mpirun -n {trained_on} scrimp resume {run} --verify {count}`"))
             .hint("or say how far apart numbers may lie, as in `--tolerance 1e-3`: sums over other numbers of processes are rounded otherwise"));
         }
     }
     Ok(())
-}
-
-fn counted(ranks: usize) -> String {
-    if ranks == 1 { "1 process".to_owned() } else { format!("{ranks} processes") }
 }
 
 /// Refuses, without `--tolerance`, to compare a CPU with a GPU.
@@ -348,7 +345,7 @@ struct Verdict {
 }
 
 impl Verdict {
-    fn of(logged: &[Step], repeated: &[Step], (task, tolerance): (&Task, f64)) -> Self {
+    fn of(logged: &[Step], repeated: &[Step], task: &Task, tolerance: f64) -> Self {
         // A run that is alive has logged more by now.
         let logged: Vec<&Step> = logged.iter().filter(|step| step.step <= task.last).collect();
         let (mut found, mut numbers) = (Vec::new(), 0);
@@ -385,7 +382,8 @@ impl Verdict {
             0.0 => "bit for bit".to_owned(),
             share => format!("to {share:e} of the larger one"),
         };
-        let from = format!("from `{}` on {}", self.checkpoint.display(), counted(*ranks));
+        let from =
+            format!("from `{}` on {}", self.checkpoint.display(), counted(*ranks, "process"));
         let notes =
             self.notes.iter().fold(String::new(), |text, note| text + "note: " + note + "\n");
         let Some(first) = &self.first_difference else {

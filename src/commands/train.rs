@@ -25,6 +25,7 @@ use crate::train::evaluate::Yardstick;
 use crate::train::stopping::{Deadline, Reason};
 use crate::train::trainer::{Outcome, Parts, Trainer};
 use crate::train::watchdog::Watchdog;
+use crate::words::counted;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tch::Device;
@@ -246,15 +247,10 @@ fn build(
         for line in plan.summary() {
             say(format_args!("{line}"));
         }
-        let shape = if place.threads == 1 { "thread" } else { "threads" };
         say(format_args!(
-            "{} on this node, {} {shape} each, on {}",
-            if place.ranks_on_node == 1 {
-                "1 rank".into()
-            } else {
-                format!("{} ranks", place.ranks_on_node)
-            },
-            place.threads,
+            "{} on this node, {} each, on {}",
+            counted(place.ranks_on_node, "rank"),
+            counted(place.threads, "thread"),
             device_name(place.device)
         ));
         say(format_args!("watch it with `scrimp watch {}`", directory.root().display()));

@@ -243,13 +243,13 @@ impl FarmFile {
                 format!("there are {} rows, expected at most {FARM_ROWS}", self.rows.len());
             return Err(self.refuse("rows", &message));
         }
-        self.check_matrix("", (Some(&self.folds), Some(&self.seeds)))?;
-        self.check_sizes("", (self.ranks, self.gpus, self.restarts))?;
+        self.check_matrix("", Some(&self.folds), Some(&self.seeds))?;
+        self.check_sizes("", self.ranks, self.gpus, self.restarts)?;
         for (name, row) in self.rows() {
             self.check_row(name, row)?;
             let prefix = format!("rows.{name}.");
-            self.check_matrix(&prefix, (row.folds.as_ref(), row.seeds.as_ref()))?;
-            self.check_sizes(&prefix, (row.ranks, row.gpus, row.restarts))?;
+            self.check_matrix(&prefix, row.folds.as_ref(), row.seeds.as_ref())?;
+            self.check_sizes(&prefix, row.ranks, row.gpus, row.restarts)?;
         }
         self.check_slots()?;
         self.check_compared()?;
@@ -333,7 +333,8 @@ impl FarmFile {
     fn check_matrix(
         &self,
         prefix: &str,
-        (folds, seeds): (Option<&Vec<u32>>, Option<&Vec<u64>>),
+        folds: Option<&Vec<u32>>,
+        seeds: Option<&Vec<u64>>,
     ) -> Result<()> {
         let (folds, seeds) =
             (folds.map_or(&[][..], Vec::as_slice), seeds.map_or(&[][..], Vec::as_slice));
@@ -361,7 +362,9 @@ impl FarmFile {
     fn check_sizes(
         &self,
         prefix: &str,
-        (ranks, gpus, restarts): (Option<usize>, Option<f64>, Option<usize>),
+        ranks: Option<usize>,
+        gpus: Option<f64>,
+        restarts: Option<usize>,
     ) -> Result<()> {
         let refuse = |key: &str, found: String, expected: &str| {
             let key = format!("{prefix}{key}");

@@ -243,14 +243,14 @@ impl Matrix<'_> {
         let own_key = |key: &str| format!("rows.{}.{key}", job.row);
         if let Some(words) = &row.command {
             let key = own_key("command");
-            let words = self.filled(words, &key, (job, cell))?;
+            let words = self.filled(words, &key, job, cell)?;
             return Ok(Task { kind: TaskKind::Command(words), restarts, key });
         }
         let key = own_key("config");
         let config = row.config.clone().unwrap_or_default().display().to_string();
-        let config = self.filled(&[config], &key, (job, cell))?.remove(0);
-        let mut set = self.filled(&self.file.set, "set", (job, cell))?;
-        set.extend(self.filled(&row.set, &own_key("set"), (job, cell))?);
+        let config = self.filled(&[config], &key, job, cell)?.remove(0);
+        let mut set = self.filled(&self.file.set, "set", job, cell)?;
+        set.extend(self.filled(&row.set, &own_key("set"), job, cell)?);
         set.extend(cell.fold.map(|fold| format!("data.fold={fold}")));
         set.extend(cell.seed.map(|seed| format!("train.seed={seed}")));
         let kind = TaskKind::Train { config: PathBuf::from(config), set };
@@ -262,12 +262,13 @@ impl Matrix<'_> {
         &self,
         texts: &[String],
         key: &str,
-        (job, cell): (&FarmJob, Cell),
+        job: &FarmJob,
+        cell: Cell,
     ) -> Result<Vec<String>> {
         let one = |text: &String| {
             let mut values = BTreeMap::new();
             for name in names(text) {
-                values.insert(name, self.value(name, key, (job, cell))?);
+                values.insert(name, self.value(name, key, job, cell)?);
             }
             Ok(fill(text, |name| values.get(name).cloned()))
         };
@@ -275,7 +276,7 @@ impl Matrix<'_> {
     }
 
     /// What the placeholder `name` stands for in a text of `job`.
-    fn value(&self, name: &str, key: &str, (job, cell): (&FarmJob, Cell)) -> Result<String> {
+    fn value(&self, name: &str, key: &str, job: &FarmJob, cell: Cell) -> Result<String> {
         let root = self.directory.root();
         let refuse = |why: &str| {
             self.file.refuse(key, &format!("`{{{name}}}` in `{key}` stands for nothing: {why}"))

@@ -135,7 +135,8 @@ impl Submission {
 pub fn submissions(
     plan: &FarmPlan,
     directory: &FarmDirectory,
-    (template, program): (&Template<'_>, &Path),
+    template: &Template<'_>,
+    program: &Path,
     is_left: impl Fn(&str) -> bool,
 ) -> Vec<Submission> {
     let mut open: Vec<(&FarmJob, &super::plan::Task)> =
@@ -218,7 +219,7 @@ exec scrimp launch --ranks \"$SLURM_NTASKS\" \\
         let plan = FarmPlan::new(&file, "farm", &directory, &nodes).unwrap();
         let template = Template::parse(TEMPLATE, Path::new("job.sh")).unwrap();
         assert!(template.has_gpus);
-        let all = submissions(&plan, &directory, (&template, Path::new("/opt/a b")), |_| true);
+        let all = submissions(&plan, &directory, &template, Path::new("/opt/a b"), |_| true);
         let words = |one: &Submission| one.words(|name| Some(format!("<{name}>"))).join(" ");
         let shown: Vec<String> =
             all.iter().map(|one| format!("{}\n{}", words(one), one.script)).collect();
@@ -250,7 +251,7 @@ exec scrimp launch --ranks \"$SLURM_NTASKS\" \\
         exec scrimp launch b.toml -n 2 --run runs/farm/jobs/second --requeue 'scontrol requeue "$SLURM_JOB_ID"' --set 'data.path=runs/farm/jobs/first/it'\''s.h5'
         "#);
         let rest =
-            submissions(&plan, &directory, (&template, Path::new("/")), |name| name == "second");
+            submissions(&plan, &directory, &template, Path::new("/"), |name| name == "second");
         assert_eq!(rest[0].words(|_| None), ["sbatch", "--parsable", "runs/farm/submit/second.sh"]);
     }
 

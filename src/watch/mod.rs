@@ -136,19 +136,15 @@ pub fn run<B: Backend<Error: 'static>>(
     source: &mut impl Source,
     screen: &Screen,
 ) -> Result<()> {
-    run_from(
-        Ui { runs: directories.len(), ..Ui::default() },
-        directories,
-        (terminal, screen),
-        source,
-    )
+    run_from(Ui { runs: directories.len(), ..Ui::default() }, directories, terminal, screen, source)
 }
 
 /// The same, beginning with a screen in some state.
 fn run_from<B: Backend<Error: 'static>>(
     ui: Ui,
     directories: &[RunDirectory],
-    (terminal, screen): (&mut Terminal<B>, &Screen),
+    terminal: &mut Terminal<B>,
+    screen: &Screen,
     source: &mut (impl Source + ?Sized),
 ) -> Result<()> {
     let runs: Vec<Watched> = directories.iter().map(Watched::new).collect();

@@ -19,6 +19,7 @@ use crate::runlog::claim::Claim;
 use crate::runlog::farm::{FarmDirectory, JobKind, JobState};
 use crate::runlog::now_ms;
 use crate::signals::Signal;
+use crate::words::counted;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -149,10 +150,9 @@ impl<'a> Farm<'a> {
         };
         let hosts: Vec<&str> = start.seats.hosts.iter().map(|host| host.host.as_str()).collect();
         let on = if hosts.is_empty() { String::new() } else { format!(" on {}", hosts.join(", ")) };
-        let processes = if job.ranks == 1 { "process" } else { "processes" };
-        let counted = self.ledger.counted(&self.queue);
-        let (name, ranks) = (&job.name, job.ranks);
-        tell(format_args!("{counted}: `{name}` starts with {ranks} {processes}{gpus}{on}"));
+        let done = self.ledger.counted(&self.queue);
+        let (name, processes) = (&job.name, counted(job.ranks, "process"));
+        tell(format_args!("{done}: `{name}` starts with {processes}{gpus}{on}"));
     }
 
     /// The environment of a job: this program on the path, its share of the processors, its GPUs.

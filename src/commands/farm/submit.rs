@@ -36,7 +36,7 @@ pub(super) fn run(
     let folder = program.parent().unwrap_or(Path::new("."));
     let is_done =
         |name: &str| directory.read_report(name).is_ok_and(|report| report.state == JobState::Done);
-    let all = submissions(&plan, directory, (&template, folder), |name| !is_done(name));
+    let all = submissions(&plan, directory, &template, folder, |name| !is_done(name));
     if arguments.print {
         let mut shown = String::new();
         for one in &all {

@@ -111,8 +111,7 @@ fn oddity(gpu: &Gpu) -> Option<(bool, String, &'static str)> {
         return Some((false, format!("is slowed down by {}", gpu.slowed_by.join(", ")), hint));
     }
     if gpu.processes > 0 || gpu.used_bytes > OWN_BYTES {
-        let by = if gpu.processes == 1 { "process" } else { "processes" };
-        let what = format!("is in use by {} {by}, {used}", gpu.processes);
+        let what = format!("is in use by {}, {used}", counted(gpu.processes, "process"));
         return Some((false, what, "`nvidia-smi` shows whose they are"));
     }
     None

@@ -150,7 +150,7 @@ impl<S: FarmSource> Session<'_, S> {
                 return Ok(());
             }
         };
-        run_from(ui, &[directory], (terminal, self.screen), &mut *source)?;
+        run_from(ui, &[directory], terminal, self.screen, &mut *source)?;
         // Pictures do not go away by being drawn over.
         terminal.clear().context(|| "cannot draw on the terminal")
     }

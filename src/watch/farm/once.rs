@@ -28,7 +28,7 @@ pub fn once(farm: &FarmDirectory, size: (u16, u16), is_ascii: bool) -> Result<St
     let theme = Theme { has_colour: false, is_ascii };
     // Nothing is selected on paper.
     let mut ui = FarmUi { selected: usize::MAX, ..FarmUi::default() };
-    draw_farm((feed.facts(), theme), &mut ui, area, &mut buffer);
+    draw_farm(feed.facts(), theme, &mut ui, area, &mut buffer);
     to_harmless(&mut buffer);
     if is_ascii {
         to_ascii(&mut buffer);

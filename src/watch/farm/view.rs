@@ -32,7 +32,7 @@ pub(super) fn draw(
     buffer: &mut Buffer,
 ) -> Vec<(Rect, FarmTarget)> {
     let [upper, footer] = Layout::vertical([Constraint::Min(0), Constraint::Length(1)]).areas(area);
-    let targets = draw_farm((farm, theme), ui, upper, buffer);
+    let targets = draw_farm(farm, theme, ui, upper, buffer);
     draw_footer(ui, theme, footer, buffer);
     match ui.overlay {
         FarmOverlay::None => {}
@@ -48,7 +48,8 @@ pub(super) fn draw(
 
 /// The farm without keys, at any size.
 pub(super) fn draw_farm(
-    (farm, theme): (&FarmFacts, Theme),
+    farm: &FarmFacts,
+    theme: Theme,
     ui: &mut FarmUi,
     area: Rect,
     buffer: &mut Buffer,
@@ -62,7 +63,7 @@ pub(super) fn draw_farm(
         Layout::vertical([Constraint::Length(3), Constraint::Min(3), Constraint::Length(1)])
             .areas(area);
     draw_head(farm, theme, head, buffer);
-    let targets = draw_table((farm, theme), ui, table, buffer);
+    let targets = draw_table(farm, theme, ui, table, buffer);
     draw_said(farm, ui, theme, said, buffer);
     targets
 }
@@ -75,7 +76,7 @@ fn draw_head(farm: &FarmFacts, theme: Theme, area: Rect, buffer: &mut Buffer) {
         (false, _) if farm.count(JobState::Done) == farm.jobs.len() => ("✔ done", theme.good()),
         (false, _) => ("○ nobody runs it", theme.alarm()),
     };
-    let processes = process_count(farm.slots.processes);
+    let processes = counted(farm.slots.processes, "process");
     let gpus = match farm.slots.gpus {
         0 => String::new(),
         gpus => format!(" · {}", counted(gpus, "GPU")),
@@ -105,10 +106,6 @@ fn draw_head(farm: &FarmFacts, theme: Theme, area: Rect, buffer: &mut Buffer) {
         .unfilled_style(theme.faint())
         .render(row(1), buffer);
     Line::from(summary(farm, usize::from(area.width))).render(row(2), buffer);
-}
-
-fn process_count(count: usize) -> String {
-    if count == 1 { "1 process".to_owned() } else { format!("{count} processes") }
 }
 
 /// The share of all steps that are done, each job counted alike.
@@ -170,7 +167,8 @@ fn title(farm: &FarmFacts, ui: &FarmUi, shown: usize, pages: [usize; 2]) -> Stri
 }
 
 fn draw_table(
-    (farm, theme): (&FarmFacts, Theme),
+    farm: &FarmFacts,
+    theme: Theme,
     ui: &mut FarmUi,
     area: Rect,
     buffer: &mut Buffer,
