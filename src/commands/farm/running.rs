@@ -35,9 +35,7 @@ const LAST_MOMENTS: Duration = Duration::from_secs(20);
 pub(super) struct Farm<'a> {
     file: &'a FarmFile,
     room: Room,
-    requeue: Option<&'a str>,
-    /// Whether the table is for a program.
-    is_json: bool,
+    arguments: &'a cli::Farm,
     ledger: Ledger,
     claim: Claim,
     wish: Wish,
@@ -79,8 +77,7 @@ impl<'a> Farm<'a> {
         Ok(Self {
             file,
             room,
-            requeue: arguments.requeue.as_deref(),
-            is_json: arguments.json,
+            arguments,
             claim,
             wish: Wish::listen()?,
             deadline: limit.into_iter().chain(end_of_job()).min(),
@@ -309,7 +306,7 @@ impl<'a> Farm<'a> {
         if let Some(failure) = self.failure.take() {
             return Err(failure.hint("the same command goes on where the jobs were left"));
         }
-        table::tell(self.file, &self.ledger.plan, &self.ledger.directory, self.is_json)?;
+        table::tell(self.file, &self.ledger.plan, &self.ledger.directory, self.arguments.json)?;
         for (job, report) in self.ledger.plan.list.jobs.iter().zip(&self.ledger.reports) {
             if matches!(report.state, JobState::Failed | JobState::Blocked) {
                 let (name, state) = (&job.name, report.state.name());
@@ -335,7 +332,7 @@ impl<'a> Farm<'a> {
         let run = self.ledger.directory.as_run();
         // Obeyed by now.
         run.withdraw(&run.stop_request())?;
-        let Some(command) = self.requeue.filter(|_| stop.is_to_go_on()) else {
+        let Some(command) = self.arguments.requeue.as_ref().filter(|_| stop.is_to_go_on()) else {
             return Ok(stop.exit());
         };
         tell(format_args!("{command}"));
