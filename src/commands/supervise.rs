@@ -1,11 +1,11 @@
 //! What looks after a run while it trains: signals, the flight recorder and the watchdog.
 
 use super::say;
-use crate::comm::environment::{Variables, number_of};
 use crate::comm::{Host, Ranks};
 use crate::error::{Context, Exit, Failure, Result};
 use crate::launch;
 use crate::launch::batch::{SLURM_END, SLURM_JOB, SlurmJob};
+use crate::launchers::{Variables, number_of};
 use crate::runlog::directory::RunDirectory;
 use crate::runlog::flight::leave_exit;
 use crate::runlog::io::{EventSink, LogWriter};

@@ -36,6 +36,8 @@ pub(super) struct Farm<'a> {
     file: &'a FarmFile,
     room: Room,
     requeue: Option<&'a str>,
+    /// Whether the table is for a program.
+    is_json: bool,
     ledger: Ledger,
     claim: Claim,
     wish: Wish,
@@ -78,6 +80,7 @@ impl<'a> Farm<'a> {
             file,
             room,
             requeue: arguments.requeue.as_deref(),
+            is_json: arguments.json,
             claim,
             wish: Wish::listen()?,
             deadline: limit.into_iter().chain(end_of_job()).min(),
@@ -306,8 +309,7 @@ impl<'a> Farm<'a> {
         if let Some(failure) = self.failure.take() {
             return Err(failure.hint("the same command goes on where the jobs were left"));
         }
-        let made = table::make(self.file, &self.ledger.plan, &self.ledger.directory)?;
-        super::show(&made.markdown)?;
+        table::tell(self.file, &self.ledger.plan, &self.ledger.directory, self.is_json)?;
         for (job, report) in self.ledger.plan.list.jobs.iter().zip(&self.ledger.reports) {
             if matches!(report.state, JobState::Failed | JobState::Blocked) {
                 let (name, state) = (&job.name, report.state.name());
