@@ -3,13 +3,17 @@
 //! What follows from the file is decided in `farm`; here it is read, checked, written down and set to work.
 
 mod check;
+mod inquiry;
 mod ledger;
 mod listing;
+mod nodes;
+mod outcome;
 mod process;
 mod recover;
 mod running;
 mod submit;
 mod table;
+mod taking_up;
 mod wish;
 
 use super::{print, print_json, run_directory, say};

@@ -24,7 +24,7 @@ fn lines<'a>(report: &'a Value, check: &str) -> Vec<(&'a str, Vec<u64>, &'a str)
 fn alone_it_looks_at_a_configuration_and_at_a_list_of_hosts() {
     let folder = TempDir::new().unwrap();
     let [run, list] = ["run", "hosts"].map(|name| folder.path().join(name));
-    std::fs::write(&list, "localhost slots=2\nno-such-host.invalid slots=2\n").unwrap();
+    std::fs::write(&list, "127.0.0.1 slots=2\nno-such-host.invalid slots=2\n").unwrap();
     let [run, list] = [&run, &list].map(|path| path.to_str().unwrap());
     let output = scrimp(&[
         "doctor",
