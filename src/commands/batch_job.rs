@@ -33,7 +33,7 @@ impl EndOfJob {
         if let Some(number) = here.job().to_ask() {
             let (at, note) = match ask(number) {
                 Ok(answer) => (answer.end, None),
-                Err(why) => (None, Some(format!("when job {number} ends is not known: {why}"))),
+                Err(why) => (None, Some(unknown(number, &why))),
             };
             return Self { at, note, is_asked: true };
         }
@@ -76,6 +76,10 @@ impl Here {
         let (end, number) = (self.end.as_deref(), self.number.as_deref());
         SlurmJob { end, number, control_groups: &self.control_groups }
     }
+}
+
+fn unknown(number: &str, why: &str) -> String {
+    format!("when job {number} ends is not known: {why}; `train.time_limit` can say it")
 }
 
 /// Asks Slurm for the job of this number; else a sentence why there is no answer.

@@ -7,7 +7,7 @@ use super::process::{AtWork, Ended, Started, Work};
 use super::wish::Wish;
 use super::{table, tell};
 use crate::cli;
-use crate::commands::batch_job::EndOfJob;
+use crate::commands::batch_job::{EndOfJob, is_preempted};
 use crate::error::{Context, Exit, Failure, Result};
 use crate::farm::file::FarmFile;
 use crate::farm::machine::Room;
@@ -328,13 +328,14 @@ impl<'a> Farm<'a> {
 
     fn follow_a_stop(&self) -> Result<Exit> {
         let is_wanted = self.was_cancelled && self.wish.signal().is_none() && !self.is_out_of_time;
-        let stop = Stop {
+        let mut stop = Stop {
             exit: if is_wanted { Exit::Cancelled } else { Exit::Stopped },
             signal: self.wish.signal(),
             is_requested: self.was_requested,
             is_preempted: false,
             newest: [Some(self.progress_before), Some(self.ledger.progress()?)],
         };
+        stop.is_preempted = stop.depends_on_preemption() && is_preempted();
         tell(format_args!("the same command goes on"));
         let run = self.ledger.directory.as_run();
         // Obeyed by now.
