@@ -130,9 +130,11 @@ fn moment(word: Option<&str>) -> std::result::Result<Option<SystemTime>, String>
     let Some(word) = word.filter(|word| !["N/A", "NONE", "Unknown", "None"].contains(word)) else {
         return Ok(None);
     };
-    let seconds = word.parse().map_err(|_| {
-        format!("`squeue` says `{word}` of a time, expected seconds since 1970 or `N/A`")
-    })?;
+    let Ok(seconds) = word.parse() else {
+        return Err(format!(
+            "`squeue` says `{word}` of a time, expected seconds since 1970 or `N/A`"
+        ));
+    };
     Ok(UNIX_EPOCH.checked_add(Duration::from_secs(seconds)))
 }
 

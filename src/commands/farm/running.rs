@@ -335,7 +335,7 @@ impl<'a> Farm<'a> {
             is_preempted: false,
             newest: [Some(self.progress_before), Some(self.ledger.progress()?)],
         };
-        stop.is_preempted = stop.depends_on_preemption() && is_preempted();
+        stop.is_preempted = !is_wanted && stop.depends_on_preemption() && is_preempted();
         tell(format_args!("the same command goes on"));
         let run = self.ledger.directory.as_run();
         // Obeyed by now.
