@@ -1,6 +1,7 @@
 //! `scrimp farm`: one failure harms nobody, what was killed goes on, wishes reach every job, and Slurm gets the same jobs.
 
 use crate::running::{SMOKE, events, signal};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use scrimp::runlog::RunEvent;
 use scrimp::runlog::farm::{FarmDirectory, JobReport, JobState};
 use scrimp::runlog::flight::FlightReport;
@@ -133,9 +134,9 @@ impl Running<'_> {
 
     /// Kills the farm, alone or with its process group.
     fn kill(mut self, group: bool) {
-        let pid = self.pid();
-        let whom = if group { format!("-{pid}") } else { pid.to_string() };
-        Command::new("kill").args(["-KILL", "--", &whom]).status().unwrap();
+        let pid = Pid::from_child(&self.child);
+        let kill = if group { kill_process_group } else { kill_process };
+        kill(pid, Signal::KILL).unwrap();
         self.child.wait().unwrap();
     }
 
