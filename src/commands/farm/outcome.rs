@@ -15,7 +15,9 @@ pub(super) struct Outcome {
     pub(super) ended: Ended,
     /// How urgently it was asked to stop, as [`Wish`] counts.
     pub(super) asked: u8,
-    /// The node that does not answer and on which it ran.
+    /// Whether its run was at work and had said nothing since for long.
+    pub(super) was_silent: bool,
+    /// With what it was lost, in words, if it was.
     pub(super) lost_with: Option<String>,
 }
 
@@ -40,6 +42,16 @@ impl Outcome {
         };
         if self.lost_with.is_some() && end != JobEnd::Done { JobEnd::Lost { newest } } else { end }
     }
+}
+
+/// With what a job is lost whose node does not answer.
+pub(super) fn dead_node(host: &str) -> String {
+    format!("node `{host}`, which does not answer")
+}
+
+/// With what a job is lost that had fallen silent, and whose node answers again.
+pub(super) fn node_that_was_away(host: &str) -> String {
+    format!("node `{host}`, which was away for a while")
 }
 
 /// How a job has ended whose processes ended with `code`, after it was asked to stop so urgently.
@@ -71,7 +83,7 @@ mod tests {
             (Ended::Unseen, 0, lost),
         ] {
             let lost_with = Some("b".to_owned());
-            let outcome = Outcome { job: 0, ended, asked, lost_with };
+            let outcome = Outcome { job: 0, ended, asked, was_silent: false, lost_with };
             assert_eq!(outcome.end(Some(5)), expected, "{outcome:?}");
         }
         for (code, asked, may_be) in [
@@ -86,7 +98,13 @@ mod tests {
             (137, Wish::STOP, false),
             (1, Wish::END, false),
         ] {
-            let outcome = Outcome { job: 0, ended: Ended::With(code), asked, lost_with: None };
+            let outcome = Outcome {
+                job: 0,
+                ended: Ended::With(code),
+                asked,
+                was_silent: false,
+                lost_with: None,
+            };
             assert_eq!(outcome.may_be_a_loss(), may_be, "{outcome:?}");
         }
     }

@@ -77,23 +77,18 @@ impl<'a> Farm<'a> {
         let claim = run.claim()?;
         ledger.begin(file)?;
         let TakenUp { queue, works, doubtful } = take_up(&mut ledger, &room, arguments.retry)?;
-        let mut nodes = Nodes::new(&room.nodes);
-        for outcome in doubtful {
-            let hosts = &ledger.reports[outcome.job].hosts;
-            nodes.keep(outcome, hosts);
-        }
         let at_work = AtWork::default();
         at_work.suspend_together()?;
         at_work.note(&works);
-        Ok(Self {
+        let mut farm = Self {
             file,
+            nodes: Nodes::new(&room.nodes),
             room,
             requeue: arguments.requeue.as_deref(),
             claim,
             wish: Wish::listen()?,
             deadline: limit.into_iter().chain(end_of_job()).min(),
             queue,
-            nodes,
             works,
             at_work,
             progress_before: ledger.progress()?,
@@ -104,7 +99,9 @@ impl<'a> Farm<'a> {
             failure: None,
             looked_at: Instant::now(),
             ledger,
-        })
+        };
+        doubtful.into_iter().try_for_each(|outcome| farm.judge(outcome))?;
+        Ok(farm)
     }
 
     /// Runs the farm until nothing runs and nothing can be started.
@@ -269,7 +266,7 @@ impl<'a> Farm<'a> {
         }
     }
 
-    /// Notes how a job has ended, if that is clear.
+    /// Takes note of how a job has ended.
     fn note_end(&mut self, work: &Work, ended: Ended) -> Result<()> {
         let job = work.job;
         let ended = match ended {
@@ -278,8 +275,14 @@ impl<'a> Farm<'a> {
         };
         self.ledger.add_time(job, now_ms());
         let lost_with = work.lost_with().map(str::to_owned);
-        let outcome = Outcome { job, ended, asked: work.asked(), lost_with };
-        let hosts = &self.ledger.reports[job].hosts;
+        let was_silent = work.has_fallen_silent();
+        let outcome = Outcome { job, ended, asked: work.asked(), was_silent, lost_with };
+        self.judge(outcome)
+    }
+
+    /// Notes how a job has ended, or asks its nodes before.
+    fn judge(&mut self, outcome: Outcome) -> Result<()> {
+        let hosts = &self.ledger.reports[outcome.job].hosts;
         self.nodes.keep(outcome, hosts).map_or(Ok(()), |outcome| self.settle(&outcome))
     }
 
@@ -326,11 +329,11 @@ impl<'a> Farm<'a> {
 
     /// What there is to say of a job that was lost with a node.
     fn loss(&self, outcome: &Outcome) -> String {
-        let host = outcome.lost_with.as_deref().unwrap_or_default();
+        let with = outcome.lost_with.as_deref().unwrap_or_default();
         let has_failed = self.queue.state(outcome.job) == JobState::Failed;
         let before =
             if has_failed { ", as those before it on which nothing new was saved" } else { "" };
-        format!("lost with node `{host}`, which does not answer{before}")
+        format!("lost with {with}{before}")
     }
 
     fn tell_end(&self, number: usize, message: &str) {
