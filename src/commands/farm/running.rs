@@ -51,8 +51,6 @@ pub(super) struct Farm<'a> {
     progress_before: u64,
     was_requested: bool,
     is_out_of_time: bool,
-    /// Whether everything ends at once, and no answer of a node is waited for.
-    is_urgent: bool,
     /// Whether a job was stopped by a person.
     was_cancelled: bool,
     /// What keeps the farm from going on.
@@ -94,7 +92,6 @@ impl<'a> Farm<'a> {
             progress_before: ledger.progress()?,
             was_requested,
             is_out_of_time: false,
-            is_urgent: false,
             was_cancelled: false,
             failure: None,
             looked_at: Instant::now(),
@@ -195,25 +192,31 @@ impl<'a> Farm<'a> {
                 self.nodes.listen_to(work, &job.name, &report.hosts);
             }
         }
-        let left =
-            self.deadline.map(|end| end.duration_since(SystemTime::now()).unwrap_or_default());
-        if is_out_of_time(left) && !self.is_out_of_time {
+        if is_out_of_time(self.left()) && !self.is_out_of_time {
             self.is_out_of_time = true;
             self.queue.close();
             tell(format_args!("the time is nearly over: starts nothing more"));
         }
-        let is_late = left.is_some_and(|left| left < LAST_MOMENTS);
+        let is_late = self.is_late();
         let level = if is_late { self.wish.level().max(Wish::STOP) } else { self.wish.level() };
         if level == 0 {
             return;
         }
         self.queue.close();
-        self.is_urgent = is_late || level >= Wish::END;
         let in_its_place = if is_late { Signal::User1 } else { Signal::Terminate };
         let signal = self.wish.signal().unwrap_or(in_its_place);
         for work in &mut self.works {
             work.ask(level, signal);
         }
+    }
+
+    /// The time that is left, where there is a limit.
+    fn left(&self) -> Option<Duration> {
+        self.deadline.map(|end| end.duration_since(SystemTime::now()).unwrap_or_default())
+    }
+
+    fn is_late(&self) -> bool {
+        self.left().is_some_and(|left| left < LAST_MOMENTS)
     }
 
     fn look_at_the_directory(&mut self) {
@@ -289,7 +292,8 @@ impl<'a> Farm<'a> {
     /// Asks nodes, and settles what their answers decide.
     fn look_at_nodes(&mut self) {
         self.nodes.look(&self.ledger.directory);
-        for outcome in self.nodes.decided(&self.ledger.reports, self.is_urgent) {
+        let is_no_time = self.is_late() || self.wish.level() >= Wish::END;
+        for outcome in self.nodes.decided(&self.ledger.reports, is_no_time) {
             if let Err(failure) = self.settle(&outcome) {
                 self.give_up(failure);
             }
