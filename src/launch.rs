@@ -11,6 +11,7 @@ use crate::runlog::RunEvent;
 use crate::runlog::directory::RunDirectory;
 use crate::runlog::io::Tail;
 use crate::signals::Signal;
+use std::borrow::Cow;
 use std::fmt;
 use std::io::ErrorKind;
 use std::path::PathBuf;
@@ -20,6 +21,11 @@ use std::time::Duration;
 const AS_ROOT: [&str; 2] = ["OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"];
 /// A start that has less time than this left is not worth it.
 const LEAST_TIME: Duration = Duration::from_mins(1);
+/// Puts what follows out of reach of `SIGTERM`, which batch systems send to all processes of a job that has to end:
+/// `mpirun` and its daemons would end the run at once.
+const SHIELD: [&str; 2] = ["env", "--block-signal=TERM"];
+/// What `mpirun` of Open MPI starts on other nodes, in a variable that other libraries pass over.
+const AGENT: &str = "OMPI_MCA_orte_launch_agent";
 /// The longest name of a signal, in bytes.
 const LONGEST_NAME: u64 = 16;
 
@@ -32,6 +38,13 @@ pub struct Machine {
     pub is_root: bool,
     /// Whether a batch system says where ranks run.
     pub in_batch_job: bool,
+    /// Whether `mpirun` is to be put out of reach of `SIGTERM`, as in a batch job with the `env` of GNU.
+    pub is_shielded: bool,
+}
+
+/// The words of a command that succeeds where `mpirun` can be put out of reach of `SIGTERM`.
+pub fn trial_of_the_shield() -> Vec<&'static str> {
+    [&SHIELD[..], &["true"]].concat()
 }
 
 /// What to start.
@@ -41,13 +54,15 @@ pub struct Job {
     pub command: Vec<String>,
     /// Further arguments of `mpirun`.
     pub mpirun: Vec<String>,
+    /// Variables that it needs.
+    pub variables: Vec<(&'static str, String)>,
 }
 
 /// A command to start, as a shell takes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CommandLine {
     /// Variables that are set for it.
-    pub variables: Vec<(&'static str, &'static str)>,
+    pub variables: Vec<(&'static str, String)>,
     /// The program and its arguments.
     pub words: Vec<String>,
 }
@@ -55,7 +70,9 @@ pub struct CommandLine {
 impl Job {
     /// The command that starts it on `ranks` ranks.
     pub fn command_line(&self, ranks: usize, machine: Machine) -> CommandLine {
-        let mut words = vec!["mpirun".to_owned(), "-n".to_owned(), ranks.to_string()];
+        let shield = if machine.is_shielded { &SHIELD[..] } else { &[] };
+        let mut words: Vec<String> = shield.iter().map(ToString::to_string).collect();
+        words.extend(["mpirun".to_owned(), "-n".to_owned(), ranks.to_string()]);
         // By default each rank is bound to one core, whatever its number of threads.
         words.extend(["--bind-to", "none"].map(str::to_owned));
         let names_hosts = self.mpirun.iter().any(|word| word.contains("host"));
@@ -64,30 +81,36 @@ impl Job {
             words.push("--oversubscribe".to_owned());
         }
         words.extend(self.mpirun.iter().chain(&self.command).cloned());
-        let variables = AS_ROOT.map(|name| (name, "1"));
-        CommandLine {
-            variables: variables.into_iter().filter(|_| machine.is_root).collect(),
-            words,
+        let as_root = AS_ROOT.map(|name| (name, "1".to_owned()));
+        let mut variables: Vec<_> = as_root.into_iter().filter(|_| machine.is_root).collect();
+        if machine.is_shielded {
+            variables.push((AGENT, [&SHIELD[..], &["orted"]].concat().join(" ")));
         }
+        variables.extend(self.variables.iter().cloned());
+        CommandLine { variables, words }
     }
 }
 
 impl fmt::Display for CommandLine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let plain = |letter: char| letter.is_ascii_alphanumeric() || "-_./=:,+@%".contains(letter);
         for (name, value) in &self.variables {
-            write!(f, "{name}={value} ")?;
+            write!(f, "{name}={} ", quoted(value))?;
         }
         for (index, word) in self.words.iter().enumerate() {
             let space = if index == 0 { "" } else { " " };
-            if !word.is_empty() && word.chars().all(plain) {
-                write!(f, "{space}{word}")?;
-            } else {
-                write!(f, "{space}'{}'", word.replace('\'', r"'\''"))?;
-            }
+            write!(f, "{space}{}", quoted(word))?;
         }
         Ok(())
     }
+}
+
+/// A word as it is typed into a shell.
+fn quoted(word: &str) -> Cow<'_, str> {
+    let plain = |letter: char| letter.is_ascii_alphanumeric() || "-_./=:,+@%".contains(letter);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.into();
+    }
+    format!("'{}'", word.replace('\'', r"'\''")).into()
 }
 
 /// What follows the end of the processes.
@@ -185,6 +208,8 @@ pub struct Stop {
     pub signal: Option<Signal>,
     /// Whether a request to stop lies in the run directory, or lay there.
     pub is_requested: bool,
+    /// Whether the batch system says that it needs the place of the job.
+    pub is_preempted: bool,
     /// The newest checkpoint before the first start of this launcher, and now.
     pub newest: [Option<u64>; 2],
 }
@@ -193,18 +218,29 @@ impl Stop {
     /// How the launcher ends: what a person wants counts more than what a machine wants, whoever of the launcher
     /// and the run heard of it.
     pub fn exit(&self) -> Exit {
-        let signalled = self.signal.map_or(Exit::Stopped, Signal::exit);
-        if self.is_requested || [self.exit, signalled].contains(&Exit::Cancelled) {
+        if self.is_wanted() || (self.exit == Exit::Cancelled && !self.is_preempted) {
             return Exit::Cancelled;
         }
         Exit::Stopped
     }
 
+    /// Whether the launcher itself knows that a person wanted it.
+    fn is_wanted(&self) -> bool {
+        let signalled = self.signal.map_or(Exit::Stopped, Signal::exit);
+        self.is_requested || signalled == Exit::Cancelled
+    }
+
     /// Whether the job is to be submitted again: its time was over or its place was needed, nobody wanted the
-    /// run to stop, and it has got further. Without the last a job that is too short would come again for ever.
+    /// run to stop, and it has got further. Without the last a job that is too short would come again for ever, which
+    /// one that is preempted is not.
     pub fn is_to_go_on(&self) -> bool {
         let [before, now] = self.newest;
-        self.exit() == Exit::Stopped && now > before
+        self.exit() == Exit::Stopped && (now > before || self.is_preempted)
+    }
+
+    /// Whether what follows would be another thing if the batch system said that it needs the place.
+    pub fn depends_on_preemption(&self) -> bool {
+        !self.is_wanted() && !self.is_to_go_on()
     }
 }
 
@@ -259,12 +295,13 @@ mod tests {
         let command = ["/opt/scrimp", "train", "a b.toml", "--set", "data.path=it's.h5"];
         let [command, mpirun] =
             [&command[..], mpirun].map(|words| words.iter().map(ToString::to_string).collect());
-        Job { command, mpirun }
+        Job { command, mpirun, variables: Vec::new() }
     }
 
     #[test]
     fn the_command_line_can_be_typed_again() {
-        let machine = Machine { processors: 16, is_root: false, in_batch_job: false };
+        let machine =
+            Machine { processors: 16, is_root: false, in_batch_job: false, is_shielded: false };
         insta::assert_snapshot!(
             job(&[]).command_line(8, machine),
             @r"mpirun -n 8 --bind-to none /opt/scrimp train 'a b.toml' --set 'data.path=it'\''s.h5'"
@@ -277,8 +314,21 @@ mod tests {
     }
 
     #[test]
+    fn in_a_batch_job_mpirun_and_its_daemons_hear_no_sigterm() {
+        let machine =
+            Machine { processors: 16, is_root: false, in_batch_job: true, is_shielded: true };
+        let variables = vec![("SLURM_JOB_END_TIME", "1700000000".to_owned())];
+        let job = Job { command: vec!["scrimp".to_owned()], mpirun: Vec::new(), variables };
+        insta::assert_snapshot!(
+            job.command_line(2, machine),
+            @"OMPI_MCA_orte_launch_agent='env --block-signal=TERM orted' SLURM_JOB_END_TIME=1700000000 env --block-signal=TERM mpirun -n 2 --bind-to none scrimp"
+        );
+    }
+
+    #[test]
     fn where_others_say_what_there_is_nothing_is_oversubscribed() {
-        let machine = Machine { processors: 2, is_root: false, in_batch_job: true };
+        let machine =
+            Machine { processors: 2, is_root: false, in_batch_job: true, is_shielded: false };
         let has_it = |job: Job, machine| {
             job.command_line(64, machine).words.contains(&"--oversubscribe".to_owned())
         };
@@ -324,7 +374,31 @@ mod tests {
             (nobody, time, false, Some(10), (75, false)),
             (usr1, time, false, None, (75, false)),
         ] {
-            let stop = Stop { exit, signal, is_requested, newest: [Some(10), newest] };
+            let newest = [Some(10), newest];
+            let stop = Stop { exit, signal, is_requested, is_preempted: false, newest };
+            assert_eq!((stop.exit() as i32, stop.is_to_go_on()), expected, "{stop:?}");
+        }
+    }
+
+    #[test]
+    fn a_job_whose_place_is_needed_goes_on_unless_a_person_wants_an_end() {
+        let [nobody, usr1, term] = [None, Some(Signal::User1), Some(Signal::Terminate)];
+        let (time, person) = (Exit::Stopped, Exit::Cancelled);
+        for (signal, exit, is_requested, newest, expected, is_asked) in [
+            // Ranks on other nodes got `SIGTERM` when the job was told.
+            (nobody, person, false, Some(20), (75, true), true),
+            // Before the first step, or before the first one of this start.
+            (nobody, person, false, None, (75, true), true),
+            (usr1, time, false, Some(10), (75, true), true),
+            (usr1, time, false, Some(20), (75, true), false),
+            // The launcher hears of it when the batch system ends the job, and starts it again itself.
+            (term, person, false, Some(20), (77, false), false),
+            (nobody, person, true, Some(20), (77, false), false),
+        ] {
+            let newest = [Some(10), newest];
+            let mut stop = Stop { exit, signal, is_requested, is_preempted: false, newest };
+            assert_eq!(stop.depends_on_preemption(), is_asked, "{stop:?}");
+            stop.is_preempted = true;
             assert_eq!((stop.exit() as i32, stop.is_to_go_on()), expected, "{stop:?}");
         }
     }

@@ -5,11 +5,12 @@
 
 mod mpirun;
 
+use super::batch_job::{EndOfJob, is_preempted};
 use super::{run_directory, say, withdraw_stop};
 use crate::cli;
 use crate::config::{self, plan::RunPlan};
 use crate::error::{Context, Exit, Failure, Result};
-use crate::launch::batch::{self, SLURM_END, SLURM_JOB, SlurmJob};
+use crate::launch::batch;
 use crate::launch::{self, Job, Machine, Next, Starts, Stop, is_out_of_time, newest_checkpoint};
 use crate::runlog::directory::RunDirectory;
 use crate::runlog::flight::left_exit;
@@ -17,7 +18,7 @@ use crate::signals::{self, Requests, Signal, Suspension};
 use mpirun::Mpirun;
 use rustix::process::{self, geteuid};
 use std::cell::Cell;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -38,14 +39,16 @@ pub(super) fn run(arguments: &cli::Launch) -> Result<Exit> {
     let directory = run_directory(arguments.config.as_deref(), arguments.run.as_deref());
     let (least_ranks, time_limit) = check(arguments, &directory)?;
     let deadline = deadline(arguments.deadline, time_limit);
+    let wish = Wish::listen()?;
+    let end = end_of_job();
     let launcher = Launcher {
-        job: job(arguments, deadline)?,
+        job: job(arguments, deadline, &end)?,
         machine: machine(),
-        wish: Wish::listen()?,
+        wish,
         newest_before: newest_checkpoint(&directory)?,
         directory,
         mpirun: Arc::default(),
-        deadline: deadline.into_iter().chain(end_of_job()).min(),
+        deadline: deadline.into_iter().chain(end.at).min(),
         was_requested: Cell::new(false),
     };
     launcher.suspend_together()?;
@@ -76,18 +79,18 @@ fn deadline(seconds: Option<u64>, time_limit: Option<Duration>) -> Option<System
     moment.into_iter().chain(limit).min()
 }
 
-/// When the job ends, where Slurm says that. What it says of another job the ranks tell.
-fn end_of_job() -> Option<SystemTime> {
-    let [end, number] = [SLURM_END, SLURM_JOB].map(|name| std::env::var(name).ok());
-    let control_groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    let (end, number) = (end.as_deref(), number.as_deref());
-    let job = SlurmJob { end, number, control_groups: &control_groups };
-    job.ends_at(SystemTime::now()).ok().flatten()
+/// When the job ends, where Slurm says that or answers. What the environment says of another job the ranks tell.
+fn end_of_job() -> EndOfJob {
+    let end = EndOfJob::find();
+    if let Some(note) = end.note.as_ref().filter(|_| end.variable().is_some()) {
+        say(format_args!("{note}"));
+    }
+    end
 }
 
 /// What each rank runs: this program, with the arguments that are for `scrimp train`, and the same end for
 /// every start.
-fn job(arguments: &cli::Launch, deadline: Option<SystemTime>) -> Result<Job> {
+fn job(arguments: &cli::Launch, deadline: Option<SystemTime>, end: &EndOfJob) -> Result<Job> {
     let program = std::env::current_exe().context(|| "cannot find this program's own file")?;
     let mut command = vec![program.display().to_string(), "train".to_owned()];
     command.extend(arguments.config.iter().map(|path| path.display().to_string()));
@@ -101,15 +104,26 @@ fn job(arguments: &cli::Launch, deadline: Option<SystemTime>) -> Result<Job> {
     if let Some(deadline) = deadline {
         command.extend(["--deadline".to_owned(), deadline.as_secs().to_string()]);
     }
-    Ok(Job { command, mpirun: arguments.mpirun.clone() })
+    let variables = end.variable().into_iter().collect();
+    Ok(Job { command, mpirun: arguments.mpirun.clone(), variables })
 }
 
 fn machine() -> Machine {
+    let in_batch_job = batch::MARKS.iter().any(|name| std::env::var_os(name).is_some());
     Machine {
         processors: std::thread::available_parallelism().map_or(1, usize::from),
         is_root: geteuid().is_root(),
-        in_batch_job: batch::MARKS.iter().any(|name| std::env::var_os(name).is_some()),
+        in_batch_job,
+        is_shielded: in_batch_job && has_shield(),
     }
+}
+
+/// Whether this system's `env` can block signals, as that of GNU does since 8.31.
+fn has_shield() -> bool {
+    let words = launch::trial_of_the_shield();
+    let mut trial = Command::new(words[0]);
+    let quiet = trial.args(&words[1..]).stdout(Stdio::null()).stderr(Stdio::null());
+    quiet.stdin(Stdio::null()).status().is_ok_and(|status| status.success())
 }
 
 /// Whether somebody wants the run to end.
@@ -326,7 +340,7 @@ impl Launcher {
                     asked = Some(self.ask_to_stop());
                 } else {
                     ending_since = Some(Instant::now());
-                    self.mpirun.send(process::Signal::TERM);
+                    self.end_mpirun();
                 }
             }
             if level == Wish::STOP && asked.is_some_and(|asked| self.is_unheard(asked)) {
@@ -342,7 +356,7 @@ impl Launcher {
                     "the run has ended and `mpirun` has not, as where a host no longer answers: ends it"
                 ));
                 ending_since = Some(Instant::now());
-                self.mpirun.send(process::Signal::TERM);
+                self.end_mpirun();
             }
             if ending_since.is_some_and(|since| since.elapsed() > CLEARING) {
                 // Its ranks end with it.
@@ -350,6 +364,12 @@ impl Launcher {
             }
             std::thread::sleep(PAUSE);
         }
+    }
+
+    /// Has `mpirun` clear its ranks away, which it does on either signal.
+    fn end_mpirun(&self) {
+        let is_shielded = self.machine.is_shielded;
+        self.mpirun.send(if is_shielded { process::Signal::INT } else { process::Signal::TERM });
     }
 
     /// How a run ended whose `mpirun` ended in a way of its own, as when somebody else has ended it.
@@ -386,19 +406,19 @@ impl Launcher {
         if !exit.is_stop() {
             return Ok(exit);
         }
-        let stop = Stop {
+        let mut stop = Stop {
             exit,
             signal: self.wish.signal(),
             is_requested: self.is_requested(),
+            is_preempted: false,
             newest: [self.newest_before, newest_checkpoint(&self.directory)?],
         };
+        stop.is_preempted = stop.depends_on_preemption() && is_preempted();
         // Obeyed by now, whatever else there was.
         withdraw_stop(&self.directory);
         let Some(command) = requeue else { return Ok(stop.exit()) };
         if !stop.is_to_go_on() {
-            say(format_args!(
-                "stopped for good, or without getting further: `--requeue` is not run"
-            ));
+            say(format_args!("{}: `--requeue` is not run", why_not(&stop)));
             return Ok(stop.exit());
         }
         say(format_args!("{command}"));
@@ -410,5 +430,17 @@ impl Launcher {
             ))
             .hint("the run is saved: submit the job by hand")),
         }
+    }
+}
+
+/// Why a run that has stopped is not submitted again.
+fn why_not(stop: &Stop) -> &'static str {
+    match stop.exit() {
+        Exit::Stopped => "no new checkpoint was reached",
+        // Which of both it is Slurm knows.
+        _ if stop.signal == Some(Signal::Terminate) && !stop.is_requested => {
+            "the job was cancelled, or the batch system starts it again itself"
+        }
+        _ => "stopped for good",
     }
 }

@@ -2,6 +2,7 @@
 
 #[cfg(feature = "hdf5")]
 mod annotate;
+mod batch_job;
 #[cfg(feature = "torch")]
 mod bench;
 #[cfg(feature = "hdf5")]

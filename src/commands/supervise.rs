@@ -1,11 +1,11 @@
 //! What looks after a run while it trains: signals, the flight recorder and the watchdog.
 
+use super::batch_job::EndOfJob;
 use super::say;
-use crate::comm::environment::{Variables, number_of};
 use crate::comm::{Host, Ranks};
 use crate::error::{Context, Exit, Failure, Result};
 use crate::launch;
-use crate::launch::batch::{SLURM_END, SLURM_JOB, SlurmJob};
+use crate::launchers::{Variables, number_of};
 use crate::runlog::directory::RunDirectory;
 use crate::runlog::flight::leave_exit;
 use crate::runlog::io::{EventSink, LogWriter};
@@ -17,7 +17,7 @@ use crate::train::watchdog::{Watchdog, Watched};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 /// The signals that a rank takes for a request to stop.
 const SIGNALS: [Signal; 4] = [Signal::User1, Signal::User2, Signal::Terminate, Signal::Interrupt];
@@ -70,22 +70,15 @@ impl Supervision {
         Ok(Self { recorder, requests, launcher, started: Instant::now() })
     }
 
-    /// When the run has to be over: by the configuration and by `scrimp launch`, or by what Slurm says. Where
-    /// that cannot be meant, the second says why.
+    /// When the run has to be over, by the configuration and by `scrimp launch`, on rank 0 also by what Slurm says:
+    /// one rank that stops stops all, and a thousand need not ask. Where that is not known, the second says why.
     pub(super) fn deadline(
         &self,
         (own, launch): (Option<Duration>, Option<u64>),
-        variables: &Variables,
+        rank: usize,
     ) -> (Option<Deadline>, Option<String>) {
-        let variable = |name: &str| variables.get(name).map(String::as_str);
-        let control_groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-        let (end, number) = (variable(SLURM_END), variable(SLURM_JOB));
-        let job = SlurmJob { end, number, control_groups: &control_groups };
-        let (job, note) = match job.ends_at(SystemTime::now()) {
-            Ok(job) => (job, None),
-            Err(note) => (None, Some(note)),
-        };
-        (Limits { started: self.started, own, launch, job }.deadline(), note)
+        let end = if rank == 0 { EndOfJob::find() } else { EndOfJob::default() };
+        (Limits { started: self.started, own, launch, job: end.at }.deadline(), end.note)
     }
 
     /// The same ranks; the recorder notes what is called.

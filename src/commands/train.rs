@@ -1,5 +1,6 @@
 //! `scrimp train`: sets a run up on every rank, trains, and ends all ranks together.
 
+use super::batch_job::is_preempted;
 use super::narrate::{Narrated, together};
 use super::origin::Source;
 use super::resume::Beginning;
@@ -8,17 +9,18 @@ use super::supervise::{Supervision, clear_reports, leave, note_end};
 use super::{examine, journal};
 use super::{run_directory, say, store_within, withdraw_stop, write_config};
 use crate::cli;
-use crate::comm::environment::{self, Variables};
 use crate::comm::{Communicator, Host, Ranks, agree};
 use crate::config;
 use crate::config::plan::RunPlan;
 use crate::data::Dataset;
 use crate::error::{Exit, Failure, Result};
+use crate::launchers::{self, Variables};
 use crate::panics;
 use crate::runlog::claim::{Claim, Fence};
 use crate::runlog::directory::{RunDirectory, host};
 use crate::runlog::io::{EventSink, LogWriter, SharedLog};
 use crate::runlog::{RunEvent, RunStarted, RunStatus, SCHEMA};
+use crate::signals::Signal;
 use crate::telemetry::Sampler;
 use crate::train::checkpoint::{CheckpointStore, Header};
 use crate::train::evaluate::Yardstick;
@@ -34,7 +36,7 @@ use tch::Device;
 pub(super) fn run(arguments: &cli::Train) -> Result<Exit> {
     let (_, directory) = places(arguments.config.as_deref(), arguments.run.as_deref());
     // Before MPI starts, which waits for all ranks.
-    let supervision = Supervision::begin(&environment::variables(), &directory)?;
+    let supervision = Supervision::begin(&launchers::variables(), &directory)?;
     let (host, variables) = run::connect()?;
     together(&*host, || train(arguments, &host, &variables, &supervision))
 }
@@ -72,6 +74,15 @@ fn train(
         withdraw_stop(&directory);
     }
     Ok(exit(&Ok(outcome)))
+}
+
+/// The same; where `SIGTERM` ended it, rank 0 asks whether Slurm needs the place, and all know it.
+fn explained(outcome: Outcome, host: &dyn Communicator) -> Result<Outcome> {
+    if !matches!(outcome, Outcome::Stopped(Reason::Signal(Signal::Terminate))) {
+        return Ok(outcome);
+    }
+    let is_needed = host.any(host.rank() == 0 && is_preempted())?;
+    Ok(if is_needed { Outcome::Stopped(Reason::Preempted) } else { outcome })
 }
 
 /// How the process ends after training.
@@ -118,6 +129,7 @@ impl Prepared {
         fence: &Fence,
     ) -> Result<Outcome> {
         let outcome = panics::caught(|| self.trainer.run());
+        let outcome = outcome.and_then(|outcome| explained(outcome, host));
         // Whatever the last steps wrote, they may have written it elsewhere.
         let outcome = outcome.and_then(|outcome| agree(host, fence.check()).map(|()| outcome));
         let step = self.trainer.step();
@@ -164,7 +176,7 @@ fn prepare(task: &Task<'_>, host: &Host, variables: &Variables) -> Result<Option
     let place = Place::take(plan, &**host, variables)?;
     let ranks = supervision.recorded(place.join(host)?);
     let limits = (plan.train.time_limit, arguments.deadline);
-    let deadline = supervision.deadline(limits, variables);
+    let deadline = supervision.deadline(limits, host.rank());
     let begun = panics::caught(|| begin(task, deadline, place, &ranks));
     let begun = panics::unwound_if_alone(begun.map_err(hinted))?;
     Ok(begun.map(|(trainer, sampler)| Prepared { trainer, _sampler: sampler, _watchdog: watchdog }))

@@ -3,9 +3,9 @@
 //! Requests come from other threads at any time and are only noted. Between two steps the ranks
 //! agree, so that all of them stop after the same one. Saving and leaving are up to the trainer.
 
-use crate::comm::environment::{self, Variables};
 use crate::comm::{Communicator, agree};
 use crate::error::{Exit, Failure, Result};
+use crate::launchers::{self, Variables};
 use crate::signals::{Received, Requests, Signal};
 use std::fmt;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -24,6 +24,8 @@ const FIRST_SAVE: Duration = Duration::from_secs(30);
 pub enum Reason {
     /// The time that the run or its job may take is nearly over.
     TimeLimit(Limit),
+    /// A process of the run got `SIGTERM`, and the batch system says that it needs the place of the job.
+    Preempted,
     /// A process of the run got a signal.
     Signal(Signal),
     /// `control/stop` exists.
@@ -33,8 +35,8 @@ pub enum Reason {
 impl Reason {
     /// All of them, in their order.
     fn all() -> impl Iterator<Item = Self> {
-        let limits = Limit::ALL.into_iter().map(Self::TimeLimit);
-        limits.chain(Signal::ALL.into_iter().map(Self::Signal)).chain([Self::Requested])
+        let machine = Limit::ALL.into_iter().map(Self::TimeLimit).chain([Self::Preempted]);
+        machine.chain(Signal::ALL.into_iter().map(Self::Signal)).chain([Self::Requested])
     }
 
     /// As a number for the vote, above 0.
@@ -49,7 +51,7 @@ impl Reason {
     /// How a run ends that stops for it: whether it is to go on by itself or somebody wanted an end.
     pub fn exit(self) -> Exit {
         match self {
-            Self::TimeLimit(_) => Exit::Stopped,
+            Self::TimeLimit(_) | Self::Preempted => Exit::Stopped,
             Self::Signal(signal) => signal.exit(),
             Self::Requested => Exit::Cancelled,
         }
@@ -60,6 +62,9 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::TimeLimit(limit) => write!(f, "stopped before the time limit ({limit})"),
+            Self::Preempted => {
+                f.write_str("stopped by SIGTERM, as Slurm needs the place of the job")
+            }
             Self::Signal(signal) => write!(f, "stopped by {}", signal.name()),
             Self::Requested => f.write_str("stopped on request"),
         }
@@ -89,7 +94,7 @@ impl fmt::Display for Limit {
         f.write_str(match self {
             Self::Own => "`train.time_limit`",
             Self::Launch => "`--deadline`, which `scrimp launch` sets",
-            Self::Job => "the end of the job, `SLURM_JOB_END_TIME`",
+            Self::Job => "the end of the job, as Slurm says it",
         })
     }
 }
@@ -149,19 +154,23 @@ pub enum Meaning {
 ///
 /// `mpirun` sends `SIGTERM` to the survivors of a rank that died, and to all ranks where it is told
 /// to end itself, and a second or so later `SIGKILL`. Nothing can be saved then. It is the parent of
-/// the ranks on its node, or its daemon is; a batch system's `SIGTERM` comes from elsewhere.
+/// the ranks on its node, or its daemon is; a batch system's `SIGTERM` comes from elsewhere. What `mpirun`
+/// passes on after that is the same request again, on another way.
 #[derive(Debug)]
 pub struct Signals {
     /// The process that started this one, where that is `mpirun` or its daemon.
     launcher: Option<u32>,
+    /// Those of this process's own.
     requests: Requests,
+    /// Those that `mpirun` passed on.
+    passed_on: Requests,
 }
 
 impl Signals {
     /// Of the process with this environment and this parent.
     pub fn new(variables: &Variables, parent: u32) -> Self {
-        let by_mpirun = environment::is_by_mpirun(variables);
-        Self { launcher: by_mpirun.then_some(parent), requests: Requests::default() }
+        let launcher = launchers::is_by_mpirun(variables).then_some(parent);
+        Self { launcher, requests: Requests::default(), passed_on: Requests::default() }
     }
 
     /// The number of `mpirun` or its daemon, where that has started this process.
@@ -173,7 +182,8 @@ impl Signals {
     pub fn meaning(&mut self, received: Received, now: Instant) -> Meaning {
         let from_launcher = self.launcher.is_some() && received.sender == self.launcher;
         let clears_away = received.signal == Signal::Terminate && from_launcher;
-        if clears_away || self.requests.insists(now) { Meaning::EndAtOnce } else { Meaning::Stop }
+        let requests = if from_launcher { &mut self.passed_on } else { &mut self.requests };
+        if clears_away || requests.insists(now) { Meaning::EndAtOnce } else { Meaning::Stop }
     }
 }
 
@@ -301,7 +311,8 @@ mod tests {
         let expected = [
             "stopped before the time limit (`train.time_limit`)",
             "stopped before the time limit (`--deadline`, which `scrimp launch` sets)",
-            "stopped before the time limit (the end of the job, `SLURM_JOB_END_TIME`)",
+            "stopped before the time limit (the end of the job, as Slurm says it)",
+            "stopped by SIGTERM, as Slurm needs the place of the job",
             "stopped by SIGUSR1",
             "stopped by SIGUSR2",
         ];
@@ -411,6 +422,19 @@ mod tests {
         let srun = Variables::new();
         assert_eq!(meaning(&srun, Signal::Terminate, Some(40)), Meaning::Stop);
         assert_eq!(meaning(&mpirun, Signal::Terminate, None), Meaning::Stop);
+    }
+
+    #[test]
+    fn a_batch_system_and_mpirun_that_say_the_same_do_not_insist() {
+        let mpirun = Variables::from([("OMPI_COMM_WORLD_SIZE".to_owned(), "2".to_owned())]);
+        let mut signals = Signals::new(&mpirun, 40);
+        let now = Instant::now();
+        let after = |seconds| now + Duration::from_secs(seconds);
+        let own = Received { signal: Signal::Terminate, sender: Some(7) };
+        let passed_on = Received { signal: Signal::User1, sender: Some(40) };
+        assert_eq!(signals.meaning(own, now), Meaning::Stop);
+        assert_eq!(signals.meaning(passed_on, after(3)), Meaning::Stop);
+        assert_eq!(signals.meaning(passed_on, after(6)), Meaning::EndAtOnce);
     }
 
     #[test]

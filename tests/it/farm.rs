@@ -1,6 +1,7 @@
 //! `scrimp farm`: one failure harms nobody, what was killed goes on, wishes reach every job, and Slurm gets the same jobs.
 
 use crate::running::{SMOKE, events, signal};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use scrimp::runlog::RunEvent;
 use scrimp::runlog::farm::{FarmDirectory, JobReport, JobState};
 use scrimp::runlog::flight::FlightReport;
@@ -133,9 +134,9 @@ impl Running<'_> {
 
     /// Kills the farm, alone or with its process group.
     fn kill(mut self, group: bool) {
-        let pid = self.pid();
-        let whom = if group { format!("-{pid}") } else { pid.to_string() };
-        Command::new("kill").args(["-KILL", "--", &whom]).status().unwrap();
+        let pid = Pid::from_child(&self.child);
+        let kill = if group { kill_process_group } else { kill_process };
+        kill(pid, Signal::KILL).unwrap();
         self.child.wait().unwrap();
     }
 
@@ -262,9 +263,18 @@ fn a_farm_that_is_killed_twice_ends_with_the_same_table() {
     assert_eq!(killed.table(), whole.table());
 
     // Nothing is left to do, and what is done is not done again.
-    let (code, stderr) = killed.start(&[]).end();
+    let (code, stderr) = killed.start(&["--json"]).end();
     assert_eq!((code, stderr.contains("starts with")), (1, false), "{stderr}");
     assert_eq!(killed.table(), whole.table());
+    let told: serde_json::Value = serde_json::from_str(&killed.stdout()).unwrap();
+    let (plain, after) = (&told["rows"][0], &told["rows"][3]);
+    assert_eq!(
+        (&plain["row"], &plain["scored_jobs"], &plain["p"]),
+        (&"plain".into(), &1.into(), &().into())
+    );
+    assert!(plain["dice"]["mean"].is_number() && plain["hd95"]["mean"].is_number(), "{plain}");
+    assert!(after["core_hours"].as_f64() > plain["core_hours"].as_f64(), "{after}");
+    assert_eq!((&after["row"], &told["unit"]), (&"after".into(), &"mm".into()));
 }
 
 #[test]
@@ -422,8 +432,13 @@ needs = [\"first\"]
         vec![("PATH".to_owned(), path), ("ASKED".to_owned(), asked.display().to_string())];
     let (code, stderr) = site.start(&["--submit", "--print"]).end();
     assert!(code == 0 && !asked.exists() && !site.farm.root().exists(), "{stderr}");
-    let (code, stderr) = site.start(&["--submit"]).end();
+    let (code, stderr) = site.start(&["--submit", "--json"]).end();
     assert_eq!(code, 0, "{stderr}");
+    let told: serde_json::Value = serde_json::from_str(&site.stdout()).unwrap();
+    assert_eq!(
+        (&told["jobs"][3]["slurm_job"], &told["jobs"][5]["needs"][0]),
+        (&44.into(), &"first-fold2".into())
+    );
     let asked = fs::read_to_string(asked).unwrap();
     insta::assert_snapshot!(asked.replace(&folder.display().to_string(), "DIR"), @r"
     --parsable DIR/farm/submit/first-fold1.sh

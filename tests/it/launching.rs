@@ -183,6 +183,7 @@ impl Cluster {
                 &format!("echo \"${{0##*/}} $*\" >>'{}'", this.path("asked").display()),
             );
         }
+        this.squeue("1000000000000 N/A");
         std::fs::write(this.path("nodes"), "node07\nnode07\n").unwrap();
         this
     }
@@ -195,6 +196,25 @@ impl Cluster {
         let path = self.path("bin").join(name);
         std::fs::write(&path, format!("#!/usr/bin/env bash\n{script}\n")).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    /// What Slurm says of its job: when it ends, and since when it is preempted. Each question leaves a line.
+    fn squeue(&self, answer: &str) {
+        let questions = self.path("questions");
+        let script = format!(
+            "echo \"$SLURM_TIME_FORMAT $*\" >>'{}'; echo \"6 1 1\"; echo \"7 {answer}\"",
+            questions.display()
+        );
+        self.program("squeue", &script);
+    }
+
+    /// How often Slurm was asked since the last call of this.
+    fn questions(&self) -> usize {
+        let asked = std::fs::read_to_string(self.path("questions")).unwrap_or_default();
+        let _ = std::fs::remove_file(self.path("questions"));
+        let question = "%s --noheader --jobs=7 --Format=JobID:32,EndTime:32,PreemptTime:32";
+        assert!(asked.lines().all(|line| line == question), "{asked}");
+        asked.lines().count()
     }
 
     /// A run with so many steps.
@@ -258,8 +278,8 @@ fn a_slurm_job_is_submitted_again_when_its_time_is_over_and_nobody_wanted_an_end
 
     let ended = cluster.slurm(endless("time"), 16).end();
     assert_eq!(ended.code, Some(75), "{}", ended.stderr);
-    assert!(last_words(&ended).contains("SLURM_JOB_END_TIME"), "{}", last_words(&ended));
-    assert_eq!(cluster.asked(), "scontrol requeue 7\n");
+    assert!(last_words(&ended).contains("as Slurm says it"), "{}", last_words(&ended));
+    assert_eq!((cluster.asked(), cluster.questions()), ("scontrol requeue 7\n".to_owned(), 0));
 
     for (name, code, asked) in [("USR1", 75, "scontrol requeue 7\n"), ("TERM", 77, "")] {
         let running = first_step(cluster.slurm(endless(name), hour));
@@ -295,6 +315,75 @@ fn a_slurm_job_is_submitted_again_when_its_time_is_over_and_nobody_wanted_an_end
     let step = *ended.steps().last_key_value().unwrap().0 as usize;
     let ended = cluster.slurm(cluster.train("person", step + 2), hour).end();
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+}
+
+/// Slurm 22.05 sets no `SLURM_JOB_END_TIME`.
+#[test]
+fn slurm_is_asked_once_when_a_job_ends_that_does_not_say_it() {
+    let cluster = Cluster::new();
+    let train = |run, steps| cluster.train(run, steps).variable("SLURM_JOB_ID", "7");
+    let stopped = "stopped before the time limit (the end of the job, as Slurm says it)";
+
+    cluster.squeue(&format!("{} N/A", in_seconds(16)));
+    let ended = train("alone", 100_000).finish();
+    assert_eq!((ended.code, cluster.questions()), (Some(75), 1), "{}", ended.stderr);
+    assert_eq!(last_words(&ended), stopped);
+    cluster.squeue(&format!("{} N/A", in_seconds(16)));
+    let ended = train("launched", 100_000).launched(2, &[]).finish();
+    assert_eq!((ended.code, cluster.questions()), (Some(75), 1), "{}", ended.stderr);
+    assert_eq!(last_words(&ended), stopped);
+
+    // The run goes on without an end where nobody knows one.
+    let unknown = "when job 7 ends is not known: ";
+    let error = "slurm_load_jobs error: Invalid job id specified";
+    for (name, script, said) in [
+        ("fails", format!("echo '{error}' >&2; exit 1"), format!("`squeue` says `{error}`")),
+        ("hangs", "sleep 1000".into(), "`squeue` has not answered within 10 s".into()),
+    ] {
+        cluster.program("squeue", &script);
+        let ended = train(name, 3).launched(2, &[]).finish();
+        assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+        assert_eq!(mentions(&ended.stderr, &format!("{unknown}{said}")), 1, "{}", ended.stderr);
+        assert_eq!(ended.warnings(), Vec::<String>::new());
+    }
+    std::fs::remove_file(cluster.path("bin/squeue")).unwrap();
+    let path = cluster.path("bin");
+    let ended = train("missing", 3).variable("PATH", path.to_str().unwrap()).succeed();
+    let warnings = ended.warnings();
+    let named = format!("{unknown}cannot start `squeue`: ");
+    assert!(warnings.len() == 1 && warnings[0].starts_with(&named), "{warnings:?}");
+}
+
+#[test]
+fn a_job_that_is_preempted_comes_again_though_its_ranks_got_sigterm() {
+    let cluster = Cluster::new();
+    // Ranks hear of `SIGTERM` under the real one, however `scrimp launch` has started it.
+    std::fs::remove_file(cluster.path("bin/mpirun")).unwrap();
+    let train = |run: &str| cluster.train(run, 100_000).variable("SLURM_JOB_ID", "7");
+    let requeue = ["--requeue", "scontrol requeue 7"];
+    let again = "scontrol requeue 7\n";
+    for (preempted, code, said, asked) in [
+        ("1700000000", 75, "stopped by SIGTERM, as Slurm needs the place of the job", again),
+        ("N/A", 77, "stopped by SIGTERM", ""),
+    ] {
+        cluster.squeue(&format!("1000000000000 {preempted}"));
+        // As Slurm tells the steps of a job on other nodes, and not what started them.
+        let running = first_step(train(&format!("steps{code}")).launched(1, &requeue).start());
+        signal("TERM", &[running.run.writer().expect("the run is alive").pid]);
+        let ended = running.end();
+        assert_eq!(ended.code, Some(code), "{}", ended.stderr);
+        assert_eq!((last_words(&ended), cluster.asked()), (said.to_owned(), asked.to_owned()));
+        // As under `srun`.
+        let running = first_step(train(&format!("srun{code}")).start());
+        signal("TERM", &[running.pid()]);
+        let ended = running.end();
+        assert_eq!((ended.code, last_words(&ended)), (Some(code), said.to_owned()));
+    }
+    // Before its first step, when nothing can be saved.
+    cluster.squeue("1000000000000 1700000000");
+    cluster.program("mpirun", "exit 77");
+    let ended = train("early").launched(1, &requeue).finish();
+    assert_eq!((ended.code, cluster.asked().as_str()), (Some(75), again), "{}", ended.stderr);
 }
 
 fn in_seconds(seconds: u64) -> u64 {

@@ -320,7 +320,9 @@ impl Running {
 /// Sends a signal to processes, some of which may be gone.
 pub(crate) fn signal(name: &str, pids: &[u32]) {
     let pids: Vec<String> = pids.iter().map(ToString::to_string).collect();
-    Command::new("kill").arg(format!("-{name}")).args(pids).output().unwrap();
+    // The shell's own: a bare system has no such program.
+    let kill = ["-c", "kill \"$@\"", "kill"];
+    Command::new("sh").args(kill).arg(format!("-{name}")).args(pids).output().unwrap();
 }
 
 /// Whether a process exists and is not waiting to be collected.

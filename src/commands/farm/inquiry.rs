@@ -53,8 +53,13 @@ impl Inquiry {
         let jobs = std::path::absolute(directory.jobs()).context(doing)?;
         let mpirun = ["--host".to_owned(), format!("{host}:1")];
         let command = ["ls".to_owned(), jobs.display().to_string()];
-        let machine = Machine { processors: 1, is_root: geteuid().is_root(), in_batch_job: true };
-        let job = Job { command: command.to_vec(), mpirun: mpirun.to_vec() };
+        let machine = Machine {
+            processors: 1,
+            is_root: geteuid().is_root(),
+            in_batch_job: true,
+            is_shielded: false,
+        };
+        let job = Job { command: command.to_vec(), mpirun: mpirun.to_vec(), variables: Vec::new() };
         let log = directory.node_log(host);
         Self::run(host, &job.command_line(1, machine), log)
             .map_err(|failure| failure.during(doing()))
@@ -73,7 +78,7 @@ impl Inquiry {
         let said = files::open_to_append(&log).context(doing)?;
         let child = Command::new(program)
             .args(arguments)
-            .envs(command.variables.iter().copied())
+            .envs(command.variables.iter().map(|(name, value)| (name, value)))
             // By default a step of Slurm waits until the node has nothing else to do.
             .env("SLURM_OVERLAP", "1")
             .stdin(Stdio::null())

@@ -10,13 +10,13 @@ use super::taking_up::{TakenUp, take_up};
 use super::wish::Wish;
 use super::{table, tell};
 use crate::cli;
+use crate::commands::batch_job::{EndOfJob, is_preempted};
 use crate::error::{Context, Exit, Failure, Result};
 use crate::farm::file::FarmFile;
 use crate::farm::machine::Room;
 use crate::farm::nodes::Seats;
 use crate::farm::plan::FarmPlan;
 use crate::farm::queue::{JobEnd, Queue, Start};
-use crate::launch::batch::{SLURM_END, SLURM_JOB, SlurmJob};
 use crate::launch::{Stop, is_out_of_time, newest_checkpoint};
 use crate::runlog::claim::Claim;
 use crate::runlog::farm::{FarmDirectory, JobKind, JobState};
@@ -38,11 +38,12 @@ const LAST_MOMENTS: Duration = Duration::from_secs(20);
 pub(super) struct Farm<'a> {
     file: &'a FarmFile,
     room: Room,
-    requeue: Option<&'a str>,
+    arguments: &'a cli::Farm,
     ledger: Ledger,
     claim: Claim,
     wish: Wish,
     deadline: Option<SystemTime>,
+    end_of_job: EndOfJob,
     queue: Queue,
     nodes: Nodes,
     works: Vec<Work>,
@@ -78,14 +79,17 @@ impl<'a> Farm<'a> {
         let at_work = AtWork::default();
         at_work.suspend_together()?;
         at_work.note(&works);
+        let wish = Wish::listen()?;
+        let end_of_job = end_of_job();
         let mut farm = Self {
             file,
             nodes: Nodes::new(&room.nodes),
             room,
-            requeue: arguments.requeue.as_deref(),
+            arguments,
             claim,
-            wish: Wish::listen()?,
-            deadline: limit.into_iter().chain(end_of_job()).min(),
+            wish,
+            deadline: limit.into_iter().chain(end_of_job.at).min(),
+            end_of_job,
             queue,
             works,
             at_work,
@@ -166,6 +170,7 @@ impl<'a> Farm<'a> {
     /// The environment of a job: this program on the path, its share of the processors, its GPUs.
     fn variables(&self, seats: &Seats) -> Vec<(&'static str, String)> {
         let mut variables = vec![("PATH", path())];
+        variables.extend(self.end_of_job.variable());
         if std::env::var_os("OMP_NUM_THREADS").is_none() {
             let processors = std::thread::available_parallelism().map_or(1, usize::from);
             let threads = (processors / self.room.processes_beside(seats)).max(1);
@@ -365,8 +370,7 @@ impl<'a> Farm<'a> {
         if let Some(failure) = self.failure.take() {
             return Err(failure.hint("the same command goes on where the jobs were left"));
         }
-        let made = table::make(self.file, &self.ledger.plan, &self.ledger.directory)?;
-        super::show(&made.markdown)?;
+        table::tell(self.file, &self.ledger.plan, &self.ledger.directory, self.arguments.json)?;
         for (job, report) in self.ledger.plan.list.jobs.iter().zip(&self.ledger.reports) {
             if matches!(report.state, JobState::Failed | JobState::Blocked) {
                 let (name, state) = (&job.name, report.state.name());
@@ -382,17 +386,19 @@ impl<'a> Farm<'a> {
 
     fn follow_a_stop(&self) -> Result<Exit> {
         let is_wanted = self.was_cancelled && self.wish.signal().is_none() && !self.is_out_of_time;
-        let stop = Stop {
+        let mut stop = Stop {
             exit: if is_wanted { Exit::Cancelled } else { Exit::Stopped },
             signal: self.wish.signal(),
             is_requested: self.was_requested,
+            is_preempted: false,
             newest: [Some(self.progress_before), Some(self.ledger.progress()?)],
         };
+        stop.is_preempted = !is_wanted && stop.depends_on_preemption() && is_preempted();
         tell(format_args!("the same command goes on"));
         let run = self.ledger.directory.as_run();
         // Obeyed by now.
         run.withdraw(&run.stop_request())?;
-        let Some(command) = self.requeue.filter(|_| stop.is_to_go_on()) else {
+        let Some(command) = self.arguments.requeue.as_deref().filter(|_| stop.is_to_go_on()) else {
             return Ok(stop.exit());
         };
         tell(format_args!("{command}"));
@@ -427,16 +433,10 @@ fn path() -> String {
 }
 
 /// When the Slurm job that this is in ends.
-fn end_of_job() -> Option<SystemTime> {
-    let [end, number] = [SLURM_END, SLURM_JOB].map(|name| std::env::var(name).ok());
-    let control_groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    let (end, number) = (end.as_deref(), number.as_deref());
-    let job = SlurmJob { end, number, control_groups: &control_groups };
-    match job.ends_at(SystemTime::now()) {
-        Ok(end) => end,
-        Err(note) => {
-            tell(format_args!("{note}"));
-            None
-        }
+fn end_of_job() -> EndOfJob {
+    let end = EndOfJob::find();
+    if let Some(note) = &end.note {
+        tell(format_args!("{note}"));
     }
+    end
 }

@@ -44,7 +44,7 @@ impl Mpirun {
         let mut at_work = self.at_work();
         let mut child = Command::new(program)
             .args(arguments)
-            .envs(command.variables.iter().copied())
+            .envs(command.variables.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(output(&std::io::stdout()))
             .stderr(output(&std::io::stderr()))
