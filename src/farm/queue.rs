@@ -149,9 +149,8 @@ impl Queue {
         self.states[job] = match end {
             JobEnd::Done => JobState::Done,
             JobEnd::Stopped => JobState::Stopped,
-            JobEnd::Unknown => JobState::Waiting,
             JobEnd::Lost { newest } if self.is_lost_in_vain(job, newest) => JobState::Failed,
-            JobEnd::Lost { .. } => JobState::Waiting,
+            JobEnd::Lost { .. } | JobEnd::Unknown => JobState::Waiting,
             JobEnd::Failed { is_final } if !is_final && self.is_tried_again(job) => {
                 self.restarts_left[job] -= 1;
                 JobState::Waiting
