@@ -7,9 +7,9 @@
 
 mod support;
 
-use scrimp::comm::environment::Variables;
 use scrimp::comm::{Communicator, Ranks, Solo, connect};
 use scrimp::error::{Context, Failure, Result};
+use scrimp::launchers::Variables;
 use scrimp::native::GroupSum;
 use scrimp::train::recorder::{FlightRecorder, Recorded};
 use std::process::ExitCode;

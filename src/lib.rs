@@ -12,6 +12,7 @@
 
 pub mod error;
 pub mod files;
+pub mod launchers;
 pub mod limits;
 pub mod panics;
 pub mod random;

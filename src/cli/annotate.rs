@@ -54,6 +54,9 @@ pub struct PseudoLabels {
     /// The packed file to write; it must not exist
     #[arg(long, value_name = "FILE")]
     pub to: PathBuf,
+    /// Print the file and the report on it as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// What becomes of what networks are not sure of.
@@ -116,6 +119,9 @@ pub struct Scribbles {
     /// The packed file to write; it must not exist
     #[arg(long, value_name = "FILE")]
     pub to: PathBuf,
+    /// Print the file and the report on it as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// What is drawn on slices.

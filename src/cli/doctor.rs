@@ -25,6 +25,10 @@ pub struct Doctor {
     /// A list of hosts, as `mpirun --hostfile` takes it, whose names are looked up
     #[arg(long, value_name = "FILE")]
     pub hostfile: Option<PathBuf>,
+    /// How long ranks may take for each thing that they do together, in seconds; who takes longer is named
+    /// [default: minutes, by what it is]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub limit: Option<u64>,
     /// Print the report as JSON
     #[arg(long)]
     pub json: bool,

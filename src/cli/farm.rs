@@ -32,4 +32,7 @@ pub struct Farm {
     /// the allocation again
     #[arg(long, value_name = "COMMAND", conflicts_with = "submit")]
     pub requeue: Option<String>,
+    /// Print the jobs, what was submitted or, in the end, the table as JSON
+    #[arg(long)]
+    pub json: bool,
 }

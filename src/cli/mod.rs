@@ -5,6 +5,7 @@ mod check;
 mod doctor;
 mod evaluate;
 mod farm;
+mod packed;
 mod predict;
 mod prepare;
 mod resume;
@@ -18,6 +19,7 @@ pub use check::CheckPacked;
 pub use doctor::{Doctor, DoctorData, DoctorPart};
 pub use evaluate::{Convention, Evaluate, Statistics};
 pub use farm::Farm;
+pub use packed::PackedFile;
 pub use predict::{LabelFormat, Predict, PredictDevice, Touching};
 pub use prepare::{
     Amos, Brats, BratsScribbles, Crop, Difficulty, Gaze, GazePhantom, Interpolation, LabelTransfer,

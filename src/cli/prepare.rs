@@ -2,6 +2,7 @@
 
 use super::annotate::{PseudoLabels, Scribbles};
 use super::check::CheckPacked;
+use super::packed::PackedFile;
 use crate::limits::{EXTENT, FOLDS, NETWORK_SIZE, PHANTOM_CASES};
 use clap::builder::RangedU64ValueParser;
 use clap::{ArgGroup, Args, Subcommand, ValueEnum};
@@ -52,9 +53,9 @@ pub enum Prepare {
         /// Equal seeds give equal files
         #[arg(long, default_value_t = 1)]
         seed: u64,
-        /// The packed file to write
-        #[arg(long, value_name = "FILE")]
-        to: PathBuf,
+        /// The packed file that is made
+        #[command(flatten)]
+        packed: PackedFile,
     },
     /// Folders of diseased and healthy pictures (`trainA`, `trainB`), and masks to measure with
     LabelTransfer(LabelTransfer),
@@ -91,9 +92,9 @@ pub struct Published {
     /// is said
     #[arg(long, value_name = "HOW")]
     pub intensities: Option<String>,
-    /// The packed file to write
-    #[arg(long, value_name = "FILE")]
-    pub to: PathBuf,
+    /// The packed file that is made
+    #[command(flatten)]
+    pub packed: PackedFile,
 }
 
 /// How images are resampled.
@@ -176,9 +177,9 @@ pub struct OwnData {
     /// foreground of all images (for CT), `as-stored`
     #[arg(long, value_name = "HOW", default_value = "robust")]
     pub intensities: Vec<String>,
-    /// The packed file to write
-    #[arg(long, value_name = "FILE")]
-    pub to: PathBuf,
+    /// The packed file that is made
+    #[command(flatten)]
+    pub packed: PackedFile,
 }
 
 /// Arguments of `scrimp prepare nnunet`.
@@ -210,9 +211,9 @@ pub struct Nnunet {
     /// names [default: by the names of the channels, as nnU-Net does]
     #[arg(long, value_name = "HOW")]
     pub intensities: Vec<String>,
-    /// The packed file to write
-    #[arg(long, value_name = "FILE")]
-    pub to: PathBuf,
+    /// The packed file that is made
+    #[command(flatten)]
+    pub packed: PackedFile,
 }
 
 /// Arguments of `scrimp prepare label-transfer`.
@@ -227,9 +228,9 @@ pub struct LabelTransfer {
     /// Pack `val` and `testA` alone, to evaluate on; training folders need not be there
     #[arg(long)]
     pub test_only: bool,
-    /// The packed file to write
-    #[arg(long, value_name = "FILE")]
-    pub to: PathBuf,
+    /// The packed file that is made
+    #[command(flatten)]
+    pub packed: PackedFile,
 }
 
 /// Arguments of `scrimp prepare brats`.
@@ -263,9 +264,9 @@ pub struct Brats {
     /// Equal seeds give equal splits
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
-    /// The packed file to write
-    #[arg(long, value_name = "FILE")]
-    pub to: PathBuf,
+    /// The packed file that is made
+    #[command(flatten)]
+    pub packed: PackedFile,
 }
 
 /// Arguments of `scrimp prepare word`.
@@ -284,9 +285,9 @@ pub struct Word {
     /// Equal seeds give equal scribbles
     #[arg(long, default_value_t = 2022, requires = "simulate")]
     pub seed: u64,
-    /// The packed file to write
-    #[arg(long, value_name = "FILE")]
-    pub to: PathBuf,
+    /// The packed file that is made
+    #[command(flatten)]
+    pub packed: PackedFile,
 }
 
 /// Arguments of `scrimp prepare brats-scribbles`.
@@ -308,9 +309,9 @@ pub struct BratsScribbles {
     /// Equal seeds give equal splits and scribbles
     #[arg(long, default_value_t = 2022)]
     pub seed: u64,
-    /// The packed file to write
-    #[arg(long, value_name = "FILE")]
-    pub to: PathBuf,
+    /// The packed file that is made
+    #[command(flatten)]
+    pub packed: PackedFile,
 }
 
 /// Arguments of `scrimp prepare lesion-phantom`.
@@ -334,9 +335,9 @@ pub struct LesionPhantom {
     /// Equal seeds give equal files
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
-    /// The packed file to write
-    #[arg(long, value_name = "FILE")]
-    pub to: PathBuf,
+    /// The packed file that is made
+    #[command(flatten)]
+    pub packed: PackedFile,
 }
 
 /// Arguments of `scrimp prepare gaze`.
@@ -379,9 +380,9 @@ pub struct Gaze {
     /// Equal seeds draw equal folds
     #[arg(long, default_value_t = 1, conflicts_with = "train")]
     pub seed: u64,
-    /// The packed file to write
-    #[arg(long, value_name = "FILE")]
-    pub to: PathBuf,
+    /// The packed file that is made
+    #[command(flatten)]
+    pub packed: PackedFile,
 }
 
 /// Arguments of `scrimp prepare amos`.
@@ -394,9 +395,9 @@ pub struct Amos {
     /// Which of the cases to train on are labelled
     #[command(flatten)]
     pub labelled: Labelled,
-    /// The packed file to write
-    #[arg(long, value_name = "FILE")]
-    pub to: PathBuf,
+    /// The packed file that is made
+    #[command(flatten)]
+    pub packed: PackedFile,
 }
 
 /// Arguments of `scrimp prepare gaze-phantom`.
@@ -420,9 +421,9 @@ pub struct GazePhantom {
     /// Equal seeds give equal files
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
-    /// The packed file to write
-    #[arg(long, value_name = "FILE")]
-    pub to: PathBuf,
+    /// The packed file that is made
+    #[command(flatten)]
+    pub packed: PackedFile,
 }
 
 /// Which of the cases to train on are labelled.
@@ -454,9 +455,9 @@ pub struct TwoModalityPhantom {
     /// Which of the cases to train on are labelled
     #[command(flatten)]
     pub labelled: Labelled,
-    /// The packed file to write
-    #[arg(long, value_name = "FILE")]
-    pub to: PathBuf,
+    /// The packed file that is made
+    #[command(flatten)]
+    pub packed: PackedFile,
 }
 
 /// How hard synthetic images are to segment.

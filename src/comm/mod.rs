@@ -3,16 +3,18 @@
 //! Everything here moves tensors and small messages; nothing knows what they mean.
 
 mod background;
-pub mod environment;
 #[cfg(feature = "mpi")]
 pub mod mpi;
 pub mod nccl;
+mod placement;
 pub mod threads;
 
+pub use placement::Placement;
+
 use crate::error::{Context, Exit, Failure, Result};
+use crate::launchers::{self, Announced, Start, Variables};
 use crate::native::GroupSum;
 use crate::shares::local_share;
-use environment::{Announced, Start, Variables};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::io::Write;
@@ -32,6 +34,15 @@ pub trait Communicator: Send + Sync {
     fn ranks(&self) -> usize;
     /// Waits until every rank has come here.
     fn barrier(&self) -> Result<()>;
+    /// Waits as [`Communicator::barrier`] does, and tells rank 0 of each other rank as it comes: so one that stays away
+    /// has a number.
+    fn assemble(&self, came: &mut dyn FnMut(usize)) -> Result<()> {
+        self.barrier()?;
+        if self.rank() == 0 {
+            (1..self.ranks()).for_each(came);
+        }
+        Ok(())
+    }
     /// The largest `value` over all ranks.
     fn max(&self, value: i64) -> Result<i64>;
     /// The messages of all ranks, in rank order, on every rank. For small control data.
@@ -196,7 +207,7 @@ impl Communicator for Solo {
 /// Without a launcher the process is [`Solo`], and MPI is not started. Call it once, early, and let
 /// the last handle go on the same thread: that is where MPI has to end.
 pub fn connect(variables: &Variables) -> Result<Host> {
-    match environment::start(variables)? {
+    match launchers::start(variables)? {
         Start::Alone => Ok(Host::of(Ranks::alone())),
         Start::Launched(announced) => join(announced),
     }
@@ -206,7 +217,7 @@ pub fn connect(variables: &Variables) -> Result<Host> {
 fn join(announced: Announced) -> Result<Host> {
     let host = Host::of(Ranks::of(Arc::new(mpi::Mpi::start()?)));
     if host.ranks() == 1 && announced.contradicts_one_rank() {
-        return Err(environment::strangers(
+        return Err(launchers::strangers(
             announced,
             "this MPI library does not understand the launcher's process management interface",
         ));
@@ -216,8 +227,7 @@ fn join(announced: Announced) -> Result<Host> {
 
 #[cfg(not(feature = "mpi"))]
 fn join(_announced: Announced) -> Result<Host> {
-    Err(Failure::usage("started by an MPI launcher, but built without the feature `mpi`")
-        .hint("run `cargo build --release --features mpi`, or start it without the launcher"))
+    Err(launchers::unjoined())
 }
 
 /// The same ranks as `host`, which compute on `device`, each on its own, and sum tensors there.

@@ -12,6 +12,7 @@ use mpi::Count;
 use mpi::collective::{CommunicatorCollectives, Root, SystemOperation};
 use mpi::datatype::PartitionMut;
 use mpi::environment::{Threading, Universe};
+use mpi::point_to_point::{Destination, Source};
 use mpi::request::{LocalScope, Request, scope};
 use mpi::topology::{Communicator as _, SimpleCommunicator};
 use mpi::traits::Equivalence;
@@ -24,6 +25,8 @@ const CHUNK: usize = 1 << 20;
 /// Tensors of fewer elements are summed in one call: their time is that of the messages' way.
 const SHORT: usize = 1 << 12;
 
+/// Of the messages with which ranks say that they have come.
+const ROLL_CALL: i32 = 1;
 /// Time between two looks at a sum that goes on in the background: it should not take the processor
 /// away from what it is hidden behind.
 const LOOK: Duration = Duration::from_micros(100);
@@ -339,6 +342,20 @@ impl Communicator for Mpi {
     fn barrier(&self) -> Result<()> {
         Self::world().barrier();
         Ok(())
+    }
+
+    fn assemble(&self, came: &mut dyn FnMut(usize)) -> Result<()> {
+        let world = Self::world();
+        if self.rank == 0 {
+            for _ in 1..self.ranks {
+                let (_, status) = world.any_process().receive_with_tag::<u8>(ROLL_CALL);
+                came(status.source_rank() as usize);
+            }
+        } else {
+            world.process_at_rank(0).send_with_tag(&0u8, ROLL_CALL);
+        }
+        // Nobody comes a second time before all have come.
+        self.barrier()
     }
 
     fn max(&self, value: i64) -> Result<i64> {

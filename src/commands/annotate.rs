@@ -34,7 +34,11 @@ fn label(arguments: &cli::PseudoLabels, from: &Path, crew: &Crew) -> Result<Exit
         cli::Absent::LeftOut => RANDOM_WALKER_PRESENT,
     };
     // Rank 0 writes, and knows before anybody reads whether it can.
-    let to = if crew.rank() == 0 { claim_free(&arguments.to).map(Some) } else { Ok(None) };
+    let to = if crew.rank() == 0 {
+        claim_free(&arguments.to, arguments.json).map(Some)
+    } else {
+        Ok(None)
+    };
     let to = crew.agree(to)?;
     let (mut dataset, labelling) = crew.agree(plan(from, kind))?;
     let place = (crew.rank(), crew.ranks());
@@ -84,7 +88,11 @@ fn plan(from: &Path, kind: &str) -> Result<(Dataset, Labelling)> {
 fn draw(arguments: &cli::Scribbles, crew: &Crew) -> Result<Exit> {
     let simulation = crew.agree(simulation(arguments))?;
     // Rank 0 writes, and knows before anybody reads whether it can.
-    let to = if crew.rank() == 0 { claim_free(&arguments.to).map(Some) } else { Ok(None) };
+    let to = if crew.rank() == 0 {
+        claim_free(&arguments.to, arguments.json).map(Some)
+    } else {
+        Ok(None)
+    };
     let to = crew.agree(to)?;
     let mut dataset = crew.agree(store::read(&arguments.from))?;
     let place = (crew.rank(), crew.ranks());

@@ -9,10 +9,10 @@ pub(super) use ranks::Crew;
 
 #[cfg(feature = "torch")]
 mod ranks {
-    use crate::comm::environment::{Placement, Variables};
-    use crate::comm::{self, Host};
+    use crate::comm::{self, Host, Placement};
     use crate::commands::{narrate, run};
     use crate::error::{Failure, Result};
+    use crate::launchers::Variables;
 
     pub(in crate::commands) struct Crew {
         comm: Host,
@@ -58,13 +58,20 @@ mod ranks {
 #[cfg(not(feature = "torch"))]
 mod alone {
     use crate::error::{Failure, Result};
+    use crate::launchers::{self, Start};
 
     pub(in crate::commands) struct Crew;
 
     #[expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "as where there are ranks")]
     impl Crew {
+        /// Refuses several processes: each would do all of the work, and write the same file.
         pub(in crate::commands) fn join() -> Result<Self> {
-            Ok(Self)
+            match launchers::start(&launchers::variables())? {
+                Start::Launched(announced) if announced.contradicts_one_rank() => {
+                    Err(launchers::unjoined())
+                }
+                Start::Launched(_) | Start::Alone => Ok(Self),
+            }
         }
 
         pub(in crate::commands) fn rank(&self) -> usize {

@@ -3,15 +3,20 @@
 //! What follows from the file is decided in `farm`; here it is read, checked, written down and set to work.
 
 mod check;
+mod inquiry;
 mod ledger;
+mod listing;
+mod nodes;
+mod outcome;
 mod process;
 mod recover;
 mod running;
 mod submit;
 mod table;
+mod taking_up;
 mod wish;
 
-use super::{print, run_directory, say};
+use super::{print, print_json, run_directory, say};
 use crate::cli;
 use crate::error::{Context, Exit, Failure, Result};
 use crate::farm::file::FarmFile;
@@ -20,7 +25,8 @@ use crate::farm::nodes::FarmNode;
 use crate::farm::plan::FarmPlan;
 use crate::files;
 use crate::runlog::farm::{FarmDirectory, Slots};
-use std::fmt::{Arguments, Write as _};
+use serde::Serialize;
+use std::fmt::Arguments;
 use std::path::Path;
 
 /// Slots without number, for farms whose jobs run elsewhere.
@@ -45,13 +51,13 @@ pub(super) fn run(arguments: &cli::Farm) -> Result<Exit> {
             return Err(Failure::usage(format!("there is no farm in `{root}`"))
                 .hint("name the farm directory with `--run DIR`"));
         }
-        show(&table::make(&file, &plan, &directory)?.markdown)?;
+        table::tell(&file, &plan, &directory, arguments.json)?;
         return Ok(Exit::Done);
     }
     refuse_missing_gpus(&file, &room)?;
     let plan = check::all(&file, plan)?;
     if arguments.print {
-        show(&listing(&plan, &room.nodes, &directory))?;
+        listing::tell(&plan, &room.nodes, &directory, arguments.json)?;
         return Ok(Exit::Done);
     }
     check::refuse_missing_data(&plan)?;
@@ -101,38 +107,9 @@ fn refuse_missing_gpus(file: &FarmFile, room: &Room) -> Result<()> {
     Err(file.refuse("slots.gpus", &message).hint("`CUDA_VISIBLE_DEVICES` says which may be used"))
 }
 
-/// One line for each node with a name and each job, and what it runs below.
-fn listing(plan: &FarmPlan, nodes: &[FarmNode], directory: &FarmDirectory) -> String {
-    let slots = plan.list.slots;
-    let mut text = format!(
-        "{} jobs on {} processes and {} GPUs\n",
-        plan.list.jobs.len(),
-        slots.processes,
-        slots.gpus
-    );
-    for FarmNode { host, processes, gpus } in nodes {
-        if let Some(host) = host {
-            // Writing to a string cannot fail.
-            let _ = writeln!(text, "node {host}: {processes} processes, {gpus} GPUs");
-        }
-    }
-    for (job, task) in plan.list.jobs.iter().zip(&plan.tasks) {
-        let needs = match job.needs.join(", ") {
-            needs if needs.is_empty() => needs,
-            needs => format!(", behind {needs}"),
-        };
-        let words = task.kind.words(job, directory, &[]);
-        let command = crate::launch::CommandLine { variables: Vec::new(), words };
-        // Writing to a string cannot fail.
-        let _ = writeln!(text, "{}: {} processes, {} GPUs{needs}", job.name, job.ranks, job.gpus);
-        let _ = writeln!(text, "    {command}");
-    }
-    text
-}
-
-/// Writes what was asked for to stdout.
-fn show(text: &str) -> Result<()> {
-    print(text)
+/// Writes what was asked for to stdout: facts for a program, or text for a person.
+fn show(is_json: bool, facts: &impl Serialize, text: impl FnOnce() -> String) -> Result<()> {
+    if is_json { print_json(facts) } else { print(&text()) }
 }
 
 /// Tells a person what the farm does.

@@ -3,9 +3,9 @@
 //! Knows neither compilers nor GPUs. Nothing here is fatal: what cannot be read is made again, and what cannot
 //! be written is made again by the next run. Ranks that start together write the same file one after the other.
 
-use crate::comm::environment::Variables;
 use crate::error::Result;
 use crate::files;
+use crate::launchers::Variables;
 use crate::native::cuda::{self, KernelStore};
 use std::fs::DirBuilder;
 use std::io::{self, ErrorKind};

@@ -18,7 +18,7 @@ pub(super) fn gaze(arguments: &cli::Gaze) -> Result<Exit> {
 
 fn packed(arguments: &cli::Gaze, crew: &Crew) -> Result<Exit> {
     // Rank 0 writes, and knows before anybody reads whether it can.
-    let to = if crew.rank() == 0 { claim(&arguments.to).map(Some) } else { Ok(None) };
+    let to = if crew.rank() == 0 { claim(&arguments.packed).map(Some) } else { Ok(None) };
     let to = crew.agree(to)?;
     let looked = crew.agree(gaze::open(&set(arguments)))?;
     let place = (crew.rank(), crew.ranks());
@@ -62,7 +62,7 @@ pub(super) fn phantom(arguments: &cli::GazePhantom) -> Result<Exit> {
 
 fn drawn(arguments: &cli::GazePhantom, threads: usize) -> Result<Exit> {
     let cli::GazePhantom { cases, validation, test, size, seed, .. } = *arguments;
-    let to = claim(&arguments.to)?;
+    let to = claim(&arguments.packed)?;
     let mut levels = arguments.levels.clone();
     levels.sort_by(f64::total_cmp);
     let phantom = GazePhantom { cases, validation, test, size, levels, seed };

@@ -5,11 +5,10 @@
 //! them. Cases that the run did not learn from stay as they are: held out, there to be scored, or without a label.
 
 use super::origin::learnt_cases;
-use super::packing::{bar, claim_free, pack, say};
+use super::packing::{Remark, bar, claim_free, pack};
 use super::run::{self, Place};
 use super::{chosen, narrate};
 use crate::cli;
-use crate::comm::environment::Variables;
 use crate::comm::{self, Host};
 use crate::config;
 use crate::config::plan::RunPlan;
@@ -18,11 +17,13 @@ use crate::data::augment::Centred;
 use crate::data::pseudo::{EXPANDED, NETWORK};
 use crate::data::{Case, DENSE, Dataset, IGNORE, IMAGE_LABEL};
 use crate::error::{Context, Exit, Failure, Result};
+use crate::launchers::Variables;
 use crate::pseudo_labels::expansion::{Added, Form, Within};
 use crate::pseudo_labels::lesion::SoftLesion;
 use crate::runlog::directory::RunDirectory;
 use crate::train::checkpoint::restore_chosen;
 use crate::train::inference::{Answering, Inference, most_likely};
+use serde_json::json;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -40,7 +41,7 @@ fn label(arguments: &cli::PseudoLabels, (comm, variables): (&Host, &Variables)) 
         let refusal = Failure::usage(message).hint("run it without mpirun");
         return comm::agree(&**comm, Err(refusal));
     }
-    let to = claim_free(&arguments.to)?;
+    let to = claim_free(&arguments.to, arguments.json)?;
     let plans = plans(arguments)?;
     let Some(plan) = plans.first() else {
         return Err(Failure::usage("no run is named whose network labels").hint("add `--run RUN`"));
@@ -77,11 +78,8 @@ fn label(arguments: &cli::PseudoLabels, (comm, variables): (&Host, &Variables)) 
     let mut dataset = Arc::unwrap_or_clone(dataset);
     let line = format!("`{}` predicted by {}.", labeller.kind(), steps.join(", "));
     dataset.provenance = format!("{}\n{line}", dataset.provenance.trim_end());
-    let exit = pack(Dataset::into(dataset), to)?;
-    if expansion.is_some() {
-        say(format_args!("{}", told(&added, &plan.data.annotation)))?;
-    }
-    Ok(exit)
+    let remark = expansion.map(|_| remark(&added, &plan.data.annotation));
+    pack(Dataset::into(dataset), to.with(remark))
 }
 
 /// The plans of all runs. Refuses networks that do not see the same of a scan.
@@ -147,19 +145,25 @@ impl Expansion {
     }
 }
 
-/// What an expansion has added, in words.
-fn told(added: &Added, drawn: &str) -> String {
+/// What an expansion has added to what was `drawn`.
+fn remark(added: &Added, drawn: &str) -> Remark {
+    let Added { voxels, labelled, known, correct } = *added;
     let percent = |part: u64, of: u64| 100.0 * part as f64 / of.max(1) as f64;
-    let added_share = percent(added.labelled, added.voxels);
-    let words = format!(
-        "`{EXPANDED}` labels {} voxels that `{drawn}` leaves open, {added_share:.2} % of all",
-        added.labelled
+    let added_share = percent(labelled, voxels);
+    let mut words = format!(
+        "`{EXPANDED}` labels {labelled} voxels that `{drawn}` leaves open, {added_share:.2} % of all"
     );
-    if added.known == 0 {
-        return words;
+    if known > 0 {
+        let share = percent(correct, known);
+        words += &format!("; {share:.2} % of the {known} known ones as in `{DENSE}`");
     }
-    let correct = percent(added.correct, added.known);
-    format!("{words}; {correct:.2} % of the {} known ones as in `{DENSE}`", added.known)
+    let facts = json!({
+        "voxels": voxels,
+        "labelled_voxels": labelled,
+        "known_voxels": known,
+        "correct_voxels": correct,
+    });
+    Remark { words, key: "expansion", facts }
 }
 
 /// Labels of `size` x `size` pixels on the grid of `rows` x `columns` that the network's input was made of:

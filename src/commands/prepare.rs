@@ -21,11 +21,11 @@ use crate::preparation::{Crop, Intensities, Interpolation, Over, Scaling, Spacin
 pub(super) fn run(prepare: &cli::Prepare) -> Result<Exit> {
     match prepare {
         cli::Prepare::Acdc(arguments) => {
-            let to = claim(&arguments.to)?;
+            let to = claim(&arguments.packed)?;
             pack(acdc::open(&arguments.from, &published_steps(arguments)?)?, to)
         }
         cli::Prepare::Mscmr(arguments) => {
-            let to = claim(&arguments.to)?;
+            let to = claim(&arguments.packed)?;
             pack(mscmr::open(&arguments.from, &published_steps(arguments)?)?, to)
         }
         cli::Prepare::Word(arguments) => pack_word(arguments),
@@ -36,7 +36,7 @@ pub(super) fn run(prepare: &cli::Prepare) -> Result<Exit> {
         )
         .hint("its options are told by `scrimp prepare own-data --help`")),
         cli::Prepare::Nnunet(arguments) => pack_nnunet(arguments),
-        cli::Prepare::Phantom { cases, slices, size, difficulty, seed, to } => {
+        cli::Prepare::Phantom { cases, slices, size, difficulty, seed, packed } => {
             let phantom = phantom::Phantom {
                 cases: *cases,
                 slices: *slices,
@@ -47,7 +47,7 @@ pub(super) fn run(prepare: &cli::Prepare) -> Result<Exit> {
                 },
                 seed: *seed,
             };
-            let to = claim(to)?;
+            let to = claim(packed)?;
             pack(phantom::open(phantom)?, to)
         }
         cli::Prepare::LabelTransfer(arguments) => pack_label_transfer(arguments),
@@ -56,7 +56,7 @@ pub(super) fn run(prepare: &cli::Prepare) -> Result<Exit> {
         cli::Prepare::Gaze(arguments) => looked_at::gaze(arguments),
         cli::Prepare::GazePhantom(arguments) => looked_at::phantom(arguments),
         cli::Prepare::Amos(arguments) => {
-            let to = claim(&arguments.to)?;
+            let to = claim(&arguments.packed)?;
             let source = amos::open(&amos::Package {
                 folder: arguments.from.clone(),
                 labelled_share: arguments.labelled.labelled_share,
@@ -82,7 +82,7 @@ fn published_steps(arguments: &cli::Published) -> Result<Steps> {
 }
 
 fn pack_own_data(arguments: &cli::OwnData) -> Result<Exit> {
-    let to = claim(&arguments.to)?;
+    let to = claim(&arguments.packed)?;
     let steps = Wished {
         resampling: &arguments.resampling,
         crop: arguments.crop,
@@ -131,7 +131,7 @@ impl Wished<'_> {
 }
 
 fn pack_nnunet(arguments: &cli::Nnunet) -> Result<Exit> {
-    let to = claim(&arguments.to)?;
+    let to = claim(&arguments.packed)?;
     let steps = Wished {
         resampling: &arguments.resampling,
         crop: arguments.crop,
@@ -144,7 +144,9 @@ fn pack_nnunet(arguments: &cli::Nnunet) -> Result<Exit> {
         patients: arguments.patients.clone(),
         steps: steps.steps()?,
     })?;
-    say(format_args!("{}", source.provenance))?;
+    if !arguments.packed.json {
+        say(format_args!("{}", source.provenance))?;
+    }
     pack(source, to)
 }
 
@@ -195,7 +197,7 @@ fn scaling(word: &str) -> Result<Scaling> {
 }
 
 fn pack_label_transfer(arguments: &cli::LabelTransfer) -> Result<Exit> {
-    let to = claim(&arguments.to)?;
+    let to = claim(&arguments.packed)?;
     let (source, warnings) = label_transfer::open(&label_transfer::Package {
         folder: arguments.from.clone(),
         size: arguments.size,
@@ -206,7 +208,7 @@ fn pack_label_transfer(arguments: &cli::LabelTransfer) -> Result<Exit> {
 }
 
 fn pack_brats(arguments: &cli::Brats) -> Result<Exit> {
-    let to = claim(&arguments.to)?;
+    let to = claim(&arguments.packed)?;
     let source = brats::open(&brats::Volumes {
         folder: arguments.from.clone(),
         size: arguments.size,
@@ -220,13 +222,13 @@ fn pack_brats(arguments: &cli::Brats) -> Result<Exit> {
 }
 
 fn pack_word(arguments: &cli::Word) -> Result<Exit> {
-    let to = claim(&arguments.to)?;
+    let to = claim(&arguments.packed)?;
     let simulation = simulation(arguments.every, arguments.seed);
     pack(word::open(&arguments.from, arguments.simulate.then_some(simulation))?, to)
 }
 
 fn pack_brats_scribbles(arguments: &cli::BratsScribbles) -> Result<Exit> {
-    let to = claim(&arguments.to)?;
+    let to = claim(&arguments.packed)?;
     let source = brats_scribbles::open(&brats_scribbles::Volumes {
         folder: arguments.from.clone(),
         held_out_shares: [arguments.val_share, arguments.test_share],
@@ -241,7 +243,7 @@ fn simulation(every: u32, seed: u64) -> Simulation {
 }
 
 fn pack_lesion_phantom(arguments: &cli::LesionPhantom) -> Result<Exit> {
-    let to = claim(&arguments.to)?;
+    let to = claim(&arguments.packed)?;
     let source = lesion_phantom::open(lesion_phantom::LesionPhantom {
         cases: arguments.cases,
         healthy: arguments.healthy,
@@ -254,7 +256,7 @@ fn pack_lesion_phantom(arguments: &cli::LesionPhantom) -> Result<Exit> {
 }
 
 fn pack_two_modality_phantom(arguments: &cli::TwoModalityPhantom) -> Result<Exit> {
-    let to = claim(&arguments.to)?;
+    let to = claim(&arguments.packed)?;
     let source = two_modality::open(two_modality::TwoModalityPhantom {
         cases: arguments.cases,
         validation: arguments.validation,

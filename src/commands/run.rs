@@ -3,8 +3,7 @@
 //! Shared by the commands that build a method; the only place where all layers meet.
 
 use super::kernel_cache;
-use crate::comm::environment::{self, Placement, Variables};
-use crate::comm::{self, Communicator, Host, Ranks, agree, with_device};
+use crate::comm::{self, Communicator, Host, Placement, Ranks, agree, with_device};
 use crate::config::plan::{
     DataSource, GazePhantomPlan, LesionPhantomPlan, PhantomPlan, RunPlan, ShapesPlan, ShapesSource,
     TwoModalityPhantomPlan, VolumesPlan,
@@ -22,6 +21,7 @@ use crate::data::shapes::Shapes;
 use crate::data::stream::training_slices;
 use crate::data::{Dataset, IGNORE, augment, split, store};
 use crate::error::{Context, Failure, Result};
+use crate::launchers::{self, Variables};
 use crate::methods::{self, Passes, Setup};
 use crate::native;
 use crate::random::Key;
@@ -466,8 +466,8 @@ pub(super) fn evaluator(
 /// The processes that were started together. Under `mpirun` this one ends with it.
 pub(super) fn connect() -> Result<(Host, Variables)> {
     native::prepare_process();
-    let variables = environment::variables();
-    if environment::is_by_mpirun(&variables) {
+    let variables = launchers::variables();
+    if launchers::is_by_mpirun(&variables) {
         signals::end_with_parent(std::os::unix::process::parent_id())?;
     }
     Ok((comm::connect(&variables)?, variables))

@@ -2,10 +2,10 @@
 
 use super::batch_job::EndOfJob;
 use super::say;
-use crate::comm::environment::{Variables, number_of};
 use crate::comm::{Host, Ranks};
 use crate::error::{Context, Exit, Failure, Result};
 use crate::launch;
+use crate::launchers::{Variables, number_of};
 use crate::runlog::directory::RunDirectory;
 use crate::runlog::flight::leave_exit;
 use crate::runlog::io::{EventSink, LogWriter};

@@ -9,12 +9,12 @@ use super::supervise::{Supervision, clear_reports, leave, note_end};
 use super::{examine, journal};
 use super::{run_directory, say, store_within, withdraw_stop, write_config};
 use crate::cli;
-use crate::comm::environment::{self, Variables};
 use crate::comm::{Communicator, Host, Ranks, agree};
 use crate::config;
 use crate::config::plan::RunPlan;
 use crate::data::Dataset;
 use crate::error::{Exit, Failure, Result};
+use crate::launchers::{self, Variables};
 use crate::panics;
 use crate::runlog::claim::{Claim, Fence};
 use crate::runlog::directory::{RunDirectory, host};
@@ -36,7 +36,7 @@ use tch::Device;
 pub(super) fn run(arguments: &cli::Train) -> Result<Exit> {
     let (_, directory) = places(arguments.config.as_deref(), arguments.run.as_deref());
     // Before MPI starts, which waits for all ranks.
-    let supervision = Supervision::begin(&environment::variables(), &directory)?;
+    let supervision = Supervision::begin(&launchers::variables(), &directory)?;
     let (host, variables) = run::connect()?;
     together(&*host, || train(arguments, &host, &variables, &supervision))
 }

@@ -4,6 +4,7 @@
 
 use super::allocation::is_host;
 use super::placeholders::is_of_a_name;
+use super::scores::ScoredBy;
 use crate::config::{Source, TimeSpan, nearest};
 use crate::error::{Context, Exit, Failure, Result};
 use crate::files;
@@ -85,21 +86,6 @@ pub struct EvaluateSection {
     pub checkpoint: Scored,
 }
 
-/// The yardsticks whose tables name cases and structures.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ScoredBy {
-    /// At the size of the scans.
-    #[default]
-    Native,
-    /// The same in voxels.
-    Voxels,
-    /// On the network's grid.
-    Published,
-    /// With 0 where prediction or truth lack a structure.
-    Dmsps,
-}
-
 /// The checkpoint that is scored.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -157,18 +143,6 @@ fn host(text: &str) -> Option<JobHost> {
     let (host, processes) = text.rsplit_once(':')?;
     let processes = processes.parse().ok().filter(|count| (1..=RANKS).contains(count))?;
     is_host(host).then(|| JobHost { host: host.to_owned(), processes })
-}
-
-impl ScoredBy {
-    /// The word that `scrimp evaluate --convention` takes.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Native => "native",
-            Self::Voxels => "voxels",
-            Self::Published => "published",
-            Self::Dmsps => "dmsps",
-        }
-    }
 }
 
 impl Scored {

@@ -3,6 +3,7 @@
 //! Whose they are is not known here.
 
 use super::nodes::{FarmNode, Seats, gpu_count};
+use super::outages::{Outages, Standing};
 use crate::runlog::farm::{FarmJob, JobHost, JobKind};
 use std::cmp::Ordering;
 
@@ -37,17 +38,22 @@ impl FreeSlots {
     }
 
     /// Takes what a job uses, if there is as much: on the node where it leaves least, the first of several. A run that
-    /// no node could hold gets whole ones. A command runs where the farm does, on the first node.
-    pub(super) fn take(&mut self, job: &FarmJob) -> Option<Seats> {
-        let seats = self.choose(job)?;
+    /// no node could hold gets whole ones. A command runs where the farm does, on the first node. A node that is lost is
+    /// as good as none, and one in doubt gets nothing.
+    pub(super) fn take(&mut self, job: &FarmJob, outages: &Outages) -> Option<Seats> {
+        let seats = self.choose(job, outages)?;
         self.occupy(job, &seats);
         Some(seats)
     }
 
-    fn choose(&self, job: &FarmJob) -> Option<Seats> {
+    /// What a job would get.
+    pub(super) fn choose(&self, job: &FarmJob, outages: &Outages) -> Option<Seats> {
         let count = if job.kind == JobKind::Command { 1 } else { self.nodes.len() };
         let nodes = &self.nodes[..count.min(self.nodes.len())];
-        let fitting = nodes.iter().filter_map(|node| Some((node, node.fitting(job)?)));
+        let standing = |node: &FreeNode| outages.standing(node.node.host.as_deref());
+        let answering: Vec<_> =
+            nodes.iter().filter(|node| standing(node) == Standing::Answers).collect();
+        let fitting = answering.iter().filter_map(|node| Some((node, node.fitting(job)?)));
         let tightest = fitting.min_by(|(a, gpus_a), (b, gpus_b)| {
             let (a, b) = (a.tightness(job, gpus_a), b.tightness(job, gpus_b));
             a.partial_cmp(&b).unwrap_or(Ordering::Equal)
@@ -55,24 +61,12 @@ impl FreeSlots {
         if let Some((node, gpus)) = tightest {
             return Some(Seats { hosts: node.hosts(job.ranks), gpus });
         }
-        let could_fit = nodes.iter().any(|node| node.node.holds(job));
-        if could_fit || job.kind == JobKind::Command { None } else { self.over_whole_nodes(job) }
-    }
-
-    fn over_whole_nodes(&self, job: &FarmJob) -> Option<Seats> {
-        let (mut hosts, mut left, mut gpus, mut most) = (Vec::new(), job.ranks, 0, 0);
-        for node in self.nodes.iter().filter(|node| node.is_whole()) {
-            let ranks = node.node.room_for_ranks(job).min(left);
-            if ranks > 0 {
-                hosts.extend(node.hosts(ranks));
-                left -= ranks;
-                gpus += node.node.gpus;
-                most = most.max(node.node.gpus);
-            }
+        let could_fit =
+            nodes.iter().any(|node| standing(node) != Standing::Lost && node.node.holds(job));
+        if could_fit || job.kind == JobKind::Command {
+            return None;
         }
-        let has_all = left == 0 && gpus >= gpu_count(job);
-        let most = if job.gpus > 0.0 { most } else { 0 };
-        has_all.then(|| Seats { hosts, gpus: (0..most).collect() })
+        over_whole_nodes(job, &answering)
     }
 
     /// Takes what a job has already, also more than there is.
@@ -142,6 +136,23 @@ impl FreeNode {
     fn hosts(&self, processes: usize) -> Vec<JobHost> {
         self.node.host.iter().map(|host| JobHost { host: host.clone(), processes }).collect()
     }
+}
+
+/// Whole nodes for a job, if those that are free of everything suffice.
+fn over_whole_nodes(job: &FarmJob, nodes: &[&FreeNode]) -> Option<Seats> {
+    let (mut hosts, mut left, mut gpus, mut most) = (Vec::new(), job.ranks, 0, 0);
+    for node in nodes.iter().filter(|node| node.is_whole()) {
+        let ranks = node.node.room_for_ranks(job).min(left);
+        if ranks > 0 {
+            hosts.extend(node.hosts(ranks));
+            left -= ranks;
+            gpus += node.node.gpus;
+            most = most.max(node.node.gpus);
+        }
+    }
+    let has_all = left == 0 && gpus >= gpu_count(job);
+    let most = if job.gpus > 0.0 { most } else { 0 };
+    has_all.then(|| Seats { hosts, gpus: (0..most).collect() })
 }
 
 /// What a job uses of each of its GPUs.

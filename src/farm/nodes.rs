@@ -3,9 +3,10 @@
 //! Who says which machines there are, and which of them have room, is not known here.
 
 use crate::runlog::farm::{FarmJob, JobHost, Slots};
+use serde::Serialize;
 
 /// A machine on which jobs run.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct FarmNode {
     /// What `mpirun` calls it; none where nothing but the machine of the farm is used.
     pub host: Option<String>,

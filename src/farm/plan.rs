@@ -6,6 +6,7 @@
 use super::file::{FarmFile, RESERVED, RowSection};
 use super::free::FreeSlots;
 use super::nodes::{FarmNode, slots_of};
+use super::outages::Outages;
 use super::placeholders::{fill, names};
 use crate::error::{Failure, Result};
 use crate::limits::FARM_JOBS;
@@ -210,7 +211,7 @@ impl Matrix<'_> {
 
     /// Refuses a job for which there are slots enough, and no nodes that have them.
     fn refuse_without_room(&self, job: &FarmJob, row: &RowSection) -> Result<()> {
-        if FreeSlots::all(self.nodes).take(job).is_some() {
+        if FreeSlots::all(self.nodes).choose(job, &Outages::default()).is_some() {
             return Ok(());
         }
         let FarmJob { row: name, ranks, gpus, .. } = job;

@@ -1,14 +1,19 @@
-//! Which job of a farm starts when: a function of the list of jobs, of the slots, and of how jobs ended.
+//! Which job of a farm starts when: a function of the list of jobs, of the slots, of which nodes answer, and of how jobs
+//! ended.
 //!
 //! Jobs start in the order of the list, each as soon as all that it needs is done and there is room for it; one that
-//! waits for room keeps none behind it from starting. So the order of starts depends on the order of ends alone. There
-//! is no clock here, and there are no processes.
+//! waits for room keeps none behind it from starting. So where all nodes answer the order of starts depends on the order
+//! of ends alone. There is no clock here, and there are no processes.
 
 use super::free::FreeSlots;
 use super::nodes::{FarmNode, Seats};
+use super::outages::Outages;
 use crate::error::Exit;
 use crate::runlog::farm::{FarmJob, JobKind, JobList, JobState};
 use std::collections::BTreeMap;
+
+/// A job that is lost so often with its nodes, and has saved nothing new in between, takes them down itself.
+const FRUITLESS_LOSSES: usize = 3;
 
 /// The jobs of a farm on their way.
 #[derive(Debug)]
@@ -19,10 +24,21 @@ pub struct Queue {
     states: Vec<JobState>,
     /// How often each command may still be started again after a failure.
     restarts_left: Vec<usize>,
+    /// Of each job that was lost with a node.
+    losses: BTreeMap<usize, Losses>,
     /// Where each job sits that runs.
     seats: Vec<Seats>,
     free: FreeSlots,
     is_closed: bool,
+}
+
+/// How a job was lost with nodes.
+#[derive(Debug)]
+struct Losses {
+    /// The step of its newest checkpoint then, if it had one.
+    newest: Option<u64>,
+    /// How often since it has saved that.
+    count: usize,
 }
 
 /// A job that is to be started.
@@ -46,6 +62,11 @@ pub enum JobEnd {
     },
     /// It was stopped, and goes on when the farm is started again.
     Stopped,
+    /// With a node that does not answer, which is no failure of its own: it is started again.
+    Lost {
+        /// The step of its newest checkpoint, if it has one.
+        newest: Option<u64>,
+    },
     /// Nobody knows: it is started again.
     Unknown,
 }
@@ -70,6 +91,7 @@ impl Queue {
             seats: vec![Seats::default(); states.len()],
             states,
             restarts_left: restarts,
+            losses: BTreeMap::new(),
             free: FreeSlots::all(nodes),
             is_closed: false,
         };
@@ -100,13 +122,13 @@ impl Queue {
     }
 
     /// The jobs that are to be started now, which run from here on.
-    pub fn starts(&mut self) -> Vec<Start> {
+    pub fn starts(&mut self, outages: &Outages) -> Vec<Start> {
         let mut starts = Vec::new();
         for job in 0..self.jobs.len() {
             if self.is_closed || !self.is_ready(job) {
                 continue;
             }
-            if let Some(seats) = self.free.take(&self.jobs[job]) {
+            if let Some(seats) = self.free.take(&self.jobs[job], outages) {
                 self.states[job] = JobState::Running;
                 self.seats[job].clone_from(&seats);
                 starts.push(Start { job, seats });
@@ -128,6 +150,8 @@ impl Queue {
             JobEnd::Done => JobState::Done,
             JobEnd::Stopped => JobState::Stopped,
             JobEnd::Unknown => JobState::Waiting,
+            JobEnd::Lost { newest } if self.is_lost_in_vain(job, newest) => JobState::Failed,
+            JobEnd::Lost { .. } => JobState::Waiting,
             JobEnd::Failed { is_final } if !is_final && self.is_tried_again(job) => {
                 self.restarts_left[job] -= 1;
                 JobState::Waiting
@@ -140,6 +164,16 @@ impl Queue {
     /// `scrimp launch` starts runs again by itself.
     fn is_tried_again(&self, job: usize) -> bool {
         self.jobs[job].kind == JobKind::Command && self.restarts_left[job] > 0 && !self.is_closed
+    }
+
+    /// Notes that a job was lost with a node; whether starting it again would only lose more of them.
+    fn is_lost_in_vain(&mut self, job: usize, newest: Option<u64>) -> bool {
+        let losses = self.losses.entry(job).or_insert(Losses { newest, count: 0 });
+        if newest > losses.newest {
+            *losses = Losses { newest, count: 0 };
+        }
+        losses.count += 1;
+        losses.count >= FRUITLESS_LOSSES
     }
 
     /// Blocks what needs a job that has failed, and what needs that; gives those that were not blocked before.
@@ -176,6 +210,17 @@ impl Queue {
         !is_running && !can_start
     }
 
+    /// Whether nothing else is left to do than to wait for nodes that are lost.
+    pub fn waits_for_nodes(&self, outages: &Outages) -> bool {
+        let has_room = |&job: &usize| self.free.choose(&self.jobs[job], outages).is_some();
+        let mut ready = (0..self.jobs.len()).filter(|&job| self.is_ready(job)).peekable();
+        let is_idle = !self.is_closed && !self.states.contains(&JobState::Running);
+        is_idle
+            && !outages.has_doubts()
+            && ready.peek().is_some()
+            && !ready.any(|job| has_room(&job))
+    }
+
     /// How the farm has ended: 75 where the same command goes on, 1 where jobs have failed and nothing else is left.
     pub fn exit(&self) -> Exit {
         let has = |state| self.states.contains(&state);
@@ -191,9 +236,11 @@ impl Queue {
 
 #[cfg(test)]
 mod tests {
+    use super::super::outages::{PATIENCE, Silence, Verdict};
     use super::*;
     use crate::runlog::farm::{FORMAT, JobHost, Slots};
     use std::fmt::Write as _;
+    use std::time::Duration;
 
     fn job(name: &str, ranks: usize, gpus: f64, needs: &[&str]) -> FarmJob {
         FarmJob {
@@ -247,7 +294,7 @@ mod tests {
     fn play(queue: &mut Queue, list: &JobList, takes: impl Fn(&str) -> (u64, JobEnd)) -> String {
         let (mut now, mut running, mut told) = (0, Vec::new(), String::new());
         while !queue.is_over() {
-            for Start { job, seats } in queue.starts() {
+            for Start { job, seats } in queue.starts(&Outages::default()) {
                 let name = &list.jobs[job].name;
                 let (time, end) = takes(name);
                 writeln!(told, "{now}: {name} starts{}", place(&seats)).unwrap();
@@ -263,6 +310,190 @@ mod tests {
             }
         }
         told
+    }
+
+    /// A run of a farm that is played, on nodes that can lose power.
+    struct Played {
+        hosts: Vec<JobHost>,
+        /// Seconds until it is done, or until those of its processes that are left have noticed what they lost.
+        left: u64,
+        is_struck: bool,
+        silence: Silence,
+    }
+
+    /// Plays a farm second by second: each run takes as long as it is told, and the node `b` is without power in some of
+    /// these seconds. Who is asked there is heard after a second, or not at all, which takes a minute to notice. One
+    /// line for each start, end and turn.
+    fn play_without_power(
+        list: &JobList,
+        nodes: &[FarmNode],
+        off: &[std::ops::Range<u64>],
+        takes: impl Fn(&str) -> u64,
+    ) -> (Queue, String) {
+        let (mut queue, mut outages, mut told) =
+            (on(list, nodes), Outages::none(nodes), String::new());
+        let (mut running, mut asked) = (BTreeMap::<usize, Played>::new(), Vec::new());
+        for now in 0..10_000 {
+            let is_off = |host: &str| host == "b" && off.iter().any(|off| off.contains(&now));
+            let clock = Duration::from_secs(now);
+            for host in outages.to_ask(clock) {
+                let answer = !is_off(&host);
+                asked.push((now + if answer { 1 } else { 60 }, host, answer));
+            }
+            for (_, host, answer) in asked.extract_if(.., |(at, ..)| *at == now) {
+                if let Some(standing) = outages.answered(&host, answer, clock) {
+                    writeln!(told, "{now}: {host} {standing:?}").unwrap();
+                }
+            }
+            let mut ends = Vec::new();
+            for (&job, run) in &mut running {
+                let struck = run.hosts.iter().filter(|host| is_off(&host.host)).count();
+                if struck > 0 && !run.is_struck {
+                    run.is_struck = true;
+                    run.left = if struck < run.hosts.len() { now + 30 } else { u64::MAX };
+                }
+                let beat = (!run.is_struck).then_some(std::time::UNIX_EPOCH + clock);
+                let is_over = run.left <= now;
+                if run.silence.look(beat) || (is_over && run.is_struck) {
+                    outages.doubt(&run.hosts);
+                }
+                if is_over && !run.is_struck {
+                    ends.push((job, JobEnd::Done));
+                } else if (is_over || run.silence.is_long())
+                    && let Verdict::Lost(_) = outages.verdict(&run.hosts)
+                {
+                    ends.push((job, JobEnd::Lost { newest: Some(now) }));
+                }
+            }
+            for (job, end) in ends {
+                running.remove(&job);
+                let said = if end == JobEnd::Done { "done" } else { "lost" };
+                writeln!(told, "{now}: {} {said}", list.jobs[job].name).unwrap();
+                queue.ended(job, end);
+            }
+            for Start { job, seats } in queue.starts(&outages) {
+                let name = &list.jobs[job].name;
+                writeln!(told, "{now}: {name} starts{}", place(&seats)).unwrap();
+                let (hosts, left) = (seats.hosts, now + takes(name));
+                let silence = Silence::default();
+                running.insert(job, Played { hosts, left, is_struck: false, silence });
+            }
+            match outages.waited(queue.waits_for_nodes(&outages), clock) {
+                Some(Duration::ZERO) => writeln!(told, "{now}: waits").unwrap(),
+                Some(PATIENCE) => queue.close(),
+                _ => {}
+            }
+            if queue.is_over() {
+                writeln!(told, "{now}: over").unwrap();
+                break;
+            }
+        }
+        (queue, told)
+    }
+
+    #[test]
+    fn what_a_lost_node_held_goes_elsewhere_and_a_node_that_is_back_gets_work_again() {
+        let mut jobs: Vec<FarmJob> =
+            ["s1", "s2", "s3", "s4"].map(|name| job(name, 1, 0.0, &[])).into_iter().collect();
+        jobs.push(job("wide", 3, 0.0, &[]));
+        let list = list((4, 0), jobs);
+        let nodes = nodes(&[("a", 2, 0), ("b", 2, 0)]);
+        let off = [50..400, 500..700];
+        let (queue, told) =
+            play_without_power(&list, &nodes, &off, |name| if name == "wide" { 60 } else { 120 });
+        insta::assert_snapshot!(told, @r"
+        0: s1 starts on a:1
+        0: s2 starts on a:1
+        0: s3 starts on b:1
+        0: s4 starts on b:1
+        120: s1 done
+        120: s2 done
+        140: b Lost
+        140: s3 lost
+        140: s4 lost
+        140: s3 starts on a:1
+        140: s4 starts on a:1
+        260: s3 done
+        260: s4 done
+        260: waits
+        471: b Answers
+        471: wide starts on a:2 b:1
+        590: b Lost
+        590: wide lost
+        590: waits
+        741: b Answers
+        741: wide starts on a:2 b:1
+        801: wide done
+        801: over
+        ");
+        assert_eq!(queue.exit(), Exit::Done);
+    }
+
+    #[test]
+    fn a_farm_with_nothing_left_but_what_lost_nodes_would_hold_ends_to_go_on() {
+        let jobs =
+            vec![job("small", 1, 0.0, &[]), job("wide", 3, 0.0, &[]), job("c", 1, 0.0, &["wide"])];
+        let list = list((4, 0), jobs);
+        let nodes = nodes(&[("a", 2, 0), ("b", 2, 0)]);
+        let never = u64::MAX;
+        let (queue, told) =
+            play_without_power(
+                &list,
+                &nodes,
+                &[40..never],
+                |name| if name == "small" { 10 } else { 60 },
+            );
+        insta::assert_snapshot!(told, @r"
+        0: small starts on a:1
+        10: small done
+        10: wide starts on a:2 b:1
+        130: b Lost
+        130: wide lost
+        130: waits
+        730: over
+        ");
+        assert_eq!(queue.exit(), Exit::Stopped);
+        assert_eq!(queue.states(), [JobState::Done, JobState::Waiting, JobState::Waiting]);
+    }
+
+    #[test]
+    fn a_job_goes_where_the_nodes_that_are_left_have_room_and_none_is_put_where_there_is_doubt() {
+        let jobs = vec![job("big", 4, 0.0, &[]), job("small", 1, 0.0, &[])];
+        let list = list((8, 0), jobs);
+        let all = nodes(&[("a", 2, 0), ("b", 4, 0), ("c", 2, 0)]);
+        let (mut queue, mut outages) = (on(&list, &all), Outages::none(&all));
+        let host = |host: &str| [JobHost { host: host.to_owned(), processes: 1 }];
+        outages.doubt(&host("b"));
+        let places = |starts: Vec<Start>| {
+            let place = |start: &Start| list.jobs[start.job].name.clone() + &place(&start.seats);
+            starts.iter().map(place).collect::<Vec<_>>().join(", ")
+        };
+        // The node that could hold `big` is asked first: it is not spread over others for that.
+        assert_eq!(places(queue.starts(&outages)), "small on a:1");
+        queue.ended(1, JobEnd::Done);
+        assert!(!queue.waits_for_nodes(&outages));
+        outages.to_ask(Duration::ZERO);
+        outages.answered("b", false, Duration::ZERO);
+        assert_eq!(places(queue.starts(&outages)), "big on a:2 c:2");
+    }
+
+    #[test]
+    fn a_job_that_takes_its_nodes_down_fails_and_one_that_gets_on_does_not() {
+        let list = list((1, 0), vec![job("job", 1, 0.0, &[])]);
+        for (steps, fails_at) in [([None; 6], 3), ([Some(5); 6], 3)] {
+            let mut queue = fresh(&list);
+            for (number, newest) in steps.into_iter().enumerate().take(fails_at) {
+                assert_eq!(queue.starts(&Outages::default()).len(), 1, "{steps:?}, {number}");
+                queue.ended(0, JobEnd::Lost { newest });
+            }
+            assert_eq!(queue.state(0), JobState::Failed, "{steps:?}");
+        }
+        let mut queue = fresh(&list);
+        for newest in [None, None, Some(5), Some(5), Some(10), Some(10)] {
+            assert_eq!(queue.starts(&Outages::default()).len(), 1);
+            queue.ended(0, JobEnd::Lost { newest });
+        }
+        assert_eq!(queue.state(0), JobState::Waiting);
     }
 
     #[test]
@@ -344,16 +575,16 @@ mod tests {
         let nodes = [FarmNode::alone(list.slots)];
         let mut queue = Queue::new(&list, &nodes, states, vec![0; 6]);
         queue.occupy(4, Seats::default());
-        assert_eq!(queue.starts(), [Start { job: 3, seats: Seats::default() }]);
-        assert_eq!(queue.starts(), []);
+        assert_eq!(queue.starts(&Outages::default()), [Start { job: 3, seats: Seats::default() }]);
+        assert_eq!(queue.starts(&Outages::default()), []);
         assert!(queue.ended(4, JobEnd::Done).is_empty());
-        assert_eq!(queue.starts(), [Start { job: 5, seats: Seats::default() }]);
+        assert_eq!(queue.starts(&Outages::default()), [Start { job: 5, seats: Seats::default() }]);
         assert_eq!(queue.state(2), JobState::Blocked);
         queue.close();
         queue.ended(3, JobEnd::Stopped);
         assert!(!queue.is_over());
         queue.ended(5, JobEnd::Unknown);
-        assert!(queue.is_over() && queue.starts().is_empty());
+        assert!(queue.is_over() && queue.starts(&Outages::default()).is_empty());
         assert_eq!(queue.exit(), Exit::Stopped);
     }
 
@@ -379,7 +610,7 @@ mod tests {
         let list = list((16, 16), jobs);
         let four = ["a", "b", "c", "d"].map(|host| (host, 4, 4));
         let mut queue = on(&list, &nodes(&four));
-        let starts = queue.starts();
+        let starts = queue.starts(&Outages::default());
         let told: Vec<String> =
             starts.iter().map(|start| place(&start.seats).replace(" on ", "")).collect();
         insta::assert_snapshot!(
@@ -466,14 +697,20 @@ mod tests {
         let all = nodes(&[("a", 2, 2), ("b", 2, 2)]);
         let mut queue = Queue::new(&list, &all, states.clone(), vec![0; 3]);
         queue.occupy(0, seats(&["a"], &[0, 1]));
-        assert_eq!(queue.starts(), [Start { job: 2, seats: seats(&["b"], &[0, 1]) }]);
+        assert_eq!(
+            queue.starts(&Outages::default()),
+            [Start { job: 2, seats: seats(&["b"], &[0, 1]) }]
+        );
         // Over both nodes, and on one that the farm has no more.
         states[1] = JobState::Running;
         let mut queue = Queue::new(&list, &all, states, vec![0; 3]);
         queue.occupy(0, seats(&["gone"], &[0, 1]));
         queue.occupy(1, seats(&["a", "b"], &[0, 1]));
-        assert_eq!(queue.starts(), []);
+        assert_eq!(queue.starts(&Outages::default()), []);
         queue.ended(1, JobEnd::Done);
-        assert_eq!(queue.starts(), [Start { job: 2, seats: seats(&["a"], &[0, 1]) }]);
+        assert_eq!(
+            queue.starts(&Outages::default()),
+            [Start { job: 2, seats: seats(&["a"], &[0, 1]) }]
+        );
     }
 }

@@ -3,12 +3,12 @@
 //! Reads run directories and logs, and changes nothing. What follows from it is decided elsewhere.
 
 use super::file::EvaluateSection;
+use super::scores::{CaseScores, ScoredBy};
 use crate::error::{Context, Result};
 use crate::files;
 use crate::limits::JSON_BYTES;
 use crate::runlog::directory::RunDirectory;
 use crate::runlog::io::Tail;
-use crate::runlog::scores::{CaseRow, from_csv};
 use crate::runlog::{Record, RunEvent, RunStatus};
 use std::fs;
 use std::io::{ErrorKind, Read, Seek, SeekFrom};
@@ -94,7 +94,9 @@ impl RunOutcome {
 pub fn scores(
     run: &RunDirectory,
     evaluate: Option<&EvaluateSection>,
-) -> Result<Option<Vec<CaseRow>>> {
+) -> Result<Option<Vec<CaseScores>>> {
+    // Evaluations of a run itself are native.
+    let scored_by = evaluate.map_or(ScoredBy::Native, |section| section.convention);
     let path = match evaluate {
         Some(section) => Some(run.scores().join(section.table())),
         None => newest_evaluation(&run.scores()),
@@ -104,7 +106,7 @@ pub fn scores(
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         text => {
             let text = text.context(|| format!("cannot read `{}`", path.display()))?;
-            Ok(Some(from_csv(&text)).filter(|rows| !rows.is_empty()))
+            Ok(Some(scored_by.read(&text)).filter(|rows| !rows.is_empty()))
         }
     }
 }
@@ -139,6 +141,7 @@ pub fn last_words(log: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::farm::scores::Score;
     use crate::runlog::Telemetry;
     use crate::runlog::io::{EventSink, LogWriter};
 
@@ -181,8 +184,11 @@ mod tests {
             let text = format!("case,structure,dice,hd95,asd,unit\na,LV,{dice},,,mm\n");
             fs::write(run.scores().join(name), text).unwrap();
         };
-        let dice =
-            |evaluate| scores(&run, evaluate).unwrap().map(|rows: Vec<CaseRow>| rows[0].dice);
+        let dice = |evaluate| {
+            scores(&run, evaluate)
+                .unwrap()
+                .map(|rows: Vec<CaseScores>| rows[0].values[&Score::Dice])
+        };
         assert_eq!(dice(None), None);
         write("step-00000002.csv", 0.2);
         write("step-00000010.csv", 0.5);
@@ -191,6 +197,11 @@ mod tests {
         assert_eq!(dice(Some(&section)), None);
         write("evaluate-last-native.csv", 0.75);
         assert_eq!(dice(Some(&section)), Some(0.75));
+        let convention = ScoredBy::Lesion;
+        let section = EvaluateSection { convention, ..EvaluateSection::default() };
+        let text = "case,jaccard,accuracy,dice,sensitivity,specificity\na,1,1,0.25,1,1\n";
+        fs::write(run.scores().join("evaluate-last-lesion.csv"), text).unwrap();
+        assert_eq!(dice(Some(&section)), Some(0.25));
     }
 
     #[test]

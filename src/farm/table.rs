@@ -1,237 +1,82 @@
-//! The table of a farm: how well each row scored, how much that varies, whether it differs from another row, and what it
-//! cost.
+//! The table of a farm as text: for people as Markdown, for programs as CSV.
 //!
-//! Works on scores that were read; which jobs they are of, and where they lie, is not known here.
+//! What the numbers are is found out in [`summary`](super::summary).
 
+use super::scores::{Score, ScoredBy};
+use super::summary::{Cost, RowSummary, Spread, Summary};
 use crate::error::{Context, Failure, Result};
-use crate::metrics::signed_rank;
 use crate::runlog::Unit;
-use crate::runlog::scores::CaseRow;
-use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
-/// What is known of one row.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct RowResults {
-    /// Its name.
-    pub name: String,
-    /// How many jobs train for it.
-    pub job_count: usize,
-    /// The scores of those that have some: one table of cases for each job.
-    pub jobs: Vec<Vec<CaseRow>>,
-    /// What its jobs cost, with everything that they need.
-    pub cost: Cost,
+/// A table for people.
+pub fn markdown(summary: &Summary) -> String {
+    let layout = Layout { summary, has_gpus: summary.rows.iter().any(uses_gpus) };
+    let line = |cells: Vec<String>| {
+        let cells: Vec<String> = cells.iter().map(|cell| plain(cell)).collect();
+        format!("| {} |\n", cells.join(" | "))
+    };
+    let heads = layout.heads();
+    let rule = format!("|{}\n", "---|".repeat(heads.len()));
+    let mut text = line(heads) + &rule;
+    text.extend(summary.rows.iter().map(|row| line(layout.cells(row))));
+    text + &layout.notes()
 }
 
-/// What jobs cost. What nobody measured is absent.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Cost {
-    /// Hours of all GPUs together.
-    pub gpu_hours: Option<f64>,
-    /// Hours of all processes together.
-    pub core_hours: Option<f64>,
-    /// The most memory of a job at any time, all its processes together.
-    pub memory_bytes: Option<u64>,
-    /// The most memory of one GPU at any time.
-    pub gpu_memory_bytes: Option<u64>,
-}
-
-/// A table, in two forms.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Table {
-    /// For people.
-    pub markdown: String,
-    /// For programs: every number with all digits, shares as they are, memory in bytes.
-    pub csv: String,
-}
-
-/// A mean, and how it varies.
-#[derive(Debug, Clone, Copy, PartialEq)]
-struct Spread {
-    /// Over all cases of all jobs.
-    mean: f64,
-    /// Of the means of the jobs; none where fewer than two jobs have scores.
-    deviation: Option<f64>,
-}
-
-/// The three scores of a case.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Score {
-    Dice,
-    Hd95,
-    Asd,
-}
-
-impl Score {
-    fn of(self, row: &CaseRow) -> f64 {
-        match self {
-            Self::Dice => row.dice,
-            Self::Hd95 => row.hd95,
-            Self::Asd => row.asd,
-        }
-    }
-}
-
-impl RowResults {
-    /// Mean of a score over the cases where it is defined, of one structure or, for `None`, the mean over structures.
-    fn spread(&self, score: Score, structures: &[String], of: Option<&str>) -> Option<Spread> {
-        let mean = |rows: &mut dyn Iterator<Item = &CaseRow>| {
-            let rows: Vec<&CaseRow> = rows.collect();
-            let one = |structure: &str| {
-                let of_it = rows.iter().filter(|row| row.structure == structure);
-                average(of_it.map(|row| score.of(row)))
-            };
-            match of {
-                Some(structure) => one(structure),
-                None => average(structures.iter().filter_map(|structure| one(structure))),
-            }
-        };
-        let of_jobs = self.jobs.iter().filter_map(|rows| mean(&mut rows.iter()));
-        let deviation = deviation(&of_jobs.collect::<Vec<f64>>());
-        Some(Spread { mean: mean(&mut self.jobs.iter().flatten())?, deviation })
-    }
-
-    /// Deviation of Dice over all cases of all jobs, of one structure or of the mean over the structures of a case.
-    fn deviation_of_cases(&self, of: Option<&str>) -> Option<f64> {
-        let Some(structure) = of else {
-            return deviation(
-                &self
-                    .jobs
-                    .iter()
-                    .flat_map(|rows| case_means(rows).into_values())
-                    .collect::<Vec<f64>>(),
-            );
-        };
-        let of_it = self.jobs.iter().flatten().filter(|row| row.structure == structure);
-        let dice: Vec<f64> = of_it.map(|row| row.dice).filter(|dice| !dice.is_nan()).collect();
-        deviation(&dice)
-    }
-
-    /// Dice of each case, the mean over its structures, and over jobs where several scored it.
-    fn by_case(&self) -> BTreeMap<&str, f64> {
-        let mut scores: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
-        for (case, dice) in self.jobs.iter().flat_map(|rows| case_means(rows)) {
-            scores.entry(case).or_default().push(dice);
-        }
-        let mean = |(case, dice): (_, Vec<f64>)| Some((case, average(dice.into_iter())?));
-        scores.into_iter().filter_map(mean).collect()
-    }
-
-    /// The signed-rank test against another row over the cases that both scored, and how many these are.
-    fn compared(&self, other: &Self) -> Option<(f64, usize)> {
-        let (own, others) = (self.by_case(), other.by_case());
-        let pairs = own.iter().filter_map(|(case, dice)| Some(dice - others.get(case)?));
-        let differences: Vec<f64> = pairs.collect();
-        Some((signed_rank(&differences)?, differences.len()))
-    }
-
-    fn undefined(&self, score: Score) -> usize {
-        self.jobs.iter().flatten().filter(|row| score.of(row).is_nan()).count()
-    }
-}
-
-/// The mean Dice of each case over its structures.
-fn case_means(rows: &[CaseRow]) -> BTreeMap<&str, f64> {
-    let mut dice: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
-    for row in rows {
-        dice.entry(&row.case).or_default().push(row.dice);
-    }
-    let mean = |(case, dice): (_, Vec<f64>)| Some((case, average(dice.into_iter())?));
-    dice.into_iter().filter_map(mean).collect()
-}
-
-/// The mean of the values that are numbers.
-fn average(values: impl Iterator<Item = f64>) -> Option<f64> {
-    let (mut sum, mut count) = (0.0, 0);
-    for value in values.filter(|value| !value.is_nan()) {
-        sum += value;
-        count += 1;
-    }
-    (count > 0).then(|| sum / f64::from(count))
-}
-
-/// The standard deviation of a sample, with one less than its size below.
-fn deviation(values: &[f64]) -> Option<f64> {
-    let mean = average(values.iter().copied()).filter(|_| values.len() > 1)?;
-    let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
-    Some((squares / (values.len() - 1) as f64).sqrt())
+fn uses_gpus(row: &RowSummary) -> bool {
+    row.cost.gpu_hours.is_some_and(|hours| hours > 0.0)
 }
 
 /// What all rows share.
 struct Layout<'a> {
-    rows: &'a [RowResults],
-    structures: Vec<String>,
-    /// In what distances are measured; none where cases differ or nobody says.
-    unit: Option<Unit>,
-    compared_with: Option<&'a RowResults>,
+    summary: &'a Summary,
     has_gpus: bool,
 }
 
-/// The table of these rows, each compared with the one of the name `compare_with`.
-pub fn table(rows: &[RowResults], compare_with: Option<&str>) -> Result<Table> {
-    let cases = || rows.iter().flat_map(|row| row.jobs.iter().flatten());
-    let mut structures: Vec<String> = Vec::new();
-    for case in cases() {
-        if !structures.contains(&case.structure) {
-            structures.push(case.structure.clone());
-        }
-    }
-    let units: BTreeSet<Option<&str>> = cases().map(|row| row.unit.map(Unit::name)).collect();
-    let unit = cases().find_map(|row| row.unit).filter(|_| units.len() == 1);
-    let has_gpus = rows.iter().any(|row| row.cost.gpu_hours.is_some_and(|hours| hours > 0.0));
-    let compared_with = rows.iter().find(|row| Some(row.name.as_str()) == compare_with);
-    let layout = Layout { rows, structures, unit, compared_with, has_gpus };
-    Ok(Table { markdown: layout.markdown(), csv: layout.csv()? })
-}
-
 impl Layout<'_> {
-    fn in_unit(&self, name: &str) -> String {
-        match self.unit {
-            Some(Unit::Mm) => format!("{name}, mm"),
-            Some(Unit::Voxel) => format!("{name}, voxels"),
-            None => name.to_owned(),
-        }
-    }
-
     fn heads(&self) -> Vec<String> {
+        let Summary { convention, compared_with, .. } = self.summary;
         let mut heads = vec!["row".to_owned(), "jobs".to_owned(), "cases".to_owned()];
-        heads.extend(self.structures.iter().cloned());
-        heads.extend(["mean Dice".to_owned(), self.in_unit("HD95"), self.in_unit("ASD")]);
-        heads.extend(self.compared_with.map(|other| format!("p against {}", other.name)));
+        heads.extend(structures(self.summary).map(str::to_owned));
+        heads.push("mean Dice".to_owned());
+        heads.extend(convention.beside_dice().iter().map(|score| self.in_unit(*score)));
+        heads.extend(compared_with.as_ref().map(|other| format!("p against {other}")));
         heads.push(if self.has_gpus { "GPU-hours" } else { "core-hours" }.to_owned());
         heads.push("memory, GB".to_owned());
         heads.extend(self.has_gpus.then(|| "GPU memory, GB".to_owned()));
         heads
     }
 
-    fn cells(&self, row: &RowResults) -> Vec<String> {
-        let cases: usize = row.jobs.iter().map(|rows| case_count(rows)).sum();
-        let jobs = match (row.jobs.len(), row.job_count) {
+    fn in_unit(&self, score: Score) -> String {
+        let word = score.word();
+        match self.summary.unit.filter(|_| score.is_distance()) {
+            Some(Unit::Mm) => format!("{word}, mm"),
+            Some(Unit::Voxel) => format!("{word}, voxels"),
+            None => word.to_owned(),
+        }
+    }
+
+    fn cells(&self, row: &RowSummary) -> Vec<String> {
+        let jobs = match (row.scored_jobs, row.jobs) {
             (scored, all) if scored == all => all.to_string(),
             (scored, all) => format!("{scored} of {all}"),
         };
-        let mut cells = vec![row.name.clone(), jobs, cases.to_string()];
-        let dice = |of| shown(row.spread(Score::Dice, &self.structures, of), 3);
-        cells.extend(self.structures.iter().map(|structure| dice(Some(structure))));
-        cells.push(dice(None));
-        for score in [Score::Hd95, Score::Asd] {
-            let spread = row.spread(score, &self.structures, None);
-            let undefined = match row.undefined(score) {
+        let mut cells = vec![row.row.clone(), jobs, row.cases.to_string()];
+        cells.extend(row.structures.iter().map(|structure| shown(structure.dice, 3)));
+        cells.push(shown(row.dice, 3));
+        for (score, spread) in &row.beside_dice {
+            let undefined = match spread.undefined {
                 0 => String::new(),
                 count => format!(", {count} undefined"),
             };
-            // A mean of millimetres and voxels is neither.
-            cells.push(shown(spread.filter(|_| self.unit.is_some()), 1) + &undefined);
+            cells.push(shown(*spread, if score.is_distance() { 1 } else { 3 }) + &undefined);
         }
-        if let Some(other) = self.compared_with {
-            cells.push(if row.name == other.name {
-                String::new()
-            } else {
-                row.compared(other).map_or("n/a".to_owned(), |(p, cases)| {
-                    format!("{} ({cases} cases)", probability(p))
-                })
-            });
-        }
+        cells.extend(self.summary.compared_with.as_ref().map(|other| {
+            match (row.p, row.compared_cases) {
+                _ if row.row == *other => String::new(),
+                (Some(p), Some(cases)) => format!("{} ({cases} cases)", probability(p)),
+                _ => "n/a".to_owned(),
+            }
+        }));
         let Cost { gpu_hours, core_hours, memory_bytes, gpu_memory_bytes } = row.cost;
         let hours = if self.has_gpus { gpu_hours } else { core_hours };
         let known = |text: Option<String>| text.unwrap_or_else(|| "n/a".to_owned());
@@ -243,127 +88,112 @@ impl Layout<'_> {
         cells
     }
 
-    fn markdown(&self) -> String {
-        let line = |cells: Vec<String>| {
-            let cells: Vec<String> = cells.iter().map(|cell| plain(cell)).collect();
-            format!("| {} |\n", cells.join(" | "))
-        };
-        let heads = self.heads();
-        let rule = format!("|{}\n", "---|".repeat(heads.len()));
-        let mut text = line(heads) + &rule;
-        text.extend(self.rows.iter().map(|row| line(self.cells(row))));
-        text + &self.notes()
-    }
-
     /// What the numbers are.
     fn notes(&self) -> String {
+        let Summary { convention, unit, compared_with, rows } = self.summary;
         let hours = if self.has_gpus {
             "GPU-hours are those of the GPUs"
         } else {
             "Core-hours are those of the processes"
         };
+        let of_several = match convention {
+            ScoredBy::Scribblebench => {
+                "The mean Dice is that over the structures of each case, then over cases; what is undefined is left out."
+            }
+            ScoredBy::Lesion => "Scores are those of the first class.",
+            _ => {
+                "Those of several structures are the mean of theirs; undefined distances are left out."
+            }
+        };
         let mut text = format!(
             "\nMeans over all cases of all jobs ± the standard deviation of the means of jobs, where there are several.\n\
-             Those of several structures are the mean of theirs; undefined distances are left out.\n\
+             {of_several}\n\
              {hours} of a row's jobs and of all jobs that they need, in all attempts.\n\
              Memory is the most that the processes of one job held at any time.\n"
         );
-        if let Some(other) = self.compared_with {
+        if let Some(other) = compared_with {
             // Writing to a string cannot fail.
             let _ = writeln!(
                 text,
-                "p is that of Wilcoxon's signed-rank test, two-sided, of the mean Dice of cases that a row and `{}` both \
-                 scored, over seeds the mean.\nScans of one patient count there as several cases.",
-                other.name
+                "p is that of Wilcoxon's signed-rank test, two-sided, of the mean Dice of cases that a row and `{other}` both \
+                 scored, over seeds the mean.\nScans of one patient count there as several cases."
             );
         }
-        if self.unit.is_none() && self.rows.iter().any(|row| !row.jobs.is_empty()) {
+        let has_distances = convention.beside_dice().iter().any(|score| score.is_distance());
+        if has_distances && unit.is_none() && rows.iter().any(|row| row.scored_jobs > 0) {
             text += "Distances have no mean: some are in mm and others in voxels, or nobody says in what.\n";
         }
         text
     }
-
-    fn csv(&self) -> Result<String> {
-        let doing = || "cannot make the table of the farm";
-        let mut csv = csv::Writer::from_writer(Vec::new());
-        let mut heads: Vec<String> =
-            ["row", "jobs", "scored_jobs", "cases"].map(str::to_owned).to_vec();
-        for name in self.structures.iter().map(String::as_str).chain(["all"]) {
-            heads.extend(
-                ["mean", "sd_over_jobs", "sd_over_cases"].map(|what| format!("dice_{name}_{what}")),
-            );
-        }
-        let heads_behind = [
-            "hd95_mean",
-            "hd95_sd_over_jobs",
-            "hd95_undefined",
-            "asd_mean",
-            "asd_sd_over_jobs",
-            "asd_undefined",
-            "unit",
-            "compared_with",
-            "p",
-            "compared_cases",
-            "gpu_hours",
-            "core_hours",
-            "memory_bytes",
-            "gpu_memory_bytes",
-        ];
-        heads.extend(heads_behind.map(str::to_owned));
-        csv.write_record(&heads).context(doing)?;
-        for row in self.rows {
-            csv.write_record(self.fields(row)).context(doing)?;
-        }
-        let bytes =
-            csv.into_inner().map_err(|error| Failure::new(doing()).because(error.error()))?;
-        String::from_utf8(bytes).context(doing)
-    }
-
-    fn fields(&self, row: &RowResults) -> Vec<String> {
-        fn text(value: Option<impl ToString>) -> String {
-            value.map_or_else(String::new, |value| value.to_string())
-        }
-        let two = |spread: Option<Spread>| {
-            let deviation = spread.and_then(|spread| spread.deviation);
-            [text(spread.map(|spread| spread.mean)), text(deviation)]
-        };
-        let cases: usize = row.jobs.iter().map(|rows| case_count(rows)).sum();
-        let counts = [row.job_count, row.jobs.len(), cases];
-        let mut fields = vec![row.name.clone()];
-        fields.extend(counts.map(|count| count.to_string()));
-        for structure in self.structures.iter().map(|name| Some(name.as_str())).chain([None]) {
-            fields.extend(two(row.spread(Score::Dice, &self.structures, structure)));
-            fields.push(text(row.deviation_of_cases(structure)));
-        }
-        for score in [Score::Hd95, Score::Asd] {
-            let spread = row.spread(score, &self.structures, None);
-            fields.extend(two(spread.filter(|_| self.unit.is_some())));
-            fields.push(row.undefined(score).to_string());
-        }
-        fields.push(text(self.unit.map(Unit::name)));
-        let other = self.compared_with.filter(|other| other.name != row.name);
-        let compared = other.and_then(|other| row.compared(other));
-        fields.push(text(other.map(|other| &other.name)));
-        fields.push(text(compared.map(|(p, _)| p)));
-        fields.push(text(compared.map(|(_, cases)| cases)));
-        let Cost { gpu_hours, core_hours, memory_bytes, gpu_memory_bytes } = row.cost;
-        fields.extend([text(gpu_hours), text(core_hours)]);
-        fields.extend([text(memory_bytes), text(gpu_memory_bytes)]);
-        fields
-    }
 }
 
-fn case_count(rows: &[CaseRow]) -> usize {
-    rows.iter().map(|row| row.case.as_str()).collect::<BTreeSet<_>>().len()
+/// The structures that have columns of their own.
+fn structures(summary: &Summary) -> impl Iterator<Item = &str> {
+    let first = summary.rows.first().into_iter();
+    first.flat_map(|row| row.structures.iter().map(|structure| &*structure.name))
 }
 
-fn shown(spread: Option<Spread>, digits: usize) -> String {
-    match spread {
-        None => "n/a".to_owned(),
-        Some(Spread { mean, deviation: None }) => format!("{mean:.digits$}"),
-        Some(Spread { mean, deviation: Some(deviation) }) => {
-            format!("{mean:.digits$} ± {deviation:.digits$}")
-        }
+/// A table for programs: every number with all digits, shares as they are, memory in bytes.
+pub fn csv(summary: &Summary) -> Result<String> {
+    let doing = || "cannot make the table of the farm";
+    let mut csv = csv::Writer::from_writer(Vec::new());
+    let mut heads: Vec<String> =
+        ["row", "jobs", "scored_jobs", "cases"].map(str::to_owned).to_vec();
+    for name in structures(summary).chain(["all"]) {
+        heads.extend(
+            ["mean", "sd_over_jobs", "sd_over_cases"].map(|what| format!("dice_{name}_{what}")),
+        );
+    }
+    for score in summary.convention.beside_dice() {
+        let name = score.name();
+        heads.extend(["mean", "sd_over_jobs", "undefined"].map(|what| format!("{name}_{what}")));
+    }
+    let heads_behind = [
+        "unit",
+        "compared_with",
+        "p",
+        "compared_cases",
+        "gpu_hours",
+        "core_hours",
+        "memory_bytes",
+        "gpu_memory_bytes",
+    ];
+    heads.extend(heads_behind.map(str::to_owned));
+    csv.write_record(&heads).context(doing)?;
+    for row in &summary.rows {
+        csv.write_record(fields(summary, row)).context(doing)?;
+    }
+    let bytes = csv.into_inner().map_err(|error| Failure::new(doing()).because(error.error()))?;
+    String::from_utf8(bytes).context(doing)
+}
+
+fn fields(summary: &Summary, row: &RowSummary) -> Vec<String> {
+    fn text(value: Option<impl ToString>) -> String {
+        value.map_or_else(String::new, |value| value.to_string())
+    }
+    let mut fields = vec![row.row.clone()];
+    fields.extend([row.jobs, row.scored_jobs, row.cases].map(|count| count.to_string()));
+    for dice in row.structures.iter().map(|structure| structure.dice).chain([row.dice]) {
+        fields.extend([dice.mean, dice.sd_over_jobs, dice.sd_over_cases].map(text));
+    }
+    for spread in row.beside_dice.values() {
+        fields.extend([spread.mean, spread.sd_over_jobs].map(text));
+        fields.push(spread.undefined.to_string());
+    }
+    fields.push(text(summary.unit.map(Unit::name)));
+    fields.push(text(summary.compared_with.as_ref().filter(|other| **other != row.row)));
+    fields.extend([text(row.p), text(row.compared_cases)]);
+    let Cost { gpu_hours, core_hours, memory_bytes, gpu_memory_bytes } = row.cost;
+    fields.extend([text(gpu_hours), text(core_hours)]);
+    fields.extend([text(memory_bytes), text(gpu_memory_bytes)]);
+    fields
+}
+
+fn shown(spread: Spread, digits: usize) -> String {
+    match (spread.mean, spread.sd_over_jobs) {
+        (None, _) => "n/a".to_owned(),
+        (Some(mean), None) => format!("{mean:.digits$}"),
+        (Some(mean), Some(deviation)) => format!("{mean:.digits$} ± {deviation:.digits$}"),
     }
 }
 
@@ -380,16 +210,17 @@ fn plain(cell: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::farm::scores::CaseScores;
+    use crate::farm::summary::{RowResults, summarize};
 
-    fn case(name: &str, structure: &str, dice: f64, hd95: f64) -> CaseRow {
-        CaseRow {
+    fn case(name: &str, structure: &str, dice: f64, hd95: Option<f64>) -> CaseScores {
+        let distances =
+            hd95.into_iter().flat_map(|hd95| [(Score::Hd95, hd95), (Score::Asd, hd95 / 4.0)]);
+        CaseScores {
             case: name.to_owned(),
             structure: structure.to_owned(),
-            modality: String::new(),
-            dice,
-            hd95,
-            asd: hd95 / 4.0,
             unit: Some(Unit::Mm),
+            values: distances.chain([(Score::Dice, dice)]).collect(),
         }
     }
 
@@ -399,8 +230,8 @@ mod tests {
             let cases = (0..3u32).flat_map(|number| {
                 let name = format!("fold{fold}-{number}");
                 let dice = 0.5 + 0.1 * f64::from(number) + 0.02 * f64::from(fold) + better;
-                let undefined = if number == 0 { f64::NAN } else { 4.0 };
-                [case(&name, "LV", dice, 8.0), case(&name, "a|b", dice - 0.1, undefined)]
+                let undefined = (number > 0).then_some(4.0);
+                [case(&name, "LV", dice, Some(8.0)), case(&name, "a|b", dice - 0.1, undefined)]
             });
             cases.collect()
         };
@@ -420,8 +251,8 @@ mod tests {
         let nothing =
             RowResults { name: "nothing".to_owned(), job_count: 2, ..RowResults::default() };
         let rows = [row("plain", 0.0), row("better", 0.05), third, nothing];
-        let Table { markdown, csv } = table(&rows, Some("plain")).unwrap();
-        insta::assert_snapshot!(markdown, @r"
+        let summary = summarize(&rows, Some("plain"), ScoredBy::Native);
+        insta::assert_snapshot!(markdown(&summary), @r"
         | row | jobs | cases | LV | a\|b | mean Dice | HD95, mm | ASD, mm | p against plain | core-hours | memory, GB |
         |---|---|---|---|---|---|---|---|---|---|---|
         | plain | 2 | 6 | 0.630 ± 0.014 | 0.530 ± 0.014 | 0.580 ± 0.014 | 6.0 ± 0.0, 2 undefined | 1.5 ± 0.0, 2 undefined |  | 1.50 | 2.3 |
@@ -436,7 +267,7 @@ mod tests {
         p is that of Wilcoxon's signed-rank test, two-sided, of the mean Dice of cases that a row and `plain` both scored, over seeds the mean.
         Scans of one patient count there as several cases.
         ");
-        insta::assert_snapshot!(csv, @r"
+        insta::assert_snapshot!(csv(&summary).unwrap(), @r"
         row,jobs,scored_jobs,cases,dice_LV_mean,dice_LV_sd_over_jobs,dice_LV_sd_over_cases,dice_a|b_mean,dice_a|b_sd_over_jobs,dice_a|b_sd_over_cases,dice_all_mean,dice_all_sd_over_jobs,dice_all_sd_over_cases,hd95_mean,hd95_sd_over_jobs,hd95_undefined,asd_mean,asd_sd_over_jobs,asd_undefined,unit,compared_with,p,compared_cases,gpu_hours,core_hours,memory_bytes,gpu_memory_bytes
         plain,2,2,6,0.63,0.014142135623730963,0.09011104260855046,0.53,0.014142135623730963,0.09011104260855046,0.5800000000000001,0.014142135623730963,0.09011104260855043,6,0,2,1.5,0,2,mm,,,,0,1.5,2345000000,
         better,2,2,6,0.68,0.014142135623730963,0.09011104260855046,0.58,0.014142135623730963,0.09011104260855046,0.63,0.014142135623730963,0.09011104260855048,6,0,2,1.5,0,2,mm,plain,0.03125,6,0,1.5,2345000000,
@@ -451,7 +282,7 @@ mod tests {
         rows[0].cost.gpu_hours = Some(0.25);
         rows[0].cost.gpu_memory_bytes = Some(5_000_000_000);
         rows[0].jobs[0][0].unit = Some(Unit::Voxel);
-        insta::assert_snapshot!(table(&rows, None).unwrap().markdown, @r"
+        insta::assert_snapshot!(markdown(&summarize(&rows, None, ScoredBy::Native)), @r"
         | row | jobs | cases | LV | a\|b | mean Dice | HD95 | ASD | GPU-hours | memory, GB | GPU memory, GB |
         |---|---|---|---|---|---|---|---|---|---|---|
         | plain | 2 | 6 | 0.630 ± 0.014 | 0.530 ± 0.014 | 0.580 ± 0.014 | n/a, 2 undefined | n/a, 2 undefined | 0.25 | 2.3 | 5.0 |
@@ -465,11 +296,37 @@ mod tests {
     }
 
     #[test]
-    fn several_seeds_of_a_case_are_one_pair() {
-        let mut seeds = row("seeds", 0.1);
-        seeds.jobs.push(seeds.jobs[0].clone());
-        let (p, cases) = seeds.compared(&row("plain", 0.0)).unwrap();
-        assert_eq!((p, cases), (0.03125, 6));
-        assert_eq!(row("same", 0.0).compared(&row("plain", 0.0)), None);
+    fn columns_are_those_of_what_was_measured() {
+        let lesion = |name: &str, dice: f64| CaseScores {
+            case: name.to_owned(),
+            structure: String::new(),
+            unit: None,
+            values: [(Score::Dice, dice), (Score::Jaccard, 0.5), (Score::Accuracy, 0.25)].into(),
+        };
+        let jobs = vec![vec![lesion("a", 0.5), lesion("b", 0.75)]];
+        let lesions = RowResults { name: "a".to_owned(), job_count: 1, jobs, ..row("a", 0.0) };
+        let summary = summarize(&[lesions], None, ScoredBy::Lesion);
+        insta::assert_snapshot!(markdown(&summary), @r"
+        | row | jobs | cases | mean Dice | jaccard | accuracy | sensitivity | specificity | core-hours | memory, GB |
+        |---|---|---|---|---|---|---|---|---|---|
+        | a | 1 | 2 | 0.625 | 0.500 | 0.250 | n/a, 2 undefined | n/a, 2 undefined | 1.50 | 2.3 |
+
+        Means over all cases of all jobs ± the standard deviation of the means of jobs, where there are several.
+        Scores are those of the first class.
+        Core-hours are those of the processes of a row's jobs and of all jobs that they need, in all attempts.
+        Memory is the most that the processes of one job held at any time.
+        ");
+        insta::assert_snapshot!(csv(&summary).unwrap(), @r"
+        row,jobs,scored_jobs,cases,dice_all_mean,dice_all_sd_over_jobs,dice_all_sd_over_cases,jaccard_mean,jaccard_sd_over_jobs,jaccard_undefined,accuracy_mean,accuracy_sd_over_jobs,accuracy_undefined,sensitivity_mean,sensitivity_sd_over_jobs,sensitivity_undefined,specificity_mean,specificity_sd_over_jobs,specificity_undefined,unit,compared_with,p,compared_cases,gpu_hours,core_hours,memory_bytes,gpu_memory_bytes
+        a,1,1,2,0.625,,0.1767766952966369,0.5,,0,0.25,,0,,,2,,,2,,,,,0,1.5,2345000000,
+        ");
+        let summary = summarize(&[row("a", 0.0)], None, ScoredBy::Scribblebench);
+        let text = markdown(&summary);
+        assert!(
+            text.starts_with("| row | jobs | cases | LV | a\\|b | mean Dice | core-hours |"),
+            "{text}"
+        );
+        assert!(text.contains("over the structures of each case"), "{text}");
+        assert!(!text.contains("istances"), "{text}");
     }
 }

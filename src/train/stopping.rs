@@ -3,9 +3,9 @@
 //! Requests come from other threads at any time and are only noted. Between two steps the ranks
 //! agree, so that all of them stop after the same one. Saving and leaving are up to the trainer.
 
-use crate::comm::environment::{self, Variables};
 use crate::comm::{Communicator, agree};
 use crate::error::{Exit, Failure, Result};
+use crate::launchers::{self, Variables};
 use crate::signals::{Received, Requests, Signal};
 use std::fmt;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -169,8 +169,7 @@ pub struct Signals {
 impl Signals {
     /// Of the process with this environment and this parent.
     pub fn new(variables: &Variables, parent: u32) -> Self {
-        let by_mpirun = environment::is_by_mpirun(variables);
-        let launcher = by_mpirun.then_some(parent);
+        let launcher = launchers::is_by_mpirun(variables).then_some(parent);
         Self { launcher, requests: Requests::default(), passed_on: Requests::default() }
     }
 

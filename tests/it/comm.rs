@@ -8,10 +8,11 @@
 use crate::skips::{gpu_is_there, skipped};
 use crate::support::{Counted, Fault, Faulty};
 use proptest::prelude::*;
-use scrimp::comm::environment::{Placement, Variables};
+use scrimp::comm::Placement;
 use scrimp::comm::nccl::Nccl;
 use scrimp::comm::{Host, Ranks, Solo, agree, connect, threads, with_device};
 use scrimp::error::{Exit, Failure, Result};
+use scrimp::launchers::Variables;
 use scrimp::shares::local_share;
 use std::process::{Command, Output};
 use std::sync::Arc;
@@ -61,6 +62,11 @@ fn keeps_its_promises(comm: &Ranks, device: Device) -> Result<()> {
     assert_eq!(values(&views), [0.0, 0.0, ranks as f64, ranks as f64, 0.0, 0.0]);
 
     comm.barrier()?;
+    let mut others = Vec::new();
+    comm.assemble(&mut |rank| others.push(rank))?;
+    others.sort_unstable();
+    let expected = if rank == 0 { 1..ranks } else { 0..0 };
+    assert_eq!(others, expected.collect::<Vec<_>>());
     assert_eq!(comm.max(-5 - rank as i64)?, -5);
     assert!(comm.any(rank == ranks - 1)?);
     assert!(!comm.any(false)?);

@@ -24,7 +24,7 @@ fn lines<'a>(report: &'a Value, check: &str) -> Vec<(&'a str, Vec<u64>, &'a str)
 fn alone_it_looks_at_a_configuration_and_at_a_list_of_hosts() {
     let folder = TempDir::new().unwrap();
     let [run, list] = ["run", "hosts"].map(|name| folder.path().join(name));
-    std::fs::write(&list, "localhost slots=2\nno-such-host.invalid slots=2\n").unwrap();
+    std::fs::write(&list, "127.0.0.1 slots=2\nno-such-host.invalid slots=2\n").unwrap();
     let [run, list] = [&run, &list].map(|path| path.to_str().unwrap());
     let output = scrimp(&[
         "doctor",
@@ -93,6 +93,27 @@ fn a_missing_libtorch_is_told_by_the_loader_in_words_that_the_guide_explains() {
     assert!(said.contains(words) && said.contains("libtorch_cpu.so"), "{said}");
     let guide = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/guides/doctor.md");
     assert!(fs::read_to_string(guide).unwrap().contains(&format!("{words}libtorch_cpu.so")));
+}
+
+/// Of processes that this half cannot join.
+#[cfg(not(feature = "torch"))]
+#[test]
+fn without_mpi_the_first_process_tells_of_itself_and_that_nothing_is_compared() {
+    for (rank, tells) in [("0", true), ("1", false)] {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_scrimp"))
+            .args(["doctor", "--json"])
+            .envs([("OMPI_COMM_WORLD_SIZE", "2"), ("OMPI_COMM_WORLD_RANK", rank)])
+            .output()
+            .unwrap();
+        assert_eq!(complaint(&output), format!("exit code {}\n", i32::from(tells)));
+        assert_eq!(!output.stdout.is_empty(), tells);
+        if tells {
+            let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+            let (state, _, evidence) = lines(&report, "MPI")[0].clone();
+            assert_eq!(state, "warning");
+            assert!(evidence.ends_with("nothing is compared between them"), "{evidence}");
+        }
+    }
 }
 
 /// Ranks open a GPU each and sum over them; who shares one is told.
@@ -235,6 +256,29 @@ mod under_mpirun {
         }
     }
 
+    #[test]
+    fn a_rank_that_stands_still_is_named_with_its_host() {
+        let folder = TempDir::new().unwrap();
+        let library = faults(folder.path());
+        let run = folder.path().join("run");
+        let doctor =
+            format!("{} doctor --limit 5 --run {}", env!("CARGO_BIN_EXE_scrimp"), run.display());
+        let stopped = format!(
+            "env LD_PRELOAD={} SCRIMP_FAULT_STOP=.scrimp-doctor- {doctor}",
+            library.display()
+        );
+        let script =
+            format!("exec mpirun --oversubscribe --bind-to none -n 1 {doctor} : -n 1 {stopped}");
+        let output = shell(&script, false);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        let name = scrimp::runlog::directory::host();
+        let words =
+            format!("rank 1 on `{name}` did not answer within 5 s while each looks at itself");
+        assert!(stderr.contains(&words), "{stderr}");
+        assert_eq!(output.status.code(), Some(1), "{stderr}");
+        assert!(output.stdout.is_empty());
+    }
+
     /// As when another MPI library's `mpiexec` started it.
     #[test]
     fn processes_that_are_each_alone_tell_so_once() {
@@ -244,7 +288,8 @@ mod under_mpirun {
                 .envs([("PMI_SIZE", "2"), ("PMI_RANK", rank), ("MPI_LOCALNRANKS", "2")])
                 .output()
                 .unwrap();
-            assert_eq!(output.status.code(), Some(1));
+            // A launcher ends all processes as soon as one has failed, also the one that tells.
+            assert_eq!(output.status.code(), Some(i32::from(tells)));
             assert_eq!(!output.stdout.is_empty(), tells);
             if tells {
                 let report: Value = serde_json::from_slice(&output.stdout).unwrap();

@@ -1,8 +1,12 @@
-// Faults of a host, made in one process that loads this first: a clock that is ahead by SCRIMP_FAULT_CLOCK seconds, and
-// a name service that knows no name that ends in `.invalid`, without asking anybody.
+// Faults of a host, made in one process that loads this first: a clock that is ahead by SCRIMP_FAULT_CLOCK seconds, a
+// name service that knows no name that ends in `.invalid`, without asking anybody, and a process that stands still as soon
+// as it opens a file with SCRIMP_FAULT_STOP in its name.
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <fcntl.h>
 #include <netdb.h>
+#include <signal.h>
+#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -28,4 +32,18 @@ int getaddrinfo(const char *name, const char *service, const struct addrinfo *hi
   if (length > 8 && strcmp(name + length - 8, ".invalid") == 0)
     return EAI_NONAME;
   return real(name, service, hints, found);
+}
+
+int open64(const char *path, int flags, ...) {
+  static int (*real)(const char *, int, ...);
+  if (!real)
+    real = (int (*)(const char *, int, ...))dlsym(RTLD_NEXT, "open64");
+  const char *stop = getenv("SCRIMP_FAULT_STOP");
+  if (stop && strstr(path, stop))
+    raise(SIGSTOP);
+  va_list rest;
+  va_start(rest, flags);
+  mode_t mode = va_arg(rest, mode_t);
+  va_end(rest);
+  return real(path, flags, mode);
 }

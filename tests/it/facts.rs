@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Commands that print no facts of their own, and where what they know is found.
-const WITHOUT: [&str; 6] = ["train", "launch", "farm", "prepare", "completions", "manual"];
+const WITHOUT: [&str; 4] = ["train", "launch", "completions", "manual"];
 
 /// The words of every command that can be called, without those that are hidden.
 fn commands(of: &Command, words: &str, found: &mut Vec<(String, Command)>) {
@@ -39,7 +39,8 @@ fn every_command_that_prints_facts_prints_them_as_json_and_the_guide_says_so() {
         let has_json = command.get_arguments().any(|argument| argument.get_long() == Some("json"));
         let first = words.split(' ').next().unwrap();
         if has_json {
-            assert!(guide.contains(&format!("| `scrimp {words}")), "the guide lacks `{words}`");
+            let rows = [format!("| `scrimp {words}"), format!("| `scrimp {first} … ")];
+            assert!(rows.iter().any(|row| guide.contains(row)), "the guide lacks `{words}`");
         } else {
             assert!(WITHOUT.contains(&first), "`scrimp {words}` has no `--json`");
         }
@@ -113,6 +114,85 @@ fn a_run_is_told_as_json_by_the_dashboard() {
     assert_eq!((&run["method"], &run["ranks"]), (&"partial-ce".into(), &3.into()));
     assert!(run["mean_dice"].as_f64().unwrap() > 0.0 && run["step"].as_u64().unwrap() > 0);
     assert_eq!((&failed["ended"], &failed["state"]), (&"failed".into(), &"failed".into()));
+}
+
+#[cfg(feature = "hdf5")]
+#[test]
+fn what_is_packed_is_told_with_the_report_on_it_and_so_is_what_is_refused() {
+    use crate::nifti_files::{File, image, scribble};
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let [set, drawn, refused] = ["set.h5", "drawn.h5", "refused.h5"].map(path);
+    let phantom = ["prepare", "phantom", "--cases", "5", "--slices", "2", "--size", "32"];
+    let points = ["prepare", "scribbles", "--kind", "points", "--from", &set];
+    for (words, to) in [(&phantom[..], &set), (&points, &drawn)] {
+        let told = object(&[words, &["--to", to, "--json"]].concat());
+        assert_eq!(told["file"], to.as_str());
+        assert_eq!(told["bytes"], std::fs::metadata(to).unwrap().len());
+        assert!(told["provenance"].as_str().unwrap().starts_with("Synthetic"), "{told}");
+        assert_eq!(told["report"], object(&["prepare", "check", to, "--json"]));
+    }
+    for (name, file) in
+        [("images", image()), ("scribbles", File { values: vec![9.0; 24], ..scribble() })]
+    {
+        std::fs::create_dir(path(name)).unwrap();
+        for case in 0..5 {
+            std::fs::write(path(&format!("{name}/{case}.nii")), file.bytes()).unwrap();
+        }
+    }
+    let [images, scribbles] = ["images", "scribbles"].map(path);
+    let folders = ["prepare", "own-data", "--images", &images, "--scribbles", &scribbles];
+    let others =
+        ["--classes", "background,lesion", "--unlabelled", "9", "--to", &refused, "--json"];
+    let output = scrimp(&[&folders[..], &others].concat());
+    assert_eq!(output.status.code(), Some(1), "{}", complaint(&output));
+    let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&told["file"], &told["report"]["cases"]), (&Value::Null, &5.into()));
+    assert!(!Path::new(&refused).exists());
+}
+
+/// Without tables of cases, which need a network.
+#[test]
+fn a_farm_is_told_as_json_before_and_after_its_jobs_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let [file, farm] = ["farm.toml", "farm"].map(path);
+    let text = "\
+seeds = [1, 2]
+[slots]
+processes = 2
+gpus = 0
+[evaluate]
+convention = \"scribblebench\"
+[rows.first]
+command = [\"touch\", \"{run}/first\"]
+[rows.second]
+command = [\"cp\", \"{first}/first\", \"{run}/{seed}\"]
+needs = [\"first\"]
+";
+    std::fs::write(&file, text).unwrap();
+    let told =
+        |words: &[&str]| object(&[&["farm", &file, "--run", &farm, "--json"], words].concat());
+    let listing = told(&["--print"]);
+    assert_eq!(listing["slots"]["processes"], 2);
+    assert_eq!(listing["nodes"][0]["host"], Value::Null);
+    let job = &listing["jobs"][1];
+    assert_eq!((&job["name"], &job["row"]), (&"second-seed1".into(), &"second".into()));
+    assert_eq!(job["needs"], serde_json::json!(["first-seed1"]));
+    let copied = format!("{farm}/jobs/first-seed1/first");
+    let to = format!("{farm}/jobs/second-seed1/1");
+    assert_eq!(job["command"], serde_json::json!(["cp", copied, to]));
+    let planned = told(&["--submit", "--print"]);
+    let job = &planned["jobs"][1];
+    assert_eq!((&job["name"], &job["slurm_job"]), (&"second-seed1".into(), &Value::Null));
+    let script = job["script"].as_str().unwrap();
+    assert_eq!(job["command"].as_array().unwrap().last().unwrap(), script);
+    let table = told(&[]);
+    assert!(Path::new(&to).exists());
+    assert_eq!(table["convention"], "scribblebench");
+    assert_eq!(table["rows"], Value::Array(vec![]));
+    assert_eq!(table["files"][1], format!("{farm}/table.csv"));
+    assert_eq!(told(&["--table"]), table);
 }
 
 #[cfg(feature = "mpi")]

@@ -263,9 +263,18 @@ fn a_farm_that_is_killed_twice_ends_with_the_same_table() {
     assert_eq!(killed.table(), whole.table());
 
     // Nothing is left to do, and what is done is not done again.
-    let (code, stderr) = killed.start(&[]).end();
+    let (code, stderr) = killed.start(&["--json"]).end();
     assert_eq!((code, stderr.contains("starts with")), (1, false), "{stderr}");
     assert_eq!(killed.table(), whole.table());
+    let told: serde_json::Value = serde_json::from_str(&killed.stdout()).unwrap();
+    let (plain, after) = (&told["rows"][0], &told["rows"][3]);
+    assert_eq!(
+        (&plain["row"], &plain["scored_jobs"], &plain["p"]),
+        (&"plain".into(), &1.into(), &().into())
+    );
+    assert!(plain["dice"]["mean"].is_number() && plain["hd95"]["mean"].is_number(), "{plain}");
+    assert!(after["core_hours"].as_f64() > plain["core_hours"].as_f64(), "{after}");
+    assert_eq!((&after["row"], &told["unit"]), (&"after".into(), &"mm".into()));
 }
 
 #[test]
@@ -423,8 +432,13 @@ needs = [\"first\"]
         vec![("PATH".to_owned(), path), ("ASKED".to_owned(), asked.display().to_string())];
     let (code, stderr) = site.start(&["--submit", "--print"]).end();
     assert!(code == 0 && !asked.exists() && !site.farm.root().exists(), "{stderr}");
-    let (code, stderr) = site.start(&["--submit"]).end();
+    let (code, stderr) = site.start(&["--submit", "--json"]).end();
     assert_eq!(code, 0, "{stderr}");
+    let told: serde_json::Value = serde_json::from_str(&site.stdout()).unwrap();
+    assert_eq!(
+        (&told["jobs"][3]["slurm_job"], &told["jobs"][5]["needs"][0]),
+        (&44.into(), &"first-fold2".into())
+    );
     let asked = fs::read_to_string(asked).unwrap();
     insta::assert_snapshot!(asked.replace(&folder.display().to_string(), "DIR"), @r"
     --parsable DIR/farm/submit/first-fold1.sh
@@ -442,4 +456,68 @@ needs = [\"first\"]
     fs::write(site.farm.run("first-fold1").config(), "x").unwrap();
     let run = Command::new("bash").arg(script).env("SLURM_SUBMIT_DIR", &folder).status().unwrap();
     assert!(run.success() && site.farm.run("expand-fold1").config().exists());
+}
+
+#[test]
+fn what_a_lost_node_held_goes_elsewhere_and_what_fails_on_one_that_answers_has_failed() {
+    let text = format!(
+        "\
+set = [\"train.total_steps=2\", \"train.evaluate_every=2\", \"train.save_every=2\", \"train.device=cpu\", \
+\"train.threads=1\"]
+restarts = 0
+[slots]
+hosts = [\"own:1\", \"sound:1\", \"lost:1\"]
+gpus = 0
+[rows.good]
+config = \"{SMOKE}\"
+seeds = [1, 2]
+[rows.crashes]
+config = \"{SMOKE}\"
+set = [\"method.params.learner.lr=1e30\"]
+[rows.behind]
+command = [\"true\"]
+needs = [\"good\"]
+"
+    );
+    let mut site = Site::new(&text);
+    let folder = site.folder.path().to_owned();
+    // One host has no road to it, and the others are this one.
+    let mpirun = "case \"$*\" in *'--host lost:1'*) echo 'ssh: connect to host lost: No route to host' >&2; exit 1;; esac
+for word in \"$@\"; do
+  shift
+  case $word in --host) set -- \"$@\" --oversubscribe;; own:1 | sound:1) ;; *) set -- \"$@\" \"$word\";; esac
+done
+PATH=${PATH#*\"$OWN\":} exec mpirun \"$@\"";
+    program(&folder, "mpirun", mpirun);
+    let path = format!("{}:{}", folder.display(), std::env::var("PATH").unwrap());
+    site.variables =
+        vec![("PATH".to_owned(), path), ("OWN".to_owned(), folder.display().to_string())];
+    let jobs = ["good-seed1", "good-seed2", "crashes", "behind"];
+    let (code, stderr) = site.start(&[]).end();
+    let ends = [JobState::Done, JobState::Done, JobState::Failed, JobState::Done];
+    assert_eq!((code, site.states(jobs)), (1, ends), "{stderr}");
+    for said in [
+        "farm: node `lost` does not answer: ssh: connect to host lost: No route to host; nothing more is put there",
+        "farm: `good-seed2` is to start again: lost with node `lost`, which does not answer",
+        "farm: `crashes` has failed: exit code 1: ",
+    ] {
+        assert!(stderr.contains(said), "{said}: {stderr}");
+    }
+    let attempts = jobs.map(|job| site.report(job).attempts);
+    assert_eq!(attempts, [1, 2, 1, 1], "{stderr}");
+    let log = fs::read_to_string(site.farm.node_log("lost")).unwrap();
+    assert_eq!(log, "ssh: connect to host lost: No route to host\n");
+    let starts = stderr.lines().filter(|line| line.contains(" on lost")).count();
+    assert_eq!(starts, 1, "{stderr}");
+
+    // As if that farm had been killed just before it saw how a run on the lost node ended.
+    let mut report = site.report("crashes");
+    report.state = JobState::Running;
+    report.hosts[0].host = "lost".to_owned();
+    site.farm.write_report("crashes", &report).unwrap();
+    let (code, stderr) = site.start(&[]).end();
+    assert_eq!((code, site.states(jobs)), (1, ends), "{stderr}");
+    let said = "farm: `crashes` is to start again: lost with node `lost`, which does not answer";
+    assert!(stderr.contains(said), "{stderr}");
+    assert_eq!(site.report("crashes").attempts, 2, "{stderr}");
 }

@@ -27,5 +27,5 @@ fn two_hosts_without_a_name_server_train_together_and_one_goes_on_alone() {
     let Output { status, stdout, stderr } = cluster(&["trains", "killed"]);
     let [said, complained] =
         [stdout, stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
-    assert!(status.success() && said.lines().count() == 8, "{said}{complained}");
+    assert!(status.success() && said.lines().count() == 8, "{status}: {said}{complained}");
 }

@@ -40,15 +40,18 @@ pub(super) fn run(arguments: &cli::Doctor) -> Result<Exit> {
 }
 
 fn examine_machines(arguments: &cli::Doctor) -> Result<Exit> {
-    let guard = Guard::over("start", START)?;
-    let ranks = Ranks::join();
+    let ranks = Ranks::join(Guard::over("ranks find each other", START)?);
+    if ranks.is_left_out() {
+        // The first one tells. Where another one ended with a failure, the launcher would end it before.
+        return Ok(Exit::Done);
+    }
     let run = match (&arguments.config, &arguments.run) {
         (None, None) => RunDirectory::new("runs"),
         (config, run) => run_directory(config.as_deref(), run.as_deref()),
     };
     ranks.together(|| {
-        let report = checks::examine(&observe::all(arguments, run, &ranks, &guard)?);
-        if ranks.tells() {
+        let report = checks::examine(&observe::all(arguments, run, &ranks)?);
+        if ranks.rank() == 0 {
             tell(&report, arguments.json, |columns| report.text(columns))?;
         }
         // A launcher ends all as soon as one has ended: nobody does before it is told.

@@ -8,7 +8,6 @@ use crate::commands::config;
 use crate::config::DeviceChoice;
 use crate::config::plan::{DataSource, RunPlan};
 use crate::doctor::answer::{Answer, ask};
-use crate::doctor::guard::Guard;
 use crate::doctor::look::{folder, gpus, host, memory, names};
 use crate::doctor::observation::{Data, Name, Observation, Processors, Task, Wanted};
 use crate::doctor::together::{self, Company, LONGEST_SIGHT};
@@ -27,7 +26,7 @@ const COMPARES: Duration = Duration::from_mins(2);
 /// How long opening GPUs and joining them may take: kernels are compiled, and NCCL waits for ranks itself.
 const GPUS: Duration = Duration::from_mins(8);
 
-/// How much longer all others wait than rank 0, so that one of them complains.
+/// How much longer rank 1 waits than rank 0, and all others than rank 1, so that one of them complains.
 const LATER: Duration = Duration::from_secs(5);
 
 /// What each rank saw, in rank order, on every rank; `run` is where the run would be written.
@@ -35,33 +34,37 @@ pub(super) fn all(
     arguments: &cli::Doctor,
     run: RunDirectory,
     ranks: &Ranks,
-    guard: &Guard,
 ) -> Result<Vec<Observation>> {
     let gather = |message: &[u8]| ranks.gather(message);
     let company = Company { rank: ranks.rank(), ranks: ranks.ranks(), gather: &gather };
-    let later = if company.rank == 0 { Duration::ZERO } else { LATER };
-    let within = |limit: Duration, what: &'static str| guard.next(what, limit + later);
-    within(COMPARES, "say where they are");
+    // Rank 0 knows who has not come, and rank 1 that rank 0 has not.
+    let later = LATER * company.rank.min(2) as u32;
+    let limited = arguments.limit.map(Duration::from_secs);
+    let within = |limit: Duration, what: &'static str| {
+        ranks.guard().next(what, limited.unwrap_or(limit) + later);
+    };
+    within(COMPARES, "ranks say where they are");
     let hosts = company.share(&directory::host())?;
+    ranks.guard().introduce(company.rank, &hosts);
     let wishes = Wishes::read(arguments, run, company.ranks);
-    within(LOOKS + wishes.longest_read(), "say what they see");
+    within(LOOKS + wishes.longest_read(), "each looks at itself and its host");
     let mut own = alone(ranks, &hosts, &wishes);
     let seen = company.share(&own)?;
-    within(COMPARES, "compare clocks and names");
+    within(COMPARES, "clocks and names are compared");
     if company.rank == 0 {
         own.listed = arguments.hostfile.as_deref().map(listed).unwrap_or_default();
     }
     own.names = look_up(&hosts, company.rank);
     own.clock = together::clock(company)?;
     if let Answer::Got(first) = &seen[0].folder {
-        within(LONGEST_SIGHT, "look into the folder of the run");
+        within(LONGEST_SIGHT, "all look into the folder of the run");
         own.sight = together::sight(company, first.tried.as_ref())?;
     }
     if seen.iter().any(Observation::computes_on_gpu) {
-        within(GPUS, "sum over their GPUs");
+        within(GPUS, "GPUs are opened and summed over");
         own.gpu_sum = Some(ranks.gpu_sum(wishes.device()));
     }
-    within(COMPARES, "say what they see of each other");
+    within(COMPARES, "ranks say what they see of each other");
     company.share(&own)
 }
 

@@ -92,6 +92,19 @@ impl Ledger {
         self.write(number)
     }
 
+    /// Writes down how a job has ended: the state that the queue has of it, the exit code and a sentence.
+    pub(super) fn note_end(
+        &mut self,
+        number: usize,
+        queue: &Queue,
+        code: Option<i32>,
+        message: String,
+    ) -> Result<()> {
+        let report = &mut self.reports[number];
+        (report.state, report.exit_code, report.message) = (queue.state(number), code, message);
+        self.write(number)
+    }
+
     /// What there is to say of a job that ended with this code.
     pub(super) fn message(&self, number: usize, code: i32) -> String {
         let (job, exit) = (self.job(number), Exit::of_code(code));

@@ -4,6 +4,7 @@
 //! here.
 
 use crate::error::{Context, Result};
+use crate::farm::outages::Silence;
 use crate::files;
 use crate::runlog::directory::RunDirectory;
 use crate::runlog::farm::{FarmDirectory, FarmJob, JobKind, JobReport};
@@ -39,6 +40,9 @@ pub(super) struct Work {
     log: PathBuf,
     code_file: PathBuf,
     leader: Leader,
+    silence: Silence,
+    /// The node that does not answer and on which it ran.
+    lost_with: Option<String>,
     /// What it was asked, as [`Wish`](super::wish::Wish) counts, and when last.
     asked: u8,
     asked_at: Instant,
@@ -112,7 +116,7 @@ impl Work {
     ) -> Option<Self> {
         let work = Self::of(number, job, directory, Leader::Found(report.living_process()));
         let has_leader = matches!(work.leader, Leader::Found(Some(_)));
-        (has_leader || work.is_written() || work.is_held()).then_some(work)
+        (has_leader || work.is_at_work()).then_some(work)
     }
 
     fn of(number: usize, job: &FarmJob, directory: &FarmDirectory, leader: Leader) -> Self {
@@ -123,6 +127,8 @@ impl Work {
             log: directory.log(&job.name),
             code_file: code_file(directory, &job.name),
             leader,
+            silence: Silence::default(),
+            lost_with: None,
             asked: 0,
             asked_at: Instant::now(),
         }
@@ -131,6 +137,36 @@ impl Work {
     /// Whether a process writes the run directory of a job that trains.
     fn is_written(&self) -> bool {
         self.kind == JobKind::Train && self.run.writer().is_some()
+    }
+
+    /// Looks for the sign of life of a job that trains; whether the nodes on which it runs are to be asked now.
+    pub(super) fn listen(&mut self) -> bool {
+        // Opened, so that a network file system asks its server.
+        let sign = files::open(&self.run.alive()).and_then(|sign| sign.metadata()?.modified());
+        self.silence.look(sign.ok())
+    }
+
+    /// Whether a job that trains has said nothing for long.
+    pub(super) fn is_silent(&self) -> bool {
+        self.silence.is_long()
+    }
+
+    /// Notes that a node on which it ran does not answer; whether that is news.
+    pub(super) fn lose(&mut self, host: &str) -> bool {
+        let is_news = self.lost_with.is_none();
+        self.lost_with.get_or_insert_with(|| host.to_owned());
+        is_news
+    }
+
+    /// The node that does not answer and on which it ran.
+    pub(super) fn lost_with(&self) -> Option<&str> {
+        self.lost_with.as_deref()
+    }
+
+    /// Whether processes of the job are at work somewhere, whoever started them. Of one that is lost only what still
+    /// waits for its node is left.
+    fn is_at_work(&self) -> bool {
+        self.lost_with.is_none() && (self.is_written() || self.is_held())
     }
 
     /// Whether a process has the log of the job that it was started with.
@@ -154,7 +190,7 @@ impl Work {
                 let status =
                     child.try_wait().context(|| "cannot wait for the processes of a job")?;
                 let Some(status) = status else { return Ok(None) };
-                if status.code().is_none() && self.is_written() {
+                if status.code().is_none() && self.lost_with.is_none() && self.is_written() {
                     // The launcher was killed, and its ranks work on.
                     self.leader = Leader::Found(None);
                     return Ok(None);
@@ -163,7 +199,7 @@ impl Work {
             }
             Leader::Found(pid) => {
                 *pid = report.living_process();
-                if pid.is_some() || self.is_written() || self.is_held() {
+                if pid.is_some() || self.is_at_work() {
                     return Ok(None);
                 }
                 Ok(Some(self.left_behind()))
@@ -368,5 +404,21 @@ mod tests {
         found.ask(super::super::wish::Wish::STOP, signals::Signal::Interrupt);
         assert_eq!(end(&mut own, &report), Ended::With(128 + 15));
         assert_eq!(end(&mut found, &report), Ended::Unseen);
+    }
+
+    #[test]
+    fn what_still_waits_for_a_lost_node_keeps_no_job_alive() {
+        let (_folder, directory) = farm();
+        // As an agent of `mpirun` that outlives it, and holds the log.
+        let held = files::open_to_append(&directory.log("a")).unwrap();
+        held.try_lock().unwrap();
+        let report = JobReport::waiting();
+        let mut found = Work::find(0, &job(JobKind::Train), &directory, &report).unwrap();
+        assert!((0..29).all(|_| !found.listen()) && !found.is_silent());
+        assert!(found.listen() && found.is_silent());
+        assert_eq!(found.ended(&report).unwrap(), None);
+        assert!(found.lose("b") && !found.lose("c"));
+        assert_eq!(found.lost_with(), Some("b"));
+        assert_eq!(found.ended(&report).unwrap(), Some(Ended::Unseen));
     }
 }

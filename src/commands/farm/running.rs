@@ -1,9 +1,12 @@
 //! A farm at work: starts jobs, waits for them, writes down how they fare, and passes wishes on.
 //!
-//! Which job starts when is decided in `farm::queue`; what becomes of a job that ended with a code, here.
+//! Which job starts when is decided in `farm::queue`, and which nodes are asked in `farm::outages`.
 
 use super::ledger::Ledger;
+use super::nodes::Nodes;
+use super::outcome::Outcome;
 use super::process::{AtWork, Ended, Started, Work};
+use super::taking_up::{TakenUp, take_up};
 use super::wish::Wish;
 use super::{table, tell};
 use crate::cli;
@@ -14,7 +17,7 @@ use crate::farm::machine::Room;
 use crate::farm::nodes::Seats;
 use crate::farm::plan::FarmPlan;
 use crate::farm::queue::{JobEnd, Queue, Start};
-use crate::launch::{Stop, is_out_of_time};
+use crate::launch::{Stop, is_out_of_time, newest_checkpoint};
 use crate::runlog::claim::Claim;
 use crate::runlog::farm::{FarmDirectory, JobKind, JobState};
 use crate::runlog::now_ms;
@@ -36,18 +39,23 @@ pub(super) struct Farm<'a> {
     file: &'a FarmFile,
     room: Room,
     requeue: Option<&'a str>,
+    /// Whether the table is for a program.
+    is_json: bool,
     ledger: Ledger,
     claim: Claim,
     wish: Wish,
     deadline: Option<SystemTime>,
     end_of_job: EndOfJob,
     queue: Queue,
+    nodes: Nodes,
     works: Vec<Work>,
     at_work: AtWork,
     /// Steps and jobs that were done before this began.
     progress_before: u64,
     was_requested: bool,
     is_out_of_time: bool,
+    /// Whether everything ends at once, and no answer of a node is waited for.
+    is_urgent: bool,
     /// Whether a job was stopped by a person.
     was_cancelled: bool,
     /// What keeps the farm from going on.
@@ -71,7 +79,12 @@ impl<'a> Farm<'a> {
         let was_requested = run.requested(&run.stop_request()).is_some();
         let claim = run.claim()?;
         ledger.begin(file)?;
-        let (queue, works) = take_up(&mut ledger, &room, arguments.retry)?;
+        let TakenUp { queue, works, doubtful } = take_up(&mut ledger, &room, arguments.retry)?;
+        let mut nodes = Nodes::new(&room.nodes);
+        for outcome in doubtful {
+            let hosts = &ledger.reports[outcome.job].hosts;
+            nodes.keep(outcome, hosts);
+        }
         let at_work = AtWork::default();
         at_work.suspend_together()?;
         at_work.note(&works);
@@ -81,16 +94,19 @@ impl<'a> Farm<'a> {
             file,
             room,
             requeue: arguments.requeue.as_deref(),
+            is_json: arguments.json,
             claim,
             wish,
             deadline: limit.into_iter().chain(end_of_job.at).min(),
             end_of_job,
             queue,
+            nodes,
             works,
             at_work,
             progress_before: ledger.progress()?,
             was_requested,
             is_out_of_time: false,
+            is_urgent: false,
             was_cancelled: false,
             failure: None,
             looked_at: Instant::now(),
@@ -101,8 +117,8 @@ impl<'a> Farm<'a> {
     /// Runs the farm until nothing runs and nothing can be started.
     pub(super) fn run(mut self) -> Result<Exit> {
         let root = self.ledger.directory.root().display();
-        let count = self.ledger.reports.len();
-        tell(format_args!("{count} jobs in `{root}`; watch it with `scrimp watch {root}`"));
+        let jobs = counted(self.ledger.reports.len(), "job");
+        tell(format_args!("{jobs} in `{root}`; watch it with `scrimp watch {root}`"));
         if self.was_requested {
             tell(format_args!(
                 "a request to stop lay there: nothing is started; the next start goes on"
@@ -113,7 +129,8 @@ impl<'a> Farm<'a> {
         while !self.queue.is_over() {
             self.look_at_wishes();
             self.look_at_ends();
-            for start in self.queue.starts() {
+            self.look_at_nodes();
+            for start in self.queue.starts(self.nodes.outages()) {
                 if let Err(failure) = self.start(&start) {
                     self.queue.ended(start.job, JobEnd::Unknown);
                     self.give_up(failure);
@@ -184,6 +201,10 @@ impl<'a> Farm<'a> {
         if self.looked_at.elapsed() >= LOOK {
             self.looked_at = Instant::now();
             self.look_at_the_directory();
+            for work in &mut self.works {
+                let (job, report) = (self.ledger.job(work.job), &self.ledger.reports[work.job]);
+                self.nodes.listen_to(work, &job.name, &report.hosts);
+            }
         }
         let left =
             self.deadline.map(|end| end.duration_since(SystemTime::now()).unwrap_or_default());
@@ -198,6 +219,7 @@ impl<'a> Farm<'a> {
             return;
         }
         self.queue.close();
+        self.is_urgent = is_late || level >= Wish::END;
         let in_its_place = if is_late { Signal::User1 } else { Signal::Terminate };
         let signal = self.wish.signal().unwrap_or(in_its_place);
         for work in &mut self.works {
@@ -241,6 +263,9 @@ impl<'a> Farm<'a> {
                     let work = self.works.remove(number);
                     self.at_work.note(&self.works);
                     if let Err(failure) = self.note_end(&work, ended) {
+                        if self.queue.state(job) == JobState::Running {
+                            self.queue.ended(job, JobEnd::Unknown);
+                        }
                         self.give_up(failure);
                     }
                 }
@@ -252,31 +277,52 @@ impl<'a> Farm<'a> {
         }
     }
 
-    /// Notes how a job has ended, and what follows for others.
+    /// Notes how a job has ended, if that is clear.
     fn note_end(&mut self, work: &Work, ended: Ended) -> Result<()> {
-        let (number, asked) = (work.job, work.asked());
+        let job = work.job;
         let ended = match ended {
-            Ended::Unseen => self.ledger.end_of(number)?.0,
+            Ended::Unseen => self.ledger.end_of(job)?.0,
             Ended::With(code) => Ended::With(code),
         };
-        self.ledger.add_time(number, now_ms());
-        let end = match ended {
-            Ended::With(code) => end_of(code, asked),
-            Ended::Unseen if asked > 0 => JobEnd::Stopped,
-            Ended::Unseen => JobEnd::Unknown,
-        };
-        let code = if let Ended::With(code) = ended { Some(code) } else { None };
+        self.ledger.add_time(job, now_ms());
+        let lost_with = work.lost_with().map(str::to_owned);
+        let outcome = Outcome { job, ended, asked: work.asked(), lost_with };
+        let hosts = &self.ledger.reports[job].hosts;
+        self.nodes.keep(outcome, hosts).map_or(Ok(()), |outcome| self.settle(&outcome))
+    }
+
+    /// Asks nodes, and settles what their answers decide.
+    fn look_at_nodes(&mut self) {
+        self.nodes.look(&self.ledger.directory);
+        for outcome in self.nodes.decided(&self.ledger.reports, self.is_urgent) {
+            if let Err(failure) = self.settle(&outcome) {
+                self.give_up(failure);
+            }
+        }
+        if self.nodes.have_stayed_away(&self.queue) {
+            self.queue.close();
+        }
+    }
+
+    /// Notes how a job has ended, and what follows for others.
+    fn settle(&mut self, outcome: &Outcome) -> Result<()> {
+        let (number, asked) = (outcome.job, outcome.asked);
+        let run = self.ledger.directory.run(&self.ledger.job(number).name);
+        // Where the log cannot be read, it is as if there were none.
+        let newest = || newest_checkpoint(&run).unwrap_or_default();
+        let end = outcome.end(outcome.lost_with.as_ref().and_then(|_| newest()));
+        let is_lost = matches!(end, JobEnd::Lost { .. });
+        let code = outcome.code().filter(|_| !is_lost);
         self.was_cancelled |= asked == 0 && code == Some(Exit::Cancelled as i32);
         let blocked = self.queue.ended(number, end);
         let message = match code {
+            _ if is_lost => self.loss(outcome),
             _ if end == JobEnd::Stopped && asked >= Wish::END => "ended at once".to_owned(),
             Some(code) if end == JobEnd::Stopped && code > 128 => "ended on request".to_owned(),
             Some(code) => self.ledger.message(number, code),
             None => String::new(),
         };
-        let report = &mut self.ledger.reports[number];
-        (report.exit_code, report.message) = (code, message.clone());
-        self.ledger.note_state(number, &self.queue)?;
+        self.ledger.note_end(number, &self.queue, code, message.clone())?;
         self.tell_end(number, &message);
         for number in blocked {
             self.ledger.note_state(number, &self.queue)?;
@@ -284,6 +330,15 @@ impl<'a> Farm<'a> {
             tell(format_args!("`{}` is blocked: {message}", self.ledger.job(number).name));
         }
         Ok(())
+    }
+
+    /// What there is to say of a job that was lost with a node.
+    fn loss(&self, outcome: &Outcome) -> String {
+        let host = outcome.lost_with.as_deref().unwrap_or_default();
+        let has_failed = self.queue.state(outcome.job) == JobState::Failed;
+        let before =
+            if has_failed { ", as those before it on which nothing new was saved" } else { "" };
+        format!("lost with node `{host}`, which does not answer{before}")
     }
 
     fn tell_end(&self, number: usize, message: &str) {
@@ -311,8 +366,7 @@ impl<'a> Farm<'a> {
         if let Some(failure) = self.failure.take() {
             return Err(failure.hint("the same command goes on where the jobs were left"));
         }
-        let made = table::make(self.file, &self.ledger.plan, &self.ledger.directory)?;
-        super::show(&made.markdown)?;
+        table::tell(self.file, &self.ledger.plan, &self.ledger.directory, self.is_json)?;
         for (job, report) in self.ledger.plan.list.jobs.iter().zip(&self.ledger.reports) {
             if matches!(report.state, JobState::Failed | JobState::Blocked) {
                 let (name, state) = (&job.name, report.state.name());
@@ -354,52 +408,6 @@ impl<'a> Farm<'a> {
     }
 }
 
-/// Finds the jobs that still run, and notes how those have ended that ran when the last farm ended.
-fn take_up(ledger: &mut Ledger, room: &Room, retry: bool) -> Result<(Queue, Vec<Work>)> {
-    let mut works = Vec::new();
-    for number in 0..ledger.reports.len() {
-        if retry && ledger.reports[number].state == JobState::Failed {
-            ledger.reports[number].state = JobState::Waiting;
-        }
-        if ledger.reports[number].state != JobState::Running {
-            continue;
-        }
-        let job = ledger.job(number);
-        if let Some(work) = Work::find(number, job, &ledger.directory, &ledger.reports[number]) {
-            tell(format_args!("`{}` is alive: waits for it", job.name));
-            works.push(work);
-            continue;
-        }
-        let (ended, at_ms) = ledger.end_of(number)?;
-        // A stop was meant for the farm that has ended, too.
-        let code = match ended {
-            Ended::With(code) if !Exit::of_code(code).is_stop() => Some(code),
-            Ended::With(_) | Ended::Unseen => None,
-        };
-        ledger.add_time(number, at_ms.or(ledger.reports[number].started_at_ms).unwrap_or(0));
-        let message = code.map_or_else(String::new, |code| ledger.message(number, code));
-        let report = &mut ledger.reports[number];
-        (report.exit_code, report.message) = (code, message);
-        report.state = match code.map(|code| end_of(code, 0)) {
-            Some(JobEnd::Done) => JobState::Done,
-            Some(JobEnd::Failed { .. }) => JobState::Failed,
-            Some(JobEnd::Stopped | JobEnd::Unknown) | None => JobState::Waiting,
-        };
-    }
-    let states = ledger.reports.iter().map(|report| report.state).collect();
-    let restarts = ledger.plan.tasks.iter().map(|task| task.restarts).collect();
-    let mut queue = Queue::new(&ledger.plan.list, &room.nodes, states, restarts);
-    for work in &works {
-        let report = &ledger.reports[work.job];
-        let seats = Seats { hosts: report.hosts.clone(), gpus: report.gpus.clone() };
-        queue.occupy(work.job, seats);
-    }
-    for number in 0..ledger.reports.len() {
-        ledger.note_state(number, &queue)?;
-    }
-    Ok((queue, works))
-}
-
 /// The options of `scrimp launch`.
 fn options(restarts: usize, deadline: Option<SystemTime>) -> Vec<String> {
     let mut options = Vec::new();
@@ -427,16 +435,4 @@ fn end_of_job() -> EndOfJob {
         tell(format_args!("{note}"));
     }
     end
-}
-
-/// How a job has ended whose processes ended with `code`, after it was asked to stop so urgently.
-fn end_of(code: i32, asked: u8) -> JobEnd {
-    let exit = Exit::of_code(code);
-    let was_ended = asked >= Wish::END || (asked > 0 && code > 128);
-    match exit {
-        Exit::Done => JobEnd::Done,
-        Exit::Stopped | Exit::Cancelled => JobEnd::Stopped,
-        _ if was_ended => JobEnd::Stopped,
-        exit => JobEnd::Failed { is_final: exit == Exit::Usage },
-    }
 }

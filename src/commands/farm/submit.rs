@@ -2,7 +2,7 @@
 //!
 //! What stands in the scripts is decided in `farm::submit`.
 
-use super::{check, tell};
+use super::{check, show, tell};
 use crate::cli;
 use crate::error::{Context, Exit, Failure, Result};
 use crate::farm::file::FarmFile;
@@ -12,6 +12,9 @@ use crate::files;
 use crate::launch::CommandLine;
 use crate::runlog::directory::make_folder;
 use crate::runlog::farm::{FarmDirectory, JobState};
+use crate::words::counted;
+use serde::Serialize;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -38,17 +41,39 @@ pub(super) fn run(
         |name: &str| directory.read_report(name).is_ok_and(|report| report.state == JobState::Done);
     let all = submissions(&plan, directory, &template, folder, |name| !is_done(name));
     if arguments.print {
-        let mut shown = String::new();
-        for one in &all {
-            let words = one.words(|need| Some(format!("<{need}>")));
-            // Writing to a string cannot fail.
-            let _ = writeln!(shown, "{}", words.join(" "));
-        }
-        super::show(&shown)?;
+        let planned = all.iter().map(|one| Submitted {
+            name: &one.name,
+            needs: &one.needs,
+            script: &one.path,
+            command: one.words(|need| Some(format!("<{need}>"))),
+            slurm_job: None,
+        });
+        let planned: Vec<Submitted<'_>> = planned.collect();
+        let lines = || planned.iter().map(|one| one.command.join(" ") + "\n").collect();
+        show(arguments.json, &facts(directory, &planned), lines)?;
         return Ok(Exit::Done);
     }
     check::refuse_missing_data(&plan)?;
-    submit(file, &plan, directory, &all)
+    let submitted = submit(file, &plan, directory, &all)?;
+    // A person has been told by then.
+    show(arguments.json, &facts(directory, &submitted), String::new)?;
+    Ok(Exit::Done)
+}
+
+/// A job as it was, or would be, handed to Slurm.
+#[derive(Serialize)]
+struct Submitted<'a> {
+    name: &'a str,
+    needs: &'a [String],
+    script: &'a Path,
+    command: Vec<String>,
+    /// What Slurm calls it; none before it is submitted.
+    slurm_job: Option<u64>,
+}
+
+/// What a program is told.
+fn facts(directory: &FarmDirectory, jobs: &[Submitted<'_>]) -> Value {
+    json!({ "farm": directory.root(), "jobs": jobs })
 }
 
 /// Where the numbers stand that Slurm gave the jobs, a line each.
@@ -56,12 +81,12 @@ fn numbers(directory: &FarmDirectory) -> PathBuf {
     directory.root().join("submit").join("numbers.txt")
 }
 
-fn submit(
+fn submit<'a>(
     file: &FarmFile,
     plan: &FarmPlan,
     directory: &FarmDirectory,
-    all: &[Submission],
-) -> Result<Exit> {
+    all: &'a [Submission],
+) -> Result<Vec<Submitted<'a>>> {
     let noted = numbers(directory);
     if noted.exists() {
         let name = noted.display();
@@ -81,25 +106,34 @@ fn submit(
     }
     super::write(&directory.file(), file.text())?;
     directory.write_jobs(&plan.list)?;
-    let (mut given, mut lines) = (BTreeMap::<&str, String>::new(), String::new());
+    let (mut given, mut lines) = (BTreeMap::<&str, u64>::new(), String::new());
+    let mut done = Vec::new();
     for one in all {
         super::write(&one.path, &one.script)?;
-        let number = sbatch(&one.words(|need| given.get(need).cloned()))?;
+        let command = one.words(|need| given.get(need).map(u64::to_string));
+        let number = sbatch(&command)?;
         tell(format_args!("`{}` is job {number}", one.name));
         // Writing to a string cannot fail.
         let _ = writeln!(lines, "{number} {}", one.name);
         given.insert(&one.name, number);
         super::write(&noted, &lines)?;
+        done.push(Submitted {
+            name: &one.name,
+            needs: &one.needs,
+            script: &one.path,
+            command,
+            slurm_job: Some(number),
+        });
     }
     tell(format_args!(
-        "{} jobs are submitted; `scrimp farm FILE --table` makes their table",
-        all.len()
+        "submitted {}; `scrimp farm FILE --table` makes their table",
+        counted(all.len(), "job")
     ));
-    Ok(Exit::Done)
+    Ok(done)
 }
 
 /// Submits a job; gives its number.
-fn sbatch(words: &[String]) -> Result<String> {
+fn sbatch(words: &[String]) -> Result<u64> {
     let shown = CommandLine { variables: Vec::new(), words: words.to_vec() };
     let output = Command::new(&words[0])
         .args(&words[1..])
@@ -115,9 +149,7 @@ fn sbatch(words: &[String]) -> Result<String> {
     // Behind a `;` it names the cluster.
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     let number = said.trim().split(';').next().unwrap_or_default();
-    let is_number = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
-    if is_number {
-        return Ok(number.to_owned());
-    }
-    Err(Failure::new(format!("`{shown}` said `{}`, expected a number", said.trim())))
+    number
+        .parse()
+        .map_err(|_| Failure::new(format!("`{shown}` said `{}`, expected a number", said.trim())))
 }

@@ -1,21 +1,47 @@
 //! The table of a farm, made of what its jobs left: `table.md` and `table.csv`.
 //!
-//! What the numbers mean is known to `farm::table`.
+//! What the numbers mean is known to `farm::summary`.
 
+use super::show;
 use crate::error::{Context, Result};
 use crate::farm::file::FarmFile;
 use crate::farm::plan::FarmPlan;
 use crate::farm::results::{RunOutcome, scores};
-use crate::farm::table::{Cost, RowResults, Table, table};
+use crate::farm::summary::{Cost, RowResults, Summary, summarize};
+use crate::farm::table::{csv, markdown};
 use crate::files;
 use crate::runlog::farm::{FarmDirectory, FarmJob, JobKind, JobReport, JobState};
+use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 const MS_PER_HOUR: f64 = 3.6e6;
 
-/// Makes the table and writes both forms of it.
-pub(super) fn make(file: &FarmFile, plan: &FarmPlan, directory: &FarmDirectory) -> Result<Table> {
+/// The table of a farm and where it lies.
+#[derive(Serialize)]
+struct Made<'a> {
+    farm: &'a Path,
+    files: [PathBuf; 2],
+    #[serde(flatten)]
+    summary: Summary,
+}
+
+/// Makes the table, writes it as Markdown and as CSV, and prints it.
+pub(super) fn tell(
+    file: &FarmFile,
+    plan: &FarmPlan,
+    directory: &FarmDirectory,
+    is_json: bool,
+) -> Result<()> {
+    let summary = read(file, plan, directory)?;
+    let text = markdown(&summary);
+    let files = [directory.table_markdown(), directory.table_csv()];
+    write(&files[0], &text)?;
+    write(&files[1], &csv(&summary)?)?;
+    show(is_json, &Made { farm: directory.root(), files, summary }, || text)
+}
+
+fn read(file: &FarmFile, plan: &FarmPlan, directory: &FarmDirectory) -> Result<Summary> {
     let mut reports = BTreeMap::new();
     for job in &plan.list.jobs {
         reports.insert(job.name.as_str(), directory.read_report(&job.name)?);
@@ -23,10 +49,8 @@ pub(super) fn make(file: &FarmFile, plan: &FarmPlan, directory: &FarmDirectory) 
     let farm = Read { file, jobs: &plan.list.jobs, directory, reports };
     let training = file.rows().filter(|(_, row)| row.config.is_some());
     let rows: Vec<RowResults> = training.map(|(name, _)| farm.row(name)).collect::<Result<_>>()?;
-    let made = table(&rows, file.table.compare_with.as_deref())?;
-    write(&directory.table_markdown(), &made.markdown)?;
-    write(&directory.table_csv(), &made.csv)?;
-    Ok(made)
+    let scored_by = file.evaluate.as_ref().map(|section| section.convention);
+    Ok(summarize(&rows, file.table.compare_with.as_deref(), scored_by.unwrap_or_default()))
 }
 
 fn write(path: &Path, text: &str) -> Result<()> {

@@ -4,7 +4,6 @@
 //! A checkpoint is all that is needed: neither its run directory nor the data that it learnt from.
 
 use super::records::MemberIdentity;
-use crate::comm::environment::Variables;
 use crate::comm::{Host, Ranks, agree};
 use crate::commands::chosen;
 use crate::commands::run::{self, Place, Task};
@@ -12,6 +11,7 @@ use crate::config::plan::RunPlan;
 use crate::config::sampling::Sampling;
 use crate::config::{self, DeviceChoice};
 use crate::error::{Context, Failure, Result};
+use crate::launchers::Variables;
 use crate::preparation::Preparation;
 use crate::runlog::directory::RunDirectory;
 use crate::train::Method;

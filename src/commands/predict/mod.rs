@@ -16,13 +16,13 @@ mod summary;
 mod turned_back;
 
 use crate::cli::{self, PredictDevice, Touching};
-use crate::comm::environment::Variables;
 use crate::comm::{Host, Ranks, agree, from_first_rank};
 use crate::commands::narrate::together;
 use crate::commands::run::connect;
 use crate::commands::{print, print_json, say};
 use crate::config::DeviceChoice;
 use crate::error::{Exit, Failure, Result};
+use crate::launchers::Variables;
 use crate::panics;
 use crate::scan::{Grid, Notes, read_grid};
 use crate::train::Method;

@@ -31,8 +31,7 @@ pub(super) fn mpi(seen: &[Observation]) -> Vec<Said> {
             Some(Answer::Got(())) | None => {}
         }
         let Some(library) = library else {
-            let none = "this build joins no processes, and one process trains";
-            return Some(Finding::not_here(none));
+            return Some(joins_none(introduced_by.as_deref()));
         };
         Some(match (introduced_by, mpirun) {
             (Some(by), _) => Finding::ok(format!(
@@ -44,6 +43,20 @@ pub(super) fn mpi(seen: &[Observation]) -> Vec<Said> {
             (None, None) => Finding::ok(format!("{library}, one process")),
         })
     })
+}
+
+/// What is said of a build without MPI.
+fn joins_none(introduced_by: Option<&str>) -> Finding {
+    let Some(launcher) = introduced_by else {
+        return Finding::not_here("this build joins no processes, and one process trains");
+    };
+    Finding::warning(
+        format!(
+            "started by {launcher}, and this build joins no processes: the first one looks at its own host, and \
+             nothing is compared between them"
+        ),
+        "`cargo build --release` builds all of it, with MPI",
+    )
 }
 
 /// One process without a launcher, where this is the `mpirun` of the shell.
@@ -172,7 +185,18 @@ mod tests {
         seen[0].mpi.mpirun = Some(refused("cannot start `mpirun`"));
         assert_eq!(mpi(&seen)[0].finding.state, State::Warning);
         seen[0].mpi.library = None;
-        assert_eq!(mpi(&seen)[0].finding.state, State::NotHere);
+        let finding = mpi(&seen).swap_remove(0).finding;
+        assert_eq!(finding.state, State::NotHere);
+        seen[0].mpi.introduced_by = Some("`mpirun` of Open MPI".into());
+        let finding = mpi(&seen).swap_remove(0).finding;
+        assert_eq!(
+            (finding.state, finding.evidence.as_str()),
+            (
+                State::Warning,
+                "started by `mpirun` of Open MPI, and this build joins no processes: the first one looks at its own \
+                 host, and nothing is compared between them"
+            )
+        );
         assert_eq!(family("mpirun (Open MPI) 4.1.4"), family("Open MPI v4.1.4"));
         assert_eq!(family("another"), None);
     }

@@ -62,6 +62,11 @@ impl FarmDirectory {
         self.logs().join(format!("{name}.log"))
     }
 
+    /// What was said when the node `host` was asked last whether it answers.
+    pub fn node_log(&self, host: &str) -> PathBuf {
+        self.root.join("nodes").join(format!("{host}.log"))
+    }
+
     /// The table of all rows, as Markdown.
     pub fn table_markdown(&self) -> PathBuf {
         self.root.join("table.md")
