@@ -158,14 +158,17 @@ impl Outages {
 pub struct Silence {
     /// When the sign was changed last, by the clock of whoever keeps it.
     sign: Option<SystemTime>,
+    /// Looks since it was seen to change.
     looks: u32,
     /// After so many looks the nodes of the run are asked; each time after twice as many.
     ask_after: u32,
+    /// Whether it was seen to change.
+    has_spoken: bool,
 }
 
 impl Default for Silence {
     fn default() -> Self {
-        Self { sign: None, looks: 0, ask_after: SILENT_LOOKS }
+        Self { sign: None, looks: 0, ask_after: SILENT_LOOKS, has_spoken: false }
     }
 }
 
@@ -173,7 +176,8 @@ impl Silence {
     /// Notes what a look has seen; whether the nodes of the run are to be asked now.
     pub fn look(&mut self, sign: Option<SystemTime>) -> bool {
         if sign != self.sign {
-            *self = Self { sign, ..Self::default() };
+            // What the first look finds may be of an earlier start.
+            *self = Self { sign, has_spoken: self.looks > 0, ..Self::default() };
         }
         self.looks += 1;
         let is_due = self.looks == self.ask_after;
@@ -186,6 +190,11 @@ impl Silence {
     /// Whether the run has said nothing for long.
     pub fn is_long(&self) -> bool {
         self.looks >= SILENT_LOOKS
+    }
+
+    /// Whether the run was at work and has said nothing since for long.
+    pub fn has_begun(&self) -> bool {
+        self.has_spoken && self.is_long()
     }
 }
 
@@ -282,8 +291,13 @@ mod tests {
         // One that has left none yet, one that has fallen silent, and one that has begun again.
         let mut silent = Silence::default();
         assert_eq!(due(&mut silent, &|_| None), [30, 60, 120, 240]);
-        assert!(silent.is_long());
+        assert!(silent.is_long() && !silent.has_begun());
         assert_eq!(due(&mut silent, &|_| sign(1)), [30, 60, 120, 240]);
+        assert!(silent.has_begun());
         assert!(!silent.look(sign(2)) && !silent.is_long());
+        // The sign of an earlier start is none of this one.
+        let mut starting = Silence::default();
+        assert_eq!(due(&mut starting, &|_| sign(1)), [30, 60, 120, 240]);
+        assert!(starting.is_long() && !starting.has_begun());
     }
 }

@@ -160,13 +160,17 @@ fn started_by(pid: u32) -> Vec<OwnedFd> {
     found
 }
 
-/// The first line of what `mpirun` and those that it asked wrote that says what is wrong, without what no terminal
-/// bears.
+/// The first sentence of what `mpirun` and those that it asked wrote that says what is wrong, without what no terminal
+/// bears. Between what several of them wrote stand rules.
 fn reason(said: &str) -> Option<String> {
     let lines = said.lines().map(str::trim).filter(|line| !line.starts_with("Warning: "));
-    let mut reasons = lines.filter(|line| line.chars().any(char::is_alphanumeric));
-    let letters = reasons.next()?.chars().filter(|letter| !letter.is_control());
-    Some(letters.take(LONGEST_REASON).collect())
+    let says_something = |line: &&str| line.chars().any(char::is_alphanumeric);
+    let lines: Vec<&str> =
+        lines.skip_while(|line| !says_something(line)).take_while(says_something).collect();
+    let text = lines.join(" ");
+    let sentence = text.split(". ").next()?.trim_end_matches('.');
+    let letters = sentence.chars().filter(|letter| !letter.is_control());
+    Some(letters.take(LONGEST_REASON).collect()).filter(|reason: &String| !reason.is_empty())
 }
 
 #[cfg(test)]
@@ -199,6 +203,9 @@ mod tests {
         assert_eq!(problem(refused).unwrap(), "ssh: no route");
         assert_eq!(problem("exit 3").unwrap(), "`mpirun` ended: exit status: 3");
         assert_eq!(reason("\u{1b}[31mred\n"), Some("[31mred".to_owned()));
+        let banner = "-----\nA daemon has failed\nto call back. This could be\n-----\n";
+        assert_eq!(reason(banner), Some("A daemon has failed to call back".to_owned()));
+        assert_eq!(reason("-----\n"), None);
     }
 
     #[test]

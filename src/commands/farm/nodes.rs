@@ -3,7 +3,7 @@
 //! When a node is asked and what its silence means is decided in `farm::outages`; what becomes of a job, elsewhere.
 
 use super::inquiry::{Answer, Inquiry};
-use super::outcome::Outcome;
+use super::outcome::{Outcome, dead_node, node_that_was_away};
 use super::process::{Ended, Work};
 use super::tell;
 use super::wish::Wish;
@@ -56,9 +56,18 @@ impl Nodes {
     pub(super) fn decided(&mut self, reports: &[JobReport], is_no_time: bool) -> Vec<Outcome> {
         let mut decided = Vec::new();
         for outcome in std::mem::take(&mut self.doubtful) {
-            match self.outages.verdict(&reports[outcome.job].hosts) {
-                Verdict::Answers => decided.push(outcome),
-                Verdict::Lost(host) => decided.push(Outcome { lost_with: Some(host), ..outcome }),
+            let hosts = &reports[outcome.job].hosts;
+            match self.outages.verdict(hosts) {
+                Verdict::Answers => {
+                    let lost_with = match &hosts[..] {
+                        [only] if outcome.was_silent => Some(node_that_was_away(&only.host)),
+                        _ => None,
+                    };
+                    decided.push(Outcome { lost_with, ..outcome });
+                }
+                Verdict::Lost(host) => {
+                    decided.push(Outcome { lost_with: Some(dead_node(&host)), ..outcome });
+                }
                 Verdict::Open if is_no_time => {
                     decided.push(Outcome { ended: Ended::Unseen, asked: 0, ..outcome });
                 }
@@ -110,7 +119,7 @@ impl Nodes {
         }
         if work.is_silent()
             && let Verdict::Lost(host) = self.outages.verdict(hosts)
-            && work.lose(&host)
+            && work.lose(&dead_node(&host))
         {
             tell(format_args!("`{name}` is silent with node `{host}`: ends what is left of it"));
         }
@@ -152,10 +161,15 @@ mod tests {
             JobReport { hosts: hosts.iter().map(host).collect(), ..JobReport::waiting() }
         };
         let reports = [on(&["a"]), on(&["b"]), on(&["a", "b", "c"]), on(&["c"])];
-        let outcome =
-            |job, code| Outcome { job, ended: Ended::With(code), asked: 0, lost_with: None };
+        let outcome = |job, code, was_silent| Outcome {
+            job,
+            ended: Ended::With(code),
+            asked: 0,
+            was_silent,
+            lost_with: None,
+        };
         let keep = |nodes: &mut Nodes, job: usize, code| {
-            nodes.keep(outcome(job, code), &reports[job].hosts)
+            nodes.keep(outcome(job, code, code == 137), &reports[job].hosts)
         };
         // On the node of the farm, and an end that no lost node makes.
         assert!(keep(&mut nodes, 0, 1).is_some() && keep(&mut nodes, 1, 0).is_some());
@@ -171,9 +185,14 @@ mod tests {
         nodes.outages.answered("b", true, Duration::ZERO);
         assert_eq!(told(nodes.decided(&reports, false)), [(1, Some(76), None)]);
         nodes.outages.answered("c", false, Duration::ZERO);
-        let lost = Some("c".to_owned());
+        let lost = Some("node `c`, which does not answer".to_owned());
         let decided = told(nodes.decided(&reports, false));
         assert_eq!(decided, [(2, Some(76), lost.clone()), (3, Some(76), lost)]);
+        // A node that is back already.
+        assert!(keep(&mut nodes, 1, 137).is_none());
+        nodes.outages.answered("b", true, Duration::ZERO);
+        let away = Some("node `b`, which was away for a while".to_owned());
+        assert_eq!(told(nodes.decided(&reports, false)), [(1, Some(137), away)]);
         // Where everything ends, nobody waits for an answer.
         assert!(keep(&mut nodes, 1, 76).is_none());
         assert_eq!(told(nodes.decided(&reports, true)), [(1, None, None)]);

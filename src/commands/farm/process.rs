@@ -41,7 +41,7 @@ pub(super) struct Work {
     code_file: PathBuf,
     leader: Leader,
     silence: Silence,
-    /// The node that does not answer and on which it ran.
+    /// With what it was lost, in words, if it was.
     lost_with: Option<String>,
     /// What it was asked, as [`Wish`](super::wish::Wish) counts, and when last.
     asked: u8,
@@ -151,14 +151,19 @@ impl Work {
         self.silence.is_long()
     }
 
-    /// Notes that a node on which it ran does not answer; whether that is news.
-    pub(super) fn lose(&mut self, host: &str) -> bool {
+    /// Whether a job that trains was at work and has said nothing since for long.
+    pub(super) fn has_fallen_silent(&self) -> bool {
+        self.silence.has_begun()
+    }
+
+    /// Notes with what it was lost, in words; whether that is news.
+    pub(super) fn lose(&mut self, with: &str) -> bool {
         let is_news = self.lost_with.is_none();
-        self.lost_with.get_or_insert_with(|| host.to_owned());
+        self.lost_with.get_or_insert_with(|| with.to_owned());
         is_news
     }
 
-    /// The node that does not answer and on which it ran.
+    /// With what it was lost, in words, if it was.
     pub(super) fn lost_with(&self) -> Option<&str> {
         self.lost_with.as_deref()
     }

@@ -38,9 +38,7 @@ const LAST_MOMENTS: Duration = Duration::from_secs(20);
 pub(super) struct Farm<'a> {
     file: &'a FarmFile,
     room: Room,
-    requeue: Option<&'a str>,
-    /// Whether the table is for a program.
-    is_json: bool,
+    arguments: &'a cli::Farm,
     ledger: Ledger,
     claim: Claim,
     wish: Wish,
@@ -54,8 +52,6 @@ pub(super) struct Farm<'a> {
     progress_before: u64,
     was_requested: bool,
     is_out_of_time: bool,
-    /// Whether everything ends at once, and no answer of a node is waited for.
-    is_urgent: bool,
     /// Whether a job was stopped by a person.
     was_cancelled: bool,
     /// What keeps the farm from going on.
@@ -80,38 +76,33 @@ impl<'a> Farm<'a> {
         let claim = run.claim()?;
         ledger.begin(file)?;
         let TakenUp { queue, works, doubtful } = take_up(&mut ledger, &room, arguments.retry)?;
-        let mut nodes = Nodes::new(&room.nodes);
-        for outcome in doubtful {
-            let hosts = &ledger.reports[outcome.job].hosts;
-            nodes.keep(outcome, hosts);
-        }
         let at_work = AtWork::default();
         at_work.suspend_together()?;
         at_work.note(&works);
         let wish = Wish::listen()?;
         let end_of_job = end_of_job();
-        Ok(Self {
+        let mut farm = Self {
             file,
+            nodes: Nodes::new(&room.nodes),
             room,
-            requeue: arguments.requeue.as_deref(),
-            is_json: arguments.json,
+            arguments,
             claim,
             wish,
             deadline: limit.into_iter().chain(end_of_job.at).min(),
             end_of_job,
             queue,
-            nodes,
             works,
             at_work,
             progress_before: ledger.progress()?,
             was_requested,
             is_out_of_time: false,
-            is_urgent: false,
             was_cancelled: false,
             failure: None,
             looked_at: Instant::now(),
             ledger,
-        })
+        };
+        doubtful.into_iter().try_for_each(|outcome| farm.judge(outcome))?;
+        Ok(farm)
     }
 
     /// Runs the farm until nothing runs and nothing can be started.
@@ -206,25 +197,31 @@ impl<'a> Farm<'a> {
                 self.nodes.listen_to(work, &job.name, &report.hosts);
             }
         }
-        let left =
-            self.deadline.map(|end| end.duration_since(SystemTime::now()).unwrap_or_default());
-        if is_out_of_time(left) && !self.is_out_of_time {
+        if is_out_of_time(self.left()) && !self.is_out_of_time {
             self.is_out_of_time = true;
             self.queue.close();
             tell(format_args!("the time is nearly over: starts nothing more"));
         }
-        let is_late = left.is_some_and(|left| left < LAST_MOMENTS);
+        let is_late = self.is_late();
         let level = if is_late { self.wish.level().max(Wish::STOP) } else { self.wish.level() };
         if level == 0 {
             return;
         }
         self.queue.close();
-        self.is_urgent = is_late || level >= Wish::END;
         let in_its_place = if is_late { Signal::User1 } else { Signal::Terminate };
         let signal = self.wish.signal().unwrap_or(in_its_place);
         for work in &mut self.works {
             work.ask(level, signal);
         }
+    }
+
+    /// The time that is left, where there is a limit.
+    fn left(&self) -> Option<Duration> {
+        self.deadline.map(|end| end.duration_since(SystemTime::now()).unwrap_or_default())
+    }
+
+    fn is_late(&self) -> bool {
+        self.left().is_some_and(|left| left < LAST_MOMENTS)
     }
 
     fn look_at_the_directory(&mut self) {
@@ -277,7 +274,7 @@ impl<'a> Farm<'a> {
         }
     }
 
-    /// Notes how a job has ended, if that is clear.
+    /// Takes note of how a job has ended.
     fn note_end(&mut self, work: &Work, ended: Ended) -> Result<()> {
         let job = work.job;
         let ended = match ended {
@@ -286,15 +283,22 @@ impl<'a> Farm<'a> {
         };
         self.ledger.add_time(job, now_ms());
         let lost_with = work.lost_with().map(str::to_owned);
-        let outcome = Outcome { job, ended, asked: work.asked(), lost_with };
-        let hosts = &self.ledger.reports[job].hosts;
+        let was_silent = work.has_fallen_silent();
+        let outcome = Outcome { job, ended, asked: work.asked(), was_silent, lost_with };
+        self.judge(outcome)
+    }
+
+    /// Notes how a job has ended, or asks its nodes before.
+    fn judge(&mut self, outcome: Outcome) -> Result<()> {
+        let hosts = &self.ledger.reports[outcome.job].hosts;
         self.nodes.keep(outcome, hosts).map_or(Ok(()), |outcome| self.settle(&outcome))
     }
 
     /// Asks nodes, and settles what their answers decide.
     fn look_at_nodes(&mut self) {
         self.nodes.look(&self.ledger.directory);
-        for outcome in self.nodes.decided(&self.ledger.reports, self.is_urgent) {
+        let is_no_time = self.is_late() || self.wish.level() >= Wish::END;
+        for outcome in self.nodes.decided(&self.ledger.reports, is_no_time) {
             if let Err(failure) = self.settle(&outcome) {
                 self.give_up(failure);
             }
@@ -334,11 +338,11 @@ impl<'a> Farm<'a> {
 
     /// What there is to say of a job that was lost with a node.
     fn loss(&self, outcome: &Outcome) -> String {
-        let host = outcome.lost_with.as_deref().unwrap_or_default();
+        let with = outcome.lost_with.as_deref().unwrap_or_default();
         let has_failed = self.queue.state(outcome.job) == JobState::Failed;
         let before =
             if has_failed { ", as those before it on which nothing new was saved" } else { "" };
-        format!("lost with node `{host}`, which does not answer{before}")
+        format!("lost with {with}{before}")
     }
 
     fn tell_end(&self, number: usize, message: &str) {
@@ -366,7 +370,7 @@ impl<'a> Farm<'a> {
         if let Some(failure) = self.failure.take() {
             return Err(failure.hint("the same command goes on where the jobs were left"));
         }
-        table::tell(self.file, &self.ledger.plan, &self.ledger.directory, self.is_json)?;
+        table::tell(self.file, &self.ledger.plan, &self.ledger.directory, self.arguments.json)?;
         for (job, report) in self.ledger.plan.list.jobs.iter().zip(&self.ledger.reports) {
             if matches!(report.state, JobState::Failed | JobState::Blocked) {
                 let (name, state) = (&job.name, report.state.name());
@@ -394,7 +398,7 @@ impl<'a> Farm<'a> {
         let run = self.ledger.directory.as_run();
         // Obeyed by now.
         run.withdraw(&run.stop_request())?;
-        let Some(command) = self.requeue.filter(|_| stop.is_to_go_on()) else {
+        let Some(command) = self.arguments.requeue.as_deref().filter(|_| stop.is_to_go_on()) else {
             return Ok(stop.exit());
         };
         tell(format_args!("{command}"));

@@ -46,7 +46,7 @@ pub(super) fn take_up(ledger: &mut Ledger, room: &Room, retry: bool) -> Result<T
             Ended::With(_) | Ended::Unseen => Ended::Unseen,
         };
         ledger.add_time(number, at_ms.or(ledger.reports[number].started_at_ms).unwrap_or(0));
-        let outcome = Outcome { job: number, ended, asked: 0, lost_with: None };
+        let outcome = Outcome { job: number, ended, asked: 0, was_silent: false, lost_with: None };
         if outcome.may_be_a_loss() && outages.can_ask(&ledger.reports[number].hosts) {
             doubtful.push(outcome);
             continue;
