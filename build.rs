@@ -33,10 +33,7 @@ mod torch {
             .file("src/native/kernel_launcher.cpp")
             .file("src/native/propagation.cpp")
             .compile("scrimp_shim");
-        // An object and no library, from which the linker would take nothing.
-        for object in compiler(&root).file("tests/it/gpu_first.cpp").compile_intermediates() {
-            println!("cargo:rustc-link-arg-tests={}", object.display());
-        }
+        link_to_tests(&root, "tests/it/gpu_first.cpp");
         compiler(&root)
             .flag("-fopenmp")
             .define("AT_PARALLEL_OPENMP", "1")
@@ -57,6 +54,17 @@ mod torch {
         println!("cargo:rustc-link-arg=-Wl,-rpath,{}", wheels.display());
         // RUNPATH, not RPATH: LD_LIBRARY_PATH of another machine may override it.
         println!("cargo:rustc-link-arg=-Wl,--enable-new-dtags");
+    }
+
+    /// Compiles a source for the tests, where these are there: an object and no library, from which the linker would
+    /// take nothing.
+    fn link_to_tests(root: &Path, source: &str) {
+        if !Path::new(source).exists() {
+            return;
+        }
+        for object in compiler(root).file(source).compile_intermediates() {
+            println!("cargo:rustc-link-arg-tests={}", object.display());
+        }
     }
 
     /// What the host's compiler reads of a folder.

@@ -25,7 +25,7 @@ const LEAST_TIME: Duration = Duration::from_mins(1);
 /// `mpirun` and its daemons would end the run at once.
 const SHIELD: [&str; 2] = ["env", "--block-signal=TERM"];
 /// What `mpirun` of Open MPI starts on other nodes, in a variable that other libraries pass over.
-const AGENT: &str = "OMPI_MCA_orte_launch_agent";
+pub const AGENT: &str = "OMPI_MCA_orte_launch_agent";
 /// The longest name of a signal, in bytes.
 const LONGEST_NAME: u64 = 16;
 
@@ -45,6 +45,12 @@ pub struct Machine {
 /// The words of a command that succeeds where `mpirun` can be put out of reach of `SIGTERM`.
 pub fn trial_of_the_shield() -> Vec<&'static str> {
     [&SHIELD[..], &["true"]].concat()
+}
+
+/// The variable with which `mpirun` starts daemons out of reach of `SIGTERM`, where the environment has it start `agent`.
+pub fn shielded_agent(agent: Option<String>) -> (&'static str, String) {
+    let agent = agent.unwrap_or_else(|| "orted".to_owned());
+    (AGENT, format!("{} {agent}", SHIELD.join(" ")))
 }
 
 /// What to start.
@@ -82,12 +88,8 @@ impl Job {
         }
         words.extend(self.mpirun.iter().chain(&self.command).cloned());
         let as_root = AS_ROOT.map(|name| (name, "1".to_owned()));
-        let mut variables: Vec<_> = as_root.into_iter().filter(|_| machine.is_root).collect();
-        if machine.is_shielded {
-            variables.push((AGENT, [&SHIELD[..], &["orted"]].concat().join(" ")));
-        }
-        variables.extend(self.variables.iter().cloned());
-        CommandLine { variables, words }
+        let as_root = as_root.into_iter().filter(|_| machine.is_root);
+        CommandLine { variables: as_root.chain(self.variables.iter().cloned()).collect(), words }
     }
 }
 
@@ -317,12 +319,14 @@ mod tests {
     fn in_a_batch_job_mpirun_and_its_daemons_hear_no_sigterm() {
         let machine =
             Machine { processors: 16, is_root: false, in_batch_job: true, is_shielded: true };
-        let variables = vec![("SLURM_JOB_END_TIME", "1700000000".to_owned())];
+        let variables = vec![shielded_agent(None), ("SLURM_JOB_END_TIME", "1700000000".to_owned())];
         let job = Job { command: vec!["scrimp".to_owned()], mpirun: Vec::new(), variables };
         insta::assert_snapshot!(
             job.command_line(2, machine),
             @"OMPI_MCA_orte_launch_agent='env --block-signal=TERM orted' SLURM_JOB_END_TIME=1700000000 env --block-signal=TERM mpirun -n 2 --bind-to none scrimp"
         );
+        let in_container = shielded_agent(Some("apptainer exec scrimp.sif orted".to_owned())).1;
+        assert_eq!(in_container, "env --block-signal=TERM apptainer exec scrimp.sif orted");
     }
 
     #[test]

@@ -11,7 +11,8 @@ use crate::cli;
 use crate::config::{self, plan::RunPlan};
 use crate::error::{Context, Exit, Failure, Result};
 use crate::launch::batch;
-use crate::launch::{self, Job, Machine, Next, Starts, Stop, is_out_of_time, newest_checkpoint};
+use crate::launch::{self, AGENT, Job, Machine, Next, Starts, Stop};
+use crate::launch::{is_out_of_time, newest_checkpoint, shielded_agent};
 use crate::runlog::directory::RunDirectory;
 use crate::runlog::flight::left_exit;
 use crate::signals::{self, Requests, Signal, Suspension};
@@ -41,9 +42,15 @@ pub(super) fn run(arguments: &cli::Launch) -> Result<Exit> {
     let deadline = deadline(arguments.deadline, time_limit);
     let wish = Wish::listen()?;
     let end = end_of_job();
+    let machine = machine();
+    let agent = machine.is_shielded.then(|| shielded_agent(std::env::var(AGENT).ok()));
     let launcher = Launcher {
-        job: job(arguments, deadline, &end)?,
-        machine: machine(),
+        job: Job {
+            command: command(arguments, deadline)?,
+            mpirun: arguments.mpirun.clone(),
+            variables: agent.into_iter().chain(end.variable()).collect(),
+        },
+        machine,
         wish,
         newest_before: newest_checkpoint(&directory)?,
         directory,
@@ -90,7 +97,7 @@ fn end_of_job() -> EndOfJob {
 
 /// What each rank runs: this program, with the arguments that are for `scrimp train`, and the same end for
 /// every start.
-fn job(arguments: &cli::Launch, deadline: Option<SystemTime>, end: &EndOfJob) -> Result<Job> {
+fn command(arguments: &cli::Launch, deadline: Option<SystemTime>) -> Result<Vec<String>> {
     let program = std::env::current_exe().context(|| "cannot find this program's own file")?;
     let mut command = vec![program.display().to_string(), "train".to_owned()];
     command.extend(arguments.config.iter().map(|path| path.display().to_string()));
@@ -104,8 +111,7 @@ fn job(arguments: &cli::Launch, deadline: Option<SystemTime>, end: &EndOfJob) ->
     if let Some(deadline) = deadline {
         command.extend(["--deadline".to_owned(), deadline.as_secs().to_string()]);
     }
-    let variables = end.variable().into_iter().collect();
-    Ok(Job { command, mpirun: arguments.mpirun.clone(), variables })
+    Ok(command)
 }
 
 fn machine() -> Machine {

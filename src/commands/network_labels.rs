@@ -150,13 +150,14 @@ fn remark(added: &Added, drawn: &str) -> Remark {
     let Added { voxels, labelled, known, correct } = *added;
     let percent = |part: u64, of: u64| 100.0 * part as f64 / of.max(1) as f64;
     let added_share = percent(labelled, voxels);
-    let mut words = format!(
-        "`{EXPANDED}` labels {labelled} voxels that `{drawn}` leaves open, {added_share:.2} % of all"
+    let share = percent(correct, known);
+    let as_known = match known {
+        0 => String::new(),
+        _ => format!("; {share:.2} % of the {known} known ones as in `{DENSE}`"),
+    };
+    let words = format!(
+        "`{EXPANDED}` labels {labelled} voxels that `{drawn}` leaves open, {added_share:.2} % of all{as_known}"
     );
-    if known > 0 {
-        let share = percent(correct, known);
-        words += &format!("; {share:.2} % of the {known} known ones as in `{DENSE}`");
-    }
     let facts = json!({
         "voxels": voxels,
         "labelled_voxels": labelled,

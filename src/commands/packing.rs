@@ -95,11 +95,8 @@ pub(super) fn pack(source: Source, packing: Packing) -> Result<Exit> {
     let refusal = report::refusal(&report);
     let bytes = if refusal.is_some() { None } else { Some(writer.finish()?) };
     let packed = Packed { path: &path, bytes, provenance: &provenance, report: &report, remark };
-    if is_json {
-        print_json(&packed.facts())?
-    } else {
-        packed.tell()?
-    }
+    let told = if is_json { print_json(&packed.facts()) } else { packed.tell() };
+    told?;
     refusal.map_or(Ok(Exit::Done), |refusal| {
         Err(refusal.during(format!("`{}` is not written", path.display())))
     })

@@ -434,13 +434,15 @@ mod tests {
             vec![job("small", 1, 0.0, &[]), job("wide", 3, 0.0, &[]), job("c", 1, 0.0, &["wide"])];
         let list = list((4, 0), jobs);
         let nodes = nodes(&[("a", 2, 0), ("b", 2, 0)]);
-        let never = u64::MAX;
+        let for_good = std::slice::from_ref(&(40..u64::MAX));
         let (queue, told) =
             play_without_power(
                 &list,
                 &nodes,
-                &[40..never],
-                |name| if name == "small" { 10 } else { 60 },
+                for_good,
+                |name| {
+                    if name == "small" { 10 } else { 60 }
+                },
             );
         insta::assert_snapshot!(told, @r"
         0: small starts on a:1

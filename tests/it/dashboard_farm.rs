@@ -15,6 +15,7 @@ use scrimp::runlog::farm::{
 use scrimp::watch::farm::{FarmFacts, FarmFeed, FarmMessage, FarmSource, run};
 use scrimp::watch::state::Presence;
 use scrimp::watch::{Message, Source, Theme, text};
+use serde_json::json;
 use std::collections::VecDeque;
 use std::fs;
 use std::time::Duration;
@@ -312,15 +313,20 @@ fn a_farm_is_told_as_a_frame_as_lines_and_as_json() {
     assert_eq!(complaint(&lines), "exit code 0\n");
     let lines = String::from_utf8(lines.stdout).unwrap();
     assert!(lines.starts_with("2 done · 2 running · 1 failed · 1 waiting · 1 blocked · 1 stopped"));
-    let json = scrimp(&["watch", "--json", path]);
-    assert_eq!(complaint(&json), "exit code 0\n");
-    let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
-    assert_eq!((&json["name"], &json["jobs_in_all"]), (&"acdc".into(), &8.into()));
-    assert_eq!(json["jobs_by_state"]["running"], 2);
-    let job = &json["jobs"][1];
+    let output = scrimp(&["watch", "--json", path]);
+    assert_eq!(complaint(&output), "exit code 0\n");
+    let told: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&told["name"], &told["jobs_in_all"]), (&"acdc".into(), &8.into()));
+    assert_eq!(told["jobs_by_state"]["running"], 2);
+    let job = &told["jobs"][1];
     assert_eq!((&job["state"], &job["mean_dice"]), (&"done".into(), &0.8712.into()));
     assert_eq!((job["step"].as_u64(), job["attempts"].as_u64()), (Some(6000), Some(2)));
     assert_eq!(job["core_hours"].as_f64(), Some(6.0));
+    assert_eq!((&job["needs"], &job["hosts"]), (&json!(["labels"]), &json!([])));
+    assert_eq!(
+        (&job["ranks"], &job["gpus"], &job["ended_at_ms"]),
+        (&json!(4), &json!(0.0), &json!(null))
+    );
     let both = scrimp(&["watch", "--once", path, recorded("failed").root().to_str().unwrap()]);
     let said = complaint(&both);
     assert!(said.contains("exit code 2") && said.contains("is a farm, which is watched by itself"));

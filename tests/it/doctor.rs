@@ -398,6 +398,12 @@ mod of_files {
         assert_eq!(json.status.code(), Some(1));
         let told: Value = serde_json::from_slice(&json.stdout).unwrap();
         assert_eq!(told["schema"], "scrimp doctor data 1");
+        // What there is nothing to say of is there, too.
+        assert_eq!(
+            (&told["prediction"], &told["images"][0]["failure"]),
+            (&Value::Null, &Value::Null)
+        );
+        assert_eq!(told["without_labels"].as_array().map(Vec::len), Some(1));
         let usable = told["images"].as_array().unwrap().iter();
         let usable: Vec<_> = usable.map(|one| one["labels"]["is_usable"].as_bool()).collect();
         let expected = [true, true, true, false, false, false, true];

@@ -7,6 +7,7 @@ use crate::data::store;
 use crate::doctor::report::{Finding, Row, State, few, table};
 use crate::error::{Context, Failure, Result};
 use crate::scan::{self, FileGrid, Notes, Numbers, Placement, Relation, split_ending};
+use crate::words::counted;
 use serde::Serialize;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -26,13 +27,10 @@ pub(super) struct Told {
     pub(super) is_usable: bool,
     images: Vec<ImageTold>,
     /// Images of a folder without labels.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     without_labels: Vec<String>,
     /// Labels of a folder without image.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     without_image: Vec<String>,
     /// What predicting takes in memory, in words.
-    #[serde(skip_serializing_if = "Option::is_none")]
     prediction: Option<String>,
 }
 
@@ -41,13 +39,10 @@ pub(super) struct Told {
 struct ImageTold {
     image: String,
     /// Why it cannot be read.
-    #[serde(skip_serializing_if = "Option::is_none")]
     failure: Option<Problem>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     grid: Option<GridTold>,
     /// What is odd about it.
     notes: Vec<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     labels: Option<LabelsTold>,
 }
 
@@ -80,7 +75,6 @@ struct LabelsTold {
 #[derive(Debug, Serialize)]
 struct ValueTold {
     value: f64,
-    #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<String>,
     voxels: usize,
 }
@@ -273,7 +267,8 @@ impl GridTold {
                     .replace("the left", "the patient's left")
             },
         );
-        format!("{slices} slices of {rows} x {columns} pixels, {spacing}; {course}")
+        let slices = counted(slices, "slice");
+        format!("{slices} of {rows} x {columns} pixels, {spacing}; {course}")
     }
 }
 

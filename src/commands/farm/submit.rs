@@ -149,7 +149,8 @@ fn sbatch(words: &[String]) -> Result<u64> {
     // Behind a `;` it names the cluster.
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     let number = said.trim().split(';').next().unwrap_or_default();
-    number
-        .parse()
-        .map_err(|_| Failure::new(format!("`{shown}` said `{}`, expected a number", said.trim())))
+    match number.parse() {
+        Ok(number) => Ok(number),
+        Err(_) => Err(Failure::new(format!("`{shown}` said `{}`, expected a number", said.trim()))),
+    }
 }

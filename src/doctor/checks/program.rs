@@ -4,6 +4,7 @@ use super::said::{Said, of_all, of_each, of_hosts};
 use crate::doctor::answer::Answer;
 use crate::doctor::observation::{Libtorch, Observation, Program, Wanted};
 use crate::doctor::report::Finding;
+use crate::words::counted;
 
 /// Whether it can train, and whether all hosts run one build of it.
 pub(super) fn program(seen: &[Observation]) -> Vec<Said> {
@@ -75,7 +76,7 @@ pub(super) fn libtorch(seen: &[Observation]) -> Vec<Said> {
                 Finding::fails(format!("{words}, and `train.device` is `cuda`"), bring)
             }
             (Wanted::Any, false) if gpus > 0 => Finding::warning(
-                format!("{words}: it trains on the CPU, beside {gpus} GPUs"),
+                format!("{words}: it trains on the CPU, beside {}", counted(gpus, "GPU")),
                 bring,
             ),
             _ => Finding::ok(words),
@@ -138,7 +139,9 @@ mod tests {
         let gpus = vec![crate::doctor::checks::gpus::tests::idle()];
         seen[0].driver =
             Some(Answer::Got(Driver { version: "580".into(), cuda: "13.0".into(), gpus }));
-        assert_eq!(libtorch(&seen)[0].finding.state, State::Warning);
+        let finding = libtorch(&seen).swap_remove(0).finding;
+        assert_eq!(finding.state, State::Warning);
+        assert!(finding.evidence.ends_with("beside 1 GPU"), "{}", finding.evidence);
         seen[0].task.device = Wanted::Cpu;
         assert_eq!(libtorch(&seen)[0].finding.state, State::Ok);
         seen[0].task.device = Wanted::Gpu;

@@ -3,7 +3,7 @@
 //! Pure: numbers in, numbers out. Times that are left are guesses from paces and from jobs that are done.
 
 use super::course::Course;
-use crate::runlog::farm::{FarmJob, JobKind, JobReport, JobState, Slots};
+use crate::runlog::farm::{FarmJob, JobHost, JobKind, JobReport, JobState, Slots};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -210,10 +210,16 @@ struct JobObject<'a> {
     fold: Option<u32>,
     seed: Option<u64>,
     run: Option<&'a str>,
+    needs: &'a [String],
+    ranks: usize,
+    gpus: f64,
+    hosts: &'a [JobHost],
     state: JobState,
     message: &'a str,
     problem: Option<&'a str>,
     attempts: u32,
+    started_at_ms: Option<u64>,
+    ended_at_ms: Option<u64>,
     exit_code: Option<i32>,
     total_steps: Option<u64>,
     progress: Option<f64>,
@@ -259,10 +265,16 @@ impl JobFacts {
             fold: job.fold,
             seed: job.seed,
             run: job.run.as_deref(),
+            needs: &job.needs,
+            ranks: job.ranks,
+            gpus: job.gpus,
+            hosts: &report.hosts,
             state: report.state,
             message: &report.message,
             problem: problem.as_deref(),
             attempts: report.attempts,
+            started_at_ms: report.started_at_ms,
+            ended_at_ms: report.ended_at_ms,
             exit_code: report.exit_code,
             total_steps: job.total_steps,
             progress: self.progress(),
