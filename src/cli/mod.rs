@@ -179,8 +179,8 @@ pub struct Launch {
     /// Down to how many processes to go where the same number gets no further [default: RANKS]
     #[arg(long, value_name = "RANKS")]
     pub min_ranks: Option<usize>,
-    /// Run this with `sh -c` when the run has stopped because its time was over, or on `SIGUSR1` or
-    /// `SIGUSR2`: to submit the job again. A stop that a person asked for is not followed by it
+    /// Run this with `sh -c` when the run has stopped because its time was over or its place was needed, or on
+    /// `SIGUSR1` or `SIGUSR2`: to submit the job again. A stop that a person asked for is not followed by it
     #[arg(long, value_name = "COMMAND")]
     pub requeue: Option<String>,
     /// Save, stop and start nothing more before this time, in seconds since 1970 (UTC)

@@ -2,7 +2,7 @@
 //!
 //! Asks once and waits some seconds at most. What an answer means is said in `launch::batch`.
 
-use crate::launch::batch::{self, Answer, SLURM_END, SLURM_JOB, SlurmJob};
+use crate::launch::batch::{self, SLURM_END, SLURM_JOB, SlurmAnswer, SlurmJob};
 use rustix::process::{Pid, Signal, kill_process_group};
 use std::io::Read;
 use std::os::unix::process::CommandExt;
@@ -83,7 +83,7 @@ fn unknown(number: &str, why: &str) -> String {
 }
 
 /// Asks Slurm for the job of this number; else a sentence why there is no answer.
-fn ask(number: &str) -> std::result::Result<Answer, String> {
+fn ask(number: &str) -> std::result::Result<SlurmAnswer, String> {
     let words = batch::question(number);
     let cannot = |error: std::io::Error| format!("cannot start `{}`: {error}", words[0]);
     let (mut reader, writer) = std::io::pipe().map_err(cannot)?;
@@ -108,7 +108,7 @@ fn ask(number: &str) -> std::result::Result<Answer, String> {
     let _ = kill_process_group(Pid::from_child(&child), Signal::KILL);
     let _ = child.wait();
     match said {
-        Ok(Ok(text)) => Answer::read(&text, number),
+        Ok(Ok(text)) => SlurmAnswer::read(&text, number),
         Ok(Err(error)) => Err(cannot(error)),
         Err(_) => {
             Err(format!("`{}` has not answered within {} s", words[0], LONGEST_WAIT.as_secs()))

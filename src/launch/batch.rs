@@ -95,21 +95,21 @@ pub fn question(number: &str) -> Vec<String> {
 
 /// What Slurm answers when it is asked for a job.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Answer {
+pub struct SlurmAnswer {
     /// When it ends, where it has an end.
     pub end: Option<SystemTime>,
     /// Whether its place is needed for another one.
     pub is_preempted: bool,
 }
 
-impl Answer {
+impl SlurmAnswer {
     /// Reads what the command of [`question`] says of job `number`, with [`TIME_FORMAT`] set; else a sentence why
     /// that is no answer.
     ///
     /// ```
-    /// # use scrimp::launch::batch::Answer;
+    /// # use scrimp::launch::batch::SlurmAnswer;
     /// # use std::time::{Duration, UNIX_EPOCH};
-    /// let answer = Answer::read("7    1700000000    N/A\n", "7").unwrap();
+    /// let answer = SlurmAnswer::read("7    1700000000    N/A\n", "7").unwrap();
     /// assert_eq!(answer.end, Some(UNIX_EPOCH + Duration::from_secs(1_700_000_000)));
     /// assert!(!answer.is_preempted);
     /// ```
@@ -191,19 +191,19 @@ mod tests {
         let array = "8                   1700000060                    N/A                           \n\
                      7                   1700000000                    1699999999                    \n";
         let at = |seconds| Some(UNIX_EPOCH + Duration::from_secs(seconds));
-        let answer = |end, is_preempted| Ok(Answer { end, is_preempted });
-        assert_eq!(Answer::read(array, "7"), answer(at(1_700_000_000), true));
-        assert_eq!(Answer::read(array, "8"), answer(at(1_700_000_060), false));
+        let answer = |end, is_preempted| Ok(SlurmAnswer { end, is_preempted });
+        assert_eq!(SlurmAnswer::read(array, "7"), answer(at(1_700_000_000), true));
+        assert_eq!(SlurmAnswer::read(array, "8"), answer(at(1_700_000_060), false));
         for unlimited in ["7 NONE N/A", "7 N/A N/A\n", "7 Unknown None", "7"] {
-            assert_eq!(Answer::read(unlimited, "7"), answer(None, false), "{unlimited}");
+            assert_eq!(SlurmAnswer::read(unlimited, "7"), answer(None, false), "{unlimited}");
         }
-        assert_eq!(Answer::read(&format!("7 {} N/A", u64::MAX), "7"), answer(None, false));
+        assert_eq!(SlurmAnswer::read(&format!("7 {} N/A", u64::MAX), "7"), answer(None, false));
         for (text, said) in [
             ("", "`squeue` says ``"),
             ("slurm_load_jobs error: Invalid job id specified\n", "Invalid job id specified`"),
             ("7 2026-11-28T15:04:05 N/A", "`squeue` says `2026-11-28T15:04:05` of a time"),
         ] {
-            let note = Answer::read(text, "7").unwrap_err();
+            let note = SlurmAnswer::read(text, "7").unwrap_err();
             assert!(note.contains(said), "{note}");
         }
     }
