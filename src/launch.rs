@@ -7,9 +7,9 @@ pub mod batch;
 
 use crate::error::{Context, Exit, Result};
 use crate::files;
-use crate::runlog::RunEvent;
 use crate::runlog::directory::RunDirectory;
 use crate::runlog::io::Tail;
+use crate::runlog::{RunEvent, RunStatus};
 use crate::signals::Signal;
 use std::borrow::Cow;
 use std::fmt;
@@ -186,18 +186,36 @@ impl Starts {
 
 /// The step of the checkpoint that the run log names last.
 pub fn newest_checkpoint(directory: &RunDirectory) -> Result<Option<u64>> {
-    let mut tail = Tail::new(directory.rank_events(0));
     let mut newest = None;
+    for_each_event(directory, |event| {
+        if let RunEvent::CheckpointSaved { step, .. } = event {
+            newest = Some(step);
+        }
+    })?;
+    Ok(newest)
+}
+
+/// Whether the run has logged that it is done, since its last start. That `mpirun` ends with 0 does not say so: it does
+/// under Slurm, too, when it has lost a node.
+pub fn is_finished(directory: &RunDirectory) -> Result<bool> {
+    let mut is_finished = false;
+    for_each_event(directory, |event| match event {
+        RunEvent::RunStarted(_) => is_finished = false,
+        RunEvent::RunEnded { status, .. } => is_finished = status == RunStatus::Finished,
+        _ => {}
+    })?;
+    Ok(is_finished)
+}
+
+/// Reads the run log, which is that of the first rank.
+fn for_each_event(directory: &RunDirectory, mut see: impl FnMut(RunEvent)) -> Result<()> {
+    let mut tail = Tail::new(directory.rank_events(0));
     loop {
         let records = tail.read()?;
         if records.is_empty() {
-            return Ok(newest);
+            return Ok(());
         }
-        for record in records {
-            if let RunEvent::CheckpointSaved { step, .. } = record.event {
-                newest = Some(step);
-            }
-        }
+        records.into_iter().for_each(|record| see(record.event));
     }
 }
 

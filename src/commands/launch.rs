@@ -336,7 +336,8 @@ impl Launcher {
             if let Some(code) = self.mpirun.ended()? {
                 // Whatever was left there for the ranks comes too late.
                 launch::take_passed_on(&self.directory);
-                let exit = lingering.exit.or_else(|| self.exit_behind(code));
+                let exit =
+                    lingering.exit.map_or_else(|| self.exit_behind(code), |exit| Ok(Some(exit)))?;
                 return Ok(exit.map_or(code, |exit| exit as i32));
             }
             let level = self.wish.level();
@@ -379,10 +380,16 @@ impl Launcher {
     }
 
     /// How a run ended whose `mpirun` ended in a way of its own, as when somebody else has ended it.
-    fn exit_behind(&self, code: i32) -> Option<Exit> {
+    fn exit_behind(&self, code: i32) -> Result<Option<Exit>> {
+        if code == Exit::Done as i32 && !launch::is_finished(&self.directory)? {
+            say(format_args!(
+                "`mpirun` ended with 0 before the run was done, as where it has lost a node"
+            ));
+            return Ok(Some(Exit::Failed));
+        }
         let is_told = Exit::ALL.iter().any(|exit| *exit as i32 == code);
         let left = if is_told { None } else { left_exit(&self.directory) };
-        left.filter(|exit| exit.is_stop() || *exit == Exit::Hung)
+        Ok(left.filter(|exit| exit.is_stop() || *exit == Exit::Hung))
     }
 
     /// Sends what `mpirun` passes on, and leaves for the first rank what it stands for.

@@ -472,6 +472,30 @@ fn an_mpirun_that_waits_for_a_lost_host_is_ended_with_the_exit_code_of_the_run()
     }
 }
 
+/// As under Slurm, where it has lost a node.
+#[test]
+fn an_mpirun_that_ends_with_0_before_the_run_is_done_is_no_success() {
+    let cluster = Cluster::new();
+    let lost = cluster.path("lost");
+    let loses_once = format!(
+        "until [[ $1 == */scrimp ]]; do shift; done; [ -e '{0}' ] && exec \"$@\"; touch '{0}'",
+        lost.display()
+    );
+    cluster.program("mpirun", &loses_once);
+    let start = |restarts| cluster.train("run", 5).launched(1, &["--restarts", restarts]).finish();
+    for (restarts, code, starts) in [("0", 1, 1), ("1", 0, 2)] {
+        let ended = start(restarts);
+        assert_eq!(ended.code, Some(code), "{}", ended.stderr);
+        assert_eq!(mentions(&ended.stderr, "mpirun -n 1 "), starts, "{}", ended.stderr);
+        let said = "`mpirun` ended with 0 before the run was done";
+        assert_eq!(mentions(&ended.stderr, said), 1, "{}", ended.stderr);
+        drop(std::fs::remove_file(&lost));
+    }
+    // A run that is done says so however often it is started.
+    std::fs::write(&lost, "").unwrap();
+    assert_eq!(start("0").code, Some(0));
+}
+
 #[test]
 fn a_missing_mpirun_is_named() {
     let folder = TempDir::new().unwrap();

@@ -39,7 +39,7 @@ pub(super) struct Inquiry {
 
 /// What came of a question.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Answer {
+pub(super) struct Reply {
     /// Whose.
     pub(super) host: String,
     /// Why there is none, in words; none where there is one.
@@ -91,12 +91,12 @@ impl Inquiry {
     }
 
     /// What has come of it; none as long as nothing has.
-    pub(super) fn answer(&mut self) -> Option<Answer> {
+    pub(super) fn answer(&mut self) -> Option<Reply> {
         self.answer_within(LIMIT, CLEARING)
     }
 
-    fn answer_within(&mut self, limit: Duration, clearing: Duration) -> Option<Answer> {
-        let answer = |problem| Some(Answer { host: self.host.clone(), problem });
+    fn answer_within(&mut self, limit: Duration, clearing: Duration) -> Option<Reply> {
+        let answer = |problem| Some(Reply { host: self.host.clone(), problem });
         if self.late.is_none() {
             match self.child.try_wait() {
                 Ok(Some(status)) if status.success() => return answer(None),
@@ -186,7 +186,7 @@ mod tests {
 
     fn problem(mut inquiry: Inquiry, limit: Duration) -> Option<String> {
         loop {
-            if let Some(Answer { problem, .. }) = inquiry.answer_within(limit, Duration::ZERO) {
+            if let Some(Reply { problem, .. }) = inquiry.answer_within(limit, Duration::ZERO) {
                 return problem;
             }
             std::thread::yield_now();

@@ -12,7 +12,7 @@ use crate::farm::results::{RunOutcome, last_words};
 use crate::launch::newest_checkpoint;
 use crate::runlog::directory::make_folder;
 use crate::runlog::farm::{FarmDirectory, FarmJob, JobKind, JobReport, JobState};
-use crate::runlog::{RunStatus, now_ms};
+use crate::runlog::now_ms;
 
 /// What is known of each job of a farm.
 pub(super) struct Ledger {
@@ -76,15 +76,6 @@ impl Ledger {
     /// How a job has ended of which nobody saw it, and when, as far as it has left that.
     pub(super) fn end_of(&self, number: usize) -> Result<(Ended, Option<u64>)> {
         recover::end_of(self.job(number), &self.directory, &self.reports[number])
-    }
-
-    /// Whether a job whose processes ended with 0 is done. A run says so itself: `mpirun` under Slurm ends with 0, too,
-    /// when it has lost a node.
-    pub(super) fn is_done(&self, number: usize) -> bool {
-        let job = self.job(number);
-        let outcome = || RunOutcome::read(&self.directory.run(&job.name)).ok()?.end;
-        let has_finished = || outcome().is_some_and(|end| end.status == RunStatus::Finished);
-        job.kind == JobKind::Command || has_finished()
     }
 
     /// Writes down the state that the queue has of a job.

@@ -2,7 +2,7 @@
 //!
 //! When a node is asked and what its silence means is decided in `farm::outages`; what becomes of a job, elsewhere.
 
-use super::inquiry::{Answer, Inquiry};
+use super::inquiry::{Inquiry, Reply};
 use super::outcome::{Outcome, dead_node, node_that_was_away};
 use super::process::{Ended, Work};
 use super::tell;
@@ -97,7 +97,7 @@ impl Nodes {
             answers.extend(answer);
             is_open
         });
-        for Answer { host, problem } in answers {
+        for Reply { host, problem } in answers {
             match (self.outages.answered(&host, problem.is_none(), now), problem) {
                 (Some(Standing::Lost), Some(problem)) => tell(format_args!(
                     "node `{host}` does not answer: {problem}; nothing more is put there"

@@ -279,7 +279,6 @@ impl<'a> Farm<'a> {
         let job = work.job;
         let ended = match ended {
             Ended::Unseen => self.ledger.end_of(job)?.0,
-            Ended::With(0) if !self.ledger.is_done(job) => Ended::With(Exit::Failed as i32),
             Ended::With(code) => Ended::With(code),
         };
         self.ledger.add_time(job, now_ms());
