@@ -215,7 +215,9 @@ fn for_each_event(directory: &RunDirectory, mut see: impl FnMut(RunEvent)) -> Re
         if records.is_empty() {
             return Ok(());
         }
-        records.into_iter().for_each(|record| see(record.event));
+        for record in records {
+            see(record.event);
+        }
     }
 }
 
